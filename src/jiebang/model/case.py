@@ -1,0 +1,158 @@
+"""A case: one person's request, and the one table that says how it may move.
+
+The rules this file holds (design.md, "A case"):
+
+1. Nothing changes a case's state except along `TRANSITIONS`; `moved` is the only way to change it.
+2. `confirming` is the commit point: it is saved before any Confirm is sent, and after it nothing cancels.
+3. What each participant was sent and answered is one letter in `marks`, in the order of the case's plan,
+   so that a row in the database can be read by eye and refused by a CHECK constraint.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Kind(StrEnum):
+    """What a person can ask for (domain.md §1)."""
+
+    REVOKE = "revoke"
+    CLOSE_PAYMENT = "close_payment"
+    CHANGE_IDENTITY = "change_identity"
+    APPEAL = "appeal"
+    CHANGE_LEGAL_PERSON = "change_legal_person"
+    CLOSE_MERCHANT = "close_merchant"
+    RESTORE = "restore"
+
+
+class State(StrEnum):
+    """Where a case stands. The meaning of each is beside its name."""
+
+    OPEN = "open"  # created; proofs outstanding
+    IN_REVIEW = "in_review"  # waits for people; never expires
+    READY = "ready"  # proven; waits for a worker
+    TRYING = "trying"  # Trys out, with a deadline
+    CONFIRMING = "confirming"  # every Try granted: the commit point
+    CANCELLING = "cancelling"  # being rolled back; still live
+    DONE = "done"
+    ABORTED = "aborted"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
+    State.OPEN: frozenset({State.IN_REVIEW, State.READY, State.WITHDRAWN, State.EXPIRED, State.REJECTED}),
+    State.IN_REVIEW: frozenset({State.READY, State.REJECTED, State.WITHDRAWN}),
+    State.READY: frozenset({State.TRYING, State.WITHDRAWN, State.REJECTED}),
+    State.TRYING: frozenset({State.CONFIRMING, State.CANCELLING}),
+    State.CONFIRMING: frozenset({State.DONE}),
+    State.CANCELLING: frozenset({State.ABORTED}),
+    State.DONE: frozenset(),
+    State.ABORTED: frozenset(),
+    State.REJECTED: frozenset(),
+    State.WITHDRAWN: frozenset(),
+    State.EXPIRED: frozenset(),
+}
+
+ENDED: Final = frozenset(state for state, after in TRANSITIONS.items() if not after)
+LIVE: Final = frozenset(TRANSITIONS) - ENDED
+WITHDRAWABLE: Final = frozenset({State.OPEN, State.IN_REVIEW, State.READY, State.TRYING, State.CANCELLING})
+"""States in which a wish to withdraw can still win (202); in the others it is too late (409)."""
+
+
+class Mark(StrEnum):
+    """What one participant of a case was sent and answered. A Try, Confirm or Cancel is *saved* as sent first."""
+
+    UNSENT = "."
+    TRY_SENT = "t"
+    GRANTED = "g"
+    CONFIRM_SENT = "c"
+    CONFIRM_REFUSED = "e"  # refused once; the second refusal parks it
+    CONFIRM_PARKED = "C"  # waits for an operator
+    CONFIRMED = "d"
+    CANCEL_SENT = "x"
+    CANCEL_REFUSED = "y"
+    CANCEL_PARKED = "X"
+    CANCELLED = "z"
+
+
+MARKS_OF: Final[Mapping[State, str]] = {
+    State.OPEN: ".",
+    State.IN_REVIEW: ".",
+    State.READY: ".",
+    State.TRYING: ".tg",
+    State.CONFIRMING: "ceCd",
+    State.CANCELLING: ".xyXz",
+    State.DONE: "d",
+    State.ABORTED: ".z",
+    State.REJECTED: ".",
+    State.WITHDRAWN: ".",
+    State.EXPIRED: ".",
+}
+"""The marks a case may carry in each state. The schema holds the same table as a CHECK; a test compares the two."""
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One case as the coordinator and the store see it.
+
+    `account_id` and `case_no` are its key; `case_no` grows per account and is never reused. `plan` names the
+    pack version whose plan the case follows (`"wechat/1"`); `marks` and `versions` run in that plan's order of
+    participants. `versions` holds the `facts_version` that the re-check read (0 for a participant without facts),
+    empty before it. `wallet_version` is the wallet's as of the last proof. `due_at` says when the case wants a
+    look if nothing arrives first; None: never (ended, or all that is left is parked for an operator).
+    `revision` guards every save. Source: design.md, "A case" and "The saga".
+    """
+
+    account_id: int
+    case_no: int
+    kind: Kind
+    state: State
+    plan: str
+    marks: str
+    revision: int
+    created_at: datetime
+    due_at: datetime | None = None
+    deadline: datetime | None = None
+    attempt: int = 0
+    versions: tuple[int, ...] = ()
+    wallet_version: int | None = None
+    withdraw_at: datetime | None = None
+    reason: str | None = None
+    device_id: str | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The case's key: (account_id, case_no)."""
+        return (self.account_id, self.case_no)
+
+
+class IllegalTransitionError(Exception):
+    """A move that the state table does not hold: always a fault of ours, never of a caller."""
+
+
+def moved(case: Case, state: State, **changes: Any) -> Case:
+    """Return the case in `state` with `changes`, one revision on. Raises IllegalTransitionError.
+
+    Staying in the same state is no transition and always allowed while the case lives.
+    """
+    if state is not case.state and state not in TRANSITIONS[case.state]:
+        message = f"case {case.key}: {case.state} may not become {state}"
+        raise IllegalTransitionError(message)
+    return msgspec.structs.replace(case, state=state, revision=case.revision + 1, **changes)
+
+
+BUCKETS: Final = 256
+"""How many hash buckets the accounts fall into; workers lease them."""
+
+
+def bucket_of(account_id: int) -> int:
+    """Return the bucket of an account, 0 to 255. Fibonacci hashing, so that neighbouring ids fall apart."""
+    return (account_id * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 56

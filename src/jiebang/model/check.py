@@ -1,0 +1,69 @@
+"""The answer of a check: everything that stands in the way, with values and remedies, in both languages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jiebang.model.case import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Text(msgspec.Struct, frozen=True):
+    """One text in Chinese and English; both always filled."""
+
+    zh: str
+    en: str
+
+
+class Severity(StrEnum):
+    """What a raised rule does: stops the case, asks for consent first, or only tells."""
+
+    BLOCKS = "blocks"
+    NEEDS_CONSENT = "needs_consent"
+    INFORMS = "informs"
+
+
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+    """How to clear a blocker: what to do, where, on the spot or not, how long, and the earliest time it can pass."""
+
+    what: Text
+    where: Text
+    on_the_spot: bool
+    takes: Text
+    earliest: datetime | None = None
+
+
+class Blocker(msgspec.Struct, frozen=True, kw_only=True):
+    """One raised rule. `facts` are the values that raised it; `legal_basis` a law with article, or "platform"."""
+
+    code: str
+    severity: Severity
+    title: Text
+    explanation: Text
+    remedy: Remedy
+    source: str
+    legal_basis: str
+    appeal: Text
+    facts: Mapping[str, Any]
+
+
+class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check found for one account.
+
+    `passes`: nothing blocks (severity `blocks` or `needs_consent`). `versions`: the facts_version by participant at
+    which it was read, None for one that could not be read.
+    """
+
+    account_id: int
+    kind: Kind
+    pack: str
+    checked_at: datetime
+    passes: bool
+    blockers: tuple[Blocker, ...]
+    versions: Mapping[str, int | None]

@@ -1,0 +1,164 @@
+"""Every error we raise on purpose: one tree, split by whose fault it is. HTTP appears only in `api/problems.py`.
+
+An error carries a stable code, both languages (what is wrong, and what to do) and fields, never prose alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from jiebang.model.check import CheckAnswer, Text
+
+
+class JiebangError(Exception):
+    """The root. `code` is stable and public; `title` says what is wrong, `action` what to do; `fields` the particulars."""
+
+    code: ClassVar[str] = "INTERNAL"
+    title: ClassVar[Text] = Text("系统内部错误", "Something went wrong on our side")
+    action: ClassVar[Text] = Text(
+        "请稍后重试;若持续出现,请联系运维。", "Try again later; if it stays, tell the operators."
+    )
+
+    def __init__(self, **fields: Any) -> None:
+        """Keep the particulars; they must hold nothing personal."""
+        super().__init__(self.code, fields)
+        self.fields = fields
+
+
+class CallerError(JiebangError):
+    """The caller's request cannot be carried out as it is; repeating it unchanged will not help."""
+
+
+class PolicyRefusalError(JiebangError):
+    """The request is well formed, but policy does not allow it now."""
+
+
+class OtherSystemError(JiebangError):
+    """Another system is silent or failing; trying again later may help."""
+
+
+class OurFaultError(JiebangError):
+    """A broken promise of ours: alarm, do not retry blindly."""
+
+
+class InvalidInputError(CallerError):
+    """A field has a wrong type or value. fields: field, reason."""
+
+    code = "INVALID-INPUT"
+    title = Text("请求内容有误", "The request has a wrong value")
+    action = Text(
+        "请按 field 与 reason 修正后重试。", "Correct the field named in `field` as `reason` says, then try again."
+    )
+
+
+class UnknownAccountError(CallerError):
+    """No such account. fields: accounts."""
+
+    code = "UNKNOWN-ACCOUNT"
+    title = Text("账户不存在", "There is no such account")
+    action = Text("请核对账户号。", "Check the account number.")
+
+
+class UnknownCaseError(CallerError):
+    """No such case, or not the caller's. fields: case."""
+
+    code = "UNKNOWN-CASE"
+    title = Text("申请不存在", "There is no such case")
+    action = Text("请核对申请编号。", "Check the case number.")
+
+
+class KindNotOfferedError(CallerError):
+    """The kind of case exists but no plan offers it yet. fields: kind."""
+
+    code = "KIND-NOT-OFFERED"
+    title = Text("暂不支持此类申请", "This kind of case is not offered yet")
+    action = Text("请改选 fields.offered 中的类型。", "Choose one of the kinds in `offered`.")
+
+
+class IdempotencyReusedError(CallerError):
+    """The Idempotency-Key came before with another body."""
+
+    code = "IDEMPOTENCY-KEY-REUSED"
+    title = Text("幂等键已用于另一请求", "The Idempotency-Key was used with another body")
+    action = Text("新请求请换用新的幂等键。", "Use a new key for a new request.")
+
+
+class IdempotencyMissingError(CallerError):
+    """A mutation came without an Idempotency-Key."""
+
+    code = "IDEMPOTENCY-KEY-MISSING"
+    title = Text("缺少幂等键", "The Idempotency-Key header is missing")
+    action = Text(
+        "请在请求头加入 Idempotency-Key。", "Send an Idempotency-Key header of 1 to 128 printable characters."
+    )
+
+
+class NotAuthenticatedError(CallerError):
+    """No bearer token, or one that is malformed, expired or of an unknown issuer. fields: reason."""
+
+    code = "NOT-AUTHENTICATED"
+    title = Text("未通过身份验证", "The access token is missing or not valid")
+    action = Text("请重新获取访问令牌。", "Get a new access token and try again.")
+
+
+class NotAllowedError(CallerError):
+    """The token lacks the scope, or names another person's account. fields: scope or account."""
+
+    code = "NOT-ALLOWED"
+    title = Text("无权执行此操作", "This token does not allow that")
+    action = Text("请使用本人账户及所需权限的令牌。", "Use a token of that account that carries the scope needed.")
+
+
+class TooLateToWithdrawError(PolicyRefusalError):
+    """The case is past its commit point or ended. fields: state."""
+
+    code = "TOO-LATE-TO-WITHDRAW"
+    title = Text("已无法撤回", "It is too late to withdraw")
+    action = Text("若已完成,可申请重新实名。", "If the case is done, ask for `restore` instead.")
+
+
+class BlockedError(PolicyRefusalError):
+    """A blocker stands in the way. Carries the whole check."""
+
+    code = "BLOCKED"
+    title = Text("尚有事项阻碍此申请", "Something stands in the way")
+    action = Text(
+        "请按 check 中每一项的办法处理后重试。", "Clear each blocker in `check` as its remedy says, then try again."
+    )
+
+    def __init__(self, check: CheckAnswer) -> None:
+        """Keep the check, so that the caller sees every blocker at once."""
+        super().__init__()
+        self.check = check
+
+
+class ProofRefusedError(PolicyRefusalError):
+    """A proof is wrong, expired, used up, or not asked for. fields: method, reason, tries_left."""
+
+    code = "PROOF-REFUSED"
+    title = Text("验证未通过", "The proof was not accepted")
+    action = Text("请核对后重试,或重新获取验证码。", "Check it and try again, or ask for a new code.")
+
+
+class InsufficientFundsError(PolicyRefusalError):
+    """The sender's balance does not cover the transfer."""
+
+    code = "INSUFFICIENT-FUNDS"
+    title = Text("余额不足", "The balance is not enough")
+    action = Text("请减少金额。", "Send a smaller amount.")
+
+
+class WalletBusyError(OtherSystemError):
+    """The wallet is between a case's Try and its Confirm or Cancel. Retry in a moment."""
+
+    code = "WALLET-BUSY"
+    title = Text("钱包正忙", "The wallet is busy for a moment")
+    action = Text("请稍后片刻再试。", "Try again in a moment.")
+
+
+class ParticipantUnavailableError(OtherSystemError):
+    """A database or network that the request needs does not answer. fields: participant."""
+
+    code = "PARTICIPANT-UNAVAILABLE"
+    title = Text("所需系统暂不可用", "A system that this needs does not answer")
+    action = Text("请稍后重试。未丢失任何内容。", "Try again later. Nothing was lost.")

@@ -1,0 +1,53 @@
+"""Public case ids: account and case number, encrypted in one AES block, so that an id leads to its shard and tells a stranger nothing.
+
+The cipher itself is I/O-free but keyed; the key is an argument. An id that was not made with the key decodes to a
+case number with its upper 32 bits set (all but one in 2**32), and is refused before any database is asked.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+_PREFIX: Final = "case_"
+_CASE_NO_LIMIT: Final = 1 << 32
+KEY_BYTES: Final = 16
+
+
+class CaseIds:
+    """Encodes and decodes public case ids under one 16-byte key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Take the key: KEY_BYTES random bytes. ECB of exactly one block is a keyed permutation, all that is needed."""
+        if len(key) != KEY_BYTES:
+            message = f"a case id key has {KEY_BYTES} bytes, not {len(key)}"
+            raise ValueError(message)
+        self._cipher = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 - one block, used as a permutation
+
+    def encode(self, account_id: int, case_no: int) -> str:
+        """Return the public id of a case: "case_" and 26 lower-case base32 characters."""
+        block = account_id.to_bytes(8, "big") + case_no.to_bytes(8, "big")
+        encryptor = self._cipher.encryptor()
+        return _PREFIX + base64.b32encode(encryptor.update(block)).decode().rstrip("=").lower()
+
+    def decode(self, public_id: str) -> tuple[int, int] | None:
+        """Return (account_id, case_no), or None for anything that is not an id of ours."""
+        body = public_id.removeprefix(_PREFIX)
+        if body == public_id or len(body) != 26 or body != body.lower():  # noqa: PLR2004 - 16 bytes in base32
+            return None
+        try:
+            block = base64.b32decode(body.upper() + "======")
+        except ValueError:
+            return None
+        decryptor = self._cipher.decryptor()
+        plain = decryptor.update(block)
+        account_id, case_no = int.from_bytes(plain[:8], "big"), int.from_bytes(plain[8:], "big")
+        if (
+            not 0 < case_no < _CASE_NO_LIMIT
+            or not 0 < account_id < 1 << 63
+            or self.encode(account_id, case_no) != public_id
+        ):
+            return None
+        return account_id, case_no

@@ -1,0 +1,1 @@
+"""The databases and clearing networks that know a person. One file a participant; all speak `Participant`."""

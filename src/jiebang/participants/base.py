@@ -1,0 +1,47 @@
+"""What every participant must offer, whether it is a database of ours or a service across the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jiebang.model.facts import FactBatch
+    from jiebang.saga.coordinator import Reply
+    from jiebang.saga.fence import FenceRow, Op
+
+
+class Order(msgspec.Struct, frozen=True, gc=False):
+    """One case's part of a batch: a Try asks for `version` (None: no version asked), the rest ignore it."""
+
+    account_id: int
+    case_no: int
+    version: int | None = None
+
+
+class Participant(Protocol):
+    """A party to the saga. Every method takes a batch; one person is a batch of one.
+
+    All raise OSError or asyncpg.PostgresError or TimeoutError when the participant as a whole does not answer;
+    the caller treats that as silence. None of them raises for a single bad case.
+    """
+
+    name: str
+
+    async def facts(self, accounts: Sequence[int]) -> FactBatch | None:
+        """Read all facts of `accounts` in one query; None for a participant that owns no facts."""
+
+    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+        """Carry out `op` for a batch in one statement; `effects` is the plan's, for Confirm.
+
+        The replies may come in any order; an order without a reply is unknown.
+        """
+
+    async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
+        """Read the fence rows of `accounts`, changing nothing. An account without a row is absent."""
+
+    async def aclose(self) -> None:
+        """Let go of connections."""

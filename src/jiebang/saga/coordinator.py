@@ -1,0 +1,310 @@
+"""The coordinator: `step(case, event) -> Decision`, the whole of what a case does next, and nothing else.
+
+The driver (the worker, or the simulator) loads cases, steps them, **saves, then sends** only what the guarded
+save returned, gathers the replies and steps again. Rules this file holds (design.md, "The saga"):
+
+1. Try reserves, Confirm applies, Cancel releases. Trys go out in waves; the next wave waits for the last one's grants.
+2. A Try may be refused; a Confirm or Cancel may not. Silence is unknown: a Try's is retried until the deadline,
+   then everything is cancelled; a Confirm's or Cancel's is retried for ever, with growing back-off.
+3. All Trys granted is the commit point: saved as `confirming` before the first Confirm leaves.
+4. Cancel goes to every participant whose Try was saved as sent, whatever it answered.
+5. A Confirm or Cancel refused twice is parked for an operator; the others go on.
+6. A wish to withdraw is taken in by the next step; after the commit point there is none.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from jiebang.model.case import ENDED, Case, Mark, State, moved
+from jiebang.model.plan import WALLET, Plan
+from jiebang.saga.fence import Answer, FenceRow, Op
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """How long things may take. Technical limits of this installation, not policy."""
+
+    try_limit: timedelta = timedelta(seconds=3)
+    """From the first Try to the commit point; past it the case is rolled back."""
+    resend: timedelta = timedelta(milliseconds=250)
+    """First wait before an unanswered op is sent again; doubles with each attempt."""
+    resend_limit: timedelta = timedelta(seconds=30)
+    """Longest wait between two sends of an op."""
+
+
+class Proven(msgspec.Struct, frozen=True, gc=False):
+    """The last proof came in. `wallet_version`: the wallet's facts_version read before it was accepted."""
+
+    wallet_version: int
+
+
+class Rechecked(msgspec.Struct, frozen=True, gc=False):
+    """The check on fresh facts, for a case in `ready`.
+
+    `versions`: facts_version by participant; None where facts could not be read; participants without facts absent.
+    `blockers`: codes that stand in the way, other than unread facts.
+    """
+
+    versions: Mapping[str, int | None]
+    blockers: tuple[str, ...] = ()
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """One participant's answer to one op of one case. `row` is the fence row it holds, where it told."""
+
+    account_id: int
+    case_no: int
+    participant: str
+    op: Op
+    answer: Answer
+    code: str | None = None
+    row: FenceRow | None = None
+
+
+class Replied(msgspec.Struct, frozen=True, gc=False):
+    """The replies of one round to one case, in any order, repeats and late ones included."""
+
+    replies: tuple[Reply, ...]
+
+
+class Woken(msgspec.Struct, frozen=True, gc=False):
+    """The case is due, or somebody wishes to withdraw it."""
+
+
+class Unparked(msgspec.Struct, frozen=True, gc=False):
+    """An operator asks for parked ops to be tried again. Never changes a decision."""
+
+
+Event = Proven | Rechecked | Replied | Woken | Unparked
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """One op to send to one participant. `version`: the facts_version a Try is granted at (None: not asked)."""
+
+    account_id: int
+    case_no: int
+    participant: str
+    op: Op
+    version: int | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """The case to save (the same object where nothing changed) and what to send once it is saved."""
+
+    case: Case
+    sends: tuple[Send, ...] = ()
+
+
+TIMED_OUT: Final = "TRY-TIMED-OUT"
+FUNDS_MOVED: Final = "FUNDS-MOVED"
+WITHDRAWN: Final = "WITHDRAWN"
+EXPIRED: Final = "EXPIRED"
+FACT_UNAVAILABLE: Final = "FACT-UNAVAILABLE"
+
+_TRIED: Final = Mark.TRY_SENT + Mark.GRANTED
+_AWAITING: Final = {
+    State.TRYING: Mark.TRY_SENT.value,
+    State.CONFIRMING: Mark.CONFIRM_SENT + Mark.CONFIRM_REFUSED,
+    State.CANCELLING: Mark.CANCEL_SENT + Mark.CANCEL_REFUSED,
+}
+_OP_OF: Final = {State.TRYING: Op.TRY, State.CONFIRMING: Op.CONFIRM, State.CANCELLING: Op.CANCEL}
+_SECOND_PHASE: Final[Mapping[tuple[str, bool], str]] = {
+    (Mark.CONFIRM_SENT, True): Mark.CONFIRMED,
+    (Mark.CONFIRM_REFUSED, True): Mark.CONFIRMED,
+    (Mark.CONFIRM_PARKED, True): Mark.CONFIRMED,
+    (Mark.CONFIRM_SENT, False): Mark.CONFIRM_REFUSED,
+    (Mark.CONFIRM_REFUSED, False): Mark.CONFIRM_PARKED,
+    (Mark.CANCEL_SENT, True): Mark.CANCELLED,
+    (Mark.CANCEL_REFUSED, True): Mark.CANCELLED,
+    (Mark.CANCEL_PARKED, True): Mark.CANCELLED,
+    (Mark.CANCEL_SENT, False): Mark.CANCEL_REFUSED,
+    (Mark.CANCEL_REFUSED, False): Mark.CANCEL_PARKED,
+}
+"""(mark, was it done?) -> mark after a reply to Confirm or Cancel. Done counts even for a parked op: it came late."""
+
+
+def backoff(attempt: int, timing: Timing) -> timedelta:
+    """How long to wait after the `attempt`-th unanswered send (0 first): doubling, capped at `resend_limit`."""
+    return min(timing.resend * (1 << min(attempt, 16)), timing.resend_limit)
+
+
+def step(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+    """Decide what `case` does on `event` at `now`. Pure; an ended case and a reply out of place change nothing."""
+    if case.state in ENDED:
+        return Decision(case)
+    match case.state:
+        case State.OPEN | State.IN_REVIEW:
+            return _before(case, event, now)
+        case State.READY:
+            return _ready(case, plan, event, now, timing)
+        case State.TRYING:
+            return _trying(case, plan, event, now, timing)
+        case _:
+            return _second_phase(case, plan, event, now, timing)
+
+
+def _end(case: Case, state: State, reason: str | None) -> Decision:
+    return Decision(moved(case, state, due_at=None, reason=reason))
+
+
+def _before(case: Case, event: Event, now: datetime) -> Decision:
+    if case.withdraw_at is not None:
+        return _end(case, State.WITHDRAWN, WITHDRAWN)
+    if isinstance(event, Proven):
+        return Decision(moved(case, State.READY, wallet_version=event.wallet_version, due_at=now, attempt=0))
+    expired = case.state is State.OPEN and case.due_at is not None and now >= case.due_at
+    return _end(case, State.EXPIRED, EXPIRED) if isinstance(event, Woken) and expired else Decision(case)
+
+
+def _ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+    if case.withdraw_at is not None:
+        return _end(case, State.WITHDRAWN, WITHDRAWN)
+    if not isinstance(event, Rechecked):
+        return Decision(case)
+    if event.blockers:
+        return _end(case, State.REJECTED, ",".join(event.blockers))
+    versions = tuple(event.versions.get(name, 0) for name in plan.participants)
+    if None in versions:
+        due = now + backoff(case.attempt, timing)
+        return Decision(moved(case, State.READY, due_at=due, attempt=case.attempt + 1, reason=FACT_UNAVAILABLE))
+    if WALLET in plan.participants and event.versions.get(WALLET) != case.wallet_version:
+        return _end(case, State.REJECTED, FUNDS_MOVED)
+    deadline = now + timing.try_limit
+    tried = moved(
+        case,
+        State.TRYING,
+        marks=_wave_sent(case.marks, plan, 0),
+        versions=versions,
+        deadline=deadline,
+        due_at=min(deadline, now + backoff(0, timing)),
+        attempt=0,
+        reason=None,
+    )
+    return Decision(tried, _sends(tried, plan))
+
+
+def _trying(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+    marks, refusal = case.marks, None
+    if isinstance(event, Replied):
+        marks, refusal = _tried(case, plan, event)
+    if case.withdraw_at is not None:
+        refusal = WITHDRAWN
+    if refusal is None and Mark.TRY_SENT not in marks:
+        return _wave_granted(case, plan, marks, now, timing)
+    if refusal is None and case.deadline is not None and now >= case.deadline:
+        refusal = TIMED_OUT
+    if refusal is not None:
+        cancelled = "".join(Mark.CANCEL_SENT if mark in _TRIED else mark for mark in marks)
+        return _moved_on(case, plan, State.CANCELLING, cancelled, now, timing, reason=refusal)
+    return _unanswered(case, plan, marks, event, now, timing)
+
+
+def _tried(case: Case, plan: Plan, event: Replied) -> tuple[str, str | None]:
+    """Take in the replies to Try: the marks after them, and the first refusal's code."""
+    marks, refusal = list(case.marks), None
+    for reply in event.replies:
+        at = _place(case, plan, reply, Op.TRY)
+        if at is None or marks[at] != Mark.TRY_SENT:
+            continue
+        if reply.answer is Answer.GRANTED:
+            marks[at] = Mark.GRANTED
+        elif reply.answer is Answer.REFUSED:
+            refusal = refusal or reply.code or Answer.REFUSED.value
+    return "".join(marks), refusal
+
+
+def _wave_granted(case: Case, plan: Plan, marks: str, now: datetime, timing: Timing) -> Decision:
+    """Every Try sent so far is granted: send the next wave, or commit."""
+    if Mark.UNSENT not in marks:
+        committed = Mark.CONFIRM_SENT * len(marks)
+        return _moved_on(case, plan, State.CONFIRMING, committed, now, timing)
+    following = plan.waves[marks.index(Mark.UNSENT)]
+    return _moved_on(case, plan, State.TRYING, _wave_sent(marks, plan, following), now, timing)
+
+
+def _second_phase(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+    if isinstance(event, Unparked):
+        unparked = case.marks.replace(Mark.CONFIRM_PARKED, Mark.CONFIRM_SENT).replace(
+            Mark.CANCEL_PARKED, Mark.CANCEL_SENT
+        )
+        return Decision(case) if unparked == case.marks else _moved_on(case, plan, case.state, unparked, now, timing)
+    marks = case.marks
+    if isinstance(event, Replied):
+        marks = _answered(case, plan, event)
+    if all(mark in (Mark.UNSENT, Mark.CANCELLED, Mark.CONFIRMED) for mark in marks):
+        end = State.DONE if case.state is State.CONFIRMING else State.ABORTED
+        return Decision(moved(case, end, marks=marks, due_at=None))
+    if not any(mark in _AWAITING[case.state] for mark in marks):
+        parked = marks == case.marks and case.due_at is None
+        return Decision(case if parked else moved(case, case.state, marks=marks, due_at=None))
+    return _unanswered(case, plan, marks, event, now, timing)
+
+
+def _answered(case: Case, plan: Plan, event: Replied) -> str:
+    """Take in the replies to Confirm or Cancel. One refusal a participant and round, however often it repeats itself."""
+    marks, refused = list(case.marks), set[int]()
+    for reply in event.replies:
+        at = _place(case, plan, reply, _OP_OF[case.state])
+        if at is None or reply.answer in (Answer.PENDING, Answer.GRANTED):
+            continue
+        if reply.answer is Answer.DONE:
+            marks[at] = _SECOND_PHASE.get((marks[at], True), marks[at])
+        elif at not in refused:
+            refused.add(at)
+            marks[at] = _SECOND_PHASE.get((marks[at], False), marks[at])
+    return "".join(marks)
+
+
+def _unanswered(case: Case, plan: Plan, marks: str, event: Event, now: datetime, timing: Timing) -> Decision:
+    """Some ops are still open: send them again when the case is due, else only keep what was learnt."""
+    if isinstance(event, Woken) and case.due_at is not None and now >= case.due_at:
+        due = now + backoff(case.attempt + 1, timing)
+        if case.state is State.TRYING and case.deadline is not None:
+            due = min(due, case.deadline)
+        again = moved(case, case.state, marks=marks, attempt=case.attempt + 1, due_at=due)
+        return Decision(again, _sends(again, plan))
+    return Decision(case if marks == case.marks else moved(case, case.state, marks=marks))
+
+
+def _moved_on(
+    case: Case, plan: Plan, state: State, marks: str, now: datetime, timing: Timing, reason: str | None = None
+) -> Decision:
+    """Enter a new phase or wave. A `due_at` still ahead is kept: an unchanged index entry is a cheaper save."""
+    due = case.due_at if case.due_at is not None and case.due_at > now else now + backoff(0, timing)
+    after = moved(case, state, marks=marks, due_at=due, attempt=0, reason=reason or case.reason)
+    return Decision(after, _sends(after, plan, only_new=case.marks))
+
+
+def _wave_sent(marks: str, plan: Plan, wave: int) -> str:
+    return "".join(Mark.TRY_SENT if at == wave else mark for mark, at in zip(marks, plan.waves, strict=True))
+
+
+def _sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, ...]:
+    """The ops that `case` awaits; with `only_new`, those whose mark differs from it."""
+    op, awaited = _OP_OF[case.state], _AWAITING[case.state]
+    return tuple(
+        Send(case.account_id, case.case_no, name, op, _version(case, at) if op is Op.TRY else None)
+        for at, (name, mark) in enumerate(zip(plan.participants, case.marks, strict=True))
+        if mark in awaited and (only_new is None or mark != only_new[at])
+    )
+
+
+def _version(case: Case, at: int) -> int | None:
+    return case.versions[at] or None
+
+
+def _place(case: Case, plan: Plan, reply: Reply, op: Op) -> int | None:
+    """Where the reply's participant stands in the plan; None for a reply to another case, op or stranger."""
+    if (
+        (reply.account_id, reply.case_no) != case.key
+        or reply.op is not op
+        or reply.participant not in plan.participants
+    ):
+        return None
+    return plan.participants.index(reply.participant)

@@ -1,0 +1,1 @@
+"""Our own PostgreSQL: embedded servers, pools, migrations, and the platform's tables."""
