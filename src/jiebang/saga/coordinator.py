@@ -56,7 +56,7 @@ class Rechecked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """One participant's answer to one op of one case. `row` is the fence row it holds, where it told."""
+    """One participant's answer to one op of one case. `row` is the fence row it holds, where it told; `at` when it came."""
 
     account_id: int
     case_no: int
@@ -65,6 +65,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     answer: Answer
     code: str | None = None
     row: FenceRow | None = None
+    at: datetime | None = None
 
 
 class Replied(msgspec.Struct, frozen=True, gc=False):

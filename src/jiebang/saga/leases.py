@@ -1,0 +1,27 @@
+"""Which buckets of accounts a worker should hold: a fair share, decided from the leases that stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jiebang.model.case import BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from datetime import datetime
+
+
+def wanted_buckets(
+    me: str, workers: Collection[str], leases: Mapping[int, tuple[str, datetime]], now: datetime
+) -> frozenset[int]:
+    """Return the buckets that worker `me` holds from now on, given all live `workers` and all `leases` by bucket.
+
+    It keeps its own up to a fair share, then takes free ones (never leased, or run out). It never takes another's
+    running lease: a worker with more than its share lets go by itself at its next turn.
+    """
+    share = -(-BUCKETS // max(1, len(set(workers) | {me})))
+    own = [
+        bucket for bucket in range(BUCKETS) if bucket in leases and leases[bucket][0] == me and leases[bucket][1] > now
+    ]
+    free = [bucket for bucket in range(BUCKETS) if bucket not in leases or leases[bucket][1] <= now]
+    return frozenset((own + free)[:share])

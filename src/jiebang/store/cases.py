@@ -1,0 +1,190 @@
+"""Cases and their timeline in the platform's database. Every function takes a batch and one statement."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+
+from jiebang.model.case import ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
+from jiebang.store.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+
+    Database = asyncpg.Pool[asyncpg.Record] | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+Key = tuple[int, int]
+"""(account_id, case_no)."""
+
+_SQL = load("jiebang.store", "queries.sql")
+
+
+class NewCase(msgspec.Struct, frozen=True, kw_only=True):
+    """A case to open: `participants` of its plan, and when it expires unless proven."""
+
+    account_id: int
+    kind: Kind
+    plan: str
+    participants: int
+    due_at: datetime
+    device_id: str | None = None
+
+
+class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A stepped case with its timeline entries, and the message its end sends to the person, if any."""
+
+    case: Case
+    entries: Sequence[Mapping[str, Any]]
+    template: str | None = None
+    message_id: UUID | None = None
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """One row of a case's timeline: what one save did and had learnt."""
+
+    account_id: int
+    case_no: int
+    revision: int
+    at: datetime
+    entries: list[dict[str, Any]]
+
+
+def _case(row: Mapping[str, Any]) -> Case:
+    """Build a case from its row, here and nowhere else."""
+    return Case(
+        account_id=row["account_id"],
+        case_no=row["case_no"],
+        kind=Kind(row["kind"]),
+        state=State(row["state"]),
+        plan=row["plan"],
+        marks=row["marks"],
+        revision=row["revision"],
+        created_at=row["created_at"],
+        due_at=row["due_at"],
+        deadline=row["deadline"],
+        attempt=row["attempt"],
+        versions=tuple(row["versions"]),
+        wallet_version=row["wallet_version"],
+        withdraw_at=row["withdraw_at"],
+        reason=row["reason"],
+        device_id=row["device_id"],
+    )
+
+
+async def insert(
+    db: Database, new: Sequence[NewCase], now: datetime, entries: Sequence[Mapping[str, Any]]
+) -> dict[int, Case]:
+    """Open a case for each account that has none alive; by account. An account left out has a live case or is unknown."""
+    ordered = sorted(new, key=lambda case: case.account_id)
+    rows = await db.fetch(
+        _SQL["insert_cases"],
+        [case.account_id for case in ordered],
+        [bucket_of(case.account_id) for case in ordered],
+        [case.kind.value for case in ordered],
+        [case.plan for case in ordered],
+        [Mark.UNSENT.value * case.participants for case in ordered],
+        [case.due_at for case in ordered],
+        [case.device_id for case in ordered],
+        now,
+        _json(entries),
+    )
+    return {row["account_id"]: _case(row) for row in rows}
+
+
+async def load_many(db: Database, keys: Iterable[Key]) -> dict[Key, Case]:
+    """Return the cases of `keys` that exist, by key."""
+    ordered = sorted(keys)
+    rows = await db.fetch(_SQL["load_cases"], [key[0] for key in ordered], [key[1] for key in ordered])
+    return {(row["account_id"], row["case_no"]): _case(row) for row in rows}
+
+
+async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
+    """Return the live case of each account that has one."""
+    rows = await db.fetch(_SQL["live_cases"], sorted(accounts))
+    return {row["account_id"]: _case(row) for row in rows}
+
+
+async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -> list[Case]:
+    """Return up to `limit` due cases of `buckets`, the oldest first."""
+    return [_case(row) for row in await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit)]
+
+
+async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, Case]:
+    """Save stepped cases, guarded by revision and by a wish to withdraw; return those that were saved.
+
+    A returned case carries a wish to withdraw that came meanwhile. What is missing was not saved: nothing of it may be sent.
+    """
+    ordered = sorted(saves, key=lambda save: save.case.key)
+    cases = [save.case for save in ordered]
+    rows = await db.fetch(
+        _SQL["save_cases"],
+        [case.account_id for case in cases],
+        [case.case_no for case in cases],
+        [case.revision for case in cases],
+        [case.state.value for case in cases],
+        [case.marks for case in cases],
+        ["{" + ",".join(map(str, case.versions)) + "}" for case in cases],
+        [case.wallet_version for case in cases],
+        [case.attempt for case in cases],
+        [case.due_at for case in cases],
+        [case.deadline for case in cases],
+        [case.reason for case in cases],
+        [case.state in ENDED for case in cases],
+        [_json(save.entries) for save in ordered],
+        [save.template for save in ordered],
+        [save.message_id for save in ordered],
+        [bucket_of(case.account_id) for case in cases],
+        now,
+    )
+    wishes = {(row["account_id"], row["case_no"]): row["withdraw_at"] for row in rows}
+    return {
+        case.key: case
+        if case.withdraw_at == wishes[case.key]
+        else msgspec.structs.replace(case, withdraw_at=wishes[case.key])
+        for case in cases
+        if case.key in wishes
+    }
+
+
+async def wish_withdraw(db: Database, keys: Iterable[Key], now: datetime) -> set[Key]:
+    """Record a wish to withdraw; return the keys for which it can still win."""
+    ordered = sorted(keys)
+    rows = await db.fetch(
+        _SQL["wish_withdraw"],
+        [key[0] for key in ordered],
+        [key[1] for key in ordered],
+        now,
+        [state.value for state in WITHDRAWABLE],
+    )
+    return {(row["account_id"], row["case_no"]) for row in rows}
+
+
+async def events_after(db: Database, seen: Mapping[Key, int]) -> list[Timeline]:
+    """Return the timelines of several cases, each after the revision given for it (0: from the beginning)."""
+    ordered = sorted(seen)
+    rows = await db.fetch(
+        _SQL["events_after"],
+        [key[0] for key in ordered],
+        [key[1] for key in ordered],
+        [seen[key] for key in ordered],
+    )
+    return [
+        Timeline(
+            row["account_id"],
+            row["case_no"],
+            row["revision"],
+            row["at"],
+            msgspec.json.decode(row["entries"], type=list[dict[str, Any]]),
+        )
+        for row in rows
+    ]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

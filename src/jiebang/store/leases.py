@@ -1,0 +1,35 @@
+"""Leases on buckets of accounts. The guard of every save is the safety; leases only keep workers out of each other's way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jiebang.saga.leases import wanted_buckets
+from jiebang.store.queries import load
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    import asyncpg
+
+_SQL = load("jiebang.store", "queries.sql")
+
+
+async def hold(pool: asyncpg.Pool[asyncpg.Record], worker_id: str, now: datetime, lease: timedelta) -> frozenset[int]:
+    """Renew the worker's heartbeat and leases, take its fair share, let go of the rest; return the buckets it holds."""
+    async with pool.acquire() as connection, connection.transaction():
+        # One lease decision at a time; rows of cases are never touched by it.
+        await connection.execute("LOCK TABLE platform.bucket_lease IN SHARE ROW EXCLUSIVE MODE")
+        await connection.execute(_SQL["seen_worker"], worker_id, now + lease)
+        workers = {row["worker_id"] for row in await connection.fetch(_SQL["live_workers"], now)}
+        rows = await connection.fetch(_SQL["read_leases"])
+        leases = {row["bucket"]: (row["worker_id"], row["until"]) for row in rows}
+        wanted = sorted(wanted_buckets(worker_id, workers, leases, now))
+        await connection.execute(_SQL["release_buckets"], worker_id, wanted)
+        await connection.execute(_SQL["hold_buckets"], wanted, worker_id, now + lease)
+    return frozenset(wanted)
+
+
+async def release(pool: asyncpg.Pool[asyncpg.Record], worker_id: str) -> None:
+    """Give up all buckets, so that another worker goes on at once."""
+    await pool.execute(_SQL["release_buckets"], worker_id, [])

@@ -1,0 +1,108 @@
+-- name: insert_cases
+-- Gives each account its next case number and inserts the case with its first timeline row, in one statement.
+-- An account with a live case (or unknown here) gets nothing back. The unique index decides a race that the
+-- NOT EXISTS did not see; the number given then is lost, never reused.
+WITH input AS (
+    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
+        AS i (account_id, bucket, kind, plan, marks, due_at, device_id)
+), numbered AS (
+    UPDATE platform.account a SET last_case_no = a.last_case_no + 1
+    FROM input i
+    WHERE a.account_id = i.account_id
+      AND NOT EXISTS (SELECT FROM platform.cases c WHERE c.account_id = i.account_id AND c.ended_at IS NULL)
+    RETURNING a.account_id, a.last_case_no
+), inserted AS (
+    INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id)
+    SELECT i.account_id, n.last_case_no, i.bucket, i.kind, 'open', i.plan, i.marks, $8, i.due_at, i.device_id
+    FROM numbered n JOIN input i USING (account_id)
+    ON CONFLICT (account_id) WHERE ended_at IS NULL DO NOTHING
+    RETURNING *
+), told AS (
+    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
+    SELECT account_id, case_no, 1, $8, $9::text::jsonb FROM inserted
+)
+SELECT * FROM inserted
+
+-- name: load_cases
+-- The cases of the given keys.
+SELECT c.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+JOIN platform.cases c ON c.account_id = i.account_id AND c.case_no = i.case_no
+
+-- name: live_cases
+-- The live case of each of the given accounts, where it has one.
+SELECT c.* FROM unnest($1::bigint[]) AS i (account_id)
+JOIN platform.cases c ON c.account_id = i.account_id AND c.ended_at IS NULL
+
+-- name: due_cases
+-- What a worker reads: due cases of its buckets, the oldest first. It claims nothing; the guard of the save does.
+SELECT c.* FROM unnest($1::smallint[]) AS b (bucket)
+CROSS JOIN LATERAL (
+    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 ORDER BY c.due_at LIMIT $3
+) c
+ORDER BY c.due_at
+LIMIT $3
+
+-- name: save_cases
+-- The guarded save: only the revision just before this one is overwritten, and the commit point is refused while a wish to
+-- withdraw stands on the row. Writes the timeline and the message to the person in the same statement.
+WITH input AS (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+            $8::integer[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::text[], $14::text[], $15::uuid[], $16::smallint[])
+        AS i (account_id, case_no, revision, state, marks, versions, wallet_version,
+            attempt, due_at, deadline, reason, ended, entries, template, message_id, bucket)
+), saved AS (
+    UPDATE platform.cases c
+    SET revision = i.revision, state = i.state, marks = i.marks, versions = i.versions::bigint[],
+        wallet_version = i.wallet_version, attempt = i.attempt, due_at = i.due_at, deadline = i.deadline,
+        reason = i.reason, ended_at = CASE WHEN i.ended THEN $17::timestamptz END
+    FROM input i
+    WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.revision = i.revision - 1
+      AND NOT (i.state = 'confirming' AND c.withdraw_at IS NOT NULL)
+    RETURNING c.account_id, c.case_no, c.revision, c.withdraw_at, c.bucket, i.entries, i.template, i.message_id, i.state
+), timeline AS (
+    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
+    SELECT account_id, case_no, revision, $17, entries::jsonb FROM saved
+), told AS (
+    INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
+    SELECT account_id, message_id, bucket, case_no, template, '{}', $17, $17 FROM saved WHERE template IS NOT NULL
+)
+SELECT account_id, case_no, withdraw_at FROM saved
+
+-- name: wish_withdraw
+-- Records the wish to withdraw; the next guarded step takes it in. Parked cases keep their empty due time.
+UPDATE platform.cases c
+SET withdraw_at = coalesce(c.withdraw_at, $3), due_at = CASE WHEN c.state = 'cancelling' THEN c.due_at ELSE $3 END
+FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.state = ANY ($4::text[])
+RETURNING c.account_id, c.case_no
+
+-- name: events_after
+-- The timelines of several cases, each after the revision its reader has already seen.
+SELECT e.account_id, e.case_no, e.revision, e.at, e.entries::text AS entries
+FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
+JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.revision > i.revision
+ORDER BY e.account_id, e.case_no, e.revision
+
+-- name: read_leases
+-- All bucket leases and live workers; the table lock taken before makes the read and the writes one decision.
+SELECT bucket, worker_id, until FROM platform.bucket_lease
+
+-- name: live_workers
+-- Workers seen within their lease.
+SELECT worker_id FROM platform.worker WHERE seen_until > $1
+
+-- name: seen_worker
+-- A worker's heartbeat; rows of workers long gone are swept with it.
+WITH swept AS (DELETE FROM platform.worker WHERE seen_until < $2::timestamptz - interval '1 hour')
+INSERT INTO platform.worker (worker_id, seen_until) VALUES ($1, $2)
+ON CONFLICT (worker_id) DO UPDATE SET seen_until = excluded.seen_until
+
+-- name: hold_buckets
+-- Takes or renews the given buckets for one worker.
+INSERT INTO platform.bucket_lease (bucket, worker_id, until)
+SELECT b, $2, $3 FROM unnest($1::smallint[]) AS b
+ON CONFLICT (bucket) DO UPDATE SET worker_id = excluded.worker_id, until = excluded.until
+
+-- name: release_buckets
+-- Gives up the buckets of one worker that it does not keep.
+DELETE FROM platform.bucket_lease WHERE worker_id = $1 AND bucket <> ALL ($2::smallint[])
