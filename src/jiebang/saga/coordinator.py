@@ -56,7 +56,10 @@ class Rechecked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """One participant's answer to one op of one case. `row` is the fence row it holds, where it told; `at` when it came."""
+    """One participant's answer to one op of one case.
+
+    `row`: the fence row it holds, where it told; `at`: when the answer came.
+    """
 
     account_id: int
     case_no: int

@@ -55,7 +55,7 @@ class Timeline(msgspec.Struct, frozen=True):
     entries: list[dict[str, Any]]
 
 
-def _case(row: Mapping[str, Any]) -> Case:
+def _case(row: asyncpg.Record) -> Case:
     """Build a case from its row, here and nowhere else."""
     return Case(
         account_id=row["account_id"],
@@ -80,7 +80,10 @@ def _case(row: Mapping[str, Any]) -> Case:
 async def insert(
     db: Database, new: Sequence[NewCase], now: datetime, entries: Sequence[Mapping[str, Any]]
 ) -> dict[int, Case]:
-    """Open a case for each account that has none alive; by account. An account left out has a live case or is unknown."""
+    """Open a case for each account that has none alive, and return them by account.
+
+    An account left out has a live case or is unknown.
+    """
     ordered = sorted(new, key=lambda case: case.account_id)
     rows = await db.fetch(
         _SQL["insert_cases"],
@@ -118,7 +121,8 @@ async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -
 async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, Case]:
     """Save stepped cases, guarded by revision and by a wish to withdraw; return those that were saved.
 
-    A returned case carries a wish to withdraw that came meanwhile. What is missing was not saved: nothing of it may be sent.
+    A returned case carries a wish to withdraw that came meanwhile. What is missing was not saved: nothing of it may be
+    sent.
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
     cases = [save.case for save in ordered]

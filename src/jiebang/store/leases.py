@@ -1,4 +1,7 @@
-"""Leases on buckets of accounts. The guard of every save is the safety; leases only keep workers out of each other's way."""
+"""Leases on buckets of accounts.
+
+The guard of every save is the safety; leases only keep workers out of each other's way.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,224 @@
+"""Advance cases: the driver of `saga.coordinator.step`. It saves before it sends, and batches by participant and op.
+
+One batch of cases goes through rounds: step them all, save them all in one statement, send what the guarded save
+returned (one call a participant and op, all concurrently), step again with the replies. A round closes after a limit;
+replies that come later wait in `late` for another batch. Nothing here decides anything: decisions are the coordinator's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+from prometheus_client import Counter, Histogram
+
+from jiebang.model.case import ENDED, Case, State
+from jiebang.participants.base import Order, Participant
+from jiebang.saga.coordinator import Decision, Event, Rechecked, Replied, Reply, Send, Timing, Woken, step
+from jiebang.saga.timeline import entries
+from jiebang.store import cases as store
+from jiebang.store.cases import Key, Save
+
+if TYPE_CHECKING:
+    from jiebang.model.plan import Plan
+    from jiebang.saga.fence import Op
+
+Recheck = Callable[[Sequence[Case]], Awaitable[Mapping[Key, Rechecked]]]
+"""The check on fresh facts for a batch of cases in `ready`. A case left out could not be checked now."""
+
+ENDED_TOTAL = Counter("jiebang_cases_ended_total", "Cases ended, by state", ["state"])
+ANSWERS_TOTAL = Counter("jiebang_answers_total", "Answers of participants", ["participant", "op", "answer"])
+SILENCES_TOTAL = Counter("jiebang_silences_total", "Calls that brought no answer", ["participant", "op"])
+LOST_SAVES_TOTAL = Counter("jiebang_lost_saves_total", "Saves refused by their guard")
+BATCH_SIZE = Histogram("jiebang_batch_cases", "Cases driven together", buckets=(1, 2, 4, 16, 64, 256, 1024))
+
+_SILENT: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+)
+"""What a participant as a whole does when it does not answer: silence, not a poison case."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Technical limits of a driver."""
+
+    round: timedelta = timedelta(milliseconds=500)
+    """How long a round waits for its slowest participant."""
+    call: timedelta = timedelta(seconds=2)
+    """How long one call may take before it counts as silence."""
+
+
+class Driver:
+    """Drives batches of cases. Holds no state of a case between batches except replies that came late."""
+
+    def __init__(
+        self,
+        *,
+        pool: asyncpg.Pool[asyncpg.Record],
+        participants: Mapping[str, Participant],
+        plan_of: Callable[[Case], Plan],
+        recheck: Recheck,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], UUID],
+        timing: Timing,
+        limits: Limits,
+    ) -> None:
+        """Join what a driver needs. `plan_of` finds the plan that a case follows."""
+        self._pool, self._participants, self._plan_of, self._recheck = pool, participants, plan_of, recheck
+        self._clock, self._new_id, self._timing, self._limits = clock, new_id, timing, limits
+        self._calls: set[asyncio.Task[list[Reply]]] = set()
+        self.late: list[Reply] = []
+
+    async def drive(self, taken: Iterable[Case], late: Iterable[Reply] = ()) -> None:
+        """Take due cases, and the cases of late replies, as far as they go now.
+
+        Raises what the platform's database raises; nothing unsaved was sent then, and the cases stay due.
+        """
+        events: dict[Key, Event] = {}
+        work = {case.key: case for case in taken}
+        replied = _by_case(late)
+        if missing := replied.keys() - work.keys():
+            work |= await store.load_many(self._pool, missing)
+        for key, case in work.items():
+            events[key] = Replied(replied[key]) if key in replied else Woken()
+            if case.state is State.READY and case.withdraw_at is None:
+                del events[key]
+        ready = [case for key, case in work.items() if key not in events]
+        if ready:
+            events |= await self._recheck(ready)
+        BATCH_SIZE.observe(len(work))
+        while events:
+            work, sends, events = await self._step_and_save(work, events)
+            if sends:
+                events |= {key: Replied(replies) for key, replies in _by_case(await self._round(work, sends)).items()}
+
+    async def aclose(self) -> None:
+        """Let outstanding calls go; what they did is found again by the next worker."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _step_and_save(
+        self, work: Mapping[Key, Case], events: Mapping[Key, Event]
+    ) -> tuple[dict[Key, Case], list[Send], dict[Key, Event]]:
+        """Step every case that has an event and save what changed.
+
+        Returns the cases still ours, what may now be sent, and events for cases whose save met a wish to withdraw.
+        """
+        now = self._clock()
+        decided: dict[Key, Decision] = {}
+        for key, event in events.items():
+            if key in work:
+                decision = step(work[key], self._plan_of(work[key]), event, now, self._timing)
+                if decision.case is not work[key]:
+                    decided[key] = decision
+        if not decided:
+            return dict(work), [], {}
+        saves = [self._save_of(work[key], decision, events[key], now) for key, decision in decided.items()]
+        saved = await self._save(saves, now)
+        for case in saved.values():
+            if case.state in ENDED:
+                ENDED_TOTAL.labels(case.state).inc()
+        sends = [send for key in saved for send in decided[key].sends]
+        kept = {key: case for key, case in work.items() if key not in decided} | saved
+        lost = decided.keys() - saved.keys()
+        if not lost:
+            return kept, sends, {}
+        LOST_SAVES_TOTAL.inc(len(lost))
+        reloaded = await store.load_many(self._pool, lost)
+        wished = {
+            key: case
+            for key, case in reloaded.items()
+            if case.withdraw_at is not None and case.revision == work[key].revision
+        }
+        return kept | wished, sends, {key: Woken() for key in wished}
+
+    def _save_of(self, before: Case, decision: Decision, event: Event, now: datetime) -> Save:
+        after = decision.case
+        replies = event.replies if isinstance(event, Replied) else ()
+        ended = after.state in ENDED
+        return Save(
+            case=after,
+            entries=entries(before, after, decision.sends, replies, now),
+            template=f"case_{after.state.value}" if ended else None,
+            message_id=self._new_id() if ended else None,
+        )
+
+    async def _save(self, saves: Sequence[Save], now: datetime) -> dict[Key, Case]:
+        """Save a batch; one that the database refuses as a whole is halved until the bad case stands alone."""
+        try:
+            return await store.save(self._pool, saves, now)
+        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
+            if len(saves) == 1:
+                _log.exception("save_refused", state=saves[0].case.state, marks=saves[0].case.marks)
+                return {}
+        half = len(saves) // 2
+        return await self._save(saves[:half], now) | await self._save(saves[half:], now)
+
+    async def _round(self, work: Mapping[Key, Case], sends: Iterable[Send]) -> list[Reply]:
+        """Send everything, one call a participant and op, and gather replies until the round closes."""
+        grouped: defaultdict[tuple[str, Op, str], list[Order]] = defaultdict(list)
+        plans: dict[str, Plan] = {}
+        for send in sends:
+            plan = self._plan_of(work[send.account_id, send.case_no])
+            plans[plan.name] = plan
+            grouped[send.participant, send.op, plan.name].append(Order(send.account_id, send.case_no, send.version))
+        calls = {
+            asyncio.create_task(self._call(name, op, orders, plans[plan]))
+            for (name, op, plan), orders in grouped.items()
+        }
+        done, slow = await asyncio.wait(calls, timeout=self._limits.round.total_seconds())
+        for call in slow:
+            self._calls.add(call)
+            call.add_done_callback(self._came_late)
+        return [reply for call in done for reply in call.result()]
+
+    def _came_late(self, call: asyncio.Task[list[Reply]]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            self.late.extend(call.result())
+
+    async def _call(self, name: str, op: Op, orders: Sequence[Order], plan: Plan) -> list[Reply]:
+        """Call one participant; silence is an empty list. A batch that fails as a whole is halved."""
+        try:
+            async with asyncio.timeout(self._limits.call.total_seconds()):
+                replies = await self._participants[name].apply(op, orders, plan.effects.get(name, {}))
+        except _SILENT as error:
+            SILENCES_TOTAL.labels(name, op).inc()
+            _log.warning(
+                "participant_silent", participant=name, op=op.value, cases=len(orders), error=type(error).__name__
+            )
+            return []
+        except Exception:  # noqa: BLE001 - whatever one case breaks must not stop the others
+            if len(orders) == 1:
+                SILENCES_TOTAL.labels(name, op).inc()
+                _log.exception("case_fails_at_participant", participant=name, op=op.value)
+                return []
+            half = len(orders) // 2
+            halves = await asyncio.gather(
+                self._call(name, op, orders[:half], plan), self._call(name, op, orders[half:], plan)
+            )
+            return [reply for replies in halves for reply in replies]
+        now = self._clock()
+        for reply in replies:
+            ANSWERS_TOTAL.labels(name, op, reply.answer).inc()
+        return [msgspec.structs.replace(reply, at=now) for reply in replies]
+
+
+def _by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:
+    grouped: defaultdict[Key, list[Reply]] = defaultdict(list)
+    for reply in replies:
+        grouped[reply.account_id, reply.case_no].append(reply)
+    return {key: tuple(of_case) for key, of_case in grouped.items()}

@@ -1,0 +1,163 @@
+"""The worker's loops: due cases, messages to people, unfinished transfers, expired answers.
+
+Stateless: any number of workers may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+import msgspec
+import structlog
+
+from jiebang.store import cases, leases
+
+if TYPE_CHECKING:
+    from jiebang.model.case import Case
+    from jiebang.saga.coordinator import Reply
+    from jiebang.store.cases import Key
+    from jiebang.usecases.advance import Driver
+
+_log = structlog.get_logger(__name__)
+
+Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
+"""Side work for the buckets a worker holds (outbox, transfers, purges): returns how much there was to do."""
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker paces itself."""
+
+    lease: timedelta = timedelta(seconds=10)
+    batch: int = 256
+    lanes: int = 2
+    busy_poll: timedelta = timedelta(milliseconds=5)
+    idle_poll: timedelta = timedelta(milliseconds=20)
+    chore_poll: timedelta = timedelta(milliseconds=50)
+
+
+class Worker:
+    """Leases buckets and drives their due cases in up to `lanes` batches at a time."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: str,
+        pool: asyncpg.Pool[asyncpg.Record],
+        driver: Driver,
+        chores: dict[str, Chore],
+        clock: Callable[[], datetime],
+        pace: Pace,
+    ) -> None:
+        """Join what a worker needs; `chores` by name."""
+        self._id, self._pool, self._driver, self._chores = worker_id, pool, driver, chores
+        self._clock, self._pace = clock, pace
+        self._buckets: frozenset[int] = frozenset()
+        self._until: datetime | None = None
+        self._busy: set[Key] = set()
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask the loops to end after what they are doing."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until `stop`, then finish the batches at hand and give the buckets back."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._keep_leases())
+            loops.create_task(self._keep_driving())
+            for name, chore in self._chores.items():
+                loops.create_task(self._keep_at(name, chore))
+        if self._lanes:
+            await asyncio.wait(self._lanes)
+        await self._driver.aclose()
+        try:
+            await leases.release(self._pool, self._id)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            _log.warning("buckets_not_released", worker=self._id)  # the lease runs out by itself
+
+    async def _pause(self, limit: timedelta) -> None:
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _keep_leases(self) -> None:
+        while not self._stopping.is_set():
+            now = self._clock()
+            try:
+                self._buckets = await leases.hold(self._pool, self._id, now, self._pace.lease)
+                self._until = now + self._pace.lease
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
+            await self._pause(self._pace.lease / 3)
+
+    def _held(self) -> frozenset[int]:
+        """Return the buckets whose lease still runs; none when it could not be renewed in time."""
+        return self._buckets if self._until is not None and self._clock() < self._until else frozenset()
+
+    async def _keep_driving(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                started = await self._start_lane()
+                failures = 0
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                failures += 1
+                _log.warning("due_cases_not_read", worker=self._id, error=type(error).__name__)
+                await self._pause(min(self._pace.idle_poll * 2**failures, timedelta(seconds=1)))
+                continue
+            if len(self._lanes) >= self._pace.lanes:
+                await asyncio.wait(self._lanes, return_when=asyncio.FIRST_COMPLETED)
+            elif not started:
+                await self._pause(self._pace.busy_poll if self._lanes else self._pace.idle_poll)
+
+    async def _start_lane(self) -> bool:
+        """Start one batch, if there is anything to drive."""
+        late = [reply for reply in self._driver.late if (reply.account_id, reply.case_no) not in self._busy]
+        if late:
+            self._driver.late = [
+                reply for reply in self._driver.late if (reply.account_id, reply.case_no) in self._busy
+            ]
+        keys = {(reply.account_id, reply.case_no) for reply in late}
+        found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._pace.batch + len(self._busy))
+        taken = [case for case in found if case.key not in self._busy][: self._pace.batch]
+        keys |= {case.key for case in taken}
+        if not keys:
+            return False
+        self._busy |= keys
+        lane = asyncio.create_task(self._drive(taken, late, keys))
+        self._lanes.add(lane)
+        lane.add_done_callback(self._lanes.discard)
+        return True
+
+    async def _drive(self, taken: list[Case], late: list[Reply], keys: set[Key]) -> None:
+        try:
+            await self._driver.drive(taken, late)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # Nothing unsaved was sent; what is saved is due again.
+            _log.warning("batch_broken_off", worker=self._id, cases=len(keys), error=type(error).__name__)
+            await self._pause(self._pace.idle_poll)
+        except Exception:  # noqa: BLE001 - a loop must outlive whatever one batch does
+            _log.exception("batch_failed", worker=self._id, cases=len(keys))
+            await self._pause(timedelta(seconds=1))
+        finally:
+            self._busy -= keys
+
+    async def _keep_at(self, name: str, chore: Chore) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                done = await chore(self._held(), self._clock())
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - a loop must outlive whatever a chore does
+                failures += 1
+                done = 0
+                _log.warning("chore_failed", worker=self._id, chore=name, error=type(error).__name__)
+            if not done:
+                await self._pause(min(self._pace.chore_poll * 2 ** min(failures, 8), timedelta(seconds=5)))
