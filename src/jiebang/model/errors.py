@@ -109,6 +109,25 @@ class NotAllowedError(CallerError):
     action = Text("请使用本人账户及所需权限的令牌。", "Use a token of that account that carries the scope needed.")
 
 
+class BadSignatureError(CallerError):
+    """A signed message is not the other party's, was changed, is too old, or came before. fields: reason."""
+
+    code = "BAD-SIGNATURE"
+    title = Text("消息签名无效", "The message signature is missing or not valid")
+    action = Text(
+        "请按 docs/remote-participants.md 签名,并核对密钥与时钟。未作任何变更。",
+        "Sign as docs/remote-participants.md says, and check keys and clocks. Nothing was changed.",
+    )
+
+
+class BodyTooLargeError(CallerError):
+    """The request's body is longer than this door takes. fields: limit_bytes."""
+
+    code = "BODY-TOO-LARGE"
+    title = Text("请求体过大", "The request body is too large")
+    action = Text("请分批提交。", "Send it in smaller batches.")
+
+
 class TooLateToWithdrawError(PolicyRefusalError):
     """The case is past its commit point or ended. fields: state."""
 
@@ -162,3 +181,44 @@ class ParticipantUnavailableError(OtherSystemError):
     code = "PARTICIPANT-UNAVAILABLE"
     title = Text("所需系统暂不可用", "A system that this needs does not answer")
     action = Text("请稍后重试。未丢失任何内容。", "Try again later. Nothing was lost.")
+
+
+class HomeUnusableError(CallerError):
+    """The home folder cannot hold or run the embedded databases. fields: path, reason."""
+
+    code = "HOME-UNUSABLE"
+    title = Text("数据目录不可用", "The home folder cannot be used")
+    action = Text(
+        "请按 reason 处理 path,或用 JIEBANG_HOME 另选一个可写的目录。",
+        "Mend `path` as `reason` says, or choose another writable folder with JIEBANG_HOME.",
+    )
+
+
+class DiskFullError(CallerError):
+    """No space is left where the embedded databases lie. fields: path."""
+
+    code = "DISK-FULL"
+    title = Text("磁盘空间不足", "The disk is full")
+    action = Text(
+        "请在 path 所在磁盘释放空间后重试。已提交的数据未丢失。",
+        "Free space on the disk that holds `path`, then start again. Nothing committed was lost.",
+    )
+
+
+class DatabaseDamagedError(CallerError):
+    """The files of an embedded server are damaged or of another version. fields: server, path, log, reason."""
+
+    code = "DATABASE-DAMAGED"
+    title = Text("内置数据库的文件已损坏或版本不符", "The embedded database's files are damaged or of another version")
+    action = Text(
+        "请从备份恢复 path;若其中只有演示数据,可将 path 移走后重新开始。详情见 log。",
+        "Restore `path` from a backup; if it holds only demo data, move it away and start afresh. `log` has the details.",
+    )
+
+
+class DatabaseStartError(OurFaultError):
+    """An embedded server did not start. fields: server, log, reason (the log's last lines)."""
+
+    code = "DATABASE-START"
+    title = Text("内置数据库未能启动", "An embedded database did not start")
+    action = Text("请按 reason 与 log 处理后重试。", "See `reason` and `log`, then start again.")

@@ -1,0 +1,243 @@
+"""Signed HTTP between the platform and a remote party: RFC 9421 message signatures over an RFC 9530 content digest.
+
+Both directions are signed with Ed25519, one key pair a direction and a party, so that a request meant for one network
+is refused by every other, and a reply that a middle has changed, or taken from another request, is noticed.
+docs/remote-participants.md says the same in words, for whoever implements the other side.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from http_message_signatures import HTTPMessageSigner, HTTPMessageVerifier, HTTPSignatureKeyResolver, MappingKeyResolver
+from http_message_signatures.algorithms import ED25519
+from http_message_signatures.exceptions import HTTPMessageSignaturesException
+
+from jiebang.model.check import Text
+from jiebang.model.errors import BadSignatureError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LABEL: Final = "jiebang"
+REQUEST_TAG: Final = "jiebang-request"
+REPLY_TAG: Final = "jiebang-reply"
+LIFETIME: Final = timedelta(seconds=30)
+"""From `created` to `expires`; a receiver remembers a nonce for this long (and the clock skew of 5 s on top)."""
+SKEW: Final = timedelta(seconds=5)
+REQUEST_COVERS: Final = ("@method", "@authority", "@path", "@query", "content-type", "content-digest")
+REPLY_COVERS: Final = (
+    '"@status"',
+    '"content-type"',
+    '"content-digest"',
+    f'"signature";req;key="{LABEL}"',
+)
+"""A reply covers the signature of the request it answers, and through it the whole request."""
+NONCE_LENGTHS: Final = range(16, 65)
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """One end of a signed connection: the party's name and address, our private key and the other's public one (PEM)."""
+
+    name: str
+    base_url: str
+    private_key: bytes
+    peer_key: bytes
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A request as its signature sees it. `headers` holds each field once, repeated lines joined with ", "."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A reply as its signature sees it, with the request it answers."""
+
+    status_code: int
+    headers: dict[str, str]
+    request: Sent
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What a good request signature said of itself. The receiver must refuse a nonce it has seen before."""
+
+    nonce: str
+    expires: int
+
+
+def joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Join repeated header lines in order, names in lower case (RFC 9110, 5.3)."""
+    headers = dict[str, str]()
+    for name, value in fields:
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    return headers
+
+
+class Requester:
+    """Our end of a link: signs requests, verifies replies."""
+
+    def __init__(self, link: Link) -> None:
+        """Read both keys; ValueError for a PEM that is not an Ed25519 key."""
+        self._key_id = f"{link.name}-request"
+        self._signer = _signer(self._key_id, link.private_key)
+        self._verifier = _verifier(f"{link.name}-reply", link.peer_key)
+
+    def sign(self, method: str, url: str, body: bytes, *, now: datetime, nonce: str) -> Sent:
+        """Return the request with its headers: content type and digest, and the signature."""
+        sent = Sent(method, url, {"content-type": "application/json"})
+        self._signer.sign(
+            sent,
+            key_id=self._key_id,
+            created=now,
+            expires=now + LIFETIME,
+            nonce=nonce,
+            label=LABEL,
+            tag=REQUEST_TAG,
+            covered_component_ids=REQUEST_COVERS,
+            body=body,
+        )
+        return sent
+
+    def verify(self, sent: Sent, status: int, headers: dict[str, str], body: bytes) -> None:
+        """Check that the reply is the other's, unchanged, and answers `sent`. Raises BadSignatureError."""
+        try:
+            self._verifier.verify(
+                Answered(status, headers, sent),
+                max_age=LIFETIME,
+                expect_tag=REPLY_TAG,
+                require_components=REPLY_COVERS,
+                body=body,
+            )
+        except HTTPMessageSignaturesException as error:
+            raise BadSignatureError(reason=_reason(error)) from error
+
+
+class Responder:
+    """The other end of a link: verifies requests, signs replies."""
+
+    def __init__(self, link: Link) -> None:
+        """Read both keys; ValueError for a PEM that is not an Ed25519 key."""
+        self._key_id = f"{link.name}-reply"
+        self._signer = _signer(self._key_id, link.private_key)
+        self._verifier = _verifier(f"{link.name}-request", link.peer_key)
+
+    def verify(self, sent: Sent, body: bytes) -> Verified:
+        """Check that the request is the platform's, unchanged and of now. Raises BadSignatureError."""
+        try:
+            (result,) = self._verifier.verify(
+                sent, max_age=LIFETIME, expect_tag=REQUEST_TAG, require_components=REQUEST_COVERS, body=body
+            )
+        except (HTTPMessageSignaturesException, ValueError) as error:
+            raise BadSignatureError(reason=_reason(error)) from error
+        nonce, expires, created = result.nonce, result.parameters.get("expires"), result.parameters["created"]
+        if nonce is None or len(nonce) not in NONCE_LENGTHS:
+            raise BadSignatureError(reason=Text("签名须带 16 至 64 个字符的 nonce", "nonce must have 16 to 64 characters"))
+        if not isinstance(expires, int) or not isinstance(created, int) or expires - created > LIFETIME.total_seconds():
+            raise BadSignatureError(
+                reason=Text("签名须带 expires,且距 created 不超过 30 秒", "expires must be set, at most 30 s after created")
+            )
+        return Verified(nonce, expires)
+
+    def sign(self, sent: Sent, status: int, content_type: str, body: bytes, *, now: datetime) -> dict[str, str]:
+        """Return the headers of a signed reply to `sent`."""
+        answered = Answered(status, {"content-type": content_type}, sent)
+        self._signer.sign(
+            answered,
+            key_id=self._key_id,
+            created=now,
+            expires=now + LIFETIME,
+            label=LABEL,
+            tag=REPLY_TAG,
+            covered_component_ids=REPLY_COVERS,
+            body=body,
+        )
+        return answered.headers
+
+
+def _reason(error: Exception) -> Text:
+    return Text(f"签名校验未通过({error})", str(error) or "the signature does not match")
+
+
+def _signer(key_id: str, pem: bytes) -> HTTPMessageSigner:
+    key = load_pem_private_key(pem, password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        message = f"{key_id}: not an Ed25519 private key"
+        raise ValueError(message)  # noqa: TRY004 - the value of the file is wrong, not its type
+    return HTTPMessageSigner(
+        signature_algorithm=ED25519, key_resolver=MappingKeyResolver(public_keys={}, private_keys={key_id: key})
+    )
+
+
+def _verifier(key_id: str, pem: bytes) -> HTTPMessageVerifier:
+    key = load_pem_public_key(pem)
+    if not isinstance(key, Ed25519PublicKey):
+        message = f"{key_id}: not an Ed25519 public key"
+        raise ValueError(message)  # noqa: TRY004 - the value of the file is wrong, not its type
+    resolver: HTTPSignatureKeyResolver = MappingKeyResolver(public_keys={key_id: key}, private_keys={})
+    verifier = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=resolver)
+    verifier.max_clock_skew = SKEW
+    return verifier
+
+
+def create_keys(folder: Path, name: str) -> None:
+    """Make the two key pairs of one link in `folder`, where they are not there yet. Private ones are for the owner alone."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for direction in ("request", "reply"):
+        private = folder / f"{name}-{direction}.pem"
+        if not private.exists():
+            pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            with suppress(FileExistsError):  # another process was quicker: its key holds
+                _place(private, pem)
+        key = load_pem_private_key(private.read_bytes(), password=None)
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}-{direction}.pub.pem").write_bytes(public)
+
+
+def our_end(folder: Path, name: str, base_url: str) -> Link:
+    """Read the platform's end of the link to `name` from `folder`. OSError where a key is missing."""
+    return Link(
+        name=name,
+        base_url=base_url,
+        private_key=(folder / f"{name}-request.pem").read_bytes(),
+        peer_key=(folder / f"{name}-reply.pub.pem").read_bytes(),
+    )
+
+
+def other_end(folder: Path, name: str, base_url: str) -> Link:
+    """Read the other party's end of the link from `folder`. OSError where a key is missing."""
+    return Link(
+        name=name,
+        base_url=base_url,
+        private_key=(folder / f"{name}-reply.pem").read_bytes(),
+        peer_key=(folder / f"{name}-request.pub.pem").read_bytes(),
+    )
+
+
+def _place(path: Path, content: bytes) -> None:
+    """Write a new file whole or not at all, readable by its owner alone. Raises FileExistsError."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink()

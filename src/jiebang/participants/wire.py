@@ -1,0 +1,254 @@
+"""The remote-participant protocol's messages, and what makes a reply believable. Shared by both ends, no I/O.
+
+docs/remote-participants.md says the same in words, for whoever implements the other side.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from jiebang.model.check import Text
+from jiebang.model.errors import InvalidInputError
+from jiebang.saga.coordinator import Reply
+from jiebang.saga.fence import LATER_CASE, Answer, CaseOp, FenceRow, Op, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from jiebang.participants.base import Order
+
+MAX_BATCH: Final = 1024
+"""Cases, or accounts of a look, in one request."""
+MAX_BODY: Final = 1 << 20
+"""Bytes of a request or a reply. A full batch is well below."""
+MAX_ACCOUNT: Final = (1 << 53) - 1
+
+AccountText = Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,15}\Z")]
+"""An account in JSON: a decimal string, so that no reader rounds it."""
+CaseNo = Annotated[int, Meta(ge=1, le=(1 << 32) - 1)]
+Code = Annotated[str, Meta(pattern=r"\A[A-Z0-9][A-Z0-9-]{0,63}\Z")]
+
+
+class Outcome(StrEnum):
+    """What the other party says of one case."""
+
+    GRANTED = "granted"
+    REFUSED = "refused"
+    PENDING = "pending"
+
+
+class CaseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """One case of a Try, Confirm or Cancel. `version`: the facts_version a Try is granted at, where one is asked."""
+
+    account: AccountText
+    case_no: CaseNo
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of a Try, Confirm or Cancel. `effects`: what the plan says a Confirm applies."""
+
+    cases: Annotated[list[CaseOrder], Meta(min_length=1, max_length=MAX_BATCH)]
+    effects: dict[str, Any] = {}
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """The fence row the party holds for the account after the op (0, cancelled: none)."""
+
+    case_no: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+    case_op: CaseOp
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What became of one case. `code` says why where it was refused."""
+
+    account: AccountText
+    case_no: CaseNo
+    outcome: Outcome
+    row: Row
+    code: Code | None = None
+
+
+class Results(msgspec.Struct, frozen=True):
+    """The answer to a batch, in any order; a case left out is unknown."""
+
+    results: list[Result]
+
+
+class LookBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a look."""
+
+    accounts: Annotated[list[AccountText], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class LookRow(msgspec.Struct, frozen=True, gc=False):
+    """One account's fence row."""
+
+    account: AccountText
+    case_no: CaseNo
+    case_op: CaseOp
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """The answer to a look: accounts without a row are left out."""
+
+    rows: list[LookRow]
+
+
+class _RawResults(msgspec.Struct, frozen=True):
+    results: list[msgspec.Raw]
+
+
+T = TypeVar("T")
+_PLACE: Final = re.compile(r"(?P<what>.*?)(?: - at `(?P<place>[^`]*)`)?\Z", re.DOTALL)
+
+
+def parse(body: bytes, shape: type[T]) -> T:
+    """Decode strictly. Raises InvalidInputError with the place (`field`) and what is wrong there, in both languages."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.DecodeError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: msgspec.DecodeError) -> InvalidInputError:
+    match = _PLACE.match(str(error))
+    what, place = (match["what"], match["place"]) if match else (str(error), None)
+    return InvalidInputError(field=place or "$", reason=Text(f"内容不符合要求:{what}", what))
+
+
+def account_ids(texts: Iterable[str], field: str) -> list[int]:
+    """Turn accounts of a checked message into numbers. Raises InvalidInputError: too large, or named twice."""
+    ids = [int(text) for text in texts]
+    for at, account in enumerate(ids):
+        if account > MAX_ACCOUNT:
+            raise InvalidInputError(
+                field=f"{field}[{at}]", reason=Text("账户号须小于 2 的 53 次方", "an account number is below 2**53")
+            )
+    if len(set(ids)) != len(ids):
+        seen = set[int]()
+        at = next(at for at, account in enumerate(ids) if account in seen or seen.add(account))
+        raise InvalidInputError(field=f"{field}[{at}]", reason=Text("同一批中重复出现", "named twice in one batch"))
+    return ids
+
+
+def result(account_id: int, case_no: int, verdict: Verdict, before: FenceRow) -> Result:
+    """Put the fence's verdict on one case into the protocol's words. `before`: the row it was judged against."""
+    row = verdict.write or before
+    return Result(
+        str(account_id), case_no, _OUTCOME[verdict.answer], Row(row.case_no, row.case_op), verdict.code
+    )
+
+
+_OUTCOME: Final[Mapping[Answer, Outcome]] = {
+    Answer.GRANTED: Outcome.GRANTED,
+    Answer.DONE: Outcome.GRANTED,
+    Answer.REFUSED: Outcome.REFUSED,
+    Answer.STALE: Outcome.REFUSED,
+    Answer.ERROR: Outcome.REFUSED,
+    Answer.PENDING: Outcome.PENDING,
+}
+
+
+class Ignored(StrEnum):
+    """Why a result was not believed."""
+
+    MALFORMED = "malformed"
+    NOT_ASKED = "not_asked"
+    REPEATED = "repeated"
+    CONTRADICTORY = "contradictory"
+
+
+def replies(participant: str, op: Op, orders: Sequence[Order], body: bytes) -> tuple[list[Reply], list[Ignored]]:
+    """Read the answer to a batch: at most one reply an order, and why each other result was left out.
+
+    A result is left out where it is malformed, was not asked for, repeats one before it, or contradicts another
+    or its own fence row; of two that contradict each other neither is believed. Raises InvalidInputError where
+    the answer as a whole is not of the protocol.
+    """
+    results, ignored = _results(body)
+    asked = {(order.account_id, order.case_no) for order in orders}
+    believed = dict[tuple[int, int], Result]()
+    doubted = set[tuple[int, int]]()
+    for one in results:
+        key = (int(one.account), one.case_no)
+        if key not in asked:
+            ignored.append(Ignored.NOT_ASKED)
+        elif not _consistent(op, one):
+            ignored.append(Ignored.CONTRADICTORY)
+            doubted.add(key)
+        elif key not in believed:
+            believed[key] = one
+        elif believed[key] == one:
+            ignored.append(Ignored.REPEATED)
+        else:
+            ignored.append(Ignored.CONTRADICTORY)
+            doubted.add(key)
+    return [
+        Reply(account, case_no, participant, op, _answer(op, one), one.code, FenceRow(one.row.case_no, one.row.case_op))
+        for (account, case_no), one in believed.items()
+        if (account, case_no) not in doubted
+    ], ignored
+
+
+def _results(body: bytes) -> tuple[list[Result], list[Ignored]]:
+    try:
+        return msgspec.json.decode(body, type=Results).results, []
+    except msgspec.ValidationError:
+        good, ignored = list[Result](), list[Ignored]()
+        for raw in parse(body, _RawResults).results:
+            try:
+                good.append(msgspec.json.decode(raw, type=Result))
+            except msgspec.DecodeError:
+                ignored.append(Ignored.MALFORMED)
+        return good, ignored
+    except msgspec.DecodeError as error:
+        raise _invalid(error) from error
+
+
+def _consistent(op: Op, one: Result) -> bool:
+    """Say whether outcome and fence row can stand together (the fence's table, read from the answer's side)."""
+    here, row = one.row.case_no == one.case_no, one.row
+    if one.outcome is Outcome.PENDING:
+        return True
+    if one.outcome is Outcome.GRANTED:
+        return here and row.case_op in _HELD_AFTER[op]
+    if one.code is None or (one.code == LATER_CASE) != (row.case_no > one.case_no):
+        return False
+    if op is Op.TRY:
+        return row.case_no > one.case_no or (here and row.case_op is CaseOp.CANCELLED)
+    return not (here and row.case_op in _HELD_AFTER[op])
+
+
+_HELD_AFTER: Final[Mapping[Op, tuple[CaseOp, ...]]] = {
+    Op.TRY: (CaseOp.TRIED, CaseOp.CONFIRMED),
+    Op.CONFIRM: (CaseOp.CONFIRMED,),
+    Op.CANCEL: (CaseOp.CANCELLED,),
+}
+"""What a row at the case's own number may hold once the op was granted."""
+
+
+def _answer(op: Op, one: Result) -> Answer:
+    if one.outcome is Outcome.PENDING:
+        return Answer.PENDING
+    if op is Op.TRY:
+        return Answer.GRANTED if one.outcome is Outcome.GRANTED else Answer.REFUSED
+    if one.outcome is Outcome.GRANTED:
+        return Answer.DONE
+    return Answer.STALE if one.code == LATER_CASE else Answer.ERROR
+
+
+def looked(body: bytes, accounts: Sequence[int]) -> dict[int, FenceRow]:
+    """Read the answer to a look. Raises InvalidInputError for one that names strangers or an account twice."""
+    rows = parse(body, Looked).rows
+    found = {int(row.account): FenceRow(row.case_no, row.case_op) for row in rows}
+    if len(found) != len(rows) or not found.keys() <= set(accounts):
+        raise InvalidInputError(
+            field="$.rows", reason=Text("含有未询问或重复的账户", "an account not asked for, or twice")
+        )
+    return found
