@@ -1,6 +1,6 @@
-"""The audit of a running installation: do the participants' fence rows agree with the cases? Pure; used by `jiebang verify`.
+"""The audit of a running installation: do the participants' fence rows agree with the cases?
 
-It knows the state table's *meaning* but neither the coordinator nor the fence: it judges what stands in the databases.
+Pure; used by `jiebang verify`. It knows the state table's *meaning* but neither the coordinator nor the fence: it judges what stands in the databases.
 """
 
 from __future__ import annotations

@@ -113,6 +113,16 @@ async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
     return {row["account_id"]: _case(row) for row in rows}
 
 
+async def of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
+    """Return every case of the accounts, ended ones too."""
+    return [_case(row) for row in await db.fetch(_SQL["cases_of_accounts"], sorted(accounts))]
+
+
+async def account_page(db: Database, after: int, limit: int) -> list[int]:
+    """Return the next `limit` accounts above `after`, in key order."""
+    return [row["account_id"] for row in await db.fetch(_SQL["account_page"], after, limit)]
+
+
 async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -> list[Case]:
     """Return up to `limit` due cases of `buckets`, the oldest first."""
     return [_case(row) for row in await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit)]

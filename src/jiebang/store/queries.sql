@@ -106,3 +106,11 @@ ON CONFLICT (bucket) DO UPDATE SET worker_id = excluded.worker_id, until = exclu
 -- name: release_buckets
 -- Gives up the buckets of one worker that it does not keep.
 DELETE FROM platform.bucket_lease WHERE worker_id = $1 AND bucket <> ALL ($2::smallint[])
+
+-- name: account_page
+-- The next accounts in key order: how an audit walks all of them in constant memory.
+SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_id LIMIT $2
+
+-- name: cases_of_accounts
+-- Every case, ended ones too, of the given accounts.
+SELECT c.* FROM unnest($1::bigint[]) AS i (account_id) JOIN platform.cases c ON c.account_id = i.account_id
