@@ -14,17 +14,15 @@ save returned, gathers the replies and steps again. Rules this file holds (desig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from jiebang.model.case import ENDED, Case, Mark, State, moved
 from jiebang.model.plan import WALLET, Plan
 from jiebang.saga.fence import Answer, FenceRow, Op
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,10 +197,10 @@ def _trying(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing)
         marks, refusal = _tried(case, plan, event)
     if case.withdraw_at is not None:
         refusal = WITHDRAWN
+    elif refusal is None and case.deadline is not None and now >= case.deadline:
+        refusal = TIMED_OUT
     if refusal is None and Mark.TRY_SENT not in marks:
         return _wave_granted(case, plan, marks, now, timing)
-    if refusal is None and case.deadline is not None and now >= case.deadline:
-        refusal = TIMED_OUT
     if refusal is not None:
         cancelled = "".join(Mark.CANCEL_SENT if mark in _TRIED else mark for mark in marks)
         return _moved_on(case, plan, State.CANCELLING, cancelled, now, timing, reason=refusal)
@@ -251,7 +249,7 @@ def _second_phase(case: Case, plan: Plan, event: Event, now: datetime, timing: T
 
 
 def _answered(case: Case, plan: Plan, event: Replied) -> str:
-    """Take in the replies to Confirm or Cancel. One refusal a participant and round, however often it repeats itself."""
+    """Take in the replies to Confirm or Cancel; of a participant that repeats itself, one refusal a round."""
     marks, refused = list(case.marks), set[int]()
     for reply in event.replies:
         at = _place(case, plan, reply, _OP_OF[case.state])
@@ -281,6 +279,8 @@ def _moved_on(
 ) -> Decision:
     """Enter a new phase or wave. A `due_at` still ahead is kept: an unchanged index entry is a cheaper save."""
     due = case.due_at if case.due_at is not None and case.due_at > now else now + backoff(0, timing)
+    if state is State.TRYING and case.deadline is not None:
+        due = min(due, case.deadline)
     after = moved(case, state, marks=marks, due_at=due, attempt=0, reason=reason or case.reason)
     return Decision(after, _sends(after, plan, only_new=case.marks))
 

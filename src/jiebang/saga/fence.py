@@ -26,7 +26,7 @@ import msgspec
 
 
 class Op(StrEnum):
-    """The three ops of a saga that change a participant. (`look` only reads and needs no fence.)"""
+    """The three ops of a saga that change a participant; `look` only reads and needs no fence."""
 
     TRY = "try"
     CONFIRM = "confirm"
@@ -42,7 +42,7 @@ class CaseOp(StrEnum):
 
 
 class Answer(StrEnum):
-    """What a participant says. A Try is granted, refused or pending; a Confirm or Cancel done, stale, error or pending."""
+    """What a participant says: to a Try granted, refused or pending; to the others done, stale, error or pending."""
 
     GRANTED = "granted"
     REFUSED = "refused"
