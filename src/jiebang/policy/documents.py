@@ -1,0 +1,339 @@
+"""Identity documents and company codes: what makes one well-formed, and how to make one.
+
+Reading refuses what cannot have been issued (check characters, unknown prefecture, a birth date that does not exist or
+lies ahead); whether a document *was* issued only its issuer knows. Sources: GB 11643-1999 (resident number, ISO 7064
+MOD 11-2), GB/T 2260 (regions, through python-stdnum), the rules on residence permits for Hong Kong, Macao and Taiwan
+residents (2018), on mainland travel permits and on the foreign permanent resident ID card (2017 and 2023 forms),
+ICAO Doc 9303 part 4 (passports, TD3) and GB 32100-2015 with GB 11714 (company codes).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from stdnum import numdb
+from stdnum.cn import uscc
+
+from jiebang.model.check import Text
+from jiebang.model.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class DocumentType(StrEnum):
+    """The documents a real name can be bound with."""
+
+    RESIDENT_ID = "resident_id"  # 居民身份证
+    RESIDENCE_PERMIT = "hk_macao_taiwan_residence"  # 港澳台居民居住证
+    HK_MACAO_PERMIT = "hk_macao_permit"  # 港澳居民来往内地通行证
+    TAIWAN_PERMIT = "taiwan_permit"  # 台湾居民来往大陆通行证
+    FOREIGN_PERMANENT_RESIDENCE = "foreign_permanent_residence"  # 外国人永久居留身份证
+    PASSPORT = "passport"  # 护照
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A well-formed document. `number` is as printed, normalised; `issuer` a region or nationality where it says one.
+
+    `key` is equal for two documents exactly when they are the same person's same document: renewed travel permits
+    keep their first nine characters, and two countries may print the same passport number.
+    `birth_date`, `sex` ("F" or "M") and `expires` are None where the number does not carry them.
+    """
+
+    type: DocumentType
+    number: str
+    key: str
+    issuer: str | None = None
+    birth_date: date | None = None
+    sex: str | None = None
+    expires: date | None = None
+
+
+_LENGTH = Text("长度不对", "wrong length")
+_CHARACTERS = Text("含有不允许的字符", "a character that this document does not have there")
+_CHECKSUM = Text("校验码不符", "the check character does not fit")
+_REGION = Text("地区代码不存在", "there is no such region code")
+_BIRTH = Text("出生日期不存在", "the birth date does not exist")
+_FUTURE = Text("出生日期在将来", "the birth date lies in the future")
+_EXPIRY = Text("有效期不存在", "the expiry date does not exist")
+
+_EARLIEST_BIRTH: Final = date(1900, 1, 1)  # no living holder was born earlier
+
+
+def read_document(kind: DocumentType, text: str, today: date) -> Document:
+    """Return the document that `text` spells, `today` being a Shanghai calendar day.
+
+    For a passport `text` is the second machine-readable line, 44 characters: the number alone carries no check digit.
+    Raises InvalidInputError (field "number", reason as Text); the number itself is never part of the error.
+    """
+    return _READERS[kind](text.strip().upper(), today)
+
+
+def _refused(reason: Text) -> InvalidInputError:
+    return InvalidInputError(field="number", reason=reason)
+
+
+# --- ISO 7064 MOD 11-2, over 17 digits and a check character ---------------------------------------------------------
+
+_MOD11_2: Final = "10X98765432"
+_BODY: Final = 17
+
+
+def mod11_2_residue(part: str, places_after: int) -> int:
+    """Return what the digits of `part`, with `places_after` more digits behind them, add to the weighted sum, mod 11.
+
+    Sums of residues of the parts of a number are the number's: batches of numbers are made from tables of parts.
+    """
+    return int(part, 13) * pow(2, places_after + 1, 11) % 11  # 13 and 2 are equal mod 11, and int() is fast
+
+
+def mod11_2_check(residue: int) -> str:
+    """Return the check character of a body whose residues sum to `residue`."""
+    return _MOD11_2[residue % 11]
+
+
+def _checked_18(number: str) -> None:
+    if len(number) != _BODY + 1:
+        raise _refused(_LENGTH)
+    if not (number.isascii() and number[:_BODY].isdigit() and (number[_BODY].isdigit() or number[_BODY] == "X")):
+        raise _refused(_CHARACTERS)
+    if mod11_2_check(mod11_2_residue(number[:_BODY], 0)) != number[_BODY]:
+        raise _refused(_CHECKSUM)
+
+
+def _birth(digits: str, today: date) -> date:
+    try:
+        born = date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+    except ValueError:
+        raise _refused(_BIRTH) from None
+    if born < _EARLIEST_BIRTH:
+        raise _refused(_BIRTH)
+    if born > today:
+        raise _refused(_FUTURE)
+    return born
+
+
+def _sex(order: str) -> str:
+    return "M" if int(order) % 2 else "F"
+
+
+@lru_cache(maxsize=2048)
+def _is_prefecture(code: str) -> bool:
+    """Whether a four-digit prefecture code exists or existed. Counties are newer than any table that we could ship."""
+    parts = numdb.get("cn/loc").info(f"{code}00")
+    return len(parts) > 1 and bool(parts[1][1])
+
+
+_TERRITORIES: Final = {"810000": "HKG", "820000": "MAC", "830000": "TWN"}
+
+
+def _read_resident_id(number: str, today: date) -> Document:
+    _checked_18(number)
+    if number[0] in "89" or not _is_prefecture(number[:4]):
+        raise _refused(_REGION)
+    born = _birth(number[6:14], today)
+    kind = DocumentType.RESIDENT_ID
+    return Document(
+        type=kind, number=number, key=f"{kind}:{number}", issuer=number[:6], birth_date=born, sex=_sex(number[14:17])
+    )
+
+
+def _read_residence_permit(number: str, today: date) -> Document:
+    _checked_18(number)
+    if number[:6] not in _TERRITORIES:
+        raise _refused(_REGION)
+    born = _birth(number[6:14], today)
+    kind = DocumentType.RESIDENCE_PERMIT
+    return Document(
+        type=kind, number=number, key=f"{kind}:{number}", issuer=number[:6], birth_date=born, sex=_sex(number[14:17])
+    )
+
+
+def make_resident_id(region: str, birth_date: date, order: int) -> str:
+    """Return a resident number (or, for region 810000, 820000, 830000, a residence permit's). `order` is 0 to 999."""
+    body = f"{region}{birth_date:%Y%m%d}{order:03d}"
+    return body + mod11_2_check(mod11_2_residue(body, 0))
+
+
+# --- Mainland travel permits -----------------------------------------------------------------------------------------
+
+_HK_MACAO = re.compile(r"[HM][0-9]{8}(?:[0-9]{2})?")
+_TAIWAN = re.compile(r"[0-9]{8}(?:[0-9]{2})?")
+_PERMIT_LENGTHS: Final = {DocumentType.HK_MACAO_PERMIT: (9, 11), DocumentType.TAIWAN_PERMIT: (8, 10)}
+
+
+def _read_permit(kind: DocumentType, pattern: re.Pattern[str], number: str) -> Document:
+    short, long = _PERMIT_LENGTHS[kind]
+    if len(number) not in (short, long):
+        raise _refused(_LENGTH)
+    if not pattern.fullmatch(number):
+        raise _refused(_CHARACTERS)
+    issuer = {"H": "HKG", "M": "MAC"}.get(number[0], "TWN")
+    return Document(type=kind, number=number, key=f"{kind}:{number[:short]}", issuer=issuer)
+
+
+def make_hk_macao_permit(territory: str, holder: int, issue: int | None = None) -> str:
+    """Return a permit of "H" or "M": `holder` is eight digits, `issue` the old form's two-digit count of renewals."""
+    return f"{territory}{holder:08d}" + ("" if issue is None else f"{issue:02d}")
+
+
+def make_taiwan_permit(holder: int, issue: int | None = None) -> str:
+    """Return a permit of a Taiwan resident, in the new form of eight digits or the old one of ten."""
+    return f"{holder:08d}" + ("" if issue is None else f"{issue:02d}")
+
+
+# --- Foreign permanent residents -------------------------------------------------------------------------------------
+
+_OLD_RESIDENCE = re.compile(r"[A-Z]{3}[0-9]{12}")
+_OLD_RESIDENCE_LENGTH: Final = 15
+
+
+def _read_foreign_residence(number: str, today: date) -> Document:
+    kind = DocumentType.FOREIGN_PERMANENT_RESIDENCE
+    if len(number) == _OLD_RESIDENCE_LENGTH:
+        if not _OLD_RESIDENCE.fullmatch(number):
+            raise _refused(_CHARACTERS)
+        if not _is_prefecture(f"{number[3:5]}00"):
+            raise _refused(_REGION)
+        born = _short_year(number[7:13], today, _BIRTH)
+        return Document(type=kind, number=number, key=f"{kind}:{number}", issuer=number[:3], birth_date=born)
+    _checked_18(number)
+    if number[0] != "9":
+        raise _refused(_CHARACTERS)
+    if not _is_prefecture(f"{number[1:3]}00"):
+        raise _refused(_REGION)
+    born = _birth(number[6:14], today)
+    return Document(
+        type=kind, number=number, key=f"{kind}:{number}", issuer=number[3:6], birth_date=born, sex=_sex(number[14:17])
+    )
+
+
+def make_foreign_residence(province: str, nationality: str, birth_date: date, order: int) -> str:
+    """Return the 18-digit form: "9", two digits of the province, ISO 3166 numeric nationality, birth date, order."""
+    return make_resident_id(f"9{province}{nationality}", birth_date, order)
+
+
+def _short_year(digits: str, today: date, reason: Text) -> date:
+    """Return the latest date not in the future with this YYMMDD."""
+    for century in (today.year // 100 * 100, today.year // 100 * 100 - 100):
+        try:
+            day = date(century + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+        except ValueError:
+            continue
+        if day <= today:
+            return day
+    raise _refused(reason)
+
+
+# --- Passports -------------------------------------------------------------------------------------------------------
+
+_MRZ = re.compile(r"[A-Z0-9<]{9}[0-9][A-Z]([A-Z]{2}|[A-Z]<|<<)[0-9]{7}[MF<][0-9]{7}[A-Z0-9<]{14}[0-9<][0-9]")
+_MRZ_LENGTH: Final = 44
+_MRZ_VALUE: Final[Mapping[str, int]] = {c: i for i, c in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")} | {"<": 0}
+_MRZ_WEIGHTS: Final = (7, 3, 1)
+
+
+def mrz_check(field: str) -> str:
+    """Return the ICAO 9303 check digit of a machine-readable field. Raises KeyError for other characters."""
+    return str(sum(_MRZ_VALUE[c] * _MRZ_WEIGHTS[i % 3] for i, c in enumerate(field)) % 10)
+
+
+def _read_passport(line: str, today: date) -> Document:
+    if len(line) != _MRZ_LENGTH:
+        raise _refused(_LENGTH)
+    if not _MRZ.fullmatch(line):
+        raise _refused(_CHARACTERS)
+    personal_ok = line[42] == mrz_check(line[28:42]) or (line[42] == "<" and not line[28:42].strip("<"))
+    if (
+        mrz_check(line[:9]) != line[9]
+        or mrz_check(line[13:19]) != line[19]
+        or mrz_check(line[21:27]) != line[27]
+        or not personal_ok
+        or mrz_check(line[:10] + line[13:20] + line[21:43]) != line[43]
+    ):
+        raise _refused(_CHECKSUM)
+    try:
+        expires = date(2000 + int(line[21:23]), int(line[23:25]), int(line[25:27]))  # machine-readable since the 1980s
+    except ValueError:
+        raise _refused(_EXPIRY) from None
+    nationality, number = line[10:13].rstrip("<"), line[:9].rstrip("<")
+    if not number:
+        raise _refused(_CHARACTERS)
+    return Document(
+        type=DocumentType.PASSPORT,
+        number=number,
+        key=f"{DocumentType.PASSPORT}:{nationality}:{number}",
+        issuer=nationality,
+        birth_date=_short_year(line[13:19], today, _BIRTH),
+        sex=None if line[20] == "<" else line[20],
+        expires=expires,
+    )
+
+
+def make_passport(number: str, nationality: str, birth_date: date, sex: str, expires: date) -> str:
+    """Return the second machine-readable line of a passport. `sex` is "F", "M" or "<"."""
+    number = number.ljust(9, "<")
+    born, until = f"{birth_date:%y%m%d}", f"{expires:%y%m%d}"
+    head = number + mrz_check(number)
+    tail = born + mrz_check(born), until + mrz_check(until) + "<" * 14 + "0"
+    return f"{head}{nationality.ljust(3, '<')}{tail[0]}{sex}{tail[1]}{mrz_check(head + tail[0] + tail[1])}"
+
+
+_READERS: Final[Mapping[DocumentType, Callable[[str, date], Document]]] = {
+    DocumentType.RESIDENT_ID: _read_resident_id,
+    DocumentType.RESIDENCE_PERMIT: _read_residence_permit,
+    DocumentType.HK_MACAO_PERMIT: lambda number, _: _read_permit(DocumentType.HK_MACAO_PERMIT, _HK_MACAO, number),
+    DocumentType.TAIWAN_PERMIT: lambda number, _: _read_permit(DocumentType.TAIWAN_PERMIT, _TAIWAN, number),
+    DocumentType.FOREIGN_PERMANENT_RESIDENCE: _read_foreign_residence,
+    DocumentType.PASSPORT: _read_passport,
+}
+
+
+# --- Companies -------------------------------------------------------------------------------------------------------
+
+_CREDIT_CODE = re.compile(r"[0-9A-HJ-NPQRTUWXY]{2}[0-9]{6}[0-9A-HJ-NPQRTUWXY]{10}")
+_ORG_WEIGHTS: Final = (3, 7, 9, 10, 5, 8, 4, 2)
+
+
+def read_credit_code(text: str) -> str:
+    """Return a unified social credit code, normalised. Raises InvalidInputError (field "credit_code").
+
+    Wider than python-stdnum in its first two places: rural collectives ("N2…") and unions carry letters there.
+    """
+    code = text.strip().upper()
+    reason = None
+    if len(code) != _BODY + 1:
+        reason = _LENGTH
+    elif not _CREDIT_CODE.fullmatch(code):
+        reason = _CHARACTERS
+    elif uscc.calc_check_digit(code[:_BODY]) != code[_BODY]:
+        reason = _CHECKSUM
+    elif not _is_prefecture(f"{code[2:4]}00") and code[2:4] != "10":
+        reason = _REGION
+    if reason is not None:
+        raise InvalidInputError(field="credit_code", reason=reason)
+    return code
+
+
+def make_credit_code(kind: str, region: str, organisation: str) -> str:
+    """Return a credit code: `kind` is authority and type ("91"), `organisation` eight characters of GB 11714."""
+    total = sum(int(c, 36) * w for c, w in zip(organisation, _ORG_WEIGHTS, strict=True))
+    inner = "0123456789X0"[(11 - total % 11)]
+    body = f"{kind}{region}{organisation}{inner}"
+    return body + uscc.calc_check_digit(body)
+
+
+def luhn_check(body: str) -> str:
+    """Return the Luhn check digit of a card number without it (ISO/IEC 7812)."""
+    total = sum(sum(divmod(int(d) * 2, 10)) if i % 2 == 0 else int(d) for i, d in enumerate(reversed(body)))
+    return str(-total % 10)
+
+
+def is_card_number(number: str) -> bool:
+    """Whether `number` is 12 to 19 digits with the right Luhn check digit."""
+    return bool(re.fullmatch(r"[0-9]{12,19}", number)) and luhn_check(number[:-1]) == number[-1]
