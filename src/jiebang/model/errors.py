@@ -159,6 +159,16 @@ class ProofRefusedError(PolicyRefusalError):
     action = Text("请核对后重试,或重新获取验证码。", "Check it and try again, or ask for a new code.")
 
 
+class TooSoonError(PolicyRefusalError):
+    """Asked again before the pause between two is over. fields: retry_after_s."""
+
+    code = "TOO-SOON"
+    title = Text("请求过于频繁", "Too soon after the last one")
+    action = Text(
+        "请在 retry_after_s 秒后重试。", "Wait as many seconds as `retry_after_s` says, then try again."
+    )
+
+
 class InsufficientFundsError(PolicyRefusalError):
     """The sender's balance does not cover the transfer."""
 
@@ -222,3 +232,22 @@ class DatabaseStartError(OurFaultError):
     code = "DATABASE-START"
     title = Text("内置数据库未能启动", "An embedded database did not start")
     action = Text("请按 reason 与 log 处理后重试。", "See `reason` and `log`, then start again.")
+
+
+class MigrationRefusedError(OurFaultError):
+    """A database does not fit this version's migrations. fields: owner, version, name, reason."""
+
+    code = "MIGRATION-REFUSED"
+    title = Text("数据库迁移被拒绝", "The database cannot be migrated")
+    action = Text(
+        "请使用与数据库一致的解绑版本;已应用的迁移文件不可改动,请改为新增迁移。未作任何更改。",
+        "Use the version of jiebang that fits the database; never change a migration once applied, add another. Nothing was changed.",
+    )
+
+
+class SettingsError(CallerError):
+    """The settings are wrong. fields: problems, all of them at once: [{where, zh, en}]."""
+
+    code = "SETTINGS-INVALID"
+    title = Text("配置有误", "The settings are wrong")
+    action = Text("请逐项修正 problems 后重新启动。", "Correct each of `problems`, then start again.")

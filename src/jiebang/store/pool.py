@@ -1,0 +1,96 @@
+"""Pools of connections, one a database, with the session settings that our statements rely on.
+
+Settings go through `server_settings`, into the connection's start-up packet, because a pool runs RESET ALL whenever a
+connection comes back. `jsonb` is text on both sides, as asyncpg has it: what reads or writes a column knows its type, and
+msgspec decodes straight into that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import structlog
+
+from jiebang.model.errors import ParticipantUnavailableError
+from jiebang.model.facts import PLATFORM
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+
+BY_KEY: Final[Mapping[str, str]] = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+}
+"""For the set-based statements, which join a batch of ids to tables by key: whatever the statistics say (a table that
+was just loaded and never analysed has none), they must go through the index. Measured: tests/store/test_pool.py."""
+
+WHOLE_TABLE: Final[Mapping[str, str]] = {"jit": "off"}
+"""For statements that read whole tables (the audit, reports): the planner's own choice."""
+
+_CONNECT_LIMIT: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_pools(
+    dsns: Mapping[str, str],
+    *,
+    size: int = 8,
+    command_limit: float | None = 30.0,
+    settings: Mapping[str, str] = BY_KEY,
+) -> AsyncIterator[Mapping[str, Pool]]:
+    """Open one pool a database, by name; close them on the way out.
+
+    `size`: connections at most, each; `command_limit`: seconds a statement may take before TimeoutError. A participant's
+    database that does not answer now only leaves a line in the log: its pool connects whenever it is next used, so that it
+    joins in once it is back. Raises ParticipantUnavailableError when the platform's own database does not answer.
+    """
+    pools = {name: _pool(dsn, size=size, command_limit=command_limit, settings=settings) for name, dsn in dsns.items()}
+    try:
+        await asyncio.gather(*(_warm(name, pool) for name, pool in pools.items()))
+        yield pools
+    finally:
+        await asyncio.gather(*(_close(pool) for pool in pools.values()))
+
+
+def _pool(dsn: str, *, size: int, command_limit: float | None, settings: Mapping[str, str]) -> Pool:
+    return asyncpg.create_pool(
+        dsn,
+        min_size=0,  # a pool of none connects on first use alone
+        max_size=size,
+        max_inactive_connection_lifetime=0,
+        timeout=_CONNECT_LIMIT,
+        command_timeout=command_limit,
+        server_settings={"application_name": "jiebang", **settings},
+    )
+
+
+async def _warm(name: str, pool: Pool) -> None:
+    """Make the first connection, so that the first person does not wait for it."""
+    await pool
+    try:
+        async with pool.acquire(timeout=_CONNECT_LIMIT):
+            pass
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        _log.warning("database_unavailable", database=name, error=type(error).__name__)
+        if name == PLATFORM:
+            raise ParticipantUnavailableError(participant=name) from error
+
+
+async def _close(pool: Pool) -> None:
+    """Close a pool, waiting a little for what still runs."""
+    try:
+        await asyncio.wait_for(pool.close(), _CONNECT_LIMIT)
+    except TimeoutError:
+        pool.terminate()
