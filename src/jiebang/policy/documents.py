@@ -30,7 +30,7 @@ class DocumentType(StrEnum):
     """The documents a real name can be bound with."""
 
     RESIDENT_ID = "resident_id"  # 居民身份证
-    RESIDENCE_PERMIT = "hk_macao_taiwan_residence"  # 港澳台居民居住证
+    RESIDENCE_PERMIT = "residence_permit"  # 港澳台居民居住证
     HK_MACAO_PERMIT = "hk_macao_permit"  # 港澳居民来往内地通行证
     TAIWAN_PERMIT = "taiwan_permit"  # 台湾居民来往大陆通行证
     FOREIGN_PERMANENT_RESIDENCE = "foreign_permanent_residence"  # 外国人永久居留身份证
@@ -40,8 +40,8 @@ class DocumentType(StrEnum):
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A well-formed document. `number` is as printed, normalised; `issuer` a region or nationality where it says one.
 
-    `key` is equal for two documents exactly when they are the same person's same document: renewed travel permits
-    keep their first nine characters, and two countries may print the same passport number.
+    Within a type, `key` is equal for two documents exactly when they are the same person's same document: renewed
+    travel permits keep their first nine characters, and two countries may print the same passport number.
     `birth_date`, `sex` ("F" or "M") and `expires` are None where the number does not carry them.
     """
 
@@ -138,9 +138,7 @@ def _read_resident_id(number: str, today: date) -> Document:
         raise _refused(_REGION)
     born = _birth(number[6:14], today)
     kind = DocumentType.RESIDENT_ID
-    return Document(
-        type=kind, number=number, key=f"{kind}:{number}", issuer=number[:6], birth_date=born, sex=_sex(number[14:17])
-    )
+    return Document(type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17]))
 
 
 def _read_residence_permit(number: str, today: date) -> Document:
@@ -149,9 +147,7 @@ def _read_residence_permit(number: str, today: date) -> Document:
         raise _refused(_REGION)
     born = _birth(number[6:14], today)
     kind = DocumentType.RESIDENCE_PERMIT
-    return Document(
-        type=kind, number=number, key=f"{kind}:{number}", issuer=number[:6], birth_date=born, sex=_sex(number[14:17])
-    )
+    return Document(type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17]))
 
 
 def make_resident_id(region: str, birth_date: date, order: int) -> str:
@@ -174,7 +170,7 @@ def _read_permit(kind: DocumentType, pattern: re.Pattern[str], number: str) -> D
     if not pattern.fullmatch(number):
         raise _refused(_CHARACTERS)
     issuer = {"H": "HKG", "M": "MAC"}.get(number[0], "TWN")
-    return Document(type=kind, number=number, key=f"{kind}:{number[:short]}", issuer=issuer)
+    return Document(type=kind, number=number, key=number[:short], issuer=issuer)
 
 
 def make_hk_macao_permit(territory: str, holder: int, issue: int | None = None) -> str:
@@ -201,16 +197,14 @@ def _read_foreign_residence(number: str, today: date) -> Document:
         if not _is_prefecture(f"{number[3:5]}00"):
             raise _refused(_REGION)
         born = _short_year(number[7:13], today, _BIRTH)
-        return Document(type=kind, number=number, key=f"{kind}:{number}", issuer=number[:3], birth_date=born)
+        return Document(type=kind, number=number, key=number, issuer=number[:3], birth_date=born)
     _checked_18(number)
     if number[0] != "9":
         raise _refused(_CHARACTERS)
     if not _is_prefecture(f"{number[1:3]}00"):
         raise _refused(_REGION)
     born = _birth(number[6:14], today)
-    return Document(
-        type=kind, number=number, key=f"{kind}:{number}", issuer=number[3:6], birth_date=born, sex=_sex(number[14:17])
-    )
+    return Document(type=kind, number=number, key=number, issuer=number[3:6], birth_date=born, sex=_sex(number[14:17]))
 
 
 def make_foreign_residence(province: str, nationality: str, birth_date: date, order: int) -> str:
@@ -267,7 +261,7 @@ def _read_passport(line: str, today: date) -> Document:
     return Document(
         type=DocumentType.PASSPORT,
         number=number,
-        key=f"{DocumentType.PASSPORT}:{nationality}:{number}",
+        key=f"{nationality}:{number}",
         issuer=nationality,
         birth_date=_short_year(line[13:19], today, _BIRTH),
         sex=None if line[20] == "<" else line[20],
