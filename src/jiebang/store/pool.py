@@ -72,7 +72,7 @@ def _pool(dsn: str, *, size: int, command_limit: float | None, settings: Mapping
         max_inactive_connection_lifetime=0,
         timeout=_CONNECT_LIMIT,
         command_timeout=command_limit,
-        server_settings={"application_name": "jiebang", **settings},
+        server_settings={"application_name": "jiebang", "timezone": "UTC", **settings},  # times inside jsonb are text
     )
 
 
