@@ -5,12 +5,10 @@ Plans are data: they stand in policy packs (domain.md §5 gives their content), 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DATABASES: Final = (
     "identity_shenzhen",
@@ -29,6 +27,22 @@ NETWORKS: Final = ("unionpay", "netsunion")
 """The clearing networks 银联 and 网联: participants reached over HTTP, not databases of ours."""
 
 WALLET: Final = "wallet"
+
+_IDENTITY: Final[Mapping[str, type]] = {"key_destroyed_after_minutes": int}
+
+EFFECTS: Final[Mapping[str, Mapping[str, type]]] = {
+    "identity_shenzhen": _IDENTITY,
+    "identity_guiyang": _IDENTITY,
+    "wallet": {"receive_limit_fen": int, "cash_out_pause_hours": int},
+    "security": {"login_needs_sms": bool},
+    "social": {"friend_requests_blocked": bool, "moments_per_day": int},
+    "openplatform": {"api_quota_level": str},
+    "enterprise": {"api_rights": bool},
+    "merchant": {"records_kept_days": int},
+    "gaming": {},
+}
+"""The effects that each database's Confirm knows, by name and type (domain.md §5); one that a plan leaves out changes
+nothing. What dies with its epoch (contracts, tokens, approvals) needs no effect. Networks take what they are sent."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,3 +73,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if unknown:
             message = f"plan {self.name}: effects for {sorted(unknown)}, which it does not name"
             raise ValueError(message)
+        for participant, effects in self.effects.items():
+            for effect, value in effects.items() if participant in EFFECTS else ():
+                if type(value) is not EFFECTS[participant].get(effect):
+                    message = f"plan {self.name}: {participant} knows no effect {effect!r} of {type(value).__name__}"
+                    raise ValueError(message)

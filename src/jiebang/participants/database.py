@@ -1,0 +1,237 @@
+"""A participant that is a database of ours: one generic implementation, each participant giving only its particulars.
+
+Try, Confirm and Cancel are one statement a batch, with arrays in and at most one row written a case: the fence mark and
+the participant's own columns change together or not at all. The statement carries the fence's *guard*; the *answer*
+comes from the shared `saga.fence.fence` on the row as the same statement read it. Where the two disagree, another op
+came between read and write, and the answer is PENDING: asked again, the row tells.
+
+An account without a row is number 0, finished. An op that the fence lets write creates the row, because the mark must
+stand somewhere: without it a late Try could still be granted after its Cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jiebang.model.facts import FACTS, FactBatch, FactType
+from jiebang.model.plan import EFFECTS
+from jiebang.saga.coordinator import Reply
+from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from jiebang.participants.base import Order
+
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+VERSION_CHANGED: Final = "VERSION-CHANGED"
+"""A fact changed between the check and the Try."""
+
+_FACTS_FROM: Final = 2
+"""Facts follow account_id and facts_version in the columns of a facts query."""
+
+_SQL_TYPES: Final[Mapping[type, str]] = {int: "bigint", bool: "boolean", str: "text"}
+
+
+class Particulars(msgspec.Struct, frozen=True, kw_only=True):
+    """What is a participant's own. All SQL is over its account row `a`.
+
+    `owner`: schema, and owner of its facts. `facts`: a query over accounts `$1::bigint[]` that returns account_id,
+    facts_version and a column for each fact. `refusals`: code -> condition under which a Try is refused, the first that
+    holds. `missing`: code that refuses a Try of an account without a row (None: nothing to unbind there, granted).
+    `on_try`, `on_confirm`, `on_cancel`: column -> expression; on_confirm also sees the plan's effects as `e` (NULL
+    where the plan leaves one out) and the time as `e.now`. on_cancel undoes on_try, and leaves an untried row alone.
+    """
+
+    owner: str
+    facts: str
+    refusals: Mapping[str, str] = {}
+    missing: str | None = None
+    on_try: Mapping[str, str] = {}
+    on_confirm: Mapping[str, str] = {}
+    on_cancel: Mapping[str, str] = {}
+
+
+class DatabaseParticipant:
+    """One of the nine databases, speaking `Participant`. The pool stays its opener's: `aclose` leaves it open."""
+
+    def __init__(self, name: str, own: Particulars, pool: Pool, clock: Callable[[], datetime]) -> None:
+        self.name = name
+        self._pool, self._clock = pool, clock
+        self._owner, self._facts_sql = own.owner, own.facts
+        self._sql = statements(name, own)
+        facts = [fact for fact in FACTS.values() if fact.owner == own.owner]
+        self._names = [fact.name for fact in facts]
+        self._items = frozenset(fact.name for fact in facts if fact.type is FactType.ITEMS)
+
+    async def facts(self, accounts: Sequence[int]) -> FactBatch:
+        """Read all facts of `accounts` in one query."""
+        rows = await self._pool.fetch(self._facts_sql, sorted(set(accounts)))
+        if not rows:
+            return FactBatch(
+                self._owner, (), (), {name: () for name, fact in FACTS.items() if fact.owner == self._owner}
+            )
+        ids, versions, *columns = zip(*rows, strict=True)
+        names = list(rows[0].keys())[_FACTS_FROM:]
+        return FactBatch(
+            self._owner,
+            ids,
+            versions,
+            {
+                name: [_items(value) for value in column] if name in self._items else column
+                for name, column in zip(names, columns, strict=True)
+            },
+        )
+
+    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+        """Carry out `op` in one statement. Of several cases of one account only the lowest is answered."""
+        batch = _lowest(orders)
+        rows = await self._pool.fetch(self._sql[op], *self._arguments(op, batch, effects))
+        before, written = dict[int, tuple[FenceRow, str | None]](), dict[int, FenceRow]()
+        for wrote, account_id, case_no, case_op, refusal in rows:
+            row = FenceRow(case_no, CaseOp(case_op)) if case_op is not None else NO_ROW
+            if wrote:
+                written[account_id] = row
+            else:
+                before[account_id] = (row, refusal)
+        return [self._reply(op, order, *before[order.account_id], written.get(order.account_id)) for order in batch]
+
+    async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
+        """Read the fence rows of `accounts`. An account without a row is absent."""
+        rows = await self._pool.fetch(self._sql["look"], sorted(set(accounts)))
+        return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
+
+    async def aclose(self) -> None:
+        """Let go of nothing: connections belong to the pool, and the pool to whoever opened it."""
+
+    def _arguments(self, op: Op, batch: Sequence[Order], effects: Mapping[str, Any]) -> list[Any]:
+        keys: list[Any] = [[order.account_id for order in batch], [order.case_no for order in batch]]
+        match op:
+            case Op.TRY:
+                return [*keys, [order.version for order in batch]]
+            case Op.CONFIRM:
+                return [*keys, msgspec.json.encode(effects).decode(), self._clock()]
+            case Op.CANCEL:
+                return keys
+
+    def _reply(self, op: Op, order: Order, row: FenceRow, refusal: str | None, written: FenceRow | None) -> Reply:
+        verdict = fence(row, order.case_no, op, refusal)
+        answer, code = (verdict.answer, verdict.code) if verdict.write == written else (Answer.PENDING, None)
+        return Reply(order.account_id, order.case_no, self.name, op, answer, code, written or row)
+
+
+def statements(name: str, own: Particulars) -> Mapping[str, str]:
+    """Return a participant's statements by op, and "look".
+
+    Each op answers with two kinds of rows: (false, account_id, case_no, case_op, refusal) as read, one an order, and
+    (true, account_id, case_no, case_op, NULL) as written. Ids come sorted and are updated in that order, so that two
+    batches never wait for each other crosswise.
+    """
+    table = f"{own.owner}.account"
+    granted = _refusal(own)
+    missing = f"CASE WHEN i.version IS NOT NULL THEN '{VERSION_CHANGED}' ELSE {_literal(own.missing)} END"
+    tried = {"case_no": "i.case_no", "case_op": f"CASE WHEN {granted} IS NULL THEN 'tried' ELSE 'cancelled' END"}
+    for column, value in own.on_try.items():
+        tried[column] = f"CASE WHEN {granted} IS NULL THEN {value} ELSE a.{column} END"
+    confirmed = {
+        "case_op": "'confirmed'",
+        "epoch": "a.epoch + 1",
+        "facts_version": "a.facts_version + 1",
+        **own.on_confirm,
+    }
+    cancelled = {"case_no": "i.case_no", "case_op": "'cancelled'", **own.on_cancel}
+    finished_below = "a.case_no < i.case_no AND a.case_op <> 'tried'"
+    tried_here = "a.case_no = i.case_no AND a.case_op = 'tried'"
+    return {
+        Op.TRY: _op(
+            table,
+            ask=_ASK_VERSION,
+            refusal=f"CASE WHEN a.account_id IS NULL THEN {missing} ELSE {granted} END",
+            changes=tried,
+            guard=finished_below,
+            made="CASE WHEN refusal IS NULL THEN 'tried' ELSE 'cancelled' END",
+        ),
+        Op.CONFIRM: _op(table, ask=_ASK + _effects(name), joined=" CROSS JOIN e", changes=confirmed, guard=tried_here),
+        Op.CANCEL: _op(
+            table, ask=_ASK, changes=cancelled, guard=f"({tried_here} OR {finished_below})", made="'cancelled'"
+        ),
+        "look": f"SELECT account_id, case_no, case_op FROM {table} WHERE account_id = ANY ($1::bigint[])",  # noqa: S608 - names of ours
+    }
+
+
+_ASK: Final = """WITH i AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+)"""
+_ASK_VERSION: Final = """WITH i AS MATERIALIZED (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i (account_id, case_no, version)
+)"""
+
+
+def _op(
+    table: str,
+    *,
+    ask: str,
+    changes: Mapping[str, str],
+    guard: str,
+    refusal: str = "NULL::text",
+    joined: str = "",
+    made: str | None = None,
+) -> str:
+    """Build one op: read the rows, write those that the guard admits, and make the missing ones where the op may."""
+    sets = ", ".join(f"{column} = {value}" for column, value in changes.items())
+    sql = f"""{ask}, before AS MATERIALIZED (
+    SELECT i.account_id, i.case_no AS asked, a.case_no, a.case_op, {refusal} AS refusal
+    FROM i LEFT JOIN {table} a ON a.account_id = i.account_id
+), written AS (
+    UPDATE {table} a SET {sets}
+    FROM i{joined} WHERE a.account_id = i.account_id AND {guard}
+    RETURNING a.account_id, a.case_no, a.case_op
+)"""  # noqa: S608 - names and expressions of ours
+    if made is not None:
+        sql += f""", made AS (
+    INSERT INTO {table} (account_id, case_no, case_op)
+    SELECT account_id, asked, {made} FROM before WHERE case_op IS NULL
+    ON CONFLICT (account_id) DO NOTHING
+    RETURNING account_id, case_no, case_op
+)"""  # noqa: S608 - names and expressions of ours
+        sql += "\nSELECT true, account_id, case_no, case_op, NULL FROM made UNION ALL"
+    return f"""{sql}
+SELECT true, account_id, case_no, case_op, NULL FROM written
+UNION ALL SELECT false, account_id, case_no, case_op, refusal FROM before"""  # noqa: S608 - names of ours
+
+
+def _refusal(own: Particulars) -> str:
+    """The code a Try of row `a` is refused with, NULL to grant it."""
+    conditions = {**own.refusals, VERSION_CHANGED: "a.facts_version <> i.version"}
+    return "CASE " + " ".join(f"WHEN {when} THEN '{code}'" for code, when in conditions.items()) + " END"
+
+
+def _effects(name: str) -> str:
+    """One row `e`: the plan's effects, each in its type, and the time."""
+    columns = ", ".join(f"{effect} {_SQL_TYPES[kind]}" for effect, kind in EFFECTS[name].items())
+    known = f" CROSS JOIN LATERAL jsonb_to_record(p.effects) AS e ({columns})" if columns else ""
+    return f""", e AS MATERIALIZED (
+    SELECT * FROM (SELECT $3::text::jsonb AS effects, $4::timestamptz AS now) AS p{known}
+)"""  # noqa: S608 - names of ours
+
+
+def _literal(code: str | None) -> str:
+    return "NULL::text" if code is None else f"'{code}'"
+
+
+def _lowest(orders: Sequence[Order]) -> list[Order]:
+    """The orders in key order, of each account the lowest case alone: a later case waits for the one before it."""
+    lowest = dict[int, "Order"]()
+    for order in sorted(orders, key=lambda order: (order.account_id, order.case_no)):
+        lowest.setdefault(order.account_id, order)
+    return list(lowest.values())
+
+
+def _items(value: str | None) -> list[Any]:
+    items: list[Any] = msgspec.json.decode(value) if value else []
+    return items

@@ -1,0 +1,34 @@
+"""Participant identity: the real name's binding. The same in both data centres."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jiebang.participants.database import Particulars
+
+NOT_BOUND: Final = "ID-NONE"
+"""There is no active identity to take back."""
+
+IDENTITY: Final = Particulars(
+    owner="identity",
+    facts="""
+SELECT a.account_id, a.facts_version, a.state AS identity_state, a.changed_at AS identity_changed_at,
+    a.document_type, a.birth_date
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN identity.account a ON a.account_id = i.account_id
+""",
+    refusals={NOT_BOUND: "a.state <> 'active'"},
+    missing=NOT_BOUND,
+    on_try={"state": "'pending_reclaim'"},
+    on_confirm={
+        "state": "'reclaimed'",
+        "level": "0",
+        "document_type": "NULL",
+        "document_index": "NULL",
+        "birth_date": "NULL",
+        "region": "NULL",
+        "changed_at": "e.now",
+        "key_destroy_at": "e.now + make_interval(mins => coalesce(e.key_destroyed_after_minutes, 0)::integer)",
+    },
+    on_cancel={"state": "CASE WHEN a.state = 'pending_reclaim' THEN 'active' ELSE a.state END"},
+)

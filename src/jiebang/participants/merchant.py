@@ -1,0 +1,27 @@
+"""Participant merchant: merchant numbers and the records that commercial retention keeps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jiebang.participants.database import Particulars
+
+MERCHANT: Final = Particulars(
+    owner="merchant",
+    facts="""
+SELECT a.account_id, a.facts_version, m.open_merchants, m.merchant_items
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN merchant.account a ON a.account_id = i.account_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS open_merchants, jsonb_agg(jsonb_build_object(
+        'id', m.merchant_no, 'name', m.name
+    ) ORDER BY m.merchant_no)::text AS merchant_items
+    FROM merchant.merchant_number m
+    WHERE m.account_id = a.account_id AND m.closed_at IS NULL
+) m
+""",
+    on_confirm={
+        "records_kept_until": "CASE WHEN e.records_kept_days IS NULL THEN a.records_kept_until "
+        "ELSE e.now + make_interval(hours => 24 * e.records_kept_days::integer) END"
+    },
+)

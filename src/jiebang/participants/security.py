@@ -1,0 +1,32 @@
+"""Participant security: devices, logins, second factors, holds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jiebang.participants.database import Particulars
+
+SECURITY: Final = Particulars(
+    owner="security",
+    facts="""
+SELECT a.account_id, a.facts_version, a.primary_device_id, a.primary_device_since,
+    l.abnormal_login_at, l.abnormal_login_items,
+    h.authority IS NOT NULL AS legal_hold, h.authority || ' ' || h.contact AS legal_hold_authority
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN security.account a ON a.account_id = i.account_id
+CROSS JOIN LATERAL (
+    SELECT max(l.at) AS abnormal_login_at, jsonb_agg(jsonb_build_object(
+        'id', l.login_id::text, 'at', l.at, 'place', l.place, 'device', coalesce(d.model, l.device_id)
+    ) ORDER BY l.at DESC)::text AS abnormal_login_items
+    FROM security.login l
+    LEFT JOIN security.device d ON d.account_id = l.account_id AND d.device_id = l.device_id
+    WHERE l.account_id = a.account_id AND l.anomaly IS NOT NULL AND l.confirmed_at IS NULL
+) l
+LEFT JOIN LATERAL (
+    SELECT h.authority, h.contact FROM security.hold h
+    WHERE h.account_id = a.account_id AND h.kind = 'legal' AND h.lifted_at IS NULL
+    ORDER BY h.placed_at LIMIT 1
+) h ON true
+""",
+    on_confirm={"login_needs_sms": "coalesce(e.login_needs_sms, a.login_needs_sms)"},
+)
