@@ -7,6 +7,7 @@ case number with its upper 32 bits set (all but one in 2**32), and is refused be
 from __future__ import annotations
 
 import base64
+import re
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -14,6 +15,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 _PREFIX: Final = "case_"
 _CASE_NO_LIMIT: Final = 1 << 32
 KEY_BYTES: Final = 16
+ACCOUNT_PATTERN: Final = "^([1-9][0-9]{0,14}|[1-8][0-9]{15})$"
+"""How an account id is written outside: a decimal string below 9 * 10**15, and so below 2**53, which any JSON reader keeps whole."""
+_ACCOUNT: Final = re.compile(ACCOUNT_PATTERN.strip("^$"), re.ASCII)
+
+
+def account_of(text: str) -> int | None:
+    """Return the account id that `text` writes, or None for anything else."""
+    return int(text) if _ACCOUNT.fullmatch(text) else None
 
 
 class CaseIds:

@@ -1,0 +1,242 @@
+"""Who is calling: OAuth 2.0 bearer tokens as RFC 9068 describes them (`at+jwt`), checked against a configured issuer.
+
+A person's token has their account as `sub`; a service's token has its own `client_id` as `sub` (RFC 9068 §2.2, client
+credentials) and reaches accounts only with the scope `service`. The claim `device` names the person's device, as the
+device registry knows it; the issuer vouches for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import msgspec
+import structlog
+from joserfc import jwt
+from joserfc.errors import ExpiredTokenError, JoseError
+from joserfc.jwk import KeySet
+
+from jiebang.model.check import Text
+from jiebang.model.errors import NotAllowedError, NotAuthenticatedError, OtherSystemError
+from jiebang.model.ids import account_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_log = structlog.get_logger(__name__)
+
+_TOKEN_LIMIT: Final = 8192
+_DEVICE_LIMIT: Final = 128
+_LAST_EXPIRY: Final = 1 << 37
+"""A time beyond which a token's expiry is not told apart: the year 6325, which a datetime can still hold."""
+_ALGORITHMS: Final = ("ES256", "ES384", "PS256", "RS256", "Ed25519")
+"""Signatures we take (RS256 must be supported, RFC 9068 §2.1). Neither `none` nor a shared-secret one is among them."""
+
+
+class Scope(StrEnum):
+    """What a token may do. Each route names the one it needs."""
+
+    CHECK = "check"
+    CASE_READ = "case:read"
+    CASE_WRITE = "case:write"
+    TRANSFER = "transfer"
+    SERVICE = "service"
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a valid token speaks for: a person (`account_id` set, perhaps with their `device`) or a service."""
+
+    subject: str
+    account_id: int | None
+    device: str | None
+    scopes: frozenset[str]
+    expires_at: datetime
+
+    @property
+    def name(self) -> str:
+        """The caller's name in the store of idempotency keys; a person and a service can never share one."""
+        return f"{'service' if self.account_id is None else 'person'}:{self.subject}"
+
+    def require(self, scope: Scope) -> None:
+        """Raise NotAllowedError unless the token carries `scope`."""
+        if scope not in self.scopes:
+            raise NotAllowedError(scope=scope.value)
+
+    def reaches(self, account_id: int) -> bool:
+        """Whether this caller may act for the account: a person for their own, a service for any."""
+        if self.account_id is not None:
+            return self.account_id == account_id
+        return Scope.SERVICE in self.scopes
+
+    def require_account(self, account_id: int) -> None:
+        """Raise NotAllowedError unless the caller may act for the account."""
+        if not self.reaches(account_id):
+            raise NotAllowedError(account=str(account_id))
+
+    def device_for(self, account_id: int) -> str | None:
+        """The device a request for the account comes from: the person's own; a service has none."""
+        return self.device if self.account_id == account_id else None
+
+
+class KeysUnavailableError(OtherSystemError):
+    """The issuer's keys cannot be had: nobody can be told apart from anybody."""
+
+    code = "ISSUER-UNAVAILABLE"
+    title = Text("令牌签发方暂不可用", "The issuer of access tokens does not answer")
+    action = Text("请稍后重试。未丢失任何内容。", "Try again later. Nothing was lost.")
+
+
+ReadKeys = Callable[[], Awaitable[bytes]]
+"""Fetches the issuer's JWKS document. Raises OSError or httpx.HTTPError."""
+
+
+def keys_from_file(path: Path) -> ReadKeys:
+    """Read a JWKS from a file; it may be replaced at any time."""
+
+    async def read() -> bytes:
+        return await asyncio.to_thread(path.read_bytes)
+
+    return read
+
+
+def keys_from_url(url: str, client: httpx.AsyncClient) -> ReadKeys:
+    """Read a JWKS from its issuer."""
+
+    async def read() -> bytes:
+        answer = await client.get(url, headers={"accept": "application/jwk-set+json, application/json"})
+        return answer.raise_for_status().content
+
+    return read
+
+
+class IssuerKeys:
+    """The issuer's public keys, kept for `fresh_for`; an unknown key id fetches them anew, at most once a `pause`."""
+
+    def __init__(
+        self,
+        read: ReadKeys,
+        clock: Callable[[], datetime],
+        *,
+        fresh_for: timedelta = timedelta(minutes=10),
+        pause: timedelta = timedelta(seconds=10),
+    ) -> None:
+        """Take how to read the keys; nothing is read before the first token."""
+        self._read, self._clock, self._fresh_for, self._pause = read, clock, fresh_for, pause
+        self._keys: KeySet | None = None
+        self._read_at: datetime | None = None
+        self._lock = asyncio.Lock()
+
+    async def holding(self, key_id: str | None) -> KeySet:
+        """Return the keys, fetched anew if they are old or lack `key_id`. Raises KeysUnavailableError."""
+        if self._wants_fetch(key_id):
+            async with self._lock:
+                if self._wants_fetch(key_id):
+                    await self._fetch()
+        if self._keys is None:
+            raise KeysUnavailableError
+        return self._keys
+
+    def _wants_fetch(self, key_id: str | None) -> bool:
+        if self._read_at is None:
+            return True
+        age = self._clock() - self._read_at
+        if age < self._pause:
+            return False
+        return age >= self._fresh_for or key_id not in {key.kid for key in self._keys or ()}
+
+    async def _fetch(self) -> None:
+        """Fetch the keys; when that fails the old ones stay: a silent issuer must not lock everybody out."""
+        self._read_at = self._clock()
+        try:
+            document = msgspec.json.decode(await self._read())
+            public = [key for key in document["keys"] if key.get("kty") != "oct" and key.get("use", "sig") == "sig"]
+            self._keys = KeySet.import_key_set({"keys": public})
+        except (OSError, httpx.HTTPError, JoseError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            _log.warning("issuer_keys_unreadable", error=type(error).__name__)
+
+
+class Verifier:
+    """Turns an Authorization header into a Caller."""
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        keys: IssuerKeys,
+        clock: Callable[[], datetime],
+        leeway: timedelta = timedelta(seconds=30),
+        algorithms: Sequence[str] = _ALGORITHMS,
+    ) -> None:
+        """Take whom we trust (`issuer`), who we are (`audience`), and how far clocks may differ (`leeway`)."""
+        self._keys, self._algorithms = keys, [name for name in algorithms if name in _ALGORITHMS]
+        self._claims = jwt.JWTClaimsRegistry(
+            now=lambda: int(clock().timestamp()),
+            leeway=int(leeway.total_seconds()),
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+            exp={"essential": True},
+            iat={"essential": True},
+            sub={"essential": True},
+            jti={"essential": True},
+            client_id={"essential": True},
+        )
+
+    async def caller(self, authorization: str | None) -> Caller:
+        """Return who calls. Raises NotAuthenticatedError (fields: reason), or KeysUnavailableError."""
+        if authorization is None:
+            raise NotAuthenticatedError(reason="missing")
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token or len(token) > _TOKEN_LIMIT:
+            raise NotAuthenticatedError(reason="malformed")
+        header = _header(token)
+        if str(header.get("typ", "")).lower() not in ("at+jwt", "application/at+jwt"):
+            raise NotAuthenticatedError(reason="not an access token")
+        key_id = header.get("kid")
+        keys = await self._keys.holding(key_id if isinstance(key_id, str) else None)
+        try:
+            claims = jwt.decode(token, keys, algorithms=self._algorithms).claims
+            self._claims.validate(claims)
+        except ExpiredTokenError:
+            raise NotAuthenticatedError(reason="expired") from None
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            _log.info("token_refused", error=type(error).__name__)
+            raise NotAuthenticatedError(reason="invalid") from None
+        return _caller(claims)
+
+
+def _header(token: str) -> dict[str, Any]:
+    """Read the unverified header, for `typ` and `kid` alone."""
+    part = token.partition(".")[0]
+    try:
+        header = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, msgspec.DecodeError):
+        raise NotAuthenticatedError(reason="malformed") from None
+    if not isinstance(header, dict):
+        raise NotAuthenticatedError(reason="malformed")
+    return header
+
+
+def _caller(claims: dict[str, Any]) -> Caller:
+    subject, client, device, scope = (claims.get(name) for name in ("sub", "client_id", "device", "scope"))
+    account_id = None
+    if subject != client:
+        account_id = account_of(str(subject))
+        if account_id is None:
+            raise NotAuthenticatedError(reason="subject is no account")
+    if device is not None and not (isinstance(device, str) and 0 < len(device) <= _DEVICE_LIMIT and device.isprintable()):
+        raise NotAuthenticatedError(reason="device")
+    return Caller(
+        subject=str(subject),
+        account_id=account_id,
+        device=device,
+        scopes=frozenset(scope.split()) if isinstance(scope, str) else frozenset(),
+        expires_at=datetime.fromtimestamp(min(claims["exp"], _LAST_EXPIRY), UTC),
+    )

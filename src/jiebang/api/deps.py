@@ -1,0 +1,32 @@
+"""What the API needs, already built, and how long and large things may be."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from jiebang.api.auth import Verifier
+from jiebang.model.ids import CaseIds
+from jiebang.usecases.context import Context
+from jiebang.usecases.read import Follower
+
+BODY_LIMIT: Final = 64 * 1024
+"""Bytes of the largest body: 1,000 accounts take 20 KB."""
+
+
+class Deps(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the routes work with. `bodies_key`: 32 secret bytes, under which bodies are hashed for repeats."""
+
+    context: Context
+    follower: Follower
+    verifier: Verifier
+    case_ids: CaseIds
+    bodies_key: bytes
+    answers_live: timedelta = timedelta(hours=24)
+    """How long the answer to a mutation is kept for its Idempotency-Key."""
+    ready_within: timedelta = timedelta(seconds=1)
+    """How long a party may take to answer before it counts as silent for `/ready`."""
+    streams: int = 4096
+    """How many event streams one process holds open."""

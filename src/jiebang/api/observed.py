@@ -1,0 +1,68 @@
+"""What is seen of each request: a line in the log, a count and a time, by route and status. Never who, never a value."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import structlog
+from litestar.middleware import ASGIMiddleware
+from prometheus_client import Counter, Histogram
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUESTS_TOTAL: Final = Counter("jiebang_requests_total", "Requests served", ["method", "route", "status"])
+REQUEST_SECONDS: Final = Histogram(
+    "jiebang_request_seconds",
+    "Time until the first byte of the answer",
+    ["method", "route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Observed(ASGIMiddleware):
+    """Counts and logs each request that found a route, under the route's template: paths hold ids."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Pass the request on, and note what became of it."""
+        began = perf_counter()
+        request_id = str(uuid4())
+        scope["state"]["request_id"] = request_id
+        method, route = str(scope["method"]), str(scope["path_template"])
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                took = perf_counter() - began
+                REQUESTS_TOTAL.labels(method, route, str(message["status"])).inc()
+                REQUEST_SECONDS.labels(method, route).observe(took)
+                _log.info(
+                    "request",
+                    request_id=request_id,
+                    method=method,
+                    route=route,
+                    status=message["status"],
+                    ms=round(took * 1000, 1),
+                )
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await next_app(scope, receive, noting)
+
+
+async def hardened(message: Message, _scope: Scope) -> None:
+    """Before anything is sent: headers that keep answers from being guessed at, framed or cached."""
+    if message["type"] == "http.response.start":
+        names = {name.lower() for name, _ in message["headers"]}
+        extra: list[Any] = [(name, value) for name, value in _HEADERS if name not in names]
+        if b"cache-control" not in names:
+            extra.append((b"cache-control", b"no-store"))
+        message["headers"] = [*message["headers"], *extra]

@@ -1,0 +1,246 @@
+"""Errors as RFC 9457 problem details: the only place where an error of ours meets HTTP.
+
+`title` and `detail` (what to do) come in the language that Accept-Language prefers, Chinese unless it says otherwise; the
+members `zh` and `en` always hold both. `code` is stable; `fields` holds the particulars; `check` the whole check of a
+refused case, each blocker with its remedy.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import asyncpg
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import (
+    ClientException,
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    SerializationException,
+    ValidationException,
+)
+
+from jiebang.api.shapes import Check, check_shape
+from jiebang.model import errors
+from jiebang.model.check import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from litestar.types import ExceptionHandlersMap
+
+_log = structlog.get_logger(__name__)
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+
+class BodyNotJsonError(errors.CallerError):
+    """The body is not JSON at all."""
+
+    code = "BODY-NOT-JSON"
+    title = Text("请求体不是有效的 JSON", "The body is not JSON")
+    action = Text("请发送 UTF-8 编码的 JSON 对象。", "Send a JSON object in UTF-8.")
+
+
+class BodyTooLargeError(errors.CallerError):
+    """The body is larger than any we take."""
+
+    code = "BODY-TOO-LARGE"
+    title = Text("请求体过大", "The body is too large")
+    action = Text("请减少一次提交的内容。", "Send less at once.")
+
+
+class MediaTypeError(errors.CallerError):
+    """The body is not said to be JSON."""
+
+    code = "MEDIA-TYPE"
+    title = Text("不支持的内容类型", "The content type is not supported")
+    action = Text("请使用 Content-Type: application/json。", "Send Content-Type: application/json.")
+
+
+class NoSuchRouteError(errors.CallerError):
+    """No route has this path."""
+
+    code = "NO-SUCH-ROUTE"
+    title = Text("地址不存在", "There is nothing at this address")
+    action = Text("请查阅 /openapi.json。", "See /openapi.json.")
+
+
+class MethodError(errors.CallerError):
+    """The path exists, the method does not. fields: allow."""
+
+    code = "METHOD-NOT-ALLOWED"
+    title = Text("不支持的请求方法", "This address does not take that method")
+    action = Text("请改用 Allow 响应头列出的方法。", "Use a method that the Allow header lists.")
+
+
+STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
+    errors.NotAuthenticatedError: 401,
+    errors.NotAllowedError: 403,
+    errors.UnknownAccountError: 404,
+    errors.UnknownCaseError: 404,
+    NoSuchRouteError: 404,
+    MethodError: 405,
+    BodyTooLargeError: 413,
+    MediaTypeError: 415,
+    errors.KindNotOfferedError: 422,
+    errors.IdempotencyReusedError: 422,
+    errors.TooSoonError: 429,
+    # What the table above does not name follows whose fault it is.
+    errors.CallerError: 400,
+    errors.PolicyRefusalError: 409,
+    errors.OtherSystemError: 503,
+    errors.JiebangError: 500,
+}
+_RETRY_AFTER_S: Final = 1
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What is wrong and what to do, in one language."""
+
+    title: str
+    action: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem, as RFC 9457 describes it 问题详情."""
+
+    type: Annotated[str, msgspec.Meta(description="urn:jiebang:problem:<code>", examples=["urn:jiebang:problem:blocked"])]
+    title: str
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)]
+    detail: str
+    code: Annotated[str, msgspec.Meta(description="Stable code 稳定的错误码", examples=["BLOCKED"])]
+    zh: Said
+    en: Said
+    fields: dict[str, Any] = {}
+    check: Check | None = None
+    instance: str | None = None
+
+
+def status_of(error: errors.JiebangError) -> int:
+    """Return the HTTP status of an error: its own, else that of the nearest class it derives from."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def prefers_english(accept_language: str | None) -> bool:
+    """Whether Accept-Language puts English before Chinese. Anything unreadable means Chinese."""
+    best = {"zh": 0.0, "en": 0.0}
+    for part in (accept_language or "")[:256].split(","):
+        tag, _, weight = part.strip().partition(";")
+        language = tag.split("-")[0].strip().lower()
+        if language in best:
+            try:
+                quality = float(weight.partition("=")[2]) if weight else 1.0
+            except ValueError:
+                continue
+            best[language] = max(best[language], quality)
+    return best["en"] > best["zh"]
+
+
+def problem_of(error: errors.JiebangError, accept_language: str | None, instance: str | None = None) -> Problem:
+    """Return an error as a problem in the language preferred."""
+    english = prefers_english(accept_language)
+    title, action = error.title, error.action
+    return Problem(
+        type=f"urn:jiebang:problem:{error.code.lower()}",
+        title=title.en if english else title.zh,
+        status=status_of(error),
+        detail=action.en if english else action.zh,
+        code=error.code,
+        zh=Said(title.zh, action.zh),
+        en=Said(title.en, action.en),
+        fields=error.fields,
+        check=check_shape(error.check) if isinstance(error, errors.BlockedError) else None,
+        instance=instance,
+    )
+
+
+def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance: str | None = None) -> Response[bytes]:
+    """Return an error as a response, with the headers its status asks for."""
+    problem = problem_of(error, request.headers.get("accept-language"), instance)
+    headers = {
+        "content-language": "en" if problem.title == problem.en.title else "zh-CN",
+        "vary": "accept-language, authorization",
+    }
+    if problem.status == 401:  # noqa: PLR2004 - statuses read best as numbers
+        reason = error.fields.get("reason", "missing")
+        headers["www-authenticate"] = "Bearer" if reason == "missing" else f'Bearer error="invalid_token", error_description="{reason}"'
+    elif problem.status == 403 and "scope" in error.fields:  # noqa: PLR2004
+        headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.fields["scope"]}"'
+    elif problem.status == 405:  # noqa: PLR2004
+        headers["allow"] = ", ".join(error.fields.get("allow", ()))
+    elif problem.status in (429, 503):
+        headers["retry-after"] = str(error.fields.get("retry_after_s", _RETRY_AFTER_S))
+    return Response(
+        msgspec.json.encode(problem), status_code=problem.status, media_type=PROBLEM_JSON, headers=headers
+    )
+
+
+def _ours(request: Request[Any, Any, Any], error: errors.JiebangError) -> Response[bytes]:
+    if isinstance(error, errors.OurFaultError) or status_of(error) == 500:  # noqa: PLR2004
+        return _unexpected(request, error)
+    return answer(error, request)
+
+
+def _invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:
+    """Turn Litestar's findings about parameters and bodies into one error that names each field."""
+    found = [item for item in error.extra if isinstance(item, dict)] if isinstance(error.extra, list) else []
+    first = found[0] if found else {"message": error.detail}
+    fields = {
+        "field": str(first.get("key", first.get("source", "body"))),
+        "reason": str(first.get("message", ""))[:500],
+    }
+    return answer(errors.InvalidInputError(**fields), request)
+
+
+def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Translate what Litestar raises by itself."""
+    if isinstance(error, NotFoundException):
+        return answer(NoSuchRouteError(), request)
+    if isinstance(error, MethodNotAllowedException):
+        allow = (error.headers or {}).get("Allow", "")
+        return answer(MethodError(allow=[name.strip() for name in allow.split(",") if name.strip()]), request)
+    if error.status_code == 413:  # noqa: PLR2004
+        return answer(BodyTooLargeError(), request)
+    if isinstance(error, ClientException):
+        return answer(BodyNotJsonError(), request) if isinstance(
+            error.__cause__, SerializationException
+        ) else answer(errors.InvalidInputError(field="request", reason=error.detail[:500]), request)
+    return _unexpected(request, error)
+
+
+def _silent(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Our own database does not answer. Whatever transaction was open rolled back: nothing was lost."""
+    _log.warning("platform_silent", error=type(error).__name__)
+    return answer(errors.ParticipantUnavailableError(participant="platform"), request)
+
+
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer 500 and log where it came from: types and places only, for messages of errors quote values."""
+    instance = request.scope.get("state", {}).get("request_id", "")
+    _log.error(
+        "unexpected_error",
+        error=type(error).__name__,
+        request_id=instance,
+        places=[f"{frame.filename.rpartition('/')[2]}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-12:]],
+    )
+    return answer(errors.JiebangError(), request, f"urn:uuid:{instance}" if instance else None)
+
+
+HANDLERS: Final[ExceptionHandlersMap] = {
+    errors.JiebangError: _ours,
+    ValidationException: _invalid,
+    HTTPException: _litestar,
+    OSError: _silent,
+    TimeoutError: _silent,
+    asyncpg.PostgresConnectionError: _silent,
+    asyncpg.CannotConnectNowError: _silent,
+    asyncpg.TooManyConnectionsError: _silent,
+    asyncpg.AdminShutdownError: _silent,
+    asyncpg.CrashShutdownError: _silent,
+    asyncpg.InterfaceError: _silent,
+    Exception: _unexpected,
+}

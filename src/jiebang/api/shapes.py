@@ -1,0 +1,241 @@
+"""What goes over the wire: request bodies and answers. Account ids are decimal strings, money is integer fen, time is UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from jiebang.model.case import Kind, Mark, State
+from jiebang.model.check import Blocker
+from jiebang.model.ids import ACCOUNT_PATTERN
+from jiebang.store.proofs import Method
+
+if TYPE_CHECKING:
+    from jiebang.model.check import CheckAnswer
+    from jiebang.model.ids import CaseIds
+    from jiebang.store.proofs import Proof
+    from jiebang.usecases.context import Found
+
+CHECK_LIMIT: Final = 1000
+TRANSFER_LIMIT_FEN: Final = 100_000_000_00
+"""A sanity limit on one transfer (100 million yuan), far above any the wallet's own limits allow."""
+
+Account = Annotated[
+    str, Meta(pattern=ACCOUNT_PATTERN, description="Account id, a decimal string 账户号", examples=["100000000001"])
+]
+CASE_PATTERN: Final = "^case_[a-z2-7]{26}$"
+CaseId = Annotated[
+    str, Meta(pattern=CASE_PATTERN, description="Public case id 申请编号", examples=["case_abcdefghijklmnopqrstuvwxyz"])
+]
+Fen = Annotated[int, Meta(ge=1, le=TRANSFER_LIMIT_FEN, description="Money in fen (1 yuan = 100 fen) 金额,单位分", examples=[1])]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request body: a field that we do not know is refused, never ignored."""
+
+
+class CheckBody(Asked):
+    """Which accounts to check, for what 要检查的账户与申请类型."""
+
+    accounts: Annotated[
+        list[Account],
+        Meta(min_length=1, max_length=CHECK_LIMIT, description="1 to 1,000 accounts; a person only their own 1 至 1000 个账户"),
+    ]
+    kind: Annotated[Kind, Meta(description="What would be asked for 申请类型")] = Kind.REVOKE
+
+
+class SubmitBody(Asked):
+    """What is asked for, for whom 提交申请."""
+
+    account: Account
+    kind: Annotated[Kind, Meta(description="What is asked for 申请类型")]
+
+
+class ProofBody(Asked):
+    """A proof that it is you 身份验证."""
+
+    method: Annotated[Method, Meta(description="payment_password 支付密码, sms_code 短信验证码")]
+    secret: Annotated[
+        str, Meta(min_length=1, max_length=64, description="The password or the code 密码或验证码", examples=["123456"])
+    ]
+
+
+class TransferBody(Asked):
+    """A transfer of the sandbox's money 沙箱转账. `from` is the sender's account."""
+
+    sender: Annotated[str, Meta(pattern=ACCOUNT_PATTERN, description="The sender's account 付款账户", examples=["100000000001"])] = (
+        msgspec.field(name="from")
+    )
+    to: Annotated[str, Meta(pattern=ACCOUNT_PATTERN, description="The receiver's account 收款账户", examples=["100000000002"])]
+    amount_fen: Fen
+
+
+class RemedyBody(Asked):
+    """Whose blocker to clear 要处理的账户."""
+
+    account: Account
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that stands in the way of one account 检查结果."""
+
+    account: Account
+    kind: Kind
+    pack: Annotated[str, Meta(description="Policy pack and version 规则包版本")]
+    checked_at: datetime
+    passes: Annotated[bool, Meta(description="Nothing stands in the way 没有阻碍")]
+    blockers: list[Blocker]
+    versions: Annotated[
+        dict[str, int | None], Meta(description="The version of each participant's facts; null: could not be read 各系统事实版本")
+    ]
+
+
+class Checks(msgspec.Struct, frozen=True, kw_only=True):
+    """The checks, in the order asked 检查结果列表."""
+
+    checks: list[Check]
+
+
+class ProofState(StrEnum):
+    """Where one proof of a case stands."""
+
+    WANTED = "wanted"
+    ACCEPTED = "accepted"
+    EXPIRED = "expired"
+    USED_UP = "used_up"
+
+
+class WantedProof(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One proof a case asks for 所需验证."""
+
+    method: Method
+    state: ProofState
+    tries_left: Annotated[int, Meta(ge=0)]
+    expires_at: datetime | None = None
+
+
+class ParticipantState(StrEnum):
+    """What one participant of a case was sent and answered, in words."""
+
+    UNTOUCHED = "untouched"
+    TRYING = "trying"
+    RESERVED = "reserved"
+    CONFIRMING = "confirming"
+    CONFIRMED = "confirmed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    PARKED = "parked"
+
+
+_WORDS: Final = {
+    Mark.UNSENT: ParticipantState.UNTOUCHED,
+    Mark.TRY_SENT: ParticipantState.TRYING,
+    Mark.GRANTED: ParticipantState.RESERVED,
+    Mark.CONFIRM_SENT: ParticipantState.CONFIRMING,
+    Mark.CONFIRM_REFUSED: ParticipantState.CONFIRMING,
+    Mark.CONFIRM_PARKED: ParticipantState.PARKED,
+    Mark.CONFIRMED: ParticipantState.CONFIRMED,
+    Mark.CANCEL_SENT: ParticipantState.CANCELLING,
+    Mark.CANCEL_REFUSED: ParticipantState.CANCELLING,
+    Mark.CANCEL_PARKED: ParticipantState.PARKED,
+    Mark.CANCELLED: ParticipantState.CANCELLED,
+}
+
+
+class CaseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A case 申请."""
+
+    id: CaseId
+    account: Account
+    kind: Kind
+    state: State
+    revision: Annotated[int, Meta(ge=1, description="Grows with every change 每次变更加一")]
+    created_at: datetime
+    proofs: list[WantedProof]
+    participants: Annotated[
+        dict[str, ParticipantState], Meta(description="Each database and network, and where it stands 各系统状态")
+    ]
+    reason: Annotated[str | None, Meta(description="Why it ended otherwise, codes 结束原因代码")] = None
+    withdraw_asked_at: datetime | None = None
+
+
+class TransferAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A transfer that was carried out, or that came back to its sender 转账结果."""
+
+    id: Annotated[str, Meta(description="The transfer's id 转账编号")]
+    state: Annotated[str, Meta(description="completed 已到账, returned 已退回")]
+    amount_fen: int
+
+
+class RemedyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a remedy on the spot did 处理结果."""
+
+    account: Account
+    count: Annotated[int, Meta(ge=0, description="How many things were cleared 处理笔数")]
+    amount_fen: Annotated[int, Meta(ge=0, description="How much money was moved 涉及金额")]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The process is alive 进程存活."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether requests can be served 可否服务. Participants that do not answer are named; their facts are unknown meanwhile."""
+
+    ready: bool
+    participants: Annotated[dict[str, bool], Meta(description="Who answers 各系统是否应答")]
+
+
+def check_shape(answer: CheckAnswer) -> Check:
+    """Return a check as it goes over the wire."""
+    return Check(
+        account=str(answer.account_id),
+        kind=answer.kind,
+        pack=answer.pack,
+        checked_at=answer.checked_at,
+        passes=answer.passes,
+        blockers=list(answer.blockers),
+        versions=dict(answer.versions),
+    )
+
+
+def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
+    """Return a case as it goes over the wire."""
+    case = found.case
+    return CaseAnswer(
+        id=ids.encode(*case.key),
+        account=str(case.account_id),
+        kind=case.kind,
+        state=case.state,
+        revision=case.revision,
+        created_at=case.created_at,
+        proofs=[_proof_shape(proof, now) for proof in found.proofs.values()],
+        participants={
+            name: _WORDS[Mark(mark)] for name, mark in zip(found.plan.participants, case.marks, strict=True)
+        },
+        reason=case.reason,
+        withdraw_asked_at=case.withdraw_at,
+    )
+
+
+def _proof_shape(proof: Proof, now: datetime) -> WantedProof:
+    if proof.proven_at is not None:
+        state = ProofState.ACCEPTED
+    elif proof.tries_left == 0:
+        state = ProofState.USED_UP
+    elif proof.expires_at is not None and now >= proof.expires_at:
+        state = ProofState.EXPIRED
+    else:
+        state = ProofState.WANTED
+    return WantedProof(method=proof.method, state=state, tries_left=proof.tries_left, expires_at=proof.expires_at)
+
+
+def event_data(entries: list[dict[str, Any]], revision: int, at: datetime) -> bytes:
+    """Return one row of a timeline as the data of a server-sent event."""
+    return msgspec.json.encode({"revision": revision, "at": at, "entries": entries})

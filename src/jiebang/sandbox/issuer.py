@@ -1,0 +1,112 @@
+"""The sandbox's token issuer: it stands in for the platform's sign-in, for the demo, the command line and the tests.
+
+Its private key stays in the home folder, readable by its owner alone; the API reads only the public half, as it would from
+any issuer. It vouches for whoever asks it: nothing of it belongs in production.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PERSON_SCOPES: Final = ("check", "case:read", "case:write", "transfer")
+"""What a person may do with their own account."""
+SERVICE_SCOPES: Final = (*PERSON_SCOPES, "service")
+"""What a service of the platform may do with any account."""
+
+
+class SandboxIssuer:
+    """Mints access tokens (RFC 9068) under a key kept in `home`, made at first use."""
+
+    def __init__(self, home: Path, *, issuer: str, audience: str) -> None:
+        """Take where the key is kept and the names that the API expects. Raises OSError."""
+        self.issuer, self.audience = issuer, audience
+        self.jwks_path = home / "issuer-jwks.json"
+        self._key = _key(home / "issuer-key.json")
+        _write(self.jwks_path, msgspec.json.encode({"keys": [self._public()]}), 0o644)
+
+    def _public(self) -> dict[str, object]:
+        return {**self._key.as_dict(private=False), "use": "sig", "alg": "ES256", "kid": self._key.kid}
+
+    def person(
+        self,
+        account_id: int,
+        now: datetime,
+        token_id: str,
+        *,
+        device: str | None = None,
+        scopes: Iterable[str] = PERSON_SCOPES,
+        lives: timedelta = timedelta(hours=1),
+    ) -> str:
+        """Return a token of one person, at one of their devices. `token_id` makes it unlike every other."""
+        return self._mint(str(account_id), "jiebang-sandbox", now, token_id, scopes, lives, device)
+
+    def service(
+        self,
+        client_id: str,
+        now: datetime,
+        token_id: str,
+        *,
+        scopes: Iterable[str] = SERVICE_SCOPES,
+        lives: timedelta = timedelta(hours=1),
+    ) -> str:
+        """Return a token of a service of the platform."""
+        return self._mint(client_id, client_id, now, token_id, scopes, lives, None)
+
+    def _mint(
+        self,
+        subject: str,
+        client_id: str,
+        now: datetime,
+        token_id: str,
+        scopes: Iterable[str],
+        lives: timedelta,
+        device: str | None,
+    ) -> str:
+        claims = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "sub": subject,
+            "client_id": client_id,
+            "iat": int(now.timestamp()),
+            "exp": int((now + lives).timestamp()),
+            "jti": token_id,
+            "scope": " ".join(scopes),
+        } | ({"device": device} if device else {})
+        return jwt.encode({"typ": "at+jwt", "alg": "ES256", "kid": self._key.kid}, claims, self._key, algorithms=["ES256"])
+
+
+def _key(path: Path) -> ECKey:
+    """Read the private key, or make it: whoever comes first, everybody then reads the same one."""
+    if not path.exists():
+        made = ECKey.generate_key("P-256", auto_kid=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+        _write(fresh, msgspec.json.encode(made.as_dict(private=True)), 0o600)
+        try:
+            path.hardlink_to(fresh)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    key = ECKey.import_key(msgspec.json.decode(path.read_bytes()))
+    key.ensure_kid()
+    return key
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Write the file whole under another name, then rename it into place, so that a reader never sees half of it."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    fresh.replace(path)

@@ -1,0 +1,91 @@
+-- name: insert_proofs
+-- The proofs a new case asks for; a case that already has them keeps them.
+INSERT INTO platform.proof (account_id, case_no, method, nonce, expires_at, tries_left)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[])
+ON CONFLICT DO NOTHING
+
+-- name: load_proofs
+-- The proofs of the given cases.
+SELECT p.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no
+ORDER BY p.account_id, p.case_no, p.method
+
+-- name: lock_proofs
+-- The same, locked in key order: guesses of one case take turns, so that parallel ones cannot share a try.
+SELECT p.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no
+ORDER BY p.account_id, p.case_no, p.method
+FOR UPDATE OF p
+
+-- name: save_proofs
+-- Writes back proofs that were locked and judged.
+UPDATE platform.proof p
+SET nonce = i.nonce, expires_at = i.expires_at, tries_left = i.tries_left, proven_at = i.proven_at
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[], $7::timestamptz[])
+    AS i (account_id, case_no, method, nonce, expires_at, tries_left, proven_at)
+WHERE p.account_id = i.account_id AND p.case_no = i.case_no AND p.method = i.method
+
+-- name: wrong_tries
+-- How often the account was guessed at by one method since a time, over all its cases.
+SELECT coalesce(sum(greatest($3 - p.tries_left, 0)), 0)::bigint
+FROM platform.cases c
+JOIN platform.proof p ON p.account_id = c.account_id AND p.case_no = c.case_no
+WHERE c.account_id = $1 AND c.created_at > $4 AND p.method = $2
+
+-- name: insert_messages
+-- What is to be told; the gateway reads it when due.
+INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
+SELECT account_id, message_id, bucket, case_no, template, params::jsonb, $7, $7
+FROM unnest($1::bigint[], $2::uuid[], $3::smallint[], $4::bigint[], $5::text[], $6::text[])
+    AS i (account_id, message_id, bucket, case_no, template, params)
+ON CONFLICT DO NOTHING
+
+-- name: due_messages
+-- Due messages of the given buckets, the oldest first.
+SELECT m.account_id, m.message_id, m.case_no, m.template, m.params::text AS params, m.created_at, m.attempt
+FROM unnest($1::smallint[]) AS b (bucket)
+CROSS JOIN LATERAL (
+    SELECT * FROM platform.outbox o WHERE o.bucket = b.bucket AND o.due_at <= $2 ORDER BY o.due_at LIMIT $3
+) m
+ORDER BY m.due_at
+LIMIT $3
+
+-- name: delivered_messages
+-- Told: the row keeps its time of delivery and leaves the due index.
+UPDATE platform.outbox o SET delivered_at = $3, due_at = NULL
+FROM unnest($1::bigint[], $2::uuid[]) AS i (account_id, message_id)
+WHERE o.account_id = i.account_id AND o.message_id = i.message_id AND o.delivered_at IS NULL
+
+-- name: postponed_messages
+-- Not told: again at the given time.
+UPDATE platform.outbox o SET due_at = i.due_at, attempt = o.attempt + 1
+FROM unnest($1::bigint[], $2::uuid[], $3::timestamptz[]) AS i (account_id, message_id, due_at)
+WHERE o.account_id = i.account_id AND o.message_id = i.message_id AND o.delivered_at IS NULL
+
+-- name: claim_key
+-- Claims a key for a mutation, in its transaction. A key that another transaction has claimed and not yet committed is
+-- waited for; one whose lifetime has run out is taken over; any other gives no row back.
+INSERT INTO platform.idempotency AS kept (caller, route, key, body_hash, expires_at)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (caller, route, key) DO UPDATE
+SET body_hash = excluded.body_hash, expires_at = excluded.expires_at, status = NULL, answer = NULL
+WHERE kept.expires_at <= $6
+RETURNING true
+
+-- name: kept_answer
+-- What is kept for a key whose lifetime has not run out.
+SELECT body_hash, status, answer FROM platform.idempotency
+WHERE caller = $1 AND route = $2 AND key = $3 AND expires_at > $4
+
+-- name: keep_answer
+-- Keeps the answer of a claimed key; the first answer stays.
+UPDATE platform.idempotency SET status = $4, answer = $5
+WHERE caller = $1 AND route = $2 AND key = $3 AND status IS NULL
+
+-- name: purge_keys
+-- Sweeps keys whose lifetime has run out, a bounded number at a time.
+WITH stale AS (
+    SELECT caller, route, key FROM platform.idempotency WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+DELETE FROM platform.idempotency kept USING stale
+WHERE kept.caller = stale.caller AND kept.route = stale.route AND kept.key = stale.key

@@ -1,0 +1,122 @@
+"""Submit a case: check, then open it with everything that follows from it in one transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jiebang.model.case import Case, Kind
+from jiebang.model.errors import BlockedError, KindNotOfferedError, ParticipantUnavailableError
+from jiebang.saga import timeline
+from jiebang.store import cases, idempotency, outbox, proofs
+from jiebang.store.cases import NewCase
+from jiebang.store.outbox import Message
+from jiebang.store.proofs import Method, Proof
+from jiebang.usecases.context import Context, Found, Offer, Render
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jiebang.store.cases import Database
+    from jiebang.store.idempotency import Answered, Claim, Kept
+
+REQUESTED: Final = "case_requested"
+"""The message that tells a person that a request was made: at once, so that no thief can do it quietly."""
+CODE: Final = "sms_code"
+"""The message that brings a code. Its parameters hold the nonce; the gateway derives the code as it sends it."""
+_RACES: Final = 3
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks for what, and from which device (None: a service)."""
+
+    account_id: int
+    kind: Kind
+    device: str | None = None
+
+
+class _RacedError(Exception):
+    """Between the check and the insert another case of the account was opened."""
+
+
+async def submit(context: Context, asked: Submission, claim: Claim, render: Render) -> Answered:
+    """Open a case, or return the answer kept for a repeated request.
+
+    The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
+    KindNotOfferedError, UnknownAccountError, BlockedError with the whole check, IdempotencyReusedError.
+    """
+    kept = await idempotency.recall(context.platform, claim, context.clock())
+    if kept is not None:
+        return idempotency.Answered(kept, replayed=True)
+    offer = context.offers.get(asked.kind)
+    if offer is None:
+        raise KindNotOfferedError(kind=asked.kind.value, offered=sorted(kind.value for kind in context.offers))
+    for _ in range(_RACES):
+        [check] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
+        if not check.passes:
+            raise BlockedError(check)
+        now = context.clock()
+        try:
+            return await idempotency.once(
+                context.platform, claim, now, lambda db: _open(context, asked, offer, render, db, now)
+            )
+        except _RacedError:
+            continue
+    raise ParticipantUnavailableError(participant="platform")
+
+
+async def _open(
+    context: Context, asked: Submission, offer: Offer, render: Render, db: Database, now: datetime
+) -> Kept:
+    rules = offer.proofs
+    new = NewCase(
+        account_id=asked.account_id,
+        kind=asked.kind,
+        plan=offer.plan.name,
+        participants=len(offer.plan.participants),
+        due_at=now + rules.case_lives,
+        device_id=asked.device,
+    )
+    opened = await cases.insert(db, [new], now, [timeline.opened(now)])
+    if asked.account_id not in opened:
+        raise _RacedError
+    case = opened[asked.account_id]
+    wanted = [_proof(context, case, method, offer, now) for method in rules.methods]
+    await proofs.insert(db, wanted)
+    told = [message(context, case, REQUESTED, {"kind": case.kind.value}, now)]
+    told.extend(code_message(context, case, proof, now) for proof in wanted if proof.nonce is not None)
+    await outbox.insert(db, told, now)
+    return render(Found(case=case, plan=offer.plan, proofs={proof.method: proof for proof in wanted}))
+
+
+def _proof(context: Context, case: Case, method: Method, offer: Offer, now: datetime) -> Proof:
+    sent = method is Method.SMS_CODE
+    return Proof(
+        account_id=case.account_id,
+        case_no=case.case_no,
+        method=method,
+        tries_left=offer.proofs.tries,
+        nonce=context.new_nonce() if sent else None,
+        expires_at=now + offer.proofs.code_lives if sent else None,
+    )
+
+
+def message(context: Context, case: Case, template: str, params: dict[str, Any], now: datetime) -> Message:
+    """Return a message about a case to the person it belongs to."""
+    return Message(
+        account_id=case.account_id,
+        message_id=context.new_id(),
+        case_no=case.case_no,
+        template=template,
+        params=params,
+        created_at=now,
+    )
+
+
+def code_message(context: Context, case: Case, proof: Proof, now: datetime) -> Message:
+    """Return the message that brings the code of `proof`; the code itself is derived when it is sent."""
+    if proof.nonce is None or proof.expires_at is None:
+        raise ValueError("a proof without a nonce has no code")
+    params = {"nonce": proof.nonce.hex(), "expires_at": proof.expires_at.isoformat()}
+    return message(context, case, CODE, params, now)
