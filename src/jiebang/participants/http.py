@@ -24,7 +24,6 @@ from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import FenceRow, Op
 
 if TYPE_CHECKING:
-    from jiebang.model.facts import FactBatch
     from jiebang.participants.base import Order
 
 AT_ONCE: Final = 8
@@ -36,7 +35,7 @@ IDLE_SECONDS: Final = 30.0
 class RemoteError(ConnectionError):
     """The party did not answer in a way that can be believed: unreachable, failing, or not signed by it.
 
-    `status`: the HTTP status it came with, None where none came. `code`: the problem's code, where a signed one named it.
+    `status`: the HTTP status it came with, None where none came. `code`: the problem's code, where one was named.
     """
 
     def __init__(self, name: str, what: str, status: int | None = None, code: str | None = None) -> None:
@@ -62,9 +61,7 @@ class SignedClient:
         self._places = asyncio.Semaphore(AT_ONCE)
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(limit),
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=IDLE_SECONDS
-            ),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=IDLE_SECONDS),
             headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "jiebang"},
             trust_env=False,  # a proxy or a password file of the environment has no business between two signed parties
         )
@@ -76,9 +73,7 @@ class SignedClient:
         """
         async with self._places, asyncio.timeout(self._limit):
             url = str(httpx.URL(self._base + path))
-            sent = self._requester.sign(
-                method, url, body, now=datetime.now(UTC), nonce=secrets.token_urlsafe(18)
-            )
+            sent = self._requester.sign(method, url, body, now=datetime.now(UTC), nonce=secrets.token_urlsafe(18))
             try:
                 return await self._exchange(sent, body)
             except httpx.TimeoutException as error:
@@ -130,9 +125,8 @@ class HttpParticipant:
         self.ignored = Counter[wire.Ignored]()
         self._client = SignedClient(link, limit=limit)
 
-    async def facts(self, accounts: Sequence[int]) -> FactBatch | None:
-        """None: clearing networks own no facts (domain.md §2)."""
-        del accounts
+    async def facts(self, accounts: Sequence[int]) -> None:
+        """Answer nothing: clearing networks own no facts (domain.md §2)."""
 
     async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
         """Carry out `op` for a batch, one request for each 1,024 cases, all at once.
@@ -149,7 +143,7 @@ class HttpParticipant:
         for failure in failures:
             if len(failures) == len(answers) or not isinstance(failure, OSError):
                 raise failure
-        return [reply for answer in answers if not isinstance(answer, BaseException) for reply in answer]
+        return [reply for answer in answers if isinstance(answer, list) for reply in answer]
 
     async def _apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> list[Reply]:
         cases = [wire.CaseOrder(str(order.account_id), order.case_no, order.version) for order in orders]
@@ -167,8 +161,13 @@ class HttpParticipant:
 
         Raises RemoteError or TimeoutError unless every request is answered: half a look would make rows seem absent.
         """
-        answers = await asyncio.gather(*(self._look(chunk) for chunk in _chunks(accounts)))
-        return {account: row for answer in answers for account, row in answer.items()}
+        answers = await asyncio.gather(*(self._look(chunk) for chunk in _chunks(accounts)), return_exceptions=True)
+        found = dict[int, FenceRow]()
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            found |= answer
+        return found
 
     async def _look(self, accounts: Sequence[int]) -> dict[int, FenceRow]:
         body = msgspec.json.encode(wire.LookBatch([str(account) for account in accounts]))

@@ -48,10 +48,17 @@ REPLY_COVERS: Final = (
 )
 """A reply covers the signature of the request it answers, and through it the whole request."""
 NONCE_LENGTHS: Final = range(16, 65)
+_NONCE_MISSING: Final = Text("签名须带 16 至 64 个字符的 nonce", "nonce must have 16 to 64 characters")
+_TOO_LONG_LIVED: Final = Text(
+    "签名须带 expires,且距 created 不超过 30 秒", "expires must be set, at most 30 s after created"
+)
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """One end of a signed connection: the party's name and address, our private key and the other's public one (PEM)."""
+    """One end of a signed connection: the party's name and address, its own private key and its peer's public one.
+
+    Keys are PEM: PKCS 8, and SubjectPublicKeyInfo.
+    """
 
     name: str
     base_url: str
@@ -149,11 +156,9 @@ class Responder:
             raise BadSignatureError(reason=_reason(error)) from error
         nonce, expires, created = result.nonce, result.parameters.get("expires"), result.parameters["created"]
         if nonce is None or len(nonce) not in NONCE_LENGTHS:
-            raise BadSignatureError(reason=Text("签名须带 16 至 64 个字符的 nonce", "nonce must have 16 to 64 characters"))
+            raise BadSignatureError(reason=_NONCE_MISSING)
         if not isinstance(expires, int) or not isinstance(created, int) or expires - created > LIFETIME.total_seconds():
-            raise BadSignatureError(
-                reason=Text("签名须带 expires,且距 created 不超过 30 秒", "expires must be set, at most 30 s after created")
-            )
+            raise BadSignatureError(reason=_TOO_LONG_LIVED)
         return Verified(nonce, expires)
 
     def sign(self, sent: Sent, status: int, content_type: str, body: bytes, *, now: datetime) -> dict[str, str]:
@@ -198,7 +203,7 @@ def _verifier(key_id: str, pem: bytes) -> HTTPMessageVerifier:
 
 
 def create_keys(folder: Path, name: str) -> None:
-    """Make the two key pairs of one link in `folder`, where they are not there yet. Private ones are for the owner alone."""
+    """Make the two key pairs of one link in `folder`, where missing; private ones for the owner alone."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for direction in ("request", "reply"):
         private = folder / f"{name}-{direction}.pem"

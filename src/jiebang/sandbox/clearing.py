@@ -1,0 +1,234 @@
+"""A clearing network (银联 or 网联) as a process of its own: the other end of the remote-participant protocol.
+
+`python -m jiebang.sandbox.clearing unionpay --data FILE --keys FOLDER`. It keeps card and account bindings: a Try
+reserves those of an account, Confirm releases them, Cancel restores them. The fence is the product's own function.
+Faults can be switched on while it runs (`PUT /sandbox/faults`, see faults.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from jiebang.model.check import Text
+from jiebang.model.errors import InvalidInputError
+from jiebang.model.plan import NETWORKS
+from jiebang.participants import wire
+from jiebang.participants.signing import Responder, other_end
+from jiebang.saga.fence import Op
+from jiebang.sandbox.faults import Fault, FaultOp, Phase, Strike, strike
+from jiebang.sandbox.ledger import MAX_BINDINGS, Binding, Ledger
+from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+DIED: Final = 86
+"""Exit status of a process that the fault `die` ended."""
+_GID: Final = re.compile(r"\A([1-9][0-9]{0,15})-([1-9][0-9]{0,9})\Z")
+_STATUS: Final = {
+    wire.Outcome.GRANTED: HTTPStatus.OK,
+    wire.Outcome.REFUSED: HTTPStatus.CONFLICT,
+    wire.Outcome.PENDING: HTTPStatus.TOO_EARLY,
+}
+
+
+class Bindings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PUT /sandbox/bindings`."""
+
+    bindings: Annotated[list[Binding], Meta(min_length=1, max_length=MAX_BINDINGS)]
+
+
+class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PUT /sandbox/faults`: all the faults there are from now on; none switches all off."""
+
+    faults: Annotated[tuple[Fault, ...], Meta(max_length=100)]
+
+
+class Clearing:
+    """The network: reads messages, suffers faults, keeps its ledger."""
+
+    def __init__(self, ledger: Ledger, *, keep_faults: bool) -> None:
+        """`keep_faults`: go on with those that were switched on when the last process ended."""
+        self._ledger = ledger
+        self._thread = ThreadPoolExecutor(1, "ledger")
+        if not keep_faults:
+            ledger.save_faults(())
+        self._faults = ledger.faults()
+
+    def service(self, name: str, responder: Responder) -> Service:
+        """Return the network as an ASGI application."""
+
+        async def health(call: Call) -> Answer:
+            del call
+            return ok({"name": name, "pid": os.getpid()})
+
+        return Service(
+            responder,
+            {
+                ("POST", "/try"): self.batch,
+                ("POST", "/confirm"): self.batch,
+                ("POST", "/cancel"): self.batch,
+                ("POST", "/look"): self.look,
+                ("POST", "/branch"): self.branch,
+                ("PUT", "/sandbox/bindings"): self.bind,
+                ("GET", "/sandbox/faults"): self.list_faults,
+                ("PUT", "/sandbox/faults"): self.set_faults,
+                ("GET", "/sandbox/state"): self.state,
+                ("POST", "/sandbox/state"): self.state,
+                ("GET", "/sandbox/marks"): self.marks,
+            },
+            {("GET", "/health"): health},
+            self._ledger.nonces(),
+        )
+
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def batch(self, call: Call) -> Answer | None:
+        """Answer a Try, Confirm or Cancel of up to 1,024 cases."""
+        cases = wire.parse(call.body, wire.Batch).cases
+        accounts = wire.account_ids([case.account for case in cases], "$.cases")
+        pairs = [(account, case.case_no) for account, case in zip(accounts, cases, strict=True)]
+        if len(set(pairs)) != len(pairs):
+            raise InvalidInputError(field="$.cases", reason=Text("同一笔重复出现", "a case is named twice"))
+        results = await self._saga(call, Op(call.path.removeprefix("/")), pairs)
+        return None if results is None else ok(wire.Results(results))
+
+    async def branch(self, call: Call) -> Answer | None:
+        """Answer the single-case form by DTM's convention: 200 granted, 409 refused, 425 still working."""
+        query = _once(call.query, {"gid", "branch_id", "op", "trans_type"})
+        match = _GID.match(query.get("gid", ""))
+        if match is None or not query.get("branch_id"):
+            raise InvalidInputError(
+                field="gid, branch_id",
+                reason=Text("gid 须为“账户号-案号”,且须有 branch_id", "gid is account-case_no; branch_id must be set"),
+            )
+        if query.get("op") not in set(Op) or query.get("trans_type", "tcc") != "tcc":
+            raise InvalidInputError(
+                field="op, trans_type", reason=Text("op 须为 try、confirm 或 cancel", "op is try, confirm or cancel")
+            )
+        case = wire.convert({"account": match[1], "case_no": int(match[2])}, wire.CaseOrder)
+        (account,) = wire.account_ids([case.account], "gid")
+        results = await self._saga(call, Op(query["op"]), [(account, case.case_no)])
+        if results is None:
+            return None
+        return msgspec.structs.replace(ok(results[0]), status=_STATUS[results[0].outcome])
+
+    async def _saga(self, call: Call, op: Op, cases: list[tuple[int, int]]) -> list[wire.Result] | None:
+        """Do the work between what faults do before and after it. None: the fault `silent` keeps the answer back."""
+        suffered = await self._suffer(FaultOp(op), [account for account, _ in cases])
+        if suffered.silent is Phase.BEFORE:
+            await call.hung_up()
+            return None
+
+        def die_if_during() -> None:
+            if suffered.die is Phase.DURING:
+                os._exit(DIED)
+
+        results = await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
+        if suffered.twice:
+            results += await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
+        return None if await self._kept_back(suffered, call) else results
+
+    async def look(self, call: Call) -> Answer | None:
+        """Answer the fence rows of up to 1,024 accounts."""
+        accounts = wire.account_ids(wire.parse(call.body, wire.LookBatch).accounts, "$.accounts")
+        suffered = await self._suffer(FaultOp.LOOK, accounts)
+        if suffered.silent is Phase.BEFORE:
+            await call.hung_up()
+            return None
+        rows = await self._run(self._ledger.look, accounts)
+        if await self._kept_back(suffered, call):
+            return None
+        return ok(wire.Looked(rows * 2 if suffered.twice else rows))
+
+    async def _suffer(self, op: FaultOp, accounts: list[int]) -> Strike:
+        """Find what this request suffers and keep what is left of counted faults; be slow, or die, before the work."""
+        suffered, left = strike(self._faults, op, accounts)
+        if left != self._faults:
+            self._faults = left
+            await self._run(self._ledger.save_faults, left)
+        if suffered.slow_ms:
+            await asyncio.sleep(suffered.slow_ms / 1000)
+        if suffered.die is Phase.BEFORE:
+            os._exit(DIED)
+        return suffered
+
+    async def _kept_back(self, suffered: Strike, call: Call) -> bool:
+        if suffered.die is Phase.AFTER:
+            os._exit(DIED)
+        if suffered.silent is Phase.AFTER:
+            await call.hung_up()
+            return True
+        return False
+
+    async def bind(self, call: Call) -> Answer:
+        """Bring bindings into force; those of accounts in the middle of a case are left alone and named."""
+        bindings = wire.parse(call.body, Bindings).bindings
+        wire.account_ids([one.account for one in bindings], "$.bindings")
+        busy = await self._run(self._ledger.bind, bindings, call.verified)
+        return ok({"busy": busy})
+
+    async def list_faults(self, call: Call) -> Answer:
+        """Answer the faults switched on, counted ones with what is left of them."""
+        del call
+        return ok(Faults(self._faults))
+
+    async def set_faults(self, call: Call) -> Answer:
+        """Replace all faults."""
+        faults = wire.parse(call.body, Faults).faults
+        self._faults = faults
+        await self._run(self._ledger.save_faults, faults, call.verified)
+        return ok(Faults(faults))
+
+    async def state(self, call: Call) -> Answer:
+        """Answer fence row and bindings of accounts: `?account=` once or more, or the body of a look."""
+        batch = (
+            wire.parse(call.body, wire.LookBatch)
+            if call.sent.method == "POST"
+            else wire.convert({"accounts": call.query.get("account", [])}, wire.LookBatch)
+        )
+        accounts = wire.account_ids(batch.accounts, "$.accounts")
+        return ok({"accounts": await self._run(self._ledger.state, accounts)})
+
+    async def marks(self, call: Call) -> Answer:
+        """Answer the next 1,024 fence rows above `?after=` (an account; 0 to begin)."""
+        after = _once(call.query, {"after"}).get("after", "0")
+        if not re.fullmatch(r"[0-9]{1,16}", after):
+            raise InvalidInputError(field="after", reason=Text("须为账户号", "after is an account number"))
+        return ok(wire.Looked(await self._run(self._ledger.marks, int(after), wire.MAX_BATCH)))
+
+
+def _once(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:
+    """Read query parameters that may come once each. Raises InvalidInputError."""
+    for name, values in query.items():
+        if name not in known or len(values) != 1:
+            raise InvalidInputError(
+                field=name, reason=Text("未知或重复的参数", "an unknown parameter, or one named twice")
+            )
+    return {name: values[0] for name, values in query.items()}
+
+
+def main() -> None:
+    """Run one network until told to stop."""
+    arguments = Arguments("模拟清算网络 / a clearing network of the sandbox")
+    arguments.add_argument("name", choices=NETWORKS)
+    arguments.add_argument("--keep-faults", action="store_true", help="沿用上次的故障 / go on with the last faults")
+    given = arguments.parse_args()
+    given.data.parent.mkdir(parents=True, exist_ok=True)
+    clearing = Clearing(Ledger(given.data), keep_faults=given.keep_faults)
+    responder = Responder(other_end(given.keys, given.name, ""))
+    serve(clearing.service(given.name, responder), given.port, with_parent=given.with_parent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The sandbox's handle on one of its clearing networks: bring in bindings, switch faults, read what it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from jiebang.model.errors import JiebangError
+from jiebang.participants import wire
+from jiebang.participants.http import RemoteError, SignedClient
+from jiebang.sandbox.ledger import MAX_BINDINGS, AccountState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from jiebang.participants.signing import Link
+    from jiebang.sandbox.faults import Fault
+    from jiebang.sandbox.ledger import Binding
+
+T = TypeVar("T")
+
+
+class _Busy(msgspec.Struct):
+    busy: list[str]
+
+
+class _States(msgspec.Struct):
+    accounts: list[AccountState]
+
+
+class Control:
+    """One network, from outside the saga. All methods raise RemoteError or TimeoutError when it does not answer."""
+
+    def __init__(self, link: Link, *, limit: float = 10.0) -> None:
+        """`limit`: seconds a request may take."""
+        self.name = link.name
+        self._client = SignedClient(link, limit=limit)
+
+    async def bind(self, bindings: Sequence[Binding]) -> list[int]:
+        """Bring bindings into force, 5,000 a request. Returns the accounts left alone: in the middle of a case."""
+        busy = list[int]()
+        for at in range(0, len(bindings), MAX_BINDINGS):
+            body = msgspec.json.encode({"bindings": bindings[at : at + MAX_BINDINGS]})
+            busy += map(int, self._read(await self._client.send("PUT", "/sandbox/bindings", body), _Busy).busy)
+        return busy
+
+    async def set_faults(self, faults: Sequence[Fault]) -> None:
+        """Replace all faults; an empty sequence switches all off."""
+        await self._client.send("PUT", "/sandbox/faults", msgspec.json.encode({"faults": faults}))
+
+    async def state(self, accounts: Sequence[int]) -> dict[int, AccountState]:
+        """Read fence row and bindings of accounts."""
+        found = dict[int, AccountState]()
+        for at in range(0, len(accounts), wire.MAX_BATCH):
+            chunk = [str(account) for account in accounts[at : at + wire.MAX_BATCH]]
+            answer = await self._client.send("POST", "/sandbox/state", msgspec.json.encode(wire.LookBatch(chunk)))
+            found |= {int(one.account): one for one in self._read(answer, _States).accounts}
+        return found
+
+    async def marks(self) -> AsyncIterator[list[wire.LookRow]]:
+        """Read every fence row the network holds, in order of account, 1,024 at a time."""
+        after = "0"
+        while rows := self._read(await self._client.send("GET", f"/sandbox/marks?after={after}"), wire.Looked).rows:
+            yield rows
+            after = rows[-1].account
+
+    def _read(self, answer: bytes, shape: type[T]) -> T:
+        try:
+            return wire.parse(answer, shape)
+        except JiebangError as error:
+            raise RemoteError(self.name, "an answer that cannot be read", 200, error.code) from error
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await self._client.aclose()

@@ -1,0 +1,176 @@
+"""Starts and watches the sandbox's processes: both clearing networks, and the phone.
+
+They end with their parent however it ends, come back on the same port when one dies, and log into the home folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jiebang.model.plan import NETWORKS
+from jiebang.participants.signing import Link, create_keys, our_end
+from jiebang.sandbox.phone import NAME as PHONE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+START_SECONDS: Final = 30.0
+"""Longest wait for a process to say where it listens; it takes under one second where the machine is not swamped."""
+REBIRTH_SECONDS: Final = 0.2
+"""Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that dies again at once."""
+REBIRTH_LIMIT: Final = 5.0
+ADDRESSES: Final = "sandbox.json"
+
+
+class _Ready(msgspec.Struct):
+    port: int
+
+
+class SandboxProcess:
+    """One process, and the task that starts it again when it dies."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        """`command`: a Python module and its arguments, without the port; `log`: where its standard error goes."""
+        self.name = name
+        self.port = 0
+        self.restarts = 0
+        self._command = command
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if running and self._process is not None else None
+
+    @property
+    def url(self) -> str:
+        """Where it answers; the same after a restart."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it and wait until it listens. Raises OSError where it does not."""
+        await self._spawn(*(("--port", str(self.port)) if self.port else ()))
+        self._watch = asyncio.create_task(self._keep_alive(), name=f"sandbox-{self.name}")
+
+    async def _spawn(self, *extra: str) -> None:
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                *self._command,
+                "--with-parent",
+                *extra,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # an interrupt from the keyboard is for the parent, which then stops them
+            )
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                line = await self._process.stdout.readline() if self._process.stdout else b""
+            self.port = msgspec.json.decode(line, type=_Ready).port
+        except (TimeoutError, msgspec.DecodeError) as error:
+            await self._end()
+            message = f"{self.name} did not start; see {self._log.name} in the logs folder / 未能启动,见日志"
+            raise OSError(message) from error
+
+    async def _keep_alive(self) -> None:
+        pause = REBIRTH_SECONDS
+        while self._process is not None:
+            born = time.monotonic()
+            await self._process.wait()
+            pause = REBIRTH_SECONDS if time.monotonic() - born > REBIRTH_LIMIT else min(pause * 2, REBIRTH_LIMIT)
+            await asyncio.sleep(pause)
+            self.restarts += 1
+            with suppress(OSError):  # the port may still be taken, or the disk full: the next turn tries again
+                await self._spawn("--port", str(self.port), *(("--keep-faults",) if self.name != PHONE else ()))
+
+    async def stop(self) -> None:
+        """End it and wait until it has."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+class Sandbox:
+    """The running sandbox."""
+
+    def __init__(self, processes: Mapping[str, SandboxProcess], keys: Path) -> None:
+        """`processes` by name, all started; `keys`: the folder of their keys."""
+        self.processes = processes
+        self._keys = keys
+
+    def link(self, name: str) -> Link:
+        """Return the platform's end of the link to "unionpay", "netsunion" or "phone"."""
+        return our_end(self._keys, name, self.processes[name].url)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each answers, by name."""
+        return {name: process.url for name, process in self.processes.items()}
+
+
+def links(home: Path) -> dict[str, Link]:
+    """Return the platform's ends of the links to a sandbox that another process runs from `home`. Raises OSError."""
+    addresses = msgspec.json.decode((home / ADDRESSES).read_bytes(), type=dict[str, str])
+    return {name: our_end(home / "keys", name, url) for name, url in addresses.items()}
+
+
+@asynccontextmanager
+async def sandbox(
+    home: Path, *, names: Sequence[str] = (*NETWORKS, PHONE), ports: Mapping[str, int] | None = None
+) -> AsyncIterator[Sandbox]:
+    """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
+
+    `ports`: fixed ones by name, any free one for the others. Raises OSError where a process does not start.
+    Faults of an earlier run are off.
+    """
+    for folder in ("keys", "sandbox", "logs"):
+        (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+    processes = {name: _process(home, name) for name in names}
+    for name, port in (ports or {}).items():
+        processes[name].port = port
+    for name in names:
+        create_keys(home / "keys", name)
+    async with AsyncExitStack() as stack:
+        for process in processes.values():
+            stack.push_async_callback(process.stop)
+        started = await asyncio.gather(*(process.start() for process in processes.values()), return_exceptions=True)
+        for failure in filter(None, started):
+            raise failure
+        running = Sandbox(processes, home / "keys")
+        _write(home / ADDRESSES, running.addresses)
+        yield running
+
+
+def _process(home: Path, name: str) -> SandboxProcess:
+    module = ["jiebang.sandbox.phone"] if name == PHONE else ["jiebang.sandbox.clearing", name]
+    command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / "keys")]
+    return SandboxProcess(name, command, home / "logs" / f"{name}.log")
+
+
+def _write(path: Path, value: Any) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_bytes(msgspec.json.encode(value))
+    draft.replace(path)

@@ -1,0 +1,277 @@
+"""What the sandbox's processes have in common: a small ASGI application that takes signed requests, and its life.
+
+Raw ASGI under uvicorn, because these processes must start in a fraction of a second and have a handful of routes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+import uvicorn
+
+from jiebang.model.check import Text
+from jiebang.model.errors import (
+    BadSignatureError,
+    BodyTooLargeError,
+    CallerError,
+    InvalidInputError,
+    JiebangError,
+    OurFaultError,
+    PolicyRefusalError,
+)
+from jiebang.participants.signing import SKEW, Responder, Sent, Verified, joined
+from jiebang.participants.wire import MAX_BODY
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+
+HOST: Final = "127.0.0.1"
+KEEP_ALIVE_SECONDS: Final = 75
+"""Longer than any client of ours keeps an idle connection."""
+_log = logging.getLogger("jiebang.sandbox")
+
+
+class NoSuchRouteError(CallerError):
+    """Nothing answers to this method and path."""
+
+    code = "NO-SUCH-ROUTE"
+    title = Text("地址不存在", "There is nothing at this address")
+    action = Text("请查阅 docs/remote-participants.md。", "See docs/remote-participants.md.")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a handler returns: a status, and a body that is JSON unless said otherwise."""
+
+    body: bytes
+    status: int = HTTPStatus.OK
+    content_type: str = "application/json"
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request, read whole and, on a signed route, verified. `hung_up` returns when the caller has gone."""
+
+    sent: Sent
+    path: str
+    query: dict[str, list[str]]
+    body: bytes
+    verified: Verified
+    hung_up: Callable[[], Awaitable[None]]
+
+
+Handler = Callable[[Call], Awaitable[Answer | None]]
+"""Answers a call; None: never answers."""
+
+_UNSIGNED: Final = Verified("", 0)
+_STATUS: Final[Mapping[type[JiebangError], int]] = {
+    BadSignatureError: 401,
+    NoSuchRouteError: 404,
+    BodyTooLargeError: 413,
+    InvalidInputError: 422,
+    CallerError: 400,
+    PolicyRefusalError: 409,
+    JiebangError: 500,
+}
+
+
+class Service:
+    """Routes by method and path; `/name/*` takes any last segment."""
+
+    max_body: ClassVar[int] = MAX_BODY
+
+    def __init__(
+        self,
+        responder: Responder,
+        signed: Mapping[tuple[str, str], Handler],
+        open_: Mapping[tuple[str, str], Handler],
+        nonces: Mapping[str, int] | None = None,
+    ) -> None:
+        """`open_` routes need no signature. `nonces`: those of requests to an earlier process, with their expiry."""
+        self._responder = responder
+        self._routes = {at: (handler, True) for at, handler in signed.items()}
+        self._routes |= {at: (handler, False) for at, handler in open_.items()}
+        self._paths = {path for _, path in self._routes}
+        self._nonces = dict(nonces or {})
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        sent = _sent(scope)
+        try:
+            answer = await self._answer(scope, sent, receive)
+        except JiebangError as error:
+            answer = problem(error)
+        except Exception as error:  # noqa: BLE001 - the last door: whatever it is, the caller gets a problem
+            _log.error("unexpected %s at %s", type(error).__name__, _places(error))
+            answer = problem(OurFaultError())
+        if answer is None:
+            return
+        headers = self._headers(sent, answer)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: Any, sent: Sent, receive: ASGIReceiveCallable) -> Answer | None:
+        path = scope["path"]
+        here = path if path in self._paths else f"{path.rpartition('/')[0]}/*"
+        if (sent.method, here) not in self._routes:
+            raise NoSuchRouteError
+        handler, signed = self._routes[sent.method, here]
+        body = await self._read(receive)
+        verified = self._take(self._responder.verify(sent, body)) if signed else _UNSIGNED
+        query = dict[str, list[str]]()
+        for name, value in parse_qsl(scope["query_string"].decode("ascii", "replace"), keep_blank_values=True):
+            query.setdefault(name, []).append(value)
+
+        async def hung_up() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        return await handler(Call(sent, path, query, body, verified, hung_up))
+
+    async def _read(self, receive: ASGIReceiveCallable) -> bytes:
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                break  # the caller hung up half way: the digest will not match
+            body += message["body"]
+            if len(body) > self.max_body:
+                raise BodyTooLargeError(limit_bytes=self.max_body)
+            more = message["more_body"]
+        return bytes(body)
+
+    def _take(self, verified: Verified) -> Verified:
+        """Let a signed request in once. Raises BadSignatureError for one that was in before."""
+        oldest = datetime.now(UTC).timestamp() - SKEW.total_seconds()
+        self._nonces = {nonce: expires for nonce, expires in self._nonces.items() if expires >= oldest}
+        if verified.nonce in self._nonces:
+            raise BadSignatureError(reason=Text("该签名已使用过", "this signature was used before"))
+        self._nonces[verified.nonce] = verified.expires
+        return verified
+
+    def _headers(self, sent: Sent, answer: Answer) -> dict[str, str]:
+        if "signature" not in sent.headers:  # nobody to sign for: health, phones, and strangers
+            return {"content-type": answer.content_type, "content-length": str(len(answer.body))}
+        try:
+            signed = self._responder.sign(sent, answer.status, answer.content_type, answer.body, now=datetime.now(UTC))
+        except Exception:  # noqa: BLE001 - a signature header that is none of ours; the library raises what it likes
+            signed = {"content-type": answer.content_type}
+        return signed | {"content-length": str(len(answer.body))}
+
+
+def problem(error: JiebangError) -> Answer:
+    """Return an error as RFC 9457 problem details in both languages, shaped as the platform's own."""
+    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    body = {
+        "type": f"urn:jiebang:problem:{error.code.lower()}",
+        "title": error.title.zh,
+        "status": status,
+        "detail": error.action.zh,
+        "code": error.code,
+        "zh": {"title": error.title.zh, "action": error.action.zh},
+        "en": {"title": error.title.en, "action": error.action.en},
+        "fields": error.fields,
+    }
+    return Answer(msgspec.json.encode(body), status, "application/problem+json")
+
+
+def ok(body: Any) -> Answer:
+    """Return `body` as a JSON answer."""
+    return Answer(msgspec.json.encode(body))
+
+
+def _sent(scope: Any) -> Sent:
+    headers = joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+    query = scope["query_string"].decode("latin-1")
+    path = scope["raw_path"].decode("latin-1")
+    url = f"{scope['scheme']}://{headers.get('host', '')}{path}{'?' + query if query else ''}"
+    return Sent(scope["method"], url, headers)
+
+
+def _places(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+
+
+class Arguments(argparse.ArgumentParser):
+    """The command line that all the processes share."""
+
+    def __init__(self, description: str) -> None:
+        """Declare the shared options."""
+        super().__init__(description=description)
+        self.add_argument("--port", type=int, default=0, help="端口,0 为任选 / port, 0 for any free one")
+        self.add_argument("--data", type=Path, required=True, help="数据文件 / file to keep its data in")
+        self.add_argument("--keys", type=Path, required=True, help="密钥目录 / folder of the keys")
+        self.add_argument(
+            "--with-parent",
+            action="store_true",
+            help="标准输入关闭时退出 / end when standard input closes, however the parent died",
+        )
+
+
+def serve(service: Service, port: int, *, with_parent: bool) -> None:
+    """Listen, say on which port (one JSON line on standard output), and answer until told to stop."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if with_parent:
+        _die_with_parent()
+    listening = _listen(port)
+    config = uvicorn.Config(
+        service,
+        loop="asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,
+    )
+    print(msgspec.json.encode({"port": listening.getsockname()[1]}).decode(), flush=True)  # noqa: T201 - the parent reads it
+    asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+
+
+def _listen(port: int) -> socket.socket:
+    # Named as TCP, or asyncio leaves Nagle's algorithm on for what it accepts, and every small answer waits 40 ms.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    if os.name == "posix":
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((HOST, port))
+    listening.listen(2048)
+    return listening
+
+
+def _die_with_parent() -> None:
+    """End when the parent does, however it does: its end of our standard input closes; Linux also sends a signal."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
