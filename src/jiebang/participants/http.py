@@ -134,10 +134,9 @@ class HttpParticipant:
         Raises RemoteError or TimeoutError where no request was answered. Where only some were, their replies are
         returned and the other cases are unknown: they come again, fewer, and then stand or fall alone.
         """
-        if not orders:
-            return []
+        once = list({(order.account_id, order.case_no): order for order in orders}.values())
         answers = await asyncio.gather(
-            *(self._apply(op, chunk, effects) for chunk in _chunks(orders)), return_exceptions=True
+            *(self._apply(op, chunk, effects) for chunk in _chunks(once)), return_exceptions=True
         )
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         for failure in failures:
@@ -161,7 +160,9 @@ class HttpParticipant:
 
         Raises RemoteError or TimeoutError unless every request is answered: half a look would make rows seem absent.
         """
-        answers = await asyncio.gather(*(self._look(chunk) for chunk in _chunks(accounts)), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(self._look(chunk) for chunk in _chunks(sorted(set(accounts)))), return_exceptions=True
+        )
         found = dict[int, FenceRow]()
         for answer in answers:
             if isinstance(answer, BaseException):

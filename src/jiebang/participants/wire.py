@@ -90,7 +90,7 @@ class LookRow(msgspec.Struct, frozen=True, gc=False):
     """One account's fence row."""
 
     account: AccountText
-    case_no: CaseNo
+    case_no: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
     case_op: CaseOp
 
 

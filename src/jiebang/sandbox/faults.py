@@ -45,9 +45,9 @@ class FaultOp(StrEnum):
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One fault. It hits the `ops` named (none: all) where the request holds an account it is meant for.
 
-    `accounts`: those meant (none: all); `share`: of them the part meant, chosen by a hash of the account: always the
-    same. `refuse` hits single cases; the others hit the whole request.
-    `phase` is for `die`, and for `silent` (not `during`). `count`: how many requests (`refuse`: cases) it still hits; none: until switched off.
+    `accounts`: those meant (none: all); `share`: the part of them that is meant, chosen by a hash of the account, so
+    always the same. `refuse` hits single cases; the others hit the whole request. `phase` is for `die`, and for
+    `silent` (not `during`). `count`: how many requests (`refuse`: cases) it still hits; none: until switched off.
     """
 
     kind: FaultKind
