@@ -1,0 +1,282 @@
+"""The demo's stories: named people who take their real name back through the HTTP API, as anybody would.
+
+A story drives the API with the person's own token, reads the SMS code from the sandbox's phone, switches faults on at a
+clearing network or moves money where the story wants it, and follows the case's timeline to its end. It tells a `Listener`
+what happens, and the terminal shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import httpx
+import msgspec
+
+from jiebang.model.check import Text
+from jiebang.sandbox.faults import Fault, FaultKind, FaultOp
+
+if TYPE_CHECKING:
+    from jiebang.sandbox.control import Control
+
+ENDED: Final = frozenset({"done", "aborted", "rejected", "withdrawn", "expired"})
+PASSWORD: Final = "246810"  # noqa: S105 - the payment password of people who do not exist
+_CODE: Final = re.compile(r"(?<!\d)\d{6}(?!\d)")
+_SLOW_MS: Final = 600
+_PATIENCE_SECONDS: Final = 30.0
+
+
+class Role(StrEnum):
+    """What happens to the person of a story."""
+
+    CLEAR = "clear"
+    BLOCKED = "blocked"
+    MOVING = "moving"
+    SILENT = "silent"
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """A named person's story and how it must end."""
+
+    role: Role
+    title: Text
+    expected: str
+
+
+STORIES: Final[Sequence[Story]] = (
+    Story(role=Role.CLEAR, title=Text("一切就绪的人", "Nothing stands in the way"), expected="done"),
+    Story(
+        role=Role.BLOCKED,
+        title=Text("余额 ¥0.01、红包未拆,清掉后通过", "Blocked by ¥0.01 and a red packet, clears both, passes"),
+        expected="done",
+    ),
+    Story(
+        role=Role.MOVING,
+        title=Text("中途有人转账:全部回滚", "Money moves half-way: rolled back everywhere"),
+        expected="aborted",
+    ),
+    Story(
+        role=Role.SILENT,
+        title=Text("网联无应答:全部回滚", "NetsUnion falls silent: rolled back everywhere"),
+        expected="aborted",
+    ),
+)
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """How a story ended. `ms`: from the last proof accepted to the case's end, as its timeline has it."""
+
+    name: str
+    expected: str
+    ended: str
+    ok: bool
+    participants: Mapping[str, str]
+    ms: float
+    case: str
+
+
+class Listener(Protocol):
+    """Who hears what happens in a story."""
+
+    def says(self, text: Text) -> None:
+        """Something happened that a person would notice."""
+
+    def checked(self, check: Mapping[str, Any]) -> None:
+        """A check was answered."""
+
+    def saved(self, event: Mapping[str, Any]) -> None:
+        """A row of the timeline arrived."""
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a story takes place. `token(account_id)`: an access token of the person at their primary device."""
+
+    api: httpx.AsyncClient
+    phone: httpx.AsyncClient
+    networks: Mapping[str, Control]
+    token: Callable[[int], str]
+    new_key: Callable[[], str]
+
+
+class StoryFailedError(Exception):
+    """A step of a story did not do what it must; the message names the step and the answer."""
+
+
+async def tell(story: Story, account_id: int, other_id: int, world: World, listener: Listener) -> Told:
+    """Tell one story. `other_id`: somebody with money, who sends it where the story wants that. Raises StoryFailedError."""
+    person = _Person(account_id, world)
+    check = await person.check()
+    listener.checked(check)
+    if story.role is Role.BLOCKED:
+        await _clear_blockers(person, listener)
+    async with _trouble(story.role, account_id, world, listener):
+        case = await person.submit()
+        listener.says(Text("已提交,并已通知本人手机与邮箱", "Submitted; the person's phone and e-mail were told"))
+        await person.prove(case)
+        listener.says(Text("支付密码与短信验证码通过", "Payment password and SMS code accepted"))
+        moving = (
+            asyncio.create_task(_move_money(account_id, other_id, world, case, listener))
+            if story.role is Role.MOVING
+            else None
+        )
+        timeline = [event async for event in _followed(person, case, listener)]
+        if moving:
+            await moving
+        ended = await person.case(case)
+    return Told(
+        name=story.role.value,
+        expected=story.expected,
+        ended=ended["state"],
+        ok=ended["state"] == story.expected and len(set(ended["participants"].values()) - {"untouched"}) == 1,
+        participants=ended["participants"],
+        ms=_milliseconds(timeline),
+        case=case,
+    )
+
+
+async def unbind(account_id: int, world: World) -> float:
+    """Take one clear person through, silently; return the milliseconds from the last proof to the end."""
+    person = _Person(account_id, world)
+    case = await person.submit()
+    await person.prove(case)
+    timeline = [event async for event in person.events(case)]
+    return _milliseconds(timeline)
+
+
+class _Person:
+    """One person at the API, with their own token and phone."""
+
+    def __init__(self, account_id: int, world: World) -> None:
+        self.account_id, self._world = account_id, world
+        self._headers = {"Authorization": f"Bearer {world.token(account_id)}"}
+
+    async def _ask(self, method: str, path: str, body: object = None, *, expect: int) -> Any:
+        headers = self._headers | ({} if method == "GET" else {"Idempotency-Key": self._world.new_key()})
+        answer = await self._world.api.request(method, path, json=body, headers=headers)
+        if answer.status_code != expect:
+            message = f"{method} {path}: {answer.status_code} instead of {expect}: {answer.text[:500]}"
+            raise StoryFailedError(message)
+        return answer.json()
+
+    async def check(self) -> dict[str, Any]:
+        body = {"accounts": [str(self.account_id)], "kind": "revoke"}
+        checks: dict[str, Any] = await self._ask("POST", "/v1/checks", body, expect=200)
+        first: dict[str, Any] = checks["checks"][0]
+        return first
+
+    async def remedy(self, name: str) -> None:
+        await self._ask("POST", f"/v1/remedies/{name}", {"account": str(self.account_id)}, expect=200)
+
+    async def refused(self) -> dict[str, Any]:
+        body = {"account": str(self.account_id), "kind": "revoke"}
+        problem: dict[str, Any] = await self._ask("POST", "/v1/cases", body, expect=409)
+        return problem
+
+    async def submit(self) -> str:
+        case = await self._ask("POST", "/v1/cases", {"account": str(self.account_id), "kind": "revoke"}, expect=201)
+        return str(case["id"])
+
+    async def case(self, case: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self._ask("GET", f"/v1/cases/{case}", expect=200)
+        return found
+
+    async def prove(self, case: str) -> None:
+        await self._ask(
+            "POST", f"/v1/cases/{case}/proofs", {"method": "payment_password", "secret": PASSWORD}, expect=200
+        )
+        code = await self._sms_code()
+        await self._ask("POST", f"/v1/cases/{case}/proofs", {"method": "sms_code", "secret": code}, expect=200)
+
+    async def _sms_code(self) -> str:
+        """Wait for the phone to show the code of this case: the newest message that holds one."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                answer = await self._world.phone.get(f"/phones/{self.account_id}")
+                codes = _CODE.findall(answer.text)
+                if codes:
+                    return str(codes[-1])
+                await asyncio.sleep(0.01)
+
+    async def events(self, case: str) -> AsyncIterator[dict[str, Any]]:
+        """Follow the case's server-sent events until it has ended."""
+        path = f"/v1/cases/{case}/events"
+        headers = self._headers | {"Accept": "text/event-stream"}
+        async with (
+            asyncio.timeout(_PATIENCE_SECONDS),
+            self._world.api.stream("GET", path, headers=headers, timeout=_PATIENCE_SECONDS) as stream,
+        ):
+            async for line in stream.aiter_lines():
+                if line.startswith("data:"):
+                    event: dict[str, Any] = msgspec.json.decode(line[5:])
+                    yield event
+                    if ENDED & {entry.get("state") for entry in event.get("entries", ())}:
+                        return
+
+
+async def _followed(person: _Person, case: str, listener: Listener) -> AsyncIterator[dict[str, Any]]:
+    async for event in person.events(case):
+        listener.saved(event)
+        yield event
+
+
+async def _clear_blockers(person: _Person, listener: Listener) -> None:
+    """Try anyway, be refused with everything at once, clear it on the spot, and check anew."""
+    await person.refused()
+    listener.says(Text("提交被拒:一次列出全部阻碍", "Refused, with every blocker at once"))
+    await person.remedy("red-packets")
+    listener.says(Text("拆开红包", "Opens the red packet"))
+    await person.remedy("cash-out")
+    listener.says(Text("余额全部提现", "Cashes out the whole balance"))
+    listener.checked(await person.check())
+
+
+@contextlib.asynccontextmanager
+async def _trouble(role: Role, account_id: int, world: World, listener: Listener) -> AsyncIterator[None]:
+    """Switch on the fault that a story needs, for its person alone, and off again."""
+    meant = (str(account_id),)
+    match role:
+        case Role.MOVING:
+            network, fault = "unionpay", Fault(FaultKind.SLOW, ops=(FaultOp.TRY,), accounts=meant, ms=_SLOW_MS)
+            said = Text(f"银联变慢({_SLOW_MS} 毫秒)", f"UnionPay turns slow ({_SLOW_MS} ms)")
+        case Role.SILENT:
+            network, fault = "netsunion", Fault(FaultKind.SILENT, ops=(FaultOp.TRY,), accounts=meant)
+            said = Text("网联对尝试请求不再应答", "NetsUnion no longer answers a Try")
+        case _:
+            yield
+            return
+    await world.networks[network].set_faults([fault])
+    listener.says(said)
+    try:
+        yield
+    finally:
+        await world.networks[network].set_faults([])
+
+
+async def _move_money(account_id: int, other_id: int, world: World, case: str, listener: Listener) -> None:
+    """While the case tries, somebody sends the person one fen."""
+    person, other = _Person(account_id, world), _Person(other_id, world)
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while (await person.case(case))["state"] in ("open", "ready"):
+            await asyncio.sleep(0.01)
+    body = {"from": str(other_id), "to": str(account_id), "amount_fen": 1}
+    await other._ask("POST", "/v1/transfers", body, expect=200)  # noqa: SLF001 - same module
+    listener.says(Text("有人转来 ¥0.01", "Somebody sends ¥0.01"))
+
+
+def _milliseconds(timeline: Sequence[Mapping[str, Any]]) -> float:
+    """From the entry `ready` to the ended one."""
+    at = {
+        entry["state"]: datetime.fromisoformat(entry["at"])
+        for event in timeline
+        for entry in event["entries"]
+        if entry["what"] == "state"
+    }
+    ended = next((at[state] for state in ENDED if state in at), None)
+    if ended is None or "ready" not in at:
+        return 0.0
+    return round((ended - at["ready"]).total_seconds() * 1000, 1)

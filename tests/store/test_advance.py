@@ -1,0 +1,347 @@
+"""The driver against real databases: what it does when somebody is silent, refuses, withdraws or dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from jiebang.model.case import Case, Kind, State
+from jiebang.model.plan import DATABASES, Plan
+from jiebang.participants import open_participants
+from jiebang.participants.base import Order, Participant
+from jiebang.saga.audit import audit
+from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
+from jiebang.saga.fence import Op
+from jiebang.saga.timeline import entries, opened
+from jiebang.store import cases as store
+from jiebang.store.cases import NewCase, Save
+from jiebang.usecases.advance import Driver, Limits
+
+if TYPE_CHECKING:
+    from jiebang.store.pool import Pool
+
+ORDER = (*(name for name in DATABASES if name != "wallet"), "wallet")
+PLAN = Plan(name="test/1", participants=ORDER, waves=(*(0 for _ in ORDER[1:]), 1))
+TIMING = Timing(try_limit=timedelta(milliseconds=400), resend=timedelta(milliseconds=50))
+LIMITS = Limits(round=timedelta(milliseconds=100), call=timedelta(milliseconds=200))
+DOCUMENT = b"\x01" * 32
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Wrapped:
+    """A real participant that can be made to misbehave towards the driver."""
+
+    def __init__(self, real: Participant) -> None:
+        self._real, self.name = real, real.name
+        self.before: Callable[[Op, Sequence[Order]], Any] | None = None
+        self.calls: list[tuple[Op, int]] = []
+
+    async def facts(self, accounts: Sequence[int]) -> Any:
+        return await self._real.facts(accounts)
+
+    async def look(self, accounts: Sequence[int]) -> Any:
+        return await self._real.look(accounts)
+
+    async def aclose(self) -> None:
+        await self._real.aclose()
+
+    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+        self.calls.append((op, len(orders)))
+        if self.before is not None:
+            await self.before(op, orders)
+        return await self._real.apply(op, orders, effects)
+
+
+class World:
+    """Nine real databases, a driver, and accounts whose identity is bound."""
+
+    def __init__(self, pools: Mapping[str, Pool]) -> None:
+        self.pools = pools
+        self.participants = {name: Wrapped(each) for name, each in open_participants(pools, now).items()}
+        self.driver = Driver(
+            pool=pools["platform"],
+            participants=self.participants,
+            plan_of=lambda _case: PLAN,
+            recheck=self.recheck,
+            clock=now,
+            new_id=uuid4,
+            timing=TIMING,
+            limits=LIMITS,
+        )
+
+    async def recheck(self, cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
+        """Read the versions alone: what blocks is the check's business, tested elsewhere."""
+        accounts = [case.account_id for case in cases]
+        batches = {name: await each.facts(accounts) for name, each in self.participants.items()}
+        versions = {
+            name: dict(zip(batch.accounts, batch.versions, strict=True)) for name, batch in batches.items() if batch
+        }
+        return {
+            case.key: Rechecked({name: of.get(case.account_id, 0) for name, of in versions.items()}) for case in cases
+        }
+
+    async def people(self, first: int, count: int) -> list[int]:
+        """Bind an identity to `count` new accounts everywhere."""
+        ids = list(range(first, first + count))
+        await self.pools["platform"].execute(
+            "INSERT INTO platform.account (account_id, created_at) SELECT unnest($1::bigint[]), now()", ids
+        )
+        for name in DATABASES:
+            owner = name.split("_", maxsplit=1)[0]
+            if owner == "identity":
+                await self.pools[name].execute(
+                    """INSERT INTO identity.account (account_id, state, level, document_type, sealed, document_index,
+                           birth_date, region, changed_at)
+                       SELECT id, 'active', 2, 'resident_id', '\\x00', $2, '1990-01-01', '440300', now()
+                       FROM unnest($1::bigint[]) AS id""",
+                    ids,
+                    DOCUMENT,
+                )
+            else:
+                await self.pools[name].execute(
+                    f"INSERT INTO {owner}.account (account_id) SELECT unnest($1::bigint[])",
+                    ids,
+                )
+        return ids
+
+    async def ready(self, ids: Sequence[int]) -> list[Case]:
+        """Open a case for each account and prove it."""
+        due = now() + timedelta(hours=1)
+        new = [
+            NewCase(account_id=each, kind=Kind.REVOKE, plan="test/1", participants=len(ORDER), due_at=due)
+            for each in ids
+        ]
+        opened_cases = await store.insert(self.pools["platform"], new, now(), [opened(now())])
+        saves = []
+        for case in opened_cases.values():
+            proven = step(case, PLAN, Proven(1), now(), TIMING)
+            saves.append(Save(case=proven.case, entries=entries(case, proven.case, (), (), now())))
+        return list((await store.save(self.pools["platform"], saves, now())).values())
+
+    async def until_ended(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Case]:
+        """Do what a worker's loop does, until every case has ended."""
+        async with asyncio.timeout(20):
+            while True:
+                found = await store.load_many(self.pools["platform"], keys)
+                if all(
+                    case.state in {State.DONE, State.ABORTED, State.REJECTED, State.WITHDRAWN}
+                    for case in found.values()
+                ):
+                    return found
+                late, self.driver.late = self.driver.late, []
+                due = [case for case in found.values() if case.due_at is not None and case.due_at <= now()]
+                await self.driver.drive(due, late)
+                await asyncio.sleep(0.01)
+
+    async def agree(self, ids: Sequence[int]) -> None:
+        """Every database agrees with every case."""
+        rows = {name: await each.look(ids) for name, each in self.participants.items()}
+        assert audit(await store.of_accounts(self.pools["platform"], ids), rows, lambda _case: PLAN) == []
+
+
+@pytest.fixture
+async def world(pools: Mapping[str, Pool]) -> AsyncIterator[World]:
+    made = World(pools)
+    yield made
+    await made.driver.aclose()
+
+
+async def test_a_batch_is_unbound_everywhere_with_one_call_a_participant_and_op(world: World) -> None:
+    """Else people wait for one another, and the platform pays for every one of them."""
+    ids = await world.people(1_000, 100)
+    cases = await world.ready(ids)
+    await world.driver.drive(cases)
+    ended = await world.until_ended([case.key for case in cases])
+    assert {case.state for case in ended.values()} == {State.DONE}
+    for each in world.participants.values():
+        assert each.calls == [(Op.TRY, 100), (Op.CONFIRM, 100)]
+    states = await world.pools["identity_guiyang"].fetch(
+        "SELECT DISTINCT state FROM identity.account WHERE account_id = ANY ($1)", ids
+    )
+    assert [row["state"] for row in states] == ["reclaimed"]
+    await world.agree(ids)
+
+
+async def test_one_refusal_rolls_back_that_person_alone(world: World) -> None:
+    """Else one person's changed facts would cost others their turn, or leave them half unbound."""
+    ids = await world.people(2_000, 10)
+    cases = await world.ready(ids)
+    await world.pools["social"].execute("UPDATE social.account SET facts_version = 2 WHERE account_id = 2005")
+    versions = world.recheck
+
+    async def stale(cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
+        return {key: Rechecked(dict(told.versions) | {"social": 1}) for key, told in (await versions(cases)).items()}
+
+    world.driver._recheck = stale
+    await world.driver.drive(cases)
+    ended = await world.until_ended([case.key for case in cases])
+    assert {key[0] for key, case in ended.items() if case.state is State.ABORTED} == {2_005}
+    assert ended[2_005, 1].reason == "VERSION-CHANGED"
+    row = await world.pools["identity_shenzhen"].fetchrow("SELECT state FROM identity.account WHERE account_id = 2005")
+    assert row is not None
+    assert row["state"] == "active"
+    await world.agree(ids)
+
+
+async def test_silence_before_the_commit_point_rolls_everything_back(world: World) -> None:
+    """Else a dead database would leave people half unbound."""
+    ids = await world.people(3_000, 5)
+    cases = await world.ready(ids)
+
+    async def silent(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.TRY:
+            raise OSError
+
+    world.participants["gaming"].before = silent
+    ended = await world.until_ended([case.key for case in cases])
+    assert {(case.state, case.reason) for case in ended.values()} == {(State.ABORTED, "TRY-TIMED-OUT")}
+    await world.agree(ids)
+
+
+async def test_silence_after_the_commit_point_is_asked_again_until_done(world: World) -> None:
+    """Else a committed person would stay bound in one database."""
+    ids = await world.people(4_000, 5)
+    cases = await world.ready(ids)
+    silences = iter(range(6))
+
+    async def silent(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.CONFIRM and next(silences, None) is not None:
+            raise TimeoutError
+
+    world.participants["merchant"].before = silent
+    ended = await world.until_ended([case.key for case in cases])
+    assert {case.state for case in ended.values()} == {State.DONE}
+    await world.agree(ids)
+
+
+async def test_a_slow_answer_joins_a_later_round(world: World) -> None:
+    """Else one slow network would time out people whose answer had only been late."""
+    ids = await world.people(5_000, 5)
+    cases = await world.ready(ids)
+
+    async def slow(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.TRY:
+            await asyncio.sleep(0.15)
+
+    world.participants["enterprise"].before = slow
+    ended = await world.until_ended([case.key for case in cases])
+    assert {case.state for case in ended.values()} == {State.DONE}
+    await world.agree(ids)
+
+
+async def test_a_poison_case_does_not_stop_its_batch(world: World) -> None:
+    """Else one broken row would stop everybody whom a worker holds with it."""
+    ids = await world.people(6_000, 16)
+    cases = await world.ready(ids)
+
+    async def poisoned(op: Op, orders: Sequence[Order]) -> None:
+        if op is Op.TRY and any(order.account_id == 6_007 for order in orders):
+            message = "a row that breaks the statement"
+            raise ValueError(message)
+
+    world.participants["social"].before = poisoned
+    ended = await world.until_ended([case.key for case in cases])
+    assert {key[0] for key, case in ended.items() if case.state is not State.DONE} == {6_007}
+    assert ended[6_007, 1].state is State.ABORTED
+    await world.agree(ids)
+
+
+async def test_another_worker_goes_on_from_what_was_saved(world: World, pools: Mapping[str, Pool]) -> None:
+    """Else a worker that dies after a save leaves its people half unbound for ever."""
+    ids = await world.people(7_000, 8)
+    cases = await world.ready(ids)
+
+    async def dies(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.CONFIRM:
+            raise asyncio.CancelledError
+
+    world.participants["wallet"].before = dies
+    driving = asyncio.create_task(world.driver.drive(cases))
+    with pytest.raises(asyncio.CancelledError):
+        await driving
+    other = World(pools)
+    ended = await other.until_ended([case.key for case in cases])
+    assert {case.state for case in ended.values()} == {State.DONE}
+    await other.agree(ids)
+
+
+async def test_a_wish_to_withdraw_before_the_commit_point_wins(world: World) -> None:
+    """Else a person told "withdrawn" would lose their name anyway."""
+    ids = await world.people(8_000, 4)
+    cases = await world.ready(ids)
+
+    async def wishes(op: Op, orders: Sequence[Order]) -> None:
+        if op is Op.TRY:
+            keys = [(order.account_id, order.case_no) for order in orders if order.account_id % 2]
+            assert await store.wish_withdraw(world.pools["platform"], keys, now()) == set(keys)
+
+    world.participants["wallet"].before = wishes
+    await world.driver.drive(cases)
+    ended = await world.until_ended([case.key for case in cases])
+    assert {key[0] for key, case in ended.items() if case.state is State.ABORTED} == {8_001, 8_003}
+    assert {case.reason for case in ended.values() if case.state is State.ABORTED} == {"WITHDRAWN"}
+    assert await store.wish_withdraw(world.pools["platform"], [(8_000, 1)], now()) == set()
+    await world.agree(ids)
+
+
+async def test_two_workers_on_the_same_cases_do_no_harm(world: World, pools: Mapping[str, Pool]) -> None:
+    """Else a lease that two workers believe they hold would unbind somebody twice, or half."""
+    ids = await world.people(9_000, 40)
+    cases = await world.ready(ids)
+    other = World(pools)
+    await asyncio.gather(world.driver.drive(cases), other.driver.drive(cases))
+    ended = await world.until_ended([case.key for case in cases])
+    assert {case.state for case in ended.values()} == {State.DONE}
+    await world.agree(ids)
+    await other.driver.aclose()
+
+
+async def test_the_timeline_tells_every_step_once(world: World) -> None:
+    """Else a reviewer could not say what happened to a person, or would be told things twice."""
+    (account_id,) = await world.people(10_000, 1)
+    (case,) = await world.ready([account_id])
+    await world.driver.drive([case])
+    rows = await store.events_after(world.pools["platform"], {case.key: 0})
+    assert [row.revision for row in rows] == list(range(1, len(rows) + 1))
+    told = [entry for row in rows for entry in row.entries]
+    assert [entry["state"] for entry in told if entry["what"] == "state"] == [
+        "open",
+        "ready",
+        "trying",
+        "confirming",
+        "done",
+    ]
+    for op in ("try", "confirm"):
+        for what in ("send", "answer"):
+            assert sorted(
+                entry["participant"] for entry in told if entry["what"] == what and entry["op"] == op
+            ) == sorted(ORDER)
+    message = await world.pools["platform"].fetchrow(
+        "SELECT template FROM platform.outbox WHERE account_id = $1", account_id
+    )
+    assert message is not None
+    assert message["template"] == "case_done"
+
+
+async def test_an_account_has_one_live_case_however_many_ask_at_once(world: World) -> None:
+    """Else two cases of one person would fight over the same rows."""
+    ids = await world.people(11_000, 20)
+    asked = await asyncio.gather(*(world.ready(ids) for _ in range(4)))
+    assert sorted(case.account_id for cases in asked for case in cases) == ids
+
+
+async def test_a_stale_save_changes_nothing(world: World) -> None:
+    """Else a worker that slept would overwrite what another one decided."""
+    (account_id,) = await world.people(12_000, 1)
+    (case,) = await world.ready([account_id])
+    stale = msgspec.structs.replace(case, state=State.REJECTED, reason="X", due_at=None, revision=case.revision)
+    assert await store.save(world.pools["platform"], [Save(case=stale, entries=[opened(now())])], now()) == {}
