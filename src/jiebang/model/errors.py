@@ -164,9 +164,7 @@ class TooSoonError(PolicyRefusalError):
 
     code = "TOO-SOON"
     title = Text("请求过于频繁", "Too soon after the last one")
-    action = Text(
-        "请在 retry_after_s 秒后重试。", "Wait as many seconds as `retry_after_s` says, then try again."
-    )
+    action = Text("请在 retry_after_s 秒后重试。", "Wait as many seconds as `retry_after_s` says, then try again.")
 
 
 class InsufficientFundsError(PolicyRefusalError):
@@ -175,6 +173,22 @@ class InsufficientFundsError(PolicyRefusalError):
     code = "INSUFFICIENT-FUNDS"
     title = Text("余额不足", "The balance is not enough")
     action = Text("请减少金额。", "Send a smaller amount.")
+
+
+class ReceiveLimitError(PolicyRefusalError):
+    """The receiver may not receive that much more today."""
+
+    code = "RECEIVE-LIMIT"
+    title = Text("超出收款方当日收款额度", "More than the receiver may receive today")
+    action = Text("请减少金额,或改日再试。", "Send a smaller amount, or try again another day.")
+
+
+class CashOutPausedError(PolicyRefusalError):
+    """Cash-outs are paused after a revoke. fields: until."""
+
+    code = "CASH-OUT-PAUSED"
+    title = Text("提现暂停中", "Cash-outs are paused")
+    action = Text("请在 until 之后再试。", "Try again after `until`.")
 
 
 class WalletBusyError(OtherSystemError):
@@ -222,7 +236,7 @@ class DatabaseDamagedError(CallerError):
     title = Text("内置数据库的文件已损坏或版本不符", "The embedded database's files are damaged or of another version")
     action = Text(
         "请从备份恢复 path;若其中只有演示数据,可将 path 移走后重新开始。详情见 log。",
-        "Restore `path` from a backup; if it holds only demo data, move it away and start afresh. `log` has the details.",
+        "Restore `path` from a backup; if it holds only demo data, move it away and start afresh. `log` tells more.",
     )
 
 
@@ -241,7 +255,8 @@ class MigrationRefusedError(OurFaultError):
     title = Text("数据库迁移被拒绝", "The database cannot be migrated")
     action = Text(
         "请使用与数据库一致的解绑版本;已应用的迁移文件不可改动,请改为新增迁移。未作任何更改。",
-        "Use the version of jiebang that fits the database; never change a migration once applied, add another. Nothing was changed.",
+        "Use the version of jiebang that fits the database; never change a migration once applied, add another. "
+        "Nothing was changed.",
     )
 
 
@@ -251,3 +266,14 @@ class SettingsError(CallerError):
     code = "SETTINGS-INVALID"
     title = Text("配置有误", "The settings are wrong")
     action = Text("请逐项修正 problems 后重新启动。", "Correct each of `problems`, then start again.")
+
+
+class PackInvalidError(CallerError):
+    """A policy pack does not load. fields: problems, all of them at once: [{file, line, column, zh, en}]."""
+
+    code = "PACK-INVALID"
+    title = Text("策略包有误,未加载", "The policy pack is not valid and was not loaded")
+    action = Text(
+        "请按 problems 中的行列逐项修正;现行策略包不受影响。",
+        "Correct each of `problems` at its line and column; the pack in force is untouched.",
+    )

@@ -11,6 +11,7 @@ from jiebang.participants.enterprise import ENTERPRISE
 from jiebang.participants.gaming import GAMING
 from jiebang.participants.identity import IDENTITY
 from jiebang.participants.merchant import MERCHANT
+from jiebang.participants.money import Wallet
 from jiebang.participants.openplatform import OPENPLATFORM
 from jiebang.participants.security import SECURITY
 from jiebang.participants.social import SOCIAL
@@ -33,6 +34,13 @@ PARTICULARS: Final[Mapping[str, Particulars]] = {
 """What is each database participant's own, by name, in the order of `model.plan.DATABASES`."""
 
 
-def open_participants(pools: Mapping[str, Pool], clock: Callable[[], datetime]) -> Mapping[str, DatabaseParticipant]:
-    """Return the nine database participants by name, on `pools` by the same names."""
-    return {name: DatabaseParticipant(name, own, pools[name], clock) for name, own in PARTICULARS.items()}
+def open_participants(
+    pools: Mapping[str, Pool], clock: Callable[[], datetime], *, pepper: bytes
+) -> tuple[Mapping[str, DatabaseParticipant], Wallet]:
+    """Return the nine database participants by name, on `pools` by the same names, and the wallet among them.
+
+    `pepper`: the secret that payment passwords are marked with.
+    """
+    wallet = Wallet(pools["wallet"], clock, pepper=pepper)
+    others = {name: DatabaseParticipant(name, own, pools[name], clock) for name, own in PARTICULARS.items()}
+    return {**others, wallet.name: wallet}, wallet

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import asyncpg
 import msgspec
 
+from jiebang.participants.money import MoneyAudit
 from jiebang.saga.audit import Violation, audit
 from jiebang.store import cases as store
 
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
     from jiebang.model.plan import Plan
     from jiebang.participants.base import Participant
     from jiebang.saga.fence import FenceRow
-
-
-class MoneyAudit(msgspec.Struct, frozen=True):
-    """What the wallet's ledger says of a batch of accounts.
-
-    `wrong`: accounts whose balance or number of open entries is not what their ledger adds up to. `balance_fen`: the
-    sum of their balances.
-    """
-
-    wrong: Sequence[int]
-    balance_fen: int
 
 
 class MoneyAuditor(Protocol):

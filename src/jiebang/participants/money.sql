@@ -1,0 +1,86 @@
+-- name: lock
+-- Rows are locked in key order, as Try, Confirm and Cancel update them: nobody waits crosswise.
+SELECT account_id FROM wallet.account WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id FOR UPDATE
+
+-- name: purses
+-- What a movement depends on, read after the lock so that it is what the lock holds. $2: today in Shanghai.
+SELECT a.account_id, a.case_op = 'tried' AS tried, a.state = 'closed' AS closed, a.balance_fen, a.open_entries,
+    (SELECT coalesce(sum(f.amount_fen), 0)::bigint FROM wallet.freeze f
+     WHERE f.account_id = a.account_id AND f.lifted_at IS NULL) AS frozen_fen,
+    a.receive_limit_fen, CASE WHEN a.received_on = $2::date THEN a.received_fen ELSE 0 END AS received_fen,
+    a.cash_out_paused_until
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN wallet.account a ON a.account_id = i.account_id
+
+-- name: entries
+-- The ledger entries of the given keys that exist.
+SELECT e.account_id, e.entry_id, e.kind, e.counterparty_id, e.amount_fen, e.state
+FROM unnest($1::bigint[], $2::uuid[]) AS i (account_id, entry_id)
+JOIN wallet.entry e ON e.account_id = i.account_id AND e.entry_id = i.entry_id
+
+-- name: packets
+-- The unclaimed red packets of the given accounts.
+SELECT p.account_id, p.packet_id, p.amount_fen, p.expires_at
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN wallet.red_packet p ON p.account_id = i.account_id AND p.state = 'unclaimed'
+
+-- name: save_purses
+-- Every movement of money raises facts_version: it changes facts that can block.
+UPDATE wallet.account a
+SET facts_version = a.facts_version + 1, balance_fen = i.balance_fen, open_entries = i.open_entries,
+    received_fen = i.received_fen, received_on = $5::date
+FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::bigint[])
+    AS i (account_id, balance_fen, open_entries, received_fen)
+WHERE a.account_id = i.account_id
+
+-- name: insert_entries
+-- New entries, pending or completed at once ($8: now).
+INSERT INTO wallet.entry (account_id, entry_id, kind, counterparty_id, title, amount_fen, state, made_at, ended_at)
+SELECT i.account_id, i.entry_id, i.kind, i.counterparty_id, i.title, i.amount_fen, i.state, $8::timestamptz,
+    CASE WHEN i.state <> 'pending' THEN $8::timestamptz END
+FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::bigint[], $7::text[])
+    AS i (account_id, entry_id, kind, counterparty_id, title, amount_fen, state)
+
+-- name: end_entries
+-- The second step of transfers.
+UPDATE wallet.entry e SET state = i.state, ended_at = $4::timestamptz
+FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS i (account_id, entry_id, state)
+WHERE e.account_id = i.account_id AND e.entry_id = i.entry_id AND e.state = 'pending'
+
+-- name: end_packets
+-- Red packets claimed by an entry, or returned (no entry) because they had expired.
+UPDATE wallet.red_packet p
+SET state = CASE WHEN i.entry_id IS NULL THEN 'returned' ELSE 'claimed' END, entry_id = i.entry_id, ended_at = $4::timestamptz
+FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS i (account_id, packet_id, entry_id)
+WHERE p.account_id = i.account_id AND p.packet_id = i.packet_id
+
+-- name: left_behind
+-- Transfers whose second step has not come, the oldest first, by their sender's entry.
+SELECT e.entry_id, e.account_id, e.counterparty_id, -e.amount_fen AS amount_fen, e.title
+FROM wallet.entry e
+WHERE e.state = 'pending' AND e.kind = 'transfer' AND e.amount_fen < 0 AND e.made_at < $1
+ORDER BY e.made_at
+LIMIT $2
+
+-- name: passwords
+-- Salt and mark of payment passwords, where one is set.
+SELECT a.account_id, a.password_salt, a.password_hash
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN wallet.account a ON a.account_id = i.account_id
+WHERE a.password_hash IS NOT NULL
+
+-- name: audit
+-- Balance and number of open entries beside what the ledger adds up to.
+SELECT a.account_id, a.balance_fen, a.balance_fen = l.balance_fen AND a.open_entries = l.open_entries AS right
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN wallet.account a ON a.account_id = i.account_id
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(e.amount_fen) FILTER (WHERE e.state = 'completed' OR e.state = 'pending' AND e.amount_fen < 0), 0)
+            AS balance_fen,
+        count(*) FILTER (WHERE e.state = 'pending') AS open_entries
+    FROM wallet.entry e WHERE e.account_id = a.account_id
+) l
+
+-- name: transfers
+-- Both sides of all transfers that had an effect, in one snapshot.
+SELECT coalesce(sum(e.amount_fen), 0)::bigint FROM wallet.entry e WHERE e.kind = 'transfer' AND e.state <> 'returned'

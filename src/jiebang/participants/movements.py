@@ -1,0 +1,241 @@
+"""Movements of money decided over wallets already read: no I/O, no clock. `money.py` reads, locks and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from jiebang.model.check import Text
+from jiebang.model.errors import (
+    CashOutPausedError,
+    IdempotencyReusedError,
+    InsufficientFundsError,
+    InvalidInputError,
+    JiebangError,
+    ReceiveLimitError,
+    UnknownAccountError,
+    WalletBusyError,
+)
+
+_MOST_FEN: Final = (1 << 53) - 1
+"""More than all money there is; keeps sums of amounts within a bigint."""
+
+
+class EntryState(StrEnum):
+    """Where a ledger entry stands."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    RETURNED = "returned"
+
+
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """Money from one account to another. `transfer_id`: the caller's; the same id names the same transfer."""
+
+    transfer_id: UUID
+    sender: int
+    receiver: int
+    amount_fen: int
+    title: str = "转账 / Transfer"
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """Something done with one wallet on the spot. `entry_id`: the caller's; the same id names the same action."""
+
+    entry_id: UUID
+    account_id: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a movement: its state and what it moved, or why it was refused (then `state` is None)."""
+
+    entry_id: UUID
+    state: EntryState | None = None
+    amount_fen: int = 0
+    refusal: JiebangError | None = None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A ledger entry: as read, or to be written."""
+
+    account_id: int
+    entry_id: UUID
+    kind: str
+    counterparty_id: int | None
+    amount_fen: int
+    state: EntryState
+    title: str = ""
+
+
+@dataclass(slots=True)
+class Purse:
+    """A locked wallet while a batch is being decided: later movements of the batch see what earlier ones left."""
+
+    account_id: int
+    tried: bool
+    closed: bool
+    balance_fen: int
+    open_entries: int
+    frozen_fen: int
+    receive_limit_fen: int | None
+    received_fen: int
+    cash_out_paused_until: datetime | None
+    changed: bool = False
+
+    @property
+    def free_fen(self) -> int:
+        """What may leave: the balance without what is frozen."""
+        return max(self.balance_fen - self.frozen_fen, 0)
+
+    def over_limit(self, amount_fen: int) -> bool:
+        """Say whether receiving `amount_fen` more today would pass the daily limit."""
+        return self.receive_limit_fen is not None and self.received_fen + amount_fen > self.receive_limit_fen
+
+    def move(self, balance_fen: int = 0, *, opened: int = 0, received_fen: int = 0) -> None:
+        """Change the balance, the number of open entries, and what was received today."""
+        self.balance_fen += balance_fen
+        self.open_entries += opened
+        self.received_fen += received_fen
+        self.changed = True
+
+
+@dataclass(slots=True)
+class Batch:
+    """The wallets and entries a batch works on, and what it will write."""
+
+    purses: dict[int, Purse]
+    entries: dict[tuple[int, UUID], Entry]
+    new: list[Entry] = field(default_factory=list)
+    ended: list[Entry] = field(default_factory=list)
+    packets: list[tuple[int, int, UUID | None]] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        """Write a new entry, and let later movements of the batch see it."""
+        self.new.append(entry)
+        self.entries[entry.account_id, entry.entry_id] = entry
+
+    def end(self, entry: Entry, state: EntryState) -> None:
+        """End a pending entry."""
+        after = msgspec.structs.replace(entry, state=state)
+        self.ended.append(after)
+        self.entries[entry.account_id, entry.entry_id] = after
+
+
+def begin(batch: Batch, one: Transfer) -> Outcome:
+    """The first step of a transfer: a pending entry at both sides, the amount out of the sender's balance."""
+    known = batch.entries.get((one.sender, one.transfer_id))
+    if known is not None:
+        if (known.counterparty_id, known.amount_fen) != (one.receiver, -one.amount_fen):
+            return Outcome(entry_id=one.transfer_id, refusal=IdempotencyReusedError())
+        return Outcome(entry_id=one.transfer_id, state=known.state, amount_fen=one.amount_fen)
+    refusal = _refused(batch, one)
+    if refusal is not None:
+        return Outcome(entry_id=one.transfer_id, refusal=refusal)
+    batch.purses[one.sender].move(-one.amount_fen, opened=1)
+    batch.purses[one.receiver].move(opened=1, received_fen=one.amount_fen)
+    for account, other, amount in (
+        (one.sender, one.receiver, -one.amount_fen),
+        (one.receiver, one.sender, one.amount_fen),
+    ):
+        batch.add(Entry(account, one.transfer_id, "transfer", other, amount, EntryState.PENDING, one.title))
+    return Outcome(entry_id=one.transfer_id, state=EntryState.PENDING, amount_fen=one.amount_fen)
+
+
+def _refused(batch: Batch, one: Transfer) -> JiebangError | None:
+    """Why a transfer may not begin, None if it may."""
+    if not 0 < one.amount_fen <= _MOST_FEN:
+        reason = Text("金额须为正整数(分)", "an amount is a positive number of fen")
+        return InvalidInputError(field="amount_fen", reason=reason)
+    if one.sender == one.receiver:
+        return InvalidInputError(field="receiver", reason=Text("不能转给自己", "not to oneself"))
+    unknown = [account for account in (one.sender, one.receiver) if account not in batch.purses]
+    if unknown:
+        return UnknownAccountError(accounts=[str(account) for account in unknown])
+    sender, receiver = batch.purses[one.sender], batch.purses[one.receiver]
+    if sender.tried or receiver.tried:
+        return WalletBusyError()
+    if sender.free_fen < one.amount_fen:
+        return InsufficientFundsError()
+    return ReceiveLimitError() if receiver.over_limit(one.amount_fen) else None
+
+
+def complete(batch: Batch, one: Transfer) -> Outcome:
+    """The second step: the receiver is credited; what a closed account cannot take returns to the sender."""
+    sides = [batch.entries.get((account, one.transfer_id)) for account in (one.sender, one.receiver)]
+    out, into = sides
+    if out is None or into is None or out.counterparty_id != one.receiver or out.amount_fen != -one.amount_fen:
+        reason = Text("没有这笔转账", "there is no such transfer")
+        return Outcome(entry_id=one.transfer_id, refusal=InvalidInputError(field="transfer_id", reason=reason))
+    if out.state is EntryState.PENDING:
+        sender, receiver = batch.purses[one.sender], batch.purses[one.receiver]
+        state = EntryState.RETURNED if receiver.closed else EntryState.COMPLETED
+        sender.move(one.amount_fen if receiver.closed else 0, opened=-1)
+        receiver.move(0 if receiver.closed else one.amount_fen, opened=-1)
+        batch.end(out, state)
+        batch.end(into, state)
+        return Outcome(entry_id=one.transfer_id, state=state, amount_fen=one.amount_fen)
+    return Outcome(entry_id=one.transfer_id, state=out.state, amount_fen=one.amount_fen)
+
+
+def cash_out(batch: Batch, action: Action, now: datetime) -> Outcome:
+    """Pay out all that is free. An empty wallet is no error: there is nothing to do."""
+    done = _done_before(batch, action, "cash_out")
+    if done is not None:
+        return done
+    purse = batch.purses.get(action.account_id)
+    if purse is None:
+        return Outcome(entry_id=action.entry_id, refusal=UnknownAccountError(accounts=[str(action.account_id)]))
+    if purse.tried:
+        return Outcome(entry_id=action.entry_id, refusal=WalletBusyError())
+    if purse.cash_out_paused_until is not None and now < purse.cash_out_paused_until:
+        until = purse.cash_out_paused_until.isoformat()
+        return Outcome(entry_id=action.entry_id, refusal=CashOutPausedError(until=until))
+    amount = purse.free_fen
+    if amount:
+        purse.move(-amount)
+        batch.add(_on_the_spot(action, "cash_out", -amount, "提现 / Cash-out"))
+    return Outcome(entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount)
+
+
+def open_packets(batch: Batch, action: Action, unclaimed: Mapping[int, Sequence[tuple[int, int, bool]]]) -> Outcome:
+    """Open all red packets of a wallet. `unclaimed`: by account (packet_id, amount_fen, still valid)."""
+    done = _done_before(batch, action, "red_packet")
+    if done is not None:
+        return done
+    purse = batch.purses.get(action.account_id)
+    if purse is None:
+        return Outcome(entry_id=action.entry_id, refusal=UnknownAccountError(accounts=[str(action.account_id)]))
+    if purse.tried:
+        return Outcome(entry_id=action.entry_id, refusal=WalletBusyError())
+    ended = {packet for account, packet, _ in batch.packets if account == action.account_id}
+    packets = [packet for packet in unclaimed.get(action.account_id, ()) if packet[0] not in ended]
+    amount = sum(amount_fen for _, amount_fen, valid in packets if valid)
+    if amount and purse.over_limit(amount):
+        return Outcome(entry_id=action.entry_id, refusal=ReceiveLimitError())
+    if packets:
+        purse.move(amount, received_fen=amount)
+        batch.packets += [
+            (action.account_id, packet, action.entry_id if valid else None) for packet, _, valid in packets
+        ]
+    if amount:
+        batch.add(_on_the_spot(action, "red_packet", amount, "红包 / Red packets"))
+    return Outcome(entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount)
+
+
+def _done_before(batch: Batch, action: Action, kind: str) -> Outcome | None:
+    known = batch.entries.get((action.account_id, action.entry_id))
+    if known is None:
+        return None
+    if known.kind != kind:
+        return Outcome(entry_id=action.entry_id, refusal=IdempotencyReusedError())
+    return Outcome(entry_id=action.entry_id, state=known.state, amount_fen=abs(known.amount_fen))
+
+
+def _on_the_spot(action: Action, kind: str, amount_fen: int, title: str) -> Entry:
+    return Entry(action.account_id, action.entry_id, kind, None, amount_fen, EntryState.COMPLETED, title)
