@@ -3,8 +3,8 @@
     async with embedded(Path(".jiebang")) as servers:
         databases = await dsns(servers)
 
-Any number of processes may use the same home at the same time; the servers run while at least one of them lives, and stop when
-the last one has gone, however it died (`guardian.py` says how). Data are kept between runs.
+Any number of processes may use the same home at the same time; the servers run while at least one of them lives, and
+stop when the last one has gone, however it died (`guardian.py` says how). Data are kept between runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import structlog
 from jiebang.model.check import Text
 from jiebang.model.errors import DatabaseStartError, JiebangError
 from jiebang.store.guardian import error_from, read_state
-from jiebang.store.home import ROLE, SERVERS, Home, prepare
+from jiebang.store.home import ROLE, SERVERS, Home, find, prepare
+from jiebang.store.server import postmaster_of
 
 PLACEMENT: Final[Mapping[str, str]] = {
     "platform": "shenzhen",
@@ -46,7 +47,7 @@ PLACEMENT: Final[Mapping[str, str]] = {
 
 _POLL: Final = 0.02
 _WATCH: Final = 0.5
-_CONNECT_LIMIT: Final = 30.0
+_CONNECT_LIMIT: Final = 60.0
 _SOURCE: Final = str(Path(__file__).resolve().parents[2])
 
 _log = structlog.get_logger(__name__)
@@ -76,7 +77,7 @@ async def embedded(home: Path, *, durable: bool = True) -> AsyncIterator[Mapping
 
 async def _join(home: Home) -> int:
     """Take our share of the users' lock, waiting for a guardian that is stopping the servers to finish."""
-    while (held := home.lock("users", fcntl.LOCK_SH)) is None:
+    while (held := home.lock("users", fcntl.LOCK_SH)) is None:  # noqa: ASYNC110 - another process lets go, no event tells
         await asyncio.sleep(_POLL)
     return held
 
@@ -92,10 +93,13 @@ async def _serve(home: Home, *, durable: bool) -> Mapping[str, str]:
         if state is not None:
             if state.durable < durable:
                 reason = Text(
-                    "该目录的服务器正以不落盘方式运行(仅供测试)", "the servers of this home run without fsync, for tests"
+                    "该目录的服务器正以不落盘方式运行(仅供测试)",
+                    "the servers of this home run without fsync, for tests",
                 )
                 raise DatabaseStartError(server=",".join(SERVERS), log=str(home.log("guardian")), reason=reason)
-            served = {name: f"postgresql://{ROLE}:{home.password}@127.0.0.1:{state.ports[name]}/postgres" for name in SERVERS}
+            served = {
+                name: f"postgresql://{ROLE}:{home.password}@127.0.0.1:{state.ports[name]}/postgres" for name in SERVERS
+            }
             if await _answers(served.values()):
                 return served
         if time.monotonic() > until:
@@ -108,16 +112,17 @@ def _launch(home: Home, *, durable: bool) -> None:
     """Run the guardian's launcher to its end. Raises the error it prints."""
     argv = [sys.executable, "-P", "-m", "jiebang.store.guardian", str(home.path)]
     argv += [] if durable else ["--not-durable"]
+    found = os.environ.get("PYTHONPATH")
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         argv,
-        env={**os.environ, "PYTHONPATH": _SOURCE},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([_SOURCE, found] if found else [_SOURCE])},
         cwd="/",
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
     )
     if done.returncode != 0:
-        raise error_from(done.stdout or done.stderr)
+        raise error_from(done.stdout or done.stderr, home.log("guardian"))
 
 
 async def _answers(served: Iterable[str]) -> bool:
@@ -149,15 +154,14 @@ async def _watch(home: Home, users: int, *, durable: bool) -> None:
 
 async def stopped(home: Path) -> None:
     """Wait until nothing of a home's servers runs any more. Only sensible once its users are leaving."""
-    place = await asyncio.to_thread(prepare, home)
-    while place.guarded():
+    while (place := find(home)) is not None and place.guarded():  # noqa: ASYNC110 - as above
         await asyncio.sleep(_POLL)
 
 
 def postmaster_pid(home: Path, server: str) -> int | None:
     """Return the process id of a server's postmaster, None while it does not run. For tests that kill it."""
-    state = read_state(prepare(home))
-    return None if state is None else state.pids.get(server)
+    place = find(home)
+    return None if place is None else postmaster_of(place.data(server))
 
 
 def database_dsn(base: str, database: str) -> str:

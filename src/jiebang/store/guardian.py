@@ -2,9 +2,9 @@
 
 Every process that uses a home holds a *shared* lock on `users.lock` as long as it lives. The guardian, one detached
 process a home, starts both servers, starts one again that died, and tries five times a second to get that lock
-*exclusively*: then nobody is left, and it stops the servers and ends, still holding the lock, so that a newcomer waits until
-all is still. The kernel drops a lock however its holder dies, so nothing is ever left behind; and a guardian that is killed
-takes its servers along (`server.die_with_parent`) and is replaced by the users that remain.
+*exclusively*: then nobody is left, and it stops the servers and ends, still holding the lock, so that a newcomer
+waits until all is still. The kernel drops a lock however its holder dies, so nothing is ever left behind; and a
+guardian that is killed takes its servers along (`server.die_with_parent`) and is replaced by the users that remain.
 
 Exit status: 0 the servers are up; 1 they are not, and standard output holds the error as one JSON object.
 """
@@ -18,6 +18,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,25 +33,24 @@ from jiebang.model.errors import (
     HomeUnusableError,
     JiebangError,
 )
-from jiebang.store.home import SERVERS, Home, binaries, prepare
-from jiebang.store.server import PortTakenError, Server, free_port, is_free
+from jiebang.store.home import SERVERS, Home, binaries, explained, prepare
+from jiebang.store.server import STEP, STOPPING, Server, StartAgainError, free_port, is_free
 
 _POLL: Final = 0.2
-_STARTING_POLL: Final = 0.02
 _START_LIMIT: Final = 300.0  # a crash recovery of much WAL takes its time
-_STOP_LIMIT: Final = 60.0
-_RESTART_PAUSE_LIMIT: Final = 5.0
-_PORT_TRIES: Final = 5
-_TOLD: Final = {kind.code: kind for kind in (DatabaseDamagedError, DatabaseStartError, DiskFullError, HomeUnusableError)}
+_AGAIN_LIMIT: Final = 15.0
+_PAUSE_LIMIT: Final = 5.0
+_TOLD: Final = {
+    kind.code: kind for kind in (DatabaseDamagedError, DatabaseStartError, DiskFullError, HomeUnusableError)
+}
 
 
 class Served(msgspec.Struct, frozen=True):
-    """What the guardian says in `state.json`: its process, whether fsync is on, and each server's port and postmaster."""
+    """What the guardian says in `state.json`: its process, whether fsync is on, and each server's port."""
 
     guardian: int
     durable: bool
     ports: Mapping[str, int]
-    pids: Mapping[str, int | None]
 
 
 class _Told(msgspec.Struct):
@@ -65,13 +66,13 @@ def read_state(home: Home) -> Served | None:
         return None
 
 
-def error_from(told: bytes) -> JiebangError:
-    """Rebuild the error that a guardian printed on its way out."""
+def error_from(told: bytes, log: Path) -> JiebangError:
+    """Rebuild the error that a guardian printed on its way out; `log` is where it may have written more."""
     try:
         error = msgspec.json.decode(told, type=_Told)
     except msgspec.MsgspecError:
         last = told.decode("utf-8", "replace")[-500:] or "-"
-        return DatabaseStartError(reason=Text(last, last))
+        return DatabaseStartError(server=",".join(SERVERS), log=str(log), reason=Text(last, last))
     reason = error.fields.get("reason")
     fields = error.fields | ({"reason": Text(**reason)} if isinstance(reason, dict) else {})
     return _TOLD.get(error.code, DatabaseStartError)(**fields)
@@ -96,41 +97,37 @@ class _Guardian:
     def start(self) -> None:
         """Make and start both servers, side by side. Raises JiebangError."""
         try:
-            for server in self._servers:
-                server.begin_making()
-            for server in self._servers:
-                server.finish_making()
-            ports = self._recorded_ports()
-            for server in self._servers:
-                kept = ports.get(server.name, 0)
-                server.port = kept if kept and is_free(kept) else free_port()
-                server.start()
-            for server in self._servers:
-                self._await_ready(server)
-        except OSError as error:
-            self.stop()
-            reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
-            raise HomeUnusableError(path=str(error.filename or self._home.folder), reason=reason) from error
+            with explained(self._home.folder):
+                for server in self._servers:
+                    server.begin_making()
+                for server in self._servers:
+                    server.finish_making()
+                ports = self._recorded_ports()
+                for server in self._servers:
+                    kept = ports.get(server.name, 0)
+                    server.port = kept if kept and is_free(kept) else free_port()
+                    server.stop_orphan()
+                    server.start()
+                for server in self._servers:
+                    self._await_ready(server)
+                self._say()
         except BaseException:
             self.stop()
             raise
-        self._say()
 
     def _await_ready(self, server: Server) -> None:
-        tries, until = 0, time.monotonic() + _START_LIMIT
-        while not self._ended:
+        again_until, until = time.monotonic() + _AGAIN_LIMIT, time.monotonic() + _START_LIMIT
+        while not self._ended and time.monotonic() < until:
             try:
                 if server.is_ready():
                     return
-            except PortTakenError:
-                tries += 1
-                if tries == _PORT_TRIES:
-                    raise server.trouble() from None
-                server.port = free_port()
+            except StartAgainError:
+                if time.monotonic() > again_until:
+                    break
+                time.sleep(_POLL)
+                server.port = server.port if is_free(server.port) else free_port()
                 server.start()
-            if time.monotonic() > until:
-                raise server.trouble()
-            time.sleep(_STARTING_POLL)
+            time.sleep(STEP)
         raise server.trouble()
 
     def _recorded_ports(self) -> Mapping[str, int]:
@@ -142,9 +139,8 @@ class _Guardian:
     def _say(self) -> None:
         """Tell the users the state, and keep the ports for the next time."""
         ports = {server.name: server.port for server in self._servers}
-        pids = {server.name: server.pid for server in self._servers}
         self._write("ports.json", msgspec.json.encode(ports))
-        self._write("state.json", msgspec.json.encode(Served(os.getpid(), self._durable, ports, pids)))
+        self._write("state.json", msgspec.json.encode(Served(os.getpid(), self._durable, ports)))
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all."""
@@ -158,7 +154,11 @@ class _Guardian:
     def watch(self) -> None:
         """Keep the servers up until nobody uses the home, somebody tells us to end, or the home is gone."""
         while not self._ended and not self._alone():
-            self._revive()
+            for server in self._servers:
+                try:
+                    self._revive(server)
+                except (OSError, JiebangError, StartAgainError) as error:
+                    _note(f"{server.name}: {error!r}")
             time.sleep(_POLL)
 
     def _alone(self) -> bool:
@@ -172,35 +172,36 @@ class _Guardian:
             return True
         return True
 
-    def _revive(self) -> None:
-        """Start servers again that died, on the same port, with growing pauses while that fails."""
-        now = time.monotonic()
-        for server in self._servers:
-            if server.pid is not None:
-                if self._failures[server.name] and server.is_ready():
-                    self._failures[server.name] = 0
-                    self._say()
-                continue
-            if now < self._retry_at[server.name]:
-                continue
-            failures = self._failures[server.name]
-            print(f"{server.name} has died (in a row: {failures + 1}); starting it again", file=sys.stderr, flush=True)  # noqa: T201 - the guardian's log
-            self._failures[server.name] = failures + 1
-            self._retry_at[server.name] = now + min(_POLL * 2**failures, _RESTART_PAUSE_LIMIT)
-            try:
-                server.start()
-            except (OSError, JiebangError) as error:
-                print(f"{server.name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the guardian's log
+    def _revive(self, server: Server) -> None:
+        """Start a server again that died, on the same port, with growing pauses while that fails."""
+        failures = self._failures[server.name]
+        if server.pid is not None:
+            if failures and server.is_ready():
+                self._failures[server.name] = 0
+            return
+        if time.monotonic() < self._retry_at[server.name]:
+            return
+        _note(f"{server.name} has died (times in a row: {failures + 1}); starting it again")
+        self._failures[server.name] = failures + 1
+        self._retry_at[server.name] = time.monotonic() + min(_POLL * 2**failures, _PAUSE_LIMIT)
+        server.start()
 
     def stop(self) -> None:
         """Stop both servers: fast, then at once, then whatever happens."""
-        self._home.state.unlink(missing_ok=True)
-        for signum, limit in ((signal.SIGINT, _STOP_LIMIT), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+        with suppress(OSError):
+            self._home.state.unlink(missing_ok=True)
+        for signum, limit in STOPPING:
             for server in self._servers:
                 server.ask_to_stop(signum)
             until = time.monotonic() + limit
             while any(server.pid for server in self._servers) and time.monotonic() < until:
-                time.sleep(_STARTING_POLL)
+                time.sleep(STEP)
+
+
+def _note(line: str) -> None:
+    """Write a line to the guardian's log, which standard error is."""
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    print(f"{moment} UTC [{os.getpid()}] {line}", file=sys.stderr, flush=True)  # noqa: T201 - the log itself
 
 
 def _detach(run: Callable[[int], None]) -> bytes:
@@ -245,14 +246,14 @@ def _guard(home: Home, held: int, told: int, *, durable: bool) -> None:
 
 def _ensure(home: Home, *, durable: bool) -> bytes:
     """Become the home's guardian in a detached process, or wait for the one there is to be ready."""
-    while True:
-        held = home.lock("guard", fcntl.LOCK_EX)
-        if held is not None:
-            lock = held
-            return _detach(lambda told: _guard(home, lock, told, durable=durable))
+    until = time.monotonic() + _START_LIMIT
+    while (held := home.lock("guard", fcntl.LOCK_EX)) is None:
         if read_state(home) is not None:
             return b"ready"
-        time.sleep(_STARTING_POLL)
+        if time.monotonic() > until:
+            return b"another guardian holds the lock but does not become ready"
+        time.sleep(STEP)
+    return _detach(partial(_guard, home, held, durable=durable))
 
 
 def main(arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,8 +65,8 @@ class Home(msgspec.Struct, frozen=True):
         return (self.folder / "password").read_text("ascii")
 
     def open(self, name: str, flags: int = os.O_RDWR) -> int:
-        """Open or create a file of the folder, private to its owner, and return its descriptor."""
-        descriptor = os.open(self.folder / name, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Open or create a file of the folder, private to the folder's owner, and return its descriptor."""
+        descriptor = os.open(self.folder / name, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if os.geteuid() == 0:
             owner = self.folder.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
@@ -81,9 +81,9 @@ class Home(msgspec.Struct, frozen=True):
         return options
 
     def reaches(self, path: Path) -> bool:
-        """Whether PostgreSQL's user can enter a folder (or execute a file)."""
-        argv = ["/bin/sh", "-c", 'test -x "$0" && test -r "$0"', str(path)]
-        return subprocess.run(argv, check=False, **self.popen_options()).returncode == 0  # noqa: S603 - no input of others
+        """Whether PostgreSQL's user can enter a folder, or execute a file."""
+        argv = ["/bin/sh", "-c", 'test -x "$0"', str(path)]
+        return subprocess.run(argv, check=False, **self.popen_options()).returncode == 0  # noqa: S603 - our own paths
 
     def lock(self, name: str, how: int) -> int | None:
         """Try flock(2) on `<folder>/<name>.lock`; return the descriptor that holds it, or None when another does."""
@@ -107,14 +107,16 @@ class Home(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def _trouble(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about `path` into an error that a person can act on."""
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about `path` into DiskFullError or HomeUnusableError."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise DiskFullError(path=str(path)) from error
         reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            reason = Text("此处是文件,不是目录", "this is a file, not a folder")
         raise HomeUnusableError(path=str(error.filename or path), reason=reason) from error
 
 
@@ -124,26 +126,39 @@ def prepare(path: Path) -> Home:
     Raises HomeUnusableError or DiskFullError.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, absolute() keeps ".."
-    with _trouble(path):
-        if not path.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _folder(path, 0o711 if os.geteuid() == 0 else 0o700)
-        home = _as_root(path) if os.geteuid() == 0 else _as_user(path)
-        _password(home)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _folder(path, 0o711 if os.geteuid() == 0 else 0o700)
+        turn = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            home = _as_root(path) if os.geteuid() == 0 else _as_user(path)
+            _password(home)
+        finally:
+            os.close(turn)
     return home
 
 
-def _folder(path: Path, mode: int) -> None:
-    """Make a folder with exactly this mode, whatever the umask; one that exists keeps its own."""
-    with suppress(FileExistsError):
+def find(path: Path) -> Home | None:
+    """Return a home that was prepared before, changing nothing; None where there is none (any more)."""
+    folder = path / "postgres"
+    return Home(path, folder.resolve()) if folder.is_dir() else None
+
+
+def _folder(path: Path, mode: int) -> bool:
+    """Make a folder with exactly this mode, whatever the umask. False: there was one, and it keeps its own."""
+    try:
         path.mkdir()
-        path.chmod(mode)
+    except FileExistsError:
+        return False
+    path.chmod(mode)
+    return True
 
 
 def _as_user(path: Path) -> Home:
     folder = path / "postgres"
     _folder(folder, 0o700)
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or folder.stat().st_uid != os.geteuid():
+    if folder.stat().st_uid != os.geteuid() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         reason = Text("该目录属于另一用户", "this folder belongs to another user")
         raise HomeUnusableError(path=str(folder), reason=reason)
     return Home(path, folder.resolve())
@@ -152,32 +167,32 @@ def _as_user(path: Path) -> Home:
 def _as_root(path: Path) -> Home:
     """Choose whom to run as, and a place which that user can reach."""
     owner = path.stat()
-    uid, gid = owner.st_uid, owner.st_gid
-    if uid == 0:
-        try:
-            nobody = pwd.getpwnam("nobody")
-        except KeyError:
-            reason = Text("PostgreSQL 不能以 root 运行,而系统中没有 nobody 用户", "PostgreSQL cannot run as root, and there is no user nobody")
-            raise HomeUnusableError(path=str(path), reason=reason) from None
-        uid, gid = nobody.pw_uid, nobody.pw_gid
+    uid, gid = (owner.st_uid, owner.st_gid) if owner.st_uid else _nobody(path)
     folder = path / "postgres"
-    _folder(folder, 0o711)
-    if owner.st_uid and folder.stat().st_uid == 0:
-        os.chown(folder, owner.st_uid, owner.st_gid)
+    if _folder(folder, 0o711) and owner.st_uid:
+        os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
     home = Home(path, folder.resolve(), uid, gid)
-    probe = home.folder / "reach"
-    _folder(probe, 0o755)
-    if home.reaches(probe):
+    if home.reaches(home.folder):
         return home
-    if any(home.data(server).exists() for server in SERVERS):
-        name = pwd.getpwuid(uid).pw_name
-        reason = Text(f"用户 {name} 无法进入此目录", f"user {name} cannot reach this folder")
+    if any(folder.iterdir()):
+        reason = Text(f"数据库用户(uid {uid})无法进入此目录", f"the database user (uid {uid}) cannot reach this folder")
         raise HomeUnusableError(path=str(home.folder), reason=reason)
     elsewhere = _elsewhere(home)
-    shutil.rmtree(folder)
-    with suppress(FileExistsError):
-        folder.symlink_to(elsewhere)
-    return Home(path, folder.resolve(), uid, gid)
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    return Home(path, elsewhere, uid, gid)
+
+
+def _nobody(path: Path) -> tuple[int, int]:
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        reason = Text(
+            "PostgreSQL 不能以 root 运行,而系统中没有 nobody 用户",
+            "PostgreSQL does not run as root, and this system has no user nobody",
+        )
+        raise HomeUnusableError(path=str(path), reason=reason) from None
+    return nobody.pw_uid, nobody.pw_gid
 
 
 def _elsewhere(home: Home) -> Path:
@@ -190,11 +205,8 @@ def _elsewhere(home: Home) -> Path:
         except OSError:
             continue
         found = folder.lstat()
-        if found.st_uid == 0 and not found.st_mode & 0o022 and not folder.is_symlink():
-            probe = folder / "reach"
-            _folder(probe, 0o755)
-            if home.reaches(probe):
-                return folder
+        if found.st_uid == 0 and not found.st_mode & 0o022 and not folder.is_symlink() and home.reaches(folder):
+            return folder
     reason = Text(
         f"数据库用户无法进入此目录,{_ELSEWHERE} 下也无法建立替代目录",
         f"the database user cannot reach this folder, and none could be made below {_ELSEWHERE}",
@@ -203,20 +215,17 @@ def _elsewhere(home: Home) -> Path:
 
 
 def _password(home: Home) -> None:
-    """Make the password once; of several processes at the same time the first wins."""
-    target = home.folder / "password"
+    """Make the password once, whole or not at all."""
+    target, draft = home.folder / "password", home.folder / "password.draft"
     if target.exists():
         return
-    draft = f"password.{os.getpid()}"
-    descriptor = home.open(draft)
+    descriptor = home.open(draft.name, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(descriptor, secrets.token_urlsafe(32).encode("ascii"))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    with suppress(FileExistsError):
-        os.link(home.folder / draft, target)
-    (home.folder / draft).unlink()
+    draft.rename(target)
 
 
 def binaries(home: Home) -> Path:
@@ -235,7 +244,7 @@ def binaries(home: Home) -> Path:
     version = importlib.metadata.version(_PACKAGE.replace("_", "-"))
     copy = home.folder / f"programs-{version}"
     if not copy.exists():
-        with _trouble(copy):
+        with explained(copy):
             _copy_programs(source, copy)
     return copy / _PACKAGE / _INSTALL / "bin"
 

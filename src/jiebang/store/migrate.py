@@ -1,8 +1,8 @@
 """Migrations: numbered SQL files, `store/migrations/<owner>/NNNN_name.sql`, applied once each, in order.
 
-Each runs in a transaction of its own, under an advisory lock, so that any number of processes may migrate at the same time. What was
-applied stands in `<owner>.schema_migration` with the file's checksum: a file that changed afterwards is refused, and so is
-a database that is ahead of this version of jiebang.
+Each runs in a transaction of its own, under an advisory lock, so that any number of processes may migrate at the same
+time. What was applied stands in `<owner>.schema_migration` with the file's checksum: a file that changed afterwards is
+refused, and so is a database that is ahead of this version of jiebang.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _read(folder: Traversable) -> tuple[Migration, ...]:
 
 
 async def migrate(dsn: str, owner: str, scripts: Sequence[Migration] | None = None) -> tuple[int, ...]:
-    """Bring a database up to date and return the versions applied now. `scripts`: those to apply, else the owner's files.
+    """Bring a database up to date; return the versions applied now. `scripts`: those to apply, else the owner's files.
 
     Raises MigrationRefusedError, asyncpg.PostgresError for a faulty script, OSError where the database does not answer.
     """
@@ -115,9 +115,7 @@ def _verified(owner: str, scripts: Sequence[Migration], applied: Mapping[int, tu
     ours = {script.version: script for script in scripts}
     for version, (name, checksum) in sorted(applied.items()):
         if version not in ours:
-            reason = Text(
-                "数据库已由更新版本的解绑升级", "the database was migrated by a later version of jiebang"
-            )
+            reason = Text("数据库已由更新版本的解绑升级", "the database was migrated by a later version of jiebang")
         elif ours[version].checksum != checksum:
             reason = Text("该迁移文件在应用之后被改动", "this migration's file was changed after it was applied")
         else:

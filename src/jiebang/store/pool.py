@@ -1,8 +1,8 @@
 """Pools of connections, one a database, with the session settings that our statements rely on.
 
 Settings go through `server_settings`, into the connection's start-up packet, because a pool runs RESET ALL whenever a
-connection comes back. `jsonb` is text on both sides, as asyncpg has it: what reads or writes a column knows its type, and
-msgspec decodes straight into that.
+connection comes back. `jsonb` is text on both sides, as asyncpg has it: what reads or writes a column knows its type,
+and msgspec decodes straight into that.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ async def open_pools(
 ) -> AsyncIterator[Mapping[str, Pool]]:
     """Open one pool a database, by name; close them on the way out.
 
-    `size`: connections at most, each; `command_limit`: seconds a statement may take before TimeoutError. A participant's
-    database that does not answer now only leaves a line in the log: its pool connects whenever it is next used, so that it
-    joins in once it is back. Raises ParticipantUnavailableError when the platform's own database does not answer.
+    `size`: connections at most, each; `command_limit`: seconds a statement may take before TimeoutError. A
+    participant's database that does not answer now only leaves a line in the log: its pool connects whenever it is
+    next used, so that it joins in once it is back. Raises ParticipantUnavailableError when the platform's own database
+    does not answer.
     """
     pools = {name: _pool(dsn, size=size, command_limit=command_limit, settings=settings) for name, dsn in dsns.items()}
     try:

@@ -15,7 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,10 @@ _READY_LINE: Final = 8  # of postmaster.pid; pg_ctl waits for the same
 _PORTS: Final = range(20_000, 32_000)  # below the ports that systems give to outgoing connections
 _PR_SET_PDEATHSIG: Final = 1
 _LOG_LIMIT: Final = 16 << 20
+STEP: Final = 0.02
+"""Seconds between two looks at a program that starts or stops."""
+STOPPING: Final = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+"""How a postmaster is stopped: fast, then at once, then whatever happens; and how many seconds each may take."""
 _libc: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 _SETTINGS: Final = {
@@ -47,8 +53,10 @@ _SETTINGS: Final = {
     "autovacuum_naptime": "20s",
     "log_line_prefix": "%m [%p] %d ",
     "log_checkpoints": "off",
-    "log_min_error_statement": "panic",  # a statement's values may be personal
-    "log_parameter_max_length_on_error": "0",
+    "log_min_messages": "log",  # the server's own troubles; a failed statement's values may be personal
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "max_logical_replication_workers": "0",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
@@ -57,15 +65,18 @@ _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_c
 
 _DISK_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
 _DAMAGED: Final = re.compile(
-    r"database files are incompatible|could not locate a valid checkpoint record|invalid checkpoint|is not a valid data "
-    r"directory|has wrong ownership|has invalid permissions|incorrect checksum in control file|could not open file "
-    r'".*(pg_control|pg_filenode\.map|PG_VERSION)"|could not read file|could not find redo location|invalid magic number'
+    r"database files are incompatible|could not locate a valid checkpoint record|invalid checkpoint|is not a valid "
+    r"data directory|has wrong ownership|has invalid permissions|incorrect checksum in control file|could not find the "
+    r"database system|could not open (file|directory) .*(No such file|Permission)|could not read file|could not find "
+    r"redo location|invalid magic number"
 )
-_PORT_TAKEN: Final = re.compile(r"could not bind|could not create any TCP/IP sockets")
+_AGAIN: Final = re.compile(
+    r"could not bind|could not create any TCP/IP|pre-existing shared memory|lock file .* already"
+)
 
 
-class PortTakenError(Exception):
-    """Another program listens on the server's port."""
+class StartAgainError(Exception):
+    """The server did not start, but may with the next try: its port is taken, or a killed one's processes linger."""
 
 
 def die_with_parent(signum: int) -> Callable[[], None]:
@@ -120,7 +131,7 @@ class Server:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def begin_making(self) -> None:
-        """Start initdb where there is no data directory yet. It works in a draft, so a broken-off one leaves nothing."""
+        """Start initdb where there is no data directory yet, in a draft, so that a broken-off one leaves nothing."""
         if self._data.exists():
             return
         draft, secret = self._draft, self.home.folder / f"{self.name}.secret"
@@ -132,7 +143,15 @@ class Server:
             os.chown(draft, self.home.uid, self.home.gid)
             os.fchown(descriptor, self.home.uid, self.home.gid)
         os.close(descriptor)
-        argv = [self._programs / "initdb", "--pgdata", draft, "--username", ROLE, "--auth", "scram-sha-256"]
+        argv: list[str | Path] = [
+            self._programs / "initdb",
+            "--pgdata",
+            draft,
+            "--username",
+            ROLE,
+            "--auth",
+            "scram-sha-256",
+        ]
         argv += ["--pwfile", secret, "--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"]
         argv += ["--no-instructions", *([] if self._durable else ["--no-sync"])]
         # The password is 256 random bits: iterations would only slow every new connection down.
@@ -144,8 +163,8 @@ class Server:
         if self._making is None:
             return
         code = self._making.wait()
-        (self.home.folder / f"{self.name}.secret").unlink()
         self._making = None
+        (self.home.folder / f"{self.name}.secret").unlink()
         if code != 0:
             shutil.rmtree(self._draft, ignore_errors=True)
             raise self.trouble()
@@ -164,11 +183,11 @@ class Server:
         self._process = self._spawn([self._programs / "postgres", "-D", self._data, *pairs], signal.SIGINT)
 
     def is_ready(self) -> bool:
-        """Whether the server takes connections. Raises PortTakenError or what `trouble` says when it has ended."""
-        ended = self._process is None or self._process.poll() is not None
-        if ended:
-            if _PORT_TAKEN.search(self._logged()):
-                raise PortTakenError
+        """Whether the server takes connections. Raises StartAgainError or what `trouble` says when it has ended."""
+        if self.pid is None:
+            logged = self._logged()
+            if _AGAIN.search(logged):
+                raise StartAgainError
             raise self.trouble()
         lines = self._pid_lines()
         return (
@@ -211,10 +230,7 @@ class Server:
             raise DatabaseDamagedError(server=self.name, path=str(self._data), log=str(self._log), reason=reason)
 
     def _pid_lines(self) -> list[str]:
-        try:
-            return (self._data / "postmaster.pid").read_text("utf-8", "replace").splitlines()
-        except OSError:
-            return []
+        return _pid_lines(self._data)
 
     def _disown_stale_pid(self) -> None:
         """Make PostgreSQL see through a lock file whose process id now belongs to another program.
@@ -223,10 +239,21 @@ class Server:
         removing the file would skip that check.
         """
         lines = self._pid_lines()
-        if lines and lines[0].strip().isdigit() and not _is_postmaster(int(lines[0]), self._data):
-            with (self._data / "postmaster.pid").open("r+", encoding="utf-8") as file:
+        if lines and postmaster_of(self._data) is None:
+            descriptor = os.open(self._data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
-                file.truncate()
+
+    def stop_orphan(self) -> None:
+        """Stop a postmaster whose guardian was killed and who has not taken notice (yet)."""
+        for signum, limit in STOPPING:
+            pid, until = postmaster_of(self._data), time.monotonic() + limit
+            if pid is None:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+            while postmaster_of(self._data) == pid and time.monotonic() < until:
+                time.sleep(STEP)
 
     def _logged(self) -> str:
         with self._log.open(encoding="utf-8", errors="replace") as file:
@@ -245,13 +272,25 @@ class Server:
         return DatabaseStartError(server=self.name, log=log, reason=Text(last, last))
 
 
-def _is_postmaster(pid: int, data: Path) -> bool:
-    """Whether a process is a server on this data directory; True where that cannot be told."""
-    if _libc is None:
-        return True
+def _pid_lines(data: Path) -> list[str]:
     try:
-        return os.fsencode(data) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+        return (data / "postmaster.pid").read_text("utf-8", "replace").splitlines()
     except OSError:
-        return True
+        return []
+
+
+def postmaster_of(data: Path) -> int | None:
+    """Return the process id of the server that runs on a data directory, None where none does (or none can be told)."""
+    lines = _pid_lines(data)
+    if not lines or not lines[0].strip().isdigit():
+        return None
+    pid = int(lines[0])
+    try:
+        if Path("/proc/self/cmdline").exists():
+            runs = os.fsencode(data) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        else:
+            argv = ["/bin/ps", "-p", str(pid), "-o", "command="]
+            runs = os.fsencode(data) in subprocess.run(argv, capture_output=True, check=False).stdout  # noqa: S603 - a number
+    except OSError:
+        return None
+    return pid if runs else None
