@@ -36,11 +36,10 @@ PARTICULARS: Final[Mapping[str, Particulars]] = {
 
 def open_participants(
     pools: Mapping[str, Pool], clock: Callable[[], datetime], *, pepper: bytes
-) -> tuple[Mapping[str, DatabaseParticipant], Wallet]:
-    """Return the nine database participants by name, on `pools` by the same names, and the wallet among them.
+) -> Mapping[str, DatabaseParticipant]:
+    """Return the nine database participants by name, on `pools` by the same names; "wallet" is a `Wallet`.
 
     `pepper`: the secret that payment passwords are marked with.
     """
-    wallet = Wallet(pools["wallet"], clock, pepper=pepper)
-    others = {name: DatabaseParticipant(name, own, pools[name], clock) for name, own in PARTICULARS.items()}
-    return {**others, wallet.name: wallet}, wallet
+    opened = {name: DatabaseParticipant(name, own, pools[name], clock) for name, own in PARTICULARS.items()}
+    return {**opened, "wallet": Wallet(pools["wallet"], clock, pepper=pepper)}
