@@ -147,3 +147,18 @@ FACTS: Final[Mapping[str, FactSpec]] = {
     )
 }
 """Every fact by name. Owners are participants, `identity` standing for both data centres, or PLATFORM or REQUEST."""
+
+ITEM_FIELDS: Final[Mapping[str, Mapping[str, FactType]]] = {
+    "open_transaction_items": {"id": _T, "title": _T, "amount_fen": _F, "expected_at": _AT},
+    "unclaimed_red_packet_items": {"id": _T, "sender": _T, "amount_fen": _F, "expires_at": _AT},
+    "freeze_items": {"id": _T, "authority": _T, "amount_fen": _F, "contact": _T},
+    "autodebit_items": {"id": _T, "merchant": _T, "next_charge_at": _AT, "amount_fen": _F},
+    "credit_items": {"id": _T, "product": _T, "owed_fen": _F},
+    "abnormal_login_items": {"id": _T, "at": _AT, "place": _T, "device": _T},
+    "grant_items": {"id": _T, "app": _T, "scopes": _T},
+    "mini_program_items": {"id": _T, "name": _T},
+    "official_account_items": {"id": _T, "name": _T},
+    "enterprise_items": {"id": _T, "name": _T, "credit_code": _T},
+    "merchant_items": {"id": _T, "name": _T},
+}
+"""The fields of each fact of type ITEMS. Items are JSON objects, so their times are ISO 8601 strings."""

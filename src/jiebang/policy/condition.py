@@ -1,0 +1,303 @@
+"""Typed SQL expressions: what a rule's `when` and `earliest` may say, checked on load, run over columns.
+
+The meaning is PostgreSQL's: three-valued logic, `date - date` is a number of days, `IS DISTINCT FROM` knows NULL.
+sqlglot parses; the table of nodes below is the whole language. Polars' own SQL is not used because it compares a
+duration with a bare number, and so passes every waiting time, without a word. Beyond PostgreSQL we are strict: money
+is compared with money or a literal, never with a count, and NULL stands only after IS.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+import polars as pl
+import sqlglot
+from sqlglot import expressions as sql
+from sqlglot.errors import SqlglotError
+
+from jiebang.model.check import Text
+from jiebang.model.facts import FACTS, FactType
+from jiebang.policy.calendar import LOCAL_DATES, NOW, TODAY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Value: TypeAlias = int | bool | str | date | datetime | timedelta
+
+VOCABULARY: Final[Mapping[str, FactType]] = {
+    **{spec.name: spec.type for spec in FACTS.values()},
+    **dict.fromkeys(LOCAL_DATES, FactType.DATE),
+    NOW: FactType.TIME,
+    TODAY: FactType.DATE,
+}
+"""Every name a condition or a text may use, with its type: the facts and the derived calendar columns."""
+
+_LITERAL_LIMIT: Final = 1 << 53
+_NUMBERS: Final = frozenset({FactType.INT, FactType.FEN})
+_TYPE_WORDS: Final[Mapping[FactType, Text]] = {
+    FactType.INT: Text("数量", "a count"),
+    FactType.FEN: Text("金额", "money"),
+    FactType.BOOL: Text("真假值", "true or false"),
+    FactType.TEXT: Text("文本", "text"),
+    FactType.TIME: Text("时刻", "a time"),
+    FactType.DATE: Text("日期", "a date"),
+    FactType.ITEMS: Text("明细列表", "a list of items"),
+}
+
+
+class ConditionError(Exception):
+    """An expression that is not of the language. `token` is the offending word, `offset` its place in the text."""
+
+    def __init__(self, text: Text, offset: int = 0, token: str = "") -> None:
+        super().__init__(text.en)
+        self.text = text
+        self.offset = offset
+        self.token = token
+
+
+class Condition(msgspec.Struct, frozen=True, eq=False):
+    """One checked expression: its text, type, polars form, and the names and parameters it uses."""
+
+    text: str
+    type: FactType
+    expr: pl.Expr
+    names: frozenset[str]
+    params: frozenset[str]
+
+
+class _Typed(msgspec.Struct, frozen=True, eq=False):
+    """A sub-expression: its type, polars form, and whether it is a bare number (that may stand for count or money)."""
+
+    type: FactType
+    expr: pl.Expr
+    bare: bool = False
+
+
+def compile_condition(text: str, wanted: FactType, params: Mapping[str, tuple[FactType, Value]]) -> Condition:
+    """Check `text` against the facts and `params` and compile it. Raises ConditionError where it does not fit.
+
+    `params` gives each parameter's type and value; the text names it as `:name`.
+    """
+    return _Compiler(text, params).condition(wanted)
+
+
+class _Compiler:
+    """Walks one syntax tree, typing and compiling every node at once."""
+
+    def __init__(self, text: str, params: Mapping[str, tuple[FactType, Value]]) -> None:
+        self.text = text
+        self.params = params
+        self.names: set[str] = set()
+        self.used: set[str] = set()
+
+    def condition(self, wanted: FactType) -> Condition:
+        tree = self._parsed()
+        try:
+            typed = self.typed(tree)
+        except RecursionError:
+            raise ConditionError(Text("条件嵌套过深", "the condition is nested too deeply")) from None
+        if typed.type is not wanted:
+            raise self._error(
+                tree,
+                f"结果应为{_TYPE_WORDS[wanted].zh},实为{_TYPE_WORDS[typed.type].zh}",
+                f"must yield {_TYPE_WORDS[wanted].en}, but yields {_TYPE_WORDS[typed.type].en}",
+            )
+        return Condition(self.text, wanted, typed.expr, frozenset(self.names), frozenset(self.used))
+
+    def _parsed(self) -> sql.Expr:
+        try:
+            return sqlglot.parse_one(self.text, dialect="postgres")
+        except RecursionError:
+            raise ConditionError(Text("条件嵌套过深", "the condition is nested too deeply")) from None
+        except SqlglotError as failed:
+            found = getattr(failed, "errors", None) or [{}]
+            token = str(found[0].get("highlight") or "")
+            before = str(found[0].get("start_context") or "")
+            what = str(found[0].get("description") or "it cannot be read")
+            raise ConditionError(
+                Text(f"不是有效的 SQL 条件(在“{token}”附近)", f"not a valid SQL condition near '{token}': {what}"),
+                offset=max(self.text.find(before + token), 0) + len(before) if token else 0,
+                token=token,
+            ) from None
+
+    def typed(self, node: sql.Expr) -> _Typed:
+        handler = _NODES.get(type(node))
+        if handler is None:
+            word = type(node).__name__
+            raise self._error(node, f"条件语言不含 {word}", f"{word} is not part of the condition language")
+        return handler(self, node)
+
+    # Leaves
+
+    def column(self, node: sql.Expr) -> _Typed:
+        name = node.name
+        if not isinstance(node, sql.Column) or node.table or name not in VOCABULARY:
+            raise self._error(node, f"没有名为“{name}”的事实", f"there is no fact named '{node.sql()}'")
+        kind = VOCABULARY[name]
+        if kind is FactType.ITEMS:
+            raise self._error(
+                node, f"“{name}”是明细,只供展示;请用其数量", f"'{name}' is a list to show; compare its count instead"
+            )
+        self.names.add(name)
+        return _Typed(kind, pl.col(name))
+
+    def parameter(self, node: sql.Expr) -> _Typed:
+        name = node.name
+        if name not in self.params:
+            raise self._error(node, f"没有名为“:{name}”的参数", f"there is no parameter named ':{name}'")
+        self.used.add(name)
+        kind, value = self.params[name]
+        number = isinstance(value, int) and kind is not FactType.BOOL
+        return _Typed(kind, pl.lit(value, dtype=pl.Int64 if number else None))
+
+    def literal(self, node: sql.Expr) -> _Typed:
+        if not isinstance(node, sql.Literal) or node.is_string:
+            return _Typed(FactType.TEXT, pl.lit(node.name))
+        if not (node.name.isascii() and node.name.isdigit()) or int(node.name) > _LITERAL_LIMIT:
+            raise self._error(node, f"“{node.name}”不是整数", f"'{node.name}' is not a whole number within 2^53")
+        return _Typed(FactType.INT, pl.lit(int(node.name), dtype=pl.Int64), bare=True)
+
+    def boolean(self, node: sql.Expr) -> _Typed:
+        return _Typed(FactType.BOOL, pl.lit(bool(node.this)))
+
+    # Logic
+
+    def paren(self, node: sql.Expr) -> _Typed:
+        return self.typed(node.this)
+
+    def negated(self, node: sql.Expr) -> _Typed:
+        return _Typed(FactType.BOOL, ~self._boolean(node.this))
+
+    def both(self, node: sql.Expr) -> _Typed:
+        return _Typed(FactType.BOOL, self._boolean(node.this) & self._boolean(node.expression))
+
+    def either(self, node: sql.Expr) -> _Typed:
+        return _Typed(FactType.BOOL, self._boolean(node.this) | self._boolean(node.expression))
+
+    def is_(self, node: sql.Expr) -> _Typed:
+        if isinstance(node.expression, sql.Null):
+            left = self.typed(node.this).expr.is_null()
+        elif isinstance(node.expression, sql.Boolean):
+            left = self._boolean(node.this).eq_missing(pl.lit(bool(node.expression.this)))
+        else:
+            raise self._error(
+                node.expression, "IS 之后只能是 NULL、TRUE 或 FALSE", "after IS stands NULL, TRUE or FALSE only"
+            )
+        return _Typed(FactType.BOOL, ~left if node.args.get("negate") else left)
+
+    # Comparisons
+
+    def compared(self, node: sql.Expr) -> _Typed:
+        return self._comparison(type(node), node, self.typed(node.this), self.typed(node.expression))
+
+    def between(self, node: sql.Expr) -> _Typed:
+        value = self.typed(node.this)
+        low = self._comparison(sql.GTE, node, value, self.typed(node.args["low"]))
+        high = self._comparison(sql.LTE, node, value, self.typed(node.args["high"]))
+        return _Typed(FactType.BOOL, low.expr & high.expr)
+
+    def within(self, node: sql.Expr) -> _Typed:
+        if not node.expressions:
+            raise self._error(node, "IN 之后须列出各值", "IN needs a list of values")
+        value = self.typed(node.this)
+        found = [self._comparison(sql.EQ, one, value, self.typed(one)).expr for one in node.expressions]
+        return _Typed(FactType.BOOL, reduce(or_, found))
+
+    def _comparison(self, kind: type[sql.Expr], node: sql.Expr, left: _Typed, right: _Typed) -> _Typed:
+        self._alike(node, left, right)
+        if kind in _ORDERED and left.type in (FactType.BOOL, FactType.TEXT):
+            word = _TYPE_WORDS[left.type]
+            raise self._error(node, f"{word.zh}不能比较大小", f"{word.en} has no order: use = or <>")
+        return _Typed(FactType.BOOL, _COMPARISONS[kind](left.expr, right.expr))
+
+    # Arithmetic
+
+    def minus(self, node: sql.Expr) -> _Typed:
+        value = self.typed(node.this)
+        self._number(node, value)
+        return _Typed(value.type, -value.expr, bare=value.bare)
+
+    def added(self, node: sql.Expr) -> _Typed:
+        minus = isinstance(node, sql.Sub)
+        left, right = self.typed(node.this), self.typed(node.expression)
+        if left.type is FactType.DATE and right.type is FactType.DATE and minus:
+            return _Typed(FactType.INT, _day_number(left.expr) - _day_number(right.expr))
+        if left.type is FactType.DATE and right.type is FactType.INT:
+            days = -right.expr if minus else right.expr
+            return _Typed(FactType.DATE, (_day_number(left.expr) + days).cast(pl.Int32, strict=False).cast(pl.Date))
+        self._number(node.this, left)
+        self._number(node.expression, right)
+        self._alike(node, left, right)
+        kind = right.type if left.bare else left.type
+        return _Typed(kind, left.expr - right.expr if minus else left.expr + right.expr, left.bare and right.bare)
+
+    # What the nodes share
+
+    def _boolean(self, node: sql.Expr) -> pl.Expr:
+        typed = self.typed(node)
+        if typed.type is not FactType.BOOL:
+            word = _TYPE_WORDS[typed.type]
+            raise self._error(node, f"此处应为条件,实为{word.zh}", f"a condition must stand here, not {word.en}")
+        return typed.expr
+
+    def _number(self, node: sql.Expr, typed: _Typed) -> None:
+        if typed.type not in _NUMBERS:
+            word = _TYPE_WORDS[typed.type]
+            raise self._error(node, f"{word.zh}不能参与运算", f"one cannot calculate with {word.en} here")
+
+    def _alike(self, node: sql.Expr, left: _Typed, right: _Typed) -> None:
+        numbers = left.type in _NUMBERS and right.type in _NUMBERS
+        if left.type is not right.type and not (numbers and (left.bare or right.bare)):
+            one, other = _TYPE_WORDS[left.type], _TYPE_WORDS[right.type]
+            raise self._error(node, f"{one.zh}与{other.zh}不能相比较或运算", f"{one.en} does not go with {other.en}")
+
+    def _error(self, node: sql.Expr, zh: str, en: str) -> ConditionError:
+        """Point at the first word of `node`; sqlglot marks names and literals, and parameters not at all."""
+        for inner in node.walk(bfs=False):
+            if isinstance(inner, sql.Placeholder):
+                at = self.text.find(f":{inner.name}")
+                return ConditionError(Text(zh, en), max(at, 0), f":{inner.name}")
+            if "start" in inner.meta:
+                start, end = inner.meta["start"], inner.meta["end"]
+                return ConditionError(Text(zh, en), start, self.text[start : end + 1])
+        return ConditionError(Text(zh, en))
+
+
+def _day_number(days: pl.Expr) -> pl.Expr:
+    return days.to_physical().cast(pl.Int64)
+
+
+_COMPARISONS: Final[Mapping[type[sql.Expr], Callable[[pl.Expr, pl.Expr], pl.Expr]]] = {
+    sql.EQ: lambda left, right: left == right,
+    sql.NEQ: lambda left, right: left != right,
+    sql.LT: lambda left, right: left < right,
+    sql.LTE: lambda left, right: left <= right,
+    sql.GT: lambda left, right: left > right,
+    sql.GTE: lambda left, right: left >= right,
+    sql.NullSafeEQ: lambda left, right: left.eq_missing(right),
+    sql.NullSafeNEQ: lambda left, right: left.ne_missing(right),
+}
+_ORDERED: Final = frozenset({sql.LT, sql.LTE, sql.GT, sql.GTE})
+
+_NODES: Final[Mapping[type[sql.Expr], Callable[[_Compiler, sql.Expr], _Typed]]] = {
+    sql.Column: _Compiler.column,
+    sql.Placeholder: _Compiler.parameter,
+    sql.Literal: _Compiler.literal,
+    sql.Boolean: _Compiler.boolean,
+    sql.Paren: _Compiler.paren,
+    sql.Not: _Compiler.negated,
+    sql.And: _Compiler.both,
+    sql.Or: _Compiler.either,
+    sql.Is: _Compiler.is_,
+    **dict.fromkeys(_COMPARISONS, _Compiler.compared),
+    sql.Between: _Compiler.between,
+    sql.In: _Compiler.within,
+    sql.Neg: _Compiler.minus,
+    sql.Add: _Compiler.added,
+    sql.Sub: _Compiler.added,
+}
+"""The whole language: a node that is not here is refused on load."""

@@ -1,0 +1,166 @@
+"""Facts as columns: what all owners said about a batch of accounts, one row an account, ready for conditions.
+
+Each owner has a column that says for each account whether it could be read. In a row that was read, NULL means
+absent: nothing of the kind exists. Absent numbers are 0, absent booleans false, absent lists empty.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import polars as pl
+
+from jiebang.model.facts import FACTS, PLATFORM, REQUEST, FactBatch, FactType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    Items = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+
+_REPLICAS: Final = {"identity_shenzhen": "identity", "identity_guiyang": "identity"}
+"""Participants that hold copies of one owner's facts. Facts whose copies differ count as unread."""
+
+_DTYPES: Final[Mapping[FactType, pl.DataType]] = {
+    FactType.INT: pl.Int64(),
+    FactType.FEN: pl.Int64(),
+    FactType.BOOL: pl.Boolean(),
+    FactType.TEXT: pl.String(),
+    FactType.TIME: pl.Datetime("us", "UTC"),
+    FactType.DATE: pl.Date(),
+}
+_ABSENT: Final[Mapping[FactType, Any]] = {FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}
+_NOTHING: Final[Sequence[Mapping[str, Any]]] = ()
+
+OWNED: Final[Mapping[str, tuple[str, ...]]] = {
+    owner: tuple(name for name, spec in FACTS.items() if spec.owner == owner)
+    for owner in dict.fromkeys(spec.owner for spec in FACTS.values())
+}
+"""The facts of each owner."""
+
+
+def owner_of(participant: str) -> str:
+    """Return the owner whose facts a participant answers."""
+    return _REPLICAS.get(participant, participant)
+
+
+def read_column(owner: str) -> str:
+    """Return the name of the column that says whether an owner's facts were read."""
+    return f"read:{owner}"
+
+
+class Part(msgspec.Struct, frozen=True, eq=False):
+    """What one participant said, lined up with the batch. `versions[i]`: None unread, 0 no row, else facts_version."""
+
+    frame: pl.DataFrame
+    items: Items
+    versions: Sequence[int | None]
+
+
+class Facts(msgspec.Struct, frozen=True, eq=False):
+    """All facts of a batch: row i belongs to `accounts[i]`. `versions` by participant."""
+
+    accounts: Sequence[int]
+    frame: pl.DataFrame
+    items: Items
+    versions: Mapping[str, Sequence[int | None]]
+
+
+def line_up(batch: FactBatch, owner: str, accounts: Sequence[int]) -> Part:
+    """Line up an owner's answer with `accounts`; an account it has no row for has nothing of the kind.
+
+    Raises ValueError or TypeError (polars' are of these) for an answer that is not of the facts' shape: another
+    owner's, a missing column, columns of unequal length, an account twice, a value of the wrong type.
+    """
+    at = {account: row for row, account in enumerate(batch.accounts)}
+    names = OWNED[owner]
+    lengths = {len(batch.versions), *(len(batch.columns[name]) for name in names if name in batch.columns)}
+    if batch.owner != owner or lengths != {len(at)} or len(at) != len(batch.accounts):
+        message = f"facts of {owner}: rows, versions and columns do not fit together"
+        raise ValueError(message)
+    missing = [name for name in names if name not in batch.columns]
+    if missing:
+        message = f"facts of {owner}: {missing} are missing"
+        raise ValueError(message)
+    rows = [at.get(account) for account in accounts]
+    columns: list[pl.Series] = []
+    items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
+    index = pl.Series(rows, dtype=pl.UInt32)
+    for name in names:
+        values, kind = batch.columns[name], FACTS[name].type
+        if kind is FactType.ITEMS:
+            items[name] = _lists(name, values, rows)
+            continue
+        series = pl.Series(name, values, dtype=_DTYPES[kind], strict=True).gather(index)
+        columns.append(series.fill_null(_ABSENT[kind]) if kind in _ABSENT else series)
+    columns.append(pl.Series(read_column(owner), [True], dtype=pl.Boolean).new_from_index(0, len(accounts)))
+    versions = [0 if row is None else batch.versions[row] for row in rows]
+    return Part(pl.DataFrame(columns), items, versions)
+
+
+def _lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list[Sequence[Mapping[str, Any]]]:
+    whole = [_NOTHING if row is None or values[row] is None else values[row] for row in rows]
+    for one in whole:
+        if one is not _NOTHING and not (isinstance(one, list) and all(isinstance(item, dict) for item in one)):
+            message = f"fact {name}: a list of objects is wanted"
+            raise TypeError(message)
+    return whole
+
+
+def unread(owner: str, size: int) -> Part:
+    """Return the part of an owner that could not be read."""
+    columns = [
+        pl.Series(name, [None], dtype=_DTYPES[FACTS[name].type]).new_from_index(0, size)
+        for name in OWNED[owner]
+        if FACTS[name].type is not FactType.ITEMS
+    ]
+    columns.append(pl.Series(read_column(owner), [False], dtype=pl.Boolean).new_from_index(0, size))
+    items = {name: [_NOTHING] * size for name in OWNED[owner] if FACTS[name].type is FactType.ITEMS}
+    return Part(pl.DataFrame(columns), items, [None] * size)
+
+
+def _agreed(owner: str, parts: Sequence[Part]) -> tuple[Part, Sequence[bool]]:
+    """Join the copies of one owner's facts: read where all were read and say the same."""
+    first = parts[0]
+    same = pl.DataFrame({"same": first.frame[read_column(owner)]})["same"]
+    for other in parts[1:]:
+        for name in first.frame.columns:
+            same &= first.frame[name].eq_missing(other.frame[name])
+        same &= other.frame[read_column(owner)]
+    for name, lists in first.items.items():
+        same &= pl.Series([all(part.items[name][row] == one for part in parts) for row, one in enumerate(lists)])
+    frame = first.frame.with_columns(same.alias(read_column(owner)))
+    return Part(frame, first.items, first.versions), same.to_list()
+
+
+def gathered(accounts: Sequence[int], parts: Mapping[str, Part], devices: Sequence[str | None]) -> Facts:
+    """Join what each participant (and PLATFORM) said; an owner nobody answered for is unread.
+
+    Where copies of an owner's facts differ, its facts count as unread and so do its versions: nothing may be tried
+    on them. `devices[i]` is the device the request for `accounts[i]` comes from.
+    """
+    size = len(accounts)
+    frames = [pl.DataFrame({"request_device_id": pl.Series(devices, dtype=pl.String)})]
+    items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
+    versions: dict[str, Sequence[int | None]] = {}
+    for owner in OWNED:
+        if owner == REQUEST:
+            continue
+        copies = _copies(owner, parts, size)
+        joined = next(iter(copies.values()))
+        agree: Sequence[bool] = [True] * size
+        if len(copies) > 1:
+            joined, agree = _agreed(owner, list(copies.values()))
+        frames.append(joined.frame)
+        items.update(joined.items)
+        if owner != PLATFORM:
+            for name, part in copies.items():
+                versions[name] = [
+                    version if agrees else None for version, agrees in zip(part.versions, agree, strict=True)
+                ]
+    return Facts(accounts, pl.concat(frames, how="horizontal"), items, versions)
+
+
+def _copies(owner: str, parts: Mapping[str, Part], size: int) -> dict[str, Part]:
+    names: Iterable[str] = [name for name, of in _REPLICAS.items() if of == owner] or [owner]
+    return {name: parts[name] if name in parts else unread(owner, size) for name in names}

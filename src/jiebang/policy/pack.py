@@ -1,0 +1,163 @@
+"""A loaded policy pack: every number, rule and text of policy, versioned. `policy/load.py` makes one from its file.
+
+What a pack holds has been checked to the end: conditions are typed and compiled, the places in every text are known,
+every plan has a shape that the coordinator can follow.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import polars as pl
+
+from jiebang.model.case import Kind
+from jiebang.model.check import Severity, Text
+from jiebang.model.facts import FactType
+from jiebang.model.plan import Plan
+from jiebang.policy.condition import Condition
+from jiebang.policy.shape import Unit
+from jiebang.policy.wording import Wording, fill
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+METHODS: Final = ("payment_password", "sms_code")
+"""The methods of proof that this version can ask for (domain.md §4)."""
+MESSAGES: Final = (
+    "case_requested",
+    "sms_code",
+    "case_done",
+    "case_aborted",
+    "case_rejected",
+    "case_withdrawn",
+    "case_expired",
+)
+"""The messages every pack must word."""
+MESSAGE_VALUES: Final[Mapping[str, FactType]] = {
+    "case": FactType.TEXT,
+    "kind": FactType.TEXT,
+    "at": FactType.TIME,
+    "code": FactType.TEXT,
+    "expires_at": FactType.TIME,
+    "reason": FactType.TEXT,
+}
+"""What a message may say of its case, beside parameters."""
+UNAVAILABLE_VALUES: Final[Mapping[str, FactType]] = {"owner": FactType.TEXT, "facts": FactType.TEXT}
+EARLIEST: Final = "earliest"
+OTHER_REASON: Final = "OTHER"
+
+_UNIT_TYPES: Final = {Unit.FEN: FactType.FEN, Unit.TEXT: FactType.TEXT}
+
+
+class Param(msgspec.Struct, frozen=True, kw_only=True):
+    """One number of policy. `value` is an int in `unit`, or a str where the unit is `text`."""
+
+    name: str
+    value: int | str
+    unit: Unit
+    source: str
+    meaning: Text
+
+    @property
+    def type(self) -> FactType:
+        """The type a condition sees: money is money, every other number a count."""
+        return _UNIT_TYPES.get(self.unit, FactType.INT)
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """What a blocker says, ready to be filled."""
+
+    code: str
+    title: Wording
+    explanation: Wording
+    what: Wording
+    where: Wording
+    takes: Wording
+    appeal: Wording
+    on_the_spot: bool
+    source: str
+    legal_basis: str
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every value that one of the texts asks for."""
+        texts = (self.title, self.explanation, self.what, self.where, self.takes, self.appeal)
+        return frozenset().union(*(text.names for text in texts))
+
+
+class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """One rule, compiled. `raised` yields true where every owner it names was read and `when` is true, else false."""
+
+    words: Words
+    kinds: frozenset[Kind]
+    severity: Severity
+    when: Condition
+    earliest: Condition | None
+    raised: pl.Expr
+    owners: frozenset[str]
+    shown: tuple[str, ...]
+    """The facts whose values raised it: those of the condition, and those its texts show."""
+
+    @property
+    def code(self) -> str:
+        """The rule's code."""
+        return self.words.code
+
+
+class Proofs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a case of one kind asks for before it is proven, and for how long it waits."""
+
+    methods: tuple[str, ...]
+    case_lives: timedelta
+    code_digits: int
+    code_lives: timedelta
+    code_pause: timedelta
+    tries: int
+    tries_a_day: int
+    tries_window: timedelta
+
+
+class Message(msgspec.Struct, frozen=True):
+    """The wording of one message to a person's phone and e-mail."""
+
+    sms: Wording
+    subject: Wording
+    body: Wording
+
+
+class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """One version of one policy. `id` is name and version, `wechat/1`; a case's plan is named so."""
+
+    id: str
+    title: Text
+    kinds: Mapping[Kind, Text]
+    owners: Mapping[str, Text]
+    params: Mapping[str, Param]
+    items: Mapping[str, Wording]
+    rules: tuple[Rule, ...]
+    unavailable: Words
+    plans: Mapping[Kind, Plan]
+    proofs: Mapping[Kind, Proofs]
+    messages: Mapping[str, Message]
+    reasons: Mapping[str, Text]
+    rules_of: Mapping[Kind, tuple[Rule, ...]]
+    facts_needed: Mapping[Kind, Mapping[str, tuple[str, ...]]]
+    """By kind: the owners that must be readable, each with its facts that the kind's rules name."""
+
+    def reason(self, code: str) -> Text:
+        """Say in both languages why a case ended: `code` is a rule's, one of `reasons`, or anything else."""
+        for rule in self.rules:
+            if rule.code == code and rule.words.title.whole is not None:
+                return rule.words.title.whole
+        return self.reasons.get(code, self.reasons[OTHER_REASON])
+
+
+def message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
+    """Fill a message of the pack: (sms, subject, body).
+
+    `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or a value that lacks.
+    """
+    words = pack.messages[template]
+    return fill(words.sms, values), fill(words.subject, values), fill(words.body, values)

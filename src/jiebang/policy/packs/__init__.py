@@ -1,0 +1,14 @@
+"""The packs that come with the product. The one place of this room that reads files."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+
+def text(name: str) -> tuple[str, str]:
+    """Return the text and the file name of a built-in pack, as `load.load_pack` takes them.
+
+    Raises FileNotFoundError for a name that is not one of ours.
+    """
+    file = f"{name}.yaml"
+    return resources.files(__name__).joinpath(file).read_text(encoding="utf-8"), file

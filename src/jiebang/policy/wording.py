@@ -1,0 +1,151 @@
+"""Texts with places for values: `{balance_fen}` in a pack becomes "¥0.01" for the person who reads it.
+
+Values are rendered by the type of their fact in each language: money as ¥ with two decimals, times and dates in
+Shanghai, lists of items by the pack's own line for one item. A value never is a template itself, so nothing that a
+person or merchant wrote can reach another value.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from jiebang.model.check import Text
+from jiebang.model.facts import FactType
+from jiebang.policy.calendar import ZONE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_PLACE: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_LIST_LIMIT: Final = 20
+_ABSENT: Final = Text("无", "none")
+_BOOLS: Final = {True: Text("是", "yes"), False: Text("否", "no")}
+_EN_MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+"""Not strftime's: that would follow the server's locale."""
+
+
+class WordingError(Exception):
+    """A text with a stray brace or a place for an unknown value. `token` is what is wrong."""
+
+    def __init__(self, text: Text, token: str) -> None:
+        super().__init__(text.en)
+        self.text = text
+        self.token = token
+
+
+class Wording(msgspec.Struct, frozen=True):
+    """A text in both languages, cut at its places: even parts are literal, odd parts are names of values."""
+
+    zh: tuple[str, ...]
+    en: tuple[str, ...]
+    names: frozenset[str]
+    whole: Text | None
+    """The finished text, where it has no places."""
+
+
+def cut(text: str, known: Mapping[str, FactType]) -> tuple[str, ...]:
+    """Cut one language's text at its places. Raises WordingError for a name not in `known` or a stray brace."""
+    parts = tuple(_PLACE.split(text))
+    for literal in parts[::2]:
+        for brace in "{}":
+            if brace in literal:
+                stray = literal[literal.index(brace) :][:24]
+                raise WordingError(
+                    Text(
+                        f"花括号只用于占位,如 {{name}}:“{stray}”",
+                        f"braces only enclose a name, like {{name}}: '{stray}'",
+                    ),
+                    stray,
+                )
+    for name in parts[1::2]:
+        if name not in known:
+            raise WordingError(
+                Text(
+                    f"占位 {{{name}}} 不是事实、参数或此处可用的值", f"{{{name}}} is no fact, parameter or value here"
+                ),
+                f"{{{name}}}",
+            )
+    return parts
+
+
+def wording(zh: tuple[str, ...], en: tuple[str, ...]) -> Wording:
+    """Join both languages' cut texts."""
+    names = frozenset(zh[1::2]) | frozenset(en[1::2])
+    return Wording(zh, en, names, None if names else Text("".join(zh), "".join(en)))
+
+
+def fill(text: Wording, values: Mapping[str, Text]) -> Text:
+    """Put rendered `values` into the places of `text`; every name of `text.names` must be there."""
+    if text.whole is not None:
+        return text.whole
+    return Text(
+        "".join(values[part].zh if odd % 2 else part for odd, part in enumerate(text.zh)),
+        "".join(values[part].en if odd % 2 else part for odd, part in enumerate(text.en)),
+    )
+
+
+def money(fen: int) -> str:
+    """Render money: 1 fen is "¥0.01"."""
+    sign = "-" if fen < 0 else ""
+    yuan, rest = divmod(abs(fen), 100)
+    return f"{sign}¥{yuan:,}.{rest:02}"
+
+
+def _day(day: date) -> Text:
+    return Text(f"{day.year}年{day.month}月{day.day}日", f"{day.day} {_EN_MONTHS[day.month - 1]} {day.year}")
+
+
+def _moment(at: datetime | str) -> Text:
+    """Render a time in Shanghai. Items come as JSON, so theirs are ISO strings."""
+    local = (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(ZONE)
+    day = _day(local.date())
+    return Text(f"{day.zh} {local:%H:%M}", f"{day.en}, {local:%H:%M}")
+
+
+def _same(value: object) -> Text:
+    return Text(str(value), str(value))
+
+
+def _date(value: date | str) -> Text:
+    return _day(date.fromisoformat(value) if isinstance(value, str) else value)
+
+
+_RENDER: Final[Mapping[FactType, Callable[[Any], Text]]] = {
+    FactType.INT: lambda value: _same(f"{int(value):,}"),
+    FactType.FEN: lambda value: _same(money(int(value))),
+    FactType.BOOL: lambda value: _BOOLS[bool(value)],
+    FactType.TEXT: _same,
+    FactType.TIME: _moment,
+    FactType.DATE: _date,
+}
+
+
+def render(value: Any, kind: FactType) -> Text:
+    """Render one value of any type but ITEMS in both languages; NULL as "none"."""
+    return _ABSENT if value is None else _RENDER[kind](value)
+
+
+def render_items(items: Sequence[Mapping[str, Any]], line: Wording, fields: Mapping[str, FactType]) -> Text:
+    """Render a list of items, one `line` an item, the first 20 by name. A field an item lacks reads "none".
+
+    `items` come from another system: one with a value that is not of its field's type is shown as it came.
+    """
+    texts = [
+        fill(line, {name: _field(item.get(name), fields[name]) for name in line.names}) for item in items[:_LIST_LIMIT]
+    ]
+    zh, en = "；".join(text.zh for text in texts), "; ".join(text.en for text in texts)
+    more = len(items) - _LIST_LIMIT
+    if more > 0:
+        return Text(f"{zh}；另有 {more} 项", f"{en}; and {more} more")
+    return Text(zh, en) if texts else _ABSENT
+
+
+def _field(value: Any, kind: FactType) -> Text:
+    try:
+        return render(value, kind)
+    except (TypeError, ValueError):
+        return _same(value)
