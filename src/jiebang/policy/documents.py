@@ -80,21 +80,17 @@ def _refused(reason: Text) -> InvalidInputError:
 
 # --- ISO 7064 MOD 11-2, over 17 digits and a check character ---------------------------------------------------------
 
-_MOD11_2: Final = "10X98765432"
 _BODY: Final = 17
+MOD11_2_WEIGHTS: Final = tuple(pow(2, _BODY - place, 11) for place in range(_BODY))
+"""The weight of each of the 17 digits."""
+
+MOD11_2_CHECKS: Final = "10X98765432"
+"""The check character by the weighted sum mod 11."""
 
 
-def mod11_2_residue(part: str, places_after: int) -> int:
-    """Return what the digits of `part`, with `places_after` more digits behind them, add to the weighted sum, mod 11.
-
-    Sums of residues of the parts of a number are the number's: batches of numbers are made from tables of parts.
-    """
-    return int(part, 13) * pow(2, places_after + 1, 11) % 11  # 13 and 2 are equal mod 11, and int() is fast
-
-
-def mod11_2_check(residue: int) -> str:
-    """Return the check character of a body whose residues sum to `residue`."""
-    return _MOD11_2[residue % 11]
+def mod11_2_check(body: str) -> str:
+    """Return the check character of 17 digits."""
+    return MOD11_2_CHECKS[int(body, 13) * 2 % 11]  # the weighted sum: 13 and 2 are equal mod 11, and int() is fast
 
 
 def _checked_18(number: str) -> None:
@@ -102,7 +98,7 @@ def _checked_18(number: str) -> None:
         raise _refused(_LENGTH)
     if not (number.isascii() and number[:_BODY].isdigit() and (number[_BODY].isdigit() or number[_BODY] == "X")):
         raise _refused(_CHARACTERS)
-    if mod11_2_check(mod11_2_residue(number[:_BODY], 0)) != number[_BODY]:
+    if mod11_2_check(number[:_BODY]) != number[_BODY]:
         raise _refused(_CHECKSUM)
 
 
@@ -153,7 +149,7 @@ def _read_residence_permit(number: str, today: date) -> Document:
 def make_resident_id(region: str, birth_date: date, order: int) -> str:
     """Return a resident number (or, for region 810000, 820000, 830000, a residence permit's). `order` is 0 to 999."""
     body = f"{region}{birth_date:%Y%m%d}{order:03d}"
-    return body + mod11_2_check(mod11_2_residue(body, 0))
+    return body + mod11_2_check(body)
 
 
 # --- Mainland travel permits -----------------------------------------------------------------------------------------

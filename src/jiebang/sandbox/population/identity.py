@@ -1,0 +1,152 @@
+"""The real names: document, name and history of changes of a chunk of people."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from jiebang.policy import documents
+from jiebang.policy.documents import DocumentType
+from jiebang.sandbox.population import names
+from jiebang.sandbox.population.chance import Weighted
+from jiebang.sandbox.population.people import RESERVED
+from jiebang.sandbox.population.render import DAY, day, digits, json_of, pool, stamp, weave
+
+if TYPE_CHECKING:
+    from jiebang.sandbox.population.chance import Dice, Ints
+    from jiebang.sandbox.population.people import Chunk
+    from jiebang.sandbox.population.render import Canvas, Fragments
+
+_EPOCH: Final = date(1970, 1, 1)
+_TAG: Final = 1
+_SURNAME: Final = Weighted([weight for _, weight in names.SURNAMES])
+_SURNAMES: Final = pool((name.encode() for name, _ in names.SURNAMES), before=b'"')
+_GIVEN: Final = pool((name.encode() for sexes in names.GIVEN for words in sexes for name in words), after=b'"')
+_GIVEN_COUNT: Final = np.array([[len(words) for words in sexes] for sexes in names.GIVEN])
+_GIVEN_START: Final = (np.cumsum(_GIVEN_COUNT.ravel()) - _GIVEN_COUNT.ravel()).reshape(_GIVEN_COUNT.shape)
+_GENERATION_DAYS: Final = np.array([(date(year, 1, 1) - _EPOCH).days for year in names.GENERATION_ENDS])
+_REGIONS: Final = pool(code.encode() for code, _ in names.REGIONS)
+_REGION_DIGITS: Final = np.array([[int(c) for c in code] for code, _ in names.REGIONS], np.uint8) + ord("0")
+_CHECKS: Final = np.frombuffer(documents.MOD11_2_CHECKS.encode(), np.uint8)
+_KINDS: Final = pool([b'"bound"', b'"renamed"', b'"document_renewed"'])
+_REVIEWED: Final = Weighted((250, 120, 250))
+_REVIEWED_KINDS: Final = (DocumentType.HK_MACAO_PERMIT, DocumentType.TAIWAN_PERMIT, DocumentType.PASSPORT)
+_UNUSUAL_SHARE: Final = 130  # residence permits and foreign permanent residents, of 10,000 without a review
+
+
+def write_identity(canvas: Canvas, chunk: Chunk) -> None:
+    """Write the section `identity`."""
+    dice = chunk.dice(_TAG)
+    region = dice.below(len(names.REGIONS))
+    paper = _resident_ids(chunk, dice, region)
+    surname, given = _names(chunk, dice)
+    place = _REGIONS[region]
+    _others(chunk, dice, paper, surname, given, place)
+    changes, changed, times = _changes(chunk, dice)
+    level = dice.below(2) + 2
+    canvas.write(b',"identity":{"name":', surname, given, paper, b',"birth_date":"', day(chunk.birth_day))
+    canvas.write(b'","region":"', place, b'","level":', digits(level, 1), b',"changed_at":"', stamp(changed))
+    rows = chunk.rows(_TAG, changes)
+    kind = np.where(rows.ordinal == 0, 0, 1 + rows.dice.below(2))
+    at = times[rows.person, rows.ordinal]
+    canvas.list(
+        b'","changes":',
+        rows,
+        b'"change_id":',
+        digits(rows.ordinal + 1, 1),
+        b',"kind":',
+        _KINDS[kind],
+        paper[rows.person],
+        b',"at":"',
+        stamp(at),
+        b'"}',
+    )
+    canvas.write(b"}")
+
+
+def _resident_ids(chunk: Chunk, dice: Dice, region: Ints) -> Fragments:
+    """Return everybody's resident number, as fields."""
+    order = dice.below(499) * 2 + chunk.sex + 2
+    body = np.concatenate(
+        [_REGION_DIGITS[region], np.delete(day(chunk.birth_day), (4, 7), axis=1), digits(order, 3)], axis=1
+    )
+    residue = (body.astype(np.int64) - ord("0")) @ np.array(documents.MOD11_2_WEIGHTS) % 11
+    head = b',"document_type":"resident_id","document_number":"'
+    (column,) = weave((head, body, _CHECKS[residue][:, None], b'"'), chunk.count)
+    return column
+
+
+def _names(chunk: Chunk, dice: Dice) -> tuple[Fragments, Fragments]:
+    generation = np.searchsorted(_GENERATION_DAYS, chunk.birth_day, side="right")
+    at = _GIVEN_START[chunk.sex, generation] + dice.below(_GIVEN_COUNT[chunk.sex, generation])
+    surname, given = _SURNAMES[dice.choose(_SURNAME)], _GIVEN[at]
+    for place, person in chunk.reserved:
+        surname[place], given[place] = json_of(person.name), b""
+    return surname, given
+
+
+def _others(
+    chunk: Chunk, dice: Dice, paper: Fragments, surname: Fragments, given: Fragments, place: Fragments
+) -> None:
+    """Put the other documents, names and regions in place: a few in a hundred, so one at a time."""
+    reviewed = dice.choose(_REVIEWED)
+    unusual = dice.chance(_UNUSUAL_SHARE) & ~chunk.meets["MINOR-EVIDENCE"] & (chunk.accounts > RESERVED)
+    draws = np.stack([dice.lane() for _ in range(6)], axis=1)
+    numbers = dice.below_wide(10**8)
+    for at in np.flatnonzero(chunk.meets["DOC-REVIEW"] | unusual).tolist():
+        draw = draws[at].tolist()
+        if chunk.meets["DOC-REVIEW"][at]:
+            kind = _REVIEWED_KINDS[reviewed[at]]
+        else:
+            kind = DocumentType.RESIDENCE_PERMIT if draw[5] % 3 else DocumentType.FOREIGN_PERMANENT_RESIDENCE
+        birth = _EPOCH + timedelta(days=int(chunk.birth_day[at]))
+        number, where = _document(kind, draw, int(numbers[at]), birth, int(chunk.sex[at]), chunk.today)
+        paper[at] = b',"document_type":"%b","document_number":"%b"' % (kind.encode(), number.encode())
+        place[at] = where.encode()
+        if kind in (DocumentType.PASSPORT, DocumentType.FOREIGN_PERMANENT_RESIDENCE):
+            first = names.FOREIGN_GIVEN[chunk.sex[at]]
+            last = names.FOREIGN_SURNAMES
+            surname[at] = json_of(f"{first[draw[3] % len(first)]} {last[draw[4] % len(last)]}")
+            given[at] = b""
+
+
+def _document(  # noqa: PLR0911 - one return a type of document
+    kind: DocumentType, draw: list[int], number: int, birth: date, sex: int, today: date
+) -> tuple[str, str]:
+    """Return a document's number and its holder's region."""
+    nation, numeric = names.NATIONS[draw[0] % len(names.NATIONS)]
+    order = draw[1] % 499 * 2 + sex
+    if kind is DocumentType.HK_MACAO_PERMIT:
+        territory, where = ("H", "HKG") if draw[0] % 4 else ("M", "MAC")
+        return documents.make_hk_macao_permit(territory, number, draw[1] % 9 if draw[2] % 8 == 0 else None), where
+    if kind is DocumentType.TAIWAN_PERMIT:
+        return documents.make_taiwan_permit(number, draw[1] % 9 if draw[2] % 8 == 0 else None), "TWN"
+    if kind is DocumentType.RESIDENCE_PERMIT:
+        code, _ = names.TERRITORIES[draw[0] % len(names.TERRITORIES)]
+        return documents.make_resident_id(code, birth, order), code
+    province = names.REGIONS[draw[2] % len(names.REGIONS)][0][:2]
+    if kind is DocumentType.FOREIGN_PERMANENT_RESIDENCE:
+        return documents.make_foreign_residence(province, numeric, birth, order), nation
+    letter = "CEGKLMPRTX"[draw[2] % 10]
+    expires = today + timedelta(days=200 + draw[1] % 3000)
+    return documents.make_passport(f"{letter}{number:08d}", nation, birth, "FM"[sex], expires), nation
+
+
+def _changes(chunk: Chunk, dice: Dice) -> tuple[Ints, Ints, Ints]:
+    """Return how many changes each has, when the last one was, and the times of all (4 columns)."""
+    recent, quota = chunk.meets["ID-RECENT-CHANGE"], chunk.meets["ID-QUOTA"]
+    counts = np.where(recent | dice.chance(800), 2, 1)
+    counts = np.where(quota, 4, counts)
+    bound = chunk.created + DAY + dice.below(20) * DAY
+    since = chunk.now - bound
+    settled = bound + ((since - 100 * DAY) * (8192 + (dice.lane() >> 1)) >> 16)
+    fresh = chunk.now - DAY - dice.below(88) * DAY - dice.below(DAY // 2)
+    year_start = ((chunk.today.replace(month=1, day=1) - _EPOCH).days * DAY) - 8 * 3600
+    this_year = chunk.now - year_start
+    times = np.repeat(bound[:, None], 4, axis=1)
+    times[:, 1] = np.where(quota, year_start + this_year // 6, np.where(recent, fresh, settled))
+    for number in (2, 3):
+        times[:, number] = year_start + this_year * (2 * number - 1) // 6
+    return counts, times[np.arange(chunk.count), counts - 1], times
