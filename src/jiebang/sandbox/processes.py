@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 START_SECONDS: Final = 30.0
 """Longest wait for a process to say where it listens; it takes under one second where the machine is not swamped."""
 REBIRTH_SECONDS: Final = 0.2
-"""Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that dies again at once."""
+"""Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that does not start."""
 REBIRTH_LIMIT: Final = 5.0
 ADDRESSES: Final = "sandbox.json"
 
@@ -85,15 +84,16 @@ class SandboxProcess:
             raise OSError(message) from error
 
     async def _keep_alive(self) -> None:
-        pause = REBIRTH_SECONDS
+        pause, again = REBIRTH_SECONDS, ("--port", str(self.port), *(("--keep-faults",) if self.name != PHONE else ()))
         while self._process is not None:
-            born = time.monotonic()
             await self._process.wait()
-            pause = REBIRTH_SECONDS if time.monotonic() - born > REBIRTH_LIMIT else min(pause * 2, REBIRTH_LIMIT)
             await asyncio.sleep(pause)
             self.restarts += 1
-            with suppress(OSError):  # the port may still be taken, or the disk full: the next turn tries again
-                await self._spawn("--port", str(self.port), *(("--keep-faults",) if self.name != PHONE else ()))
+            try:
+                await self._spawn(*again)
+                pause = REBIRTH_SECONDS
+            except OSError:  # the port is taken for the moment, or the disk is full
+                pause = min(pause * 2, REBIRTH_LIMIT)
 
     async def stop(self) -> None:
         """End it and wait until it has."""
