@@ -8,14 +8,14 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from litestar.connection import ASGIConnection
-from litestar.datastructures import State
+from litestar.datastructures import ResponseHeader
 from litestar.handlers import BaseRouteHandler
 from litestar.params import HeaderParameter
 
 from jiebang.api import problems
-from jiebang.api.auth import Caller
+from jiebang.api.door import CallerRequest
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
 from jiebang.store.idempotency import Answered, Claim, Kept
 
@@ -34,19 +34,15 @@ IdempotencyKey = Annotated[
         "same answer, with `Idempotency-Replayed: true`. 幂等键:同一请求重试时保持不变。",
     ),
 ]
-CallerRequest = Request[Caller, Any, State]
+REPLAYED: Final = ResponseHeader(
+    name="Idempotency-Replayed", description="`true` for an answer given before 重复请求的原答复", documentation_only=True
+)
 
 
 def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: refuse a mutation without a usable Idempotency-Key."""
     if not _KEY.fullmatch(connection.headers.get("idempotency-key", "")):
         raise IdempotencyMissingError
-
-
-def json_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: refuse a body that is not said to be JSON."""
-    if connection.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise problems.MediaTypeError
 
 
 async def claim_of(request: CallerRequest, deps: Deps) -> Claim:

@@ -45,14 +45,6 @@ class BodyNotJsonError(errors.CallerError):
     action = Text("请发送 UTF-8 编码的 JSON 对象。", "Send a JSON object in UTF-8.")
 
 
-class BodyTooLargeError(errors.CallerError):
-    """The body is larger than any we take."""
-
-    code = "BODY-TOO-LARGE"
-    title = Text("请求体过大", "The body is too large")
-    action = Text("请减少一次提交的内容。", "Send less at once.")
-
-
 class MediaTypeError(errors.CallerError):
     """The body is not said to be JSON."""
 
@@ -84,7 +76,7 @@ STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     errors.UnknownCaseError: 404,
     NoSuchRouteError: 404,
     MethodError: 405,
-    BodyTooLargeError: 413,
+    errors.BodyTooLargeError: 413,
     MediaTypeError: 415,
     errors.KindNotOfferedError: 422,
     errors.IdempotencyReusedError: 422,
@@ -204,7 +196,7 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
         allow = (error.headers or {}).get("Allow", "")
         return answer(MethodError(allow=[name.strip() for name in allow.split(",") if name.strip()]), request)
     if error.status_code == 413:  # noqa: PLR2004
-        return answer(BodyTooLargeError(), request)
+        return answer(errors.BodyTooLargeError(), request)
     if isinstance(error, ClientException):
         return answer(BodyNotJsonError(), request) if isinstance(
             error.__cause__, SerializationException

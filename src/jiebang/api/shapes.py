@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +18,7 @@ from jiebang.store.proofs import Method
 if TYPE_CHECKING:
     from jiebang.model.check import CheckAnswer
     from jiebang.model.ids import CaseIds
+    from jiebang.participants.money import Outcome
     from jiebang.store.proofs import Proof
     from jiebang.usecases.context import Found
 
@@ -163,20 +165,24 @@ class CaseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     withdraw_asked_at: datetime | None = None
 
 
-class TransferAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A transfer that was carried out, or that came back to its sender 转账结果."""
+class MovementState(StrEnum):
+    """What became of a movement of money that was not refused."""
 
-    id: Annotated[str, Meta(description="The transfer's id 转账编号")]
-    state: Annotated[str, Meta(description="completed 已到账, returned 已退回")]
-    amount_fen: int
+    PENDING = "pending"
+    COMPLETED = "completed"
+    RETURNED = "returned"
 
 
-class RemedyAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a remedy on the spot did 处理结果."""
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
+    """A movement of money 资金变动."""
 
+    id: Annotated[UUID, Meta(description="Id of the ledger entry 流水号")]
     account: Account
-    count: Annotated[int, Meta(ge=0, description="How many things were cleared 处理笔数")]
-    amount_fen: Annotated[int, Meta(ge=0, description="How much money was moved 涉及金额")]
+    state: Annotated[
+        MovementState,
+        Meta(description="completed 已完成, returned 已退回 (the other side is closed), pending 处理中 (will complete by itself)"),
+    ]
+    amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")]
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -234,6 +240,16 @@ def _proof_shape(proof: Proof, now: datetime) -> WantedProof:
     else:
         state = ProofState.WANTED
     return WantedProof(method=proof.method, state=state, tries_left=proof.tries_left, expires_at=proof.expires_at)
+
+
+def movement_shape(outcome: Outcome, account_id: int) -> Movement:
+    """Return a movement of money that was not refused as it goes over the wire."""
+    return Movement(
+        id=outcome.entry_id,
+        account=str(account_id),
+        state=MovementState(outcome.state or MovementState.PENDING),
+        amount_fen=abs(outcome.amount_fen),
+    )
 
 
 def event_data(entries: list[dict[str, Any]], revision: int, at: datetime) -> bytes:

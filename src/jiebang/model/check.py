@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from jiebang.model.case import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Text(msgspec.Struct, frozen=True):

@@ -17,12 +17,13 @@ from jiebang.saga.coordinator import Proven, step
 from jiebang.store import cases, idempotency, outbox, proofs
 from jiebang.store.cases import Save
 from jiebang.store.proofs import Method, Proof
-from jiebang.usecases.context import Context, Found, ProofRules, Render
+from jiebang.usecases.context import Context, Found, Render
 from jiebang.usecases.submit import code_message
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jiebang.policy.pack import Proofs
     from jiebang.store.cases import Database, Key
     from jiebang.store.idempotency import Answered, Claim, Kept
 
@@ -85,7 +86,7 @@ async def _judged(
     return render(Found(case=case, plan=context.plan_of(case), proofs=held))
 
 
-async def _held(context: Context, db: Database, key: Key, now: datetime) -> tuple[dict[Method, Proof], Case, ProofRules]:
+async def _held(context: Context, db: Database, key: Key, now: datetime) -> tuple[dict[Method, Proof], Case, Proofs]:
     """Lock the case's proofs, then read the case: whoever guesses at the same time waits here."""
     held = (await proofs.of_cases(db, [key], lock=True)).get(key, {})
     case = (await cases.load_many(db, [key])).get(key)
@@ -94,7 +95,7 @@ async def _held(context: Context, db: Database, key: Key, now: datetime) -> tupl
     late = case.due_at is not None and now >= case.due_at
     if case.state is not State.OPEN or case.withdraw_at is not None or late:
         raise ProofRefusedError(reason=NOT_AWAITED, state=case.state.value)
-    return held, case, context.offers[case.kind].proofs
+    return held, case, context.pack.proofs[case.kind]
 
 
 def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Proof:
@@ -121,7 +122,7 @@ def refusal(method: Method, reason: str, tries_left: int) -> ProofRefusedError:
     return ProofRefusedError(method=method.value, reason=reason, tries_left=tries_left)
 
 
-async def _not_locked(db: Database, case: Case, method: Method, rules: ProofRules, now: datetime) -> None:
+async def _not_locked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
     """Raise ProofRefusedError where all cases of the account have used up the wrong tries of the window.
 
     Without this, withdrawing and submitting again would give a guesser new tries without end.
@@ -131,7 +132,7 @@ async def _not_locked(db: Database, case: Case, method: Method, rules: ProofRule
         raise refusal(method, LOCKED, 0)
 
 
-async def _right(context: Context, proof: Proof, attempt: Attempt, rules: ProofRules) -> bool:
+async def _right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
     if proof.nonce is not None:
         code = code_of(context.codes_key, proof.account_id, proof.case_no, proof.nonce, rules.code_digits)
         return hmac.compare_digest(code.encode(), attempt.secret.encode())

@@ -63,9 +63,11 @@ class _Reader(msgspec.Struct):
 class Follower:
     """Follows the timelines of any number of cases with one query a beat for all open streams together."""
 
-    def __init__(self, context: Context, *, beat: timedelta = timedelta(milliseconds=50)) -> None:
-        """Take how often to look. Nothing runs while no stream is open."""
-        self._context, self._beat = context, beat
+    def __init__(
+        self, context: Context, *, beat: timedelta = timedelta(milliseconds=50), pulse: timedelta = timedelta(seconds=15)
+    ) -> None:
+        """Take how often to look, and how long a stream may be silent. Nothing runs while no stream is open."""
+        self._context, self._beat, self._pulse = context, beat, pulse
         self._readers: defaultdict[Key, list[_Reader]] = defaultdict(list)
         self._task: asyncio.Task[None] | None = None
 
@@ -74,14 +76,25 @@ class Follower:
         """How many streams are open."""
         return sum(map(len, self._readers.values()))
 
-    async def follow(self, key: Key, seen: int) -> AsyncIterator[Timeline]:
-        """Yield what comes after revision `seen`, until the case has ended and everything was yielded."""
+    async def follow(self, key: Key, seen: int) -> AsyncIterator[Timeline | None]:
+        """Yield what comes after revision `seen`, until the case has ended and everything was yielded.
+
+        Yields None when nothing came for a while, so that a reader who has gone away is noticed.
+        """
         reader = _Reader(seen, asyncio.Queue())
         self._readers[key].append(reader)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch())
         try:
-            while (item := await reader.queue.get()) is not None:
+            while True:
+                try:
+                    async with asyncio.timeout(self._pulse.total_seconds()):
+                        item = await reader.queue.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if item is None:
+                    return
                 yield item
         finally:
             self._readers[key].remove(reader)

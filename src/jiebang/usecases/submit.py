@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,11 +14,12 @@ from jiebang.store import cases, idempotency, outbox, proofs
 from jiebang.store.cases import NewCase
 from jiebang.store.outbox import Message
 from jiebang.store.proofs import Method, Proof
-from jiebang.usecases.context import Context, Found, Offer, Render
+from jiebang.usecases.context import Context, Found, Render
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jiebang.policy.pack import Proofs
     from jiebang.store.cases import Database
     from jiebang.store.idempotency import Answered, Claim, Kept
 
@@ -49,32 +51,27 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:
         return idempotency.Answered(kept, replayed=True)
-    offer = context.offers.get(asked.kind)
-    if offer is None:
-        raise KindNotOfferedError(kind=asked.kind.value, offered=sorted(kind.value for kind in context.offers))
+    if asked.kind not in context.pack.plans:
+        raise KindNotOfferedError(kind=asked.kind.value, offered=sorted(kind.value for kind in context.pack.plans))
     for _ in range(_RACES):
         [check] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
         if not check.passes:
             raise BlockedError(check)
         now = context.clock()
         try:
-            return await idempotency.once(
-                context.platform, claim, now, lambda db: _open(context, asked, offer, render, db, now)
-            )
+            return await idempotency.once(context.platform, claim, now, partial(_open, context, asked, render, now))
         except _RacedError:
             continue
     raise ParticipantUnavailableError(participant="platform")
 
 
-async def _open(
-    context: Context, asked: Submission, offer: Offer, render: Render, db: Database, now: datetime
-) -> Kept:
-    rules = offer.proofs
+async def _open(context: Context, asked: Submission, render: Render, now: datetime, db: Database) -> Kept:
+    plan, rules = context.pack.plans[asked.kind], context.pack.proofs[asked.kind]
     new = NewCase(
         account_id=asked.account_id,
         kind=asked.kind,
-        plan=offer.plan.name,
-        participants=len(offer.plan.participants),
+        plan=plan.name,
+        participants=len(plan.participants),
         due_at=now + rules.case_lives,
         device_id=asked.device,
     )
@@ -82,23 +79,23 @@ async def _open(
     if asked.account_id not in opened:
         raise _RacedError
     case = opened[asked.account_id]
-    wanted = [_proof(context, case, method, offer, now) for method in rules.methods]
+    wanted = [_proof(context, case, Method(method), rules, now) for method in rules.methods]
     await proofs.insert(db, wanted)
     told = [message(context, case, REQUESTED, {"kind": case.kind.value}, now)]
     told.extend(code_message(context, case, proof, now) for proof in wanted if proof.nonce is not None)
     await outbox.insert(db, told, now)
-    return render(Found(case=case, plan=offer.plan, proofs={proof.method: proof for proof in wanted}))
+    return render(Found(case=case, plan=plan, proofs={proof.method: proof for proof in wanted}))
 
 
-def _proof(context: Context, case: Case, method: Method, offer: Offer, now: datetime) -> Proof:
+def _proof(context: Context, case: Case, method: Method, rules: Proofs, now: datetime) -> Proof:
     sent = method is Method.SMS_CODE
     return Proof(
         account_id=case.account_id,
         case_no=case.case_no,
         method=method,
-        tries_left=offer.proofs.tries,
+        tries_left=rules.tries,
         nonce=context.new_nonce() if sent else None,
-        expires_at=now + offer.proofs.code_lives if sent else None,
+        expires_at=now + rules.code_lives if sent else None,
     )
 
 

@@ -1,0 +1,43 @@
+"""The door of a route: who calls, with which scope, and whether the body is what it should be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.handlers import BaseRouteHandler
+
+from jiebang.api.auth import Caller
+from jiebang.api.problems import MediaTypeError
+from jiebang.model.errors import InvalidInputError
+from jiebang.model.ids import account_of
+
+if TYPE_CHECKING:
+    from jiebang.api.deps import Deps
+
+CallerRequest = Request[Caller, Any, State]
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+async def authenticated(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Guard: find out who calls, and hold them to the route's scope."""
+    deps: Deps = connection.app.state.deps
+    caller = await deps.verifier.caller(connection.headers.get("authorization"))
+    caller.require(handler.opt["scope"])
+    connection.scope["user"] = caller
+
+
+def json_only(connection: Connection, _: BaseRouteHandler) -> None:
+    """Guard: refuse a body that is not said to be JSON."""
+    if connection.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise MediaTypeError
+
+
+def account_in(text: str, field: str = "account") -> int:
+    """Return the account that a field of a body names. Raises InvalidInputError."""
+    account_id = account_of(text)
+    if account_id is None:
+        raise InvalidInputError(field=field, reason="not an account id")
+    return account_id

@@ -1,0 +1,108 @@
+"""Routes that move the sandbox's money: transfers, and the remedies that clear a blocker on the spot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from litestar import Response, post
+from litestar.di import NamedDependency
+
+from jiebang.api import shapes
+from jiebang.api.auth import Scope
+from jiebang.api.deps import Deps
+from jiebang.api.documented import refusals, secured
+from jiebang.api.door import CallerRequest, account_in, authenticated, json_only
+from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, keyed, respond
+from jiebang.model import errors
+from jiebang.store.idempotency import Kept
+from jiebang.usecases.transfer import Payment, Render, cash_out, open_red_packets, transfer
+
+if TYPE_CHECKING:
+    from jiebang.participants.money import Outcome
+
+_REFUSALS: Final = (errors.UnknownAccountError, errors.WalletBusyError)
+
+
+def _rendering(account_id: int) -> Render:
+    def render(outcome: Outcome) -> Kept:
+        return Kept(200, msgspec.json.encode(shapes.movement_shape(outcome, account_id)))
+
+    return render
+
+
+@post(
+    "/v1/transfers",
+    guards=[authenticated, keyed, json_only],
+    opt={"scope": Scope.TRANSFER},
+    security=secured(Scope.TRANSFER),
+    status_code=200,
+    operation_id="transfer",
+    tags=["money"],
+    summary="Send money 转账",
+    description="Sends the sandbox's money from the caller's own account. While a case stands between the wallet's Try and its Confirm or "
+    "Cancel the wallet answers 503 WALLET-BUSY for a moment. 从本人账户转账;解绑提交瞬间钱包会短暂繁忙。",
+    responses=refusals(
+        *_REFUSALS, errors.InsufficientFundsError, errors.ReceiveLimitError, body=True, keyed=True
+    ),
+    response_headers=[REPLAYED],
+)
+async def send_money(
+    request: CallerRequest, data: shapes.TransferBody, deps: NamedDependency[Deps], idempotency_key: IdempotencyKey
+) -> Response[shapes.Movement]:
+    """Send money."""
+    del idempotency_key
+    sender, receiver = account_in(data.sender, "from"), account_in(data.to, "to")
+    request.user.require_account(sender)
+    asked = Payment(sender=sender, receiver=receiver, amount_fen=data.amount_fen)
+    return respond(await transfer(deps.context, asked, await claim_of(request, deps), _rendering(sender)))
+
+
+@post(
+    "/v1/remedies/cash-out",
+    guards=[authenticated, keyed, json_only],
+    opt={"scope": Scope.TRANSFER},
+    security=secured(Scope.TRANSFER),
+    status_code=200,
+    operation_id="cashOut",
+    tags=["money"],
+    summary="Cash out everything 全部提现",
+    description="Pays the whole free balance out to the person's card: clears `PAY-BALANCE`. 将可用余额全部提现到本人银行卡。",
+    responses=refusals(*_REFUSALS, errors.CashOutPausedError, body=True, keyed=True),
+    response_headers=[REPLAYED],
+)
+async def cash_everything_out(
+    request: CallerRequest, data: shapes.RemedyBody, deps: NamedDependency[Deps], idempotency_key: IdempotencyKey
+) -> Response[shapes.Movement]:
+    """Cash out everything."""
+    del idempotency_key
+    account_id = account_in(data.account)
+    request.user.require_account(account_id)
+    return respond(await cash_out(deps.context, account_id, await claim_of(request, deps), _rendering(account_id)))
+
+
+@post(
+    "/v1/remedies/red-packets",
+    guards=[authenticated, keyed, json_only],
+    opt={"scope": Scope.TRANSFER},
+    security=secured(Scope.TRANSFER),
+    status_code=200,
+    operation_id="openRedPackets",
+    tags=["money"],
+    summary="Open every red packet 拆开全部红包",
+    description="Opens every unclaimed red packet; expired ones go back to their senders: clears `PAY-RED-PACKET`. 拆开全部未领取红包。",
+    responses=refusals(*_REFUSALS, errors.ReceiveLimitError, body=True, keyed=True),
+    response_headers=[REPLAYED],
+)
+async def open_every_red_packet(
+    request: CallerRequest, data: shapes.RemedyBody, deps: NamedDependency[Deps], idempotency_key: IdempotencyKey
+) -> Response[shapes.Movement]:
+    """Open every red packet."""
+    del idempotency_key
+    account_id = account_in(data.account)
+    request.user.require_account(account_id)
+    claim = await claim_of(request, deps)
+    return respond(await open_red_packets(deps.context, account_id, claim, _rendering(account_id)))
+
+
+MONEY: Final = [send_money, cash_everything_out, open_every_red_packet]

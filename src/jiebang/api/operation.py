@@ -1,0 +1,45 @@
+"""Routes for whoever runs it: alive, ready, metrics. Open to all, and hold nothing of anyone."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+
+from jiebang.api.deps import Deps
+from jiebang.api.shapes import Health, Readiness
+from jiebang.usecases.read import answering
+
+
+@get("/health", operation_id="health", tags=["operation"], summary="Alive 存活检查")
+async def health() -> Health:
+    """Say that the process is alive."""
+    return Health("alive")
+
+
+@get(
+    "/ready",
+    operation_id="ready",
+    tags=["operation"],
+    summary="Ready 就绪检查",
+    description="200 while the platform's own database answers; participants that do not are named, and their facts are unknown meanwhile. "
+    "平台数据库可用即为就绪;未应答的系统会列出。",
+    responses={503: ResponseSpec(Readiness, generate_examples=False, description="Not ready 未就绪")},
+)
+async def ready(deps: NamedDependency[Deps]) -> Response[Readiness]:
+    """Say whether requests can be served."""
+    found = await answering(deps.context, deps.ready_within)
+    up = found.pop("platform")
+    body = Readiness(ready=up, participants=found)
+    return Response(msgspec.json.encode(body), status_code=200 if up else 503, media_type="application/json")  # type: ignore[arg-type]
+
+
+@get("/metrics", media_type="text/plain", operation_id="metrics", tags=["operation"], summary="Metrics 指标")
+async def metrics() -> Response[str]:
+    """Return the metrics of this process for Prometheus."""
+    return Response(generate_latest(REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
+
+
+OPERATION = [health, ready, metrics]

@@ -1,0 +1,172 @@
+"""The real application over real databases, for the tests of the API: people, tokens, the code a phone would show."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx
+import uvicorn
+
+from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file
+from jiebang.api.deps import Deps
+from jiebang.api.server import create_app
+from jiebang.model.ids import CaseIds
+from jiebang.model.plan import DATABASES
+from jiebang.participants import open_participants
+from jiebang.policy.pack import Pack
+from jiebang.saga.coordinator import Timing
+from jiebang.sandbox.issuer import SandboxIssuer
+from jiebang.store import outbox
+from jiebang.store.sealing import password_hash
+from jiebang.usecases.context import Context
+from jiebang.usecases.prove import code_of
+from jiebang.usecases.read import Follower
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from jiebang.store.pool import Pool
+
+PASSWORD = "246810"
+ISSUER, AUDIENCE = "https://issuer.test", "https://api.test"
+PEPPER, CODES_KEY, BODIES_KEY = b"p" * 32, b"c" * 32, b"b" * 32
+DOCUMENT = b"\x01" * 32
+
+
+class World:
+    """One installation: `now` moves with `later`; `app` is the application; `issuer` mints tokens."""
+
+    def __init__(self, pools: Mapping[str, Pool], home: Path, pack: Pack) -> None:
+        self.pools, self.pack, self.skew = pools, pack, timedelta()
+        self.participants, self.wallet = open_participants(pools, self.now, pepper=PEPPER)
+        self.ids = CaseIds(b"i" * 16)
+        self.issuer = SandboxIssuer(home, issuer=ISSUER, audience=AUDIENCE)
+        self.context = Context(
+            platform=pools["platform"],
+            participants=self.participants,
+            wallet=self.wallet,
+            check=self._check(),
+            pack=pack,
+            plan_of=lambda case: pack.plans[case.kind],
+            clock=self.now,
+            new_id=uuid4,
+            new_nonce=lambda: os.urandom(16),
+            codes_key=CODES_KEY,
+            timing=Timing(),
+        )
+        keys = IssuerKeys(keys_from_file(self.issuer.jwks_path), self.now)
+        self.follower = Follower(self.context, beat=timedelta(milliseconds=10))
+        self.deps = Deps(
+            context=self.context,
+            follower=self.follower,
+            verifier=Verifier(issuer=ISSUER, audience=AUDIENCE, keys=keys, clock=self.now),
+            case_ids=self.ids,
+            bodies_key=BODIES_KEY,
+        )
+        self.app: Litestar = create_app(self.deps)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.skew
+
+    def _check(self) -> Any:
+        return None
+
+    def later(self, by: timedelta) -> None:
+        """Let time pass."""
+        self.skew += by
+
+    def token(self, account_id: int, **claims: Any) -> str:
+        return self.issuer.person(account_id, self.now(), str(uuid4()), **{"device": f"phone-{account_id}", **claims})
+
+    def service(self, **claims: Any) -> str:
+        return self.issuer.service("back-office", self.now(), str(uuid4()), **claims)
+
+    async def people(self, first: int, count: int = 1, *, balance_fen: int = 0) -> None:
+        """Put people everywhere whom nothing stands in the way of, save a balance."""
+        ids = list(range(first, first + count))
+        salt = bytes(16)
+        await self.pools["platform"].execute(
+            "INSERT INTO platform.account (account_id, created_at) SELECT unnest($1::bigint[]), now()", ids
+        )
+        for name in DATABASES:
+            await self.pools[name].execute(
+                f"INSERT INTO {name.split('_')[0]}.account (account_id) SELECT unnest($1::bigint[])", ids
+            )
+            if name.startswith("identity"):
+                await self.pools[name].execute(
+                    """UPDATE identity.account SET state = 'active', level = 2, document_type = 'resident_id',
+                           sealed = '\\x00', document_index = $2, birth_date = '1990-01-01', region = '440300',
+                           changed_at = now() - interval '2 years' WHERE account_id = ANY ($1::bigint[])""",
+                    ids,
+                    DOCUMENT,
+                )
+        await self.pools["security"].execute(
+            """UPDATE security.account SET primary_device_id = 'phone-' || account_id,
+                   primary_device_since = now() - interval '1 year' WHERE account_id = ANY ($1::bigint[])""",
+            ids,
+        )
+        await self.pools["wallet"].execute(
+            """UPDATE wallet.account SET password_salt = $2, password_hash = $3, balance_fen = $4
+               WHERE account_id = ANY ($1::bigint[])""",
+            ids,
+            salt,
+            password_hash(PEPPER, salt, PASSWORD),
+            balance_fen,
+        )
+        await self.pools["wallet"].execute(
+            """INSERT INTO wallet.entry (account_id, entry_id, kind, title, amount_fen, state, made_at, ended_at)
+               SELECT id, gen_random_uuid(), 'opening', '', $2, 'completed', now(), now()
+               FROM unnest($1::bigint[]) AS id""",
+            ids,
+            balance_fen,
+        )
+
+    async def code(self, account_id: int) -> str:
+        """Return the last code that the account's phone was sent, derived as the gateway derives it."""
+        messages = await outbox.due(self.pools["platform"], range(256), self.now(), 10_000)
+        last = [each for each in messages if each.account_id == account_id and each.template == "sms_code"][-1]
+        return code_of(CODES_KEY, account_id, last.case_no, bytes.fromhex(last.params["nonce"]), 6)
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Serve the application on a port of its own, for what only a real connection shows."""
+        config = uvicorn.Config(self.app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            await task
+
+
+class Person:
+    """A person with a token, at the API."""
+
+    def __init__(self, client: httpx.AsyncClient, token: str, account_id: int) -> None:
+        self._client, self._token, self.account_id = client, token, account_id
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
+    ) -> httpx.Response:
+        sent = {"authorization": f"Bearer {self._token}"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        if method != "GET" and path != "/v1/checks":
+            sent["idempotency-key"] = key or str(uuid4())
+        return await self._client.request(method, path, json=body, headers=sent)
+
+    async def submit(self, **kwargs: Any) -> httpx.Response:
+        return await self.ask("POST", "/v1/cases", {"account": str(self.account_id), "kind": "revoke"}, **kwargs)
+
+    async def prove(self, case: str, method: str, secret: str, **kwargs: Any) -> httpx.Response:
+        return await self.ask("POST", f"/v1/cases/{case}/proofs", {"method": method, "secret": secret}, **kwargs)
