@@ -1,0 +1,381 @@
+"""Settings: from `JIEBANG_*` variables, then a TOML file, then defaults; read by `app` alone.
+
+The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current folder, if there is one:
+
+    home = ".jiebang"                      # JIEBANG_HOME
+    keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
+    phone_url = "https://…"                # JIEBANG_PHONE_URL; absent: the sandbox's phone
+    [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
+    platform = "postgresql://…"            # one DSN for each of `embedded.PLACEMENT`
+    [networks.unionpay]                    # JIEBANG_NETWORKS likewise; absent: the sandbox's networks
+    base_url = "https://…"
+    [issuer]                               # JIEBANG_ISSUER_…; absent: the sandbox's issuer
+    issuer = "https://…"
+    audience = "jiebang"
+    jwks_url = "https://…"                 # or jwks_file
+    [saga]                                 # JIEBANG_SAGA_TRY_LIMIT=3 …: fields of Timing; times in seconds
+    [worker]                               # JIEBANG_WORKER_LEASE=10 …: fields of Pace
+    [http]                                 # JIEBANG_HTTP_PORT=8700 …
+
+Paths in the file are relative to the file. Whatever is wrong is told at once, as SettingsError.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from jiebang.model.check import Text
+from jiebang.model.errors import HomeUnusableError, SettingsError
+from jiebang.model.plan import NETWORKS
+from jiebang.saga.coordinator import Timing
+from jiebang.store.embedded import PLACEMENT
+from jiebang.store.migrate import owner_of
+from jiebang.worker import Pace
+
+PREFIX: Final = "JIEBANG_"
+FILE: Final = "jiebang.toml"
+_TOP_PORT: Final = 65_535
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach one clearing network. `keys`: the folder of the link's key files (participants/signing.py)."""
+
+    base_url: str
+    keys: Path | None = None
+    limit: timedelta = timedelta(seconds=2)
+
+
+class Issuer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who issues access tokens, for which audience, and where its keys are: exactly one of URL and file."""
+
+    issuer: str
+    audience: str
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+
+
+class Http(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the API listens. Port 0: one that is free."""
+
+    host: str = "127.0.0.1"
+    port: int = 8700
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an installation can choose. None: the embedded or sandbox part stands in."""
+
+    home: Path
+    keys: Path
+    databases: Mapping[str, str] | None = None
+    networks: Mapping[str, Network] | None = None
+    phone_url: str | None = None
+    issuer: Issuer | None = None
+    saga: Timing = Timing()
+    worker: Pace = Pace()
+    http: Http = Http()
+
+    def __repr__(self) -> str:
+        """Tell no passwords."""
+        return f"Settings(home={str(self.home)!r}, databases={'outside' if self.databases else 'embedded'})"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong: where it stands, and what is wrong with it. Never holds a value, which may be a password."""
+
+    where: str
+    zh: str
+    en: str
+
+
+_EXPECTED: Final[Mapping[Any, tuple[str, str]]] = {
+    int: ("应为正整数", "must be a whole number above 0"),
+    timedelta: ("应为大于 0 的秒数", "must be a number of seconds above 0"),
+    str: ("应为非空文字", "must be text, not empty"),
+    Path: ("应为路径", "must be a path"),
+}
+_UNKNOWN: Final = ("没有此项设置", "there is no such setting")
+_NO_URL: Final = ("应为 http 或 https 地址", "must be an http or https URL")
+_PLAIN: Final = ("home", "keys", "phone_url")
+_SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {"saga": Timing, "worker": Pace, "http": Http, "issuer": Issuer}
+_MAPPINGS: Final = ("databases", "networks")
+
+
+def read_settings(environ: Mapping[str, str], folder: Path) -> Settings:
+    """Read the settings. `folder` is what relative paths of `environ` start from. Raises SettingsError."""
+    reader = _Reader(folder)
+    settings = reader.settings(environ)
+    if reader.problems or settings is None:
+        raise SettingsError(problems=tuple(reader.problems))
+    return settings
+
+
+class _Reader:
+    """Reads everything it can and gathers what is wrong. A raw value goes with the folder its paths start from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[Problem] = []
+
+    def wrong(self, where: str, what: tuple[str, str]) -> None:
+        self.problems.append(Problem(where, *what))
+
+    def settings(self, environ: Mapping[str, str]) -> Settings | None:
+        raw = self._merged(environ)
+        plain = {name: self._plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
+        sections: dict[str, Any] = {
+            name: self._struct(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
+        }
+        databases = self._databases(raw.pop("databases")) if "databases" in raw else None
+        networks = self._networks(raw.pop("networks")) if "networks" in raw else None
+        for name in raw:
+            self.wrong(name, _UNKNOWN)
+        if self.problems:
+            return None
+        home = Path(plain.get("home") or self.folder / ".jiebang")
+        phone_url = plain.get("phone_url")
+        return Settings(
+            home=home,
+            keys=Path(plain.get("keys") or home / "keys"),
+            phone_url=None if phone_url is None else str(phone_url),
+            databases=databases,
+            networks=networks,
+            **{name: value for name, value in sections.items() if value is not None},
+        )
+
+    def _merged(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        """The file's values, overridden by the environment's; paths made absolute, sections as mappings."""
+        named = environ.get(f"{PREFIX}SETTINGS")
+        path = self.folder / (named or FILE)
+        raw = self._file(path, f"{PREFIX}SETTINGS") if named or path.is_file() else {}
+        for table, key in self._paths(raw):
+            table[key] = str(path.parent / table[key])
+        for variable, value in sorted(environ.items()):
+            if variable.startswith(PREFIX) and variable != f"{PREFIX}SETTINGS":
+                self._variable(variable, value, raw)
+        return raw
+
+    @staticmethod
+    def _paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+        """Every place in the raw values where a path stands: the mapping that holds it and its key there."""
+        issuer, networks = raw.get("issuer"), raw.get("networks")
+        tables = [(raw, ("home", "keys")), (issuer, ("jwks_file",))]
+        tables += [(network, ("keys",)) for network in networks.values()] if isinstance(networks, dict) else []
+        for table, names in tables:
+            if isinstance(table, dict):
+                yield from ((table, name) for name in names if isinstance(table.get(name), str))
+
+    def _variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
+        name = variable.removeprefix(PREFIX).lower()
+        section, _, field = name.partition("_")
+        if name in ("home", "keys"):
+            raw[name] = str(self.folder / value) if value else ""
+        elif name in _PLAIN:
+            raw[name] = value
+        elif name in _MAPPINGS:
+            raw[name] = self._mapping(variable, value, name)
+        elif section in _SECTIONS and field in _SECTIONS[section].__struct_fields__:
+            into = raw.setdefault(section, {})
+            if isinstance(into, dict):
+                into[field] = str(self.folder / value) if field == "jwks_file" else value
+        else:
+            self.wrong(variable, _UNKNOWN)
+
+    def _mapping(self, variable: str, value: str, name: str) -> dict[str, Any]:
+        """Read JSON, TOML, or the file of either that `value` names; a file may hold the mapping under its name."""
+        is_json = value.lstrip().startswith("{")
+        if is_json or "=" in value.split("://", maxsplit=1)[0]:
+            found, base = self._decoded(value.encode(), variable, json=is_json), self.folder
+        else:
+            path = self.folder / value
+            found, base = self._file(path, variable), path.parent
+        inner = found.get(name)
+        found = inner if isinstance(inner, dict) else found
+        for table, key in self._paths({name: found}):
+            table[key] = str(base / table[key])
+        return found
+
+    def _file(self, path: Path, where: str) -> dict[str, Any]:
+        try:
+            content = path.read_bytes()
+        except (OSError, ValueError):
+            self.wrong(where, (f"无法读取文件 {path}", f"cannot read the file {path}"))
+            return {}
+        return self._decoded(content, f"{where} ({path.name})", json=path.suffix == ".json")
+
+    def _decoded(self, content: bytes, where: str, *, json: bool) -> dict[str, Any]:
+        form = "JSON" if json else "TOML"
+        try:
+            found = msgspec.json.decode(content) if json else tomllib.loads(content.decode())
+        except (msgspec.DecodeError, ValueError):  # its message may quote a password
+            found = None
+        if not isinstance(found, dict):
+            self.wrong(where, (f"不是有效的 {form} 对象", f"is not a valid {form} object"))
+            return {}
+        return found
+
+    def _plain(self, name: str, value: object) -> str | None:
+        if not isinstance(value, str) or not value:
+            self.wrong(name, _EXPECTED[str if name == "phone_url" else Path])
+            return None
+        if name == "phone_url" and not _is_url(value):
+            self.wrong(name, _NO_URL)
+        return value
+
+    def _struct(self, where: str, kind: type[_S], raw: object) -> _S | None:
+        """Build a section field by field, so that every wrong one is told."""
+        if not isinstance(raw, dict):
+            self.wrong(where, ("应为一组设置", "must be a table of settings"))
+            return None
+        before, given = len(self.problems), {}
+        for field in msgspec.structs.fields(kind):
+            if field.name in raw:
+                given[field.name] = self._field(f"{where}.{field.name}", field.type, raw[field.name])
+            elif field.required:
+                self.wrong(f"{where}.{field.name}", ("缺少此项", "is missing"))
+        for name in raw.keys() - set(kind.__struct_fields__):
+            self.wrong(f"{where}.{name}", _UNKNOWN)
+        if kind is Issuer and (given.get("jwks_url") is None) == (given.get("jwks_file") is None):
+            self.wrong(where, ("jwks_url 与 jwks_file 须且只能设一个", "needs exactly one of jwks_url and jwks_file"))
+        return kind(**given) if len(self.problems) == before else None
+
+    def _field(self, where: str, kind: Any, value: object) -> Any:
+        base = next((one for one in (timedelta, int, Path) if kind == one or kind == one | None), str)
+        try:
+            # Numbers come as text from the environment; a number of seconds is a duration.
+            found: Any = msgspec.convert(
+                value, float if base is timedelta else str if base is Path else base, strict=False
+            )
+            found = timedelta(seconds=found) if base is timedelta else Path(found) if base is Path else found
+        except (msgspec.ValidationError, OverflowError, ValueError):
+            self.wrong(where, _EXPECTED[base])
+            return None
+        if where == "http.port":
+            if not 0 <= found <= _TOP_PORT:
+                self.wrong(where, (f"应为 0 至 {_TOP_PORT}", f"must be 0 to {_TOP_PORT}"))
+        elif (base is int and found <= 0) or (base is timedelta and found <= timedelta()) or found in ("", Path()):
+            self.wrong(where, _EXPECTED[base])
+        elif where.endswith("_url") and not _is_url(found):
+            self.wrong(where, _NO_URL)
+        return found
+
+    def _names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
+        """Tell names that are missing and names that are not ours; return what can be looked at further."""
+        if not isinstance(raw, dict):
+            self.wrong(where, ("应为名称到地址的对应", "must map names to addresses"))
+            return {}
+        for name in sorted(expected - raw.keys()):
+            self.wrong(f"{where}.{name}", ("缺少此项", "is missing"))
+        for name in sorted(raw.keys() - expected):
+            self.wrong(f"{where}.{name}", ("没有此名称", "is not a name we know"))
+        return {name: raw[name] for name in sorted(expected & raw.keys())}
+
+    def _databases(self, raw: object) -> dict[str, str]:
+        found = self._names("databases", raw, frozenset(PLACEMENT))
+        seen: dict[tuple[str, object], str] = {}
+        for name, dsn in found.items():
+            if not _is_dsn(dsn):
+                form = "postgresql://user@host:port/database"
+                self.wrong(f"databases.{name}", (f"应为 {form} 形式的地址", f"must look like {form}"))
+            elif (twin := seen.setdefault((owner_of(name), dsn), name)) != name:
+                what = (f"与 {twin} 是同一个数据库", f"is the same database as {twin}")
+                self.wrong(f"databases.{name}", what)
+        return found
+
+    def _networks(self, raw: object) -> dict[str, Network]:
+        found: dict[str, Network] = {}
+        for name, value in self._names("networks", raw, frozenset(NETWORKS)).items():
+            network = self._struct(f"networks.{name}", Network, value)
+            if network is not None:
+                found[name] = network
+        return found
+
+
+def _is_url(value: object) -> bool:
+    try:
+        parts = urlsplit(str(value))
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_dsn(value: object) -> bool:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        return (
+            parts is not None
+            and parts.scheme in ("postgresql", "postgres")
+            and len(parts.path) > 1
+            and (bool(parts.hostname) or "host=" in parts.query)
+            and parts.port != 0
+        )
+    except ValueError:
+        return False
+
+
+def from_environment() -> Settings:
+    """Read the settings of this process. Raises SettingsError."""
+    return read_settings(os.environ, Path.cwd())
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """The installation's keys, 32 random bytes each (16 for the cipher of case ids). Each has its one use."""
+
+    case_ids: bytes
+    codes: bytes
+    documents: bytes
+    master: bytes
+    passwords: bytes
+
+    def __repr__(self) -> str:
+        """Tell nothing."""
+        return "Secrets(…)"
+
+
+_SIZES: Final = {"case_ids": 16}
+
+
+def read_secrets(folder: Path) -> Secrets:
+    """Read the keys kept in `folder`, one file each, `<name>.key`; make those that are missing.
+
+    All hosts of one installation need the same files: what one has sealed, another must open. Whole or not at all, and
+    safe to run at the same time. Raises HomeUnusableError for a folder or file that cannot be used.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Secrets(**{name: _secret(folder, name) for name in Secrets.__struct_fields__})
+    except OSError as error:
+        reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
+        raise HomeUnusableError(path=str(error.filename or folder), reason=reason) from error
+
+
+def _secret(folder: Path, name: str) -> bytes:
+    path, size = folder / f"{name}.key", _SIZES.get(name, 32)
+    if not path.exists():
+        draft = folder / f"{name}.key.{secrets.token_hex(4)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, secrets.token_bytes(size))
+            os.fsync(descriptor)
+            with suppress(FileExistsError):  # another process was quicker: its key holds
+                path.hardlink_to(draft)
+        finally:
+            os.close(descriptor)
+            draft.unlink()
+    secret = path.read_bytes()
+    if len(secret) != size or path.stat().st_mode & 0o007:
+        reason = Text(
+            f"密钥文件须恰为 {size} 字节,且不对他人开放", f"a key file has exactly {size} bytes and is closed to others"
+        )
+        raise HomeUnusableError(path=str(path), reason=reason)
+    return secret
