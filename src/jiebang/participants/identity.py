@@ -11,9 +11,11 @@ NOT_BOUND: Final = "ID-NONE"
 
 IDENTITY: Final = Particulars(
     owner="identity",
+    # Each data centre reclaims at its own instant, and a check trusts the two only where they agree: of a reclaimed
+    # identity, which nothing can be asked for, no time of change is told.
     facts="""
-SELECT a.account_id, a.facts_version, a.state AS identity_state, a.changed_at AS identity_changed_at,
-    a.document_type, a.birth_date
+SELECT a.account_id, a.facts_version, a.state AS identity_state,
+    CASE WHEN a.state <> 'reclaimed' THEN a.changed_at END AS identity_changed_at, a.document_type, a.birth_date
 FROM unnest($1::bigint[]) AS i (account_id)
 JOIN identity.account a ON a.account_id = i.account_id
 """,

@@ -113,6 +113,12 @@ async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
     return {row["account_id"]: _case(row) for row in rows}
 
 
+async def known(db: Database, accounts: Iterable[int]) -> dict[int, int | None]:
+    """Return those of `accounts` that exist, each with the number of its live case, if it has one."""
+    rows = await db.fetch(_SQL["known_accounts"], sorted(set(accounts)))
+    return {row["account_id"]: row["case_no"] for row in rows}
+
+
 async def of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
     """Return every case of the accounts, ended ones too."""
     return [_case(row) for row in await db.fetch(_SQL["cases_of_accounts"], sorted(accounts))]

@@ -114,3 +114,10 @@ SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_i
 -- name: cases_of_accounts
 -- Every case, ended ones too, of the given accounts.
 SELECT c.* FROM unnest($1::bigint[]) AS i (account_id) JOIN platform.cases c ON c.account_id = i.account_id
+
+-- name: known_accounts
+-- Which of these accounts exist, each with its live case: what a check needs of our own store, in one query.
+SELECT a.account_id, c.case_no
+FROM platform.account a
+LEFT JOIN platform.cases c ON c.account_id = a.account_id AND c.ended_at IS NULL
+WHERE a.account_id = ANY ($1::bigint[])

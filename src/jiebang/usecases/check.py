@@ -1,0 +1,183 @@
+"""Check: read the facts of a batch from everyone who knows them, at once, and say everything that stands in the way.
+
+A participant that is down, slow, or answers nonsense makes its own facts unread and never fails the check; the batch
+waits for nobody beyond one time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+
+from jiebang.model.check import CheckAnswer, Severity
+from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
+from jiebang.model.facts import PLATFORM, FactBatch
+from jiebang.policy.evaluate import evaluate
+from jiebang.policy.frame import Part, gathered, line_up, owner_of
+from jiebang.saga.coordinator import Rechecked
+from jiebang.store import cases as store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jiebang.model.case import Case, Kind
+    from jiebang.model.ids import CaseIds
+    from jiebang.participants.base import Participant
+    from jiebang.policy.pack import Pack
+    from jiebang.store.cases import Database, Key
+
+UNREAD_TOTAL = Counter("jiebang_facts_unread_total", "Reads of facts that brought no answer", ["owner", "why"])
+
+_ACCOUNT_LIMIT: Final = 1 << 53
+
+_log = structlog.get_logger(__name__)
+
+
+class CheckRequest(msgspec.Struct, frozen=True):
+    """One account to check. `device_id`: where the request comes from (None: a service).
+
+    `own_case`: the number of the case this check is made for, which is no other case of the account.
+    """
+
+    account_id: int
+    device_id: str | None = None
+    own_case: int | None = None
+
+
+class Checker:
+    """Checks batches under the pack in force. One object serves the API and the worker."""
+
+    def __init__(
+        self,
+        *,
+        pack: Callable[[], Pack],
+        participants: Mapping[str, Participant],
+        platform: Database,
+        case_ids: CaseIds,
+        clock: Callable[[], datetime],
+        limit: timedelta = timedelta(seconds=1),
+    ) -> None:
+        """Join what a check needs. `limit`: how long it waits for facts; what is not there by then is unread."""
+        self._pack, self._participants, self._platform = pack, participants, platform
+        self._case_ids, self._clock, self._limit = case_ids, clock, limit
+        self._cut_off: set[asyncio.Task[Part | None]] = set()
+
+    async def __call__(
+        self, accounts: Sequence[int], kind: Kind, devices: Mapping[int, str | None]
+    ) -> list[CheckAnswer]:
+        """Check `accounts` as `check` does; `devices` names where the request for an account comes from."""
+        return await self.check([CheckRequest(account, devices.get(account)) for account in accounts], kind)
+
+    async def check(self, requests: Sequence[CheckRequest], kind: Kind) -> list[CheckAnswer]:
+        """Answer every request, in their order.
+
+        Raises UnknownAccountError, naming all accounts the platform does not know, and KindNotOfferedError.
+        """
+        pack = self._pack()
+        if kind not in pack.plans:
+            raise KindNotOfferedError(kind=kind.value, offered=sorted(offered.value for offered in pack.plans))
+        answers = await self._answers(pack, requests, kind)
+        unknown = {request.account_id for request, answer in zip(requests, answers, strict=True) if answer is None}
+        if unknown:
+            raise UnknownAccountError(accounts=[str(account) for account in sorted(unknown)])
+        return [answer for answer in answers if answer is not None]
+
+    async def recheck(self, cases: Sequence[Case]) -> dict[Key, Rechecked]:
+        """Check cases again on fresh facts, as the worker takes them: each for its own kind, device and number."""
+        pack = self._pack()
+        by_kind: defaultdict[Kind, list[Case]] = defaultdict(list)
+        for case in cases:
+            by_kind[case.kind].append(case)
+        found: dict[Key, Rechecked] = {}
+        for kind, batch in by_kind.items():
+            requests = [CheckRequest(case.account_id, case.device_id, case.case_no) for case in batch]
+            answers = await self._answers(pack, requests, kind)
+            for case, answer in zip(batch, answers, strict=True):
+                found[case.key] = _rechecked(answer, pack.unavailable.code)
+        return found
+
+    async def _answers(self, pack: Pack, requests: Sequence[CheckRequest], kind: Kind) -> list[CheckAnswer | None]:
+        """Answer every request; None for an account that the platform does not know."""
+        if not requests:
+            return []
+        accounts = [request.account_id for request in requests]
+        parts = await self._parts(accounts, requests)
+        known: Sequence[bool] = [True] * len(requests)
+        if PLATFORM in parts:
+            known = parts[PLATFORM].frame["account_known"].to_list()
+        facts = gathered(accounts, parts, [request.device_id for request in requests])
+        answers = evaluate(pack, facts, kind, self._clock())
+        return [answer if knows else None for answer, knows in zip(answers, known, strict=True)]
+
+    async def _parts(self, accounts: Sequence[int], requests: Sequence[CheckRequest]) -> dict[str, Part]:
+        """Read everyone at once, within the limit. Who brought nothing is not in the answer."""
+        askable = sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
+        tasks = {
+            name: asyncio.create_task(_read(participant, askable, accounts))
+            for name, participant in self._participants.items()
+        }
+        tasks[PLATFORM] = asyncio.create_task(_own(self._platform, self._case_ids, askable, requests))
+        try:
+            await asyncio.wait(tasks.values(), timeout=self._limit.total_seconds())
+        finally:
+            # Not awaited: a driver may need its own time to notice that a server is gone.
+            for task in tasks.values():
+                if not task.done():
+                    self._cut_off.add(task)
+                    task.add_done_callback(self._cut_off.discard)
+                    task.cancel()
+        return {name: part for name, task in tasks.items() if (part := _result(name, task)) is not None}
+
+
+def _result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
+    """Take what a read brought; anything but facts is silence, told to the log without anything personal."""
+    failure = task.exception() if task.done() and not task.cancelled() else None
+    why = "slow" if not task.done() or task.cancelled() else type(failure).__name__ if failure else None
+    if why is None:
+        return task.result()
+    UNREAD_TOTAL.labels(name, why).inc()
+    _log.warning("facts_unread", owner=name, why=why)
+    return None
+
+
+async def _read(participant: Participant, askable: Sequence[int], accounts: Sequence[int]) -> Part | None:
+    """Read one participant's facts; None for one that owns none."""
+    batch = await participant.facts(askable)
+    return None if batch is None else line_up(batch, owner_of(participant.name), accounts)
+
+
+async def _own(platform: Database, case_ids: CaseIds, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part:
+    """Read what our own store knows: that an account exists, and its live case other than the one being checked."""
+    known = await store.known(platform, askable)
+    live: list[str | None] = []
+    for request in requests:
+        case_no = known.get(request.account_id)
+        other = case_no is not None and case_no != request.own_case
+        live.append(case_ids.encode(request.account_id, case_no) if other and case_no is not None else None)
+    columns: dict[str, Sequence[Any]] = {
+        "live_case": live,
+        "account_known": [request.account_id in known for request in requests],
+    }
+    rows = range(len(requests))
+    return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows)
+
+
+def _rechecked(answer: CheckAnswer | None, unavailable: str) -> Rechecked:
+    """Turn a check into the coordinator's event.
+
+    Unread facts are no blockers there but versions that are None: the case waits and asks again. Where what could not
+    be read has no version of its own (our own store), none is vouched for.
+    """
+    if answer is None:
+        return Rechecked({}, (UnknownAccountError.code,))
+    standing = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
+    versions = answer.versions
+    if unavailable in standing and None not in versions.values():
+        versions = dict.fromkeys(versions)
+    return Rechecked(versions, tuple(dict.fromkeys(code for code in standing if code != unavailable)))
