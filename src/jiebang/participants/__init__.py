@@ -11,7 +11,6 @@ from jiebang.participants.enterprise import ENTERPRISE
 from jiebang.participants.gaming import GAMING
 from jiebang.participants.identity import IDENTITY
 from jiebang.participants.merchant import MERCHANT
-from jiebang.participants.money import Wallet
 from jiebang.participants.openplatform import OPENPLATFORM
 from jiebang.participants.security import SECURITY
 from jiebang.participants.social import SOCIAL
@@ -41,5 +40,7 @@ def open_participants(
 
     `pepper`: the secret that payment passwords are marked with.
     """
+    from jiebang.participants.money import Wallet  # noqa: PLC0415 - brings polars, half a second to a network's process
+
     opened = {name: DatabaseParticipant(name, own, pools[name], clock) for name, own in PARTICULARS.items()}
     return {**opened, "wallet": Wallet(pools["wallet"], clock, pepper=pepper)}
