@@ -8,7 +8,7 @@ person or merchant wrote can reach another value.
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -26,6 +26,8 @@ _ABSENT: Final = Text("无", "none")
 _BOOLS: Final = {True: Text("是", "yes"), False: Text("否", "no")}
 _EN_MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 """Not strftime's: that would follow the server's locale."""
+_LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
+"""A fact may be absurd, a text may not fail on it."""
 
 
 class WordingError(Exception):
@@ -101,7 +103,10 @@ def _day(day: date) -> Text:
 
 def _moment(at: datetime | str) -> Text:
     """Render a time in Shanghai. Items come as JSON, so theirs are ISO strings."""
-    local = (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(ZONE)
+    instant = datetime.fromisoformat(at) if isinstance(at, str) else at
+    if instant.tzinfo is None:
+        raise ValueError("a time without a zone is no instant")
+    local = instant.astimezone(ZONE) if instant < _LAST else _LAST
     day = _day(local.date())
     return Text(f"{day.zh} {local:%H:%M}", f"{day.en}, {local:%H:%M}")
 
@@ -147,5 +152,5 @@ def render_items(items: Sequence[Mapping[str, Any]], line: Wording, fields: Mapp
 def _field(value: Any, kind: FactType) -> Text:
     try:
         return render(value, kind)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return _same(value)
