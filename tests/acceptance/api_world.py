@@ -20,11 +20,13 @@ from jiebang.api.server import create_app
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import DATABASES
 from jiebang.participants import open_participants
+from jiebang.participants.money import Wallet
 from jiebang.policy.pack import Pack
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.store import outbox
 from jiebang.store.sealing import password_hash
+from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
 from jiebang.usecases.prove import code_of
 from jiebang.usecases.read import Follower
@@ -45,15 +47,22 @@ class World:
 
     def __init__(self, pools: Mapping[str, Pool], home: Path, pack: Pack) -> None:
         self.pools, self.pack, self.skew = pools, pack, timedelta()
-        self.participants, self.wallet = open_participants(pools, self.now, pepper=PEPPER)
         self.ids = CaseIds(b"i" * 16)
+        self.participants = open_participants(pools, self.now, pepper=PEPPER)
+        self.wallet = Wallet(pools["wallet"], self.now, pepper=PEPPER)
         self.issuer = SandboxIssuer(home, issuer=ISSUER, audience=AUDIENCE)
         self.context = Context(
             platform=pools["platform"],
             participants=self.participants,
             wallet=self.wallet,
-            check=self._check(),
-            pack=pack,
+            check=Checker(
+                pack=lambda: pack,
+                participants=self.participants,
+                platform=pools["platform"],
+                case_ids=self.ids,
+                clock=self.now,
+            ),
+            pack=lambda: pack,
             plan_of=lambda case: pack.plans[case.kind],
             clock=self.now,
             new_id=uuid4,
@@ -74,9 +83,6 @@ class World:
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.skew
-
-    def _check(self) -> Any:
-        return None
 
     def later(self, by: timedelta) -> None:
         """Let time pass."""
@@ -103,7 +109,7 @@ class World:
                 await self.pools[name].execute(
                     """UPDATE identity.account SET state = 'active', level = 2, document_type = 'resident_id',
                            sealed = '\\x00', document_index = $2, birth_date = '1990-01-01', region = '440300',
-                           changed_at = now() - interval '2 years' WHERE account_id = ANY ($1::bigint[])""",
+                           changed_at = '2024-01-01Z' WHERE account_id = ANY ($1::bigint[])""",
                     ids,
                     DOCUMENT,
                 )
@@ -160,7 +166,9 @@ class Person:
     async def ask(
         self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
     ) -> httpx.Response:
-        sent = {"authorization": f"Bearer {self._token}"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"authorization": f"Bearer {self._token}"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
         if method != "GET" and path != "/v1/checks":
             sent["idempotency-key"] = key or str(uuid4())
         return await self._client.request(method, path, json=body, headers=sent)

@@ -231,7 +231,9 @@ def _caller(claims: dict[str, Any]) -> Caller:
         account_id = account_of(str(subject))
         if account_id is None:
             raise NotAuthenticatedError(reason="subject is no account")
-    if device is not None and not (isinstance(device, str) and 0 < len(device) <= _DEVICE_LIMIT and device.isprintable()):
+    if device is not None and not (
+        isinstance(device, str) and 0 < len(device) <= _DEVICE_LIMIT and device.isprintable()
+    ):
         raise NotAuthenticatedError(reason="device")
     return Caller(
         subject=str(subject),

@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Final
 
 import msgspec
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from jiebang.api.auth import Verifier
 from jiebang.model.ids import CaseIds
@@ -30,3 +32,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     """How long a party may take to answer before it counts as silent for `/ready`."""
     streams: int = 4096
     """How many event streams one process holds open."""
+
+
+Joined = NamedDependency[SkipValidation[Deps]]
+"""How a route asks for them: they are given, not parsed."""

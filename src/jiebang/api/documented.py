@@ -39,7 +39,9 @@ def refusals(
     every = (*(() if open_to_all else _ALWAYS), *(_BODY if body else ()), *(_KEYED if keyed else ()), *kinds)
     by_status: dict[int, list[type[errors.JiebangError]]] = {}
     for kind in dict.fromkeys(every):
-        by_status.setdefault(next(problems.STATUS[base] for base in kind.__mro__ if base in problems.STATUS), []).append(kind)
+        by_status.setdefault(
+            next(problems.STATUS[base] for base in kind.__mro__ if base in problems.STATUS), []
+        ).append(kind)
     return {
         status: ResponseSpec(
             problems.Problem,
@@ -61,9 +63,7 @@ def _example(kind: type[errors.JiebangError]) -> Any:
 
 def _bare(error: errors.JiebangError) -> problems.Problem:
     plain = type(error.code, (errors.JiebangError,), {"code": error.code, "title": error.title, "action": error.action})
-    return msgspec.structs.replace(
-        problems.problem_of(plain(), "en"), status=problems.status_of(error)
-    )
+    return msgspec.structs.replace(problems.problem_of(plain(), "en"), status=problems.status_of(error))
 
 
 class Document(JsonRenderPlugin):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from litestar import Response, post
-from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from jiebang.api import shapes
 from jiebang.api.auth import Scope
-from jiebang.api.deps import Deps
+from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only
 from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, keyed, respond
@@ -42,13 +42,11 @@ def _rendering(account_id: int) -> Render:
     summary="Send money 转账",
     description="Sends the sandbox's money from the caller's own account. While a case stands between the wallet's Try and its Confirm or "
     "Cancel the wallet answers 503 WALLET-BUSY for a moment. 从本人账户转账;解绑提交瞬间钱包会短暂繁忙。",
-    responses=refusals(
-        *_REFUSALS, errors.InsufficientFundsError, errors.ReceiveLimitError, body=True, keyed=True
-    ),
+    responses=refusals(*_REFUSALS, errors.InsufficientFundsError, errors.ReceiveLimitError, body=True, keyed=True),
     response_headers=[REPLAYED],
 )
 async def send_money(
-    request: CallerRequest, data: shapes.TransferBody, deps: NamedDependency[Deps], idempotency_key: IdempotencyKey
+    request: CallerRequest, data: JSONBody[shapes.TransferBody], deps: Joined, idempotency_key: IdempotencyKey
 ) -> Response[shapes.Movement]:
     """Send money."""
     del idempotency_key
@@ -72,7 +70,7 @@ async def send_money(
     response_headers=[REPLAYED],
 )
 async def cash_everything_out(
-    request: CallerRequest, data: shapes.RemedyBody, deps: NamedDependency[Deps], idempotency_key: IdempotencyKey
+    request: CallerRequest, data: JSONBody[shapes.RemedyBody], deps: Joined, idempotency_key: IdempotencyKey
 ) -> Response[shapes.Movement]:
     """Cash out everything."""
     del idempotency_key
@@ -95,7 +93,7 @@ async def cash_everything_out(
     response_headers=[REPLAYED],
 )
 async def open_every_red_packet(
-    request: CallerRequest, data: shapes.RemedyBody, deps: NamedDependency[Deps], idempotency_key: IdempotencyKey
+    request: CallerRequest, data: JSONBody[shapes.RemedyBody], deps: Joined, idempotency_key: IdempotencyKey
 ) -> Response[shapes.Movement]:
     """Open every red packet."""
     del idempotency_key

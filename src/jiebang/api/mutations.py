@@ -35,7 +35,9 @@ IdempotencyKey = Annotated[
     ),
 ]
 REPLAYED: Final = ResponseHeader(
-    name="Idempotency-Replayed", description="`true` for an answer given before 重复请求的原答复", documentation_only=True
+    name="Idempotency-Replayed",
+    description="`true` for an answer given before 重复请求的原答复",
+    documentation_only=True,
 )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import msgspec
 from litestar import Response, get
-from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
-from jiebang.api.deps import Deps
+from jiebang.api.deps import Joined
 from jiebang.api.shapes import Health, Readiness
 from jiebang.usecases.read import answering
 
@@ -28,7 +27,7 @@ async def health() -> Health:
     "平台数据库可用即为就绪;未应答的系统会列出。",
     responses={503: ResponseSpec(Readiness, generate_examples=False, description="Not ready 未就绪")},
 )
-async def ready(deps: NamedDependency[Deps]) -> Response[Readiness]:
+async def ready(deps: Joined) -> Response[Readiness]:
     """Say whether requests can be served."""
     found = await answering(deps.context, deps.ready_within)
     up = found.pop("platform")

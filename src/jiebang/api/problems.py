@@ -100,7 +100,9 @@ class Said(msgspec.Struct, frozen=True):
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A problem, as RFC 9457 describes it 问题详情."""
 
-    type: Annotated[str, msgspec.Meta(description="urn:jiebang:problem:<code>", examples=["urn:jiebang:problem:blocked"])]
+    type: Annotated[
+        str, msgspec.Meta(description="urn:jiebang:problem:<code>", examples=["urn:jiebang:problem:blocked"])
+    ]
     title: str
     status: Annotated[int, msgspec.Meta(ge=400, le=599)]
     detail: str
@@ -159,16 +161,16 @@ def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance
     }
     if problem.status == 401:  # noqa: PLR2004 - statuses read best as numbers
         reason = error.fields.get("reason", "missing")
-        headers["www-authenticate"] = "Bearer" if reason == "missing" else f'Bearer error="invalid_token", error_description="{reason}"'
+        headers["www-authenticate"] = (
+            "Bearer" if reason == "missing" else f'Bearer error="invalid_token", error_description="{reason}"'
+        )
     elif problem.status == 403 and "scope" in error.fields:  # noqa: PLR2004
         headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.fields["scope"]}"'
     elif problem.status == 405:  # noqa: PLR2004
         headers["allow"] = ", ".join(error.fields.get("allow", ()))
     elif problem.status in (429, 503):
         headers["retry-after"] = str(error.fields.get("retry_after_s", _RETRY_AFTER_S))
-    return Response(
-        msgspec.json.encode(problem), status_code=problem.status, media_type=PROBLEM_JSON, headers=headers
-    )
+    return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
 
 
 def _ours(request: Request[Any, Any, Any], error: errors.JiebangError) -> Response[bytes]:
@@ -198,9 +200,11 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
     if error.status_code == 413:  # noqa: PLR2004
         return answer(errors.BodyTooLargeError(), request)
     if isinstance(error, ClientException):
-        return answer(BodyNotJsonError(), request) if isinstance(
-            error.__cause__, SerializationException
-        ) else answer(errors.InvalidInputError(field="request", reason=error.detail[:500]), request)
+        return (
+            answer(BodyNotJsonError(), request)
+            if isinstance(error.__cause__, SerializationException)
+            else answer(errors.InvalidInputError(field="request", reason=error.detail[:500]), request)
+        )
     return _unexpected(request, error)
 
 
@@ -217,7 +221,10 @@ def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[b
         "unexpected_error",
         error=type(error).__name__,
         request_id=instance,
-        places=[f"{frame.filename.rpartition('/')[2]}:{frame.lineno}:{frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-12:]],
+        places=[
+            f"{frame.filename.rpartition('/')[2]}:{frame.lineno}:{frame.name}"
+            for frame in traceback.extract_tb(error.__traceback__)[-12:]
+        ],
     )
     return answer(errors.JiebangError(), request, f"urn:uuid:{instance}" if instance else None)
 

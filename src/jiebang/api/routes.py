@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from litestar import Response, delete, get, post
 from litestar.datastructures import ResponseHeader
-from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import HeaderParameter, PathParameter
+from litestar.params import HeaderParameter, JSONBody, PathParameter
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
 from jiebang.api import shapes
 from jiebang.api.auth import Scope
-from jiebang.api.door import CallerRequest, account_in, authenticated, json_only
-from jiebang.api.deps import Deps
+from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
-from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, keyed, kept_problem, respond
+from jiebang.api.door import CallerRequest, account_in, authenticated, json_only
+from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, kept_problem, keyed, respond
 from jiebang.model import errors
 from jiebang.model.case import ENDED
 from jiebang.store.cases import Key
@@ -40,7 +39,9 @@ LastEventId = Annotated[
         description="Revision after which to go on; none: from the beginning 断线续传位置",
     ),
 ]
-_LOCATION: Final = ResponseHeader(name="Location", description="Where the case is read 申请地址", documentation_only=True)
+_LOCATION: Final = ResponseHeader(
+    name="Location", description="Where the case is read 申请地址", documentation_only=True
+)
 
 
 def _own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
@@ -74,11 +75,11 @@ def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
     "A person checks their own account; many need the scope `service`. 一次列出全部阻碍事项;不作任何更改。",
     responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
 )
-async def check(request: CallerRequest, data: shapes.CheckBody, deps: NamedDependency[Deps]) -> Response[shapes.Checks]:
+async def check(request: CallerRequest, data: JSONBody[shapes.CheckBody], deps: Joined) -> Response[shapes.Checks]:
     """Check 1 to 1,000 accounts."""
     accounts = list(dict.fromkeys(account_in(text) for text in data.accounts))
     for account_id in accounts:
-        request.user.requireaccount_in(account_id)
+        request.user.require_account(account_id)
     devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
     answers = await deps.context.check(accounts, data.kind, devices)
     body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
@@ -101,12 +102,12 @@ async def check(request: CallerRequest, data: shapes.CheckBody, deps: NamedDepen
     response_headers=[REPLAYED, _LOCATION],
 )
 async def submit_case(
-    request: CallerRequest, data: shapes.SubmitBody, deps: NamedDependency[Deps], idempotency_key: IdempotencyKey
+    request: CallerRequest, data: JSONBody[shapes.SubmitBody], deps: Joined, idempotency_key: IdempotencyKey
 ) -> Response[shapes.CaseAnswer]:
     """Submit a case."""
     del idempotency_key  # read by claim_of; named here so that the document holds it
     account_id = account_in(data.account)
-    request.user.requireaccount_in(account_id)
+    request.user.require_account(account_id)
     asked = Submission(account_id=account_id, kind=data.kind, device=request.user.device_for(account_id))
     answered = await submit(deps.context, asked, await claim_of(request, deps), _rendering(request, deps, 201))
     return respond(answered, location=f"/v1/cases/{msgspec.json.decode(answered.kept.answer)['id']}")
@@ -123,9 +124,7 @@ async def submit_case(
     description="Where the case stands, the proofs it waits for, and where each database and network stands. 申请状态、所需验证及各系统状态。",
     responses=refusals(errors.UnknownCaseError),
 )
-async def read_case(
-    request: CallerRequest, deps: NamedDependency[Deps], case_id: CaseIdInPath
-) -> Response[shapes.CaseAnswer]:
+async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
     """Read a case."""
     found = await find(deps.context, _own_case(request, deps, case_id))
     shape = shapes.case_shape(found, deps.case_ids, deps.context.clock())
@@ -146,7 +145,7 @@ async def read_case(
     response_headers=[REPLAYED],
 )
 async def withdraw_case(
-    request: CallerRequest, deps: NamedDependency[Deps], case_id: CaseIdInPath, idempotency_key: IdempotencyKey
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, idempotency_key: IdempotencyKey
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
     del idempotency_key
@@ -170,8 +169,8 @@ async def withdraw_case(
 )
 async def prove_case(
     request: CallerRequest,
-    data: shapes.ProofBody,
-    deps: NamedDependency[Deps],
+    data: JSONBody[shapes.ProofBody],
+    deps: Joined,
     case_id: CaseIdInPath,
     idempotency_key: IdempotencyKey,
 ) -> Response[shapes.CaseAnswer]:
@@ -197,7 +196,7 @@ async def prove_case(
     response_headers=[REPLAYED],
 )
 async def send_new_code(
-    request: CallerRequest, deps: NamedDependency[Deps], case_id: CaseIdInPath, idempotency_key: IdempotencyKey
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, idempotency_key: IdempotencyKey
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
     del idempotency_key
@@ -217,12 +216,13 @@ async def send_new_code(
     description="Server-sent events `change` with the case's timeline as it grows; the id is the revision, so that `Last-Event-ID` goes on "
     "where a broken connection left off. Ends with the event `end` when the case has ended; 204 when nothing is left to tell. "
     "服务器推送时间线,可断线续传。",
-    responses={204: ResponseSpec(None, description="The case has ended and all was told 已无更多"), **refusals(
-        errors.InvalidInputError, errors.UnknownCaseError, errors.TooSoonError
-    )},
+    responses={
+        204: ResponseSpec(None, description="The case has ended and all was told 已无更多"),
+        **refusals(errors.InvalidInputError, errors.UnknownCaseError, errors.TooSoonError),
+    },
 )
 async def follow_case(
-    request: CallerRequest, deps: NamedDependency[Deps], case_id: CaseIdInPath, last_event_id: LastEventId = None
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, last_event_id: LastEventId = None
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
     key = _own_case(request, deps, case_id)
@@ -235,9 +235,7 @@ async def follow_case(
     return ServerSentEvent(_events(request, deps, key, seen))
 
 
-async def _events(
-    request: CallerRequest, deps: Deps, key: Key, seen: int
-) -> AsyncIterator[ServerSentEventMessage]:
+async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> AsyncIterator[ServerSentEventMessage]:
     """Yield the timeline; a stream lives no longer than the token that opened it."""
     async for item in deps.follower.follow(key, seen):
         if deps.context.clock() >= request.user.expires_at:

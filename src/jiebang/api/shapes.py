@@ -33,7 +33,9 @@ CASE_PATTERN: Final = "^case_[a-z2-7]{26}$"
 CaseId = Annotated[
     str, Meta(pattern=CASE_PATTERN, description="Public case id 申请编号", examples=["case_abcdefghijklmnopqrstuvwxyz"])
 ]
-Fen = Annotated[int, Meta(ge=1, le=TRANSFER_LIMIT_FEN, description="Money in fen (1 yuan = 100 fen) 金额,单位分", examples=[1])]
+Fen = Annotated[
+    int, Meta(ge=1, le=TRANSFER_LIMIT_FEN, description="Money in fen (1 yuan = 100 fen) 金额,单位分", examples=[1])
+]
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +47,11 @@ class CheckBody(Asked):
 
     accounts: Annotated[
         list[Account],
-        Meta(min_length=1, max_length=CHECK_LIMIT, description="1 to 1,000 accounts; a person only their own 1 至 1000 个账户"),
+        Meta(
+            min_length=1,
+            max_length=CHECK_LIMIT,
+            description="1 to 1,000 accounts; a person only their own 1 至 1000 个账户",
+        ),
     ]
     kind: Annotated[Kind, Meta(description="What would be asked for 申请类型")] = Kind.REVOKE
 
@@ -69,10 +75,12 @@ class ProofBody(Asked):
 class TransferBody(Asked):
     """A transfer of the sandbox's money 沙箱转账. `from` is the sender's account."""
 
-    sender: Annotated[str, Meta(pattern=ACCOUNT_PATTERN, description="The sender's account 付款账户", examples=["100000000001"])] = (
-        msgspec.field(name="from")
-    )
-    to: Annotated[str, Meta(pattern=ACCOUNT_PATTERN, description="The receiver's account 收款账户", examples=["100000000002"])]
+    sender: Annotated[
+        str, Meta(pattern=ACCOUNT_PATTERN, description="The sender's account 付款账户", examples=["100000000001"])
+    ] = msgspec.field(name="from")
+    to: Annotated[
+        str, Meta(pattern=ACCOUNT_PATTERN, description="The receiver's account 收款账户", examples=["100000000002"])
+    ]
     amount_fen: Fen
 
 
@@ -92,7 +100,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     passes: Annotated[bool, Meta(description="Nothing stands in the way 没有阻碍")]
     blockers: list[Blocker]
     versions: Annotated[
-        dict[str, int | None], Meta(description="The version of each participant's facts; null: could not be read 各系统事实版本")
+        dict[str, int | None],
+        Meta(description="The version of each participant's facts; null: could not be read 各系统事实版本"),
     ]
 
 
@@ -180,7 +189,9 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
     account: Account
     state: Annotated[
         MovementState,
-        Meta(description="completed 已完成, returned 已退回 (the other side is closed), pending 处理中 (will complete by itself)"),
+        Meta(
+            description="completed 已完成, returned 已退回 (the other side is closed), pending 处理中 (will complete by itself)"
+        ),
     ]
     amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")]
 
@@ -222,9 +233,7 @@ def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
         revision=case.revision,
         created_at=case.created_at,
         proofs=[_proof_shape(proof, now) for proof in found.proofs.values()],
-        participants={
-            name: _WORDS[Mark(mark)] for name, mark in zip(found.plan.participants, case.marks, strict=True)
-        },
+        participants={name: _WORDS[Mark(mark)] for name, mark in zip(found.plan.participants, case.marks, strict=True)},
         reason=case.reason,
         withdraw_asked_at=case.withdraw_at,
     )

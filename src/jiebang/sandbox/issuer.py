@@ -82,7 +82,9 @@ class SandboxIssuer:
             "jti": token_id,
             "scope": " ".join(scopes),
         } | ({"device": device} if device else {})
-        return jwt.encode({"typ": "at+jwt", "alg": "ES256", "kid": self._key.kid}, claims, self._key, algorithms=["ES256"])
+        return jwt.encode(
+            {"typ": "at+jwt", "alg": "ES256", "kid": self._key.kid}, claims, self._key, algorithms=["ES256"]
+        )
 
 
 def _key(path: Path) -> ECKey:

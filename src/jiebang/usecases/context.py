@@ -23,7 +23,7 @@ from jiebang.store.proofs import Method, Proof
 Check = Callable[[Sequence[int], Kind, Mapping[int, str | None]], Awaitable[Sequence[CheckAnswer]]]
 """The check of a batch for one kind; the mapping names the device a request for an account comes from.
 
-Answers in the order asked. Raises UnknownAccountError."""
+Answers in the order asked. Raises UnknownAccountError and KindNotOfferedError."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     participants: Mapping[str, Participant]
     wallet: Wallet
     check: Check
-    pack: Pack
+    pack: Callable[[], Pack]
     """The policy in force: which kinds are offered, and what each asks for as proof."""
     plan_of: Callable[[Case], Plan]
     """The plan a case follows, which may be an older pack's."""

@@ -95,7 +95,7 @@ async def _held(context: Context, db: Database, key: Key, now: datetime) -> tupl
     late = case.due_at is not None and now >= case.due_at
     if case.state is not State.OPEN or case.withdraw_at is not None or late:
         raise ProofRefusedError(reason=NOT_AWAITED, state=case.state.value)
-    return held, case, context.pack.proofs[case.kind]
+    return held, case, context.pack().proofs[case.kind]
 
 
 def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Proof:

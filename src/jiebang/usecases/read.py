@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -64,7 +64,11 @@ class Follower:
     """Follows the timelines of any number of cases with one query a beat for all open streams together."""
 
     def __init__(
-        self, context: Context, *, beat: timedelta = timedelta(milliseconds=50), pulse: timedelta = timedelta(seconds=15)
+        self,
+        context: Context,
+        *,
+        beat: timedelta = timedelta(milliseconds=50),
+        pulse: timedelta = timedelta(seconds=15),
     ) -> None:
         """Take how often to look, and how long a stream may be silent. Nothing runs while no stream is open."""
         self._context, self._beat, self._pulse = context, beat, pulse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jiebang.model.case import Case, Kind
-from jiebang.model.errors import BlockedError, KindNotOfferedError, ParticipantUnavailableError
+from jiebang.model.errors import BlockedError, ParticipantUnavailableError
 from jiebang.saga import timeline
 from jiebang.store import cases, idempotency, outbox, proofs
 from jiebang.store.cases import NewCase
@@ -51,8 +51,6 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:
         return idempotency.Answered(kept, replayed=True)
-    if asked.kind not in context.pack.plans:
-        raise KindNotOfferedError(kind=asked.kind.value, offered=sorted(kind.value for kind in context.pack.plans))
     for _ in range(_RACES):
         [check] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
         if not check.passes:
@@ -66,7 +64,8 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
 
 
 async def _open(context: Context, asked: Submission, render: Render, now: datetime, db: Database) -> Kept:
-    plan, rules = context.pack.plans[asked.kind], context.pack.proofs[asked.kind]
+    pack = context.pack()
+    plan, rules = pack.plans[asked.kind], pack.proofs[asked.kind]
     new = NewCase(
         account_id=asked.account_id,
         kind=asked.kind,
