@@ -116,14 +116,14 @@ class SandboxProcess:
 class Sandbox:
     """The running sandbox."""
 
-    def __init__(self, processes: Mapping[str, SandboxProcess], keys: Path) -> None:
-        """`processes` by name, all started; `keys`: the folder of their keys."""
+    def __init__(self, processes: Mapping[str, SandboxProcess], home: Path) -> None:
+        """`processes` by name, all started; `home`: where their keys, data and logs are."""
         self.processes = processes
-        self._keys = keys
+        self.home = home
 
     def link(self, name: str) -> Link:
         """Return the platform's end of the link to "unionpay", "netsunion" or "phone"."""
-        return our_end(self._keys, name, self.processes[name].url)
+        return our_end(self.home / "keys", name, self.processes[name].url)
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -159,7 +159,7 @@ async def sandbox(
         started = await asyncio.gather(*(process.start() for process in processes.values()), return_exceptions=True)
         for failure in filter(None, started):
             raise failure
-        running = Sandbox(processes, home / "keys")
+        running = Sandbox(processes, home)
         _write(home / ADDRESSES, running.addresses)
         yield running
 
