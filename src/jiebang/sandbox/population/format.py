@@ -248,13 +248,13 @@ class Message(Row):
     """A message: of a chat with one person (`peer_id`) or in a group (`group_id`), never both."""
 
     message_id: Id
-    peer_id: Id | None
-    group_id: Id | None
-    sender_id: Id
+    sent_at: Time
     kind: Literal["text", "sticker", "image", "voice", "video", "file", "link", "location"]
     body: Prose
     media: Line | None
-    sent_at: Time
+    peer_id: Id | None
+    group_id: Id | None
+    sender_id: Id
     recalled_at: Time | None = None
 
 

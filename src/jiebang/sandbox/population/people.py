@@ -141,7 +141,7 @@ class Rows:
         """The character before a row: it opens the list or parts it from the row before."""
         return np.where(self.ordinal == 0, ord("["), ord(",")).astype(np.uint8)[:, None]
 
-    def past(self, longest: int) -> Ints:
+    def past(self, longest: int | Ints) -> Ints:
         """Draw times from `longest` seconds ago, but not before the account was made, until an hour ago."""
         reach = np.minimum(self.age, longest) - 2 * 3600
         return self.now - 3600 - ((self.dice.lane() * reach) >> 16) - self.dice.below(3600)

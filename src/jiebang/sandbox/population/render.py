@@ -48,14 +48,9 @@ def texts(values: Iterable[str], before: bytes = b"", after: bytes = b"") -> Fra
     return pool((json_of(value) for value in values), before, after)
 
 
-def objects(rows: Iterable[dict[str, Any]], before: bytes = b",", after: bytes = b"") -> Fragments:
+def objects(rows: Iterable[dict[str, Any]], before: bytes = b"", after: bytes = b"") -> Fragments:
     """Return a table of runs of fields: `"a":1,"b":2`, without the braces."""
     return pool((json_of(row)[1:-1] for row in rows), before, after)
-
-
-def fragments(values: Sequence[bytes]) -> Fragments:
-    """Return fragments given one by one."""
-    return pool(values)
 
 
 def weave(parts: Sequence[Part], count: int) -> list[Fragments]:
@@ -170,7 +165,7 @@ class Canvas:
     def __init__(self, people: int) -> None:
         """Begin empty lines for so many people."""
         self._people = people
-        self._elements = list[tuple[list[Fragments], Ints | None]]()
+        self._elements: list[tuple[list[Fragments], Ints | None]] = []
         self._open: Ints | None = None
 
     def write(self, text: bytes, *parts: Part) -> None:

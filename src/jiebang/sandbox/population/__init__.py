@@ -1,0 +1,1 @@
+"""The made-up people: the file's format, making it, loading it (docs/population-format.md)."""
