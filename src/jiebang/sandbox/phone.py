@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -56,7 +57,7 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Inbox:
-    """All messages, in one SQLite file."""
+    """All messages, in one SQLite file. Methods block; the gateway calls them from one thread of their own."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, making it where it is missing. Raises sqlite3.Error."""
@@ -69,15 +70,19 @@ class Inbox:
         """Keep what is new, all or nothing. Returns how many were."""
         before = self._db.total_changes
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany(
-            "INSERT INTO message (message_id, account_id, channel, zh, en, received_at) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (message_id) DO NOTHING",
-            [
-                (str(one.message_id), int(one.account), one.channel, one.text.zh, one.text.en, now.isoformat())
-                for one in notices.messages
-            ],
-        )
-        self._db.execute("COMMIT")
+        try:
+            self._db.executemany(
+                "INSERT INTO message (message_id, account_id, channel, zh, en, received_at) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (message_id) DO NOTHING",
+                [
+                    (str(one.message_id), int(one.account), one.channel, one.text.zh, one.text.en, now.isoformat())
+                    for one in notices.messages
+                ],
+            )
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
         return self._db.total_changes - before
 
     def read(self, account_id: int) -> list[Received]:
@@ -97,6 +102,7 @@ class Phone:
     def __init__(self, inbox: Inbox) -> None:
         """Serve `inbox`."""
         self._inbox = inbox
+        self._thread = ThreadPoolExecutor(1, "inbox")
 
     def service(self, responder: Responder) -> Service:
         """Return the gateway as an ASGI application."""
@@ -114,14 +120,16 @@ class Phone:
     async def take(self, call: Call) -> Answer:
         """Take a batch of notices; those that came before are left as they are."""
         notices = parse(call.body, Notices)
-        return ok({"taken": await asyncio.to_thread(self._inbox.take, notices, datetime.now(UTC))})
+        loop = asyncio.get_running_loop()
+        return ok({"taken": await loop.run_in_executor(self._thread, self._inbox.take, notices, datetime.now(UTC))})
 
     async def show(self, call: Call) -> Answer:
         """Answer an account's messages, the newest last: a page for a browser, else JSON."""
         match = _ACCOUNT.match(call.path)
         if match is None:
             raise InvalidInputError(field="account", reason=Text("须为账户号", "must be an account number"))
-        messages = self._inbox.read(int(match[1]))
+        loop = asyncio.get_running_loop()
+        messages = await loop.run_in_executor(self._thread, self._inbox.read, int(match[1]))
         if "text/html" in call.sent.headers.get("accept", ""):
             return Answer(_page(match[1], messages).encode(), content_type="text/html; charset=utf-8")
         return ok({"account": match[1], "messages": messages})
