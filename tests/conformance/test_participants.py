@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jiebang.model.plan import DATABASES
-from jiebang.participants import PARTICULARS, DatabaseParticipant, open_participants
+from jiebang.participants import PARTICULARS, open_participants
 from jiebang.participants.base import Order
-from jiebang.participants.database import VERSION_CHANGED
+from jiebang.participants.database import VERSION_CHANGED, DatabaseParticipant
 from jiebang.participants.identity import NOT_BOUND
 from jiebang.participants.wallet import FUNDS_MOVING
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
