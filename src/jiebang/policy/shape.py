@@ -16,8 +16,8 @@ Sql = Annotated[str, msgspec.Meta(max_length=2000)]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^:[a-z][a-z0-9_]*$")]
 """A parameter, named as conditions name it. Numbers stand in `params` and nowhere else."""
 Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-LegalBasis = Annotated[str, msgspec.Meta(pattern=r"^platform$|第.+条.* / .+ art\. ?\d+")]
-"""`platform` for the platform's own policy, else a law with its article in both languages."""
+LegalBasis = Annotated[str, msgspec.Meta(pattern=r"^platform$|^.+ / .+ art\. ?\d+")]
+"""`platform` for the platform's own policy, else a law with its article, in Chinese / and in English."""
 
 
 class Unit(StrEnum):
