@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from jiebang.model.check import Text
 
-MAX_NOTICES: Final = 500
-"""Notices in one request to a gateway."""
+MAX_NOTICES: Final = 200
+"""Notices in one request to a gateway; at 5 KB each they stay below the body limit."""
 
 
 class Channel(StrEnum):

@@ -164,7 +164,7 @@ class Clearing:
         return suffered
 
     async def _kept_back(self, suffered: Strike, call: Call) -> bool:
-        if suffered.die is Phase.AFTER:
+        if suffered.die is not None:  # after; or during, where there was no transaction to die in
             os._exit(DIED)
         if suffered.silent is Phase.AFTER:
             await call.hung_up()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jiebang.sandbox.ledger import Binding
 
 T = TypeVar("T")
+_STATES: Final = 256
+"""Accounts whose state is asked for at once, so that the answer stays below the body limit."""
 
 
 class _Busy(msgspec.Struct):
@@ -38,7 +40,7 @@ class Control:
         self._client = SignedClient(link, limit=limit)
 
     async def bind(self, bindings: Sequence[Binding]) -> list[int]:
-        """Bring bindings into force, 5,000 a request. Returns the accounts left alone: in the middle of a case."""
+        """Bring bindings into force, 2,000 a request. Returns the accounts left alone: in the middle of a case."""
         busy = list[int]()
         for at in range(0, len(bindings), MAX_BINDINGS):
             body = msgspec.json.encode({"bindings": bindings[at : at + MAX_BINDINGS]})
@@ -52,8 +54,8 @@ class Control:
     async def state(self, accounts: Sequence[int]) -> dict[int, AccountState]:
         """Read fence row and bindings of accounts."""
         found = dict[int, AccountState]()
-        for at in range(0, len(accounts), wire.MAX_BATCH):
-            chunk = [str(account) for account in accounts[at : at + wire.MAX_BATCH]]
+        for at in range(0, len(accounts), _STATES):
+            chunk = [str(account) for account in accounts[at : at + _STATES]]
             answer = await self._client.send("POST", "/sandbox/state", msgspec.json.encode(wire.LookBatch(chunk)))
             found |= {int(one.account): one for one in self._read(answer, _States).accounts}
         return found

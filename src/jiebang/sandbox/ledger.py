@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from jiebang.participants import wire
+from jiebang.participants.signing import LIFETIME, SKEW, Verified
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
 from jiebang.sandbox.faults import Fault
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from jiebang.participants.signing import Verified
 
-MAX_BINDINGS: Final = 5_000
+MAX_BINDINGS: Final = 2_000
+"""Bindings in one request; of the longest, they stay below the body limit."""
 
 
 class BindingState(StrEnum):
@@ -68,6 +69,7 @@ CREATE TABLE IF NOT EXISTS binding (
     PRIMARY KEY (account_id, binding)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS nonce (nonce TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS nonce_expires ON nonce (expires);
 CREATE TABLE IF NOT EXISTS fault (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), faults TEXT NOT NULL);
 """
 _ROWS: Final = """
@@ -216,8 +218,9 @@ class Ledger:
         return dict(self._db.execute("SELECT nonce, expires FROM nonce").fetchall())
 
     def _keep(self, request: Verified) -> None:
-        """Remember a request's nonce with the change it made, and forget what expired an hour ago."""
-        self._db.execute("DELETE FROM nonce WHERE expires < ?", (request.expires - 3600,))
+        """Remember a request's nonce with the change it made, and forget those that could no longer be played."""
+        until = request.expires - (LIFETIME + 2 * SKEW).total_seconds()  # at the latest now, less the skew
+        self._db.execute("DELETE FROM nonce WHERE expires < ?", (until,))
         self._db.execute("INSERT OR IGNORE INTO nonce VALUES (?, ?)", (request.nonce, request.expires))
 
     def close(self) -> None:

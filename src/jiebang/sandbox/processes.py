@@ -6,6 +6,7 @@ They end with their parent however it ends, come back on the same port when one 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -72,6 +73,7 @@ class SandboxProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env=_environment(),
                 start_new_session=True,  # an interrupt from the keyboard is for the parent, which then stops them
             )
         try:
@@ -161,7 +163,13 @@ async def sandbox(
             raise failure
         running = Sandbox(processes, home)
         _write(home / ADDRESSES, running.addresses)
+        stack.callback((home / ADDRESSES).unlink, missing_ok=True)
         yield running
+
+
+def _environment() -> dict[str, str]:
+    """What the outside world may know of ours: nothing; our settings hold passwords of databases."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("JIEBANG_")}
 
 
 def _process(home: Path, name: str) -> SandboxProcess:

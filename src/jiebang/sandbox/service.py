@@ -77,6 +77,8 @@ class Call(msgspec.Struct, frozen=True):
 Handler = Callable[[Call], Awaitable[Answer | None]]
 """Answers a call; None: never answers."""
 
+_CROWD: Final = 1024
+"""Nonces remembered before those that have expired are first cleared out; then at each doubling."""
 _UNSIGNED: Final = Verified("", 0)
 _STATUS: Final[Mapping[type[JiebangError], int]] = {
     BadSignatureError: 401,
@@ -107,6 +109,7 @@ class Service:
         self._routes |= {at: (handler, False) for at, handler in open_.items()}
         self._paths = {path for _, path in self._routes}
         self._nonces = dict(nonces or {})
+        self._crowd = _CROWD
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request."""
@@ -164,8 +167,10 @@ class Service:
 
     def _take(self, verified: Verified) -> Verified:
         """Let a signed request in once. Raises BadSignatureError for one that was in before."""
-        oldest = datetime.now(UTC).timestamp() - SKEW.total_seconds()
-        self._nonces = {nonce: expires for nonce, expires in self._nonces.items() if expires >= oldest}
+        if len(self._nonces) >= self._crowd:
+            oldest = datetime.now(UTC).timestamp() - SKEW.total_seconds()
+            self._nonces = {nonce: expires for nonce, expires in self._nonces.items() if expires >= oldest}
+            self._crowd = max(_CROWD, 2 * len(self._nonces))
         if verified.nonce in self._nonces:
             raise BadSignatureError(reason=Text("该签名已使用过", "this signature was used before"))
         self._nonces[verified.nonce] = verified.expires

@@ -34,7 +34,7 @@ class HttpGateway:
         self._client = SignedClient(link, limit=limit)
 
     async def send(self, notices: Sequence[Notice]) -> None:
-        """Hand over all of `notices`, 500 a request, all at once. Raises RemoteError or TimeoutError (both OSError)."""
+        """Hand over all of `notices`, 200 a request, all at once. Raises RemoteError or TimeoutError (both OSError)."""
         bodies = [
             msgspec.json.encode(Notices(list(notices[at : at + MAX_NOTICES])))
             for at in range(0, len(notices), MAX_NOTICES)
