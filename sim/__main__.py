@@ -1,0 +1,184 @@
+"""`python -m sim`: random worlds by seed, and `python -m sim explore`: every interleaving of a small one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+from sim.explore import DEFAULT, SMALL, Walk, walk
+from sim.mistakes import MISTAKES
+from sim.run import STATE_MOVES, UNREACHABLE, Summary, cores, play_many, replay
+
+app = typer.Typer(
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+HELP = """解绑事务的确定性模拟器 / Deterministic simulator of the saga.
+
+每个种子是一个世界：真实的协调器与栅栏，经历崩溃、停顿、丢失、重复、延迟、乱序、拒绝、静默、资金变动与撤回；随后世界痊愈，每个申请都必须结束。
+One seed is one world: the real coordinator and fence through crashes, stalls, losses, repeats, delays, reorderings,
+refusals, silence, movements of funds and withdrawals; then the world heals and every case must end.
+
+\b
+  python -m sim --seeds 20000              种子 0 至 19999 / seeds 0 to 19999
+  python -m sim --seeds 500 --first 7000   种子 7000 起 / from seed 7000
+  python -m sim --seed 4711                逐步重放一个世界 / replay one world step by step
+  python -m sim --mistake late-try         植入一个错误，看它被发现 / plant a mistake and watch it caught
+  python -m sim explore                    遍历小世界的每一种交错 / every interleaving of a small world
+
+发现违例时退出码为 1 / Exits 1 when a promise was broken.
+"""
+
+
+@app.callback(invoke_without_command=True, help=HELP)
+def simulate(
+    context: typer.Context,
+    seeds: Annotated[int, typer.Option(min=1, help="多少个种子 / how many seeds")] = 1000,
+    first: Annotated[int, typer.Option(min=0, help="第一个种子 / the first seed")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="只重放这个种子并打印经过 / replay this one, told")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="进程数，默认为核数 / processes; default: cores")] = None,
+    mistake: Annotated[str | None, typer.Option(help="植入的错误；? 列出全部 / planted mistake; ? lists them")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="以 JSON 输出结果 / result as JSON")] = False,
+) -> None:
+    """Play random worlds, unless a command was named."""
+    if context.invoked_subcommand is not None:
+        return
+    _check_mistake(mistake)
+    if seed is not None:
+        broken = replay(seed, mistake, lambda line: print(line, file=sys.stderr if as_json else sys.stdout))
+        if as_json:
+            print(json.dumps({"seed": seed, "violation": broken}, ensure_ascii=False))
+        else:
+            print(f"违例 / VIOLATION  {broken}" if broken else "无违例 / no violation")
+        raise typer.Exit(1 if broken else 0)
+    summary = _with_progress(first, seeds, processes or cores(), mistake)
+    if as_json:
+        print(json.dumps(_as_json(first, summary), ensure_ascii=False))
+    else:
+        _print_summary(first, summary, mistake)
+    raise typer.Exit(1 if summary.failures else 0)
+
+
+@app.command()
+def explore(
+    small: Annotated[bool, typer.Option("--small", help="更小的世界，一秒 / a smaller world, a second")] = False,
+    faults: Annotated[int | None, typer.Option(min=0, help="几次故障 / how many faults; default: 2")] = None,
+    cases: Annotated[int | None, typer.Option(min=1, help="先后几个申请 / consecutive cases; default: 2")] = None,
+    mistake: Annotated[str | None, typer.Option(help="植入的错误；? 列出全部 / planted mistake; ? lists them")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="以 JSON 输出结果 / result as JSON")] = False,
+) -> None:
+    """遍历小世界的每一种交错 / Walk every interleaving of a small world.
+
+    一个账户、先后两个申请、三个参与方（钱包最后）、两次故障，每条消息可重复、可延迟。
+    打印见到的状态数；有违例时打印最短经过，退出码 1。
+    One account, two consecutive cases, three participants (the wallet last), two faults, every message repeated and
+    delayed. Prints how many states it saw; on a violation the shortest way there, and exits 1. What is abstracted is
+    said in sim/explore.py.
+    """
+    _check_mistake(mistake)
+    parts = MISTAKES[mistake].parts if mistake else None
+    console = Console(stderr=True)
+    with console.status("…") as status:
+        progress = (lambda states: status.update(f"{states:,} 状态 / states")) if console.is_terminal else None
+        shape = SMALL if small else DEFAULT
+        shape = msgspec.structs.replace(
+            shape, faults=shape.faults if faults is None else faults, cases=cases or shape.cases
+        )
+        seen = walk(shape, parts, progress)
+    if as_json:
+        print(json.dumps(seen.as_json(), ensure_ascii=False))
+    else:
+        _print_walk(seen)
+    raise typer.Exit(1 if seen.violation else 0)
+
+
+def _check_mistake(mistake: str | None) -> None:
+    if mistake is None or mistake in MISTAKES:
+        return
+    print("可植入的错误 / mistakes that can be planted:")
+    for name, planted in MISTAKES.items():
+        print(f"  {name:<26} {planted.what}")
+    raise typer.Exit(0 if mistake == "?" else 2)
+
+
+def _with_progress(first: int, seeds: int, processes: int, mistake: str | None) -> Summary:
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=seeds)
+        return play_many(first, seeds, processes, mistake, lambda more: bar.advance(task, more))
+
+
+def _as_json(first: int, summary: Summary) -> dict[str, object]:
+    moves, cells = summary.missing()
+    return {
+        "first": first,
+        "seeds": summary.seeds,
+        "cases": summary.cases,
+        "events": summary.events,
+        "simulated_seconds": summary.simulated_ms // 1000,
+        "seconds": round(summary.seconds, 2),
+        "transitions": dict(summary.moves),
+        "transitions_never_taken": moves,
+        "fence_cells": dict(summary.cells),
+        "fence_cells_never_met": cells,
+        "seen": dict(summary.seen),
+        "violations": [{"seed": one.seed, "violation": one.violation} for one in summary.failures],
+    }
+
+
+def _print_summary(first: int, summary: Summary, mistake: str | None) -> None:
+    rate = summary.seeds / summary.seconds if summary.seconds else 0
+    print(f"种子 / seeds {first} – {first + summary.seeds - 1}: {summary.seconds:.1f} s, {rate:.0f}/s")
+    print(
+        f"申请 / cases {summary.cases:,} · 事件 / events {summary.events:,} · "
+        f"模拟时间 / simulated {summary.simulated_ms / 3_600_000:.1f} h"
+    )
+    print("状态转换 / transitions of the state table:")
+    for move in STATE_MOVES:
+        print(f"  {move:<28} {summary.moves[move]:>10,}")
+    print("栅栏 / cells of the fence:")
+    for cell in sorted(summary.cells):
+        print(f"  {cell:<28} {summary.cells[cell]:>10,}")
+    print(f"  守约时到不了 / never reached while the protocol is kept: {len(UNREACHABLE - set(summary.cells))}")
+    print("经历 / what it went through:")
+    for what, times in sorted(summary.seen.items()):
+        print(f"  {what:<28} {times:>10,}")
+    moves, cells = summary.missing()
+    if moves or cells:
+        print(f"从未发生 / never happened: {', '.join(moves + cells)}")
+    again = f" --mistake {mistake}" if mistake else ""
+    for failure in summary.failures:
+        print(f"违例 / VIOLATION  seed {failure.seed}: {failure.violation}")
+        print(f"  重放 / replay: python -m sim --seed {failure.seed}{again}")
+    if not summary.failures:
+        print("无违例 / no violation")
+
+
+def _print_walk(seen: Walk) -> None:
+    print(
+        f"状态 / states {seen.states:,} · 步 / transitions {seen.transitions:,} · "
+        f"深度 / depth {seen.depth} · {seen.seconds:.1f} s"
+    )
+    print("结局 / ways it ended:")
+    for ending, times in sorted(seen.endings.items()):
+        print(f"  {ending:<28} {times:>10,}")
+    if seen.violation is None:
+        print("无违例 / no violation")
+        return
+    print("最短经过 / the shortest way there:")
+    for number, line in enumerate(seen.story, 1):
+        print(f"  {number:>3}. {line}")
+    print(f"违例 / VIOLATION  {seen.violation}")
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m sim")

@@ -1,0 +1,204 @@
+"""The judge itself: it stays silent over an honest history and speaks up at each broken promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from sim.auditor import FREE, Auditor, Row, ViolationError
+
+NAMES, WAVES = ("identity", "wallet"), (0, 1)
+A, OTHER = 7, 8
+
+
+def write(judge: Auditor, no: int, name: str, op: str, before: Row, after: Row, statuses: tuple[str, str]) -> None:
+    answer = "granted" if after[1] == "tried" else "done"
+    judge.answered(A, no, name, op, answer, (before, after), statuses, (1, False))
+
+
+def opened() -> Auditor:
+    judge = Auditor()
+    judge.opened(A, 100)
+    judge.opened(OTHER, 50)
+    judge.submitted(A, 1, NAMES, WAVES)
+    return judge
+
+
+def nothing() -> Auditor:
+    judge = Auditor()
+    judge.opened(A, 0)
+    return judge
+
+
+def overpaid() -> Auditor:
+    judge = nothing()
+    judge.moved(A, 4, 10, 10, (1, 2))
+    return judge
+
+
+def trying() -> Auditor:
+    judge = opened()
+    judge.proof_read(A, 1, 1)
+    judge.saved(A, 1, "ready", "..", (), 1, False)
+    judge.saved(A, 1, "trying", "t.", (1, 1), 1, False)
+    judge.sent(A, 1, "identity", "try")
+    return judge
+
+
+def half_granted() -> Auditor:
+    judge = trying()
+    write(judge, 1, "identity", "try", FREE, (1, "tried"), ("bound", "pending"))
+    judge.saved(A, 1, "trying", "gt", (1, 1), 1, False)
+    judge.sent(A, 1, "wallet", "try")
+    return judge
+
+
+def granted() -> Auditor:
+    judge = half_granted()
+    write(judge, 1, "wallet", "try", FREE, (1, "tried"), ("bound", "pending"))
+    return judge
+
+
+def committed() -> Auditor:
+    judge = granted()
+    judge.saved(A, 1, "confirming", "cc", (1, 1), 1, False)
+    return judge
+
+
+def test_an_honest_history_passes_to_its_end() -> None:
+    """A judge that cries at everything proves nothing."""
+    judge = committed()
+    for name in NAMES:
+        judge.sent(A, 1, name, "confirm")
+        write(judge, 1, name, "confirm", (1, "tried"), (1, "confirmed"), ("pending", "reclaimed"))
+    judge.saved(A, 1, "done", "dd", (1, 1), 1, False)
+    judge.withdrawal_answered(A, 1, 409)
+    judge.moved(OTHER, 1, -10, 40, (1, 2))
+    judge.moved(A, 1, 10, 110, (1, 2))
+    judge.finished([(A, name, (1, "confirmed"), "reclaimed") for name in NAMES], [(A, 110), (OTHER, 40)])
+
+
+BROKEN: list[tuple[str, Callable[[], Auditor], Callable[[Auditor], None]]] = [
+    ("is still open", opened, lambda judge: judge.submitted(A, 2, NAMES, WAVES)),
+    ("its number is not above 1", opened, lambda judge: judge.submitted(A, 1, NAMES, WAVES)),
+    ("open became trying", opened, lambda judge: judge.saved(A, 1, "trying", "t.", (1, 1), 1, False)),
+    ("was never read for its proof", opened, lambda judge: judge.saved(A, 1, "ready", "..", (), 1, False)),
+    ("tried before identity", trying, lambda judge: judge.saved(A, 1, "trying", "tt", (1, 1), 1, False)),
+    ("has not granted", trying, lambda judge: judge.saved(A, 1, "trying", "g.", (1, 1), 1, False)),
+    ("confirm sent to identity before", trying, lambda judge: judge.sent(A, 1, "identity", "confirm")),
+    ("cancel sent to identity before", trying, lambda judge: judge.sent(A, 1, "identity", "cancel")),
+    ("try sent to wallet before", trying, lambda judge: judge.sent(A, 1, "wallet", "try")),
+    ("without the grant", half_granted, lambda judge: judge.saved(A, 1, "confirming", "cc", (1, 1), 1, False)),
+    ("after its deadline", granted, lambda judge: judge.saved(A, 1, "confirming", "cc", (1, 1), 1, True)),
+    ("confirming became cancelling", committed, lambda judge: judge.saved(A, 1, "cancelling", "xx", (1, 1), 1, False)),
+    ("has not confirmed", committed, lambda judge: judge.saved(A, 1, "done", "dd", (1, 1), 1, False)),
+    ("was answered 202", committed, lambda judge: judge.withdrawal_answered(A, 1, 202)),
+    ("was answered 409", trying, lambda judge: judge.withdrawal_answered(A, 1, 409)),
+    ("never ended", trying, lambda judge: judge.finished([], [])),
+    ("money moved between", granted, lambda judge: judge.moved(A, 1, 0, 100, (1, 2))),
+    ("version did not rise", opened, lambda judge: judge.moved(A, 1, 0, 100, (1, 1))),
+    ("its balance is 90", opened, lambda judge: judge.moved(A, 1, -9, 90, (1, 2))),
+    ("its balance is -1", opened, lambda judge: judge.moved(A, 1, -101, -1, (1, 2))),
+    (
+        "explained by no op",
+        nothing,
+        lambda judge: judge.finished([(A, "identity", (3, "cancelled"), "bound")], []),
+    ),
+    ("made or lost 10 fen", overpaid, lambda judge: judge.finished([], [])),
+    (
+        "before the commit point",
+        granted,
+        lambda judge: write(judge, 1, "identity", "confirm", (1, "tried"), (1, "confirmed"), ("pending", "reclaimed")),
+    ),
+    (
+        "cancelled after the commit point",
+        committed,
+        lambda judge: write(judge, 1, "identity", "cancel", (1, "tried"), (1, "cancelled"), ("pending", "bound")),
+    ),
+    (
+        "changed with no op",
+        trying,
+        lambda judge: write(judge, 1, "identity", "try", (0, "confirmed"), (1, "tried"), ("bound", "pending")),
+    ),
+    (
+        "granted at version 2",
+        trying,
+        lambda judge: judge.answered(
+            A, 1, "identity", "try", "granted", (FREE, (1, "tried")), ("bound", "pending"), (2, False)
+        ),
+    ),
+    (
+        "stood in the way",
+        trying,
+        lambda judge: judge.answered(
+            A, 1, "identity", "try", "granted", (FREE, (1, "tried")), ("bound", "pending"), (1, True)
+        ),
+    ),
+    (
+        "left no mark",
+        trying,
+        lambda judge: judge.answered(A, 1, "identity", "try", "refused", (FREE, FREE), ("bound", "bound"), (1, False)),
+    ),
+    (
+        "without a mark",
+        trying,
+        lambda judge: judge.answered(
+            A, 1, "identity", "try", "pending", (FREE, FREE), ("bound", "pending"), (1, False)
+        ),
+    ),
+    (
+        "a case that does not exist",
+        trying,
+        lambda judge: judge.answered(A, 9, "identity", "try", "pending", (FREE, FREE), ("bound", "bound"), (1, False)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("complaint", "history", "breaks"), BROKEN, ids=[one[0] for one in BROKEN])
+def test_it_speaks_up(complaint: str, history: Callable[[], Auditor], breaks: Callable[[Auditor], None]) -> None:
+    """Each of the judge's rules is one that can fail."""
+    judge = history()
+    with pytest.raises(ViolationError, match=complaint):
+        breaks(judge)
+
+
+def test_a_promised_withdrawal_forbids_the_commit() -> None:
+    """202 was answered before the commit point: `done` is no longer an option."""
+    judge = granted()
+    judge.withdrawal_answered(A, 1, 202)
+    with pytest.raises(ViolationError, match="withdrawal was promised"):
+        judge.saved(A, 1, "confirming", "cc", (1, 1), 1, False)
+
+
+def test_money_moved_since_the_last_proof_forbids_the_wallets_grant() -> None:
+    """Money first, whatever version the wallet claims to be at."""
+    judge = half_granted()
+    judge.moved(A, 1, 0, 100, (1, 2))
+    with pytest.raises(ViolationError, match="since the last proof"):
+        write(judge, 1, "wallet", "try", FREE, (1, "tried"), ("bound", "pending"))
+
+
+def test_a_case_may_not_end_while_a_try_is_still_held_or_could_still_be_granted() -> None:
+    """A person whose case "ended" must not stay locked at one participant, now or when a late message arrives."""
+    held = granted()
+    held.saved(A, 1, "cancelling", "xx", (1, 1), 1, False)
+    for name in NAMES:
+        held.sent(A, 1, name, "cancel")
+    write(held, 1, "identity", "cancel", (1, "tried"), (1, "cancelled"), ("pending", "bound"))
+    with pytest.raises(ViolationError, match="wallet is marked cancelled and is not"):
+        held.saved(A, 1, "aborted", "zz", (1, 1), 1, False)
+    late = trying()
+    late.saved(A, 1, "cancelling", "x.", (1, 1), 1, False)
+    with pytest.raises(ViolationError, match="identity is marked cancelled and is not"):
+        late.saved(A, 1, "aborted", "z.", (1, 1), 1, False)
+
+
+@pytest.mark.parametrize("history", [opened, trying, granted, committed])
+def test_its_memory_can_be_put_away_and_taken_up(history: Callable[[], Auditor]) -> None:
+    """The walk compares memories: two histories the judge cannot tell apart must be one state, no more and no less."""
+    judge, other = history(), Auditor()
+    memory = judge.memory(A)
+    other.recall(A, memory)
+    assert other.memory(A) == memory
+    assert len({one().memory(A) for one in (opened, trying, granted, committed)}) == 4
