@@ -44,10 +44,10 @@ class Change(Row):
     """A binding of a document in the past: the first ever, a new name, a renewed or another document."""
 
     change_id: Id
+    at: Time
     kind: Literal["bound", "renamed", "document_renewed", "document_swapped"]
     document_type: DocumentKind
     document_number: Line
-    at: Time
 
 
 class Identity(Row):
@@ -94,10 +94,10 @@ class BankCard(Row):
     """A bank card. Of `number` (12 to 19 digits, Luhn) only the last four are stored."""
 
     card_id: Id
+    bound_at: Time
     bank: Line
     kind: Literal["debit", "credit"]
     number: Annotated[str, Meta(min_length=12, max_length=19)]
-    bound_at: Time
     unbound_at: Time | None = None
 
 
@@ -105,10 +105,10 @@ class Contract(Row):
     """An auto-debit contract; without `ended_at` it is active. `amount_fen` null: varies."""
 
     contract_id: Id
+    signed_at: Time
     merchant: Line
     service: Line
     amount_fen: Owed | None
-    signed_at: Time
     next_charge_at: Time | None = None
     ended_at: Time | None = None
 
@@ -163,12 +163,12 @@ class Device(Row):
     """A device of the registry."""
 
     device_id: Key
+    registered_at: Time
+    last_seen_at: Time
     platform: Literal["ios", "harmonyos", "android", "windows", "macos", "other"]
     model: Line
     os_version: Line
     biometric: bool
-    registered_at: Time
-    last_seen_at: Time
     retired_at: Time | None = None
 
 
@@ -177,8 +177,8 @@ class Login(Row):
 
     login_id: Id
     device_id: Key
-    place: Line
     at: Time
+    place: Line
     anomaly: Literal["new_device", "far_place", "odd_hour", "many_failures"] | None = None
     confirmed_at: Time | None = None
 
@@ -187,9 +187,9 @@ class SecondFactor(Row):
     """A second factor. Of `address` (a phone, an e-mail, a key's name) a masked label is stored."""
 
     factor_id: Id
+    enrolled_at: Time
     kind: Literal["sms", "email", "webauthn"]
     address: Line
-    enrolled_at: Time
     revoked_at: Time | None = None
 
 
@@ -220,19 +220,19 @@ class Security(Row):
 class Contact(Row):
     """Somebody the person knows, by account."""
 
+    added_at: Time
     contact_id: Id
     remark: Note
     starred: bool
-    added_at: Time
 
 
 class Group(Row):
     """A chat group as the person sees it."""
 
     group_id: Id
+    joined_at: Time
     name: Line
     role: Literal["owner", "admin", "member"]
-    joined_at: Time
     left_at: Time | None = None
 
 
@@ -262,10 +262,10 @@ class Moment(Row):
     """A moment that the person posted."""
 
     moment_id: Id
+    posted_at: Time
     body: Prose
     images: Annotated[int, Meta(ge=0, le=9)]
     visibility: Literal["all", "some", "self"]
-    posted_at: Time
     deleted_at: Time | None = None
 
 
@@ -273,10 +273,10 @@ class FriendRequest(Row):
     """A friend request that came in."""
 
     request_id: Id
+    sent_at: Time
     sender_id: Id
     greeting: Note
     state: Literal["waiting", "accepted", "declined", "blocked"]
-    sent_at: Time
     ended_at: Time | None = None
 
 
@@ -307,10 +307,10 @@ class Grant(Row):
     """What the person allowed an app."""
 
     grant_id: Id
+    granted_at: Time
     app_id: Key
     app_name: Line
     scopes: Annotated[list[Key], Meta(min_length=1, max_length=32)]
-    granted_at: Time
     revoked_at: Time | None = None
 
 
@@ -319,9 +319,9 @@ class Token(Row):
 
     token_id: Id
     grant_id: Id
-    kind: Literal["access", "refresh"]
     issued_at: Time
     expires_at: Time
+    kind: Literal["access", "refresh"]
     revoked_at: Time | None = None
 
 
@@ -448,8 +448,8 @@ class Access(Row):
     """A game that the person may play."""
 
     game_id: Id
-    name: Line
     granted_at: Time
+    name: Line
     withdrawn_at: Time | None = None
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-CHUNK: Final = 1000
+CHUNK: Final = 2000
 """How many people are made at once: enough that the work of a list is shared, few enough for the cache."""
 
 

@@ -12,7 +12,7 @@ from jiebang.policy.documents import DocumentType
 from jiebang.sandbox.population import names
 from jiebang.sandbox.population.chance import Weighted
 from jiebang.sandbox.population.people import RESERVED
-from jiebang.sandbox.population.render import DAY, day, digits, json_of, pool, stamp, weave
+from jiebang.sandbox.population.render import DAY, day, digits, json_of, pool, stamp, texts, weave
 
 if TYPE_CHECKING:
     from jiebang.sandbox.population.chance import Dice, Ints
@@ -30,7 +30,7 @@ _GENERATION_DAYS: Final = np.array([(date(year, 1, 1) - _EPOCH).days for year in
 _REGIONS: Final = pool(code.encode() for code, _ in names.REGIONS)
 _REGION_DIGITS: Final = np.array([[int(c) for c in code] for code, _ in names.REGIONS], np.uint8) + ord("0")
 _CHECKS: Final = np.frombuffer(documents.MOD11_2_CHECKS.encode(), np.uint8)
-_KINDS: Final = pool([b'"bound"', b'"renamed"', b'"document_renewed"'])
+_KINDS: Final = texts(("bound", "renamed", "document_renewed"), before=b'","kind":')
 _REVIEWED: Final = Weighted((250, 120, 250))
 _REVIEWED_KINDS: Final = (DocumentType.HK_MACAO_PERMIT, DocumentType.TAIWAN_PERMIT, DocumentType.PASSPORT)
 _UNUSUAL_SHARE: Final = 130  # residence permits and foreign permanent residents, of 10,000 without a review
@@ -49,20 +49,9 @@ def write_identity(canvas: Canvas, chunk: Chunk) -> None:
     canvas.write(b',"identity":{"name":', surname, given, paper, b',"birth_date":"', day(chunk.birth_day))
     canvas.write(b'","region":"', place, b'","level":', digits(level, 1), b',"changed_at":"', stamp(changed))
     rows = chunk.rows(_TAG, changes)
-    kind = np.where(rows.ordinal == 0, 0, 1 + rows.dice.below(2))
-    at = times[rows.person, rows.ordinal]
-    canvas.list(
-        b'","changes":',
-        rows,
-        b'"change_id":',
-        digits(rows.ordinal + 1, 1),
-        b',"kind":',
-        _KINDS[kind],
-        paper[rows.person],
-        b',"at":"',
-        stamp(at),
-        b'"}',
-    )
+    kind = _KINDS[np.where(rows.ordinal == 0, 0, 1 + rows.dice.below(2))]
+    head = b'"change_id":', digits(rows.ordinal + 1, 1), b',"at":"', stamp(times[rows.person, rows.ordinal])
+    canvas.list(b'","changes":', rows, *head, kind, paper[rows.person], b"}")
     canvas.write(b"}")
 
 

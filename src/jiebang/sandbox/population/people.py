@@ -195,6 +195,10 @@ class Chunk:
         """Dice for one purpose over the people."""
         return Dice.of_people(self.root, tag)
 
+    def ago(self, at: int, seconds: int) -> datetime:
+        """Return the time so long ago, but not before the account of person `at` was made."""
+        return datetime.fromtimestamp(self.now - min(seconds, int(self.age_seconds[at])), UTC)
+
     def rows(self, tag: int, counts: Ints) -> Rows:
         """Lay out the rows of one list."""
         return Rows(self, tag, counts)

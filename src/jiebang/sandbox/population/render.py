@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jiebang.sandbox.population.chance import Flags, Ints, Words
     from jiebang.sandbox.population.people import Rows
@@ -98,6 +98,15 @@ def either(flags: Flags, where_true: Sequence[Part], where_false: Sequence[Part]
         if len(at):
             (woven,) = weave([part if isinstance(part, bytes) else part[at] for part in parts], len(at))
             column[at] = woven
+    return column
+
+
+def rarely(count: int, usual: bytes, others: Mapping[int, bytes]) -> Fragments:
+    """Return `usual` for everybody but the few in `others`."""
+    column = np.empty(count, object)
+    column.fill(usual)
+    for at, fragment in others.items():
+        column[at] = fragment
     return column
 
 

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from jiebang.sandbox.population import lexicon, names
 from jiebang.sandbox.population.chance import Weighted
+from jiebang.sandbox.population.format import Hold
 from jiebang.sandbox.population.people import RESERVED
-from jiebang.sandbox.population.render import DAY, digits, either, objects, pool, stamp, texts
+from jiebang.sandbox.population.render import DAY, digits, either, json_of, objects, pool, rarely, stamp, texts
 
 if TYPE_CHECKING:
     from jiebang.sandbox.population.people import Chunk, Rows
     from jiebang.sandbox.population.render import Canvas, Fixed, Part
 
-_PEOPLE, _DEVICES, _LOGINS, _FACTORS, _HOLDS, _GAMES, _SESSIONS, _GAME_PEOPLE = range(30, 38)
+_PEOPLE, _DEVICES, _LOGINS, _FACTORS, _GAMES, _SESSIONS, _GAME_PEOPLE = range(30, 37)
 
 _DEVICE_FIELDS: Final = ("platform", "model", "os_version", "biometric")
 _DEVICE: Final = objects(
     (dict(zip(_DEVICE_FIELDS, row, strict=True)) for row in (*lexicon.DEVICES, *lexicon.OTHER_DEVICES)),
-    after=b',"registered_at":"',
+    after=b',"retired_at":null}',
 )
 _PHONES: Final = len(lexicon.DEVICES)
 _EXTRA: Final = len(lexicon.OTHER_DEVICES)
-_PLACE: Final = texts((city for _, city in names.REGIONS), after=b',"at":"')
-_ABROAD: Final = texts(("缅甸 内比都", "柬埔寨 金边", "菲律宾 马尼拉", "未知(代理)"), after=b',"at":"')
-_ANOMALY: Final = texts(("new_device", "far_place", "odd_hour", "many_failures"))
-_HOLD: Final = objects({"kind": "legal", "authority": name, "contact": contact} for name, contact in lexicon.HOLDS)
-_GAME: Final = texts(lexicon.GAMES)
+_PLACE: Final = texts((city for _, city in names.REGIONS), before=b'","place":', after=b',"anomaly":null,"confirmed_at":null}')
+_ABROAD: Final = ("缅甸 内比都", "柬埔寨 金边", "菲律宾 马尼拉", "未知(代理)")
+_ANOMALIES: Final = ("new_device", "far_place", "odd_hour", "many_failures")
+_GAME: Final = texts(lexicon.GAMES, before=b'","name":', after=b',"withdrawn_at":null}')
 _LOGIN_COUNT: Final = Weighted((20, 30, 25, 15, 10))
 _DEVICE_COUNT: Final = Weighted((60, 30, 10))
 _GAME_COUNT: Final = Weighted((45, 25, 20, 10))
@@ -56,20 +57,20 @@ def write_security(canvas: Canvas, chunk: Chunk) -> None:
         owner[rows.person],
         b"-",
         digits(rows.ordinal + 1, 1),
-        b'",',
-        _DEVICE[model],
+        b'","registered_at":"',
         stamp(registered),
         b'","last_seen_at":"',
         stamp(seen),
-        b'","retired_at":null}',
+        b'",',
+        _DEVICE[model],
     )
     _logins(canvas, chunk, owner)
     _factors(canvas, chunk)
-    rows = chunk.rows(_HOLDS, chunk.meets["LEGAL-HOLD"].astype(np.int64))
-    hold = _HOLD[rows.dice.below(len(lexicon.HOLDS))]
-    placed = stamp(rows.past(200 * DAY))
-    canvas.list(b',"holds":', rows, b'"hold_id":1,', hold, b',"placed_at":"', placed, b'","lifted_at":null}')
-    canvas.write(b"}")
+    held = np.flatnonzero(chunk.meets["LEGAL-HOLD"]).tolist()
+    which, ago = dice.below(len(lexicon.HOLDS)), dice.below(200)
+    holds = {at: Hold(1, "legal", *lexicon.HOLDS[which[at]], chunk.ago(at, int(ago[at]) * DAY)) for at in held}
+    fragments = {at: b',"holds":%b}' % json_of([hold]) for at, hold in holds.items()}
+    canvas.write(b"", rarely(chunk.count, b',"holds":[]}', fragments))
 
 
 def _logins(canvas: Canvas, chunk: Chunk, owner: Fixed) -> None:
@@ -84,18 +85,14 @@ def _logins(canvas: Canvas, chunk: Chunk, owner: Fixed) -> None:
     home = dice.below(len(names.REGIONS))[rows.person]
     travel = rows.dice.chance(1000)
     place = np.where(travel, rows.dice.below(len(names.REGIONS)), home)
-    where = np.where(odd | said, _ABROAD[rows.dice.below(len(_ABROAD))], _PLACE[place])
-    tail = pool([b'","anomaly":null,"confirmed_at":null}'])[np.zeros(rows.total, np.int64)]
-    for some, closed in ((odd, False), (said, True)):
-        picked = np.flatnonzero(some)
-        kinds = _ANOMALY[rows.dice.below(len(_ANOMALY))[picked]]
-        times = stamp(at[picked] + 1800)
-        tail[picked] = [
-            b'","anomaly":%b,"confirmed_at":%b}' % (kind, b'"%b"' % bytes(time) if closed else b"null")
-            for kind, time in zip(kinds, times, strict=True)
-        ]
-    head = b'"login_id":', digits(rows.ordinal + 1, 1), b',"device_id":"dev-', owner[rows.person], b'-1","place":'
-    canvas.list(b',"logins":', rows, *head, where, stamp(at), tail)
+    where = _PLACE[place]
+    which = rows.dice.below(len(_ABROAD) * len(_ANOMALIES))
+    for row in np.flatnonzero(odd | said).tolist():
+        city, kind = _ABROAD[which[row] % len(_ABROAD)], _ANOMALIES[which[row] // len(_ABROAD)]
+        closed = json_of(datetime.fromtimestamp(int(at[row]) + 1800, UTC)) if said[row] else b"null"
+        where[row] = b'","place":%b,"anomaly":"%b","confirmed_at":%b}' % (json_of(city), kind.encode(), closed)
+    head = b'"login_id":', digits(rows.ordinal + 1, 1), b',"device_id":"dev-', owner[rows.person], b'-1","at":"'
+    canvas.list(b',"logins":', rows, *head, stamp(at), where)
 
 
 def _factors(canvas: Canvas, chunk: Chunk) -> None:
@@ -104,12 +101,11 @@ def _factors(canvas: Canvas, chunk: Chunk) -> None:
     rows = chunk.rows(_FACTORS, 1 + dice.chance(4000))
     phone = digits(chunk.phone[rows.person], 11)
     mail = digits(10_000 + rows.dice.below_wide(10**9), 9)
-    sms: tuple[Part, ...] = b'"sms","address":"', phone, b'"'
-    email: tuple[Part, ...] = b'"email","address":"', mail, b'@qq.com"'
+    sms: tuple[Part, ...] = b'"sms","address":"', phone, b'","revoked_at":null}'
+    email: tuple[Part, ...] = b'"email","address":"', mail, b'@qq.com","revoked_at":null}'
     kind = either(rows.ordinal == 0, sms, email)
-    enrolled = stamp(rows.past(900 * DAY))
-    head = b'"factor_id":', digits(rows.ordinal + 1, 1), b',"kind":'
-    canvas.list(b',"second_factors":', rows, *head, kind, b',"enrolled_at":"', enrolled, b'","revoked_at":null}')
+    head = b'"factor_id":', digits(rows.ordinal + 1, 1), b',"enrolled_at":"', stamp(rows.past(900 * DAY)), b'","kind":'
+    canvas.list(b',"second_factors":', rows, *head, kind)
 
 
 def write_gaming(canvas: Canvas, chunk: Chunk) -> None:
@@ -120,9 +116,8 @@ def write_gaming(canvas: Canvas, chunk: Chunk) -> None:
     rows = chunk.rows(_GAMES, dice.choose(_GAME_COUNT))
     game = _first_game(chunk, rows)
     canvas.write(b',"gaming":{"game_guard":', guard)
-    granted = stamp(rows.past(900 * DAY))
-    head = b'"game_id":', digits(game + 1, 1), b',"name":', _GAME[game]
-    canvas.list(b',"access":', rows, *head, b',"granted_at":"', granted, b'","withdrawn_at":null}')
+    head = b'"game_id":', digits(game + 1, 1), b',"granted_at":"', stamp(rows.past(900 * DAY))
+    canvas.list(b',"access":', rows, *head, _GAME[game])
     sessions = chunk.rows(_SESSIONS, np.where(rows.counts > 0, dice.below(3), 0))
     played = _first_game(chunk, sessions, same=True)
     week = sessions.dice.below(8) * 7

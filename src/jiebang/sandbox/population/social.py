@@ -25,11 +25,12 @@ _REACH: Final = 499  # how far from one's own account one's contacts lie: a prim
 _STEP: Final = 37
 _BLOCK: Final = 16
 _REMARK: Final = pool(
-    texts(lexicon.REMARKS, b',"remark":', b',"starred":false,"added_at":"').tolist()
-    + texts(lexicon.REMARKS[:6], b',"remark":', b',"starred":true,"added_at":"').tolist()
+    texts(lexicon.REMARKS, b',"remark":', b',"starred":false}').tolist()
+    + texts(lexicon.REMARKS[:6], b',"remark":', b',"starred":true}').tolist()
 )
-_GROUP: Final = texts(lexicon.GROUPS, before=b',"name":')
-_ROLE: Final = pool([b',"role":"member","joined_at":"', b',"role":"owner","joined_at":"'])
+_GROUP: Final = objects(
+    ({"name": name, "role": role, "left_at": None} for name in lexicon.GROUPS for role in ("member", "owner")), after=b"}"
+)
 _NICKNAME: Final = texts(lexicon.NICKNAMES, before=b',"nickname":', after=b"}")
 _NICKNAMES: Final = texts(lexicon.NICKNAMES)
 
@@ -46,11 +47,14 @@ def _contents() -> list[dict[str, str | None]]:
     return [*said, *stickers, *stickers, *media, *links, {"kind": "location", "body": "深圳市南山区", "media": None}]
 
 
-_CONTENT: Final = objects(_contents())
+_CONTENT: Final = objects(_contents(), after=b',"peer_id":')
 _MOMENT: Final = objects(
-    {"body": body, "images": images, "visibility": "some" if images == 1 else "all"}
-    for body in lexicon.MOMENTS
-    for images in (0, 1, 3, 9)
+    (
+        {"body": body, "images": images, "visibility": "some" if images == 1 else "all", "deleted_at": None}
+        for body in lexicon.MOMENTS
+        for images in (0, 1, 3, 9)
+    ),
+    after=b"}",
 )
 _GREETING: Final = texts(lexicon.GREETINGS, before=b',"greeting":')
 _GROUP_COUNT: Final = Weighted((25, 40, 25, 10))
@@ -64,10 +68,7 @@ class _Ids:
     def __init__(self, chunk: Chunk) -> None:
         first = int(chunk.accounts[0])
         self._low = max(1, first - _BLOCK)
-        self.numbers = [b"%d" % one for one in range(self._low, first + chunk.count + _REACH + 1)]
-
-    def table(self, before: bytes, after: bytes) -> Fragments:
-        return pool(self.numbers, before, after)
+        self.plain = pool(b"%d" % one for one in range(self._low, first + chunk.count + _REACH + 1))
 
     def at(self, ids: Ints) -> Ints:
         return ids - self._low
@@ -87,10 +88,11 @@ def write_social(canvas: Canvas, chunk: Chunk) -> None:
     canvas.list(
         b',"contacts":',
         contacts,
-        ids.table(b'"contact_id":', b"")[ids.at(known)],
-        _REMARK[contacts.dice.below(len(_REMARK))],
+        b'"added_at":"',
         stamp(contacts.past(2500 * DAY)),
-        b'"}',
+        b'","contact_id":',
+        ids.plain[ids.at(known)],
+        _REMARK[contacts.dice.below(len(_REMARK))],
     )
     groups = chunk.rows(_GROUPS, dice.choose(_GROUP_COUNT))
     group = _group(chunk, groups, groups.ordinal)
@@ -99,10 +101,10 @@ def write_social(canvas: Canvas, chunk: Chunk) -> None:
         groups,
         b'"group_id":',
         digits(group, 16),
-        _GROUP[(mix(group.astype(np.uint64)) % np.uint64(len(_GROUP))).astype(np.int64)],
-        _ROLE[groups.dice.chance(1200).astype(np.int64)],
+        b',"joined_at":"',
         stamp(groups.past(1500 * DAY)),
-        b'","left_at":null}',
+        b'",',
+        _GROUP[2 * (mix(group.astype(np.uint64)) >> np.uint64(60)).astype(np.int64) + groups.dice.chance(1200)],
     )
     _members(canvas, chunk, groups.counts, ids)
     _messages(canvas, chunk, contacts.counts, shift, ids)
@@ -112,12 +114,12 @@ def write_social(canvas: Canvas, chunk: Chunk) -> None:
     sent = requests.past(200 * DAY)
     state = either(
         requests.dice.chance(4000),
-        (b',"state":"waiting","sent_at":"', stamp(sent), b'","ended_at":null}'),
-        (b',"state":"declined","sent_at":"', stamp(sent), b'","ended_at":"', stamp(sent + 3000), b'"}'),
+        (b',"state":"waiting","ended_at":null}',),
+        (b',"state":"declined","ended_at":"', stamp(sent + 3000), b'"}'),
     )
     greeting = _GREETING[requests.dice.below(len(_GREETING))]
-    sender = ids.table(b',"sender_id":', b"")[ids.at(stranger)]
-    head = b'"request_id":', digits(requests.ordinal + 1, 1)
+    sender = ids.plain[ids.at(stranger)]
+    head = b'"request_id":', digits(requests.ordinal + 1, 1), b',"sent_at":"', stamp(sent), b'","sender_id":'
     canvas.list(b',"friend_requests":', requests, *head, sender, greeting, state)
     canvas.write(b"}")
 
@@ -145,7 +147,8 @@ def _members(canvas: Canvas, chunk: Chunk, groups: Ints, ids: _Ids) -> None:
         rows,
         b'"group_id":',
         digits(group, 16),
-        ids.table(b',"member_id":', b"")[ids.at(member)],
+        b',"member_id":',
+        ids.plain[ids.at(member)],
         name,
     )
 
@@ -158,10 +161,10 @@ def _messages(canvas: Canvas, chunk: Chunk, contacts: Ints, shift: Ints, ids: _I
     mine = rows.dice.chance(5000)
     sender = np.where(mine, ids.at(chunk.accounts)[rows.person], peer)
     at = rows.past(120 * DAY)
-    tail = ids.table(b',"group_id":null,"sender_id":', b',"recalled_at":null}')[sender]
+    tail = pool(ids.plain, b',"group_id":null,"sender_id":', b',"recalled_at":null}')[sender]
     recalled = np.flatnonzero(rows.dice.chance(200))
     tail[recalled] = [
-        b',"group_id":null,"sender_id":%b,"recalled_at":"%b"}' % (ids.numbers[who], bytes(time))
+        b',"group_id":null,"sender_id":%b,"recalled_at":"%b"}' % (ids.plain[who], bytes(time))
         for who, time in zip(sender[recalled].tolist(), stamp(at[recalled] + 60), strict=True)
     ]
     canvas.list(
@@ -173,7 +176,7 @@ def _messages(canvas: Canvas, chunk: Chunk, contacts: Ints, shift: Ints, ids: _I
         stamp(at),
         b'",',
         _CONTENT[rows.dice.below(len(_CONTENT))],
-        ids.table(b',"peer_id":', b"")[peer],
+        ids.plain[peer],
         tail,
     )
 
@@ -181,7 +184,5 @@ def _messages(canvas: Canvas, chunk: Chunk, contacts: Ints, shift: Ints, ids: _I
 def _moments(canvas: Canvas, chunk: Chunk) -> None:
     dice = chunk.dice(_MOMENTS)
     rows = chunk.rows(_MOMENTS, dice.choose(_MOMENT_COUNT))
-    moment = _MOMENT[rows.dice.below(len(_MOMENT))]
-    posted = stamp(rows.past(500 * DAY))
-    head = b'"moment_id":', digits(rows.ordinal + 1, 1), b","
-    canvas.list(b',"moments":', rows, *head, moment, b',"posted_at":"', posted, b'","deleted_at":null}')
+    head = b'"moment_id":', digits(rows.ordinal + 1, 1), b',"posted_at":"', stamp(rows.past(500 * DAY)), b'",'
+    canvas.list(b',"moments":', rows, *head, _MOMENT[rows.dice.below(len(_MOMENT))])

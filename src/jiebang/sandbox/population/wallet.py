@@ -8,15 +8,17 @@ import numpy as np
 
 from jiebang.sandbox.population import lexicon
 from jiebang.sandbox.population.chance import Weighted
+from jiebang.sandbox.population.format import Arrears, CreditProduct, Freeze
 from jiebang.sandbox.population.people import PAYMENT_PASSWORD, RESERVED
 from jiebang.sandbox.population.render import (
     DAY,
     digits,
     either,
+    json_of,
     objects,
     pool,
+    rarely,
     stamp,
-    texts,
     uuids,
 )
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from jiebang.sandbox.population.people import Chunk, Rows
     from jiebang.sandbox.population.render import Canvas, Fixed, Fragments
 
-_PEOPLE, _ENTRIES, _PENDINGS, _OPENING, _SURPLUS, _PACKETS, _CARDS, _CONTRACTS, _CREDIT, _ARREARS, _FREEZES = range(10, 21)
+_PEOPLE, _ENTRIES, _PENDINGS, _OPENING, _SURPLUS, _PACKETS, _CARDS, _CONTRACTS = range(10, 18)
 
 _MOVES: Final = [
     ("payment", title, -fen) for title, amounts in lexicon.PAYMENTS for fen in amounts for _ in range(5)
@@ -48,13 +50,12 @@ _PACKET_ENTRY: Final = objects(
 )
 _DEBIT: Final = objects(({"bank": bank, "kind": "debit"} for bank, _, _ in lexicon.BANKS), after=b',"number":"')
 _CREDIT_CARD: Final = objects(({"bank": bank, "kind": "credit"} for bank, _, _ in lexicon.BANKS), after=b',"number":"')
+_CARD_TAIL: Final = b'","unbound_at":null}'
 _BINS: Final = np.array([[int(debit), int(credit)] for _, debit, credit in lexicon.BANKS])
 _CONTRACT: Final = objects(
     {"merchant": merchant, "service": service, "amount_fen": fen} for merchant, service, fen in lexicon.CONTRACTS
 )
-_CREDIT_NAMES: Final = texts(lexicon.CREDIT_PRODUCTS)
-_ARREARS_NAMES: Final = texts(lexicon.ARREARS)
-_FREEZE_FROM: Final = objects({"authority": name, "contact": contact} for name, contact in lexicon.FREEZES)
+_DEBTS: Final = b',"credit_products":%b,"arrears":%b,"freezes":%b}'
 _BALANCES: Final = Weighted((30, 25, 20, 15, 7, 3))
 _BALANCE_SPANS: Final = np.array([100, 1_000, 10_000, 60_000, 500_000, 3_000_000])
 _ACTIVE_CONTRACTS: Final = Weighted((45, 30, 15, 8, 2))
@@ -92,9 +93,7 @@ def write_wallet(canvas: Canvas, chunk: Chunk) -> None:
     _packets(canvas, packets)
     _cards(canvas, chunk, dice)
     _contracts(canvas, chunk, dice)
-    _credit(canvas, chunk)
-    _debts(canvas, chunk)
-    canvas.write(b"}")
+    _debts(canvas, chunk, dice)
 
 
 def _numbers(values: Ints) -> Fragments:
@@ -176,12 +175,11 @@ def _cards(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
         rows,
         b'"card_id":',
         digits(rows.ordinal + 1, 1),
-        b",",
-        np.where(is_debit, _DEBIT[bank], _CREDIT_CARD[bank]),
-        either(is_debit, (_luhn(digits(debit, 18)),), (_luhn(digits(credit, 15)),)),
-        b'","bound_at":"',
+        b',"bound_at":"',
         stamp(bound),
-        b'","unbound_at":null}',
+        b'",',
+        np.where(is_debit, _DEBIT[bank], _CREDIT_CARD[bank]),
+        either(is_debit, (_luhn(digits(debit, 18)), _CARD_TAIL), (_luhn(digits(credit, 15)), _CARD_TAIL)),
     )
 
 
@@ -207,52 +205,33 @@ def _contracts(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
         rows,
         b'"contract_id":',
         digits(rows.ordinal + 1, 1),
-        b",",
-        _CONTRACT[which],
         b',"signed_at":"',
         stamp(signed),
+        b'",',
+        _CONTRACT[which],
         either(
             is_active,
-            (b'","next_charge_at":"', stamp(charge), b'","ended_at":null}'),
-            (b'","next_charge_at":null,"ended_at":"', stamp(ended), b'"}'),
+            (b',"next_charge_at":"', stamp(charge), b'","ended_at":null}'),
+            (b',"next_charge_at":null,"ended_at":"', stamp(ended), b'"}'),
         ),
     )
 
 
-def _credit(canvas: Canvas, chunk: Chunk) -> None:
-    """Write the credit products."""
-    rows = chunk.rows(_CREDIT, chunk.meets["CREDIT-OPEN"].astype(np.int64))
-    owed = rows.dice.below(3) * rows.dice.below_wide(2_000_000)  # a third is open and owes nothing
-    canvas.list(
-        b',"credit_products":',
-        rows,
-        b'"product_id":1,"product":',
-        _CREDIT_NAMES[rows.dice.below(len(lexicon.CREDIT_PRODUCTS))],
-        pool(b',"owed_fen":%d,"opened_at":"' % fen for fen in owed.tolist()),
-        stamp(rows.past(600 * DAY)),
-        b'","closed_at":null}',
-    )
-
-
-def _debts(canvas: Canvas, chunk: Chunk) -> None:
-    """Write arrears and freezes."""
-    rows = chunk.rows(_ARREARS, chunk.meets["PAY-ARREARS"].astype(np.int64))
-    canvas.list(
-        b',"arrears":',
-        rows,
-        b'"arrears_id":1,"title":',
-        _ARREARS_NAMES[rows.dice.below(len(lexicon.ARREARS))],
-        pool(b',"owed_fen":%d,"due_at":"' % fen for fen in (100 + rows.dice.below(30_000)).tolist()),
-        stamp(rows.past(60 * DAY)),
-        b'","repaid_at":null}',
-    )
-    rows = chunk.rows(_FREEZES, chunk.meets["PAY-FROZEN"].astype(np.int64))
-    canvas.list(
-        b',"freezes":',
-        rows,
-        b'"freeze_id":1,',
-        _FREEZE_FROM[rows.dice.below(len(lexicon.FREEZES))],
-        pool(b',"amount_fen":%d,"frozen_at":"' % fen for fen in (1000 + rows.dice.below_wide(900_000)).tolist()),
-        stamp(rows.past(120 * DAY)),
-        b'","lifted_at":null}',
-    )
+def _debts(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
+    """Write credit products, arrears and freezes: rare, so made one by one."""
+    fen, which, ago = dice.below_wide(2_000_000), dice.below(60), dice.below(390)
+    debts = dict[int, bytes]()
+    credit, arrears, frozen = (chunk.meets[code] for code in ("CREDIT-OPEN", "PAY-ARREARS", "PAY-FROZEN"))
+    for at in np.flatnonzero(credit | arrears | frozen).tolist():
+        number, owed, since = int(which[at]), int(fen[at]), chunk.ago(at, int(ago[at]) * DAY)
+        product = lexicon.CREDIT_PRODUCTS[number % len(lexicon.CREDIT_PRODUCTS)]
+        authority, contact = lexicon.FREEZES[number % len(lexicon.FREEZES)]
+        late = CreditProduct(1, product, owed if number % 3 else 0, since)  # a third is open and owes nothing
+        debt = Arrears(1, lexicon.ARREARS[number % len(lexicon.ARREARS)], 100 + owed % 30_000, since)
+        freeze = Freeze(1, authority, contact, 1000 + owed, since)
+        debts[at] = _DEBTS % (
+            json_of([late] if credit[at] else []),
+            json_of([debt] if arrears[at] else []),
+            json_of([freeze] if frozen[at] else []),
+        )
+    canvas.write(b"", rarely(chunk.count, _DEBTS % (b"[]", b"[]", b"[]"), debts))
