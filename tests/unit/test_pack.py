@@ -176,6 +176,7 @@ def test_messages_fill_whole(template: str) -> None:
 def test_reasons_have_words_for_codes_and_strangers() -> None:
     assert WHOLE.reason("PAY-BALANCE").en == "There is money left in your balance"
     assert "动" in WHOLE.reason("FUNDS-MOVED").zh
+    assert WHOLE.reason("FUNDS-MOVED,PAY-BALANCE").en.endswith("; There is money left in your balance")
     assert WHOLE.reason("NO-SUCH-CODE") == WHOLE.reasons["OTHER"]
 
 

@@ -272,8 +272,8 @@ class PackInvalidError(CallerError):
     """A policy pack does not load. fields: problems, all of them at once: [{file, line, column, zh, en}]."""
 
     code = "PACK-INVALID"
-    title = Text("策略包有误,未加载", "The policy pack is not valid and was not loaded")
+    title = Text("策略包有误，未加载", "The policy pack is not valid and was not loaded")
     action = Text(
-        "请按 problems 中的行列逐项修正;现行策略包不受影响。",
+        "请按 problems 中的行列逐项修正；现行策略包不受影响。",
         "Correct each of `problems` at its line and column; the pack in force is untouched.",
     )

@@ -103,7 +103,7 @@ class _Compiler:
         if typed.type is not wanted:
             raise self._error(
                 tree,
-                f"结果应为{_TYPE_WORDS[wanted].zh},实为{_TYPE_WORDS[typed.type].zh}",
+                f"结果应为{_TYPE_WORDS[wanted].zh}，实为{_TYPE_WORDS[typed.type].zh}",
                 f"must yield {_TYPE_WORDS[wanted].en}, but yields {_TYPE_WORDS[typed.type].en}",
             )
         return Condition(self.text, wanted, typed.expr, frozenset(self.names), frozenset(self.used))
@@ -119,7 +119,7 @@ class _Compiler:
             before = str(found[0].get("start_context") or "")
             what = str(found[0].get("description") or "it cannot be read")
             raise ConditionError(
-                Text(f"不是有效的 SQL 条件(在“{token}”附近)", f"not a valid SQL condition near '{token}': {what}"),
+                Text(f"不是有效的 SQL 条件（在“{token}”附近）", f"not a valid SQL condition near '{token}': {what}"),
                 offset=max(self.text.find(before + token), 0) + len(before) if token else 0,
                 token=token,
             ) from None
@@ -140,7 +140,7 @@ class _Compiler:
         kind = VOCABULARY[name]
         if kind is FactType.ITEMS:
             raise self._error(
-                node, f"“{name}”是明细,只供展示;请用其数量", f"'{name}' is a list to show; compare its count instead"
+                node, f"“{name}”是明细，只供展示；请用其数量", f"'{name}' is a list to show; compare its count instead"
             )
         self.names.add(name)
         return _Typed(kind, pl.col(name))
@@ -241,7 +241,7 @@ class _Compiler:
         typed = self.typed(node)
         if typed.type is not FactType.BOOL:
             word = _TYPE_WORDS[typed.type]
-            raise self._error(node, f"此处应为条件,实为{word.zh}", f"a condition must stand here, not {word.en}")
+            raise self._error(node, f"此处应为条件，实为{word.zh}", f"a condition must stand here, not {word.en}")
         return typed.expr
 
     def _number(self, node: sql.Expr, typed: _Typed) -> None:

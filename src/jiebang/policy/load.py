@@ -100,7 +100,7 @@ class _Builder:
             path = ("params", name)
             if name in VOCABULARY or name == EARLIEST:
                 self.document.problem(
-                    path, f"参数不能与事实同名:{name}", f"a parameter may not bear a fact's name: {name}"
+                    path, f"参数不能与事实同名：{name}", f"a parameter may not bear a fact's name: {name}"
                 )
             if isinstance(param.value, str) != (param.unit is Unit.TEXT):
                 self.document.problem(
@@ -128,7 +128,7 @@ class _Builder:
             path: Path = ("rules", at)
             if first.setdefault(shape.code, at + 1) != at + 1:
                 self.document.problem(
-                    (*path, "code"), f"规则代码重复:{shape.code}", f"two rules with the code {shape.code}"
+                    (*path, "code"), f"规则代码重复：{shape.code}", f"two rules with the code {shape.code}"
                 )
             if len(set(shape.kinds)) != len(shape.kinds):
                 self.document.problem((*path, "kinds"), "申请类型重复", "a kind is named twice")
@@ -159,7 +159,7 @@ class _Builder:
             for owner in _owners([name]) - owners - {REQUEST}:
                 self.document.problem(
                     path,
-                    f"“{name}”属于 {owner},而条件未涉及该来源:未读到时无法填入",
+                    f"“{name}”属于 {owner}，而条件未涉及该来源：未读到时无法填入",
                     f"'{name}' belongs to {owner}, which the condition does not name: it may be unread",
                 )
 
@@ -246,7 +246,7 @@ class _Builder:
                 effects=effects,
             )
         except ValueError as wrong:
-            self.document.problem(path, f"参与方编排不成立:{wrong}", f"the plan cannot be followed: {wrong}")
+            self.document.problem(path, f"参与方编排不成立：{wrong}", f"the plan cannot be followed: {wrong}")
             return None
 
     def _effect(self, path: Path, value: bool | str) -> bool | str | int:
@@ -269,7 +269,7 @@ class _Builder:
             if method not in METHODS or method in shape.methods[:at]:
                 known = ", ".join(METHODS)
                 self.document.problem(
-                    (*path, "methods", at), f"须为以下之一且不重复:{known}", f"must be one of {known}, once each"
+                    (*path, "methods", at), f"须为以下之一且不重复：{known}", f"must be one of {known}, once each"
                 )
         spans = {
             name: self._span(getattr(shape, name), (*path, name))

@@ -146,12 +146,14 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     facts_needed: Mapping[Kind, Mapping[str, tuple[str, ...]]]
     """By kind: the owners that must be readable, each with its facts that the kind's rules name."""
 
-    def reason(self, code: str) -> Text:
-        """Say in both languages why a case ended: `code` is a rule's, one of `reasons`, or anything else."""
-        for rule in self.rules:
-            if rule.code == code and rule.words.title.whole is not None:
-                return rule.words.title.whole
-        return self.reasons.get(code, self.reasons[OTHER_REASON])
+    def reason(self, codes: str) -> Text:
+        """Say in both languages why a case ended. `codes` is a case's `reason`: codes, with commas where several."""
+        texts = [self._worded(code) for code in codes.split(",")]
+        return Text("\uff1b".join(text.zh for text in texts), "; ".join(text.en for text in texts))
+
+    def _worded(self, code: str) -> Text:
+        titles = {rule.code: rule.words.title.whole for rule in self.rules}
+        return titles.get(code) or self.reasons.get(code) or self.reasons[OTHER_REASON]
 
 
 def message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:

@@ -143,7 +143,7 @@ class Source:
     def _pairs(self, node: yaml.Node, path: Path) -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
         seen: set[str] = set()
         if not isinstance(node, yaml.MappingNode):
-            self.problem(path, "此处应为若干“键: 值”", "a mapping of keys to values must stand here")
+            self.problem(path, "此处应为若干“键：值”", "a mapping of keys to values must stand here")
             return
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
@@ -165,7 +165,7 @@ class Source:
                 known = ", ".join(fields)
                 self._note_at(
                     key.start_mark,
-                    f"未知的键“{name}”;可用:{known}",
+                    f"未知的键“{name}”；可用：{known}",
                     f"unknown key '{name}'; known are {known}",
                 )
         if isinstance(node, yaml.MappingNode):
@@ -182,7 +182,7 @@ class Source:
                 zh, en = _wanted(shape.key_type)
                 self._note_at(
                     key.start_mark,
-                    f"键“{name}”不符合要求:应为{zh}",
+                    f"键“{name}”不符合要求：应为{zh}",
                     f"the key '{name}' does not fit: it must be {en}",
                 )
             value[name] = self._value(inner, shape.value_type, (*path, name))
@@ -204,7 +204,7 @@ class Source:
         value = _scalar(node)
         if not _fits(value, shape):
             shown = node.value if len(node.value) <= _SHOWN else node.value[:_SHOWN] + "…"
-            self.problem(path, f"“{shown}”不符合要求:应为{zh}", f"'{shown}' does not fit: it must be {en}")
+            self.problem(path, f"“{shown}”不符合要求：应为{zh}", f"'{shown}' does not fit: it must be {en}")
         elif isinstance(value, str) and not value.strip():
             self.problem(path, "文本不能为空", "the text must not be empty")
         return value
@@ -261,7 +261,7 @@ def _wanted(shape: types.Type) -> tuple[str, str]:  # noqa: PLR0911 - a table of
             return "true 或 false", "true or false"
         case types.EnumType(cls=cls):
             known = ", ".join(str(member.value) for member in cls)
-            return f"以下之一:{known}", f"one of {known}"
+            return f"以下之一：{known}", f"one of {known}"
         case types.UnionType():
             parts = [_wanted(one) for one in shape.types]
             return "或".join(part[0] for part in parts), " or ".join(part[1] for part in parts)

@@ -58,7 +58,7 @@ def cut(text: str, known: Mapping[str, FactType]) -> tuple[str, ...]:
                 stray = literal[literal.index(brace) :][:24]
                 raise WordingError(
                     Text(
-                        f"花括号只用于占位,如 {{name}}:“{stray}”",
+                        f"花括号只用于占位，如 {{name}}:“{stray}”",
                         f"braces only enclose a name, like {{name}}: '{stray}'",
                     ),
                     stray,
