@@ -229,6 +229,14 @@ async def test_switches_and_bindings_take_no_strangers(world: Sandbox) -> None:
             assert (await client.request(method, path, json={"faults": []})).status_code == 401, path
 
 
+def test_accounts_do_not_cross_a_network_in_the_clear(world: Sandbox) -> None:
+    """A slip in a settings file would show every account that asks to everybody on the way."""
+    link = world.link("unionpay")
+    with pytest.raises(ValueError, match="https"):
+        HttpParticipant(msgspec.structs.replace(link, base_url="http://clearing.example"))
+    HttpParticipant(msgspec.structs.replace(link, base_url="https://clearing.example"))
+
+
 def test_private_keys_are_for_their_owner_alone_and_made_once(tmp_path: Path) -> None:
     """Another user could sign as the platform; and new keys at each start would part processes that run."""
     create_keys(tmp_path / "keys", "unionpay")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 8
 """Requests under way to one party at a time; more wait for a place, and their time limit with them."""
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 IDLE_SECONDS: Final = 30.0
 """How long an unused connection is kept; the other side keeps it longer, so that none closes under a request."""
 
@@ -53,7 +54,14 @@ class SignedClient:
     """One end of a signed connection: a pool of kept connections, a time limit, a limit on what is read."""
 
     def __init__(self, link: Link, *, limit: float) -> None:
-        """`limit`: seconds from sending a request to the last byte of its answer. ValueError for a key that is none."""
+        """`limit`: seconds from sending a request to the last byte of its answer.
+
+        ValueError for a key that is none, and for an address that is neither https nor this machine's own.
+        """
+        at = httpx.URL(link.base_url)
+        if at.scheme != "https" and at.host not in _THIS_MACHINE:
+            message = f"{link.name}: a signature hides nothing; the address must begin with https://"
+            raise ValueError(message)
         self.name = link.name
         self._base = link.base_url.rstrip("/")
         self._requester = Requester(link)
@@ -63,6 +71,8 @@ class SignedClient:
             timeout=httpx.Timeout(limit),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=IDLE_SECONDS),
             headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "jiebang"},
+            verify=at.scheme
+            == "https",  # without TLS there is nothing to verify, and the list of authorities loads slowly
             trust_env=False,  # a proxy or a password file of the environment has no business between two signed parties
         )
 
