@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import uvicorn
 
@@ -21,6 +23,7 @@ from jiebang.model.ids import CaseIds
 from jiebang.model.plan import DATABASES
 from jiebang.participants import open_participants
 from jiebang.participants.money import Wallet
+from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
@@ -42,13 +45,20 @@ PEPPER, CODES_KEY, BODIES_KEY = b"p" * 32, b"c" * 32, b"b" * 32
 DOCUMENT = b"\x01" * 32
 
 
+async def until(true: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - what is waited for is another's state, which offers no event
+            await asyncio.sleep(0.01)
+
+
 class World:
     """One installation: `now` moves with `later`; `app` is the application; `issuer` mints tokens."""
 
     def __init__(self, pools: Mapping[str, Pool], home: Path, pack: Pack) -> None:
         self.pools, self.pack, self.skew = pools, pack, timedelta()
         self.ids = CaseIds(b"i" * 16)
-        self.participants = open_participants(pools, self.now, pepper=PEPPER)
+        self.participants: dict[str, Any] = {**open_participants(pools, self.now, pepper=PEPPER)}
         self.wallet = Wallet(pools["wallet"], self.now, pepper=PEPPER)
         self.issuer = SandboxIssuer(home, issuer=ISSUER, audience=AUDIENCE)
         self.context = Context(
@@ -146,8 +156,7 @@ class World:
         config = uvicorn.Config(self.app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
@@ -155,6 +164,34 @@ class World:
         finally:
             server.should_exit = True
             await task
+
+
+def made(pools: Mapping[str, Pool], home: Path) -> World:
+    """Return a world under the pack that we ship."""
+    text = files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8")
+    return World(pools, home, load_pack(text, "wechat.yaml"))
+
+
+@asynccontextmanager
+async def on_deck(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    """Call the application directly, without a port."""
+    transport = httpx.ASGITransport(app=cast("Any", world.app))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
+        yield client
+    await world.follower.aclose()
+
+
+@asynccontextmanager
+async def closed(base: str, database: str) -> AsyncIterator[None]:
+    """Take a database away: throw everybody out and let nobody in."""
+    connection = await asyncpg.connect(base)
+    try:
+        await connection.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS false')
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", database)
+        yield
+    finally:
+        await connection.execute(f'ALTER DATABASE "{database}" ALLOW_CONNECTIONS true')
+        await connection.close()
 
 
 class Person:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 import pytest
 
-from jiebang.policy.load import load_pack
-from tests.acceptance.api_world import PASSWORD, Person, World
+from tests.acceptance.api_world import PASSWORD, Person, World, made, until
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
@@ -22,8 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 async def world(pools: Mapping[str, Pool], tmp_path_factory: pytest.TempPathFactory) -> World:
-    text = files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8")
-    world = World(pools, Path(tmp_path_factory.mktemp("issuer")), load_pack(text, "wechat.yaml"))
+    world = made(pools, tmp_path_factory.mktemp("issuer"))
     await world.people(1001, 40)
     await world.people(2001, 5, balance_fen=1)
     return world
@@ -216,8 +212,9 @@ async def test_withdraw_while_it_can_win(world: World, client: httpx.AsyncClient
     case = await opened(one)
     marks = len((await one.ask("GET", f"/v1/cases/{case}")).json()["participants"])
     await world.pools["platform"].execute(
-        """UPDATE platform.cases SET state = 'trying', marks = repeat('t', $1), versions = array_fill(1::bigint, ARRAY[$1]),
-               deadline = now(), wallet_version = 1 WHERE account_id = 1012 AND ended_at IS NULL""",
+        """UPDATE platform.cases SET state = 'trying', marks = repeat('t', $1),
+               versions = array_fill(1::bigint, ARRAY[$1]), deadline = now(), wallet_version = 1
+           WHERE account_id = 1012 AND ended_at IS NULL""",
         marks,
     )
     wished = await one.ask("DELETE", f"/v1/cases/{case}")
@@ -253,8 +250,7 @@ async def test_events_follow_resume_and_end(world: World, client: httpx.AsyncCli
         return answer.text
 
     streams = [asyncio.create_task(whole()) for _ in range(3)]
-    while world.follower.streams < 3:
-        await asyncio.sleep(0.01)
+    await until(lambda: world.follower.streams == 3)
     await one.ask("DELETE", f"/v1/cases/{case}")
     told = [events(text) for text in await asyncio.gather(*streams)]
     assert told[0] == told[1] == told[2]
@@ -277,9 +273,7 @@ async def test_a_reader_who_leaves_is_forgotten(world: World, client: httpx.Asyn
             if line.startswith("data:"):
                 break
         assert world.follower.streams == 1
-    async with asyncio.timeout(5):
-        while world.follower.streams:
-            await asyncio.sleep(0.01)
+    await until(lambda: not world.follower.streams)
 
 
 async def test_health_ready_metrics(world: World, client: httpx.AsyncClient) -> None:

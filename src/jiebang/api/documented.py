@@ -1,10 +1,11 @@
-"""What the OpenAPI document says beside the shapes: problems a route can answer, its scope, examples, both languages."""
+"""What the OpenAPI document says beside the shapes: a route's problems and its scope, examples, both languages."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from litestar import MediaType
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Contact, Example, License, SecurityScheme, Tag
@@ -67,7 +68,7 @@ def _bare(error: errors.JiebangError) -> problems.Problem:
 
 
 class Document(JsonRenderPlugin):
-    """The document at /openapi.json: Litestar's, with the schemas that msgspec itself holds requests to."""
+    """The document: Litestar's, with the schemas that msgspec itself holds requests to."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """Return the document as JSON."""
@@ -133,14 +134,18 @@ def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 CONFIG: Final = OpenAPIConfig(
     title="Jiebang 解绑",
     version=__version__,
-    summary="Take a real name back from every database and clearing network, all or nothing. 撤销实名认证,要么全部解绑,要么全部不变。",
+    summary="Take a real name back from every database and clearing network, all or nothing. "
+    "撤销实名认证,要么全部解绑,要么全部不变。",
     description=(
         "Every blocker at once, proof that it is you, then one all-or-nothing move.\n\n"
         "一次列出全部阻碍,验证本人,然后一次性全部解绑。\n\n"
-        "* Account ids are decimal strings; money is integer fen; time is UTC. 账户号为十进制字符串,金额单位为分,时间为 UTC。\n"
+        "* Account ids are decimal strings; money is integer fen; time is UTC. "
+        "账户号为十进制字符串,金额单位为分,时间为 UTC。\n"
         "* Every mutation takes an `Idempotency-Key`. 所有变更请求需带幂等键。\n"
-        "* Errors are RFC 9457 problem details with a stable `code` and both languages. 错误遵循 RFC 9457,附稳定错误码与中英文说明。\n"
-        "* Tokens are OAuth 2.0 bearer tokens (RFC 9068). Scopes: `check` 检查, `case:read` 查看申请, `case:write` 提交与撤回申请, "
+        "* Errors are RFC 9457 problem details with a stable `code` and both languages. 错误遵循 RFC "
+        "9457,附稳定错误码与中英文说明。\n"
+        "* Tokens are OAuth 2.0 bearer tokens (RFC 9068). Scopes: `check` 检查, `case:read` 查看申请, `case:write` "
+        "提交与撤回申请, "
         "`transfer` 转账, `service` many accounts 多账户服务。"
     ),
     contact=Contact(name="Jiebang"),
@@ -157,13 +162,15 @@ CONFIG: Final = OpenAPIConfig(
                 type="http",
                 scheme="bearer",
                 bearer_format="JWT",
-                description="OAuth 2.0 access token as RFC 9068 describes it (`typ: at+jwt`); each operation names its scope. "
+                description="OAuth 2.0 access token as RFC 9068 describes it (`typ: at+jwt`); each operation names "
+                "its scope. "
                 "OAuth 2.0 访问令牌;各操作注明所需权限。",
             )
         }
     ),
-    path="/",
-    render_plugins=[Document(path="/openapi.json", media_type="application/json")],
+    # A path of its own: at the root Litestar's router would answer all unknown addresses with a page of HTML.
+    path="/openapi.json",
+    render_plugins=[Document(path=["/", "/openapi.json"], media_type=MediaType.JSON)],
 )
 
 

@@ -30,7 +30,8 @@ IdempotencyKey = Annotated[
     HeaderParameter(
         name="Idempotency-Key",
         pattern=KEY_PATTERN,
-        description="1 to 128 printable characters, new for each new request. A repeat with the same key and body gets the "
+        description="1 to 128 printable characters, new for each new request. A repeat with the same key and body "
+        "gets the "
         "same answer, with `Idempotency-Replayed: true`. 幂等键:同一请求重试时保持不变。",
     ),
 ]
@@ -41,7 +42,7 @@ REPLAYED: Final = ResponseHeader(
 )
 
 
-def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: refuse a mutation without a usable Idempotency-Key."""
     if not _KEY.fullmatch(connection.headers.get("idempotency-key", "")):
         raise IdempotencyMissingError
@@ -50,8 +51,8 @@ def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -
 async def claim_of(request: CallerRequest, deps: Deps) -> Claim:
     """Return the caller's claim on the key of this request.
 
-    The route is the method and the path as called, ids included: a key for one case is another for the next. The hash of
-    the body is keyed, for a body may hold a password or a code and has few possibilities.
+    The route is the method and the path as called, ids included: a key for one case is another for the next. The hash
+    of the body is keyed, for a body may hold a password or a code and has few possibilities.
     """
     path = request.url.path
     digest = hmac.digest(deps.bodies_key, await request.body(), hashlib.sha256)

@@ -1,4 +1,4 @@
-"""What is seen of each request: a line in the log, a count and a time, by route and status. Never who, never a value."""
+"""What is seen of each request: a line in the log, a count, a time, by route and status. Never who, never a value."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Observed(ASGIMiddleware):
         began = perf_counter()
         request_id = str(uuid4())
         scope["state"]["request_id"] = request_id
-        method, route = str(scope["method"]), str(scope["path_template"])
+        method, route = str(scope.get("method")), str(scope["path_template"])
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -23,7 +23,8 @@ async def health() -> Health:
     operation_id="ready",
     tags=["operation"],
     summary="Ready 就绪检查",
-    description="200 while the platform's own database answers; participants that do not are named, and their facts are unknown meanwhile. "
+    description="200 while the platform's own database answers; participants that do not are named, and their "
+    "facts are unknown meanwhile. "
     "平台数据库可用即为就绪;未应答的系统会列出。",
     responses={503: ResponseSpec(Readiness, generate_examples=False, description="Not ready 未就绪")},
 )

@@ -1,12 +1,13 @@
 """Errors as RFC 9457 problem details: the only place where an error of ours meets HTTP.
 
-`title` and `detail` (what to do) come in the language that Accept-Language prefers, Chinese unless it says otherwise; the
-members `zh` and `en` always hold both. `code` is stable; `fields` holds the particulars; `check` the whole check of a
-refused case, each blocker with its remedy.
+`title` and `detail` (what to do) come in the language that Accept-Language prefers, Chinese unless it says otherwise;
+the members `zh` and `en` always hold both. `code` is stable; `fields` holds the particulars; `check` the whole check of
+a refused case, each blocker with its remedy.
 """
 
 from __future__ import annotations
 
+import re
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -22,6 +23,7 @@ from litestar.exceptions import (
     SerializationException,
     ValidationException,
 )
+from litestar.routes import HTTPRoute
 
 from jiebang.api.shapes import Check, check_shape
 from jiebang.model import errors
@@ -195,8 +197,7 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
     if isinstance(error, NotFoundException):
         return answer(NoSuchRouteError(), request)
     if isinstance(error, MethodNotAllowedException):
-        allow = (error.headers or {}).get("Allow", "")
-        return answer(MethodError(allow=[name.strip() for name in allow.split(",") if name.strip()]), request)
+        return answer(MethodError(allow=_methods_at(request)), request)
     if error.status_code == 413:  # noqa: PLR2004
         return answer(errors.BodyTooLargeError(), request)
     if isinstance(error, ClientException):
@@ -206,6 +207,23 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
             else answer(errors.InvalidInputError(field="request", reason=error.detail[:500]), request)
         )
     return _unexpected(request, error)
+
+
+def _methods_at(request: Request[Any, Any, Any]) -> list[str]:
+    """Return the methods that a path takes; Litestar does not say them."""
+    path = request.scope["path"].rstrip("/")
+    return sorted(
+        method
+        for route in request.app.routes
+        if isinstance(route, HTTPRoute) and re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format), path)
+        for method in route.methods
+    )
+
+
+def _too_deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
+    """A body nested beyond reading; a recursion of our own would be a fault like any other."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return answer(BodyNotJsonError(), request) if last.name == "decode_json" else _unexpected(request, error)
 
 
 def _silent(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -233,13 +251,14 @@ HANDLERS: Final[ExceptionHandlersMap] = {
     errors.JiebangError: _ours,
     ValidationException: _invalid,
     HTTPException: _litestar,
+    RecursionError: _too_deep,
     OSError: _silent,
     TimeoutError: _silent,
     asyncpg.PostgresConnectionError: _silent,
-    asyncpg.CannotConnectNowError: _silent,
     asyncpg.TooManyConnectionsError: _silent,
-    asyncpg.AdminShutdownError: _silent,
-    asyncpg.CrashShutdownError: _silent,
+    asyncpg.OperatorInterventionError: _silent,  # shutting down, starting up, connection or statement ended by force
+    asyncpg.ObjectNotInPrerequisiteStateError: _silent,  # a database closed to connections
     asyncpg.InterfaceError: _silent,
+    asyncpg.InternalClientError: _silent,  # what the driver makes of a connection that dies in its hands
     Exception: _unexpected,
 }

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Response, delete, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.openapi import ResponseSpec
-from litestar.params import HeaderParameter, JSONBody, PathParameter
+from litestar.params import HeaderParameter, JSONBody, PathParameter, SkipValidation
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
@@ -17,7 +17,7 @@ from jiebang.api import shapes
 from jiebang.api.auth import Scope
 from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
-from jiebang.api.door import CallerRequest, account_in, authenticated, json_only
+from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
 from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, kept_problem, keyed, respond
 from jiebang.model import errors
 from jiebang.model.case import ENDED
@@ -29,7 +29,9 @@ from jiebang.usecases.read import find
 from jiebang.usecases.submit import Submission, submit
 from jiebang.usecases.withdraw import withdraw
 
-CaseIdInPath = Annotated[str, PathParameter(pattern=shapes.CASE_PATTERN, description="Public case id 申请编号")]
+CaseIdInPath = Annotated[
+    str, PathParameter(schema_extra={"pattern": shapes.CASE_PATTERN}, description="Public case id 申请编号")
+]
 LastEventId = Annotated[
     str | None,
     HeaderParameter(
@@ -71,17 +73,21 @@ def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
     operation_id="check",
     tags=["checks"],
     summary="What stands in the way 检查",
-    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies. Changes nothing. "
+    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies. "
+    "Changes nothing. "
     "A person checks their own account; many need the scope `service`. 一次列出全部阻碍事项;不作任何更改。",
     responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
 )
-async def check(request: CallerRequest, data: JSONBody[shapes.CheckBody], deps: Joined) -> Response[shapes.Checks]:
+async def check(
+    request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: Joined
+) -> Response[shapes.Checks]:
     """Check 1 to 1,000 accounts."""
-    accounts = list(dict.fromkeys(account_in(text) for text in data.accounts))
+    asked = strict(data, shapes.CheckBody)
+    accounts = list(dict.fromkeys(account_in(text) for text in asked.accounts))
     for account_id in accounts:
         request.user.require_account(account_id)
     devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
-    answers = await deps.context.check(accounts, data.kind, devices)
+    answers = await deps.context.check(accounts, asked.kind, devices)
     body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
     return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
@@ -94,7 +100,8 @@ async def check(request: CallerRequest, data: JSONBody[shapes.CheckBody], deps: 
     operation_id="submit",
     tags=["cases"],
     summary="Submit a case 提交申请",
-    description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. The person's phone and "
+    description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. "
+    "The person's phone and "
     "e-mail hear of it at once, and a code is sent. 检查通过即受理,并通知本人;否则返回完整检查结果。",
     responses=refusals(
         errors.UnknownAccountError, errors.BlockedError, errors.KindNotOfferedError, body=True, keyed=True
@@ -102,14 +109,18 @@ async def check(request: CallerRequest, data: JSONBody[shapes.CheckBody], deps: 
     response_headers=[REPLAYED, _LOCATION],
 )
 async def submit_case(
-    request: CallerRequest, data: JSONBody[shapes.SubmitBody], deps: Joined, idempotency_key: IdempotencyKey
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.SubmitBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
 ) -> Response[shapes.CaseAnswer]:
     """Submit a case."""
+    asked = strict(data, shapes.SubmitBody)
     del idempotency_key  # read by claim_of; named here so that the document holds it
-    account_id = account_in(data.account)
+    account_id = account_in(asked.account)
     request.user.require_account(account_id)
-    asked = Submission(account_id=account_id, kind=data.kind, device=request.user.device_for(account_id))
-    answered = await submit(deps.context, asked, await claim_of(request, deps), _rendering(request, deps, 201))
+    submission = Submission(account_id=account_id, kind=asked.kind, device=request.user.device_for(account_id))
+    answered = await submit(deps.context, submission, await claim_of(request, deps), _rendering(request, deps, 201))
     return respond(answered, location=f"/v1/cases/{msgspec.json.decode(answered.kept.answer)['id']}")
 
 
@@ -121,7 +132,8 @@ async def submit_case(
     operation_id="readCase",
     tags=["cases"],
     summary="Read a case 查看申请",
-    description="Where the case stands, the proofs it waits for, and where each database and network stands. 申请状态、所需验证及各系统状态。",
+    description="Where the case stands, the proofs it waits for, and where each database and network stands. "
+    "申请状态、所需验证及各系统状态。",
     responses=refusals(errors.UnknownCaseError),
 )
 async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
@@ -140,7 +152,8 @@ async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath)
     operation_id="withdrawCase",
     tags=["cases"],
     summary="Withdraw a case 撤回申请",
-    description="Records the wish: 202 while it can still win, 409 once the case is past its commit point. 撤回申请;过提交点后返回 409。",
+    description="Records the wish: 202 while it can still win, 409 once the case is past its commit point. "
+    "撤回申请;过提交点后返回 409。",
     responses=refusals(errors.UnknownCaseError, errors.TooLateToWithdrawError, keyed=True),
     response_headers=[REPLAYED],
 )
@@ -162,22 +175,24 @@ async def withdraw_case(
     operation_id="prove",
     tags=["cases"],
     summary="Prove that it is you 验证身份",
-    description="A payment password or the code that was sent. A wrong one costs a try. With the last proof the case is `ready`, and "
+    description="A payment password or the code that was sent. A wrong one costs a try. With the last proof the "
+    "case is `ready`, and "
     "money that moves from then on breaks it off. 支付密码或短信验证码;最后一项通过后开始解绑。",
     responses=refusals(errors.UnknownCaseError, errors.ProofRefusedError, body=True, keyed=True),
     response_headers=[REPLAYED],
 )
 async def prove_case(
     request: CallerRequest,
-    data: JSONBody[shapes.ProofBody],
+    data: JSONBody[SkipValidation[shapes.ProofBody]],
     deps: Joined,
     case_id: CaseIdInPath,
     idempotency_key: IdempotencyKey,
 ) -> Response[shapes.CaseAnswer]:
     """Offer a proof."""
+    asked = strict(data, shapes.ProofBody)
     del idempotency_key
     key = _own_case(request, deps, case_id)
-    attempt = Attempt(method=data.method, secret=data.secret)
+    attempt = Attempt(method=asked.method, secret=asked.secret)
     claim = await claim_of(request, deps)
     return respond(await prove(deps.context, key, attempt, claim, _rendering(request, deps, 200)))
 
@@ -213,8 +228,10 @@ async def send_new_code(
     operation_id="followCase",
     tags=["cases"],
     summary="Follow a case 跟踪申请",
-    description="Server-sent events `change` with the case's timeline as it grows; the id is the revision, so that `Last-Event-ID` goes on "
-    "where a broken connection left off. Ends with the event `end` when the case has ended; 204 when nothing is left to tell. "
+    description="Server-sent events `change` with the case's timeline as it grows; the id is the revision, so that "
+    "`Last-Event-ID` goes on "
+    "where a broken connection left off. Ends with the event `end` when the case has ended; 204 when nothing is "
+    "left to tell. "
     "服务器推送时间线,可断线续传。",
     responses={
         204: ResponseSpec(None, description="The case has ended and all was told 已无更多"),

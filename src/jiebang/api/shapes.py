@@ -1,4 +1,7 @@
-"""What goes over the wire: request bodies and answers. Account ids are decimal strings, money is integer fen, time is UTC."""
+"""What goes over the wire: bodies and answers. Account ids are decimal strings, money is integer fen, time is UTC.
+
+A body with a field that we do not know is refused, never half understood.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from jiebang.store.proofs import Method
 if TYPE_CHECKING:
     from jiebang.model.check import CheckAnswer
     from jiebang.model.ids import CaseIds
-    from jiebang.participants.money import Outcome
+    from jiebang.participants.movements import Outcome
     from jiebang.store.proofs import Proof
     from jiebang.usecases.context import Found
 
@@ -38,11 +41,7 @@ Fen = Annotated[
 ]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request body: a field that we do not know is refused, never ignored."""
-
-
-class CheckBody(Asked):
+class CheckBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which accounts to check, for what 要检查的账户与申请类型."""
 
     accounts: Annotated[
@@ -56,14 +55,14 @@ class CheckBody(Asked):
     kind: Annotated[Kind, Meta(description="What would be asked for 申请类型")] = Kind.REVOKE
 
 
-class SubmitBody(Asked):
+class SubmitBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is asked for, for whom 提交申请."""
 
     account: Account
     kind: Annotated[Kind, Meta(description="What is asked for 申请类型")]
 
 
-class ProofBody(Asked):
+class ProofBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A proof that it is you 身份验证."""
 
     method: Annotated[Method, Meta(description="payment_password 支付密码, sms_code 短信验证码")]
@@ -72,7 +71,7 @@ class ProofBody(Asked):
     ]
 
 
-class TransferBody(Asked):
+class TransferBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A transfer of the sandbox's money 沙箱转账. `from` is the sender's account."""
 
     sender: Annotated[
@@ -84,7 +83,7 @@ class TransferBody(Asked):
     amount_fen: Fen
 
 
-class RemedyBody(Asked):
+class RemedyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whose blocker to clear 要处理的账户."""
 
     account: Account
@@ -190,7 +189,8 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
     state: Annotated[
         MovementState,
         Meta(
-            description="completed 已完成, returned 已退回 (the other side is closed), pending 处理中 (will complete by itself)"
+            description="completed 已完成, returned 已退回 (the other side is closed), pending 处理中 (will "
+            "complete by itself)"
         ),
     ]
     amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")]
@@ -203,7 +203,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether requests can be served 可否服务. Participants that do not answer are named; their facts are unknown meanwhile."""
+    """Whether requests can be served 可否服务. Participants that do not answer are named: their facts are unknown."""
 
     ready: bool
     participants: Annotated[dict[str, bool], Meta(description="Who answers 各系统是否应答")]

@@ -1,7 +1,7 @@
 """The sandbox's token issuer: it stands in for the platform's sign-in, for the demo, the command line and the tests.
 
-Its private key stays in the home folder, readable by its owner alone; the API reads only the public half, as it would from
-any issuer. It vouches for whoever asks it: nothing of it belongs in production.
+Its private key stays in the home folder, readable by its owner alone; the API reads only the public half, as it would
+from any issuer. It vouches for whoever asks it: nothing of it belongs in production.
 """
 
 from __future__ import annotations

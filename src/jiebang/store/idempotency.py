@@ -54,7 +54,7 @@ async def take(db: Database, claim: Claim, now: datetime) -> Kept | None:
     """Claim the key; None: the caller of this function now carries the mutation out.
 
     Waits for another transaction that holds the same key. Raises IdempotencyReusedError for another body. A key claimed
-    and committed without an answer (a mutation of another database that was cut off) may be carried out again by its key.
+    and committed without an answer (a mutation of another database that was cut off) may be carried out again.
     """
     taken = await db.fetchval(
         _SQL["claim_key"], claim.caller, claim.route, claim.key, claim.body_hash, claim.expires_at, now

@@ -12,7 +12,7 @@ import msgspec
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     import asyncpg
 
@@ -40,7 +40,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     proven_at: datetime | None = None
 
 
-def _proof(row: Mapping[str, object]) -> Proof:
+def _proof(row: asyncpg.Record) -> Proof:
     return msgspec.convert({**row, "method": Method(row["method"])}, Proof)
 
 
@@ -83,6 +83,6 @@ async def save(db: Database, proofs: Sequence[Proof]) -> None:
 
 
 async def wrong_tries(db: Database, account_id: int, method: Method, tries: int, since: datetime) -> int:
-    """Count the wrong tries by `method` in the account's cases opened after `since`, each of which began with `tries`."""
+    """Count wrong tries by `method` in the account's cases opened after `since`, each of which began with `tries`."""
     wrong: int = await db.fetchval(_SQL["wrong_tries"], account_id, method.value, tries, since)
     return wrong

@@ -125,7 +125,7 @@ class Follower:
             await asyncio.sleep(self._beat.total_seconds())
 
     async def _look(self) -> None:
-        """Read what is new for all readers. The states are read first, so that nothing comes after an end that was seen."""
+        """Read what is new for all readers. States are read first, so that nothing comes after an end that was seen."""
         # A copy: a reader that joins while we wait for the database has missed what this look did not ask for.
         watched = {key: tuple(readers) for key, readers in self._readers.items()}
         followed = {key: min(reader.seen for reader in readers) for key, readers in watched.items()}

@@ -1,8 +1,8 @@
-"""Move the sandbox's money: transfers, and what clears a blocker on the spot. Its effects live in the wallet's database.
+"""Move the sandbox's money: transfers, and what clears a blocker on the spot. All of it is in the wallet's database.
 
-No transaction spans the two databases. So the key is claimed and committed first, the movement is done under an id that is
-derived from the key, and the answer is kept last: whoever repeats a request that was cut off anywhere meets the first
-one in the wallet.
+No transaction spans the two databases. So the key is claimed and committed first, the movement is done under an id
+that is derived from the key, and the answer is kept last: whoever repeats a request that was cut off anywhere meets the
+first one in the wallet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.plan import WALLET
-from jiebang.participants.money import Action, Outcome, Transfer
+from jiebang.participants.movements import Action, Outcome, Transfer
 from jiebang.store import idempotency
 from jiebang.usecases.context import Context
 
@@ -64,7 +64,7 @@ async def open_red_packets(context: Context, account_id: int, claim: Claim, rend
 async def _moved(
     context: Context, claim: Claim, render: Render, move: Callable[[UUID], Awaitable[list[Outcome]]]
 ) -> Answered:
-    """Claim the key, move, keep the answer. A refusal is not kept: once its reason is gone the same request may pass."""
+    """Claim the key, move, keep the answer. A refusal is not kept: once its reason is gone the request may pass."""
     now = context.clock()
     kept = await idempotency.take(context.platform, claim, now)
     if kept is not None:
