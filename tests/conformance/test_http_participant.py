@@ -94,13 +94,13 @@ async def test_bindings_are_reserved_released_and_restored(
     ]
 
 
-async def test_every_mark_can_be_read_page_by_page(
+async def test_every_row_can_be_read_page_by_page(
     unionpay: HttpParticipant, control: Control, numbers: itertools.count[int]
 ) -> None:
-    """The audit must see every mark a network holds, not only those of accounts it thinks of."""
+    """The audit must see every fence row a network holds, not only those of accounts it thinks of."""
     mine = [next(numbers) for _ in range(MAX_BATCH + 3)]
     await unionpay.apply(Op.CANCEL, [Order(account, 9) for account in mine], {})
-    seen = [int(row.account) async for page in control.marks() for row in page]
+    seen = [int(row.account) async for page in control.rows() for row in page]
     assert seen == sorted(set(seen))
     assert set(mine) <= set(seen)
 
@@ -171,7 +171,7 @@ GOOD = {"account": "7", "case_no": 1}
         ("PUT", "/sandbox/bindings", b'{"bindings":[{"account":"7","binding":"","kind":"card"}]}', 422, None),
         ("GET", "/sandbox/state", b"", 422, "$.accounts"),
         ("GET", "/sandbox/state?account=x", b"", 422, "$.accounts[0]"),
-        ("GET", "/sandbox/marks?after=-1", b"", 422, "after"),
+        ("GET", "/sandbox/rows?after=-1", b"", 422, "after"),
         ("GET", "/try", b"", 404, None),
         ("POST", "/try/", b"", 404, None),
         ("POST", "/", b"", 404, None),

@@ -84,7 +84,7 @@ class Clearing:
                 ("PUT", "/sandbox/faults"): self.set_faults,
                 ("GET", "/sandbox/state"): self.state,
                 ("POST", "/sandbox/state"): self.state,
-                ("GET", "/sandbox/marks"): self.marks,
+                ("GET", "/sandbox/rows"): self.rows,
             },
             {("GET", "/health"): health},
             self._ledger.nonces(),
@@ -200,12 +200,12 @@ class Clearing:
         accounts = wire.account_ids(batch.accounts, "$.accounts")
         return ok({"accounts": await self._run(self._ledger.state, accounts)})
 
-    async def marks(self, call: Call) -> Answer:
+    async def rows(self, call: Call) -> Answer:
         """Answer the next 1,024 fence rows above `?after=` (an account; 0 to begin)."""
         after = _once(call.query, {"after"}).get("after", "0")
         if not re.fullmatch(r"[0-9]{1,16}", after):
             raise InvalidInputError(field="after", reason=Text("须为账户号", "after is an account number"))
-        return ok(wire.Looked(await self._run(self._ledger.marks, int(after), wire.MAX_BATCH)))
+        return ok(wire.Looked(await self._run(self._ledger.rows, int(after), wire.MAX_BATCH)))
 
 
 def _once(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:

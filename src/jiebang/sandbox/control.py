@@ -60,10 +60,10 @@ class Control:
             found |= {int(one.account): one for one in self._read(answer, _States).accounts}
         return found
 
-    async def marks(self) -> AsyncIterator[list[wire.LookRow]]:
+    async def rows(self) -> AsyncIterator[list[wire.LookRow]]:
         """Read every fence row the network holds, in order of account, 1,024 at a time."""
         after = "0"
-        while rows := self._read(await self._client.send("GET", f"/sandbox/marks?after={after}"), wire.Looked).rows:
+        while rows := self._read(await self._client.send("GET", f"/sandbox/rows?after={after}"), wire.Looked).rows:
             yield rows
             after = rows[-1].account
 

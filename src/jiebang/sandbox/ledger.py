@@ -156,7 +156,7 @@ class Ledger:
             wire.LookRow(str(account), row.case_no, row.case_op) for account, row in self._fence_rows(accounts).items()
         ]
 
-    def marks(self, after: int, limit: int) -> list[wire.LookRow]:
+    def rows(self, after: int, limit: int) -> list[wire.LookRow]:
         """Read the `limit` fence rows next above account `after`, in order."""
         query = "SELECT account_id, case_no, case_op FROM account WHERE account_id > ? ORDER BY account_id LIMIT ?"
         return [

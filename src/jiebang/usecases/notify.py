@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import uuid5
 
 import msgspec
 
-from jiebang.model.notice import MAX_NOTICES, Notice, Notices
+from jiebang.model.check import Text
+from jiebang.model.notice import MAX_NOTICES, Channel, Notice, Notices
 from jiebang.participants.http import SignedClient
+from jiebang.policy.pack import MESSAGE_VALUES
+from jiebang.policy.pack import message as pack_message
+from jiebang.policy.wording import render
+from jiebang.store import cases as store
+from jiebang.store import outbox
+from jiebang.usecases.prove import code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from jiebang.model.case import Case
+    from jiebang.model.ids import CaseIds
     from jiebang.participants.signing import Link
+    from jiebang.policy.pack import Pack
+    from jiebang.store.cases import Database, Key
+    from jiebang.store.outbox import Message
 
 
 class Gateway(Protocol):
@@ -49,3 +62,70 @@ class HttpGateway:
     async def aclose(self) -> None:
         """Let go of connections."""
         await self._client.aclose()
+
+
+class Delivery:
+    """Takes due messages out of the outbox, words them and hands them to the gateway. Delivers at least once."""
+
+    def __init__(
+        self,
+        *,
+        pool: Database,
+        gateway: Gateway,
+        pack: Callable[[], Pack],
+        case_ids: CaseIds,
+        codes_key: bytes,
+        batch: int = 256,
+    ) -> None:
+        """Join what a delivery needs. `codes_key`: from which codes are derived at the moment they are worded."""
+        self._pool, self._gateway, self._pack = pool, gateway, pack
+        self._case_ids, self._codes_key, self._batch = case_ids, codes_key, batch
+
+    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
+        """Deliver what is due in `buckets`; return how many messages were told.
+
+        When the gateway does not take them they are put off, each longer than before, and its OSError is raised.
+        """
+        due = await outbox.due(self._pool, sorted(buckets), now, self._batch)
+        if not due:
+            return 0
+        cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
+        notices = [notice for message in due for notice in self._worded(message, cases)]
+        try:
+            await self._gateway.send(notices)
+        except OSError:
+            await outbox.postponed(self._pool, {message.key: now + _put_off(message.attempt) for message in due})
+            raise
+        await outbox.delivered(self._pool, [message.key for message in due], now)
+        return len(due)
+
+    def _worded(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
+        """Word one message for phone and mailbox. The same message always makes the same notices."""
+        pack, case = self._pack(), cases[message.account_id, message.case_no]
+        values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
+        values["case"] = render(self._case_ids.encode(*case.key), MESSAGE_VALUES["case"])
+        values["kind"] = pack.kinds[case.kind]
+        values["at"] = render(message.created_at, MESSAGE_VALUES["at"])
+        if case.reason:
+            values["reason"] = pack.reason(case.reason.split(",")[0])
+        if "nonce" in message.params:
+            nonce, digits = bytes.fromhex(message.params["nonce"]), pack.proofs[case.kind].code_digits
+            code = code_of(self._codes_key, case.account_id, case.case_no, nonce, digits)
+            expires_at = datetime.fromisoformat(message.params["expires_at"])
+            values["code"] = render(code, MESSAGE_VALUES["code"])
+            values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"])
+        sms, subject, body = pack_message(pack, message.template, values)
+        account = str(message.account_id)
+        mail = Text(f"{subject.zh}\n\n{body.zh}", f"{subject.en}\n\n{body.en}")
+        return [
+            Notice(message.message_id, account, Channel.SMS, sms),
+            Notice(uuid5(message.message_id, Channel.EMAIL), account, Channel.EMAIL, mail),
+        ]
+
+
+_FIRST_PUT_OFF: Final = timedelta(seconds=1)
+_LONGEST_PUT_OFF: Final = timedelta(minutes=5)
+
+
+def _put_off(attempt: int) -> timedelta:
+    return min(_FIRST_PUT_OFF * (1 << min(attempt, 16)), _LONGEST_PUT_OFF)
