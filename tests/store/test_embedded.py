@@ -9,14 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
-
 from jiebang.model.errors import DatabaseDamagedError, HomeUnusableError
 from jiebang.store.embedded import PLACEMENT, dsns, embedded, postmaster_pid, stopped
 from jiebang.store.guardian import read_state
@@ -38,10 +36,9 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def folder(new_folder: Callable[[str], Path]) -> Iterator[Path]:
     """A folder whose path holds a space and Chinese characters."""
-    path = Path(tempfile.mkdtemp(prefix="jiebang 解绑 "))
-    path.chmod(0o711)
+    path = new_folder("解绑 test ")
     yield path
     for home in path.iterdir():
         if home.is_dir():

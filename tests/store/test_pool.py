@@ -101,7 +101,7 @@ async def test_a_killed_connection_costs_one_statement(pools: Mapping[str, Pool]
     async with pool.acquire() as one, pool.acquire() as other:
         pid = await one.fetchval("SELECT pg_backend_pid()")
         await other.execute("SELECT pg_terminate_backend($1)", pid)
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
             await one.fetchval("SELECT 1")
     answers = await asyncio.gather(*(pool.fetchval("SELECT 1") for _ in range(4)))
     assert answers == [1] * 4

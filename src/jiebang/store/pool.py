@@ -63,7 +63,9 @@ async def open_pools(
     """
     pools = {name: _pool(dsn, size=size, command_limit=command_limit, settings=settings) for name, dsn in dsns.items()}
     try:
-        await asyncio.gather(*(_warm(name, pool) for name, pool in pools.items()))
+        warmed = await asyncio.gather(*(_warm(name, pool) for name, pool in pools.items()))
+        if False in (up for name, up in zip(pools, warmed, strict=True) if name == PLATFORM):
+            raise ParticipantUnavailableError(participant=PLATFORM)
         yield pools
     finally:
         await asyncio.gather(*(_close(pool) for pool in pools.values()))
@@ -81,16 +83,15 @@ def _pool(dsn: str, *, size: int, command_limit: float | None, settings: Mapping
     )
 
 
-async def _warm(name: str, pool: Pool) -> None:
-    """Make the first connection, so that the first person does not wait for it."""
+async def _warm(name: str, pool: Pool) -> bool:
+    """Make the first connection, so that the first person does not wait for it; whether it was made."""
     await pool
     try:
         async with pool.acquire(timeout=_CONNECT_LIMIT):
-            pass
+            return True
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.warning("database_unavailable", database=name, error=type(error).__name__)
-        if name == PLATFORM:
-            raise ParticipantUnavailableError(participant=name) from error
+        return False
 
 
 async def _close(pool: Pool) -> None:
