@@ -15,6 +15,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+
 from jiebang.model.errors import DatabaseDamagedError, HomeUnusableError
 from jiebang.store.embedded import PLACEMENT, dsns, embedded, postmaster_pid, stopped
 from jiebang.store.guardian import read_state
