@@ -2,7 +2,8 @@
 
 The default world: one account, two consecutive cases, three participants of which the wallet is last, and any two
 faults out of: sends lost or the worker dying between its save and any part of its sends, a Try refused, a Confirm or
-Cancel answered with an error, a transfer at the wallet, a withdrawal, a deadline (or the expiry of an open case).
+Cancel answered with an error, a transfer at the wallet, a fact that changes elsewhere, a withdrawal, a deadline (or
+the expiry of an open case).
 Losing a reply, or never delivering a message, costs no fault: nothing forces a delivery.
 
 What is abstracted, and why that loses nothing:
@@ -14,9 +15,9 @@ What is abstracted, and why that loses nothing:
   was recorded since. Any other stale copy fails the guard on its revision and so does nothing (the random worlds
   cover the guard). A second worker that saved and then is slow to send is a message that arrives late.
 - Reading facts is one moment: a change between reading and saving is the same as one right after saving.
-- A round brings one reply, or all that are under way; not every subset of them.
+- A round brings one reply, or two, or all that are under way; not every subset of them.
 - Replies to a case that has ended are dropped (an ended case is deaf: tests/unit/test_coordinator.py).
-- Reviews, unread facts and changes of facts other than the wallet's are left to the random worlds.
+- Reviews and facts that cannot be read are left to the random worlds.
 
 Beside the judge's rules, each state must be able to reach the end without further faults: nothing can be stuck.
 """

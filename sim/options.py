@@ -68,7 +68,7 @@ def draw(random: Random) -> Options:
         faults_end=3000 + count(5000),
         loss=rate(0.25),
         repeat=rate(0.25),
-        slow=rate(0.1),
+        slow=rate(0.2),
         whim=rate(0.1),
         broken=rate(0.15),
         pending=rate(0.15),

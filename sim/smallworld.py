@@ -17,6 +17,7 @@ from jiebang.model.plan import WALLET, Plan
 from jiebang.saga.coordinator import Proven, Rechecked, Replied, Reply, Send, Timing, Unparked, Woken
 from jiebang.saga.fence import Answer, FenceRow, Op
 from sim.auditor import Auditor
+from sim.options import WITHOUT_FACTS
 from sim.parties import Applied, PartyRow
 from sim.world import Parts
 
@@ -32,6 +33,7 @@ DEADLINE = START + timedelta(seconds=10)
 TIMING = Timing(try_limit=DEADLINE - START)
 ACCEPTED, TOO_LATE = 202, 409
 DUE_NOW: Final = ("the case is due",)
+ALL_ARE_PAIRS: Final = 2
 ARRIVES, STEPS = "arrives", "steps"
 
 
@@ -149,6 +151,8 @@ class SmallWorld:
             yield self._submitted(place)
         yield from self._arrivals(place)
         yield from self._money(place)
+        if place.faults:
+            yield from self._facts(place)
 
     def _last(self, place: Place) -> Case:
         case: Case = self.cases.values[place.cases[-1]]
@@ -194,6 +198,14 @@ class SmallWorld:
         rows = _with(place.rows, self.wallet, self.rows.number(wallet.rows[ACCOUNT]))
         yield (what,), place._replace(rows=rows, judge=judge, faults=place.faults - cost)
 
+    def _facts(self, place: Place) -> Iterator[Next]:
+        """A fact changes at a participant other than the wallet: only its version tells."""
+        for at, name in enumerate(self.shape.names):
+            if at != self.wallet and name not in WITHOUT_FACTS:
+                row = self.rows.values[place.rows[at]]
+                rows = _with(place.rows, at, self.rows.number(row._replace(version=row.version + 1)))
+                yield ("a fact changes at", name), place._replace(rows=rows, faults=place.faults - 1)
+
     # What the worker does.
 
     def _worked(self, place: Place) -> Iterator[Next]:
@@ -215,11 +227,9 @@ class SmallWorld:
             yield from self._saved(place, DUE_NOW, DEADLINE, 0)
             if "C" in case.marks or "X" in case.marks:
                 yield from self._saved(place, ("the operator unparks",), START, 0)
-        heard = self._bits(place.replies)
-        rounds = [1 << number for number in heard]
-        if len(heard) > 1:
-            rounds.append(place.replies)
-        for some in rounds:
+        heard = [1 << number for number in self._bits(place.replies)]
+        pairs = [one | other for one, other in combinations(heard, 2)]
+        for some in (*heard, *pairs, place.replies) if len(heard) > ALL_ARE_PAIRS else (*heard, *pairs):
             yield from self._saved(place, ("hearing", some), START, 0)
             if trying:
                 yield from self._saved(place, ("hearing", some), DEADLINE, 1)
@@ -234,7 +244,9 @@ class SmallWorld:
             return Unparked()
         if woken_by[0] == "the re-check":
             rows = [self.rows.values[row] for row in woken_by[1]]
-            versions = {name: row.version for name, row in zip(self.shape.names, rows, strict=True)}
+            versions = {
+                name: row.version for name, row in zip(self.shape.names, rows, strict=True) if name not in WITHOUT_FACTS
+            }
             return Rechecked(versions, ("PAY-PENDING",) if rows[self.wallet].open_items else ())
         return Woken()
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sim.world import World
 
 PARKED = frozenset("CX")
+SLOW_SAVE = 80
+"""Milliseconds that a save takes when the store is slow, long enough for others to act in between."""
 
 
 class Worker:
@@ -147,7 +149,8 @@ class Worker:
 
     def carry_out(self, decision: Decision, late: bool) -> None:
         """Save, then send: the order that a planted mistake turns round."""
-        self.world.after(self.world.up_to(6), self.save, decision, late, self.life)
+        slow = self.world.chance(self.world.options.slow)
+        self.world.after(self.world.up_to(SLOW_SAVE if slow else 6), self.save, decision, late, self.life)
 
     def save(self, decision: Decision, late: bool, life: int) -> None:
         """Save under the guard; only what the guarded save returned is sent."""

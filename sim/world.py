@@ -34,7 +34,7 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
 HEALING = 30_000
 """Simulated milliseconds after the last fault within which every case must have ended."""
-SLOWEST = 6_000
+SLOWEST = 4_000
 LEASE = 300
 """Simulated milliseconds until somebody else looks after a dead worker's case."""
 

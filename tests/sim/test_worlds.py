@@ -64,7 +64,8 @@ def test_a_seed_is_one_world_told_or_untold(seed: int) -> None:
         assert replay(seed, None, lines.append) is None
     assert told[0] == told[1]
     quiet = play_all([seed])
-    world = TracedWorld(seed, None, [].append)
+    ignored: list[str] = []
+    world = TracedWorld(seed, None, ignored.append)
     world.run()
     assert (quiet.events, quiet.simulated_ms, quiet.seen) == (world.events, world.now, world.seen)
 
