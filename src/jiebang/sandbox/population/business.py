@@ -25,7 +25,7 @@ from jiebang.sandbox.population.format import (
     Review,
 )
 from jiebang.sandbox.population.people import RESERVED
-from jiebang.sandbox.population.render import DAY, digits, json_of, objects, pool, rarely, stamp
+from jiebang.sandbox.population.render import DAY, Pool, digits, json_of, objects, rarely, stamp
 
 if TYPE_CHECKING:
     from jiebang.sandbox.population.chance import Flags
@@ -40,7 +40,7 @@ _GRANT: Final = objects(
 )
 _TOKEN: Final = objects(({"kind": kind, "revoked_at": None} for kind in ("access", "refresh")), after=b"}")
 _GRANT_COUNT: Final = Weighted((10, 25, 30, 20, 15))
-_LEVELS: Final = pool([b'"none"', b'"standard"'])
+_LEVELS: Final = Pool([b'"none"', b'"standard"'])
 _TENDED: Final = b',"mini_programs":%b,"official_accounts":%b,"reviews":%b,"quotas":%b}'
 _NO_ENTERPRISE: Final = b',"enterprise":' + json_of(Enterprise())
 _NO_MERCHANT: Final = b',"merchant":' + json_of(Merchant())

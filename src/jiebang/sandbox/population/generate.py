@@ -8,7 +8,7 @@ from jiebang.sandbox.population.business import write_bindings, write_enterprise
 from jiebang.sandbox.population.format import MAX_ID
 from jiebang.sandbox.population.identity import write_identity
 from jiebang.sandbox.population.people import Chunk
-from jiebang.sandbox.population.render import Canvas, pool, stamp
+from jiebang.sandbox.population.render import Canvas, Loose, stamp
 from jiebang.sandbox.population.security import write_gaming, write_security
 from jiebang.sandbox.population.social import write_social
 from jiebang.sandbox.population.wallet import write_wallet
@@ -45,7 +45,7 @@ def generate(count: int, seed: int, *, first: int = 1, now: datetime) -> Iterato
 
 def _lines(chunk: Chunk) -> bytes:
     canvas = Canvas(chunk.count)
-    ids = pool(b'{"account_id":%d,"created_at":"' % account for account in chunk.accounts.tolist())
+    ids = Loose(b'{"account_id":%d,"created_at":"' % account for account in chunk.accounts.tolist())
     canvas.write(b"", ids, stamp(chunk.created), b'"')
     write_identity(canvas, chunk)
     write_wallet(canvas, chunk)

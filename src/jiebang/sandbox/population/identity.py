@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -12,24 +12,23 @@ from jiebang.policy.documents import DocumentType
 from jiebang.sandbox.population import names
 from jiebang.sandbox.population.chance import Weighted
 from jiebang.sandbox.population.people import RESERVED
-from jiebang.sandbox.population.render import DAY, day, digits, json_of, pool, stamp, texts, weave
+from jiebang.sandbox.population.render import DAY, Loose, Pool, beside, characters, codes, day, digits, json_of, stamp, texts
 
 if TYPE_CHECKING:
     from jiebang.sandbox.population.chance import Dice, Ints
     from jiebang.sandbox.population.people import Chunk
-    from jiebang.sandbox.population.render import Canvas, Fragments
+    from jiebang.sandbox.population.render import Canvas
 
 _EPOCH: Final = date(1970, 1, 1)
 _TAG: Final = 1
 _SURNAME: Final = Weighted([weight for _, weight in names.SURNAMES])
-_SURNAMES: Final = pool((name.encode() for name, _ in names.SURNAMES), before=b'"')
-_GIVEN: Final = pool((name.encode() for sexes in names.GIVEN for words in sexes for name in words), after=b'"')
+_GIVEN: Final = [name for sexes in names.GIVEN for words in sexes for name in words]
 _GIVEN_COUNT: Final = np.array([[len(words) for words in sexes] for sexes in names.GIVEN])
 _GIVEN_START: Final = (np.cumsum(_GIVEN_COUNT.ravel()) - _GIVEN_COUNT.ravel()).reshape(_GIVEN_COUNT.shape)
 _GENERATION_DAYS: Final = np.array([(date(year, 1, 1) - _EPOCH).days for year in names.GENERATION_ENDS])
-_REGIONS: Final = pool(code.encode() for code, _ in names.REGIONS)
-_REGION_DIGITS: Final = np.array([[int(c) for c in code] for code, _ in names.REGIONS], np.uint8) + ord("0")
-_CHECKS: Final = np.frombuffer(documents.MOD11_2_CHECKS.encode(), np.uint8)
+_REGION_DIGITS: Final = np.frombuffer("".join(code for code, _ in names.REGIONS).encode(), "V6")
+_CHECKS: Final = np.frombuffer(documents.MOD11_2_CHECKS.encode(), "V1")
+_PAPER: Final = b',"document_type":"%b","document_number":"%b"'
 _KINDS: Final = texts(("bound", "renamed", "document_renewed"), before=b'","kind":')
 _REVIEWED: Final = Weighted((250, 120, 250))
 _REVIEWED_KINDS: Final = (DocumentType.HK_MACAO_PERMIT, DocumentType.TAIWAN_PERMIT, DocumentType.PASSPORT)
@@ -40,14 +39,14 @@ def write_identity(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `identity`."""
     dice = chunk.dice(_TAG)
     region = dice.below(len(names.REGIONS))
-    paper = _resident_ids(chunk, dice, region)
-    surname, given = _names(chunk, dice)
-    place = _REGIONS[region]
-    _others(chunk, dice, paper, surname, given, place)
+    holders = _Holders(_resident_ids(chunk, dice, region), _names(chunk, dice), [names.REGIONS[one][0] for one in region.tolist()])
+    _others(chunk, dice, holders)
+    paper = Pool(holders.papers)
     changes, changed, times = _changes(chunk, dice)
     level = dice.below(2) + 2
-    canvas.write(b',"identity":{"name":', surname, given, paper, b',"birth_date":"', day(chunk.birth_day))
-    canvas.write(b'","region":"', place, b'","level":', digits(level, 1), b',"changed_at":"', stamp(changed))
+    canvas.write(b',"identity":{"name":', Loose(map(json_of, holders.names)), paper[np.arange(chunk.count)])
+    canvas.write(b',"birth_date":"', day(chunk.birth_day), b'","region":', Loose(map(json_of, holders.regions)))
+    canvas.write(b',"level":', digits(level, 1), b',"changed_at":"', stamp(changed))
     rows = chunk.rows(_TAG, changes)
     kind = _KINDS[np.where(rows.ordinal == 0, 0, 1 + rows.dice.below(2))]
     head = b'"change_id":', digits(rows.ordinal + 1, 1), b',"at":"', stamp(times[rows.person, rows.ordinal])
@@ -55,30 +54,33 @@ def write_identity(canvas: Canvas, chunk: Chunk) -> None:
     canvas.write(b"}")
 
 
-def _resident_ids(chunk: Chunk, dice: Dice, region: Ints) -> Fragments:
-    """Return everybody's resident number, as fields."""
-    order = dice.below(499) * 2 + chunk.sex + 2
-    body = np.concatenate(
-        [_REGION_DIGITS[region], np.delete(day(chunk.birth_day), (4, 7), axis=1), digits(order, 3)], axis=1
-    )
-    residue = (body.astype(np.int64) - ord("0")) @ np.array(documents.MOD11_2_WEIGHTS) % 11
-    head = b',"document_type":"resident_id","document_number":"'
-    (column,) = weave((head, body, _CHECKS[residue][:, None], b'"'), chunk.count)
-    return column
+class _Holders(NamedTuple):
+    """Everybody's document (as fields), name and region."""
+
+    papers: list[bytes]
+    names: list[str]
+    regions: list[str]
 
 
-def _names(chunk: Chunk, dice: Dice) -> tuple[Fragments, Fragments]:
+def _resident_ids(chunk: Chunk, dice: Dice, region: Ints) -> list[bytes]:
+    order = digits(dice.below(499) * 2 + chunk.sex + 2, 3)
+    birth = characters(np.delete(codes(day(chunk.birth_day)), (4, 7), axis=1))
+    body = beside((_REGION_DIGITS[region], birth, order))
+    residue = (codes(body).astype(np.int64) - ord("0")) @ np.array(documents.MOD11_2_WEIGHTS) % 11
+    return [_PAPER % (b"resident_id", number) for number in beside((body, _CHECKS[residue])).tolist()]
+
+
+def _names(chunk: Chunk, dice: Dice) -> list[str]:
     generation = np.searchsorted(_GENERATION_DAYS, chunk.birth_day, side="right")
     at = _GIVEN_START[chunk.sex, generation] + dice.below(_GIVEN_COUNT[chunk.sex, generation])
-    surname, given = _SURNAMES[dice.choose(_SURNAME)], _GIVEN[at]
+    surnames = dice.choose(_SURNAME).tolist()
+    full = [names.SURNAMES[one][0] + _GIVEN[other] for one, other in zip(surnames, at.tolist(), strict=True)]
     for place, person in chunk.reserved:
-        surname[place], given[place] = json_of(person.name), b""
-    return surname, given
+        full[place] = person.name
+    return full
 
 
-def _others(
-    chunk: Chunk, dice: Dice, paper: Fragments, surname: Fragments, given: Fragments, place: Fragments
-) -> None:
+def _others(chunk: Chunk, dice: Dice, holders: _Holders) -> None:
     """Put the other documents, names and regions in place: a few in a hundred, so one at a time."""
     reviewed = dice.choose(_REVIEWED)
     unusual = dice.chance(_UNUSUAL_SHARE) & ~chunk.meets["MINOR-EVIDENCE"] & (chunk.accounts > RESERVED)
@@ -92,13 +94,12 @@ def _others(
             kind = DocumentType.RESIDENCE_PERMIT if draw[5] % 3 else DocumentType.FOREIGN_PERMANENT_RESIDENCE
         birth = _EPOCH + timedelta(days=int(chunk.birth_day[at]))
         number, where = _document(kind, draw, int(numbers[at]), birth, int(chunk.sex[at]), chunk.today)
-        paper[at] = b',"document_type":"%b","document_number":"%b"' % (kind.encode(), number.encode())
-        place[at] = where.encode()
+        holders.papers[at] = _PAPER % (kind.encode(), number.encode())
+        holders.regions[at] = where
         if kind in (DocumentType.PASSPORT, DocumentType.FOREIGN_PERMANENT_RESIDENCE):
             first = names.FOREIGN_GIVEN[chunk.sex[at]]
             last = names.FOREIGN_SURNAMES
-            surname[at] = json_of(f"{first[draw[3] % len(first)]} {last[draw[4] % len(last)]}")
-            given[at] = b""
+            holders.names[at] = f"{first[draw[3] % len(first)]} {last[draw[4] % len(last)]}"
 
 
 def _document(  # noqa: PLR0911 - one return a type of document

@@ -139,7 +139,7 @@ class Rows:
     @property
     def lead(self) -> Fixed:
         """The character before a row: it opens the list or parts it from the row before."""
-        return np.where(self.ordinal == 0, ord("["), ord(",")).astype(np.uint8)[:, None]
+        return np.where(self.ordinal == 0, ord("["), ord(",")).astype(np.uint8).view("V1")
 
     def past(self, longest: int | Ints) -> Ints:
         """Draw times from `longest` seconds ago, but not before the account was made, until an hour ago."""

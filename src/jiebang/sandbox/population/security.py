@@ -11,7 +11,7 @@ from jiebang.sandbox.population import lexicon, names
 from jiebang.sandbox.population.chance import Weighted
 from jiebang.sandbox.population.format import Hold
 from jiebang.sandbox.population.people import RESERVED
-from jiebang.sandbox.population.render import DAY, digits, either, json_of, objects, pool, rarely, stamp, texts
+from jiebang.sandbox.population.render import DAY, Either, Pool, digits, json_of, objects, rarely, stamp, texts
 
 if TYPE_CHECKING:
     from jiebang.sandbox.population.people import Chunk, Rows
@@ -29,6 +29,7 @@ _EXTRA: Final = len(lexicon.OTHER_DEVICES)
 _PLACE: Final = texts((city for _, city in names.REGIONS), before=b'","place":', after=b',"anomaly":null,"confirmed_at":null}')
 _ABROAD: Final = ("缅甸 内比都", "柬埔寨 金边", "菲律宾 马尼拉", "未知(代理)")
 _ANOMALIES: Final = ("new_device", "far_place", "odd_hour", "many_failures")
+_BOOLS: Final = Pool((b"false", b"true"))
 _GAME: Final = texts(lexicon.GAMES, before=b'","name":', after=b',"withdrawn_at":null}')
 _LOGIN_COUNT: Final = Weighted((20, 30, 25, 15, 10))
 _DEVICE_COUNT: Final = Weighted((60, 30, 10))
@@ -85,13 +86,14 @@ def _logins(canvas: Canvas, chunk: Chunk, owner: Fixed) -> None:
     home = dice.below(len(names.REGIONS))[rows.person]
     travel = rows.dice.chance(1000)
     place = np.where(travel, rows.dice.below(len(names.REGIONS)), home)
-    where = _PLACE[place]
     which = rows.dice.below(len(_ABROAD) * len(_ANOMALIES))
+    strange = dict[int, bytes]()
     for row in np.flatnonzero(odd | said).tolist():
         city, kind = _ABROAD[which[row] % len(_ABROAD)], _ANOMALIES[which[row] // len(_ABROAD)]
         closed = json_of(datetime.fromtimestamp(int(at[row]) + 1800, UTC)) if said[row] else b"null"
-        where[row] = b'","place":%b,"anomaly":"%b","confirmed_at":%b}' % (json_of(city), kind.encode(), closed)
+        strange[row] = b'","place":%b,"anomaly":"%b","confirmed_at":%b}' % (json_of(city), kind.encode(), closed)
     head = b'"login_id":', digits(rows.ordinal + 1, 1), b',"device_id":"dev-', owner[rows.person], b'-1","at":"'
+    where = Either(odd | said, (rarely(rows.total, b"", strange),), (_PLACE[place],))
     canvas.list(b',"logins":', rows, *head, stamp(at), where)
 
 
@@ -103,7 +105,7 @@ def _factors(canvas: Canvas, chunk: Chunk) -> None:
     mail = digits(10_000 + rows.dice.below_wide(10**9), 9)
     sms: tuple[Part, ...] = b'"sms","address":"', phone, b'","revoked_at":null}'
     email: tuple[Part, ...] = b'"email","address":"', mail, b'@qq.com","revoked_at":null}'
-    kind = either(rows.ordinal == 0, sms, email)
+    kind = Either(rows.ordinal == 0, sms, email)
     head = b'"factor_id":', digits(rows.ordinal + 1, 1), b',"enrolled_at":"', stamp(rows.past(900 * DAY)), b'","kind":'
     canvas.list(b',"second_factors":', rows, *head, kind)
 
@@ -112,7 +114,7 @@ def write_gaming(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `gaming`: minors have the guard on, and play at the times that it leaves them."""
     dice = chunk.dice(_GAME_PEOPLE)
     minor = chunk.meets["MINOR-EVIDENCE"]
-    guard = pool([b"false", b"true"])[minor.astype(np.int64)]
+    guard = _BOOLS[minor.astype(np.int64)]
     rows = chunk.rows(_GAMES, dice.choose(_GAME_COUNT))
     game = _first_game(chunk, rows)
     canvas.write(b',"gaming":{"game_guard":', guard)

@@ -12,21 +12,26 @@ import numpy as np
 
 from jiebang.sandbox.population import lexicon
 from jiebang.sandbox.population.chance import Weighted, mix
-from jiebang.sandbox.population.render import DAY, digits, either, objects, pool, stamp, texts
+from jiebang.sandbox.population.render import DAY, Either, Pool, digits, objects, stamp, texts
 
 if TYPE_CHECKING:
     from jiebang.sandbox.population.chance import Ints
     from jiebang.sandbox.population.people import Chunk, Rows
-    from jiebang.sandbox.population.render import Canvas, Fragments
+    from jiebang.sandbox.population.render import Canvas
 
 _PEOPLE, _CONTACTS, _GROUPS, _MEMBERS, _MESSAGES, _MOMENTS, _REQUESTS = range(50, 57)
 
 _REACH: Final = 499  # how far from one's own account one's contacts lie: a prime, so that steps never meet
 _STEP: Final = 37
 _BLOCK: Final = 16
-_REMARK: Final = pool(
-    texts(lexicon.REMARKS, b',"remark":', b',"starred":false}').tolist()
-    + texts(lexicon.REMARKS[:6], b',"remark":', b',"starred":true}').tolist()
+_REMARK: Final = objects(
+    (
+        {"remark": remark, "starred": starred}
+        for starred, remarks in ((False, lexicon.REMARKS), (True, lexicon.REMARKS[:6]))
+        for remark in remarks
+    ),
+    before=b",",
+    after=b"}",
 )
 _GROUP: Final = objects(
     ({"name": name, "role": role, "left_at": None} for name in lexicon.GROUPS for role in ("member", "owner")), after=b"}"
@@ -68,7 +73,7 @@ class _Ids:
     def __init__(self, chunk: Chunk) -> None:
         first = int(chunk.accounts[0])
         self._low = max(1, first - _BLOCK)
-        self.plain = pool(b"%d" % one for one in range(self._low, first + chunk.count + _REACH + 1))
+        self.plain = Pool(b"%d" % one for one in range(self._low, first + chunk.count + _REACH + 1))
 
     def at(self, ids: Ints) -> Ints:
         return ids - self._low
@@ -80,7 +85,7 @@ def write_social(canvas: Canvas, chunk: Chunk) -> None:
     ids = _Ids(chunk)
     nickname = _NICKNAMES[dice.below(len(_NICKNAMES))]
     mail = digits(10_000 + dice.below_wide(10**9), 10)
-    email = either(dice.chance(4500), (b'"', mail, b'@qq.com"'), (b"null",))
+    email = Either(dice.chance(4500), (b'"', mail, b'@qq.com"'), (b"null",))
     canvas.write(b',"social":{"nickname":', nickname, b',"email":', email)
     shift = dice.below(_REACH)
     contacts = chunk.rows(_CONTACTS, 4 + dice.below(6))
@@ -112,7 +117,7 @@ def write_social(canvas: Canvas, chunk: Chunk) -> None:
     requests = chunk.rows(_REQUESTS, dice.choose(_REQUEST_COUNT))
     stranger = _contact(chunk, requests, shift, requests.ordinal + 100)
     sent = requests.past(200 * DAY)
-    state = either(
+    state = Either(
         requests.dice.chance(4000),
         (b',"state":"waiting","ended_at":null}',),
         (b',"state":"declined","ended_at":"', stamp(sent + 3000), b'"}'),
@@ -161,12 +166,12 @@ def _messages(canvas: Canvas, chunk: Chunk, contacts: Ints, shift: Ints, ids: _I
     mine = rows.dice.chance(5000)
     sender = np.where(mine, ids.at(chunk.accounts)[rows.person], peer)
     at = rows.past(120 * DAY)
-    tail = pool(ids.plain, b',"group_id":null,"sender_id":', b',"recalled_at":null}')[sender]
-    recalled = np.flatnonzero(rows.dice.chance(200))
-    tail[recalled] = [
-        b',"group_id":null,"sender_id":%b,"recalled_at":"%b"}' % (ids.plain[who], bytes(time))
-        for who, time in zip(sender[recalled].tolist(), stamp(at[recalled] + 60), strict=True)
-    ]
+    whole = b',"group_id":null,"sender_id":', b',"recalled_at":null}'
+    tail = Either(
+        rows.dice.chance(200),
+        (whole[0], ids.plain[sender], b',"recalled_at":"', stamp(at + 60), b'"}'),
+        (Pool(ids.plain.values, *whole)[sender],),
+    )
     canvas.list(
         b',"messages":',
         rows,

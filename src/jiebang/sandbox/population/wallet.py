@@ -12,11 +12,13 @@ from jiebang.sandbox.population.format import Arrears, CreditProduct, Freeze
 from jiebang.sandbox.population.people import PAYMENT_PASSWORD, RESERVED
 from jiebang.sandbox.population.render import (
     DAY,
+    Either,
+    Loose,
+    beside,
+    codes,
     digits,
-    either,
     json_of,
     objects,
-    pool,
     rarely,
     stamp,
     uuids,
@@ -25,7 +27,7 @@ from jiebang.sandbox.population.render import (
 if TYPE_CHECKING:
     from jiebang.sandbox.population.chance import Dice, Ints
     from jiebang.sandbox.population.people import Chunk, Rows
-    from jiebang.sandbox.population.render import Canvas, Fixed, Fragments
+    from jiebang.sandbox.population.render import Canvas, Fixed, Part
 
 _PEOPLE, _ENTRIES, _PENDINGS, _OPENING, _SURPLUS, _PACKETS, _CARDS, _CONTRACTS = range(10, 18)
 
@@ -48,8 +50,9 @@ _PACKET: Final = objects({"sender": sender, "amount_fen": fen} for sender in _SE
 _PACKET_ENTRY: Final = objects(
     {"kind": "red_packet", "title": "微信红包", "amount_fen": fen} for fen in lexicon.PACKET_FEN
 )
-_DEBIT: Final = objects(({"bank": bank, "kind": "debit"} for bank, _, _ in lexicon.BANKS), after=b',"number":"')
-_CREDIT_CARD: Final = objects(({"bank": bank, "kind": "credit"} for bank, _, _ in lexicon.BANKS), after=b',"number":"')
+_CARD: Final = objects(
+    ({"bank": bank, "kind": kind} for bank, _, _ in lexicon.BANKS for kind in ("credit", "debit")), after=b',"number":"'
+)
 _CARD_TAIL: Final = b'","unbound_at":null}'
 _BINS: Final = np.array([[int(debit), int(credit)] for _, debit, credit in lexicon.BANKS])
 _CONTRACT: Final = objects(
@@ -96,8 +99,8 @@ def write_wallet(canvas: Canvas, chunk: Chunk) -> None:
     _debts(canvas, chunk, dice)
 
 
-def _numbers(values: Ints) -> Fragments:
-    return pool([b"%d" % value for value in values.tolist()])
+def _numbers(values: Ints) -> Loose:
+    return Loose(b"%d" % value for value in values.tolist())
 
 
 def _sums(rows: Rows, values: Ints) -> Ints:
@@ -116,7 +119,7 @@ def _entries(canvas: Canvas, chunk: Chunk, dice: Dice, balance: Ints, packets: _
     opening = balance - received - _sums(rows, _MOVE_FEN[move]) - _sums(pending, _PENDING_FEN[wait])
     _entry_rows(canvas, chunk.rows(_OPENING, np.ones_like(balance)), chunk.created, _opening(opening), b"[")
     surplus = chunk.rows(_SURPLUS, (opening < 0).astype(np.int64))
-    _entry_rows(canvas, surplus, surplus.past(30 * DAY), pool(_SURPLUS_ROW % fen for fen in opening[opening < 0].tolist()))
+    _entry_rows(canvas, surplus, surplus.past(30 * DAY), Loose(_SURPLUS_ROW % fen for fen in opening[opening < 0].tolist()))
     _completed(canvas, packets.claimed, packets.entry[packets.is_claimed], packets.at[packets.is_claimed],
                _PACKET_ENTRY[packets.fen[packets.is_claimed]])
     _entry_rows(canvas, rows, rows.past(400 * DAY), _MOVE[move])
@@ -127,15 +130,15 @@ def _entries(canvas: Canvas, chunk: Chunk, dice: Dice, balance: Ints, packets: _
     canvas.write(b"]")
 
 
-def _opening(fen: Ints) -> Fragments:
-    return pool(_OPENING_ROW % max(one, 0) for one in fen.tolist())
+def _opening(fen: Ints) -> Loose:
+    return Loose(_OPENING_ROW % max(one, 0) for one in fen.tolist())
 
 
-def _entry_rows(canvas: Canvas, rows: Rows, at: Ints, fields: Fragments, lead: bytes = b",") -> None:
+def _entry_rows(canvas: Canvas, rows: Rows, at: Ints, fields: Part, lead: bytes = b",") -> None:
     _completed(canvas, rows.counts, uuids(rows.dice.word(), rows.dice.word()), at, fields, lead)
 
 
-def _completed(canvas: Canvas, counts: Ints, entry: Fixed, at: Ints, fields: Fragments, lead: bytes = b",") -> None:
+def _completed(canvas: Canvas, counts: Ints, entry: Fixed, at: Ints, fields: Part, lead: bytes = b",") -> None:
     when = stamp(at)
     head = lead + b'{"entry_id":"', entry, b'","made_at":"', when, b'",'
     canvas.rows(counts, (*head, fields, b',"state":"completed","ended_at":"', when, _ENTRY_TAIL))
@@ -154,7 +157,7 @@ def _packets(canvas: Canvas, packets: _Packets) -> None:
         digits(rows.ordinal + 1, 1),
         b",",
         _PACKET[rows.dice.below(len(_SENDERS)) * len(_PACKET_FEN) + packets.fen],
-        either(
+        Either(
             packets.is_claimed,
             (*claimed, packets.entry, b'","ended_at":"', stamp(packets.at), b'"}'),
             (*waiting, b'","entry_id":null,"ended_at":null}'),
@@ -178,17 +181,17 @@ def _cards(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
         b',"bound_at":"',
         stamp(bound),
         b'",',
-        np.where(is_debit, _DEBIT[bank], _CREDIT_CARD[bank]),
-        either(is_debit, (_luhn(digits(debit, 18)), _CARD_TAIL), (_luhn(digits(credit, 15)), _CARD_TAIL)),
+        _CARD[bank * 2 + is_debit],
+        Either(is_debit, (_luhn(digits(debit, 18)), _CARD_TAIL), (_luhn(digits(credit, 15)), _CARD_TAIL)),
     )
 
 
 def _luhn(body: Fixed) -> Fixed:
     """Append the check digit to card numbers without it."""
-    doubled = (body.astype(np.int64) - ord("0"))[:, ::-1]
+    doubled = (codes(body).astype(np.int64) - ord("0"))[:, ::-1]
     doubled[:, ::2] *= 2
     check = -(doubled // 10 + doubled % 10).sum(axis=1) % 10
-    return np.concatenate([body, (check + ord("0")).astype(np.uint8)[:, None]], axis=1)
+    return beside((body, digits(check, 1)))
 
 
 def _contracts(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
@@ -209,7 +212,7 @@ def _contracts(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
         stamp(signed),
         b'",',
         _CONTRACT[which],
-        either(
+        Either(
             is_active,
             (b',"next_charge_at":"', stamp(charge), b'","ended_at":null}'),
             (b',"next_charge_at":null,"ended_at":"', stamp(ended), b'"}'),
