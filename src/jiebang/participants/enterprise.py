@@ -12,8 +12,7 @@ ENTERPRISE: Final = Particulars(
 SELECT a.account_id, a.facts_version, m.administered_enterprises, m.enterprise_items,
     (SELECT count(*) FROM enterprise.approval p
      WHERE p.account_id = a.account_id AND p.epoch = a.epoch AND p.state = 'in_flight') AS open_approvals
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN enterprise.account a ON a.account_id = i.account_id
+FROM enterprise.account a
 CROSS JOIN LATERAL (
     SELECT count(*) AS administered_enterprises, jsonb_agg(jsonb_build_object(
         'id', m.enterprise_id::text, 'name', m.name, 'credit_code', m.credit_code
@@ -21,6 +20,7 @@ CROSS JOIN LATERAL (
     FROM enterprise.membership m
     WHERE m.account_id = a.account_id AND m.role = 'administrator' AND m.left_at IS NULL
 ) m
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     # An effect never gives rights that were not there.
     on_confirm={"api_rights": "a.api_rights AND coalesce(e.api_rights, true)"},

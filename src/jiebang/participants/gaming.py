@@ -10,8 +10,8 @@ GAMING: Final = Particulars(
     owner="gaming",
     facts="""
 SELECT a.account_id, a.facts_version, a.game_guard
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN gaming.account a ON a.account_id = i.account_id
+FROM gaming.account a
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     # A minor's games are off while the case runs; ended either way, they return.
     on_try={"suspended": "a.game_guard"},

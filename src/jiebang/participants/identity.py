@@ -16,8 +16,8 @@ IDENTITY: Final = Particulars(
     facts="""
 SELECT a.account_id, a.facts_version, a.state AS identity_state,
     CASE WHEN a.state <> 'reclaimed' THEN a.changed_at END AS identity_changed_at, a.document_type, a.birth_date
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN identity.account a ON a.account_id = i.account_id
+FROM identity.account a
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     refusals={NOT_BOUND: "a.state <> 'active'"},
     missing=NOT_BOUND,

@@ -10,8 +10,7 @@ MERCHANT: Final = Particulars(
     owner="merchant",
     facts="""
 SELECT a.account_id, a.facts_version, m.open_merchants, m.merchant_items
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN merchant.account a ON a.account_id = i.account_id
+FROM merchant.account a
 CROSS JOIN LATERAL (
     SELECT count(*) AS open_merchants, jsonb_agg(jsonb_build_object(
         'id', m.merchant_no, 'name', m.name
@@ -19,6 +18,7 @@ CROSS JOIN LATERAL (
     FROM merchant.merchant_number m
     WHERE m.account_id = a.account_id AND m.closed_at IS NULL
 ) m
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     on_confirm={
         "records_kept_until": "CASE WHEN e.records_kept_days IS NULL THEN a.records_kept_until "

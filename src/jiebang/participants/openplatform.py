@@ -11,8 +11,7 @@ OPENPLATFORM: Final = Particulars(
     facts="""
 SELECT a.account_id, a.facts_version, g.grants, g.grant_items, m.mini_programs, m.mini_program_items,
     o.official_accounts, o.official_account_items
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN openplatform.account a ON a.account_id = i.account_id
+FROM openplatform.account a
 CROSS JOIN LATERAL (
     SELECT count(*) AS grants, jsonb_agg(jsonb_build_object(
         'id', g.grant_id::text, 'app', g.app_name, 'scopes', array_to_string(g.scopes, ', ')
@@ -34,6 +33,7 @@ CROSS JOIN LATERAL (
     FROM openplatform.official_account o
     WHERE o.account_id = a.account_id AND o.role = 'administrator' AND o.left_at IS NULL
 ) o
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     # The level of somebody who develops nothing stays none: an effect never gives what was not there.
     on_confirm={

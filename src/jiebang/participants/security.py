@@ -12,8 +12,7 @@ SECURITY: Final = Particulars(
 SELECT a.account_id, a.facts_version, a.primary_device_id, a.primary_device_since,
     l.abnormal_login_at, l.abnormal_login_items,
     h.authority IS NOT NULL AS legal_hold, h.authority || ' ' || h.contact AS legal_hold_authority
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN security.account a ON a.account_id = i.account_id
+FROM security.account a
 CROSS JOIN LATERAL (
     SELECT max(l.at) AS abnormal_login_at, jsonb_agg(jsonb_build_object(
         'id', l.login_id::text, 'at', l.at, 'place', l.place, 'device', coalesce(d.model, l.device_id)
@@ -27,6 +26,7 @@ LEFT JOIN LATERAL (
     WHERE h.account_id = a.account_id AND h.kind = 'legal' AND h.lifted_at IS NULL
     ORDER BY h.placed_at LIMIT 1
 ) h ON true
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     on_confirm={"login_needs_sms": "coalesce(e.login_needs_sms, a.login_needs_sms)"},
 )

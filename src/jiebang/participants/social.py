@@ -13,8 +13,8 @@ SELECT a.account_id, a.facts_version,
     (SELECT count(*) FROM social.contact c WHERE c.account_id = a.account_id) AS contacts,
     (SELECT count(*) FROM social.message m WHERE m.account_id = a.account_id) AS messages,
     a.email IS NOT NULL AS email_bound
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN social.account a ON a.account_id = i.account_id
+FROM social.account a
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     on_confirm={
         "friend_requests_blocked": "coalesce(e.friend_requests_blocked, a.friend_requests_blocked)",

@@ -18,8 +18,7 @@ SELECT a.account_id, a.facts_version, a.balance_fen,
     (SELECT coalesce(sum(r.owed_fen), 0)::bigint FROM wallet.arrears r
      WHERE r.account_id = a.account_id AND r.repaid_at IS NULL) AS arrears_fen,
     f.frozen_fen, f.freeze_items, d.autodebit_contracts, d.autodebit_items, c.open_credit, c.credit_items
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN wallet.account a ON a.account_id = i.account_id
+FROM wallet.account a
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object(
         'id', e.entry_id, 'title', e.title, 'amount_fen', e.amount_fen, 'expected_at', e.expected_at
@@ -56,6 +55,7 @@ CROSS JOIN LATERAL (
     FROM wallet.credit_product c
     WHERE c.account_id = a.account_id AND c.closed_at IS NULL
 ) c
+WHERE a.account_id = ANY ($1::bigint[])
 """,
     refusals={FUNDS_MOVING: "a.open_entries > 0"},
     on_confirm={

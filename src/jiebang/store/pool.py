@@ -28,6 +28,7 @@ BY_KEY: Final[Mapping[str, str]] = {
     "plan_cache_mode": "force_custom_plan",
     "enable_seqscan": "off",
     "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
     "jit": "off",
 }
 """For the set-based statements, which join a batch of ids to tables by key.
@@ -35,7 +36,8 @@ BY_KEY: Final[Mapping[str, str]] = {
 A plan is kept as long as its connection: one made while a table was empty reads the whole of it ever after (measured
 on 200,000 rows and 1,024 ids: over a second instead of 10 ms, whichever joins are allowed). So every call is planned
 anew, for the true length of the batch and the present size of the tables, without the two ways that look good where
-statistics are missing. Hash joins stay: without them, joins of a batch with itself go quadratic.
+statistics are missing. Hash joins stay: without them, joins of a batch with itself go quadratic. Bitmap scans go: they
+yield rows as they lie, not in key order, and batches that lock their rows in different orders deadlock.
 """
 
 WHOLE_TABLE: Final[Mapping[str, str]] = {"jit": "off"}
