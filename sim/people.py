@@ -34,7 +34,10 @@ class Person:
         if case is None:
             return
         self.left -= 1
-        world.tell("the person", f"submits {case.key} by {plan.name}: {plan.participants}, waves {plan.waves}")
+        world.tell(
+            "the person",
+            f"submits {case.account_id}/{case.case_no} by {plan.name}: {plan.participants}, waves {plan.waves}",
+        )
         world.judge.submitted(*case.key, plan.participants, plan.waves)
         world.remind(case.key)
         if world.chance(world.options.review):
@@ -70,7 +73,7 @@ class Person:
     def _withdraw(self, key: Key) -> None:
         world = self.world
         status = TOO_LATE if world.store.withdraw(key, world.time()) is None else ACCEPTED
-        world.tell("the person", f"withdraws {key}: {status}")
+        world.tell("the person", f"withdraws {key[0]}/{key[1]}: {status}")
         world.judge.withdrawal_answered(*key, status)
         if status == ACCEPTED:
             world.remind(key)
@@ -115,7 +118,7 @@ class Operator:
         if case.state not in (State.CONFIRMING, State.CANCELLING) or not {"C", "X"} & set(case.marks):
             return
         alive = [worker for worker in world.workers if worker.alive]
-        world.tell("the operator", f"unparks {key}")
+        world.tell("the operator", f"unparks {key[0]}/{key[1]}")
         if not alive or not alive[0].unpark(key) or {"C", "X"} & set(world.store.cases[key].marks):
             self.asked(key)
 

@@ -96,6 +96,9 @@ class Worker:
             return
         heard, self.inbox = self.inbox, {}
         for key, replies in heard.items():
+            if self.world.traced:
+                told = ", ".join(f"{reply.participant} {reply.op} {reply.answer}" for reply in replies)
+                self.world.tell(self.name, f"hears about {key[0]}/{key[1]}: {told}")
             if key in self.busy:
                 self.world.after(self.world.up_to(5), self._again, tuple(replies), life)
             else:

@@ -179,10 +179,14 @@ class World:
         if stored is None:
             wished = self.store.cases[case.key].withdraw_at is not None and case.state is State.CONFIRMING
             self.seen["commit lost to a withdrawal" if wished else "save lost to another's"] += 1
-            self.tell(who, f"may not save {case.key} as {case.state}: {'withdrawn' if wished else 'it has moved on'}")
+            self.tell(
+                who, f"may not save {named(case)} as {case.state}: {'withdrawn' if wished else 'it has moved on'}"
+            )
             return None
         if self.traced:
-            self.tell(who, f"saves {case.key} {case.state} {case.marks} revision {case.revision} {case.reason or ''}")
+            self.tell(
+                who, f"saves {named(case)} {case.state} {case.marks} revision {case.revision} {case.reason or ''}"
+            )
         self.judge.saved(*case.key, case.state, case.marks, case.versions, case.wallet_version, late)
         self.remind(case.key)
         return stored
@@ -226,11 +230,11 @@ class World:
     # The network: loses, repeats, delays and so reorders.
 
     def ship(self, what: Callable[..., None], *args: Any) -> None:
-        """Carry a message: perhaps never, perhaps twice, perhaps seconds late."""
+        """Carry a Send or a Reply, the first of `args`: perhaps never, perhaps twice, perhaps seconds late."""
         options = self.options
         if self.chance(options.loss):
             self.seen["message lost"] += 1
-            self.tell("the network", f"loses {args[0]}")
+            self.tell("the network", f"loses the {_kind(args[0])} of {named(args[0])}, {args[0].participant}")
             return
         self.after(self._delay(), what, *args)
         if self.chance(options.repeat):
@@ -243,7 +247,7 @@ class World:
     def dispatch(self, send: Send, worker: Worker) -> None:
         """An op leaves a worker."""
         if self.traced:
-            self.tell(worker.name, f"sends {send.op} {send.account_id}/{send.case_no} to {send.participant}")
+            self.tell(worker.name, f"sends {send.op} {named(send)} to {send.participant}")
         self.judge.sent(send.account_id, send.case_no, send.participant, send.op)
         self.ship(self._arrive, send, worker, worker.life)
 
@@ -282,10 +286,19 @@ def _place(row: FenceRow, case_no: int) -> str:
     return "above" if row.case_no > case_no else "below" if row.case_no < case_no else "same"
 
 
+def named(one: Case | Send | Reply) -> str:
+    """The case that something is about, as the story names it."""
+    return f"{one.account_id}/{one.case_no}"
+
+
+def _kind(message: Send | Reply) -> str:
+    return f"{message.op} {type(message).__name__.lower()}"
+
+
 def _told(send: Send, applied: Applied, before: PartyRow) -> str:
     mark = applied.row.fence
     change = f", row {before.fence.case_no} {before.fence.case_op} → {mark.case_no} {mark.case_op}"
     return (
-        f"answers {send.op} {send.account_id}/{send.case_no}: {applied.answer} {applied.code or ''}"
+        f"answers {send.op} {named(send)}: {applied.answer}{' ' * bool(applied.code)}{applied.code or ''}"
         f"{change if before.fence != mark else ''}, {applied.row.status}, version {applied.row.version}"
     )
