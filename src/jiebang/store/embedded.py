@@ -25,7 +25,7 @@ import asyncpg
 import structlog
 
 from jiebang.model.check import Text
-from jiebang.model.errors import DatabaseStartError, JiebangError
+from jiebang.model.errors import DatabaseStartError, DiskFullError, JiebangError
 from jiebang.store.guardian import error_from, read_state
 from jiebang.store.home import ROLE, SERVERS, Home, find, prepare
 from jiebang.store.server import postmaster_of
@@ -121,7 +121,7 @@ def _launch(home: Home, *, durable: bool) -> None:
         capture_output=True,
         check=False,
     )
-    if done.returncode != 0:
+    if done.returncode != 0 and (done.stdout or done.stderr):  # one that was killed says nothing: we try again
         raise error_from(done.stdout or done.stderr, home.log("guardian"))
 
 
@@ -170,7 +170,10 @@ def database_dsn(base: str, database: str) -> str:
 
 
 async def dsns(servers: Mapping[str, str]) -> dict[str, str]:
-    """Return one DSN for each database of PLACEMENT, creating those that are missing. Safe to run at the same time."""
+    """Return one DSN for each database of PLACEMENT, creating those that are missing. Safe to run at the same time.
+
+    Raises DiskFullError.
+    """
     await asyncio.gather(*(_create_missing(server, base) for server, base in servers.items()))
     return {name: database_dsn(servers[server], name) for name, server in PLACEMENT.items()}
 
@@ -183,5 +186,9 @@ async def _create_missing(server: str, base: str) -> None:
             # DDL comes one statement at a time; unique_violation is what a simultaneous creation may raise.
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await connection.execute(f'CREATE DATABASE "{name}"')
+    except asyncpg.PostgresError as error:
+        if "No space left" in str(error):
+            raise DiskFullError(path=server) from error
+        raise
     finally:
         await connection.close()

@@ -155,7 +155,22 @@ def _folder(path: Path, mode: int) -> bool:
     return True
 
 
+def _has_name(uid: int) -> bool:
+    """Whether the system knows a user by name: PostgreSQL runs as no other. Owners of mounted folders may have none."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
 def _as_user(path: Path) -> Home:
+    if not _has_name(os.geteuid()):
+        reason = Text(
+            f"系统中没有 uid 为 {os.geteuid()} 的用户,PostgreSQL 无法以其运行",
+            f"the system has no name for uid {os.geteuid()}, and PostgreSQL does not run without one",
+        )
+        raise HomeUnusableError(path=str(path), reason=reason)
     folder = path / "postgres"
     _folder(folder, 0o700)
     if folder.stat().st_uid != os.geteuid() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -167,9 +182,10 @@ def _as_user(path: Path) -> Home:
 def _as_root(path: Path) -> Home:
     """Choose whom to run as, and a place which that user can reach."""
     owner = path.stat()
-    uid, gid = (owner.st_uid, owner.st_gid) if owner.st_uid else _nobody(path)
+    theirs = owner.st_uid != 0 and _has_name(owner.st_uid)
+    uid, gid = (owner.st_uid, owner.st_gid) if theirs else _nobody(path)
     folder = path / "postgres"
-    if _folder(folder, 0o711) and owner.st_uid:
+    if _folder(folder, 0o711) and theirs:
         os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
     home = Home(path, folder.resolve(), uid, gid)
     if home.reaches(home.folder):
