@@ -42,6 +42,9 @@ def strict(body: object, shape: type[Shape]) -> Shape:
 
     Routes leave the conversion to this: Litestar's own is lenient and would take "1" for 1.
     """
+    if isinstance(body, dict):
+        # In JSON 1.0 is the integer 1 (JSON Schema says so too); for msgspec it is a float.
+        body = {key: int(one) if isinstance(one, float) and one.is_integer() else one for key, one in body.items()}
     try:
         return msgspec.convert(body, shape)
     except msgspec.ValidationError as error:

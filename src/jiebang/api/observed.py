@@ -10,6 +10,8 @@ import structlog
 from litestar.middleware import ASGIMiddleware
 from prometheus_client import Counter, Histogram
 
+from jiebang.api.problems import methods_at
+
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,9 +60,12 @@ class Observed(ASGIMiddleware):
         await next_app(scope, receive, noting)
 
 
-async def hardened(message: Message, _scope: Scope) -> None:
+async def hardened(message: Message, scope: Scope) -> None:
     """Before anything is sent: headers that keep answers from being guessed at, framed or cached."""
     if message["type"] == "http.response.start":
+        if scope.get("method") == "OPTIONS" and message["status"] == 204:  # noqa: PLR2004 - reads best as a number
+            allow = ", ".join(methods_at(scope["litestar_app"], scope["path"])).encode()
+            message["headers"] = [(b"allow", allow)]
         names = {name.lower() for name, _ in message["headers"]}
         extra: list[Any] = [(name, value) for name, value in _HEADERS if name not in names]
         if b"cache-control" not in names:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import asyncpg
 import msgspec
 import structlog
-from litestar import Request, Response
+from litestar import Litestar, Request, Response
 from litestar.exceptions import (
     ClientException,
     HTTPException,
@@ -197,7 +197,7 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
     if isinstance(error, NotFoundException):
         return answer(NoSuchRouteError(), request)
     if isinstance(error, MethodNotAllowedException):
-        return answer(MethodError(allow=_methods_at(request)), request)
+        return answer(MethodError(allow=methods_at(request.app, request.scope["path"])), request)
     if error.status_code == 413:  # noqa: PLR2004
         return answer(errors.BodyTooLargeError(), request)
     if isinstance(error, ClientException):
@@ -209,13 +209,13 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
     return _unexpected(request, error)
 
 
-def _methods_at(request: Request[Any, Any, Any]) -> list[str]:
-    """Return the methods that a path takes; Litestar does not say them."""
-    path = request.scope["path"].rstrip("/")
+def methods_at(app: Litestar, path: str) -> list[str]:
+    """Return the methods that a path takes, sorted; Litestar names them in part (OPTIONS) or not at all (405)."""
     return sorted(
         method
-        for route in request.app.routes
-        if isinstance(route, HTTPRoute) and re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format), path)
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        and re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format), path.rstrip("/"))
         for method in route.methods
     )
 

@@ -33,7 +33,7 @@ CaseIdInPath = Annotated[
     str, PathParameter(schema_extra={"pattern": shapes.CASE_PATTERN}, description="Public case id 申请编号")
 ]
 LastEventId = Annotated[
-    str | None,
+    str,
     HeaderParameter(
         name="Last-Event-ID",
         pattern="^[0-9]{1,9}$",
@@ -239,11 +239,11 @@ async def send_new_code(
     },
 )
 async def follow_case(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, last_event_id: LastEventId = None
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
     key = _own_case(request, deps, case_id)
-    seen = int(last_event_id or 0)
+    seen = int(last_event_id)
     found = await find(deps.context, key)
     if found.case.state in ENDED and seen >= found.case.revision:
         return Response(None, status_code=204)

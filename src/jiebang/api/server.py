@@ -7,7 +7,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from jiebang.api.deps import BODY_LIMIT, Deps
-from jiebang.api.documented import CONFIG
+from jiebang.api.documented import openapi_config
 from jiebang.api.money import MONEY
 from jiebang.api.observed import Observed, hardened
 from jiebang.api.operation import OPERATION
@@ -28,7 +28,7 @@ def create_app(deps: Deps) -> Litestar:
         middleware=[Observed()],
         before_send=[hardened],
         on_shutdown=[end_streams],
-        openapi_config=CONFIG,
+        openapi_config=openapi_config(),
         request_max_body_size=BODY_LIMIT,
         state=State({"deps": deps}, deep_copy=False),
         logging_config=None,
