@@ -35,7 +35,7 @@ sim: setup ## 20,000 simulated worlds, and every interleaving of small ones
 	$(PY) -m sim explore
 
 chaos: setup ## The long kill test: workers and a database server killed while 2,000 cases run
-	$(PY) -m pytest tests/acceptance/test_kill.py --long-chaos -s
+	CHAOS=long $(PY) -m pytest tests/acceptance/test_kill.py -s
 
 bench: setup ## Every measured comparison
 	$(PY) -m bench --all

@@ -331,6 +331,7 @@ def from_environment() -> Settings:
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     """The installation's keys, 32 random bytes each (16 for the cipher of case ids). Each has its one use."""
 
+    bodies: bytes
     case_ids: bytes
     codes: bytes
     documents: bytes

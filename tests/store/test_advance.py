@@ -66,7 +66,7 @@ class World:
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self.pools = pools
-        self.participants = {name: Wrapped(each) for name, each in open_participants(pools, now).items()}
+        self.participants = {name: Wrapped(each) for name, each in open_participants(pools, now, pepper=bytes(32)).items()}
         self.driver = Driver(
             pool=pools["platform"],
             participants=self.participants,

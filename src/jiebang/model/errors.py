@@ -277,3 +277,11 @@ class PackInvalidError(CallerError):
         "请按 problems 中的行列逐项修正；现行策略包不受影响。",
         "Correct each of `problems` at its line and column; the pack in force is untouched.",
     )
+
+
+class PortTakenError(CallerError):
+    """The address cannot be listened on. fields: host, port."""
+
+    code = "PORT-TAKEN"
+    title = Text("无法监听该地址", "Cannot listen on this address")
+    action = Text("请改用其他端口(--port),或停掉占用它的程序。", "Choose another port (--port), or stop what uses it.")

@@ -36,9 +36,23 @@ class _Ready(msgspec.Struct):
 class SandboxProcess:
     """One process, and the task that starts it again when it dies."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
-        """`command`: a Python module and its arguments, without the port; `log`: where its standard error goes."""
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        again: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`command`: a Python module and its arguments, without the port; `log`: where its standard error goes.
+
+        `again`: further arguments when it is started anew after it died. `environment`: ours without our settings, which
+        are not for the world outside, unless another is given.
+        """
         self.name = name
+        self._again = again
+        self._given = environment
         self.port = 0
         self.restarts = 0
         self._command = command
@@ -73,7 +87,7 @@ class SandboxProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env=_environment() if self._given is None else dict(self._given),
                 start_new_session=True,  # an interrupt from the keyboard is for the parent, which then stops them
             )
         try:
@@ -86,7 +100,7 @@ class SandboxProcess:
             raise OSError(message) from error
 
     async def _keep_alive(self) -> None:
-        pause, again = REBIRTH_SECONDS, ("--port", str(self.port), *(("--keep-faults",) if self.name != PHONE else ()))
+        pause, again = REBIRTH_SECONDS, ("--port", str(self.port), *self._again)
         while self._process is not None:
             await self._process.wait()
             await asyncio.sleep(pause)
@@ -175,7 +189,8 @@ def _environment() -> dict[str, str]:
 def _process(home: Path, name: str) -> SandboxProcess:
     module = ["jiebang.sandbox.phone"] if name == PHONE else ["jiebang.sandbox.clearing", name]
     command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / "keys")]
-    return SandboxProcess(name, command, home / "logs" / f"{name}.log")
+    again = () if name == PHONE else ("--keep-faults",)
+    return SandboxProcess(name, command, home / "logs" / f"{name}.log", again=again)
 
 
 def _write(path: Path, value: Any) -> None:

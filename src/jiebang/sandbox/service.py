@@ -240,7 +240,7 @@ def serve(service: Service, port: int, *, with_parent: bool) -> None:
     """Listen, say on which port (one JSON line on standard output), and answer until told to stop."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if with_parent:
-        _die_with_parent()
+        die_with_parent()
     listening = _listen(port)
     config = uvicorn.Config(
         service,
@@ -268,7 +268,7 @@ def _listen(port: int) -> socket.socket:
     return listening
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """End when the parent does, however it does: its end of our standard input closes; Linux also sends a signal."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

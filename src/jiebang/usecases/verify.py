@@ -45,9 +45,14 @@ class Report(msgspec.Struct, kw_only=True):
     violations: list[Violation] = msgspec.field(default_factory=list)
 
     @property
+    def violation_count(self) -> int:
+        """How many things are wrong, a participant that could not be read counting as one."""
+        return len(self.violations) + len(self.money_wrong) + len(self.unread) + bool(self.transfers_fen)
+
+    @property
     def clean(self) -> bool:
         """Whether everything was read and nothing is wrong."""
-        return not (self.violations or self.money_wrong or self.unread or self.transfers_fen)
+        return self.violation_count == 0
 
 
 _READ_FAILURES = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)

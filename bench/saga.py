@@ -1,0 +1,213 @@
+"""`python -m bench saga`: our worker against the same saga with a transaction per case and op.
+
+Both drive the very same machinery over the nine databases of two durable servers: driver, coordinator, fence, guarded
+saves, timeline, message at the end. Ours takes up to 256 due cases at a time, two batches in flight; the rival takes 64
+cases at a time, each alone, so that every save and every op is a transaction of its own. Both read the facts versions
+before the first Try; the policy rules are left out of both, being the business of `bench check`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from jiebang.model.case import BUCKETS, Case, bucket_of
+from jiebang.model.plan import DATABASES, Plan
+from jiebang.participants import open_participants
+from jiebang.saga.coordinator import Rechecked, Timing
+from jiebang.store import cases as store
+from jiebang.store.embedded import dsns, embedded
+from jiebang.store.migrate import migrate_all
+from jiebang.store.pool import open_pools
+from jiebang.usecases.advance import Driver, Limits
+from jiebang.worker import Pace, Worker
+
+if TYPE_CHECKING:
+    from jiebang.participants.base import Participant
+    from jiebang.store.pool import Pool
+
+_ORDER: Final = (*(name for name in DATABASES if name != "wallet"), "wallet")
+_PLAN: Final = Plan(name="bench/1", participants=_ORDER, waves=(*(0 for _ in _ORDER[1:]), 1))
+_TIMING: Final = Timing(try_limit=timedelta(seconds=30), resend=timedelta(seconds=5))
+_LIMITS: Final = Limits(round=timedelta(seconds=10), call=timedelta(seconds=10))
+_PEOPLE: Final = 200_000
+_OURS: Final = 8_192
+_RIVAL: Final = 256
+_RIVAL_AT_ONCE: Final = 64
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class _Bench:
+    """Accounts in nine databases, and drivers over them."""
+
+    def __init__(self, pools: Mapping[str, Pool]) -> None:
+        self.pools = pools
+        self.participants: Mapping[str, Participant] = open_participants(pools, _now, pepper=bytes(32))
+        self._next = 1
+
+    async def fill(self) -> None:
+        """Make accounts whose identity is bound, and nothing else in the way."""
+        await asyncio.gather(*(self._fill(name) for name in DATABASES))
+        await self.pools["platform"].execute(
+            "INSERT INTO platform.account (account_id, created_at) SELECT id, now() FROM generate_series(1, $1::bigint) id",
+            _PEOPLE,
+        )
+
+    async def _fill(self, name: str) -> None:
+        owner = name.split("_", maxsplit=1)[0]
+        columns, values = (
+            ("", "")
+            if owner != "identity"
+            else (
+                ", state, level, document_type, sealed, document_index, birth_date, region, changed_at",
+                ", 'active', 2, 'resident_id', decode(repeat('00', 64), 'hex'), decode(repeat('01', 32), 'hex'), date '1990-01-01', '440300', now()",
+            )
+        )
+        await self.pools[name].execute(
+            f"INSERT INTO {owner}.account (account_id{columns}) SELECT id{values} FROM generate_series(1, $1::bigint) id",  # noqa: S608 - constants above
+            _PEOPLE,
+            timeout=300,
+        )
+
+    async def ready(self, count: int) -> list[tuple[int, int]]:
+        """Put `count` proven cases of accounts not used before into the store, due now."""
+        ids = list(range(self._next, self._next + count))
+        self._next += count
+        await self.pools["platform"].execute(
+            """WITH numbered AS (
+                   UPDATE platform.account a SET last_case_no = 1 FROM unnest($1::bigint[]) AS i WHERE a.account_id = i)
+               INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, wallet_version, created_at, due_at)
+               SELECT i, 1, b, 'revoke', 'ready', 'bench/1', $3, 1, now(), now() FROM unnest($1::bigint[], $2::smallint[]) AS n (i, b)""",
+            ids,
+            [bucket_of(each) for each in ids],
+            "." * len(_ORDER),
+        )
+        return [(each, 1) for each in ids]
+
+    def driver(self) -> Driver:
+        return Driver(
+            pool=self.pools["platform"],
+            participants=self.participants,
+            plan_of=lambda _case: _PLAN,
+            recheck=self._recheck,
+            clock=_now,
+            new_id=uuid4,
+            timing=_TIMING,
+            limits=_LIMITS,
+        )
+
+    async def _recheck(self, cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
+        accounts = [case.account_id for case in cases]
+        batches = dict(
+            zip(
+                self.participants,
+                await asyncio.gather(*(each.facts(accounts) for each in self.participants.values())),
+                strict=True,
+            )
+        )
+        versions = {
+            name: dict(zip(batch.accounts, batch.versions, strict=True)) for name, batch in batches.items() if batch
+        }
+        return {case.key: Rechecked({name: of[case.account_id] for name, of in versions.items()}) for case in cases}
+
+    async def ours(self) -> tuple[float, list[float]]:
+        """Have one worker drive `_OURS` cases; return cases a second and each case's milliseconds from taken to done."""
+        keys = await self.ready(_OURS)
+        driver = self.driver()
+        worker = Worker(
+            worker_id=str(uuid4()), pool=self.pools["platform"], driver=driver, chores={}, clock=_now, pace=Pace()
+        )
+        started = perf_counter()
+        running = asyncio.create_task(worker.run())
+        while await self._unfinished():
+            await asyncio.sleep(0.01)
+        took = perf_counter() - started
+        worker.stop()
+        await running
+        return _OURS / took, await self._latencies(keys)
+
+    async def rival(self) -> tuple[float, list[float]]:
+        """Drive `_RIVAL` cases, 64 at a time, each alone."""
+        keys = await self.ready(_RIVAL)
+        driver, gate = self.driver(), asyncio.Semaphore(_RIVAL_AT_ONCE)
+        due = await store.due(self.pools["platform"], range(BUCKETS), _now(), _RIVAL)
+
+        async def alone(case: Case) -> None:
+            async with gate:
+                await driver.drive([case])
+
+        started = perf_counter()
+        await asyncio.gather(*(alone(case) for case in due))
+        took = perf_counter() - started
+        if await self._unfinished():
+            message = "the rival left cases unfinished"
+            raise RuntimeError(message)
+        await driver.aclose()
+        return _RIVAL / took, await self._latencies(keys)
+
+    async def _unfinished(self) -> bool:
+        return bool(
+            await self.pools["platform"].fetchval("SELECT count(*) FROM platform.cases WHERE due_at IS NOT NULL")
+        )
+
+    async def _latencies(self, keys: Sequence[tuple[int, int]]) -> list[float]:
+        rows = await self.pools["platform"].fetch(
+            """SELECT extract(epoch FROM max(at) - min(at)) * 1000 AS ms FROM platform.case_event
+               WHERE account_id = ANY ($1::bigint[]) GROUP BY account_id""",
+            [key[0] for key in keys],
+        )
+        return [float(row["ms"]) for row in rows]
+
+
+@asynccontextmanager
+async def _opened(size: int) -> AsyncIterator[_Bench]:
+    with tempfile.TemporaryDirectory(prefix="jiebang-bench-") as folder:
+        Path(folder).chmod(0o711)
+        async with embedded(Path(folder) / "home") as servers:
+            databases = await dsns(servers)
+            await migrate_all(databases)
+            async with open_pools(databases, size=size) as pools:
+                bench = _Bench(pools)
+                await bench.fill()
+                yield bench
+
+
+async def measure(rounds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Run `rounds` interleaved rounds; return rows and bars."""
+    rates: dict[str, list[float]] = {"ours": [], "rival": []}
+    latencies: dict[str, list[float]] = {"ours": [], "rival": []}
+    async with _opened(size=16) as bench:
+        for _ in range(rounds):
+            for name, way in (("ours", bench.ours), ("rival", bench.rival)):
+                rate, taken = await way()
+                rates[name].append(rate)
+                latencies[name].extend(taken)
+    ours, rival = statistics.median(rates["ours"]), statistics.median(rates["rival"])
+    rows = [
+        {
+            "way": way,
+            "cases_per_second": round(statistics.median(rates[name]), 1),
+            "p50_ms": round(statistics.quantiles(latencies[name], n=100)[49], 1),
+            "p99_ms": round(statistics.quantiles(latencies[name], n=100)[98], 1),
+        }
+        for name, way in (
+            ("ours", "set-based worker, 256 cases a batch, two batches in flight"),
+            ("rival", "a transaction per case and op, 64 cases at a time"),
+        )
+    ]
+    return rows, [{"name": "ours / a transaction per case and op", "value": round(ours / rival, 1), "at_least": 40}]
+
+
+if __name__ == "__main__":
+    print(asyncio.run(measure(3)))

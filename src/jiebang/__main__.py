@@ -1,0 +1,5 @@
+"""`python -m jiebang`."""
+
+from jiebang.cli import main
+
+main()

@@ -1,0 +1,256 @@
+"""Builds and joins every object from the settings.
+
+The only reader of `settings`; there is no container and no global.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import httpx
+import msgspec
+import structlog
+
+from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file, keys_from_url
+from jiebang.api.deps import Deps
+from jiebang.api.server import create_app
+from jiebang.model.ids import CaseIds
+from jiebang.model.plan import NETWORKS, Plan
+from jiebang.participants import open_participants
+from jiebang.participants.base import Participant
+from jiebang.participants.http import HttpParticipant
+from jiebang.participants.money import Wallet
+from jiebang.participants.signing import Link, create_keys, our_end
+from jiebang.policy import packs
+from jiebang.policy.load import load_pack
+from jiebang.policy.pack import Pack
+from jiebang.sandbox.issuer import SandboxIssuer
+from jiebang.sandbox.phone import NAME as PHONE
+from jiebang.sandbox.processes import links as sandbox_links
+from jiebang.settings import Secrets, Settings, from_environment, read_secrets
+from jiebang.store import idempotency
+from jiebang.store.embedded import dsns, embedded
+from jiebang.store.migrate import migrate_all
+from jiebang.store.pool import WHOLE_TABLE, open_pools
+from jiebang.usecases.advance import Driver, Limits
+from jiebang.usecases.check import Checker
+from jiebang.usecases.context import Context
+from jiebang.usecases.notify import Delivery, HttpGateway
+from jiebang.usecases.read import Follower
+from jiebang.usecases.verify import Report, verify
+from jiebang.worker import Chore, Worker
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+    from jiebang.model.case import Case
+    from jiebang.store.pool import Pool
+
+POLICY: Final = "wechat"
+"""The pack in force."""
+SANDBOX_ISSUER: Final = "urn:jiebang:sandbox-issuer"
+SANDBOX_AUDIENCE: Final = "jiebang"
+_NOWHERE: Final = "http://127.0.0.1:9"
+"""Where a network is sought that nobody has named: nothing answers there, and silence rolls back."""
+_PURGE_BATCH: Final = 1_000
+_TRANSFER_GRACE: Final = timedelta(seconds=5)
+"""A transfer whose second step has not come by then belonged to a process that died."""
+
+_log = structlog.get_logger(__name__)
+
+
+def configured() -> Settings:
+    """Return the settings of this process's environment. Raises SettingsError."""
+    return from_environment()
+
+
+def utc_now() -> datetime:
+    """Return the time. The one clock; everything else is given it."""
+    return datetime.now(UTC)
+
+
+class App(msgspec.Struct, frozen=True, kw_only=True):
+    """A joined installation: what the commands, the API process and the worker process work with."""
+
+    settings: Settings
+    secrets: Secrets
+    databases: Mapping[str, str]
+    pools: Mapping[str, Pool]
+    participants: Mapping[str, Participant]
+    wallet: Wallet
+    case_ids: CaseIds
+    checker: Checker
+    context: Context
+    links: Mapping[str, Link]
+    pack: Callable[[], Pack]
+
+    def issuer(self) -> SandboxIssuer:
+        """Return the sandbox's issuer of tokens, which the API trusts where no other is configured."""
+        return SandboxIssuer(self.settings.home, issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE)
+
+    def api(self) -> Litestar:
+        """Return the HTTP application."""
+        return create_app(
+            Deps(
+                context=self.context,
+                follower=Follower(self.context),
+                verifier=self._verifier(),
+                case_ids=self.case_ids,
+                bodies_key=self.secrets.bodies,
+            )
+        )
+
+    def worker(self) -> Worker:
+        """Return a worker with all its chores."""
+        pool = self.pools["platform"]
+        driver = Driver(
+            pool=pool,
+            participants=self.participants,
+            plan_of=self.context.plan_of,
+            recheck=self.checker.recheck,
+            clock=utc_now,
+            new_id=uuid4,
+            timing=self.settings.saga,
+            limits=Limits(),
+        )
+        chores: dict[str, Chore] = {"purge": self._purge, "transfers": self._finish_transfers}
+        if PHONE in self.links:
+            chores["messages"] = Delivery(
+                pool=pool,
+                gateway=HttpGateway(self.links[PHONE]),
+                pack=self.pack,
+                case_ids=self.case_ids,
+                codes_key=self.secrets.codes,
+            )
+        name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}"
+        return Worker(worker_id=name, pool=pool, driver=driver, chores=chores, clock=utc_now, pace=self.settings.worker)
+
+    async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> Report:
+        """Audit all databases and networks."""
+        async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
+            auditor = Wallet(whole["wallet"], utc_now, pepper=self.secrets.passwords)
+            return await verify(
+                pool=self.pools["platform"],
+                participants=self.participants,
+                wallet=auditor,
+                plan_of=self.context.plan_of,
+                progress=progress,
+            )
+
+    def _verifier(self) -> Verifier:
+        issuer = self.settings.issuer
+        if issuer is None:
+            sandbox = self.issuer()
+            keys = IssuerKeys(keys_from_file(sandbox.jwks_path), utc_now)
+            return Verifier(issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE, keys=keys, clock=utc_now)
+        if issuer.jwks_file is not None:
+            read = keys_from_file(issuer.jwks_file)
+        else:
+            read = keys_from_url(str(issuer.jwks_url), httpx.AsyncClient(timeout=5, follow_redirects=False))
+        return Verifier(issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, utc_now), clock=utc_now)
+
+    async def _purge(self, _buckets: frozenset[int], now: datetime) -> int:
+        return await idempotency.purge(self.pools["platform"], now, _PURGE_BATCH)
+
+    async def _finish_transfers(self, _buckets: frozenset[int], now: datetime) -> int:
+        return await self.wallet.complete_pending(now - _TRANSFER_GRACE)
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[App]:
+    """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
+
+    Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationError, and
+    ParticipantUnavailableError when the platform's own database does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        keys = read_secrets(settings.keys)
+        if settings.databases is None:
+            databases: Mapping[str, str] = await dsns(await stack.enter_async_context(embedded(settings.home)))
+            await migrate_all(databases)
+        else:
+            databases = settings.databases
+        pools = await stack.enter_async_context(open_pools(databases, size=pool_size))
+        found = find_links(settings)
+        networks = {name: HttpParticipant(found[name]) for name in NETWORKS}
+        for network in networks.values():
+            stack.push_async_callback(network.aclose)
+        owned = open_participants(pools, utc_now, pepper=keys.passwords)
+        yield _joined(settings, keys, databases, pools, {**owned, **networks}, found)
+
+
+def find_links(settings: Settings) -> dict[str, Link]:
+    """Return our ends of the links to both networks and the phone: the configured ones, else the running sandbox's."""
+    try:
+        found = sandbox_links(settings.home)
+    except OSError:
+        found = {}
+    for name, network in (settings.networks or {}).items():
+        found[name] = our_end(network.keys or settings.keys, name, network.base_url)
+    if settings.phone_url is not None:
+        found[PHONE] = our_end(settings.keys, PHONE, settings.phone_url)
+    for name in NETWORKS:
+        if name not in found:
+            _log.warning("network_not_configured", network=name)
+            create_keys(settings.keys, name)
+            found[name] = our_end(settings.keys, name, _NOWHERE)
+    return found
+
+
+def _joined(
+    settings: Settings,
+    keys: Secrets,
+    databases: Mapping[str, str],
+    pools: Mapping[str, Pool],
+    participants: Mapping[str, Participant],
+    links: Mapping[str, Link],
+) -> App:
+    in_force = load_pack(*packs.text(POLICY))
+    known = {in_force.id: in_force}
+    case_ids = CaseIds(keys.case_ids)
+    wallet = participants["wallet"]
+    if not isinstance(wallet, Wallet):
+        raise TypeError("the wallet must keep money")
+    checker = Checker(
+        pack=lambda: in_force,
+        participants=participants,
+        platform=pools["platform"],
+        case_ids=case_ids,
+        clock=utc_now,
+    )
+
+    def plan_of(case: Case) -> Plan:
+        return known[case.plan].plans[case.kind]
+
+    context = Context(
+        platform=pools["platform"],
+        participants=participants,
+        wallet=wallet,
+        check=checker,
+        pack=lambda: in_force,
+        plan_of=plan_of,
+        clock=utc_now,
+        new_id=uuid4,
+        new_nonce=lambda: secrets.token_bytes(16),
+        codes_key=keys.codes,
+        timing=settings.saga,
+    )
+    return App(
+        settings=settings,
+        secrets=keys,
+        databases=databases,
+        pools=pools,
+        participants=participants,
+        wallet=wallet,
+        case_ids=case_ids,
+        checker=checker,
+        context=context,
+        links=links,
+        pack=lambda: in_force,
+    )

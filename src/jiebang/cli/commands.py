@@ -1,0 +1,167 @@
+"""The commands. `jiebang --help` lists them; each teaches itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from jiebang import __version__
+from jiebang.app import App
+from jiebang.cli import accounts, demo, operate
+from jiebang.cli.person import follow, prove_case, submit_case
+from jiebang.cli.running import REFUSED, Json, console, print_json, with_app
+from jiebang.cli.show import show_check
+from jiebang.cli.words import say
+from jiebang.model.case import Kind
+from jiebang.model.errors import InvalidInputError
+from jiebang.model.ids import account_of
+from jiebang.usecases.check import CheckRequest
+
+cli = typer.Typer(
+    name="jiebang",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help=say(
+        "解绑:把真实姓名从每一个数据库和清算机构收回来,要么全部完成,要么全部复原。\n\n先试 [bold]jiebang demo[/]。",
+        "Take a real name back from every database and clearing network, all or nothing.\n\n"
+        "Try [bold]jiebang demo[/] first.",
+    ),
+)
+cli.add_typer(accounts.commands, name="accounts")
+
+Account = Annotated[str, typer.Argument(help=say("账户号,例如 1", "Account number, such as 1"))]
+CaseArgument = Annotated[
+    str, typer.Argument(metavar="CASE", help=say("申请编号,形如 case_…", "Case id, such as case_…"))
+]
+KindOption = Annotated[Kind, typer.Option("--kind", help=say("申请种类", "What is asked for"))]
+Device = Annotated[
+    str | None,
+    typer.Option(help=say("发起设备;不填则视为客服代查", "The device it comes from; without it, asked by a service")),
+]
+
+
+def account_number(text: str) -> int:
+    """Return the account that the person typed. Raises InvalidInputError."""
+    account = account_of(text)
+    if account is None:
+        raise InvalidInputError(
+            field="account", reason=say("应为 1 至 16 位数字", "must be a number of 1 to 16 digits")
+        )
+    return account
+
+
+@cli.command(
+    help=say(
+        "检查:还有什么阻碍,怎么办。有阻碍时退出码为 1。",
+        "Say everything that stands in the way, and how to clear it. Exits 1 when something does.",
+    )
+)
+def check(account: Account, kind: KindOption = Kind.REVOKE, device: Device = None, as_json: Json = False) -> None:
+    """Check one account."""
+
+    async def work(app: App) -> bool:
+        (answer,) = await app.checker.check([CheckRequest(account_number(account), device)], kind)
+        if as_json:
+            print_json(answer)
+        else:
+            show_check(console, answer)
+        return answer.passes
+
+    if not with_app(work, as_json=as_json):
+        raise typer.Exit(REFUSED)
+
+
+@cli.command(
+    help=say(
+        "提交申请,并在终端完成验证。",
+        "Submit a case, and prove it here: payment password, then the code the phone shows.",
+    )
+)
+def submit(
+    account: Account,
+    kind: KindOption = Kind.REVOKE,
+    device: Device = None,
+    password: Annotated[
+        str | None, typer.Option(help=say("支付密码;不填则询问", "Payment password; asked for if absent"))
+    ] = None,
+    code: Annotated[
+        str | None, typer.Option(help=say("短信验证码;不填则询问", "SMS code; asked for if absent"))
+    ] = None,
+    prove_now: Annotated[bool, typer.Option("--prove/--no-prove", help=say("现在就验证", "Prove it now"))] = True,
+    as_json: Json = False,
+) -> None:
+    """Submit and prove a case."""
+
+    async def work(app: App) -> dict[str, Any]:
+        found = await submit_case(app, account_number(account), kind, device)
+        if not as_json:
+            console.print(say(f"已提交:{found['id']}", f"Submitted: {found['id']}"))
+        return await prove_case(app, found["id"], password, code, quiet=as_json) if prove_now else found
+
+    found = with_app(work, as_json=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(
+            say(f"用 jiebang case {found['id']} --follow 查看进度。", f"Follow it: jiebang case {found['id']} --follow")
+        )
+
+
+@cli.command(help=say("为已提交的申请补交验证。", "Prove a case that was submitted before."))
+def prove(
+    case: CaseArgument,
+    password: Annotated[str | None, typer.Option(help=say("支付密码", "Payment password"))] = None,
+    code: Annotated[str | None, typer.Option(help=say("短信验证码", "SMS code"))] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove a case."""
+    found = with_app(lambda app: prove_case(app, case, password, code, quiet=as_json), as_json=as_json)
+    if as_json:
+        print_json(found)
+
+
+@cli.command(
+    "case",
+    help=say(
+        "查看一个申请;--follow 实时跟随到结束。", "Show one case; --follow stays with it, live, until it has ended."
+    ),
+)
+def show_case(
+    case: CaseArgument,
+    follow_it: Annotated[
+        bool, typer.Option("--follow", "-f", help=say("跟随到结束", "Stay until it has ended"))
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show or follow one case."""
+
+    async def work(app: App) -> list[dict[str, Any]]:
+        with Live(console=console, auto_refresh=False) as live:
+            rows = []
+            async for view, row in follow(app, case, until_ended=follow_it):
+                rows.append(row)
+                if not as_json:
+                    live.update(view, refresh=True)
+            return rows
+
+    rows = with_app(work, as_json=as_json)
+    if as_json:
+        print_json(rows)
+
+
+@cli.command(help=say("显示版本。", "Print the version."))
+def version() -> None:
+    """Print the version."""
+    console.print(__version__)
+
+
+operate.register(cli)
+demo.register(cli)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()

@@ -1,0 +1,218 @@
+"""`jiebang demo`: fill an installation with people, start everything, tell the stories, audit, and stay up."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import statistics
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from uuid import uuid4
+
+import httpx
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+
+from jiebang.app import App, configured, open_app, utc_now
+from jiebang.cli.accounts import load_people
+from jiebang.cli.operate import audit_summary
+from jiebang.cli.running import FAILED, REFUSED, Json, errors, print_json, run
+from jiebang.cli.show import TimelineView, show_audit, show_check
+from jiebang.cli.words import read, say
+from jiebang.model.check import CheckAnswer, Text
+from jiebang.sandbox.control import Control
+from jiebang.sandbox.population.people import STORY_PEOPLE
+from jiebang.sandbox.processes import Sandbox, sandbox
+from jiebang.sandbox.stage import clear, platform_processes
+from jiebang.sandbox.stories import STORIES, Story, StoryFailedError, Told, World, tell, unbind
+
+if TYPE_CHECKING:
+    from jiebang.settings import Settings
+
+PEOPLE: Final = 10_000
+SEED: Final = 7
+_HTTP_LIMIT: Final = 30.0
+_SPARES: Final = tuple(person.account_id for name, person in STORY_PEOPLE.items() if name.startswith("spare_"))
+
+
+class _Screen:
+    """Draws one story as it happens; a `stories.Listener`."""
+
+    def __init__(self, screen: Console, live: Live, story: Story) -> None:
+        self._screen, self._live = screen, live
+        self.view = TimelineView(read(story.title))
+
+    def says(self, text: Text) -> None:
+        self._screen.print(f"  · {read(text)}", style="cyan", markup=False)
+
+    def checked(self, check: Mapping[str, Any]) -> None:
+        answer = {**check, "account_id": int(check["account"])}
+        show_check(self._screen, msgspec.convert(answer, CheckAnswer))
+
+    def saved(self, event: Mapping[str, Any]) -> None:
+        self.view.add(event["entries"])
+        self._live.update(self.view, refresh=True)
+
+
+async def _stories(world: World, screen: Console) -> list[Told]:
+    told = []
+    for story in STORIES:
+        person = STORY_PEOPLE[story.role.value]
+        screen.rule(f"[bold]{person.name}[/]  {read(story.title)}")
+        with Live(console=screen, auto_refresh=False) as live:
+            listener = _Screen(screen, live, story)
+            told.append(await tell(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener))
+        result = told[-1]
+        right = say("与预期一致", "as told") if result.ok else say("与预期不符!", "NOT as told!")
+        screen.print(
+            say(
+                f"结局:{result.ended}({right}),{result.ms:.0f} 毫秒",
+                f"Ended: {result.ended} ({right}), {result.ms:.0f} ms",
+            ),
+            style="green" if result.ok else "bold red",
+        )
+    return told
+
+
+async def _idle_latency(world: World, screen: Console) -> float:
+    """Take the spare people through one after another; return the median from proven to done."""
+    taken = [await unbind(account, world) for account in _SPARES]
+    p50 = statistics.median(taken)
+    screen.print(
+        say(
+            f"空闲时,另外 {len(taken)} 人从验证通过到全部数据库与清算机构完成:"
+            f"中位数 {p50:.0f} 毫秒,最慢 {max(taken):.0f} 毫秒",
+            f"Idle, {len(taken)} more people from proven to done, all databases and networks included: "
+            f"median {p50:.0f} ms, slowest {max(taken):.0f} ms",
+        )
+    )
+    return round(p50, 1)
+
+
+@asynccontextmanager
+async def _world(app: App, outside: Sandbox, api_url: str) -> AsyncIterator[World]:
+    issuer = app.issuer()
+    devices = {person.account_id: person.device_id for person in STORY_PEOPLE.values()}
+
+    def token(account_id: int) -> str:
+        return issuer.person(account_id, utc_now(), str(uuid4()), device=devices.get(account_id))
+
+    async with AsyncExitStack() as stack:
+        networks = {name: Control(outside.link(name)) for name in ("unionpay", "netsunion")}
+        for control in networks.values():
+            stack.push_async_callback(control.aclose)
+        api = await stack.enter_async_context(httpx.AsyncClient(base_url=api_url, timeout=_HTTP_LIMIT, trust_env=False))
+        phone = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=outside.processes["phone"].url, timeout=_HTTP_LIMIT, trust_env=False)
+        )
+        yield World(api=api, phone=phone, networks=networks, token=token, new_key=lambda: secrets.token_hex(16))
+
+
+async def _run(settings: Settings, screen: Console, *, people: int, once: bool) -> dict[str, Any]:
+    started = perf_counter()
+    async with AsyncExitStack() as stack:
+        empty = await stack.enter_async_context(open_app(settings))
+        await clear(empty.pools, settings.home)
+        outside = await stack.enter_async_context(sandbox(settings.home))
+        app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
+        starting = asyncio.create_task(_started(stack, settings))
+        await load_people(app, outside, people, SEED, screen)
+        processes = await starting
+        api_url = processes["api"].url
+        world = await stack.enter_async_context(_world(app, outside, api_url))
+        screen.print(
+            say(
+                f"一切就绪,用时 {perf_counter() - started:.1f} 秒",
+                f"Everything is up after {perf_counter() - started:.1f} s",
+            ),
+            style="bold green",
+        )
+        told = await _stories(world, screen)
+        p50 = await _idle_latency(world, screen)
+        screen.rule(say("审计", "Audit"))
+        report = await app.verify()
+        show_audit(screen, report)
+        summary = {"stories": [_story(one) for one in told], "verify": audit_summary(report), "idle_p50_ms": p50}
+        if not once:
+            _addresses(screen, {"api": api_url, **outside.addresses}, settings)
+            await _interrupted()
+        return summary
+
+
+async def _started(stack: AsyncExitStack, settings: Settings) -> Mapping[str, Any]:
+    return await stack.enter_async_context(platform_processes(settings.home, api_port=settings.http.port))
+
+
+def _story(told: Told) -> dict[str, Any]:
+    return {
+        "name": told.name,
+        "expected": told.expected,
+        "ended": told.ended,
+        "ok": told.ok,
+        "participants": dict(told.participants),
+        "ms": told.ms,
+    }
+
+
+def _addresses(screen: Console, addresses: Mapping[str, str], settings: Settings) -> None:
+    table = Table(show_header=False, box=None)
+    table.add_row(say("接口", "API"), addresses["api"])
+    table.add_row(say("接口文档", "API document"), f"{addresses['api']}/openapi.json")
+    table.add_row(say("沙箱手机", "Sandbox phone"), f"{addresses['phone']}/phones/{STORY_PEOPLE['clear'].account_id}")
+    for name in ("unionpay", "netsunion"):
+        table.add_row(name, addresses[name])
+    table.add_row(say("数据目录", "Data"), str(settings.home))
+    table.add_row(say("在另一个终端试试", "Try in another terminal"), "jiebang check 21    jiebang verify")
+    screen.print(Panel(table, title=say("正在运行,按 Ctrl-C 停止", "Running; Ctrl-C stops it"), expand=False))
+
+
+async def _interrupted() -> None:
+    """Wait for Ctrl-C or a polite kill."""
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    await asked.wait()
+
+
+def _demo(
+    people: Annotated[
+        int, typer.Option(min=len(STORY_PEOPLE), help=say("生成多少人", "How many people to make"))
+    ] = PEOPLE,
+    once: Annotated[bool, typer.Option("--once", help=say("讲完即退出", "Exit after the stories"))] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the demo."""
+    screen = errors if as_json else Console()
+
+    async def work() -> dict[str, Any]:
+        return await _run(configured(), screen, people=people, once=once)
+
+    try:
+        summary = run(work(), as_json=as_json)
+    except StoryFailedError as error:
+        errors.print(str(error), style="bold red", markup=False)
+        raise typer.Exit(FAILED) from error
+    if as_json:
+        print_json(summary)
+    if not all(story["ok"] for story in summary["stories"]) or summary["verify"]["violations"]:
+        raise typer.Exit(REFUSED)
+
+
+def register(cli: typer.Typer) -> None:
+    """Add the command."""
+    cli.command(
+        "demo",
+        help=say(
+            "主要用途的演示:生成一万人,启动全部系统,讲四个人的故事,审计,然后保持运行。"
+            "数据放在 JIEBANG_HOME(默认 .jiebang),每次重新生成。",
+            "The main job, shown: makes 10,000 people, starts everything, tells four people's stories as live "
+            "timelines, audits, then stays up. Its data live in JIEBANG_HOME (default .jiebang), made anew each time.",
+        ),
+    )(_demo)

@@ -1,0 +1,205 @@
+"""What the command line draws: checks, timelines, audits. Only drawing; nothing here decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text as Styled
+
+from jiebang.cli.words import read, say
+
+if TYPE_CHECKING:
+    from jiebang.model.check import Blocker, CheckAnswer
+    from jiebang.usecases.verify import Report
+
+STATES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "open": ("待验证", "open", "cyan"),
+    "in_review": ("审核中", "in review", "cyan"),
+    "ready": ("已验证", "ready", "cyan"),
+    "trying": ("预留中", "trying", "yellow"),
+    "confirming": ("已提交,落实中", "confirming", "yellow"),
+    "cancelling": ("回滚中", "cancelling", "magenta"),
+    "done": ("已完成", "done", "bold green"),
+    "aborted": ("已全部回滚", "aborted, rolled back everywhere", "bold magenta"),
+    "rejected": ("未受理", "rejected", "bold red"),
+    "withdrawn": ("已撤回", "withdrawn", "bold cyan"),
+    "expired": ("已过期", "expired", "bold red"),
+}
+_ANSWERS: Final[Mapping[str, str]] = {
+    "granted": "green",
+    "done": "green",
+    "refused": "red",
+    "pending": "yellow",
+    "stale": "red",
+    "error": "red",
+}
+_OPS: Final[Mapping[str, tuple[str, str]]] = {
+    "try": ("尝试", "Try"),
+    "confirm": ("确认", "Confirm"),
+    "cancel": ("取消", "Cancel"),
+}
+
+
+def state_text(state: str) -> Styled:
+    """Return a case's state in the person's language, coloured."""
+    zh, en, style = STATES[state]
+    return Styled(say(zh, en), style=style)
+
+
+def show_check(console: Console, answer: CheckAnswer) -> None:
+    """Draw one check: every blocker with its explanation and remedy."""
+    if not answer.blockers:
+        console.print(Panel(say("没有任何阻碍,可以提交。", "Nothing stands in the way."), style="green", expand=False))
+        return
+    head = (
+        say("可以提交;以下仅供知悉:", "Nothing blocks; for your information:")
+        if answer.passes
+        else say("以下事项阻碍此申请:", "These stand in the way:")
+    )
+    console.print(head)
+    for blocker in answer.blockers:
+        console.print(_blocker(blocker))
+
+
+def _blocker(blocker: Blocker) -> Panel:
+    remedy = blocker.remedy
+    lines = [read(blocker.explanation), f"→ {read(remedy.what)}({read(remedy.where)};{read(remedy.takes)})"]
+    if remedy.earliest is not None:
+        lines.append(say("最早可通过:", "Passes from: ") + remedy.earliest.astimezone().strftime("%Y-%m-%d %H:%M"))
+    lines.append(
+        say(
+            f"依据:{blocker.source},{blocker.legal_basis}。申诉:{blocker.appeal.zh}",
+            f"Source: {blocker.source}, {blocker.legal_basis}. Appeal: {blocker.appeal.en}",
+        )
+    )
+    style = "red" if blocker.severity == "blocks" else "yellow"
+    # Styled text, because brackets in a text of policy are not markup.
+    title = Styled(f"{blocker.code}  {read(blocker.title)}")
+    return Panel(Styled("\n".join(lines)), title=title, title_align="left", style=style)
+
+
+class _Turn(msgspec.Struct):
+    """One participant's op: when it was sent last, when answered, what."""
+
+    op: str
+    sent: datetime
+    attempt: int = 0
+    answered: datetime | None = None
+    answer: str | None = None
+    code: str | None = None
+
+
+class TimelineView:
+    """A case's timeline as a table: a row a participant, what it was sent, when it answered and what."""
+
+    def __init__(self, title: str, participants: Iterable[str] = ()) -> None:
+        """Start empty; participants that the timeline names are added as they come."""
+        self._title = title
+        self._turns: dict[str, list[_Turn]] = {name: [] for name in participants}
+        self._states: list[tuple[datetime, str, str | None]] = []
+
+    @property
+    def state(self) -> str | None:
+        """The state the case is in, as far as the timeline has told."""
+        return self._states[-1][1] if self._states else None
+
+    def add(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Take in the entries of one row of the timeline."""
+        for entry in entries:
+            at = entry["at"] if isinstance(entry["at"], datetime) else datetime.fromisoformat(entry["at"])
+            match entry["what"]:
+                case "state":
+                    self._states.append((at, entry["state"], entry.get("reason")))
+                case "send":
+                    self._sent(entry, at)
+                case "answer":
+                    self._answered(entry, at)
+                case _:
+                    continue
+
+    def _sent(self, entry: Mapping[str, Any], at: datetime) -> None:
+        turns = self._turns.setdefault(entry["participant"], [])
+        if turns and turns[-1].op == entry["op"]:
+            turns[-1].attempt = entry["attempt"]
+        else:
+            turns.append(_Turn(entry["op"], at))
+
+    def _answered(self, entry: Mapping[str, Any], at: datetime) -> None:
+        for turn in self._turns.get(entry["participant"], []):
+            if turn.op == entry["op"]:
+                turn.answered, turn.answer, turn.code = at, entry["answer"], entry.get("code")
+
+    def __rich__(self) -> RenderableType:
+        """Draw what is known so far."""
+        start = next((at for at, state, _ in self._states if state == "ready"), None)
+        start = start or (self._states[0][0] if self._states else None)
+        table = Table(title=self._title, title_justify="left", header_style="bold")
+        table.add_column(say("系统", "System"))
+        table.add_column(say("第一阶段", "First phase"))
+        table.add_column(say("第二阶段", "Second phase"))
+        for name, turns in self._turns.items():
+            table.add_row(name, *(_turn(turns[at], start) if at < len(turns) else Styled("—", "dim") for at in (0, 1)))
+        return Group(table, self._story(start))
+
+    def _story(self, start: datetime | None) -> Styled:
+        told = Styled()
+        for at, state, reason in self._states:
+            if told:
+                told.append("  →  ", "dim")
+            told.append_text(state_text(state))
+            told.append(f" {_offset(start, at)}", "dim")
+            if reason:
+                told.append(f" ({reason})", "yellow")
+        return told
+
+
+def _turn(turn: _Turn, start: datetime | None) -> Styled:
+    text = Styled(f"{say(*_OPS[turn.op])} {_offset(start, turn.sent)}")
+    if turn.attempt:
+        text.append(say(f"(重发 {turn.attempt})", f" (resent {turn.attempt})"), "yellow")
+    if turn.answer is None or turn.answered is None:
+        return text.append(" …", "yellow")
+    took = (turn.answered - turn.sent).total_seconds() * 1000
+    text.append(f"  {turn.answer}", _ANSWERS.get(turn.answer, ""))
+    text.append(f" {took:.0f} ms", "dim")
+    return text.append(f" {turn.code}", "red") if turn.code else text
+
+
+def _offset(start: datetime | None, at: datetime) -> str:
+    return f"+{(at - start).total_seconds() * 1000:.0f} ms" if start is not None and at >= start else ""
+
+
+def show_audit(console: Console, report: Report) -> None:
+    """Draw what an audit counted and found."""
+    table = Table(title=say("审计", "Audit"), title_justify="left", show_header=False)
+    table.add_row(say("账户", "Accounts"), f"{report.accounts:,}")
+    table.add_row(say("申请", "Cases"), f"{report.cases:,}")
+    for state, count in sorted(report.cases_by_state.items()):
+        table.add_row(Styled("  ").append_text(state_text(state)), f"{count:,}")
+    for name, count in report.fence_marks.items():
+        table.add_row(say(f"{name} 的栅栏标记", f"Fence marks at {name}"), f"{count:,}")
+    table.add_row(say("全部余额", "All balances"), f"¥{report.balance_fen / 100:,.2f}")
+    console.print(table)
+    for name in report.unread:
+        console.print(
+            say(f"未能读取 {name}:无法证明其一致。", f"{name} could not be read: nothing is proven of it."), style="red"
+        )
+    for account in report.money_wrong:
+        console.print(
+            say(f"账户 {account} 的余额与账目不符", f"Account {account}: balance and ledger differ"), style="red"
+        )
+    if report.transfers_fen:
+        console.print(say("转账两侧合计不为零", "The two sides of all transfers do not add up to zero"), style="red")
+    for violation in report.violations:
+        console.print(
+            f"{violation.breach}: {violation.participant} account={violation.account_id} case_no={violation.case_no}",
+            style="red",
+        )
+    if report.clean:
+        console.print(say("0 处违例。", "0 violations."), style="green")
