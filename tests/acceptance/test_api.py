@@ -157,7 +157,7 @@ async def test_parallel_guesses_share_no_try(world: World, client: httpx.AsyncCl
     case = await opened(one)
     answers = await asyncio.gather(*(one.prove(case, "payment_password", f"wrong-{n}") for n in range(12)))
     assert sorted(answer.json()["fields"]["tries_left"] for answer in answers) == [0] * 8 + [1, 2, 3, 4]
-    assert [answer.json()["fields"]["reason"] for answer in answers].count("wrong") == 5
+    assert [answer.json()["fields"]["cause"] for answer in answers].count("wrong") == 5
 
 
 async def test_withdrawing_brings_no_new_tries(world: World, client: httpx.AsyncClient) -> None:
@@ -171,7 +171,7 @@ async def test_withdrawing_brings_no_new_tries(world: World, client: httpx.Async
     case = await opened(one)
     refused = await one.prove(case, "payment_password", PASSWORD)
     assert refused.status_code == 409
-    assert refused.json()["fields"]["reason"] == "too many wrong tries today"
+    assert refused.json()["fields"]["cause"] == "locked"
 
 
 async def test_a_code_is_single_use_bound_to_its_case_and_expires(world: World, client: httpx.AsyncClient) -> None:
@@ -183,11 +183,11 @@ async def test_a_code_is_single_use_bound_to_its_case_and_expires(world: World, 
         assert (await other.prove(others, "sms_code", code)).status_code == 409
     assert (await one.prove(case, "sms_code", code)).status_code == 200
     again = await one.prove(case, "sms_code", code)
-    assert (again.status_code, again.json()["fields"]["reason"]) == (409, "already accepted")
+    assert (again.status_code, again.json()["fields"]["cause"]) == (409, "accepted")
     world.later(timedelta(minutes=6))
     late = Person(client, world.token(1010), 1010)
     expired = await late.prove(others, "sms_code", await world.code(1010))
-    assert (expired.status_code, expired.json()["fields"]["reason"]) == (409, "expired")
+    assert (expired.status_code, expired.json()["fields"]["cause"]) == (409, "expired")
     fresh = await late.ask("POST", f"/v1/cases/{others}/codes")
     assert fresh.status_code == 202
     assert (await late.prove(others, "sms_code", await world.code(1010))).status_code == 200

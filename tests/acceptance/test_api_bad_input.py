@@ -159,7 +159,7 @@ async def test_a_token_that_is_missing_or_expired(world: World, client: httpx.As
     assert answer.headers["www-authenticate"] == "Bearer"
     old = person(world, client, 3001, lives=timedelta(minutes=-5))
     expired = await old.submit()
-    assert problem(expired, 401, "NOT-AUTHENTICATED")["fields"] == {"reason": "expired"}
+    assert problem(expired, 401, "NOT-AUTHENTICATED")["fields"] == {"cause": "expired"}
     assert 'error="invalid_token"' in expired.headers["www-authenticate"]
     for header in ("Basic abc", "Bearer", "Bearer a.b.c", "Bearer " + "x" * 9000):
         answer = await client.get("/v1/cases/case_" + "a" * 26, headers={"authorization": header})

@@ -189,26 +189,26 @@ class Verifier:
         )
 
     async def caller(self, authorization: str | None) -> Caller:
-        """Return who calls. Raises NotAuthenticatedError (fields: reason), or KeysUnavailableError."""
+        """Return who calls. Raises NotAuthenticatedError (fields: cause), or KeysUnavailableError."""
         if authorization is None:
-            raise NotAuthenticatedError(reason="missing")
+            raise NotAuthenticatedError(cause="missing")
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > _TOKEN_LIMIT:
-            raise NotAuthenticatedError(reason="malformed")
+            raise NotAuthenticatedError(cause="malformed")
         header = _header(token)
         if str(header.get("typ", "")).lower() not in ("at+jwt", "application/at+jwt"):
-            raise NotAuthenticatedError(reason="not an access token")
+            raise NotAuthenticatedError(cause="not_an_access_token")
         key_id = header.get("kid")
         keys = await self._keys.holding(key_id if isinstance(key_id, str) else None)
         try:
             claims = jwt.decode(token, keys, algorithms=self._algorithms).claims
             self._claims.validate(claims)
         except ExpiredTokenError:
-            raise NotAuthenticatedError(reason="expired") from None
+            raise NotAuthenticatedError(cause="expired") from None
         except (JoseError, ValueError, TypeError, KeyError) as error:
             _log.info("token_refused", error=type(error).__name__)
-            raise NotAuthenticatedError(reason="invalid") from None
+            raise NotAuthenticatedError(cause="invalid") from None
         return _caller(claims)
 
 
@@ -218,9 +218,9 @@ def _header(token: str) -> dict[str, Any]:
     try:
         header = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, msgspec.DecodeError):
-        raise NotAuthenticatedError(reason="malformed") from None
+        raise NotAuthenticatedError(cause="malformed") from None
     if not isinstance(header, dict):
-        raise NotAuthenticatedError(reason="malformed")
+        raise NotAuthenticatedError(cause="malformed")
     return header
 
 
@@ -230,11 +230,11 @@ def _caller(claims: dict[str, Any]) -> Caller:
     if subject != client:
         account_id = account_of(str(subject))
         if account_id is None:
-            raise NotAuthenticatedError(reason="subject is no account")
+            raise NotAuthenticatedError(cause="subject")
     if device is not None and not (
         isinstance(device, str) and 0 < len(device) <= _DEVICE_LIMIT and device.isprintable()
     ):
-        raise NotAuthenticatedError(reason="device")
+        raise NotAuthenticatedError(cause="device")
     return Caller(
         subject=str(subject),
         account_id=account_id,

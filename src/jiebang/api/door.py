@@ -11,7 +11,9 @@ from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
 from jiebang.api.auth import Caller
+from jiebang.api.findings import in_both
 from jiebang.api.problems import MediaTypeError
+from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.ids import account_of
 
@@ -48,13 +50,13 @@ def strict(body: object, shape: type[Shape]) -> Shape:
     try:
         return msgspec.convert(body, shape)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        raise InvalidInputError(field=place.rstrip("`").lstrip(".") or "body", reason=reason) from None
+        what, _, place = str(error).partition(" - at `$")
+        raise InvalidInputError(field=place.rstrip("`").lstrip(".") or "body", reason=in_both(what)) from None
 
 
 def account_in(text: str, field: str = "account") -> int:
     """Return the account that a field of a body names. Raises InvalidInputError."""
     account_id = account_of(text)
     if account_id is None:
-        raise InvalidInputError(field=field, reason="not an account id")
+        raise InvalidInputError(field=field, reason=Text("须为账户号", "must be an account id"))
     return account_id

@@ -25,6 +25,7 @@ from litestar.exceptions import (
 )
 from litestar.routes import HTTPRoute
 
+from jiebang.api.findings import in_both
 from jiebang.api.shapes import Check, check_shape
 from jiebang.model import errors
 from jiebang.model.check import Text
@@ -162,9 +163,9 @@ def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance
         "vary": "accept-language, authorization",
     }
     if problem.status == 401:  # noqa: PLR2004 - statuses read best as numbers
-        reason = error.fields.get("reason", "missing")
+        cause = error.fields.get("cause", "missing")
         headers["www-authenticate"] = (
-            "Bearer" if reason == "missing" else f'Bearer error="invalid_token", error_description="{reason}"'
+            "Bearer" if cause == "missing" else f'Bearer error="invalid_token", error_description="{cause}"'
         )
     elif problem.status == 403 and "scope" in error.fields:  # noqa: PLR2004
         headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.fields["scope"]}"'
@@ -185,11 +186,8 @@ def _invalid(request: Request[Any, Any, Any], error: ValidationException) -> Res
     """Turn Litestar's findings about parameters and bodies into one error that names each field."""
     found = [item for item in error.extra if isinstance(item, dict)] if isinstance(error.extra, list) else []
     first = found[0] if found else {"message": error.detail}
-    fields = {
-        "field": str(first.get("key", first.get("source", "body"))),
-        "reason": str(first.get("message", ""))[:500],
-    }
-    return answer(errors.InvalidInputError(**fields), request)
+    field = str(first.get("key", first.get("source", "body")))
+    return answer(errors.InvalidInputError(field=field, reason=in_both(str(first.get("message", "")))), request)
 
 
 def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -204,7 +202,7 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
         return (
             answer(BodyNotJsonError(), request)
             if isinstance(error.__cause__, SerializationException)
-            else answer(errors.InvalidInputError(field="request", reason=error.detail[:500]), request)
+            else answer(errors.InvalidInputError(field="request", reason=in_both(error.detail)), request)
         )
     return _unexpected(request, error)
 

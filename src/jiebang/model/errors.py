@@ -94,7 +94,7 @@ class IdempotencyMissingError(CallerError):
 
 
 class NotAuthenticatedError(CallerError):
-    """No bearer token, or one that is malformed, expired or of an unknown issuer. fields: reason."""
+    """No bearer token, or one that is malformed, expired or of an unknown issuer. fields: cause."""
 
     code = "NOT-AUTHENTICATED"
     title = Text("未通过身份验证", "The access token is missing or not valid")
@@ -152,7 +152,7 @@ class BlockedError(PolicyRefusalError):
 
 
 class ProofRefusedError(PolicyRefusalError):
-    """A proof is wrong, expired, used up, or not asked for. fields: method, reason, tries_left."""
+    """A proof is wrong, expired, used up, or not asked for. fields: method, cause, reason, tries_left."""
 
     code = "PROOF-REFUSED"
     title = Text("验证未通过", "The proof was not accepted")

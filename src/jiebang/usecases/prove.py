@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import msgspec
 
 from jiebang.model.case import Case, State
+from jiebang.model.check import Text
 from jiebang.model.errors import ParticipantUnavailableError, ProofRefusedError, TooSoonError, UnknownCaseError
 from jiebang.model.plan import WALLET
 from jiebang.saga import timeline
@@ -27,13 +29,30 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Database, Key
     from jiebang.store.idempotency import Answered, Claim, Kept
 
-WRONG: Final = "wrong"
-USED_UP: Final = "no tries left"
-LOCKED: Final = "too many wrong tries today"
-EXPIRED: Final = "expired"
-ACCEPTED: Final = "already accepted"
-NOT_ASKED: Final = "not asked for"
-NOT_AWAITED: Final = "the case no longer waits for a proof"
+
+class Cause(StrEnum):
+    """Why a proof was not accepted."""
+
+    WRONG = "wrong"
+    USED_UP = "used_up"
+    LOCKED = "locked"
+    EXPIRED = "expired"
+    ACCEPTED = "accepted"
+    NOT_ASKED = "not_asked"
+    NOT_AWAITED = "not_awaited"
+
+
+_REASONS: Final = {
+    Cause.WRONG: Text("不正确", "It is wrong"),
+    Cause.USED_UP: Text("本次申请的可试次数已用完", "This case has no tries left"),
+    Cause.LOCKED: Text(
+        "近期错误次数过多,请明日再试或联系客服", "Too many wrong tries of late: try tomorrow or ask for help"
+    ),
+    Cause.EXPIRED: Text("已过期,请重新获取", "It has expired: ask for a new one"),
+    Cause.ACCEPTED: Text("此项已通过,无需重复", "This proof was accepted before"),
+    Cause.NOT_ASKED: Text("此申请不需要该项验证", "This case does not ask for it"),
+    Cause.NOT_AWAITED: Text("此申请已不再等待验证", "The case no longer waits for a proof"),
+}
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +72,7 @@ def code_of(key: bytes, account_id: int, case_no: int, nonce: bytes, digits: int
 async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, render: Render) -> Answered:
     """Judge a proof; a wrong one costs a try, which is kept with the answer, so that a repeat of it costs none.
 
-    Raises UnknownCaseError, ProofRefusedError (fields: method, reason, tries_left), ParticipantUnavailableError,
+    Raises UnknownCaseError, ProofRefusedError (fields: method, cause, reason, tries_left), ParticipantUnavailableError,
     IdempotencyReusedError.
     """
     now = context.clock()
@@ -76,7 +95,7 @@ async def _judged(
     if not await _right(context, proof, attempt, rules):
         wrong = msgspec.structs.replace(proof, tries_left=proof.tries_left - 1)
         await proofs.save(db, [wrong])
-        return render(refusal(attempt.method, WRONG, wrong.tries_left))
+        return render(refusal(attempt.method, Cause.WRONG, wrong.tries_left))
     # A code is single-use: its nonce goes with it.
     accepted = msgspec.structs.replace(proof, proven_at=now, nonce=None, expires_at=None)
     await proofs.save(db, [accepted])
@@ -94,7 +113,9 @@ async def _held(context: Context, db: Database, key: Key, now: datetime) -> tupl
         raise UnknownCaseError
     late = case.due_at is not None and now >= case.due_at
     if case.state is not State.OPEN or case.withdraw_at is not None or late:
-        raise ProofRefusedError(reason=NOT_AWAITED, state=case.state.value)
+        raise ProofRefusedError(
+            cause=Cause.NOT_AWAITED.value, reason=_REASONS[Cause.NOT_AWAITED], state=case.state.value
+        )
     return held, case, context.pack().proofs[case.kind]
 
 
@@ -102,24 +123,24 @@ def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Pro
     """Return the proof that an attempt by `method` would answer. Raises ProofRefusedError; costs no try."""
     proof = held.get(method)
     if proof is None:
-        raise refusal(method, NOT_ASKED, 0)
-    reason = (
-        ACCEPTED
+        raise refusal(method, Cause.NOT_ASKED, 0)
+    cause = (
+        Cause.ACCEPTED
         if proof.proven_at is not None
-        else USED_UP
+        else Cause.USED_UP
         if proof.tries_left == 0
-        else EXPIRED
+        else Cause.EXPIRED
         if proof.expires_at is not None and now >= proof.expires_at
         else None
     )
-    if reason is not None:
-        raise refusal(method, reason, proof.tries_left)
+    if cause is not None:
+        raise refusal(method, cause, proof.tries_left)
     return proof
 
 
-def refusal(method: Method, reason: str, tries_left: int) -> ProofRefusedError:
+def refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
     """Return why a proof was not accepted."""
-    return ProofRefusedError(method=method.value, reason=reason, tries_left=tries_left)
+    return ProofRefusedError(method=method.value, cause=cause.value, reason=_REASONS[cause], tries_left=tries_left)
 
 
 async def _not_locked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
@@ -129,7 +150,7 @@ async def _not_locked(db: Database, case: Case, method: Method, rules: Proofs, n
     """
     wrong = await proofs.wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
     if wrong >= rules.tries_a_day:
-        raise refusal(method, LOCKED, 0)
+        raise refusal(method, Cause.LOCKED, 0)
 
 
 async def _right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
@@ -158,7 +179,7 @@ async def _ready(context: Context, db: Database, case: Case, version: int, now: 
     told = timeline.entries(case, decision.case, decision.sends, (), now)
     saved = await cases.save(db, [Save(case=decision.case, entries=told)], now)
     if case.key not in saved:
-        raise ProofRefusedError(reason=NOT_AWAITED)
+        raise ProofRefusedError(cause=Cause.NOT_AWAITED.value, reason=_REASONS[Cause.NOT_AWAITED])
     return saved[case.key]
 
 
@@ -175,9 +196,9 @@ async def _renewed(context: Context, db: Database, key: Key, render: Render, now
     held, case, rules = await _held(context, db, key, now)
     proof = held.get(Method.SMS_CODE)
     if proof is None or proof.expires_at is None:
-        raise refusal(Method.SMS_CODE, ACCEPTED if proof else NOT_ASKED, proof.tries_left if proof else 0)
+        raise refusal(Method.SMS_CODE, Cause.ACCEPTED if proof else Cause.NOT_ASKED, proof.tries_left if proof else 0)
     if proof.tries_left == 0:
-        raise refusal(Method.SMS_CODE, USED_UP, 0)
+        raise refusal(Method.SMS_CODE, Cause.USED_UP, 0)
     wait = proof.expires_at - rules.code_lives + rules.code_pause - now
     if wait.total_seconds() > 0:
         raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)

@@ -54,6 +54,10 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
     for _ in range(_RACES):
         [check] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
         if not check.passes:
+            # What stands in the way may be the case that this very request opened, sent twice at once.
+            kept = await idempotency.recall(context.platform, claim, context.clock())
+            if kept is not None:
+                return idempotency.Answered(kept, replayed=True)
             raise BlockedError(check)
         now = context.clock()
         try:
