@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import msgspec
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from jiebang.usecases.advance import Driver
 
 _log = structlog.get_logger(__name__)
+
+_UNAVAILABLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What a database that is down, or refuses, makes a loop see: it goes on a little later."""
 
 Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
 """Side work for the buckets a worker holds (outbox, transfers, purges): returns how much there was to do."""
@@ -93,7 +102,7 @@ class Worker:
             try:
                 self._buckets = await leases.hold(self._pool, self._id, now, self._pace.lease)
                 self._until = now + self._pace.lease
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _UNAVAILABLE as error:
                 _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
             await self._pause(self._pace.lease / 3)
 
@@ -107,7 +116,7 @@ class Worker:
             try:
                 started = await self._start_lane()
                 failures = 0
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _UNAVAILABLE as error:
                 failures += 1
                 _log.warning("due_cases_not_read", worker=self._id, error=type(error).__name__)
                 await self._pause(min(self._pace.idle_poll * 2**failures, timedelta(seconds=1)))
@@ -139,7 +148,7 @@ class Worker:
     async def _drive(self, taken: list[Case], late: list[Reply], keys: set[Key]) -> None:
         try:
             await self._driver.drive(taken, late)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _UNAVAILABLE as error:
             # Nothing unsaved was sent; what is saved is due again.
             _log.warning("batch_broken_off", worker=self._id, cases=len(keys), error=type(error).__name__)
             await self._pause(self._pace.idle_poll)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import asyncpg
 import msgspec
 
 if TYPE_CHECKING:
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     from jiebang.model.facts import FactBatch
     from jiebang.saga.coordinator import Reply
     from jiebang.saga.fence import FenceRow, Op
+
+
+SILENCE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What is raised when a participant as a whole does not answer: down, starting, full, or cut off in mid-sentence."""
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
@@ -25,8 +38,8 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 class Participant(Protocol):
     """A party to the saga. Every method takes a batch; one person is a batch of one.
 
-    All raise OSError or asyncpg.PostgresError or TimeoutError when the participant as a whole does not answer;
-    the caller treats that as silence. None of them raises for a single bad case.
+    All raise one of SILENCE when the participant as a whole does not answer. None of them raises for a single bad case,
+    but a batch may fail as a whole because of one: the caller halves it.
     """
 
     name: str

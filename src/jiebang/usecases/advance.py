@@ -2,7 +2,7 @@
 
 One batch of cases goes through rounds: step them all, save them all in one statement, send what the guarded save
 returned (one call a participant and op, all concurrently), step again with the replies. A round closes after a limit;
-replies that come later wait in `late` for another batch. Nothing here decides anything: decisions are the coordinator's.
+replies that come later wait in `late` for another batch. Nothing here decides: decisions are the coordinator's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
@@ -20,7 +20,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from jiebang.model.case import ENDED, Case, State
-from jiebang.participants.base import Order, Participant
+from jiebang.participants.base import SILENCE, Order, Participant
 from jiebang.saga.coordinator import Decision, Event, Rechecked, Replied, Reply, Send, Timing, Woken, step
 from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
@@ -38,15 +38,6 @@ ANSWERS_TOTAL = Counter("jiebang_answers_total", "Answers of participants", ["pa
 SILENCES_TOTAL = Counter("jiebang_silences_total", "Calls that brought no answer", ["participant", "op"])
 LOST_SAVES_TOTAL = Counter("jiebang_lost_saves_total", "Saves refused by their guard")
 BATCH_SIZE = Histogram("jiebang_batch_cases", "Cases driven together", buckets=(1, 2, 4, 16, 64, 256, 1024))
-
-_SILENT: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-)
-"""What a participant as a whole does when it does not answer: silence, not a poison case."""
 
 _log = structlog.get_logger(__name__)
 
@@ -195,7 +186,7 @@ class Driver:
         try:
             async with asyncio.timeout(self._limits.call.total_seconds()):
                 replies = await self._participants[name].apply(op, orders, plan.effects.get(name, {}))
-        except _SILENT as error:
+        except SILENCE as error:
             SILENCES_TOTAL.labels(name, op).inc()
             _log.warning(
                 "participant_silent", participant=name, op=op.value, cases=len(orders), error=type(error).__name__
