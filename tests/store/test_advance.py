@@ -66,7 +66,8 @@ class World:
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self.pools = pools
-        self.participants = {name: Wrapped(each) for name, each in open_participants(pools, now, pepper=bytes(32)).items()}
+        real = open_participants(pools, now, pepper=bytes(32))
+        self.participants = {name: Wrapped(each) for name, each in real.items()}
         self.driver = Driver(
             pool=pools["platform"],
             participants=self.participants,

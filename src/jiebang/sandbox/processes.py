@@ -47,8 +47,8 @@ class SandboxProcess:
     ) -> None:
         """`command`: a Python module and its arguments, without the port; `log`: where its standard error goes.
 
-        `again`: further arguments when it is started anew after it died. `environment`: ours without our settings, which
-        are not for the world outside, unless another is given.
+        `again`: further arguments when it is started anew after it died. `environment`: ours without our settings,
+        which are not for the world outside, unless another is given.
         """
         self.name = name
         self._again = again

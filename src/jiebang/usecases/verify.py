@@ -32,7 +32,7 @@ class MoneyAuditor(Protocol):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What an audit counted and found. `unread`: participants that did not answer, so that nothing is proven of them."""
+    """What an audit counted and found. `unread`: participants that did not answer; nothing is proven of them."""
 
     accounts: int = 0
     cases: int = 0
