@@ -138,7 +138,9 @@ def write_enterprise(canvas: Canvas, chunk: Chunk) -> None:
         section = Enterprise(
             api_rights=leads and chance % 2 == 0,
             memberships=[
-                Membership(company, name, code, "administrator" if leads else "member", leads and chance % 3 == 0, since)
+                Membership(
+                    company, name, code, "administrator" if leads else "member", leads and chance % 3 == 0, since
+                )
             ],
             approvals=[approval] * (chance % 3 > 0),
             api_credentials=[ApiCredential(1, company, "corp-secret", since)] * (leads and chance % 2 == 0),

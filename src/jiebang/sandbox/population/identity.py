@@ -12,7 +12,19 @@ from jiebang.policy.documents import DocumentType
 from jiebang.sandbox.population import names
 from jiebang.sandbox.population.chance import Weighted
 from jiebang.sandbox.population.people import RESERVED
-from jiebang.sandbox.population.render import DAY, Loose, Pool, beside, characters, codes, day, digits, json_of, stamp, texts
+from jiebang.sandbox.population.render import (
+    DAY,
+    Loose,
+    Pool,
+    beside,
+    characters,
+    codes,
+    day,
+    digits,
+    json_of,
+    stamp,
+    texts,
+)
 
 if TYPE_CHECKING:
     from jiebang.sandbox.population.chance import Dice, Ints
@@ -39,7 +51,9 @@ def write_identity(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `identity`."""
     dice = chunk.dice(_TAG)
     region = dice.below(len(names.REGIONS))
-    holders = _Holders(_resident_ids(chunk, dice, region), _names(chunk, dice), [names.REGIONS[one][0] for one in region.tolist()])
+    holders = _Holders(
+        _resident_ids(chunk, dice, region), _names(chunk, dice), [names.REGIONS[one][0] for one in region.tolist()]
+    )
     _others(chunk, dice, holders)
     paper = Pool(holders.papers)
     changes, changed, times = _changes(chunk, dice)

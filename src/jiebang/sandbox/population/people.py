@@ -111,7 +111,9 @@ STORY_PEOPLE: Final[Mapping[str, StoryPerson]] = {
     "sender": _story(5, "钱多", 1, 100_000, ("PAY-BALANCE",)),
 } | {
     f"spare_{number}": _story(number + 5, name, number % 2)
-    for number, name in enumerate("安宁 白杨 常乐 丁一 方圆 高远 何川 江月 孔明 李想 马克 宁静 平安 乔木 任重".split(), 1)
+    for number, name in enumerate(
+        "安宁 白杨 常乐 丁一 方圆 高远 何川 江月 孔明 李想 马克 宁静 平安 乔木 任重".split(), 1
+    )
 }
 """The reserved people: `clear` passes; `blocked` has 0.01 yuan and one unopened red packet, nothing else; `moving` passes until
 money reaches it mid-way; `silent` passes, for the network that falls silent; `sender` passes but for its 1,000 yuan, which

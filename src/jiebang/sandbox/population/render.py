@@ -204,7 +204,9 @@ def _taken(part: Part, rows: Ints) -> Part:
 def _layout(width: int, fields: tuple[tuple[int, int], ...]) -> np.dtype[np.void]:
     starts = [start for start, _ in fields]
     formats = [f"V{size}" for _, size in fields]
-    return np.dtype({"names": [f"f{start}" for start in starts], "formats": formats, "offsets": starts, "itemsize": width})
+    return np.dtype(
+        {"names": [f"f{start}" for start in starts], "formats": formats, "offsets": starts, "itemsize": width}
+    )
 
 
 def _window(out: Buffer, kind: np.dtype[np.void]) -> Fixed:

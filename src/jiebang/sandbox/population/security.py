@@ -26,7 +26,9 @@ _DEVICE: Final = objects(
 )
 _PHONES: Final = len(lexicon.DEVICES)
 _EXTRA: Final = len(lexicon.OTHER_DEVICES)
-_PLACE: Final = texts((city for _, city in names.REGIONS), before=b'","place":', after=b',"anomaly":null,"confirmed_at":null}')
+_PLACE: Final = texts(
+    (city for _, city in names.REGIONS), before=b'","place":', after=b',"anomaly":null,"confirmed_at":null}'
+)
 _ABROAD: Final = ("缅甸 内比都", "柬埔寨 金边", "菲律宾 马尼拉", "未知(代理)")
 _ANOMALIES: Final = ("new_device", "far_place", "odd_hour", "many_failures")
 _BOOLS: Final = Pool((b"false", b"true"))

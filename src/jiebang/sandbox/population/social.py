@@ -34,7 +34,8 @@ _REMARK: Final = objects(
     after=b"}",
 )
 _GROUP: Final = objects(
-    ({"name": name, "role": role, "left_at": None} for name in lexicon.GROUPS for role in ("member", "owner")), after=b"}"
+    ({"name": name, "role": role, "left_at": None} for name in lexicon.GROUPS for role in ("member", "owner")),
+    after=b"}",
 )
 _NICKNAME: Final = texts(lexicon.NICKNAMES, before=b',"nickname":', after=b"}")
 _NICKNAMES: Final = texts(lexicon.NICKNAMES)

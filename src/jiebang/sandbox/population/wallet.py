@@ -43,7 +43,9 @@ _PENDING: Final = (
     ("refund", "退款处理中", 8_800),
 )
 _PENDING_ROW: Final = objects({"kind": kind, "title": title, "amount_fen": fen} for kind, title, fen in _PENDING)
-_PENDING_FEN: Final = np.array([min(fen, 0) for _, _, fen in _PENDING])  # what is to come in has not reached the balance
+_PENDING_FEN: Final = np.array(
+    [min(fen, 0) for _, _, fen in _PENDING]
+)  # what is to come in has not reached the balance
 _PACKET_FEN: Final = np.array(lexicon.PACKET_FEN)
 _SENDERS: Final = tuple(lexicon.REMARKS) + tuple(lexicon.NICKNAMES)
 _PACKET: Final = objects({"sender": sender, "amount_fen": fen} for sender in _SENDERS for fen in lexicon.PACKET_FEN)
@@ -119,9 +121,16 @@ def _entries(canvas: Canvas, chunk: Chunk, dice: Dice, balance: Ints, packets: _
     opening = balance - received - _sums(rows, _MOVE_FEN[move]) - _sums(pending, _PENDING_FEN[wait])
     _entry_rows(canvas, chunk.rows(_OPENING, np.ones_like(balance)), chunk.created, _opening(opening), b"[")
     surplus = chunk.rows(_SURPLUS, (opening < 0).astype(np.int64))
-    _entry_rows(canvas, surplus, surplus.past(30 * DAY), Loose(_SURPLUS_ROW % fen for fen in opening[opening < 0].tolist()))
-    _completed(canvas, packets.claimed, packets.entry[packets.is_claimed], packets.at[packets.is_claimed],
-               _PACKET_ENTRY[packets.fen[packets.is_claimed]])
+    _entry_rows(
+        canvas, surplus, surplus.past(30 * DAY), Loose(_SURPLUS_ROW % fen for fen in opening[opening < 0].tolist())
+    )
+    _completed(
+        canvas,
+        packets.claimed,
+        packets.entry[packets.is_claimed],
+        packets.at[packets.is_claimed],
+        _PACKET_ENTRY[packets.fen[packets.is_claimed]],
+    )
     _entry_rows(canvas, rows, rows.past(400 * DAY), _MOVE[move])
     waiting = uuids(pending.dice.word(), pending.dice.word()), b'","made_at":"', stamp(pending.past(2 * DAY)), b'",'
     ends = stamp(chunk.now + DAY + pending.dice.below(5) * DAY)
