@@ -13,13 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-import httpx
 import msgspec
 import structlog
 
-from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file, keys_from_url
-from jiebang.api.deps import Deps
-from jiebang.api.server import create_app
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import NETWORKS, Plan
 from jiebang.participants import open_participants
@@ -30,7 +26,6 @@ from jiebang.participants.signing import Link, create_keys, our_end
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
-from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.phone import NAME as PHONE
 from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
@@ -38,19 +33,18 @@ from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
-from jiebang.usecases.advance import Driver, Limits
 from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
-from jiebang.usecases.notify import Delivery, HttpGateway
-from jiebang.usecases.read import Follower
-from jiebang.usecases.verify import Report, verify
-from jiebang.worker import Chore, Worker
 
 if TYPE_CHECKING:
     from litestar import Litestar
 
+    from jiebang.api.auth import Verifier
     from jiebang.model.case import Case
+    from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
+    from jiebang.usecases.verify import Report
+    from jiebang.worker import Chore, Worker
 
 POLICY: Final = "wechat"
 """The pack in force."""
@@ -92,10 +86,16 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def issuer(self) -> SandboxIssuer:
         """Return the sandbox's issuer of tokens, which the API trusts where no other is configured."""
+        from jiebang.sandbox.issuer import SandboxIssuer
+
         return SandboxIssuer(self.settings.home, issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE)
 
     def api(self) -> Litestar:
         """Return the HTTP application."""
+        from jiebang.api.deps import Deps
+        from jiebang.api.server import create_app
+        from jiebang.usecases.read import Follower
+
         return create_app(
             Deps(
                 context=self.context,
@@ -108,6 +108,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
+        from jiebang.usecases.advance import Driver, Limits
+        from jiebang.usecases.notify import Delivery, HttpGateway
+        from jiebang.worker import Worker
+
         pool = self.pools["platform"]
         driver = Driver(
             pool=pool,
@@ -133,6 +137,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> Report:
         """Audit all databases and networks."""
+        from jiebang.usecases.verify import verify
+
         async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
             auditor = Wallet(whole["wallet"], utc_now, pepper=self.secrets.passwords)
             return await verify(
@@ -144,6 +150,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def _verifier(self) -> Verifier:
+        import httpx
+
+        from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file, keys_from_url
+
         issuer = self.settings.issuer
         if issuer is None:
             sandbox = self.issuer()

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.live import Live
 
 from jiebang import __version__
-from jiebang.app import App
-from jiebang.cli import accounts, demo, operate
-from jiebang.cli.person import follow, prove_case, submit_case
-from jiebang.cli.running import REFUSED, Json, console, print_json, with_app
-from jiebang.cli.show import show_check
+from jiebang.cli import accounts, operate
+from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_json, run, telling, with_app
 from jiebang.cli.words import say
 from jiebang.model.case import Kind
+from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.ids import account_of
-from jiebang.usecases.check import CheckRequest
+
+if TYPE_CHECKING:
+    from jiebang.app import App
 
 cli = typer.Typer(
     name="jiebang",
@@ -43,14 +41,16 @@ Device = Annotated[
 ]
 
 
-def account_number(text: str) -> int:
-    """Return the account that the person typed. Raises InvalidInputError."""
-    account = account_of(text)
-    if account is None:
-        raise InvalidInputError(
-            field="account", reason=say("应为 1 至 16 位数字", "must be a number of 1 to 16 digits")
-        )
-    return account
+def account_number(text: str, *, as_json: bool) -> int:
+    """Return the account that the person typed; anything else is told before any server is started."""
+    from jiebang.model.ids import account_of
+
+    with telling(as_json=as_json):
+        account = account_of(text)
+        if account is None:
+            reason = Text("应为 1 至 16 位数字,不以 0 开头", "must be a number of 1 to 16 digits, not starting with 0")
+            raise InvalidInputError(field="account", reason=reason)
+        return account
 
 
 @cli.command(
@@ -61,9 +61,13 @@ def account_number(text: str) -> int:
 )
 def check(account: Account, kind: KindOption = Kind.REVOKE, device: Device = None, as_json: Json = False) -> None:
     """Check one account."""
+    from jiebang.cli.show import show_check
+    from jiebang.usecases.check import CheckRequest
+
+    number = account_number(account, as_json=as_json)
 
     async def work(app: App) -> bool:
-        (answer,) = await app.checker.check([CheckRequest(account_number(account), device)], kind)
+        (answer,) = await app.checker.check([CheckRequest(number, device)], kind)
         if as_json:
             print_json(answer)
         else:
@@ -94,9 +98,12 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit and prove a case."""
+    from jiebang.cli.person import prove_case, submit_case
+
+    number = account_number(account, as_json=as_json)
 
     async def work(app: App) -> dict[str, Any]:
-        found = await submit_case(app, account_number(account), kind, device)
+        found = await submit_case(app, number, kind, device)
         if not as_json:
             console.print(say(f"已提交:{found['id']}", f"Submitted: {found['id']}"))
         return await prove_case(app, found["id"], password, code, quiet=as_json) if prove_now else found
@@ -118,6 +125,8 @@ def prove(
     as_json: Json = False,
 ) -> None:
     """Prove a case."""
+    from jiebang.cli.person import prove_case
+
     found = with_app(lambda app: prove_case(app, case, password, code, quiet=as_json), as_json=as_json)
     if as_json:
         print_json(found)
@@ -137,6 +146,9 @@ def show_case(
     as_json: Json = False,
 ) -> None:
     """Show or follow one case."""
+    from rich.live import Live
+
+    from jiebang.cli.person import follow
 
     async def work(app: App) -> list[dict[str, Any]]:
         with Live(console=console, auto_refresh=False) as live:
@@ -159,7 +171,40 @@ def version() -> None:
 
 
 operate.register(cli)
-demo.register(cli)
+
+
+@cli.command(
+    help=say(
+        "主要用途的演示:生成一万人,启动全部系统,讲四个人的故事,审计,然后保持运行。"
+        "数据放在 JIEBANG_HOME(默认 .jiebang),每次重新生成。",
+        "The main job, shown: makes 10,000 people, starts everything, tells four people's stories as live "
+        "timelines, audits, then stays up. Its data live in JIEBANG_HOME (default .jiebang), made anew each time.",
+    )
+)
+def demo(
+    people: Annotated[int, typer.Option(help=say("生成多少人", "How many people to make"))] = 10_000,
+    once: Annotated[bool, typer.Option("--once", help=say("讲完即退出", "Exit after the stories"))] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the demo."""
+    from jiebang.app import configured
+    from jiebang.cli.demo import perform
+    from jiebang.sandbox.stories import StoryFailedError
+
+    screen = errors if as_json else console
+
+    async def work() -> dict[str, Any]:
+        return await perform(configured(), screen, people=people, once=once)
+
+    try:
+        summary = run(work(), as_json=as_json)
+    except StoryFailedError as error:
+        errors.print(str(error), style="bold red", markup=False)
+        raise typer.Exit(FAILED) from error
+    if as_json:
+        print_json(summary)
+    if not all(story["ok"] for story in summary["stories"]) or summary["verify"]["violations"]:
+        raise typer.Exit(REFUSED)
 
 
 def main() -> None:

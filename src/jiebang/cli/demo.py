@@ -9,34 +9,33 @@ import statistics
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import httpx
 import msgspec
-import typer
-from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from jiebang.app import App, configured, open_app, utc_now
+from jiebang.app import App, open_app, utc_now
 from jiebang.cli.accounts import load_people
 from jiebang.cli.operate import audit_summary
-from jiebang.cli.running import FAILED, REFUSED, Json, errors, print_json, run
 from jiebang.cli.show import TimelineView, show_audit, show_check
 from jiebang.cli.words import read, say
 from jiebang.model.check import CheckAnswer, Text
+from jiebang.model.errors import InvalidInputError
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.population.people import STORY_PEOPLE
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.sandbox.stage import clear, platform_processes
-from jiebang.sandbox.stories import STORIES, Story, StoryFailedError, Told, World, tell, unbind
+from jiebang.sandbox.stories import STORIES, Story, Told, World, tell, unbind
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from jiebang.settings import Settings
 
-PEOPLE: Final = 10_000
 SEED: Final = 7
 _HTTP_LIMIT: Final = 30.0
 _SPARES: Final = tuple(person.account_id for name, person in STORY_PEOPLE.items() if name.startswith("spare_"))
@@ -115,7 +114,16 @@ async def _world(app: App, outside: Sandbox, api_url: str) -> AsyncIterator[Worl
         yield World(api=api, phone=phone, networks=networks, token=token, new_key=lambda: secrets.token_hex(16))
 
 
-async def _run(settings: Settings, screen: Console, *, people: int, once: bool) -> dict[str, Any]:
+async def perform(settings: Settings, screen: Console, *, people: int, once: bool) -> dict[str, Any]:
+    """Give the whole demo on `screen`; without `once`, stay up until told to stop. Returns the summary.
+
+    Raises InvalidInputError for fewer `people` than the stories have, StoryFailedError, NotOursToClearError.
+    """
+    if people < len(STORY_PEOPLE):
+        reason = Text(
+            f"至少 {len(STORY_PEOPLE)} 人,故事里才有人", f"at least {len(STORY_PEOPLE)}, the people of the stories"
+        )
+        raise InvalidInputError(field="people", reason=reason)
     started = perf_counter()
     async with AsyncExitStack() as stack:
         empty = await stack.enter_async_context(open_app(settings))
@@ -179,40 +187,3 @@ async def _interrupted() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     await asked.wait()
-
-
-def _demo(
-    people: Annotated[
-        int, typer.Option(min=len(STORY_PEOPLE), help=say("生成多少人", "How many people to make"))
-    ] = PEOPLE,
-    once: Annotated[bool, typer.Option("--once", help=say("讲完即退出", "Exit after the stories"))] = False,
-    as_json: Json = False,
-) -> None:
-    """Run the demo."""
-    screen = errors if as_json else Console()
-
-    async def work() -> dict[str, Any]:
-        return await _run(configured(), screen, people=people, once=once)
-
-    try:
-        summary = run(work(), as_json=as_json)
-    except StoryFailedError as error:
-        errors.print(str(error), style="bold red", markup=False)
-        raise typer.Exit(FAILED) from error
-    if as_json:
-        print_json(summary)
-    if not all(story["ok"] for story in summary["stories"]) or summary["verify"]["violations"]:
-        raise typer.Exit(REFUSED)
-
-
-def register(cli: typer.Typer) -> None:
-    """Add the command."""
-    cli.command(
-        "demo",
-        help=say(
-            "主要用途的演示:生成一万人,启动全部系统,讲四个人的故事,审计,然后保持运行。"
-            "数据放在 JIEBANG_HOME(默认 .jiebang),每次重新生成。",
-            "The main job, shown: makes 10,000 people, starts everything, tells four people's stories as live "
-            "timelines, audits, then stays up. Its data live in JIEBANG_HOME (default .jiebang), made anew each time.",
-        ),
-    )(_demo)

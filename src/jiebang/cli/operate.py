@@ -9,22 +9,14 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import uvicorn
-from prometheus_client import start_http_server
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jiebang.api.logs import configure_logs
-from jiebang.app import App, configured
 from jiebang.cli.running import REFUSED, Json, console, errors, print_json, run, with_app
-from jiebang.cli.show import show_audit
 from jiebang.cli.words import say
 from jiebang.model.errors import PortTakenError
-from jiebang.sandbox.service import die_with_parent
-from jiebang.store.embedded import dsns, embedded
-from jiebang.store.migrate import migrate_all
-from jiebang.usecases.verify import Report
 
 if TYPE_CHECKING:
+    from jiebang.app import App
+    from jiebang.usecases.verify import Report
     from jiebang.worker import Worker
 
 _WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
@@ -36,6 +28,11 @@ def _serve(
     with_parent: _WithParent = False,
 ) -> None:
     """Serve the API until told to stop."""
+    import uvicorn
+
+    from jiebang.api.logs import configure_logs
+    from jiebang.sandbox.service import die_with_parent
+
     if with_parent:
         die_with_parent()
 
@@ -88,6 +85,11 @@ def _work(
     with_parent: _WithParent = False,
 ) -> None:
     """Drive cases until told to stop."""
+    from prometheus_client import start_http_server
+
+    from jiebang.api.logs import configure_logs
+    from jiebang.sandbox.service import die_with_parent
+
     if with_parent:
         die_with_parent()
 
@@ -113,6 +115,9 @@ def _stop_on_signals(worker: Worker) -> None:
 
 def _migrate(as_json: Json = False) -> None:
     """Bring every database to the newest schema."""
+    from jiebang.app import configured
+    from jiebang.store.embedded import dsns, embedded
+    from jiebang.store.migrate import migrate_all
 
     async def work() -> dict[str, tuple[int, ...]]:
         settings = configured()
@@ -132,6 +137,9 @@ def _migrate(as_json: Json = False) -> None:
 
 def _verify(as_json: Json = False) -> None:
     """Audit everything."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from jiebang.cli.show import show_audit
 
     async def work(app: App) -> Report:
         total = await app.pools["platform"].fetchval("SELECT count(*) FROM platform.account")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
-import uvloop
 from rich.console import Console
 
-from jiebang.api.logs import configure_logs
-from jiebang.app import App, configured, open_app
 from jiebang.cli.words import read, say
-from jiebang.model.errors import CallerError, JiebangError, PolicyRefusalError
+from jiebang.model.errors import BlockedError, CallerError, JiebangError, PolicyRefusalError
+
+if TYPE_CHECKING:
+    from jiebang.app import App
 
 T = TypeVar("T")
 
@@ -33,11 +34,11 @@ console: Final = Console()
 errors: Final = Console(stderr=True)
 
 
-def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
-    """Run a command to its end; an error of ours is told and becomes the exit code."""
-    configure_logs(sys.stderr, level=logging.ERROR)  # a person reads this terminal; what matters is told as an error
+@contextmanager
+def telling(*, as_json: bool) -> Iterator[None]:
+    """Tell an error of ours, raised inside, and end the command with its exit code."""
     try:
-        return uvloop.run(work)
+        yield
     except JiebangError as error:
         tell(error, as_json=as_json)
         raise typer.Exit(WRONG if isinstance(error, CallerError | PolicyRefusalError) else FAILED) from error
@@ -45,8 +46,20 @@ def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
         raise typer.Exit(130) from None
 
 
+def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
+    """Run a command to its end; an error of ours is told and becomes the exit code."""
+    import uvloop
+
+    from jiebang.api.logs import configure_logs
+
+    configure_logs(sys.stderr, level=logging.ERROR)  # a person reads this terminal; what matters is told as an error
+    with telling(as_json=as_json):
+        return uvloop.run(work)
+
+
 def with_app(work: Callable[[App], Awaitable[T]], *, as_json: bool = False, pool_size: int = 8) -> T:
     """Open the installation, do the work, close it."""
+    from jiebang.app import configured, open_app
 
     async def opened() -> T:
         async with open_app(configured(), pool_size=pool_size) as app:
@@ -56,17 +69,33 @@ def with_app(work: Callable[[App], Awaitable[T]], *, as_json: bool = False, pool
 
 
 def tell(error: JiebangError, *, as_json: bool) -> None:
-    """Tell an error: what is wrong, what to do, and its particulars."""
+    """Tell an error: what is wrong, what to do, and its particulars; of a refused case, the whole check."""
+    check = error.check if isinstance(error, BlockedError) else None
     if as_json:
         told = {"code": error.code, "title": error.title, "action": error.action, "fields": error.fields}
-        print_json({"error": told})
+        print_json({"error": told if check is None else {**told, "check": check}})
         return
     errors.print(f"[bold red]{error.code}[/]  {read(error.title)}", highlight=False)
     for name, value in error.fields.items():
-        shown = msgspec.to_builtins(value, enc_hook=str)
-        text = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
-        errors.print(f"  {name}: {text}", style="red", markup=False, highlight=False)
-    errors.print(f"→ {read(error.action)}", markup=False)
+        for shown in _shown(value):
+            errors.print(f"  {name}: {shown}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if check is not None:
+        from jiebang.cli.show import show_check
+
+        show_check(errors, check)
+    errors.print(f"→ {read(error.action)}", markup=False, soft_wrap=True)
+
+
+def _shown(value: Any) -> list[str]:
+    """Say a particular of an error, a line for each of several: texts in the person's language."""
+    plain = msgspec.to_builtins(value, enc_hook=str)
+    if isinstance(plain, list | tuple):
+        return [line for each in plain for line in _shown(each)]
+    if isinstance(plain, dict) and {"zh", "en"} <= plain.keys():
+        place = " ".join(str(part) for name, part in plain.items() if name not in ("zh", "en"))
+        text = say(plain["zh"], plain["en"])
+        return [f"{place}: {text}" if place else text]
+    return [plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)]
 
 
 def print_json(value: Any) -> None:
