@@ -1,0 +1,326 @@
+"""`jiebang accounts load`: a population file into all databases, all of it or nothing, in constant memory.
+
+One transaction a database, open from the first row to the last; a run of lines is read, checked and encoded in a thread
+while the run before it is copied into all databases at once. The platform's own row of each account goes in first: what
+it refuses is there already, or stood on an earlier line. The transactions are committed one right after the other, the
+platform's last: should a database die in between, the error names those that kept the rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+import asyncpg
+import msgspec
+
+from jiebang.model.check import Text
+from jiebang.model.errors import CallerError, OtherSystemError
+from jiebang.model.facts import PLATFORM
+from jiebang.sandbox.ledger import Binding
+from jiebang.sandbox.population.reading import Fault, Line, read_lines, read_person
+from jiebang.sandbox.population.tables import CSV, Sealing, Table, csv_of, tables_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from datetime import datetime
+    from typing import BinaryIO
+
+    from jiebang.sandbox.population.format import Person
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+MAX_FAULTS: Final = 1000
+"""Faults kept in a report; all are counted."""
+
+_GROUP: Final = 100  # people turned into rows at once: few enough to stay in the cache
+_PIECE: Final = 1 << 18
+_TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
+_NEW_ACCOUNTS: Final = """
+INSERT INTO platform.account (account_id, created_at)
+SELECT DISTINCT ON (account_id) account_id, created_at FROM unnest($1::bigint[], $2::timestamptz[]) AS new(account_id, created_at)
+ON CONFLICT (account_id) DO NOTHING
+RETURNING account_id
+"""
+
+
+class LoadReport(msgspec.Struct, kw_only=True):
+    """What a load did. `loaded`: the databases hold it; otherwise none of them holds anything of it.
+
+    `faults` holds the first MAX_FAULTS, `bad_lines` counts the lines refused. `bindings`: sent to clearing networks;
+    `bindings_skipped`: in the file, but no network was given.
+    """
+
+    loaded: bool = False
+    lines: int = 0
+    people: int = 0
+    rows: int = 0
+    bad_lines: int = 0
+    faults: list[Fault] = msgspec.field(default_factory=list)
+    bindings: int = 0
+    bindings_skipped: int = 0
+
+
+class LoadRefusedError(CallerError):
+    """A database refused rows that the format allows: they are there already. fields: database, table, lines."""
+
+    code = "LOAD-REFUSED"
+    title = Text("数据库拒绝了部分数据,未载入任何内容", "A database refused rows; nothing was loaded")
+    action = Text(
+        "多为其中的账户已存在:请改用新的账户号,或使用空数据库。",
+        "Most likely accounts of the file exist there already: use new account ids, or empty databases.",
+    )
+
+
+class LoadBrokenError(OtherSystemError):
+    """A database went away. fields: database, and `kept`: databases that had committed already (mostly none)."""
+
+    code = "LOAD-BROKEN"
+    title = Text("载入期间数据库中断", "A database went away while loading")
+    action = Text(
+        "kept 为空则未载入任何内容,可直接重试;否则请先清空 kept 所列数据库。",
+        "With `kept` empty nothing was loaded: try again. Otherwise empty the databases it names first.",
+    )
+
+
+class Network(Protocol):
+    """A clearing network of the sandbox, as far as loading needs it (sandbox/control.py)."""
+
+    async def bind(self, bindings: Sequence[Binding]) -> list[int]:
+        """Bring bindings into force."""
+
+
+class _Prepared(msgspec.Struct, gc=False):
+    """A run of lines, ready to copy."""
+
+    lines: list[Line]
+    size: int
+    payloads: dict[Table, list[bytes]] = {}
+    rows: int = 0
+    accounts: list[int] = []
+    created: list[datetime] = []
+    numbers: list[int] = []
+    faults: list[Fault] = []
+    bindings: dict[str, list[Binding]] = {}
+
+
+class _Preparer:
+    """Reads, checks and encodes: everything that needs the processor and no database. One call at a time."""
+
+    def __init__(self, source: BinaryIO, keys: Sealing, now: datetime) -> None:
+        self._source, self._keys, self._now = source, keys, now
+        self._next = 1
+
+    def next(self) -> _Prepared:
+        lines, size = read_lines(self._source, self._next)
+        self._next += len(lines)
+        return self.prepare(lines, size)
+
+    def prepare(self, lines: list[Line], size: int) -> _Prepared:
+        run = _Prepared(lines, size)
+        for at in range(0, len(lines), _GROUP):
+            people: list[Person] = []
+            for line in lines[at : at + _GROUP]:
+                person = read_person(line, self._now)
+                if isinstance(person, list):
+                    run.faults.extend(person)
+                elif person is not None:
+                    people.append(person)
+                    run.numbers.append(line.number)
+            self._add(people, run)
+        return run
+
+    def _add(self, people: Sequence[Person], run: _Prepared) -> None:
+        for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
+            if rows:
+                run.payloads.setdefault(table, []).append(csv_of(rows))
+                run.rows += len(rows)
+        for person in people:
+            run.accounts.append(person.account_id)
+            run.created.append(person.created_at)
+            for one in person.bindings:
+                bound = Binding(str(person.account_id), one.binding, one.kind, one.title)
+                run.bindings.setdefault(one.network, []).append(bound)
+
+
+async def load(
+    source: BinaryIO,
+    dsns: Mapping[str, str],
+    keys: Sealing,
+    *,
+    now: datetime,
+    skip_bad: bool = False,
+    networks: Mapping[str, Network] | None = None,
+    progress: Callable[[int, int], None] = lambda _bytes, _people: None,
+) -> LoadReport:
+    """Load a population file, opened in binary, into the databases of `dsns` (by the names of `embedded.PLACEMENT`).
+
+    A bad line means that nothing is loaded at all, and the report tells every fault; with `skip_bad` the other lines are
+    loaded. `progress` is told bytes read and people ready. The file's network bindings go to `networks` once the databases
+    hold everything. Raises LoadRefusedError and LoadBrokenError; nothing is loaded then either, but for what the latter
+    names.
+    """
+    async with AsyncExitStack() as stack:
+        connections = await _connect(dsns, stack)
+        spool = stack.enter_context(tempfile.TemporaryFile())
+        loader = _Loader(connections, _Preparer(source, keys, now), spool, skip_bad=skip_bad, progress=progress)
+        report = await loader.run()
+        if report.loaded:
+            await _commit(connections)
+    # Bindings come last: a network cannot roll back.
+        if report.loaded and networks:
+            report.bindings = await _bind(spool, networks)
+        elif report.loaded:
+            report.bindings_skipped = loader.bindings
+    return report
+
+
+async def _connect(dsns: Mapping[str, str], stack: AsyncExitStack) -> dict[str, Connection]:
+    async def one(name: str, dsn: str) -> tuple[str, Connection]:
+        try:
+            connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "jiebang load"})
+        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+            raise LoadBrokenError(database=name, kept=[]) from error
+        stack.push_async_callback(_close, connection)
+        await connection.execute("BEGIN")
+        return name, connection
+
+    return dict(await asyncio.gather(*(one(name, dsn) for name, dsn in dsns.items())))
+
+
+async def _close(connection: Connection) -> None:
+    """Close; what was not committed rolls back with it."""
+    with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await connection.close(timeout=5)
+
+
+async def _commit(connections: Mapping[str, Connection]) -> None:
+    kept = list[str]()
+    order = sorted(connections, key=lambda name: name == PLATFORM)
+    for statement in ("SELECT 1", "COMMIT"):  # first see that all are there
+        for name in order:
+            try:
+                await connections[name].execute(statement)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise LoadBrokenError(database=name, kept=kept) from error
+            if statement == "COMMIT":
+                kept.append(name)
+
+
+class _Loader:
+    """One load: takes runs of lines from the preparer and copies them."""
+
+    def __init__(
+        self,
+        connections: Mapping[str, Connection],
+        preparer: _Preparer,
+        spool: BinaryIO,
+        *,
+        skip_bad: bool,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._connections, self._preparer, self._spool = connections, preparer, spool
+        self._skip_bad, self._progress = skip_bad, progress
+        self._report = LoadReport()
+        self._size = 0
+        self.bindings = 0
+
+    async def run(self) -> LoadReport:
+        """Copy everything, in open transactions; the report says whether they are to be committed."""
+        copying: asyncio.Task[None] | None = None
+        reading = asyncio.create_task(asyncio.to_thread(self._preparer.next))
+        try:
+            while (run := await reading).lines:
+                reading = asyncio.create_task(asyncio.to_thread(self._preparer.next))
+                run = await self._new(run)
+                if copying is not None:
+                    await copying
+                copying = None
+                if self._skip_bad or not self._report.bad_lines:
+                    copying = asyncio.create_task(self._copy(run))
+                self._count(run)
+            if copying is not None:
+                await copying
+        finally:
+            for task in (reading, copying):
+                if task is not None and not task.done():
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
+        self._report.loaded = self._skip_bad or not self._report.bad_lines
+        return self._report
+
+    async def _new(self, run: _Prepared) -> _Prepared:
+        """Write the platform's rows; prepare the run anew without lines whose account is there already."""
+        rows = await self._connections[PLATFORM].fetch(_NEW_ACCOUNTS, run.accounts, run.created)
+        new = {row["account_id"] for row in rows}
+        if len(new) < len(run.accounts):
+            good = set[int]()
+            for account, number in zip(run.accounts, run.numbers, strict=True):
+                if account in new:
+                    new.remove(account)
+                    good.add(number)
+                else:
+                    run.faults.append(Fault(number, "account_id", _TWICE))
+            lines = [line for line in run.lines if line.number in good]
+            again = await asyncio.to_thread(self._preparer.prepare, lines, run.size)
+            again.faults, again.lines = sorted(run.faults, key=lambda fault: fault.line), run.lines
+            run = again
+        self._report.bad_lines += len({fault.line for fault in run.faults})
+        self._report.faults.extend(run.faults[: MAX_FAULTS - len(self._report.faults)])
+        return run
+
+    async def _copy(self, run: _Prepared) -> None:
+        by_database = dict[str, list[Table]]()
+        for table in run.payloads:
+            by_database.setdefault(table.database, []).append(table)
+        await asyncio.gather(*(self._copy_into(name, tables, run) for name, tables in by_database.items()))
+        for network, bindings in run.bindings.items():
+            self.bindings += len(bindings)
+            self._spool.write(msgspec.json.encode((network, bindings)) + b"\n")
+
+    async def _copy_into(self, database: str, tables: Sequence[Table], run: _Prepared) -> None:
+        connection = self._connections[database]
+        for table in tables:
+            try:
+                await connection.copy_to_table(
+                    table.name,
+                    schema_name=table.schema,
+                    columns=list(table.columns),
+                    source=_pieces(run.payloads[table]),
+                    **CSV,
+                )
+            except asyncpg.IntegrityConstraintViolationError as error:
+                lines = f"{run.lines[0].number}-{run.lines[-1].number}"
+                where = f"{table.schema}.{table.name}"
+                raise LoadRefusedError(database=database, table=where, lines=lines) from error
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise LoadBrokenError(database=database, kept=[]) from error
+
+    def _count(self, run: _Prepared) -> None:
+        self._report.lines += len(run.lines)
+        self._report.people += len(run.accounts)
+        self._report.rows += run.rows + len(run.accounts)
+        self._size += run.size
+        self._progress(self._size, self._report.people)
+
+
+async def _pieces(payload: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for part in payload:
+        for at in range(0, len(part), _PIECE):
+            yield part[at : at + _PIECE]
+
+
+async def _bind(spool: BinaryIO, networks: Mapping[str, Network]) -> int:
+    """Send the spooled bindings to their networks; those of a network that is not given are left out."""
+    spool.seek(0)
+    sent = 0
+    for line in spool:
+        name, bindings = msgspec.json.decode(line, type=tuple[str, list[Binding]])
+        if name in networks:
+            await networks[name].bind(bindings)
+            sent += len(bindings)
+    return sent
