@@ -105,6 +105,54 @@ async def test_cash_out_clears_the_balance(world: World, client: httpx.AsyncClie
     assert (await one.submit()).status_code == 201
 
 
+async def test_one_tap_ends_every_autodebit(world: World, client: httpx.AsyncClient) -> None:
+    """Two contracts stand in the way with merchant and amount; one tap ends them, a case keeps them from ending."""
+    one, wallet = person(world, client, 1015), world.pools["wallet"]
+    await wallet.execute(
+        """INSERT INTO wallet.autodebit_contract (account_id, contract_id, merchant, service, amount_fen, signed_at)
+           VALUES (1015, 1, '美团', '会员', 1500, now()), (1015, 2, '滴滴', '出行', NULL, now())"""
+    )
+    [blocker] = (await one.submit()).json()["check"]["blockers"]
+    assert (blocker["code"], blocker["severity"]) == ("PAY-AUTODEBIT", "needs_consent")
+    assert [item["merchant"] for item in blocker["facts"]["autodebit_items"]] == ["美团", "滴滴"]
+    body = {"account": "1015"}
+    await wallet.execute("UPDATE wallet.account SET case_no = 1, case_op = 'tried' WHERE account_id = 1015")
+    assert (await one.ask("POST", "/v1/remedies/auto-debits", body)).json()["code"] == "WALLET-BUSY"
+    await wallet.execute("UPDATE wallet.account SET case_no = 0, case_op = 'cancelled' WHERE account_id = 1015")
+    ended = await one.ask("POST", "/v1/remedies/auto-debits", body, key="tap")
+    assert (ended.status_code, ended.json()) == (200, {"account": "1015", "count": 2})
+    assert (await one.ask("POST", "/v1/remedies/auto-debits", body, key="tap")).json()["count"] == 2
+    assert (await one.ask("POST", "/v1/remedies/auto-debits", body)).json()["count"] == 0
+    assert await wallet.fetchval("SELECT facts_version FROM wallet.account WHERE account_id = 1015") == 2
+    assert (await one.submit()).status_code == 201
+
+
+async def test_red_packets_are_opened_on_the_spot(world: World, client: httpx.AsyncClient) -> None:
+    """An unopened red packet stands in the way; opening it turns it into a balance, which stands in the way then."""
+    one = person(world, client, 1016)
+    await world.pools["wallet"].execute(
+        """INSERT INTO wallet.red_packet (account_id, packet_id, sender, amount_fen, state, sent_at, expires_at)
+           VALUES (1016, 1, '妈妈', 888, 'unclaimed', now(), now() + interval '1 day')"""
+    )
+    assert [blocker["code"] for blocker in (await one.submit()).json()["check"]["blockers"]] == ["PAY-RED-PACKET"]
+    opened_now = await one.ask("POST", "/v1/remedies/red-packets", {"account": "1016"})
+    assert (opened_now.status_code, opened_now.json()["amount_fen"]) == (200, 888)
+    assert [blocker["code"] for blocker in (await one.submit()).json()["check"]["blockers"]] == ["PAY-BALANCE"]
+    assert (await one.ask("POST", "/v1/remedies/cash-out", {"account": "1016"})).json()["amount_fen"] == 888
+    assert (await one.submit()).status_code == 201
+
+
+async def test_a_stream_lives_no_longer_than_its_token(world: World, client: httpx.AsyncClient) -> None:
+    """A stolen token that has run out tells its thief nothing more."""
+    one = person(world, client, 1017, lives=timedelta(seconds=60))
+    case = await opened(one)
+    stream = asyncio.create_task(one.ask("GET", f"/v1/cases/{case}/events"))
+    await until(lambda: world.follower.streams == 1)
+    world.later(timedelta(seconds=61))
+    await person(world, client, 1017).ask("DELETE", f"/v1/cases/{case}")
+    assert "withdrawn" not in (await stream).text
+
+
 async def test_another_device_is_told_so(world: World, client: httpx.AsyncClient) -> None:
     """A token from a device that is not the primary one meets SEC-DEVICE."""
     answer = await person(world, client, 1003, device="stranger").submit()

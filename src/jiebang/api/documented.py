@@ -89,6 +89,7 @@ _SHAPES: Final = (
     shapes.Checks,
     shapes.CaseAnswer,
     shapes.Movement,
+    shapes.Cleared,
     shapes.Health,
     shapes.Readiness,
 )

@@ -16,15 +16,17 @@ from jiebang.api.door import CallerRequest, account_in, authenticated, json_only
 from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, keyed, respond
 from jiebang.model import errors
 from jiebang.store.idempotency import Kept
-from jiebang.usecases.transfer import Payment, Render, cash_out, open_red_packets, transfer
+from jiebang.usecases.transfer import Payment, cash_out, end_autodebits, open_red_packets, transfer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jiebang.participants.movements import Outcome
 
 _REFUSALS: Final = (errors.UnknownAccountError, errors.WalletBusyError)
 
 
-def _rendering(account_id: int) -> Render:
+def _rendering(account_id: int) -> Callable[[Outcome], Kept]:
     def render(outcome: Outcome) -> Kept:
         return Kept(200, msgspec.json.encode(shapes.movement_shape(outcome, account_id)))
 
@@ -118,4 +120,35 @@ async def open_every_red_packet(
     return respond(await open_red_packets(deps.context, account_id, claim, _rendering(account_id)))
 
 
-MONEY: Final = [send_money, cash_everything_out, open_every_red_packet]
+@post(
+    "/v1/remedies/auto-debits",
+    guards=[authenticated, keyed, json_only],
+    opt={"scope": Scope.TRANSFER},
+    security=secured(Scope.TRANSFER),
+    status_code=200,
+    operation_id="endAutoDebits",
+    tags=["money"],
+    summary="End every auto-debit contract 终止全部自动扣费",
+    description="Ends all of them with one tap: clears `PAY-AUTODEBIT`. 一键终止全部自动扣费签约。",
+    responses=refusals(*_REFUSALS, body=True, keyed=True),
+    response_headers=[REPLAYED],
+)
+async def end_every_autodebit(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.RemedyBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Cleared]:
+    """End every auto-debit contract."""
+    asked = strict(data, shapes.RemedyBody)
+    del idempotency_key
+    account_id = account_in(asked.account)
+    request.user.require_account(account_id)
+
+    def render(count: int) -> Kept:
+        return Kept(200, msgspec.json.encode(shapes.Cleared(account=str(account_id), count=count)))
+
+    return respond(await end_autodebits(deps.context, account_id, await claim_of(request, deps), render))
+
+
+MONEY: Final = [send_money, cash_everything_out, open_every_red_packet, end_every_autodebit]

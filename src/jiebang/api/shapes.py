@@ -196,6 +196,13 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
     amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")]
 
 
+class Cleared(msgspec.Struct, frozen=True, kw_only=True):
+    """What a remedy on the spot cleared 处理结果."""
+
+    account: Account
+    count: Annotated[int, Meta(ge=0, description="How many there were 处理项数")]
+
+
 class Health(msgspec.Struct, frozen=True):
     """The process is alive 进程存活."""
 

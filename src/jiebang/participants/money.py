@@ -19,6 +19,7 @@ from uuid import UUID
 
 import msgspec
 
+from jiebang.model.errors import JiebangError, UnknownAccountError, WalletBusyError
 from jiebang.participants.database import DatabaseParticipant
 from jiebang.participants.movements import (
     Action,
@@ -139,6 +140,20 @@ class Wallet(DatabaseParticipant):
             return [open_packets(batch, action, unclaimed) for action in actions]
 
         return await self._in_transaction(accounts, [(one.account_id, one.entry_id) for one in actions], decide)
+
+    async def end_autodebits(self, accounts: Sequence[int]) -> dict[int, int | JiebangError]:
+        """End every live auto-debit contract of each wallet: by account how many there were, or why it was refused.
+
+        Refused with UnknownAccountError or WalletBusyError. A repeat ends none.
+        """
+        ids = sorted(set(accounts))
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(_SQL["lock"], ids)
+            rows = await connection.fetch(_SQL["end_autodebits"], ids, self._clock())
+        ended: dict[int, int | JiebangError] = {
+            account: WalletBusyError() if tried else count for account, tried, count in rows
+        }
+        return {each: ended.get(each, UnknownAccountError(accounts=[str(each)])) for each in ids}
 
     async def verify_payment_password(self, attempts: Sequence[tuple[int, str]]) -> list[bool]:
         """Say of each (account, password) whether it is right. The caller limits wrong tries."""

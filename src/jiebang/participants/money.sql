@@ -57,6 +57,26 @@ SET state = CASE WHEN i.entry_id IS NULL THEN 'returned' ELSE 'claimed' END, ent
 FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS i (account_id, packet_id, entry_id)
 WHERE p.account_id = i.account_id AND p.packet_id = i.packet_id AND p.account_id = ANY ($1::bigint[])
 
+-- name: end_autodebits
+-- Ends the live auto-debit contracts of locked wallets that no case holds, and raises facts_version where there were any:
+-- they block. One row a wallet.
+WITH ended AS (
+    UPDATE wallet.autodebit_contract d SET ended_at = $2::timestamptz
+    FROM wallet.account a
+    WHERE d.account_id = ANY ($1::bigint[]) AND a.account_id = d.account_id
+      AND d.epoch = a.epoch AND d.ended_at IS NULL AND a.case_op <> 'tried'
+    RETURNING d.account_id
+), counted AS (
+    SELECT e.account_id, count(*) AS ended FROM ended e GROUP BY e.account_id
+), raised AS (
+    UPDATE wallet.account a SET facts_version = a.facts_version + 1
+    FROM counted c WHERE a.account_id = c.account_id
+)
+SELECT a.account_id, a.case_op = 'tried' AS tried, coalesce(c.ended, 0) AS ended
+FROM unnest($1::bigint[]) AS i (account_id)
+JOIN wallet.account a ON a.account_id = i.account_id
+LEFT JOIN counted c ON c.account_id = a.account_id
+
 -- name: left_behind
 -- Transfers whose second step has not come, the oldest first, by their sender's entry.
 SELECT e.entry_id, e.account_id, e.counterparty_id, -e.amount_fen AS amount_fen, e.title
