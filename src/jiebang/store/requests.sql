@@ -51,16 +51,18 @@ ORDER BY m.due_at
 LIMIT $3
 
 -- name: delivered_messages
--- Told: the row keeps its time of delivery and leaves the due index.
-UPDATE platform.outbox o SET delivered_at = $3, due_at = NULL
+-- Told: the row keeps its first time of delivery and leaves the due index. (No condition but the key: any other lets the
+-- planner believe that few rows are left and read the whole table.)
+UPDATE platform.outbox o SET delivered_at = coalesce(o.delivered_at, $3), due_at = NULL
 FROM unnest($1::bigint[], $2::uuid[]) AS i (account_id, message_id)
-WHERE o.account_id = i.account_id AND o.message_id = i.message_id AND o.delivered_at IS NULL
+WHERE o.account_id = i.account_id AND o.message_id = i.message_id
 
 -- name: postponed_messages
--- Not told: again at the given time.
-UPDATE platform.outbox o SET due_at = i.due_at, attempt = o.attempt + 1
+-- Not told: again at the given time, unless another worker has told it meanwhile.
+UPDATE platform.outbox o
+SET due_at = CASE WHEN o.delivered_at IS NULL THEN i.due_at END, attempt = o.attempt + (o.delivered_at IS NULL)::integer
 FROM unnest($1::bigint[], $2::uuid[], $3::timestamptz[]) AS i (account_id, message_id, due_at)
-WHERE o.account_id = i.account_id AND o.message_id = i.message_id AND o.delivered_at IS NULL
+WHERE o.account_id = i.account_id AND o.message_id = i.message_id
 
 -- name: claim_key
 -- Claims a key for a mutation, in its transaction. A key that another transaction has claimed and not yet committed is

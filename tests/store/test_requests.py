@@ -1,0 +1,179 @@
+"""What a request leaves in the platform's store: kept answers, proofs, messages. Batches, by key, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from jiebang.model.case import Kind, bucket_of
+from jiebang.model.errors import IdempotencyReusedError
+from jiebang.store import cases, idempotency, outbox, proofs
+from jiebang.store.cases import NewCase
+from jiebang.store.idempotency import Claim, Kept
+from jiebang.store.outbox import Message
+from jiebang.store.proofs import Method, Proof
+from jiebang.store.queries import load
+
+if TYPE_CHECKING:
+    from jiebang.store.cases import Database
+    from jiebang.store.pool import Pool
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+EVERY = range(256)
+
+
+@pytest.fixture
+def platform(pools: Mapping[str, Pool]) -> Pool:
+    return pools["platform"]
+
+
+def claim(key: str, body: bytes = b"a", lives: timedelta = timedelta(hours=1)) -> Claim:
+    return Claim(caller="person:1", route="POST /v1/cases", key=key, body_hash=body, expires_at=NOW + lives)
+
+
+async def test_one_of_two_with_the_same_key_works(platform: Pool) -> None:
+    """Twenty at once: the work is done once, all get its answer, and nobody meets an error."""
+    done = 0
+
+    async def work(_: Database) -> Kept:
+        nonlocal done
+        done += 1
+        await asyncio.sleep(0.02)
+        return Kept(201, b"made %d" % done)
+
+    answers = await asyncio.gather(*(idempotency.once(platform, claim("k"), NOW, work) for _ in range(20)))
+    assert done == 1
+    assert {answer.kept.answer for answer in answers} == {b"made 1"}
+    assert [answer.replayed for answer in answers].count(False) == 1
+
+
+async def test_who_fails_leaves_the_key_free(platform: Pool) -> None:
+    """A mutation that failed did nothing, so the same key may try again, even with another body."""
+
+    async def fails(db: Database) -> Kept:
+        await db.execute("INSERT INTO platform.account (account_id, created_at) VALUES (77, now())")
+        raise ConnectionResetError
+
+    async def works(_: Database) -> Kept:
+        return Kept(200, b"fine")
+
+    with pytest.raises(ConnectionResetError):
+        await idempotency.once(platform, claim("f"), NOW, fails)
+    assert await platform.fetchval("SELECT count(*) FROM platform.account WHERE account_id = 77") == 0
+    assert (await idempotency.once(platform, claim("f", b"b"), NOW, works)).kept == Kept(200, b"fine")
+    with pytest.raises(IdempotencyReusedError):
+        await idempotency.once(platform, claim("f", b"c"), NOW, works)
+
+
+async def test_a_key_ends_with_its_lifetime(platform: Pool) -> None:
+    """A stale key is a new one, and the sweep takes stale keys alone, a bounded number at a time."""
+    for number in range(5):
+        assert await idempotency.take(platform, claim(f"old-{number}"), NOW) is None
+        await idempotency.keep(platform, claim(f"old-{number}"), Kept(200, b"old"))
+    later = NOW + timedelta(hours=2)
+    assert await idempotency.recall(platform, claim("old-0"), later) is None
+    again = claim("old-0", b"other", timedelta(hours=9))
+    assert await idempotency.take(platform, again, later) is None
+    await idempotency.keep(platform, again, Kept(200, b"new"))
+    await platform.execute("DELETE FROM platform.idempotency WHERE key NOT LIKE 'old-%'")
+    assert await idempotency.purge(platform, later, 3) == 3
+    assert await idempotency.purge(platform, later, 3) == 1
+    assert await idempotency.recall(platform, again, later) == Kept(200, b"new")
+
+
+async def test_messages_are_told_once_or_put_off(platform: Pool) -> None:
+    """What was told is never due again; what was not comes back at its time, with the attempt counted."""
+    messages = [
+        Message(account_id=each, message_id=uuid4(), case_no=1, template="t", params={"n": each}, created_at=NOW)
+        for each in range(1, 9)
+    ]
+    await outbox.insert(platform, messages, NOW)
+    await outbox.insert(platform, messages[:3], NOW)
+    found = await outbox.due(platform, EVERY, NOW, 100)
+    assert sorted(found, key=lambda each: each.account_id) == messages
+    assert await outbox.due(platform, [bucket_of(3)], NOW, 100) == [messages[2]]
+    assert await outbox.due(platform, EVERY, NOW - timedelta(seconds=1), 100) == []
+    keys = [message.key for message in messages]
+    await outbox.delivered(platform, keys[:5], NOW)
+    await outbox.postponed(platform, dict.fromkeys(keys, NOW + timedelta(minutes=1)))
+    assert await outbox.due(platform, EVERY, NOW, 100) == []
+    back = await outbox.due(platform, EVERY, NOW + timedelta(minutes=1), 100)
+    assert sorted((each.account_id, each.attempt) for each in back) == [(6, 1), (7, 1), (8, 1)]
+
+
+async def test_wrong_tries_add_up_over_cases(platform: Pool) -> None:
+    """A guesser who withdraws and asks again is counted on; what lies before the window is forgotten."""
+    await platform.execute("INSERT INTO platform.account (account_id, created_at) VALUES (501, now())")
+    for day, left in ((0, 1), (2, 3), (3, 5)):
+        at = NOW + timedelta(days=day)
+        new = NewCase(account_id=501, kind=Kind.REVOKE, plan="p/1", participants=1, due_at=at)
+        case = (await cases.insert(platform, [new], at, [{"what": "state"}]))[501]
+        proof = Proof(account_id=501, case_no=case.case_no, method=Method.SMS_CODE, tries_left=left)
+        await proofs.insert(platform, [proof])
+        await platform.execute(
+            "UPDATE platform.cases SET state = 'expired', ended_at = now(), due_at = NULL WHERE account_id = 501"
+        )
+    assert await proofs.wrong_tries(platform, 501, Method.SMS_CODE, 5, NOW - timedelta(days=1)) == 6
+    assert await proofs.wrong_tries(platform, 501, Method.SMS_CODE, 5, NOW + timedelta(days=1)) == 2
+    assert await proofs.wrong_tries(platform, 501, Method.PAYMENT_PASSWORD, 5, NOW - timedelta(days=1)) == 0
+
+
+SAMPLES: Mapping[str, Any] = {
+    "int8[]": list(range(10)), "int2[]": [1] * 10, "int4[]": [1] * 10, "text[]": ["[{}]"] * 10, "bytea[]": [b"x"] * 10,
+    "timestamptz[]": [NOW] * 10, "uuid[]": [UUID(int=1)] * 10, "bool[]": [False] * 10, "text": "[{}]", "bytea": b"x",
+    "timestamptz": NOW, "int8": 100, "int4": 5, "int2": 200,
+}  # fmt: skip
+"""Ten of each: what a generic plan, which our sessions are held to, believes an array to hold."""
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+@pytest.fixture(scope="module")
+async def crowded(pools: Mapping[str, Pool]) -> Pool:
+    """Big tables that were just filled and that nobody ever analysed."""
+    for table, columns in (
+        ("proof (account_id, case_no, method, tries_left)", "n, 1, 'sms_code', 5"),
+        ("outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)",
+         "n, gen_random_uuid(), n % 256, 1, 't', '{}', now(), now()"),
+        ("idempotency (caller, route, key, body_hash, expires_at)", "'c' || n, 'r', 'k', 'x', now()"),
+        ("cases (account_id, case_no, bucket, kind, state, plan, marks, created_at)",
+         "n, 9, 1, 'revoke', 'open', 'p/1', '.', now()"),
+        ("case_event (account_id, case_no, revision, at, entries)", "n, 9, 1, now(), '[{}]'"),
+        ("account (account_id, created_at)", "n, now()"),
+    ):  # fmt: skip
+        await pools["platform"].execute(f"ALTER TABLE platform.{table.split()[0]} SET (autovacuum_enabled = false)")
+        await pools["platform"].execute(
+            f"INSERT INTO platform.{table} SELECT {columns} FROM generate_series(10001, 30000) AS n"  # noqa: S608 - above
+        )
+    return pools["platform"]
+
+
+QUERIES = {
+    **load("jiebang.store", "requests.sql"),
+    **{
+        name: sql
+        for name, sql in load("jiebang.store", "queries.sql").items()
+        if "platform.cases" in sql or "platform.case_event" in sql
+    },
+}
+
+
+@pytest.mark.parametrize(("name", "sql"), QUERIES.items())
+async def test_rows_are_reached_by_key(crowded: Pool, name: str, sql: str) -> None:
+    """A request that reads a whole table works in every small test and stops the platform on its busiest day."""
+    async with crowded.acquire() as connection:
+        prepared = await connection.prepare(sql)
+        (top,) = await prepared.explain(*(SAMPLES[each.name] for each in prepared.get_parameters()))
+    for node in nodes(top["Plan"]):
+        if "Relation Name" in node and node["Node Type"].endswith("Scan"):
+            assert node["Node Type"] in ("Index Scan", "Index Only Scan"), f"{name}: {node}"
+            assert node.get("Index Cond"), f"{name}: {node}"
