@@ -116,6 +116,17 @@ class ParticipantSuite:
         expected = dict.fromkeys(good, (Answer.GRANTED, None))
         assert answers == {**expected, bad.account_id: (Answer.REFUSED, code)}
 
+    async def test_marks_are_found_without_naming_their_accounts(self, subject: Subject) -> None:
+        """A mark of an account that the platform does not know would otherwise stay for ever, and no audit see it."""
+        accounts = sorted(await subject.accounts(4))
+        await subject.apply(Op.CANCEL, *((account, 3) for account in accounts))
+        rows = dict.fromkeys(accounts, FenceRow(3, CaseOp.CANCELLED))
+        below, top = accounts[0] - 1, accounts[-1]
+        assert await subject.participant.marks(below, top, 9) == rows
+        assert list(await subject.participant.marks(below, top, 3)) == accounts[:3]
+        assert list(await subject.participant.marks(accounts[1], accounts[2], 9)) == accounts[2:3]
+        assert await subject.participant.marks(top, top, 9) == {}
+
     async def test_an_empty_batch_is_answered_with_nothing(self, subject: Subject) -> None:
         """A round whose last case went away must not be an error."""
         assert list(await subject.participant.apply(Op.TRY, [], {})) == []

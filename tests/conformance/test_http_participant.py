@@ -15,7 +15,7 @@ import pytest
 from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.signing import Requester
-from jiebang.participants.wire import MAX_BATCH, MAX_BODY
+from jiebang.participants.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind
@@ -94,15 +94,16 @@ async def test_bindings_are_reserved_released_and_restored(
     ]
 
 
-async def test_every_row_can_be_read_page_by_page(
-    unionpay: HttpParticipant, control: Control, numbers: itertools.count[int]
-) -> None:
+async def test_every_row_can_be_read_page_by_page(unionpay: HttpParticipant, numbers: itertools.count[int]) -> None:
     """The audit must see every fence row a network holds, not only those of accounts it thinks of."""
     mine = [next(numbers) for _ in range(MAX_BATCH + 3)]
     await unionpay.apply(Op.CANCEL, [Order(account, 9) for account in mine], {})
-    seen = [int(row.account) async for page in control.rows() for row in page]
-    assert seen == sorted(set(seen))
+    seen = await unionpay.marks(0, MAX_ACCOUNT, 1 << 20)
+    assert list(seen) == sorted(seen)
     assert set(mine) <= set(seen)
+    assert list(await unionpay.marks(mine[0], mine[-2], 7)) == mine[1:8]
+    assert list(await unionpay.marks(mine[0], mine[-2], MAX_BATCH + 9)) == mine[1:-1]
+    assert await unionpay.marks(mine[-1], mine[-1], 7) == {}
 
 
 async def send(
@@ -171,7 +172,8 @@ GOOD = {"account": "7", "case_no": 1}
         ("PUT", "/sandbox/bindings", b'{"bindings":[{"account":"7","binding":"","kind":"card"}]}', 422, None),
         ("GET", "/sandbox/state", b"", 422, "$.accounts"),
         ("GET", "/sandbox/state?account=x", b"", 422, "$.accounts[0]"),
-        ("GET", "/sandbox/rows?after=-1", b"", 422, "after"),
+        ("POST", "/marks", b'{"after":"-1","upto":"9"}', 422, "$.after"),
+        ("POST", "/marks", b'{"after":"0","upto":"9007199254740992"}', 422, "$.upto[0]"),
         ("GET", "/try", b"", 404, None),
         ("POST", "/try/", b"", 404, None),
         ("POST", "/", b"", 404, None),

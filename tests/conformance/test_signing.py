@@ -223,7 +223,7 @@ async def test_switches_and_bindings_take_no_strangers(world: Sandbox) -> None:
             ("GET", "/sandbox/faults"),
             ("PUT", "/sandbox/bindings"),
             ("GET", "/sandbox/state?account=1"),
-            ("GET", "/sandbox/rows"),
+            ("POST", "/marks"),
             ("POST", "/look"),
         ]:
             assert (await client.request(method, path, json={"faults": []})).status_code == 401, path

@@ -51,6 +51,9 @@ class Wrapped:
     async def look(self, accounts: Sequence[int]) -> Any:
         return await self._real.look(accounts)
 
+    async def marks(self, after: int, upto: int, limit: int) -> Any:
+        return await self._real.marks(after, upto, limit)
+
     async def aclose(self) -> None:
         await self._real.aclose()
 

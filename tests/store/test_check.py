@@ -110,6 +110,9 @@ class Broken:
     async def look(self, accounts: Sequence[int]) -> Mapping[int, Any]:
         raise NotImplementedError
 
+    async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, Any]:
+        raise NotImplementedError
+
     async def aclose(self) -> None:
         """Nothing to close."""
 

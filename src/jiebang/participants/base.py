@@ -56,5 +56,12 @@ class Participant(Protocol):
     async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
         """Read the fence rows of `accounts`, changing nothing. An account without a row is absent."""
 
+    async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, FenceRow]:
+        """Read the fence rows of accounts above `after`, up to and with `upto`, that ever took a case.
+
+        In order of account, the first `limit`; fewer only where there are no more. It needs nobody to name the
+        accounts: this is how an audit finds marks of accounts that the platform does not know.
+        """
+
     async def aclose(self) -> None:
         """Let go of connections."""

@@ -106,6 +106,11 @@ class DatabaseParticipant:
         rows = await self._pool.fetch(self._sql["look"], sorted(set(accounts)))
         return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
 
+    async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, FenceRow]:
+        """Read the fence rows above `after` up to `upto` that ever took a case, the first `limit`, in key order."""
+        rows = await self._pool.fetch(self._sql["marks"], after, upto, limit)
+        return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
+
     async def aclose(self) -> None:
         """Let go of nothing: connections belong to the pool, and the pool to whoever opened it."""
 
@@ -126,7 +131,7 @@ class DatabaseParticipant:
 
 
 def statements(name: str, own: Particulars) -> Mapping[str, str]:
-    """Return a participant's statements by op, and "look".
+    """Return a participant's statements by op, and "look" and "marks".
 
     Each op answers with two kinds of rows: (false, account_id, case_no, case_op, refusal) as read, one an order, and
     (true, account_id, case_no, case_op, NULL) as written. Ids come sorted and are updated in that order, so that two
@@ -162,6 +167,8 @@ def statements(name: str, own: Particulars) -> Mapping[str, str]:
             table, ask=_ASK, changes=cancelled, guard=f"({tried_here} OR {finished_below})", made="'cancelled'"
         ),
         "look": f"SELECT account_id, case_no, case_op FROM {table} WHERE account_id = ANY ($1::bigint[])",  # noqa: S608 - names of ours
+        "marks": f"""SELECT account_id, case_no, case_op FROM {table}
+            WHERE account_id > $1 AND account_id <= $2 AND case_no > 0 ORDER BY account_id LIMIT $3""",  # noqa: S608 - names of ours
     }
 
 

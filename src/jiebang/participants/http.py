@@ -188,6 +188,28 @@ class HttpParticipant:
         except JiebangError as error:
             raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
 
+    async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, FenceRow]:
+        """Read the fence rows above `after` up to `upto`, the first `limit`, 1,024 a request.
+
+        Raises RemoteError or TimeoutError unless every request is answered.
+        """
+        found = dict[int, FenceRow]()
+        full = True
+        while full and len(found) < limit and after < upto:
+            page = await self._marks(after, upto)
+            full = len(page) == wire.MAX_BATCH
+            found |= page
+            after = max(page, default=after)
+        return dict(list(found.items())[:limit])
+
+    async def _marks(self, after: int, upto: int) -> dict[int, FenceRow]:
+        body = msgspec.json.encode(wire.MarksRange(str(after), str(upto)))
+        answer = await self._client.send("POST", "/marks", body)
+        try:
+            return wire.marked(answer, after, upto)
+        except JiebangError as error:
+            raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
+
     async def aclose(self) -> None:
         """Let go of connections."""
         await self._client.aclose()

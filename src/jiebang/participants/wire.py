@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -84,6 +85,13 @@ class LookBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a look."""
 
     accounts: Annotated[list[AccountText], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class MarksRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a read of marks: accounts above `after`, up to and with `upto`."""
+
+    after: Annotated[str, Meta(pattern=r"\A(0|[1-9][0-9]{0,15})\Z")]
+    upto: AccountText
 
 
 class LookRow(msgspec.Struct, frozen=True, gc=False):
@@ -243,6 +251,19 @@ def _answer(op: Op, one: Result) -> Answer:
     if one.outcome is Outcome.GRANTED:
         return Answer.DONE
     return Answer.STALE if one.code == LATER_CASE else Answer.ERROR
+
+
+def marked(body: bytes, after: int, upto: int) -> dict[int, FenceRow]:
+    """Read the answer to a read of marks. Raises InvalidInputError for rows out of the range, or out of order."""
+    rows = parse(body, Looked).rows
+    accounts = [int(row.account) for row in rows]
+    if len(rows) > MAX_BATCH or not all(below < above for below, above in pairwise([after, *accounts, upto + 1])):
+        raise InvalidInputError(
+            field="$.rows", reason=Text("账户越界、重复或未排序", "an account out of range, twice, or out of order")
+        )
+    return {
+        account: FenceRow(row.case_no, row.case_op) for account, row in zip(accounts, rows, strict=True) if row.case_no
+    }
 
 
 def looked(body: bytes, accounts: Sequence[int]) -> dict[int, FenceRow]:

@@ -78,13 +78,13 @@ class Clearing:
                 ("POST", "/confirm"): self.batch,
                 ("POST", "/cancel"): self.batch,
                 ("POST", "/look"): self.look,
+                ("POST", "/marks"): self.marks,
                 ("POST", "/branch"): self.branch,
                 ("PUT", "/sandbox/bindings"): self.bind,
                 ("GET", "/sandbox/faults"): self.list_faults,
                 ("PUT", "/sandbox/faults"): self.set_faults,
                 ("GET", "/sandbox/state"): self.state,
                 ("POST", "/sandbox/state"): self.state,
-                ("GET", "/sandbox/rows"): self.rows,
             },
             {("GET", "/health"): health},
             self._ledger.nonces(),
@@ -151,6 +151,17 @@ class Clearing:
             return None
         return ok(wire.Looked(rows * 2 if suffered.twice else rows))
 
+    async def marks(self, call: Call) -> Answer | None:
+        """Answer the next 1,024 fence rows of a range of accounts. Suffers what a look does."""
+        asked = wire.parse(call.body, wire.MarksRange)
+        (upto,) = wire.account_ids([asked.upto], "$.upto")
+        suffered = await self._suffer(FaultOp.LOOK, [upto])
+        if suffered.silent is Phase.BEFORE:
+            await call.hung_up()
+            return None
+        rows = await self._run(self._ledger.rows, int(asked.after), upto, wire.MAX_BATCH)
+        return None if await self._kept_back(suffered, call) else ok(wire.Looked(rows))
+
     async def _suffer(self, op: FaultOp, accounts: list[int]) -> Strike:
         """Find what this request suffers and keep what is left of counted faults; be slow, or die, before the work."""
         suffered, left = strike(self._faults, op, accounts)
@@ -199,13 +210,6 @@ class Clearing:
         )
         accounts = wire.account_ids(batch.accounts, "$.accounts")
         return ok({"accounts": await self._run(self._ledger.state, accounts)})
-
-    async def rows(self, call: Call) -> Answer:
-        """Answer the next 1,024 fence rows above `?after=` (an account; 0 to begin)."""
-        after = _once(call.query, {"after"}).get("after", "0")
-        if not re.fullmatch(r"[0-9]{1,16}", after):
-            raise InvalidInputError(field="after", reason=Text("须为账户号", "after is an account number"))
-        return ok(wire.Looked(await self._run(self._ledger.rows, int(after), wire.MAX_BATCH)))
 
 
 def _once(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:

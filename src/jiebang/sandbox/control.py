@@ -12,7 +12,7 @@ from jiebang.participants.http import RemoteError, SignedClient
 from jiebang.sandbox.ledger import MAX_BINDINGS, AccountState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from jiebang.participants.signing import Link
     from jiebang.sandbox.faults import Fault
@@ -59,13 +59,6 @@ class Control:
             answer = await self._client.send("POST", "/sandbox/state", msgspec.json.encode(wire.LookBatch(chunk)))
             found |= {int(one.account): one for one in self._read(answer, _States).accounts}
         return found
-
-    async def rows(self) -> AsyncIterator[list[wire.LookRow]]:
-        """Read every fence row the network holds, in order of account, 1,024 at a time."""
-        after = "0"
-        while rows := self._read(await self._client.send("GET", f"/sandbox/rows?after={after}"), wire.Looked).rows:
-            yield rows
-            after = rows[-1].account
 
     def _read(self, answer: bytes, shape: type[T]) -> T:
         try:

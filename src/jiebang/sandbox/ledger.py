@@ -156,12 +156,13 @@ class Ledger:
             wire.LookRow(str(account), row.case_no, row.case_op) for account, row in self._fence_rows(accounts).items()
         ]
 
-    def rows(self, after: int, limit: int) -> list[wire.LookRow]:
-        """Read the `limit` fence rows next above account `after`, in order."""
-        query = "SELECT account_id, case_no, case_op FROM account WHERE account_id > ? ORDER BY account_id LIMIT ?"
+    def rows(self, after: int, upto: int, limit: int) -> list[wire.LookRow]:
+        """Read the fence rows above account `after` up to `upto`, the first `limit`, in order."""
+        query = """SELECT account_id, case_no, case_op FROM account
+            WHERE account_id > ? AND account_id <= ? ORDER BY account_id LIMIT ?"""
         return [
             wire.LookRow(str(account), case_no, CaseOp(case_op))
-            for account, case_no, case_op in self._db.execute(query, (after, limit))
+            for account, case_no, case_op in self._db.execute(query, (after, upto, limit))
         ]
 
     def state(self, accounts: Sequence[int]) -> list[AccountState]:

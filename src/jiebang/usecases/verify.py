@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 import msgspec
 
 from jiebang.participants.money import MoneyAudit
+from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Violation, audit
 from jiebang.store import cases as store
 
@@ -70,26 +72,30 @@ async def verify(
     settle: timedelta = timedelta(milliseconds=500),
     progress: Callable[[int], Any] = lambda _done: None,
 ) -> Report:
-    """Walk all accounts in pages, in constant memory. `progress` is told how many accounts are done."""
+    """Walk all accounts, those that only a participant has marked too, in ranges and in constant memory.
+
+    `page`: how many accounts, and marks a participant, are held at once. `settle`: how long what looks out of step is
+    given before it is read again. `progress` is told how many accounts are done.
+    """
     report = Report()
     after = 0
-    while accounts := await store.account_page(pool, after, page):
-        after = accounts[-1]
-        cases, rows = await _read(pool, participants, accounts, report)
-        found = audit(cases, rows, plan_of)
-        money = await _money(wallet, accounts, report)
+    while after < MAX_ACCOUNT:
+        part = await _part(pool, participants, after, page, report)
+        after = part.upto
+        found = audit(part.cases, part.rows, plan_of)
+        money = await _money(wallet, part.accounts, report)
         for _ in range(_ATTEMPTS):
             suspects = sorted({violation.account_id for violation in found})
             if not suspects and not (money and money.wrong):
                 break
             await asyncio.sleep(settle.total_seconds())
             if suspects:
-                again, rows_again = await _read(pool, participants, suspects, report)
-                found = audit(again, rows_again, plan_of)
+                rows = await _rows(participants, report, methodcaller("look", suspects))
+                found = audit(await store.of_accounts(pool, suspects), rows, plan_of)
             if money and money.wrong:
                 rest = await _money(wallet, money.wrong, report)
                 money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
-        _count(report, accounts, cases, rows, found)
+        _count(report, part, found)
         if money:
             report.balance_fen += money.balance_fen
             report.money_wrong.extend(money.wrong)
@@ -101,29 +107,53 @@ async def verify(
     return report
 
 
-async def _read(
-    pool: asyncpg.Pool[asyncpg.Record], participants: Mapping[str, Participant], accounts: Sequence[int], report: Report
-) -> tuple[list[Case], dict[str, Mapping[int, FenceRow]]]:
-    """Read fence rows first, cases after: a case is then never older than a mark it explains."""
-    looks = await asyncio.gather(*(_look(name, each, accounts, report) for name, each in participants.items()))
-    rows = {
-        name: of_participant
-        for name, of_participant in zip(participants, looks, strict=True)
-        if of_participant is not None
-    }
-    return await store.of_accounts(pool, accounts), rows
+class _Part(msgspec.Struct, frozen=True):
+    """What was read of the accounts of one range, which ends with `upto`."""
+
+    upto: int
+    accounts: Sequence[int]
+    cases: Sequence[Case]
+    rows: Mapping[str, Mapping[int, FenceRow]]
 
 
-async def _look(
-    name: str, participant: Participant, accounts: Sequence[int], report: Report
-) -> Mapping[int, FenceRow] | None:
-    if name in report.unread:
-        return None
-    try:
-        return await participant.look(accounts)
-    except _READ_FAILURES:
-        _unread(report, name)
-        return None
+async def _part(
+    pool: asyncpg.Pool[asyncpg.Record],
+    participants: Mapping[str, Participant],
+    after: int,
+    page: int,
+    report: Report,
+) -> _Part:
+    """Read the next range: as far as a page of accounts goes, and no participant has more than a page of marks.
+
+    Fence rows are read first, cases after: a case is then never older than a mark it explains.
+    """
+    accounts = await store.account_page(pool, after, page)
+    upto = accounts[-1] if len(accounts) == page else MAX_ACCOUNT
+    rows = await _rows(participants, report, methodcaller("marks", after, upto, page))
+    upto = min([upto, *(max(of) for of in rows.values() if len(of) == page)])
+    accounts = [account for account in accounts if account <= upto]
+    rows = {name: {at: row for at, row in of.items() if at <= upto} for name, of in rows.items()}
+    anyone = set(accounts).union(*rows.values())
+    return _Part(upto, accounts, await store.of_accounts(pool, anyone), rows)
+
+
+async def _rows(
+    participants: Mapping[str, Participant],
+    report: Report,
+    read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]],
+) -> dict[str, Mapping[int, FenceRow]]:
+    """Read fence rows from everybody at once; who does not answer is left out, reported, and not asked again."""
+
+    async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow] | None:
+        try:
+            return await read(participant)
+        except _READ_FAILURES:
+            _unread(report, name)
+            return None
+
+    asked = {name: each for name, each in participants.items() if name not in report.unread}
+    answers = await asyncio.gather(*(ask(name, each) for name, each in asked.items()))
+    return {name: answer for name, answer in zip(asked, answers, strict=True) if answer is not None}
 
 
 async def _money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
@@ -139,18 +169,11 @@ def _unread(report: Report, name: str) -> None:
         report.unread.append(name)
 
 
-def _count(
-    report: Report,
-    accounts: Sequence[int],
-    cases: Sequence[Case],
-    rows: Mapping[str, Mapping[int, FenceRow]],
-    found: Sequence[Violation],
-) -> None:
-    report.accounts += len(accounts)
-    report.cases += len(cases)
-    for case in cases:
+def _count(report: Report, part: _Part, found: Sequence[Violation]) -> None:
+    report.accounts += len(part.accounts)
+    report.cases += len(part.cases)
+    for case in part.cases:
         report.cases_by_state[case.state] = report.cases_by_state.get(case.state, 0) + 1
-    for name, of_participant in rows.items():
-        marked = sum(1 for row in of_participant.values() if row.case_no)
-        report.fence_marks[name] = report.fence_marks.get(name, 0) + marked
+    for name, of_participant in part.rows.items():
+        report.fence_marks[name] = report.fence_marks.get(name, 0) + len(of_participant)
     report.violations.extend(found)
