@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ Language = Literal["zh", "en"]
 
 def language(environment: Mapping[str, str] = os.environ) -> Language:
     """Return the language of the locale: LC_ALL, then LC_MESSAGES, then LANG, as POSIX has it."""
-    for name in ("JIEBANG_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if environment.get(name):
-            return "zh" if environment[name].lower().startswith("zh") else "en"
+            return "zh" if re.match(r"zh\b|zh_", environment[name].lower()) else "en"
     return "en"
 
 

@@ -1,6 +1,7 @@
 """The audit of a running installation: do the participants' fence rows agree with the cases?
 
-Pure; used by `jiebang verify`. It knows the state table's *meaning* but neither the coordinator nor the fence: it judges what stands in the databases.
+Pure; used by `jiebang verify`. It knows what the marks mean but neither the coordinator nor the fence's rules: it
+judges what stands in the databases.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.model.case import Case, Mark, State
-from jiebang.saga.fence import CaseOp, FenceRow
+from jiebang.model.case import LIVE, Case, Mark, State
+from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,7 @@ class Breach(StrEnum):
     NOT_CANCELLED = "case_aborted_but_not_cancelled"
     TOUCHED = "case_never_tried_but_participant_marked"
     TWO_LIVE = "two_live_cases"
+    MISFIT = "marks_do_not_fit_plan"
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -40,20 +42,24 @@ class Violation(msgspec.Struct, frozen=True):
     participant: str
 
 
-_ALLOWED: Final[Mapping[State, frozenset[CaseOp]]] = {
-    State.OPEN: frozenset(),
-    State.IN_REVIEW: frozenset(),
-    State.READY: frozenset(),
-    State.TRYING: frozenset({CaseOp.TRIED, CaseOp.CANCELLED}),
-    State.CONFIRMING: frozenset({CaseOp.TRIED, CaseOp.CONFIRMED}),
-    State.CANCELLING: frozenset({CaseOp.TRIED, CaseOp.CANCELLED}),
-    State.DONE: frozenset({CaseOp.CONFIRMED}),
-    State.ABORTED: frozenset({CaseOp.CANCELLED}),
-    State.REJECTED: frozenset(),
-    State.WITHDRAWN: frozenset(),
-    State.EXPIRED: frozenset(),
+_TRIED, _CONFIRMED, _CANCELLED = CaseOp.TRIED, CaseOp.CONFIRMED, CaseOp.CANCELLED
+_HOLDS: Final[Mapping[str, frozenset[CaseOp | None]]] = {
+    Mark.UNSENT: frozenset({None}),
+    Mark.TRY_SENT: frozenset({None, _TRIED, _CANCELLED}),
+    Mark.GRANTED: frozenset({_TRIED}),
+    Mark.CONFIRM_SENT: frozenset({_TRIED, _CONFIRMED}),
+    Mark.CONFIRM_REFUSED: frozenset({_TRIED, _CONFIRMED}),
+    Mark.CONFIRM_PARKED: frozenset({_TRIED, _CONFIRMED}),
+    Mark.CONFIRMED: frozenset({_CONFIRMED}),
+    Mark.CANCEL_SENT: frozenset({None, _TRIED, _CANCELLED}),
+    Mark.CANCEL_REFUSED: frozenset({None, _TRIED, _CANCELLED}),
+    Mark.CANCEL_PARKED: frozenset({None, _TRIED, _CANCELLED}),
+    Mark.CANCELLED: frozenset({_CANCELLED}),
 }
-"""What a fence row at a case's own number may say in each state of the case."""
+"""What a participant may hold of a case, by the case's mark for it: the last op, None where the case never got there.
+
+A participant whose row has gone on to a later case is past judging; the later case judges it.
+"""
 
 
 def audit(
@@ -69,8 +75,11 @@ def audit(
         by_account[case.account_id][case.case_no] = case
     for participant, of_participant in rows.items():
         for account_id, row in of_participant.items():
-            if row.case_no:
-                found.extend(_row(participant, account_id, row, by_account[account_id].get(row.case_no)))
+            at = by_account[account_id].get(row.case_no) if row.case_no else None
+            if at is None and row.case_no:
+                found.append(Violation(Breach.UNEXPLAINED, account_id, row.case_no, participant))
+            elif at is not None and participant not in plan_of(at).participants:
+                found.append(Violation(Breach.TOUCHED, account_id, row.case_no, participant))
     for of_account in by_account.values():
         found.extend(_live(of_account.values()))
         for case in of_account.values():
@@ -78,33 +87,30 @@ def audit(
     return found
 
 
-def _row(participant: str, account_id: int, row: FenceRow, case: Case | None) -> Iterable[Violation]:
-    if case is None:
-        yield Violation(Breach.UNEXPLAINED, account_id, row.case_no, participant)
-    elif not _ALLOWED[case.state]:
-        yield Violation(Breach.TOUCHED, account_id, row.case_no, participant)
-    elif row.case_op not in _ALLOWED[case.state]:
-        yield Violation(Breach.DISAGREES, account_id, row.case_no, participant)
-
-
 def _live(cases: Iterable[Case]) -> Iterable[Violation]:
-    live = sorted(case.case_no for case in cases if case.state not in (*_ENDED,))
-    for case in cases:
-        if live[1:] and case.case_no == live[-1]:
-            yield Violation(Breach.TWO_LIVE, case.account_id, case.case_no, "platform")
+    live = sorted((case for case in cases if case.state in LIVE), key=lambda case: case.case_no)
+    for case in live[1:]:
+        yield Violation(Breach.TWO_LIVE, case.account_id, case.case_no, "platform")
 
 
 def _case(case: Case, rows: Mapping[str, Mapping[int, FenceRow]], plan: Plan) -> Iterable[Violation]:
-    """An ended case needs every participant that it marked to have taken its last op, or to have gone on since."""
-    if case.state not in (State.DONE, State.ABORTED):
+    """Compare a case with what each participant of its plan holds of it."""
+    if len(case.marks) != len(plan.participants):
+        yield Violation(Breach.MISFIT, case.account_id, case.case_no, "platform")
         return
-    breach = Breach.NOT_CONFIRMED if case.state is State.DONE else Breach.NOT_CANCELLED
     for participant, mark in zip(plan.participants, case.marks, strict=True):
-        if mark == Mark.UNSENT or participant not in rows:
+        row = rows.get(participant, {}).get(case.account_id, NO_ROW)
+        if participant not in rows or row.case_no > case.case_no:
             continue
-        row = rows[participant].get(case.account_id)
-        if row is None or row.case_no < case.case_no:
-            yield Violation(breach, case.account_id, case.case_no, participant)
+        held = row.case_op if row.case_no == case.case_no else None
+        if held not in _HOLDS[mark]:
+            yield Violation(_breach(case, mark, held), case.account_id, case.case_no, participant)
 
 
-_ENDED: Final = (State.DONE, State.ABORTED, State.REJECTED, State.WITHDRAWN, State.EXPIRED)
+def _breach(case: Case, mark: str, held: CaseOp | None) -> Breach:
+    if mark == Mark.UNSENT:
+        return Breach.TOUCHED
+    return _MISSING.get(case.state, Breach.DISAGREES) if held is None else Breach.DISAGREES
+
+
+_MISSING: Final = {State.DONE: Breach.NOT_CONFIRMED, State.ABORTED: Breach.NOT_CANCELLED}

@@ -17,9 +17,11 @@ def wanted_buckets(
     """Return the buckets that worker `me` holds from now on, given all live `workers` and all `leases` by bucket.
 
     It keeps its own up to a fair share, then takes free ones (never leased, or run out). It never takes another's
-    running lease: a worker with more than its share lets go by itself at its next turn.
+    running lease: a worker with more than its share lets go by itself at its next turn. Shares differ by one at most
+    and add up to all buckets; what does not divide goes to the first workers by name.
     """
-    share = -(-BUCKETS // max(1, len(set(workers) | {me})))
+    everyone = sorted({*workers, me})
+    share = BUCKETS // len(everyone) + (everyone.index(me) < BUCKETS % len(everyone))
     own = [
         bucket for bucket in range(BUCKETS) if bucket in leases and leases[bucket][0] == me and leases[bucket][1] > now
     ]

@@ -34,5 +34,5 @@ async def hold(pool: asyncpg.Pool[asyncpg.Record], worker_id: str, now: datetime
 
 
 async def release(pool: asyncpg.Pool[asyncpg.Record], worker_id: str) -> None:
-    """Give up all buckets, so that another worker goes on at once."""
-    await pool.execute(_SQL["release_buckets"], worker_id, [])
+    """Give up all buckets, and the worker's share of them, so that the others go on at their next turn."""
+    await pool.execute(_SQL["release_worker"], worker_id)

@@ -107,6 +107,11 @@ ON CONFLICT (bucket) DO UPDATE SET worker_id = excluded.worker_id, until = exclu
 -- Gives up the buckets of one worker that it does not keep.
 DELETE FROM platform.bucket_lease WHERE worker_id = $1 AND bucket <> ALL ($2::smallint[])
 
+-- name: release_worker
+-- A worker that ends gives up its buckets and no longer counts: else its share would stay with nobody until its lease runs out.
+WITH gone AS (DELETE FROM platform.worker WHERE worker_id = $1)
+DELETE FROM platform.bucket_lease WHERE worker_id = $1
+
 -- name: account_page
 -- The next accounts in key order: how an audit walks all of them in constant memory.
 SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_id LIMIT $2
