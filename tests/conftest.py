@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+import structlog
 
+from jiebang.api.logs import place_of_error, withhold
 from jiebang.store.embedded import PLACEMENT, database_dsn, dsns, embedded, stopped
 from jiebang.store.home import remove
 from jiebang.store.migrate import migrate_all
@@ -26,6 +28,11 @@ from jiebang.store.pool import open_pools
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
+
+# As the product logs: structlog's own pretty tracebacks hold up the event loop for a third of a second each.
+structlog.configure(
+    processors=[structlog.processors.add_log_level, place_of_error, withhold, structlog.processors.JSONRenderer()]
+)
 
 _copies = itertools.count(1)
 

@@ -128,12 +128,9 @@ class Worker:
 
     async def _start_lane(self) -> bool:
         """Start one batch, if there is anything to drive."""
-        late = [reply for reply in self._driver.late if (reply.account_id, reply.case_no) not in self._busy]
-        if late:
-            self._driver.late = [
-                reply for reply in self._driver.late if (reply.account_id, reply.case_no) in self._busy
-            ]
-        keys = {(reply.account_id, reply.case_no) for reply in late}
+        heard = {(reply.account_id, reply.case_no) for reply in self._driver.late}
+        late = self._driver.take_late(heard - self._busy)
+        keys = heard - self._busy
         found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._pace.batch + len(self._busy))
         taken = [case for case in found if case.key not in self._busy][: self._pace.batch]
         keys |= {case.key for case in taken}

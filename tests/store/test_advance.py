@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 ORDER = (*(name for name in DATABASES if name != "wallet"), "wallet")
 PLAN = Plan(name="test/1", participants=ORDER, waves=(*(0 for _ in ORDER[1:]), 1))
-TIMING = Timing(try_limit=timedelta(milliseconds=400), resend=timedelta(milliseconds=50))
-LIMITS = Limits(round=timedelta(milliseconds=100), call=timedelta(milliseconds=200))
+TIMING = Timing(try_limit=timedelta(seconds=2), resend=timedelta(milliseconds=50))
+LIMITS = Limits(round=timedelta(milliseconds=100), call=timedelta(seconds=1))
 DOCUMENT = b"\x01" * 32
 
 

@@ -2,14 +2,15 @@
 
 One batch of cases goes through rounds: step them all, save them all in one statement, send what the guarded save
 returned (one call a participant and op, all concurrently), step again with the replies. A round closes after a limit;
-replies that come later wait in `late` for another batch. Nothing here decides: decisions are the coordinator's.
+replies that come later wait in `late` for the case's next round or another batch. Nothing here decides: decisions
+are the coordinator's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -70,6 +71,7 @@ class Driver:
         self._pool, self._participants, self._plan_of, self._recheck = pool, participants, plan_of, recheck
         self._clock, self._new_id, self._timing, self._limits = clock, new_id, timing, limits
         self._calls: set[asyncio.Task[list[Reply]]] = set()
+        self._listeners: dict[asyncio.Future[None], Collection[Key]] = {}
         self.late: list[Reply] = []
 
     async def drive(self, taken: Iterable[Case], late: Iterable[Reply] = ()) -> None:
@@ -170,16 +172,43 @@ class Driver:
             asyncio.create_task(self._call(name, op, orders, plans[plan]))
             for (name, op, plan), orders in grouped.items()
         }
-        done, slow = await asyncio.wait(calls, timeout=self._limits.round.total_seconds())
-        for call in slow:
-            self._calls.add(call)
-            call.add_done_callback(self._came_late)
-        return [reply for call in done for reply in call.result()]
+        await self._closed(calls, work)
+        for call in calls:
+            if not call.done():
+                self._calls.add(call)
+                call.add_done_callback(self._came_late)
+        return [reply for call in calls if call.done() for reply in call.result()] + self.take_late(work.keys())
+
+    async def _closed(self, calls: set[asyncio.Task[list[Reply]]], work: Mapping[Key, Case]) -> None:
+        """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""
+        late = asyncio.get_running_loop().create_future()
+        everybody = asyncio.create_task(asyncio.wait(calls))
+        self._listeners[late] = work.keys()
+        if any((reply.account_id, reply.case_no) in work for reply in self.late):
+            late.set_result(None)
+        try:
+            limit = self._limits.round.total_seconds()
+            await asyncio.wait({everybody, late}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._listeners[late]
+            everybody.cancel()
+
+    def take_late(self, keys: Collection[Key]) -> list[Reply]:
+        """Take the late replies to these cases."""
+        taken = [reply for reply in self.late if (reply.account_id, reply.case_no) in keys]
+        if taken:
+            self.late = [reply for reply in self.late if (reply.account_id, reply.case_no) not in keys]
+        return taken
 
     def _came_late(self, call: asyncio.Task[list[Reply]]) -> None:
         self._calls.discard(call)
-        if not call.cancelled():
-            self.late.extend(call.result())
+        if call.cancelled():
+            return
+        self.late.extend(call.result())
+        heard = {(reply.account_id, reply.case_no) for reply in call.result()}
+        for listener, keys in self._listeners.items():
+            if not listener.done() and not heard.isdisjoint(keys):
+                listener.set_result(None)
 
     async def _call(self, name: str, op: Op, orders: Sequence[Order], plan: Plan) -> list[Reply]:
         """Call one participant; silence is an empty list. A batch that fails as a whole is halved."""
