@@ -140,9 +140,8 @@ class TimelineView:
         start = next((at for at, state, _ in self._states if state == "ready"), None)
         start = start or (self._states[0][0] if self._states else None)
         table = Table(title=self._title, title_justify="left", header_style="bold")
-        table.add_column(say("系统", "System"))
-        table.add_column(say("第一阶段", "First phase"))
-        table.add_column(say("第二阶段", "Second phase"))
+        for heading in (say("系统", "System"), say("第一阶段", "First phase"), say("第二阶段", "Second phase")):
+            table.add_column(heading, no_wrap=True)
         for name, turns in self._turns.items():
             table.add_row(name, *(_turn(turns[at], start) if at < len(turns) else Styled("—", "dim") for at in (0, 1)))
         return Group(table, self._story(start))
@@ -162,17 +161,16 @@ class TimelineView:
 def _turn(turn: _Turn, start: datetime | None) -> Styled:
     text = Styled(f"{say(*_OPS[turn.op])} {_offset(start, turn.sent)}")
     if turn.attempt:
-        text.append(say(f"(重发 {turn.attempt})", f" (resent {turn.attempt})"), "yellow")
+        text.append(f" ×{turn.attempt + 1}", "yellow")
     if turn.answer is None or turn.answered is None:
         return text.append(" …", "yellow")
     took = (turn.answered - turn.sent).total_seconds() * 1000
-    text.append(f"  {turn.answer}", _ANSWERS.get(turn.answer, ""))
-    text.append(f" {took:.0f} ms", "dim")
-    return text.append(f" {turn.code}", "red") if turn.code else text
+    text.append(f" {turn.code or turn.answer}", _ANSWERS.get(turn.answer, ""))
+    return text.append(f" {took:.0f} ms", "dim")
 
 
 def _offset(start: datetime | None, at: datetime) -> str:
-    return f"+{(at - start).total_seconds() * 1000:.0f} ms" if start is not None and at >= start else ""
+    return f"+{(at - start).total_seconds() * 1000:.0f}" if start is not None and at >= start else ""
 
 
 def show_audit(console: Console, report: Report) -> None:
