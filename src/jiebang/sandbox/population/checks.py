@@ -53,7 +53,7 @@ _ORDER: Final = Text("结束早于开始", "ends before it starts")
 _Problems = list[tuple[str, Text]]
 
 _KEYS: Final = tuple(
-    (path, field.partition(".")[0], attrgetter(path), attrgetter(*field.split(",")))
+    (path, attrgetter(path), attrgetter(*field.split(",")), field.partition(".")[0].rpartition(",")[2])
     for path, field in (
         ("identity.changes", "change_id"),
         ("wallet.entries", "entry_id.int"),  # hashing the UUID itself takes five times as long
@@ -119,11 +119,16 @@ _STATES: Final = tuple(
 """Times that a row has exactly when its state is not the one named."""
 
 
-def check(person: f.Person, now: datetime) -> Sequence[tuple[str, Text]]:
+def today_of(now: datetime) -> date:
+    """Return the Shanghai calendar day of a time."""
+    return now.astimezone(_SHANGHAI).date()
+
+
+def check(person: f.Person, now: datetime, today: date) -> Sequence[tuple[str, Text]]:
     """Return everything wrong with a person: field paths and reasons; nothing, for a good one."""
     problems: _Problems = []
     if person.identity is not None:
-        _identity(person.identity, now, problems)
+        _identity(person.identity, now, today, problems)
     _lists(person, problems)
     _wallet(person.wallet, person.account_id, problems)
     _security(person.security, problems)
@@ -135,27 +140,21 @@ def check(person: f.Person, now: datetime) -> Sequence[tuple[str, Text]]:
 
 def _lists(person: f.Person, problems: _Problems) -> None:
     """Check what the tables above say."""
-    for path, field, rows_of, key_of in _KEYS if person.identity is not None else _KEYS[1:]:
+    for path, rows_of, key_of, field in _KEYS if person.identity is not None else _KEYS[1:]:
         rows = rows_of(person)
         if len(rows) > 1 and len(set(map(key_of, rows))) != len(rows):
-            seen = set[object]()
-            for at, key in enumerate(map(key_of, rows)):
-                if key in seen:
-                    problems.append((f"{path}[{at}].{field.rpartition(',')[2]}", _TWICE))
-                seen.add(key)
+            keys = list(map(key_of, rows))
+            problems.extend((f"{path}[{at}].{field}", _TWICE) for at, key in enumerate(keys) if key in keys[:at])
     for path, field, rows_of, key_of, targets_of, target_of in _REFERENCES:
         rows = rows_of(person)
-        if rows:
-            there = set(map(target_of, targets_of(person)))
+        if rows and not (there := set(map(target_of, targets_of(person)))).issuperset(map(key_of, rows)):
             for at, key in enumerate(map(key_of, rows)):
                 if key not in there:
                     problems.append((f"{path}[{at}].{field}", _ABSENT))
     for path, field, state, rows_of, pair_of in _STATES:
-        rows = rows_of(person)
-        if rows:
-            for at, (current, ended) in enumerate(map(pair_of, rows)):
-                if (current == state) != (ended is None):
-                    problems.append((f"{path}[{at}].{field}", _ENDED))
+        for at, (current, ended) in enumerate(map(pair_of, rows_of(person))):
+            if (current == state) != (ended is None):
+                problems.append((f"{path}[{at}].{field}", _ENDED))
 
 
 def _add(problems: _Problems, path: str, zh: str, en: str) -> None:
@@ -170,8 +169,7 @@ def _document(path: str, kind: str, number: str, today: date, problems: _Problem
         return None
 
 
-def _identity(identity: f.Identity, now: datetime, problems: _Problems) -> None:
-    today = now.astimezone(_SHANGHAI).date()
+def _identity(identity: f.Identity, now: datetime, today: date, problems: _Problems) -> None:
     born = _document("identity.", identity.document_type, identity.document_number, today, problems)
     if born is not None and born != identity.birth_date:
         _add(problems, "identity.birth_date", "与证件上的出生日期不符", "is not the birth date on the document")

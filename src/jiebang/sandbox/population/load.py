@@ -21,8 +21,9 @@ from jiebang.model.check import Text
 from jiebang.model.errors import CallerError, OtherSystemError
 from jiebang.model.facts import PLATFORM
 from jiebang.sandbox.ledger import Binding
+from jiebang.sandbox.population.checks import today_of
 from jiebang.sandbox.population.reading import Fault, Line, read_lines, read_person
-from jiebang.sandbox.population.tables import CSV, Sealing, Table, csv_of, tables_of
+from jiebang.sandbox.population.tables import CSV, Sealing, Table, csv_of, encoded, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 MAX_FAULTS: Final = 1000
 """Faults kept in a report; all are counted."""
 
-_GROUP: Final = 100  # people turned into rows at once: few enough to stay in the cache
+_GROUP: Final = 16  # people turned into rows at once: few enough to stay in the cache of the processor
 _PIECE: Final = 1 << 18
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
@@ -98,7 +99,7 @@ class _Prepared(msgspec.Struct, gc=False):
 
     lines: list[Line]
     size: int
-    payloads: dict[Table, list[bytes]] = {}
+    payloads: dict[Table, bytes] = {}
     rows: int = 0
     accounts: list[int] = []
     created: list[datetime] = []
@@ -112,6 +113,7 @@ class _Preparer:
 
     def __init__(self, source: BinaryIO, keys: Sealing, now: datetime) -> None:
         self._source, self._keys, self._now = source, keys, now
+        self._today = today_of(now)
         self._next = 1
 
     def next(self) -> _Prepared:
@@ -121,23 +123,25 @@ class _Preparer:
 
     def prepare(self, lines: list[Line], size: int) -> _Prepared:
         run = _Prepared(lines, size)
+        encoded_rows: dict[Table, list[bytes]] = {}
         for at in range(0, len(lines), _GROUP):
             people: list[Person] = []
             for line in lines[at : at + _GROUP]:
-                person = read_person(line, self._now)
+                person = read_person(line, self._now, self._today)
                 if isinstance(person, list):
                     run.faults.extend(person)
                 elif person is not None:
                     people.append(person)
                     run.numbers.append(line.number)
-            self._add(people, run)
+            for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
+                if rows:
+                    encoded_rows.setdefault(table, []).append(encoded(rows))
+                    run.rows += len(rows)
+            self._note(people, run)
+        run.payloads = {table: csv_of(parts) for table, parts in encoded_rows.items()}
         return run
 
-    def _add(self, people: Sequence[Person], run: _Prepared) -> None:
-        for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
-            if rows:
-                run.payloads.setdefault(table, []).append(csv_of(rows))
-                run.rows += len(rows)
+    def _note(self, people: Sequence[Person], run: _Prepared) -> None:
         for person in people:
             run.accounts.append(person.account_id)
             run.created.append(person.created_at)
@@ -308,10 +312,9 @@ class _Loader:
         self._progress(self._size, self._report.people)
 
 
-async def _pieces(payload: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for part in payload:
-        for at in range(0, len(part), _PIECE):
-            yield part[at : at + _PIECE]
+async def _pieces(payload: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(payload), _PIECE):
+        yield payload[at : at + _PIECE]
 
 
 async def _bind(spool: BinaryIO, networks: Mapping[str, Network]) -> int:

@@ -12,7 +12,7 @@ from jiebang.sandbox.population.checks import check
 from jiebang.sandbox.population.format import Person
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
     from typing import BinaryIO
 
 MAX_LINE: Final = 16 << 20
@@ -58,8 +58,8 @@ _DECODER: Final = msgspec.json.Decoder(Person)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-def read_person(line: Line, now: datetime) -> Person | None | list[Fault]:
-    """Decode and check one line. None: it is blank. What lies after `now` is a future that no past event can have."""
+def read_person(line: Line, now: datetime, today: date) -> Person | list[Fault] | None:
+    """Decode and check one line. None: it is blank. What lies after `now` (and the Shanghai day `today`) is yet to come."""
     if line.text is None:
         return [Fault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
     text = line.text.removeprefix(_BOM) if line.number == 1 else line.text
@@ -67,7 +67,7 @@ def read_person(line: Line, now: datetime) -> Person | None | list[Fault]:
         person = _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return None if not text or text.isspace() else [Fault(line.number, *_said(error))]
-    problems = list(check(person, now))
+    problems = list(check(person, now, today))
     if b"\\u0000" in text and _has_nul(person):
         problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [Fault(line.number, field, reason) for field, reason in problems] if problems else person

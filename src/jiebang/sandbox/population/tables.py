@@ -7,19 +7,18 @@ characters, which CSV wants raw. So a row is written by the same encoder that re
 from __future__ import annotations
 
 import re
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from jiebang.model.facts import PLATFORM
-from jiebang.policy.documents import DocumentType, read_document
+from jiebang.policy.documents import DocumentType, document_key
 from jiebang.sandbox.population import format as f
 from jiebang.store import sealing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import date, datetime
+    from datetime import datetime
 
 CSV: Final[Mapping[str, str]] = {"format": "csv", "quote": '"', "escape": "\\", "null": "null"}
 """The options of COPY for these rows."""
@@ -50,31 +49,39 @@ class Sealing(msgspec.Struct, frozen=True):
 
 
 Rows = list[tuple[Any, ...]]
-_CONTROL: Final = re.compile(rb'\\(?:(["\\])|([nrtbf])|u(00[01][0-9a-f]|007f))')
-_CONTROLS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+_CONTROLS: Final = ((b"\\n", b"\n"), (b"\\t", b"\t"), (b"\\r", b"\r"), (b"\\b", b"\b"), (b"\\f", b"\f"))
+_UNICODE: Final = re.compile(rb"\\u00([0-9a-f]{2})")  # the other control characters; NUL is refused before
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def csv_of(rows: Rows) -> bytes:
-    """Return rows as CSV lines."""
-    if not rows:
-        return b""
-    text = _ENCODER.encode_lines(rows)[1:-2].replace(b"]\n[", b"\n") + b"\n"  # no raw newline stands inside JSON text
-    return _CONTROL.sub(_uncontrolled, text) if b"\\" in text else text
+def encoded(rows: Rows) -> bytes:
+    """Return rows as lines of JSON arrays, of which `csv_of` makes CSV."""
+    return _ENCODER.encode_lines(rows)
 
 
-def _uncontrolled(found: re.Match[bytes]) -> bytes:
-    if found[1]:
-        return found[0]
-    return _CONTROLS[found[2]] if found[2] else bytes((int(found[3], 16),))
+def csv_of(lines: Sequence[bytes]) -> bytes:
+    """Return encoded rows, joined, as CSV: no raw newline or NUL stands inside JSON text, so both can mark places."""
+    text = b"".join(lines)[1:-2].replace(b"]\n[", b"\n") + b"\n"
+    if b"\\" not in text:
+        return text
+    text = text.replace(b"\\\\", b"\0")  # every backslash left begins an escape; those of quotation marks are CSV's too
+    for escape, control in _CONTROLS:
+        text = text.replace(escape, control)
+    if b"\\u" in text:
+        text = _UNICODE.sub(lambda found: bytes((int(found[1], 16),)), text)
+    return text.replace(b"\0", b"\\\\")
 
 
-def _plain(kind: type[msgspec.Struct], *leave: str) -> tuple[str, ...]:
-    return ("account_id", *(field for field in kind.__struct_fields__ if field not in leave))
+def _reader(section: str, rows: str, kind: type[msgspec.Struct]) -> Callable[[Sequence[f.Person]], Rows]:
+    """Return a function that lists a table's rows: one expression over all of them, half the cost of a generic walk."""
+    values = ", ".join(f"row.{field}" for field in kind.__struct_fields__)
+    code = f"lambda people: [(one.account_id, {values}) for one in people for row in one.{section}.{rows}]"
+    reader: Callable[[Sequence[f.Person]], Rows] = eval(code)  # noqa: S307 - made of the format's own names alone
+    return reader
 
 
 _DIRECT: Final = tuple(
-    (Table(section, section, name, _plain(kind)), attrgetter(section), attrgetter(rows))
+    (Table(section, section, name, ("account_id", *kind.__struct_fields__)), _reader(section, rows, kind))
     for section, name, rows, kind in (
         ("wallet", "entry", "entries", f.Entry),
         ("wallet", "red_packet", "red_packets", f.RedPacket),
@@ -141,12 +148,7 @@ ACCOUNT: Final = _table(PLATFORM, "account", "created_at")
 
 def tables_of(people: Sequence[f.Person], keys: Sealing, now: datetime, chance: Callable[[int], bytes]) -> Mapping[Table, Rows]:
     """Return the rows of every table but ACCOUNT. `chance` gives so many random bytes; checked people only."""
-    made: dict[Table, Rows] = {
-        table: [
-            (person.account_id, *msgspec.structs.astuple(row)) for person in people for row in rows_of(section_of(person))
-        ]
-        for table, section_of, rows_of in _DIRECT
-    }
+    made = {table: rows_of(people) for table, rows_of in _DIRECT}
     _identities(people, keys, now, chance, made)
     salts = chance(sealing.SALT_BYTES * len(people))
     made[_WALLET] = [
@@ -188,19 +190,20 @@ def tables_of(people: Sequence[f.Person], keys: Sealing, now: datetime, chance: 
 
 
 def _identities(
-    people: Iterable[f.Person], keys: Sealing, now: datetime, chance: Callable[[int], bytes], made: dict[Table, Rows]
+    people: Sequence[f.Person], keys: Sealing, now: datetime, chance: Callable[[int], bytes], made: dict[Table, Rows]
 ) -> None:
     """Seal each identity under a data key of its own; both data centres hold the same bytes."""
     accounts, changes, data_keys = Rows(), Rows(), Rows()
-    today = now.date()
-    for person in people:
+    size = sealing.KEY_BYTES + 2 * sealing.NONCE_BYTES
+    secrets = chance(size * len(people))
+    for at, person in enumerate(people):
         account, identity = person.account_id, person.identity
         if identity is None:
             accounts.append((account, "none", 0, None, None, None, None, None, None))
             continue
-        secret = chance(sealing.KEY_BYTES + 2 * sealing.NONCE_BYTES)
+        secret = secrets[at * size : at * size + size]
         data_key, first, second = secret[:32], secret[32:44], secret[44:]
-        index = _index(keys.documents, identity.document_type, identity.document_number, today)
+        index = _index(keys.documents, identity.document_type, identity.document_number)
         name = sealing.SealedIdentity(identity.name, identity.document_number)
         sealed = sealing.seal(data_key, name, account, EPOCH, first)
         data_keys.append((account, _bytea(sealing.wrap(keys.master, data_key, account, EPOCH, second)), now))
@@ -208,16 +211,15 @@ def _identities(
         accounts.append((account, "active", *known, identity.region, identity.changed_at))
         for change in identity.changes:
             same = change.document_number == identity.document_number and change.document_type == identity.document_type
-            of = index if same else _index(keys.documents, change.document_type, change.document_number, today)
+            of = index if same else _index(keys.documents, change.document_type, change.document_number)
             changes.append((account, change.change_id, change.at, change.kind, change.document_type, of))
     made[_DATA_KEY] = data_keys
     for place, history in zip(_IDENTITIES, _CHANGES, strict=True):
         made[place], made[history] = accounts, changes
 
 
-def _index(key: bytes, kind: str, number: str, today: date) -> str:
-    document = read_document(DocumentType(kind), number, today)
-    return _bytea(sealing.document_index(key, kind, document.key))
+def _index(key: bytes, kind: str, number: str) -> str:
+    return _bytea(sealing.document_index(key, kind, document_key(DocumentType(kind), number)))
 
 
 def _password(password: str | None, salt: bytes, pepper: bytes) -> tuple[str | None, str | None]:

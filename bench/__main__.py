@@ -1,0 +1,74 @@
+"""`python -m bench NAME`: the one form of every comparison. Prints figures, judges nothing: it exits 0 whatever they are."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bench.measure import Result, machine
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_FRAME = ("measure", "__main__")
+
+
+def _benches() -> dict[str, str]:
+    """Return every comparison by name, with the first line of its module's docstring. A bench is a module with `run`."""
+    found = {}
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name not in _FRAME:
+            text = (Path(__file__).parent / f"{module.name}.py").read_text("utf-8")
+            found[module.name] = text.lstrip().removeprefix('"""').partition("\n")[0].removesuffix('"""')
+    return found
+
+
+def _parser(benches: dict[str, str]) -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:12} {what}" for name, what in sorted(benches.items()))
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure one comparison: what is compared takes turns in rounds, and medians are quoted.",
+        epilog=f"comparisons:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=sorted(benches), metavar="NAME", help="which comparison")
+    parser.add_argument("--json", action="store_true", help='print {"machine", "rows", "bars"} as JSON, and nothing else')
+    parser.add_argument("--rounds", type=int, default=5, help="how many rounds (default 5)")
+    parser.add_argument("--size", type=int, default=None, help="how much work a round does (default: the bench's own)")
+    return parser
+
+
+def _print(name: str, where: dict[str, object], result: Result) -> None:
+    print(f"{name} on {where['cpu']}, {where['cores']} cores, Python {where['python']}")
+    for one in result.rows:
+        print(f"  {one.name:34} {one.median:>14,.3f} {one.unit:10} {one.note}")
+    for bar in result.bars:
+        limit = f"at least {bar.at_least}" if bar.at_least is not None else f"at most {bar.at_most}"
+        print(f"  {bar.name:34} {bar.value:>14,.3f} {limit:14} {'holds' if bar.held else 'MISSED'}")
+
+
+def main() -> None:
+    """Run one comparison."""
+    benches = _benches()
+    parser = _parser(benches)
+    options = parser.parse_args()
+    if options.rounds < 1 or (options.size is not None and options.size < 1):
+        parser.error("--rounds and --size are at least 1")
+    module: ModuleType = importlib.import_module(f"bench.{options.name}")
+    before = machine()
+    result: Result = module.run(options.rounds, options.size)
+    if options.json:
+        answer = {"machine": before, "rows": result.rows, "bars": result.bars}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode() + "\n")
+    else:
+        _print(options.name, before, result)
+
+
+if __name__ == "__main__":
+    main()

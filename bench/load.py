@@ -1,0 +1,188 @@
+"""Made-up people: generated against raw JSON encoding of the same bytes, loaded against raw COPY of the same rows.
+
+Generating: the same lines, decoded, are encoded again by msgspec (as the format's structs and as plain dicts and lists)
+and by the standard library; the bar is against the fastest. Loading: one and the same embedded pair of servers, with
+their product settings, emptied before each turn. Raw COPY writes the very bytes that loading ends up with into the very
+tables, indexes included, a connection and a transaction a database, all at the same time; so it has no reading, checking,
+sealing or encoding to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asyncpg
+import msgspec
+
+from bench.measure import Bar, Result, Row, rate, ratio, row, take_turns
+from jiebang.sandbox.population.format import Person
+from jiebang.sandbox.population.generate import generate_chunks
+from jiebang.sandbox.population.load import load
+from jiebang.sandbox.population.reading import read_lines, read_person
+from jiebang.sandbox.population.tables import ACCOUNT, CSV, Sealing, Table, csv_of, encoded, tables_of
+from jiebang.store.embedded import dsns, embedded, stopped
+from jiebang.store.migrate import migrate_all
+
+_PEOPLE = 5000
+_NOW = datetime(2026, 1, 15, tzinfo=UTC)
+_SEED = 7
+_PIECE = 1 << 18
+_KEYS = Sealing(b"m" * 32, b"d" * 32, b"p" * 32)
+_EMPTY = """
+SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'schema_migration'
+"""
+
+
+def run(rounds: int, size: int | None) -> Result:
+    """Measure; `size` is how many people."""
+    people = size or _PEOPLE
+    rows, bars = _generating(rounds, people)
+    more_rows, more_bars = asyncio.run(_loading(rounds, people))
+    return Result(rows + more_rows, bars + more_bars)
+
+
+# --- Generating ------------------------------------------------------------------------------------------------------
+
+
+def _generating(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
+    lines = b"".join(generate_chunks(people, _SEED, now=_NOW)).splitlines()
+    size = sum(map(len, lines)) + len(lines)
+    structs = [msgspec.json.decode(line, type=Person) for line in lines]
+    plain = [msgspec.json.decode(line) for line in lines]
+    encode = msgspec.json.Encoder().encode
+    if [encode(one) for one in structs] != lines or [encode(one) for one in plain] != lines:
+        message = "encoding the decoded lines does not give the same bytes"
+        raise RuntimeError(message)
+
+    def generate() -> None:
+        for _ in generate_chunks(people, _SEED, now=_NOW):
+            pass
+
+    def dumps() -> None:
+        for one in plain:
+            json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode()
+
+    work = {
+        "generate": generate,
+        "encode_structs": lambda: [None for one in structs if not encode(one)],
+        "encode_plain": lambda: [None for one in plain if not encode(one)],
+        "encode_stdlib": dumps,
+    }
+    with _without_garbage():
+        figures = take_turns(rounds, {name: lambda do=do: rate(size / 1e6, do) for name, do in work.items()})  # type: ignore[misc]
+    fastest = max(("encode_structs", "encode_plain"), key=lambda name: sum(figures[name]))
+    notes = {
+        "generate": "jiebang accounts generate",
+        "encode_structs": "msgspec, the format's structs",
+        "encode_plain": "msgspec, dicts and lists",
+        "encode_stdlib": "json.dumps",
+    }
+    rows = [row(name, "MB/s", figures[name], note) for name, note in notes.items()]
+    value = ratio(figures["generate"], figures[fastest])
+    return rows, [Bar(f"generate / {fastest}", value, at_least=0.3)]
+
+
+@contextmanager
+def _without_garbage() -> Iterator[None]:
+    """Keep the collector from walking the inputs, which would be charged to whoever's turn it is."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+# --- Loading ---------------------------------------------------------------------------------------------------------
+
+
+async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
+    text = b"".join(generate_chunks(people, _SEED, now=_NOW))
+    payloads, count = _payloads(text)
+    folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
+    folder.chmod(0o711)
+    home = folder / "home"
+    figures: dict[str, list[float]] = {"load": [], "raw_copy": []}
+    try:
+        async with embedded(home) as running:
+            places = await dsns(running)
+            await migrate_all(places)
+            with _without_garbage():
+                for number in range(-1, rounds):
+                    for name in ("load", "raw_copy")[:: 1 if number % 2 else -1]:
+                        await _emptied(places)
+                        start = time.perf_counter()
+                        await (_load(text, places) if name == "load" else _raw(payloads, places))
+                        if number >= 0:
+                            figures[name].append(count / (time.perf_counter() - start))
+    finally:
+        await stopped(home)
+        shutil.rmtree(folder, ignore_errors=True)
+    notes = {"load": "jiebang accounts load", "raw_copy": "COPY of the same rows, nothing else"}
+    rows = [row(name, "rows/s", figures[name], note) for name, note in notes.items()]
+    return rows, [Bar("load / raw_copy", ratio(figures["load"], figures["raw_copy"]), at_least=0.6)]
+
+
+def _payloads(text: bytes) -> tuple[Mapping[Table, bytes], int]:
+    """Return what loading copies, a table: the same rows, encoded."""
+    parts: dict[Table, list[bytes]] = {}
+    count = 0
+    source, number = io.BytesIO(text), 1
+    while (read := read_lines(source, number))[0]:
+        number += len(read[0])
+        found = (read_person(line, _NOW, _NOW.date()) for line in read[0])
+        people = [person for person in found if isinstance(person, Person)]
+        made = dict(tables_of(people, _KEYS, _NOW, bytes))
+        made[ACCOUNT] = [(person.account_id, person.created_at) for person in people]
+        for table, rows in made.items():
+            if rows:
+                parts.setdefault(table, []).append(encoded(rows))
+                count += len(rows)
+    return {table: csv_of(lines) for table, lines in parts.items()}, count
+
+
+async def _emptied(places: Mapping[str, str]) -> None:
+    for dsn in places.values():
+        connection = await asyncpg.connect(dsn)
+        tables = [record[0] for record in await connection.fetch(_EMPTY)]
+        await connection.execute(f"TRUNCATE {', '.join(tables)}")
+        await connection.execute("CHECKPOINT")
+        await connection.close()
+
+
+async def _load(text: bytes, places: Mapping[str, str]) -> None:
+    report = await load(io.BytesIO(text), places, _KEYS, now=_NOW)
+    if not report.loaded:
+        message = f"not loaded: {report.faults[:3]}"
+        raise RuntimeError(message)
+
+
+async def _raw(payloads: Mapping[Table, bytes], places: Mapping[str, str]) -> None:
+    async def into(name: str) -> None:
+        connection = await asyncpg.connect(places[name])
+        async with connection.transaction():
+            for table, payload in payloads.items():
+                if table.database == name:
+                    columns = list(table.columns)
+                    await connection.copy_to_table(
+                        table.name, schema_name=table.schema, columns=columns, source=_pieces(payload), **CSV
+                    )
+        await connection.close()
+
+    await asyncio.gather(*(into(name) for name in places))
+
+
+async def _pieces(payload: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(payload), _PIECE):
+        yield payload[at : at + _PIECE]
