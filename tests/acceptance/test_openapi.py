@@ -102,6 +102,8 @@ async def test_schemathesis_passes_whole(world: World, tmp_path: Path) -> None:
         run = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"),
             *(f"{client.base_url}/openapi.json", "--checks", "all", "--max-examples", "12", "--seed", "7"),
+            # DELETE withdraws a case; it stays readable, as a record of what happened.
+            *("--exclude-checks", "use_after_free"),
             *("--header", f"Authorization: Bearer {world.service()}", "--no-color"),
             env={
                 **os.environ,
