@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid5
 
 import msgspec
+import structlog
+from prometheus_client import Counter
 
 from jiebang.model.check import Text
 from jiebang.model.notice import MAX_NOTICES, Channel, Notice, Notices
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from jiebang.policy.pack import Pack
     from jiebang.store.cases import Database, Key
     from jiebang.store.outbox import Message
+
+UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
+
+_log = structlog.get_logger(__name__)
 
 
 class Gateway(Protocol):
@@ -84,20 +90,35 @@ class Delivery:
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
         """Deliver what is due in `buckets`; return how many messages were told.
 
-        When the gateway does not take them they are put off, each longer than before, and its OSError is raised.
+        A message that cannot be worded (its template or its case is gone) is put off alone. When the gateway does not
+        take them all are put off, each longer than before, and its OSError is raised.
         """
         due = await outbox.due(self._pool, sorted(buckets), now, self._batch)
         if not due:
             return 0
         cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
-        notices = [notice for message in due for notice in self._worded(message, cases)]
+        told: list[Message] = []
+        notices: list[Notice] = []
+        for message in due:
+            try:
+                notices += self._worded(message, cases)
+                told.append(message)
+            except Exception:  # noqa: BLE001 - whatever is wrong with one message must not keep the others back
+                UNWORDED_TOTAL.labels(message.template).inc()
+                _log.exception("message_not_worded", template=message.template, attempt=message.attempt)
         try:
-            await self._gateway.send(notices)
+            if notices:
+                await self._gateway.send(notices)
         except OSError:
-            await outbox.postponed(self._pool, {message.key: now + _put_off(message.attempt) for message in due})
+            await self._put_off(due, now)
             raise
-        await outbox.delivered(self._pool, [message.key for message in due], now)
-        return len(due)
+        await self._put_off([message for message in due if message not in told], now)
+        await outbox.delivered(self._pool, [message.key for message in told], now)
+        return len(told)
+
+    async def _put_off(self, messages: Sequence[Message], now: datetime) -> None:
+        if messages:
+            await outbox.postponed(self._pool, {message.key: now + _pause(message.attempt) for message in messages})
 
     def _worded(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
         """Word one message for phone and mailbox. The same message always makes the same notices."""
@@ -107,7 +128,7 @@ class Delivery:
         values["kind"] = pack.kinds[case.kind]
         values["at"] = render(message.created_at, MESSAGE_VALUES["at"])
         if case.reason:
-            values["reason"] = pack.reason(case.reason.split(",")[0])
+            values["reason"] = pack.reason(case.reason)
         if "nonce" in message.params:
             nonce, digits = bytes.fromhex(message.params["nonce"]), pack.proofs[case.kind].code_digits
             code = code_of(self._codes_key, case.account_id, case.case_no, nonce, digits)
@@ -127,5 +148,5 @@ _FIRST_PUT_OFF: Final = timedelta(seconds=1)
 _LONGEST_PUT_OFF: Final = timedelta(minutes=5)
 
 
-def _put_off(attempt: int) -> timedelta:
+def _pause(attempt: int) -> timedelta:
     return min(_FIRST_PUT_OFF * (1 << min(attempt, 16)), _LONGEST_PUT_OFF)
