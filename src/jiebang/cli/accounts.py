@@ -74,7 +74,7 @@ def _generate(
     "load",
     help=say(
         "把人口文件载入所有数据库。默认有一行有误则全部不载入;--skip-bad 跳过有误的行。",
-        "Load a population file into all databases. One bad line, and nothing is loaded; with --skip-bad the others are.",
+        "Load a population file into all databases. One bad line, and nothing is loaded; with --skip-bad the rest is.",
     ),
 )
 def _load(

@@ -68,6 +68,8 @@ async def _stories(world: World, screen: Console) -> list[Told]:
         with Live(console=screen, auto_refresh=False) as live:
             listener = _Screen(screen, live, story)
             told.append(await tell(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener))
+        if not screen.is_terminal:
+            screen.print()  # where nothing can be drawn over, the last drawing has no end of line
         result = told[-1]
         right = say("与预期一致", "as told") if result.ok else say("与预期不符!", "NOT as told!")
         screen.print(

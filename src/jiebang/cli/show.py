@@ -15,7 +15,7 @@ from rich.text import Text as Styled
 from jiebang.cli.words import read, say
 
 if TYPE_CHECKING:
-    from jiebang.model.check import Blocker, CheckAnswer
+    from jiebang.model.check import Blocker, CheckAnswer, Remedy
     from jiebang.usecases.verify import Report
 
 STATES: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -69,7 +69,7 @@ def show_check(console: Console, answer: CheckAnswer) -> None:
 
 def _blocker(blocker: Blocker) -> Panel:
     remedy = blocker.remedy
-    lines = [read(blocker.explanation), f"→ {read(remedy.what)}({read(remedy.where)};{read(remedy.takes)})"]
+    lines = [read(blocker.explanation), _remedy(remedy)]
     if remedy.earliest is not None:
         lines.append(say("最早可通过:", "Passes from: ") + remedy.earliest.astimezone().strftime("%Y-%m-%d %H:%M"))
     lines.append(
@@ -82,6 +82,11 @@ def _blocker(blocker: Blocker) -> Panel:
     # Styled text, because brackets in a text of policy are not markup.
     title = Styled(f"{blocker.code}  {read(blocker.title)}")
     return Panel(Styled("\n".join(lines)), title=title, title_align="left", style=style)
+
+
+def _remedy(remedy: Remedy) -> str:
+    what, where, takes = remedy.what, remedy.where, remedy.takes
+    return say(f"→ {what.zh}({where.zh};{takes.zh})", f"→ {what.en} ({where.en}; {takes.en})")
 
 
 class _Turn(msgspec.Struct):
@@ -140,7 +145,11 @@ class TimelineView:
         start = next((at for at, state, _ in self._states if state == "ready"), None)
         start = start or (self._states[0][0] if self._states else None)
         table = Table(title=self._title, title_justify="left", header_style="bold")
-        for heading in (say("系统", "System"), say("第一阶段", "First phase"), say("第二阶段", "Second phase")):
+        for heading in (
+            say("系统", "System"),
+            say("第一阶段(+毫秒)", "First phase (+ms)"),
+            say("第二阶段(+毫秒)", "Second phase (+ms)"),
+        ):
             table.add_column(heading, no_wrap=True)
         for name, turns in self._turns.items():
             table.add_row(name, *(_turn(turns[at], start) if at < len(turns) else Styled("—", "dim") for at in (0, 1)))
