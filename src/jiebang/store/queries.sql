@@ -8,8 +8,9 @@ WITH input AS (
 ), numbered AS (
     UPDATE platform.account a SET last_case_no = a.last_case_no + 1
     FROM input i
-    WHERE a.account_id = i.account_id
-      AND NOT EXISTS (SELECT FROM platform.cases c WHERE c.account_id = i.account_id AND c.ended_at IS NULL)
+    WHERE a.account_id = i.account_id AND a.account_id = ANY ($1)
+      AND NOT EXISTS (SELECT FROM platform.cases c
+          WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL)
     RETURNING a.account_id, a.last_case_no
 ), inserted AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id)
@@ -31,7 +32,7 @@ JOIN platform.cases c ON c.account_id = i.account_id AND c.case_no = i.case_no
 -- name: live_cases
 -- The live case of each of the given accounts, where it has one.
 SELECT c.* FROM unnest($1::bigint[]) AS i (account_id)
-JOIN platform.cases c ON c.account_id = i.account_id AND c.ended_at IS NULL
+JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
 
 -- name: due_cases
 -- What a worker reads: due cases of its buckets, the oldest first. It claims nothing; the guard of the save does.
@@ -124,5 +125,5 @@ SELECT c.* FROM unnest($1::bigint[]) AS i (account_id) JOIN platform.cases c ON 
 -- Which of these accounts exist, each with its live case: what a check needs of our own store, in one query.
 SELECT a.account_id, c.case_no
 FROM platform.account a
-LEFT JOIN platform.cases c ON c.account_id = a.account_id AND c.ended_at IS NULL
+LEFT JOIN platform.cases c ON c.account_id = a.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
 WHERE a.account_id = ANY ($1::bigint[])
