@@ -1,0 +1,243 @@
+"""The worker's loops over real databases: they drive what is due, share, survive, and end cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jiebang.model.case import BUCKETS, Case, State
+from jiebang.saga.fence import Op
+from jiebang.store import cases as store
+from jiebang.store import leases
+from jiebang.worker import Pace, Worker
+from tests.acceptance.api_world import closed
+from tests.store.test_advance import World, now
+
+if TYPE_CHECKING:
+    from jiebang.participants.base import Order
+    from jiebang.store.pool import Pool
+
+EVERYTHING = frozenset(range(BUCKETS))
+PACE = Pace(
+    lease=timedelta(seconds=1), batch=8, idle_poll=timedelta(milliseconds=5), chore_poll=timedelta(milliseconds=5)
+)
+SLOW_LEASE = Pace(lease=timedelta(seconds=60), idle_poll=timedelta(milliseconds=5))
+
+
+class Chores:
+    """Side work that counts what it was asked, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[frozenset[int]] = []
+        self.fails = False
+
+    async def __call__(self, buckets: frozenset[int], _now: datetime) -> int:
+        self.seen.append(buckets)
+        if self.fails:
+            raise ValueError
+        return 0
+
+
+def made(world: World, name: str, pace: Pace = PACE, clock: Callable[[], datetime] = now, **chores: Any) -> Worker:
+    return Worker(
+        worker_id=name, pool=world.pools["platform"], driver=world.driver, chores=chores, clock=clock, pace=pace
+    )
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a worker; stop it politely on the way out, and fail where it does not end."""
+    task = asyncio.create_task(worker.run())
+    try:
+        yield task
+    finally:
+        worker.stop()
+        async with asyncio.timeout(20):
+            await task
+
+
+async def eventually(true: Callable[[], Any]) -> None:
+    """Wait until something holds; `true` may be a coroutine function."""
+    async with asyncio.timeout(20):
+        while True:
+            found = true()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def ended(world: World, cases: Sequence[Case]) -> bool:
+    found = await store.load_many(world.pools["platform"], [case.key for case in cases])
+    return all(case.state in {State.DONE, State.ABORTED} for case in found.values())
+
+
+async def states(world: World, cases: Sequence[Case]) -> set[State]:
+    found = await store.load_many(world.pools["platform"], [case.key for case in cases])
+    return {case.state for case in found.values()}
+
+
+@pytest.fixture
+async def world(pools: Mapping[str, Pool]) -> AsyncIterator[World]:
+    await pools["platform"].execute("TRUNCATE platform.bucket_lease, platform.worker")
+    world = World(pools)
+    yield world
+    await world.driver.aclose()
+
+
+async def test_due_cases_are_driven_to_their_end(world: World) -> None:
+    """In more batches than one, with its chores beside; and what comes later is driven too."""
+    chores = Chores()
+    ids = await world.people(1_000, 30)
+    early = await world.ready(ids[:20])
+    async with running(made(world, "a", count=chores)):
+        await eventually(lambda: ended(world, early))
+        late = await world.ready(ids[20:])
+        await eventually(lambda: ended(world, late))
+    assert await states(world, [*early, *late]) == {State.DONE}
+    assert chores.seen[-1] == EVERYTHING
+    await world.agree(ids)
+
+
+async def test_stopping_finishes_the_batch_at_hand_and_gives_the_buckets_back(world: World) -> None:
+    """A deployment restarts workers all day: none may leave people half way, or its buckets with nobody."""
+    ids = await world.people(2_000, 4)
+    cases = await world.ready(ids)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.TRY and not reached.is_set():
+            reached.set()
+            await go_on.wait()
+
+    world.participants["wallet"].before = waits
+    worker = made(world, "a", SLOW_LEASE)
+    async with running(worker) as task:
+        await reached.wait()
+        worker.stop()
+        await asyncio.sleep(0.02)
+        assert not task.done(), "it does not walk away from a batch"
+        go_on.set()
+    assert await states(world, cases) <= {State.DONE, State.ABORTED}
+    assert await leases.hold(world.pools["platform"], "b", now(), timedelta(seconds=60)) == EVERYTHING
+    await world.agree(ids)
+
+
+async def test_without_a_lease_nothing_is_driven(world: World) -> None:
+    """Its buckets may be another's by now; two workers on the same people would waste each other's work."""
+    cases = await world.ready(await world.people(3_000, 3))
+    await leases.hold(world.pools["platform"], "another", now(), timedelta(seconds=60))
+    chores = Chores()
+    async with running(made(world, "a", count=chores)):
+        await eventually(lambda: len(chores.seen) > 20)
+    assert await states(world, cases) == {State.READY}
+    assert set(chores.seen) == {frozenset()}
+
+
+async def test_a_lease_that_could_not_be_renewed_in_time_is_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else may have taken the buckets over: the worker must stop by its own clock, told or not."""
+    skew = timedelta()
+    chores = Chores()
+
+    def clock() -> datetime:
+        return now() + skew
+
+    async with running(made(world, "a", SLOW_LEASE, clock, count=chores)):
+        await eventually(lambda: chores.seen and chores.seen[-1] == EVERYTHING)
+        monkeypatch.setattr(leases, "hold", _unreachable)
+        skew = timedelta(seconds=61)
+        await eventually(lambda: chores.seen[-1] == frozenset())
+        cases = await world.ready(await world.people(4_000, 3))
+        seen = len(chores.seen)
+        await eventually(lambda: len(chores.seen) > seen + 5)
+        assert await states(world, cases) == {State.READY}
+
+
+async def _unreachable(*_: Any) -> frozenset[int]:
+    raise ConnectionRefusedError
+
+
+async def test_a_chore_that_fails_stops_neither_itself_nor_the_cases(world: World) -> None:
+    """A gateway that is down must not keep anybody from being unbound."""
+    failing, working = Chores(), Chores()
+    failing.fails = True
+    ids = await world.people(5_000, 3)
+    async with running(made(world, "a", failing=failing, working=working)):
+        cases = await world.ready(ids)
+        await eventually(lambda: ended(world, cases))
+        await eventually(lambda: len(failing.seen) > 2)
+    assert await states(world, cases) == {State.DONE}
+    assert len(working.seen) > len(failing.seen), "one that fails is asked less and less often"
+
+
+async def test_the_platforms_database_may_go_away_for_a_moment(world: World, servers: Mapping[str, str]) -> None:
+    """A fail-over of our own database: the worker waits, renews its leases and goes on; nobody restarts it by hand."""
+    ids = await world.people(6_000, 12)
+    database = await world.pools["platform"].fetchval("SELECT current_database()")
+    chores = Chores()
+    async with running(made(world, "a", count=chores)) as task:
+        before = await world.ready(ids[:6])
+        async with closed(servers["shenzhen"], database):
+            await asyncio.sleep(1.2)  # longer than the lease
+            assert not task.done()
+            await eventually(lambda: chores.seen[-1] == frozenset())  # without a lease it holds nothing
+        after = await world.ready(ids[6:])
+        await eventually(lambda: ended(world, [*before, *after]))
+        assert not task.done()
+    assert await states(world, after) == {State.DONE}
+    await world.agree(ids)
+
+
+async def test_a_worker_that_ends_while_the_database_is_away_still_ends(
+    world: World, servers: Mapping[str, str]
+) -> None:
+    """Else a deployment would hang on it; its lease runs out by itself."""
+    database = await world.pools["platform"].fetchval("SELECT current_database()")
+    chores = Chores()
+    worker = made(world, "a", count=chores)
+    async with running(worker) as task:
+        await eventually(lambda: chores.seen and chores.seen[-1] == EVERYTHING)
+        async with closed(servers["shenzhen"], database):
+            worker.stop()
+            async with asyncio.timeout(10):
+                await task
+
+
+async def test_two_workers_share_and_one_takes_over_what_the_other_leaves(
+    world: World, pools: Mapping[str, Pool]
+) -> None:
+    """More workers must mean more done at once, and one fewer must mean nobody forgotten."""
+    other = World(pools)
+    mine, theirs = Chores(), Chores()
+    ids = await world.people(7_000, 20)
+    async with running(made(world, "a", count=mine)):
+        async with running(made(other, "b", count=theirs)):
+            await eventually(lambda: mine.seen and theirs.seen and len(mine.seen[-1]) == len(theirs.seen[-1]) > 0)
+            assert not mine.seen[-1] & theirs.seen[-1]
+            cases = await world.ready(ids[:10])
+            await eventually(lambda: ended(world, cases))
+        cases += await world.ready(ids[10:])
+        await eventually(lambda: ended(world, cases))
+        await eventually(lambda: mine.seen[-1] == EVERYTHING)
+    assert await states(world, cases) == {State.DONE}
+    await world.agree(ids)
+
+
+async def test_a_batch_that_fails_does_not_end_the_loop(world: World) -> None:
+    """A fault of ours in one batch must not stop everybody else's cases until somebody looks at the log."""
+    cases = await world.ready(await world.people(8_000, 2))
+    drive, failures = world.driver.drive, iter(range(1))
+
+    async def fails_once(taken: Any, late: Any = ()) -> None:
+        if next(failures, None) is not None:
+            raise RuntimeError
+        await drive(taken, late)
+
+    world.driver.drive = fails_once  # type: ignore[method-assign]
+    async with running(made(world, "a")):
+        await eventually(lambda: ended(world, cases))
+    assert await states(world, cases) == {State.DONE}
