@@ -2,8 +2,9 @@
 
 One transaction a database, open from the first row to the last; a run of lines is read, checked and encoded in a thread
 while the run before it is copied into all databases at once. The platform's own row of each account goes in first: what
-it refuses is there already, or stood on an earlier line. The transactions are committed one right after the other, the
-platform's last: should a database die in between, the error names those that kept the rows.
+it refuses is there already, or stood on an earlier line. What the tables refuse, they refuse while copying: the run is
+taken back to its savepoint and read again line by line, to say which it was. The transactions are committed one right
+after the other, the platform's last: should a database die in between, the error names those that kept the rows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ MAX_FAULTS: Final = 1000
 
 _GROUP: Final = 16  # people turned into rows at once: few enough to stay in the cache of the processor
 _PIECE: Final = 1 << 18
+_GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
 INSERT INTO platform.account (account_id, created_at)
@@ -95,17 +97,22 @@ class Network(Protocol):
 
 
 class _Prepared(msgspec.Struct, gc=False):
-    """A run of lines, ready to copy."""
+    """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and how many rows it is."""
 
     lines: list[Line]
     size: int
-    payloads: dict[Table, bytes] = {}
-    rows: int = 0
+    payloads: dict[Table, tuple[bytes, int]] = {}
     accounts: list[int] = []
     created: list[datetime] = []
     numbers: list[int] = []
     faults: list[Fault] = []
     bindings: dict[str, list[Binding]] = {}
+
+    def without(self, accounts: set[int]) -> list[Line]:
+        """Return the good lines but for those of some accounts."""
+        pairs = zip(self.accounts, self.numbers, strict=True)
+        kept = {number for account, number in pairs if account not in accounts}
+        return [line for line in self.lines if line.number in kept]
 
 
 class _Preparer:
@@ -123,7 +130,8 @@ class _Preparer:
 
     def prepare(self, lines: list[Line], size: int) -> _Prepared:
         run = _Prepared(lines, size)
-        encoded_rows: dict[Table, list[bytes]] = {}
+        parts: dict[Table, list[bytes]] = {}
+        counts: dict[Table, int] = {}
         for at in range(0, len(lines), _GROUP):
             people: list[Person] = []
             for line in lines[at : at + _GROUP]:
@@ -135,19 +143,25 @@ class _Preparer:
                     run.numbers.append(line.number)
             for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
                 if rows:
-                    encoded_rows.setdefault(table, []).append(encoded(rows))
-                    run.rows += len(rows)
-            self._note(people, run)
-        run.payloads = {table: csv_of(parts) for table, parts in encoded_rows.items()}
+                    parts.setdefault(table, []).append(encoded(rows))
+                    counts[table] = counts.get(table, 0) + len(rows)
+            _note(people, run)
+        run.payloads = {table: (csv_of(lines), counts[table]) for table, lines in parts.items()}
         return run
 
-    def _note(self, people: Sequence[Person], run: _Prepared) -> None:
-        for person in people:
-            run.accounts.append(person.account_id)
-            run.created.append(person.created_at)
-            for one in person.bindings:
-                bound = Binding(str(person.account_id), one.binding, one.kind, one.title)
-                run.bindings.setdefault(one.network, []).append(bound)
+    def examine(self, lines: list[Line]) -> list[Fault]:
+        """Return what the tables would refuse of lines that are good but for that."""
+        found = (read_person(line, self._now, self._today, tables=True) for line in lines)
+        return [fault for faults in found if isinstance(faults, list) for fault in faults]
+
+
+def _note(people: Sequence[Person], run: _Prepared) -> None:
+    for person in people:
+        run.accounts.append(person.account_id)
+        run.created.append(person.created_at)
+        for one in person.bindings:
+            bound = Binding(str(person.account_id), one.binding, one.kind, one.title)
+            run.bindings.setdefault(one.network, []).append(bound)
 
 
 async def load(
@@ -169,12 +183,14 @@ async def load(
     """
     async with AsyncExitStack() as stack:
         connections = await _connect(dsns, stack)
-        spool = stack.enter_context(tempfile.TemporaryFile())
+        spool = stack.enter_context(
+            tempfile.TemporaryFile()
+        )  # bindings wait here for the commit: a network has no rollback
         loader = _Loader(connections, _Preparer(source, keys, now), spool, skip_bad=skip_bad, progress=progress)
         report = await loader.run()
         if report.loaded:
             await _commit(connections)
-    # Bindings come last: a network cannot roll back.
+        # Bindings come last: a network cannot roll back.
         if report.loaded and networks:
             report.bindings = await _bind(spool, networks)
         elif report.loaded:
@@ -186,7 +202,7 @@ async def _connect(dsns: Mapping[str, str], stack: AsyncExitStack) -> dict[str, 
     async def one(name: str, dsn: str) -> tuple[str, Connection]:
         try:
             connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "jiebang load"})
-        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        except (*_GONE, TimeoutError) as error:
             raise LoadBrokenError(database=name, kept=[]) from error
         stack.push_async_callback(_close, connection)
         await connection.execute("BEGIN")
@@ -208,7 +224,7 @@ async def _commit(connections: Mapping[str, Connection]) -> None:
         for name in order:
             try:
                 await connections[name].execute(statement)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _GONE as error:
                 raise LoadBrokenError(database=name, kept=kept) from error
             if statement == "COMMIT":
                 kept.append(name)
@@ -226,11 +242,19 @@ class _Loader:
         skip_bad: bool,
         progress: Callable[[int, int], None],
     ) -> None:
-        self._connections, self._preparer, self._spool = connections, preparer, spool
+        self._platform = connections[PLATFORM]
+        self._others = {name: one for name, one in connections.items() if name != PLATFORM}
+        self._preparer, self._spool = preparer, spool
         self._skip_bad, self._progress = skip_bad, progress
+        self._turn = asyncio.Lock()  # of the platform's connection
         self._report = LoadReport()
         self._size = 0
         self.bindings = 0
+
+    @property
+    def _going(self) -> bool:
+        """Whether there is still something to copy for."""
+        return self._skip_bad or not self._report.bad_lines
 
     async def run(self) -> LoadReport:
         """Copy everything, in open transactions; the report says whether they are to be committed."""
@@ -242,74 +266,117 @@ class _Loader:
                 run = await self._new(run)
                 if copying is not None:
                     await copying
-                copying = None
-                if self._skip_bad or not self._report.bad_lines:
-                    copying = asyncio.create_task(self._copy(run))
-                self._count(run)
+                self._report.lines += len(run.lines)
+                self._size += run.size
+                copying = asyncio.create_task(self._copy(run) if self._going else self._examine(run))
+                self._progress(self._size, self._report.people)
             if copying is not None:
                 await copying
+            self._progress(self._size, self._report.people)
         finally:
             for task in (reading, copying):
-                if task is not None and not task.done():
+                if task is not None:
                     task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
-        self._report.loaded = self._skip_bad or not self._report.bad_lines
+            await asyncio.gather(*(task for task in (reading, copying) if task is not None), return_exceptions=True)
+        self._report.loaded = self._going
         return self._report
+
+    def _blame(self, faults: Sequence[Fault]) -> None:
+        self._report.bad_lines += len({fault.line for fault in faults})
+        self._report.faults.extend(faults[: max(0, MAX_FAULTS - len(self._report.faults))])
 
     async def _new(self, run: _Prepared) -> _Prepared:
         """Write the platform's rows; prepare the run anew without lines whose account is there already."""
-        rows = await self._connections[PLATFORM].fetch(_NEW_ACCOUNTS, run.accounts, run.created)
+        try:
+            async with self._turn:
+                rows = await self._platform.fetch(_NEW_ACCOUNTS, run.accounts, run.created)
+        except _GONE as error:
+            raise LoadBrokenError(database=PLATFORM, kept=[]) from error
         new = {row["account_id"] for row in rows}
+        faults = list(run.faults)
         if len(new) < len(run.accounts):
-            good = set[int]()
+            kept = set[int]()
             for account, number in zip(run.accounts, run.numbers, strict=True):
                 if account in new:
                     new.remove(account)
-                    good.add(number)
+                    kept.add(number)
                 else:
-                    run.faults.append(Fault(number, "account_id", _TWICE))
-            lines = [line for line in run.lines if line.number in good]
+                    faults.append(Fault(number, "account_id", _TWICE))
+            lines = [line for line in run.lines if line.number in kept]
             again = await asyncio.to_thread(self._preparer.prepare, lines, run.size)
-            again.faults, again.lines = sorted(run.faults, key=lambda fault: fault.line), run.lines
-            run = again
-        self._report.bad_lines += len({fault.line for fault in run.faults})
-        self._report.faults.extend(run.faults[: MAX_FAULTS - len(self._report.faults)])
+            again.lines, run = run.lines, again
+        self._blame(sorted(faults, key=lambda fault: fault.line))
         return run
 
+    async def _examine(self, run: _Prepared) -> set[int]:
+        """Find out what the tables would refuse; return the accounts of those lines."""
+        faults = await asyncio.to_thread(self._preparer.examine, run.without(set()))
+        self._blame(faults)
+        bad = {fault.line for fault in faults}
+        return {account for account, number in zip(run.accounts, run.numbers, strict=True) if number in bad}
+
     async def _copy(self, run: _Prepared) -> None:
-        by_database = dict[str, list[Table]]()
-        for table in run.payloads:
-            by_database.setdefault(table.database, []).append(table)
-        await asyncio.gather(*(self._copy_into(name, tables, run) for name, tables in by_database.items()))
+        """Copy a run; where a table refuses it, take it back, and copy it again without the lines to blame."""
+        await self._everywhere("SAVEPOINT run")
+        refused = await self._copy_all(run)
+        if refused is not None:
+            await self._everywhere("ROLLBACK TO SAVEPOINT run")
+            bad = await self._examine(run)
+            if not bad:
+                raise refused
+            if not self._going:
+                return
+            async with self._turn:
+                await self._platform.execute("DELETE FROM platform.account WHERE account_id = ANY($1)", list(bad))
+            run = await asyncio.to_thread(self._preparer.prepare, run.without(bad), run.size)
+            if (refused := await self._copy_all(run)) is not None:
+                raise refused
+        await self._everywhere("RELEASE SAVEPOINT run")
+        self._report.people += len(run.accounts)
+        self._report.rows += len(run.accounts) + sum(count for _, count in run.payloads.values())
         for network, bindings in run.bindings.items():
             self.bindings += len(bindings)
             self._spool.write(msgspec.json.encode((network, bindings)) + b"\n")
 
-    async def _copy_into(self, database: str, tables: Sequence[Table], run: _Prepared) -> None:
-        connection = self._connections[database]
-        for table in tables:
+    async def _everywhere(self, statement: str) -> None:
+        async def one(name: str, connection: Connection) -> None:
             try:
-                await connection.copy_to_table(
-                    table.name,
-                    schema_name=table.schema,
-                    columns=list(table.columns),
-                    source=_pieces(run.payloads[table]),
-                    **CSV,
-                )
-            except asyncpg.IntegrityConstraintViolationError as error:
-                lines = f"{run.lines[0].number}-{run.lines[-1].number}"
-                where = f"{table.schema}.{table.name}"
-                raise LoadRefusedError(database=database, table=where, lines=lines) from error
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                raise LoadBrokenError(database=database, kept=[]) from error
+                await connection.execute(statement)
+            except _GONE as error:
+                raise LoadBrokenError(database=name, kept=[]) from error
 
-    def _count(self, run: _Prepared) -> None:
-        self._report.lines += len(run.lines)
-        self._report.people += len(run.accounts)
-        self._report.rows += run.rows + len(run.accounts)
-        self._size += run.size
-        self._progress(self._size, self._report.people)
+        await asyncio.gather(*(one(name, connection) for name, connection in self._others.items()))
+
+    async def _copy_all(self, run: _Prepared) -> LoadRefusedError | None:
+        """Copy a run into all databases at once; return the first refusal, once all have come to rest."""
+        done = await asyncio.gather(*(self._copy_into(name, run) for name in self._others), return_exceptions=True)
+        errors = [one for one in done if isinstance(one, BaseException)]
+        for error in sorted(errors, key=lambda error: isinstance(error, LoadRefusedError)):
+            if not isinstance(error, LoadRefusedError):
+                raise error
+            return error
+        return None
+
+    async def _copy_into(self, database: str, run: _Prepared) -> None:
+        connection = self._others[database]
+        for table, (payload, count) in run.payloads.items():
+            if table.database == database:
+                where = {"database": database, "table": f"{table.schema}.{table.name}"}
+                lines = f"{run.lines[0].number}-{run.lines[-1].number}"
+                try:
+                    said = await connection.copy_to_table(
+                        table.name,
+                        schema_name=table.schema,
+                        columns=list(table.columns),
+                        source=_pieces(payload),
+                        **CSV,
+                    )
+                except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+                    raise LoadRefusedError(**where, lines=lines) from error
+                except _GONE as error:
+                    raise LoadBrokenError(database=database, kept=[]) from error
+                if said != f"COPY {count}":
+                    raise LoadRefusedError(**where, lines=lines)
 
 
 async def _pieces(payload: bytes) -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.sandbox.population.checks import check
 from jiebang.sandbox.population.format import Person
+from jiebang.sandbox.population.table_checks import refused_by_tables
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -58,8 +59,11 @@ _DECODER: Final = msgspec.json.Decoder(Person)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-def read_person(line: Line, now: datetime, today: date) -> Person | list[Fault] | None:
-    """Decode and check one line. None: it is blank. What lies after `now` (and the Shanghai day `today`) is yet to come."""
+def read_person(line: Line, now: datetime, today: date, *, tables: bool = False) -> Person | list[Fault] | None:
+    """Decode and check one line. None: it is blank. What lies after `now` (and the Shanghai day `today`) is yet to come.
+
+    With `tables` also what the tables would refuse.
+    """
     if line.text is None:
         return [Fault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
     text = line.text.removeprefix(_BOM) if line.number == 1 else line.text
@@ -68,6 +72,8 @@ def read_person(line: Line, now: datetime, today: date) -> Person | list[Fault] 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return None if not text or text.isspace() else [Fault(line.number, *_said(error))]
     problems = list(check(person, now, today))
+    if tables:
+        problems.extend(refused_by_tables(person))
     if b"\\u0000" in text and _has_nul(person):
         problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [Fault(line.number, field, reason) for field, reason in problems] if problems else person

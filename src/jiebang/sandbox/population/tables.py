@@ -146,7 +146,9 @@ ACCOUNT: Final = _table(PLATFORM, "account", "created_at")
 """The platform's own row, which is written first and by itself: it tells which accounts are there already."""
 
 
-def tables_of(people: Sequence[f.Person], keys: Sealing, now: datetime, chance: Callable[[int], bytes]) -> Mapping[Table, Rows]:
+def tables_of(
+    people: Sequence[f.Person], keys: Sealing, now: datetime, chance: Callable[[int], bytes]
+) -> Mapping[Table, Rows]:
     """Return the rows of every table but ACCOUNT. `chance` gives so many random bytes; checked people only."""
     made = {table: rows_of(people) for table, rows_of in _DIRECT}
     _identities(people, keys, now, chance, made)
