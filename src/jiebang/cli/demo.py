@@ -29,7 +29,7 @@ from jiebang.sandbox.control import Control
 from jiebang.sandbox.population.people import STORY_PEOPLE
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.sandbox.stage import clear, platform_processes
-from jiebang.sandbox.stories import STORIES, Story, Told, World, tell, unbind
+from jiebang.sandbox.stories import STORIES, Told, World, tell, unbind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,9 +44,9 @@ _SPARES: Final = tuple(person.account_id for name, person in STORY_PEOPLE.items(
 class _Screen:
     """Draws one story as it happens; a `stories.Listener`."""
 
-    def __init__(self, screen: Console, live: Live, story: Story) -> None:
+    def __init__(self, screen: Console, live: Live) -> None:
         self._screen, self._live = screen, live
-        self.view = TimelineView(read(story.title))
+        self.view = TimelineView()
 
     def says(self, text: Text) -> None:
         self._screen.print(f"  · {read(text)}", style="cyan", markup=False)
@@ -66,7 +66,7 @@ async def _stories(world: World, screen: Console) -> list[Told]:
         person = STORY_PEOPLE[story.role.value]
         screen.rule(f"[bold]{person.name}[/]  {read(story.title)}")
         with Live(console=screen, auto_refresh=False) as live:
-            listener = _Screen(screen, live, story)
+            listener = _Screen(screen, live)
             told.append(await tell(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener))
         if not screen.is_terminal:
             screen.print()  # where nothing can be drawn over, the last drawing has no end of line

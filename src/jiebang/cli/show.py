@@ -103,7 +103,7 @@ class _Turn(msgspec.Struct):
 class TimelineView:
     """A case's timeline as a table: a row a participant, what it was sent, when it answered and what."""
 
-    def __init__(self, title: str, participants: Iterable[str] = ()) -> None:
+    def __init__(self, title: str | None = None, participants: Iterable[str] = ()) -> None:
         """Start empty; participants that the timeline names are added as they come."""
         self._title = title
         self._turns: dict[str, list[_Turn]] = {name: [] for name in participants}
