@@ -19,6 +19,7 @@ from tests.acceptance.api_world import closed
 from tests.store.test_advance import World, now
 
 if TYPE_CHECKING:
+    from jiebang.model.plan import Plan
     from jiebang.participants.base import Order
     from jiebang.store.pool import Pool
 
@@ -225,6 +226,31 @@ async def test_two_workers_share_and_one_takes_over_what_the_other_leaves(
         await eventually(lambda: mine.seen[-1] == EVERYTHING)
     assert await states(world, cases) == {State.DONE}
     await world.agree(ids)
+
+
+async def test_a_case_nobody_can_step_keeps_nobody_else_back(world: World) -> None:
+    """A case of a policy that was withdrawn, say: it waits for an operator, and the others are not its hostages."""
+    ids = await world.people(9_000, 12)
+    cases = await world.ready(ids)
+    known = world.driver._plan_of
+
+    def plan_of(case: Case) -> Plan:
+        if case.account_id == 9_003:
+            raise KeyError(case.plan)
+        return known(case)
+
+    world.driver._plan_of = plan_of
+    others = [case for case in cases if case.account_id != 9_003]
+    async with running(made(world, "a")):
+        await eventually(lambda: ended(world, others))
+    (odd,) = (await store.load_many(world.pools["platform"], [(9_003, 1)])).values()
+    assert await states(world, others) == {State.DONE}
+    assert (odd.state, odd.marks) == (State.READY, "." * len(odd.marks))
+    assert odd.due_at is not None
+    assert odd.due_at > now() + timedelta(seconds=10), "it is not tried again at once"
+    world.driver._plan_of = known
+    await world.driver.drive([odd])
+    assert await states(world, cases) == {State.DONE}
 
 
 async def test_a_batch_that_fails_does_not_end_the_loop(world: World) -> None:

@@ -77,6 +77,20 @@ def test_every_breach_is_found_and_named(cases: list[Case], held: Rows, breaches
     assert found(cases, held) == breaches
 
 
+def test_a_case_of_an_unknown_plan_is_found_and_does_not_stop_the_audit() -> None:
+    """As after a policy was taken away: who else is wrong must still be told."""
+
+    def plan_of(case: Case) -> Plan:
+        return {1: PLAN}[case.account_id]
+
+    cases = [case(State.DONE, "ddd"), case(State.DONE, "ddd", account=2)]
+    held = rows((1, CONFIRMED), None, (1, CONFIRMED))
+    assert {(each.breach, each.account_id) for each in audit(cases, held, plan_of)} == {
+        (Breach.NOT_CONFIRMED, 1),
+        (Breach.NO_PLAN, 2),
+    }
+
+
 def test_a_participant_outside_the_plan_must_not_have_been_touched() -> None:
     """Else somebody who had no part in a case would keep a person's account reserved."""
     held: Rows = rows((1, CONFIRMED), (1, CONFIRMED), (1, CONFIRMED)) | {"gaming": {1: FenceRow(1, TRIED)}}

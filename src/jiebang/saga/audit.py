@@ -31,6 +31,7 @@ class Breach(StrEnum):
     TOUCHED = "case_never_tried_but_participant_marked"
     TWO_LIVE = "two_live_cases"
     MISFIT = "marks_do_not_fit_plan"
+    NO_PLAN = "case_follows_unknown_plan"
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -67,7 +68,8 @@ def audit(
 ) -> list[Violation]:
     """Compare all cases of some accounts with the fence rows of those accounts, by participant.
 
-    A participant absent from `rows` could not be read and is not judged; the caller must say so.
+    `plan_of` raises KeyError for a plan it does not know. A participant absent from `rows` could not be read and is not
+    judged; the caller must say so.
     """
     found: list[Violation] = []
     by_account: defaultdict[int, dict[int, Case]] = defaultdict(dict)
@@ -78,13 +80,21 @@ def audit(
             at = by_account[account_id].get(row.case_no) if row.case_no else None
             if at is None and row.case_no:
                 found.append(Violation(Breach.UNEXPLAINED, account_id, row.case_no, participant))
-            elif at is not None and participant not in plan_of(at).participants:
+            elif at is not None and (plan := _plan(at, plan_of)) and participant not in plan.participants:
                 found.append(Violation(Breach.TOUCHED, account_id, row.case_no, participant))
     for of_account in by_account.values():
         found.extend(_live(of_account.values()))
         for case in of_account.values():
-            found.extend(_case(case, rows, plan_of(case)))
+            found.extend(_case(case, rows, _plan(case, plan_of)))
     return found
+
+
+def _plan(case: Case, plan_of: Callable[[Case], Plan]) -> Plan | None:
+    """Return the case's plan; None for one that this installation does not hold, so that the audit goes on."""
+    try:
+        return plan_of(case)
+    except KeyError:
+        return None
 
 
 def _live(cases: Iterable[Case]) -> Iterable[Violation]:
@@ -93,8 +103,11 @@ def _live(cases: Iterable[Case]) -> Iterable[Violation]:
         yield Violation(Breach.TWO_LIVE, case.account_id, case.case_no, "platform")
 
 
-def _case(case: Case, rows: Mapping[str, Mapping[int, FenceRow]], plan: Plan) -> Iterable[Violation]:
+def _case(case: Case, rows: Mapping[str, Mapping[int, FenceRow]], plan: Plan | None) -> Iterable[Violation]:
     """Compare a case with what each participant of its plan holds of it."""
+    if plan is None:
+        yield Violation(Breach.NO_PLAN, case.account_id, case.case_no, "platform")
+        return
     if len(case.marks) != len(plan.participants):
         yield Violation(Breach.MISFIT, case.account_id, case.case_no, "platform")
         return

@@ -172,6 +172,12 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
     }
 
 
+async def put_off(db: Database, keys: Iterable[Key], due_at: datetime) -> None:
+    """Let cases wait until `due_at` that could not be stepped: nothing was decided of them, and nothing is saved."""
+    ordered = sorted(keys)
+    await db.execute(_SQL["put_off_cases"], [key[0] for key in ordered], [key[1] for key in ordered], due_at)
+
+
 async def wish_withdraw(db: Database, keys: Iterable[Key], now: datetime) -> set[Key]:
     """Record a wish to withdraw; return the keys for which it can still win."""
     ordered = sorted(keys)

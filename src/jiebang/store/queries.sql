@@ -69,6 +69,12 @@ WITH input AS (
 )
 SELECT account_id, case_no, withdraw_at FROM saved
 
+-- name: put_off_cases
+-- Cases that could not be stepped wait, so that they are not read again and again before those that can.
+UPDATE platform.cases c SET due_at = $3
+FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.due_at IS NOT NULL
+
 -- name: wish_withdraw
 -- Records the wish to withdraw; the next guarded step takes it in. Parked cases keep their empty due time.
 UPDATE platform.cases c

@@ -77,8 +77,27 @@ class Driver:
     async def drive(self, taken: Iterable[Case], late: Iterable[Reply] = ()) -> None:
         """Take due cases, and the cases of late replies, as far as they go now.
 
-        Raises what the platform's database raises; nothing unsaved was sent then, and the cases stay due.
+        A case that breaks its batch by a fault of ours (a plan that nobody knows) is found by halving and put off
+        alone. Raises what the platform's database raises; nothing unsaved was sent then, and the cases stay due.
         """
+        cases, replies = list(taken), list(late)
+        try:
+            await self._together(cases, replies)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            raise
+        except Exception:  # noqa: BLE001 - whatever one case breaks must not stop the others
+            keys = sorted({case.key for case in cases} | {(reply.account_id, reply.case_no) for reply in replies})
+            if len(keys) == 1:
+                _log.exception("case_not_driven", state=[case.state.value for case in cases])
+                await store.put_off(self._pool, keys, self._clock() + self._timing.resend_limit)
+                return
+            for half in (set(keys[: len(keys) // 2]), set(keys[len(keys) // 2 :])):
+                await self.drive(
+                    [case for case in cases if case.key in half],
+                    [reply for reply in replies if (reply.account_id, reply.case_no) in half],
+                )
+
+    async def _together(self, taken: Sequence[Case], late: Sequence[Reply]) -> None:
         events: dict[Key, Event] = {}
         work = {case.key: case for case in taken}
         replied = _by_case(late)
