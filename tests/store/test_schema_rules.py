@@ -23,9 +23,13 @@ NOT_BY_ACCOUNT = {
     "platform.idempotency": "the same key must meet itself whatever account the body names: distributed by caller",
     "platform.bucket_lease": "a few rows for the whole installation",
     "platform.worker": "a few rows for the whole installation",
+    "platform.policy_pack": "one row a version of policy, for the whole installation",
+    "platform.policy_activation": "one row a change of policy, for the whole installation",
+    "platform.policy_state": "one row for the whole installation",
+    "platform.policy_shadow": "counters of the whole installation, about nobody",
 }
 NOT_OURS = "schema_migration"  # one row a migration, kept by jiebang migrate
-HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker"}
+HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker", "policy_state", "policy_shadow"}
 FENCE = [
     ("account_id", "bigint", None),
     ("facts_version", "bigint", "1"),

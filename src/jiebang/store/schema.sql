@@ -79,6 +79,57 @@ CREATE TABLE platform.proof (
     CONSTRAINT code_has_expiry CHECK ((nonce IS NULL) = (expires_at IS NULL))
 ) WITH (fillfactor = 50);
 
+-- What a person agreed that a case may end: `code` the rule that asked, `what` the ids of exactly the things they were shown.
+-- Anything that came later is not in it and blocks again. case_no: the one case it was given with (NULL: any, until taken
+-- back). withdrawn_at: when it was taken back, or another took its place; the row stays as the record of what was agreed.
+CREATE TABLE platform.consent (
+    account_id bigint NOT NULL CHECK (account_id > 0),
+    consent_id uuid NOT NULL,
+    code text NOT NULL,
+    what text[] NOT NULL CHECK (cardinality(what) > 0),
+    case_no bigint CHECK (case_no BETWEEN 1 AND 4294967295),
+    given_at timestamptz NOT NULL,
+    withdrawn_at timestamptz,
+    PRIMARY KEY (account_id, consent_id),
+    CONSTRAINT withdrawn_after_given CHECK (withdrawn_at >= given_at)
+);
+-- One standing consent an account and rule.
+CREATE UNIQUE INDEX consent_standing ON platform.consent (account_id, code) WHERE withdrawn_at IS NULL;
+
+-- What was done on the spot to clear a blocker: `code` the rule it clears, `action` what was asked for. Written before the
+-- participant is asked, so that nothing is done unrecorded; done_at and outcome follow ({"items": [ids], "amount_fen"?}).
+CREATE TABLE platform.remedy (
+    account_id bigint NOT NULL CHECK (account_id > 0),
+    remedy_id uuid NOT NULL,
+    code text NOT NULL,
+    action text NOT NULL,
+    begun_at timestamptz NOT NULL,
+    done_at timestamptz,
+    outcome jsonb,
+    PRIMARY KEY (account_id, remedy_id),
+    CONSTRAINT done_with_outcome CHECK ((done_at IS NULL) = (outcome IS NULL))
+);
+
+-- A remedy that waits for a proof: which items of rule `code` it clears, and the nonce its one-time code is derived from under
+-- the platform's key (a code is never stored). `wrong` counts wrong tries. used_at: proven, and dead from then on.
+-- ended_at: another took its place. device_id: the device it was asked for on.
+CREATE TABLE platform.step_up (
+    account_id bigint NOT NULL CHECK (account_id > 0),
+    remedy_id uuid NOT NULL,
+    code text NOT NULL,
+    kind text NOT NULL,
+    what text[] NOT NULL CHECK (cardinality(what) > 0),
+    nonce bytea NOT NULL,
+    device_id text,
+    wrong smallint NOT NULL DEFAULT 0 CHECK (wrong >= 0),
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    used_at timestamptz,
+    ended_at timestamptz,
+    PRIMARY KEY (account_id, remedy_id),
+    CONSTRAINT used_or_replaced CHECK (used_at IS NULL OR ended_at IS NULL)
+);
+
 -- What is to be told to the person's phone and e-mail. Delivered rows keep their time and lose their due time.
 CREATE TABLE platform.outbox (
     account_id bigint NOT NULL,
@@ -119,4 +170,83 @@ CREATE TABLE platform.bucket_lease (
 CREATE TABLE platform.worker (
     worker_id text PRIMARY KEY,
     seen_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+-- The check that a case rests on, so that its answer can be given again: the one that opened it (step `submit`), and the
+-- worker's on fresh facts where that ended it (step `take`). Facts and answer are sealed under the records key.
+CREATE TABLE platform.check_record (
+    account_id bigint NOT NULL,
+    case_no bigint NOT NULL,
+    step text NOT NULL CHECK (step IN ('submit', 'take')),
+    at timestamptz NOT NULL,
+    pack text NOT NULL,
+    outcome text NOT NULL CHECK (outcome <> ''),
+    sealed bytea NOT NULL CHECK (octet_length(sealed) > 28),
+    PRIMARY KEY (account_id, case_no, step)
+);
+
+-- Every version of a policy that was ever admitted. A version never changes and never goes: cases follow their own.
+CREATE TABLE platform.policy_pack (
+    pack text PRIMARY KEY,
+    name text NOT NULL CHECK (name ~ '^[a-z][a-z0-9_]{0,63}$'),
+    version bigint NOT NULL CHECK (version > 0),
+    text text NOT NULL,
+    sha256 bytea NOT NULL,
+    added_by text NOT NULL CHECK (added_by <> ''),
+    added_at timestamptz NOT NULL,
+    CONSTRAINT pack_is_name_and_version CHECK (pack = name || '/' || version),
+    CONSTRAINT sha256_of_text CHECK (sha256 = sha256(convert_to(text, 'UTF8')))
+);
+
+-- Who wanted which version in force, who agreed, and since when it is (or was) in force. A proposal waits until a second
+-- person approves it, or lapses when another version comes into force first. `replaces`: the activation before, which a
+-- rollback goes back to.
+CREATE TABLE platform.policy_activation (
+    activation_no bigint PRIMARY KEY CHECK (activation_no > 0),
+    pack text NOT NULL,
+    action text NOT NULL CHECK (action IN ('install', 'activate', 'rollback')),
+    proposed_by text NOT NULL CHECK (proposed_by <> ''),
+    proposed_at timestamptz NOT NULL,
+    approved_by text CHECK (approved_by <> ''),
+    approved_at timestamptz,
+    in_force_since timestamptz,
+    lapsed_at timestamptz,
+    replaces bigint CHECK (replaces < activation_no),
+    CONSTRAINT two_different_people CHECK (lower(approved_by) <> lower(proposed_by)),
+    CONSTRAINT approved_by_and_at CHECK ((approved_by IS NULL) = (approved_at IS NULL)),
+    CONSTRAINT in_force_only_when_approved CHECK (
+        in_force_since IS NULL OR (lapsed_at IS NULL AND (approved_by IS NOT NULL OR action <> 'activate')))
+);
+-- At most one open proposal a version: a second person approves it instead of making another.
+CREATE UNIQUE INDEX activation_open ON platform.policy_activation (pack) WHERE in_force_since IS NULL AND lapsed_at IS NULL;
+
+-- One row, which every process reads several times a second: the version in force since a time, the one before it, and
+-- the one that runs in shadow. `revision` grows with every change, and with every version that is added.
+CREATE TABLE platform.policy_state (
+    only_one smallint PRIMARY KEY CHECK (only_one = 1),
+    revision bigint NOT NULL CHECK (revision > 0),
+    activation_no bigint NOT NULL CHECK (activation_no > 0),
+    pack text NOT NULL,
+    in_force_since timestamptz NOT NULL,
+    before text NOT NULL,
+    shadow text,
+    shadow_by text,
+    shadow_since timestamptz,
+    CONSTRAINT shadow_whole CHECK (num_nonnulls(shadow, shadow_by, shadow_since) IN (0, 3))
+) WITH (fillfactor = 50);
+
+-- What a version in shadow would have said on live checks. Code '' counts whole answers (that something blocks), every
+-- other code one rule. `checks`: how many were compared; `in_both`, `only_live`, `only_shadow`: where it was raised.
+CREATE TABLE platform.policy_shadow (
+    shadow text NOT NULL,
+    live text NOT NULL,
+    kind text NOT NULL,
+    segment text NOT NULL,
+    code text NOT NULL,
+    checks bigint NOT NULL CHECK (checks >= 0),
+    in_both bigint NOT NULL CHECK (in_both >= 0),
+    only_live bigint NOT NULL CHECK (only_live >= 0),
+    only_shadow bigint NOT NULL CHECK (only_shadow >= 0),
+    PRIMARY KEY (shadow, live, kind, segment, code),
+    CONSTRAINT raised_within_checks CHECK (in_both + only_live + only_shadow <= checks)
 ) WITH (fillfactor = 50);
