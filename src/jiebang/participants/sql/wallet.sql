@@ -58,7 +58,8 @@ CREATE INDEX entry_pending ON wallet.entry (account_id) WHERE state = 'pending';
 -- What the sweeper reads: transfers whose second step has not come, by their sender's side.
 CREATE INDEX entry_transfer_pending ON wallet.entry (made_at) WHERE state = 'pending' AND kind = 'transfer' AND amount_fen < 0;
 
--- Red packets sent to the account. entry_id: the ledger entry that claimed it. Outlives a revoke: none is unclaimed then.
+-- Red packets sent to the account. entry_id: the ledger entry that claimed it. ended_by: the remedy that opened or returned
+-- it (NULL: ended otherwise). Outlives a revoke: none is unclaimed then.
 CREATE TABLE wallet.red_packet (
     account_id bigint NOT NULL CHECK (account_id > 0),
     packet_id bigint NOT NULL CHECK (packet_id > 0),
@@ -69,9 +70,11 @@ CREATE TABLE wallet.red_packet (
     expires_at timestamptz NOT NULL,
     entry_id uuid,
     ended_at timestamptz,
+    ended_by uuid,
     PRIMARY KEY (account_id, packet_id),
     CONSTRAINT claimed_by_an_entry CHECK ((state = 'claimed') = (entry_id IS NOT NULL)),
     CONSTRAINT ended_unless_unclaimed CHECK ((state = 'unclaimed') = (ended_at IS NULL)),
+    CONSTRAINT ended_by_somebody CHECK (ended_by IS NULL OR ended_at IS NOT NULL),
     CONSTRAINT expires_after_sent CHECK (expires_at > sent_at)
 ) WITH (fillfactor = 80);
 CREATE INDEX red_packet_unclaimed ON wallet.red_packet (account_id) WHERE state = 'unclaimed';
@@ -89,7 +92,8 @@ CREATE TABLE wallet.bank_card (
     PRIMARY KEY (account_id, card_id)
 );
 
--- Auto-debit contracts (自动扣费签约). amount_fen NULL: varies. Dead with their epoch.
+-- Auto-debit contracts (自动扣费签约). amount_fen NULL: varies. ended_by: the remedy that ended it (NULL: ended otherwise).
+-- Dead with their epoch.
 CREATE TABLE wallet.autodebit_contract (
     account_id bigint NOT NULL CHECK (account_id > 0),
     contract_id bigint NOT NULL CHECK (contract_id > 0),
@@ -100,7 +104,9 @@ CREATE TABLE wallet.autodebit_contract (
     next_charge_at timestamptz,
     signed_at timestamptz NOT NULL,
     ended_at timestamptz,
-    PRIMARY KEY (account_id, contract_id)
+    ended_by uuid,
+    PRIMARY KEY (account_id, contract_id),
+    CONSTRAINT ended_by_somebody CHECK (ended_by IS NULL OR ended_at IS NOT NULL)
 );
 
 -- Credit products (微粒贷 and others). Outlives a revoke: a debt does not end with a name.

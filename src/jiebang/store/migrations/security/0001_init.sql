@@ -30,7 +30,8 @@ CREATE TABLE security.device (
     PRIMARY KEY (account_id, device_id)
 );
 
--- Logins. anomaly NULL: nothing unusual. confirmed_at: when the person said of an anomaly "it was me". Outlives a revoke.
+-- Logins. anomaly NULL: nothing unusual. confirmed_at: when the person said of an anomaly "it was me",
+-- confirmed_by: by which remedy. Outlives a revoke.
 CREATE TABLE security.login (
     account_id bigint NOT NULL CHECK (account_id > 0),
     login_id bigint NOT NULL CHECK (login_id > 0),
@@ -39,8 +40,10 @@ CREATE TABLE security.login (
     at timestamptz NOT NULL,
     anomaly text CHECK (anomaly IN ('new_device', 'far_place', 'odd_hour', 'many_failures')),
     confirmed_at timestamptz,
+    confirmed_by uuid,
     PRIMARY KEY (account_id, login_id),
-    CONSTRAINT only_anomalies_are_confirmed CHECK (confirmed_at IS NULL OR anomaly IS NOT NULL)
+    CONSTRAINT only_anomalies_are_confirmed CHECK (confirmed_at IS NULL OR anomaly IS NOT NULL),
+    CONSTRAINT confirmed_by_somebody CHECK (confirmed_by IS NULL OR confirmed_at IS NOT NULL)
 );
 CREATE INDEX login_abnormal ON security.login (account_id, at) WHERE anomaly IS NOT NULL AND confirmed_at IS NULL;
 

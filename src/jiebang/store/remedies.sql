@@ -1,0 +1,81 @@
+-- name: give_consents
+-- What a person agreed to, in place of what they had agreed to under the same rules before. A consent is never overwritten.
+WITH input AS (
+    SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
+        AS i (account_id, consent_id, code, what, case_no)
+)
+INSERT INTO platform.consent (account_id, consent_id, code, what, case_no, given_at)
+SELECT i.account_id, i.consent_id, i.code, array(SELECT jsonb_array_elements_text(i.what::jsonb)), i.case_no, $6::timestamptz
+FROM input i
+
+-- name: withdraw_consents
+-- Takes back the standing consents to the given rules; those taken back come back. Once taken back stays taken back.
+UPDATE platform.consent c SET withdrawn_at = greatest($3::timestamptz, c.given_at)
+FROM unnest($1::bigint[], $2::text[]) AS i (account_id, code)
+WHERE c.account_id = i.account_id AND c.code = i.code AND c.account_id = ANY ($1) AND c.withdrawn_at IS NULL
+RETURNING c.account_id, c.code, c.what, c.case_no, c.given_at, c.withdrawn_at
+
+-- name: standing_consents
+-- What the given accounts agreed to and have not taken back.
+SELECT c.account_id, c.code, c.what, c.case_no, c.given_at, c.withdrawn_at
+FROM platform.consent c
+WHERE c.account_id = ANY ($1::bigint[]) AND c.withdrawn_at IS NULL
+ORDER BY c.account_id, c.code
+
+-- name: begin_remedies
+-- Written before the participant is asked; a repeat finds its own row.
+INSERT INTO platform.remedy (account_id, remedy_id, code, action, begun_at)
+SELECT i.account_id, i.remedy_id, i.code, i.action, $5::timestamptz
+FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[]) AS i (account_id, remedy_id, code, action)
+ON CONFLICT (account_id, remedy_id) DO NOTHING
+
+-- name: finish_remedies
+-- What was done; the first account of it stays.
+UPDATE platform.remedy r SET done_at = $4::timestamptz, outcome = i.outcome::jsonb
+FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS i (account_id, remedy_id, outcome)
+WHERE r.account_id = i.account_id AND r.remedy_id = i.remedy_id AND r.account_id = ANY ($1) AND r.done_at IS NULL
+
+-- name: drop_remedies
+-- Refused before anything was done: nothing to record.
+DELETE FROM platform.remedy r
+USING unnest($1::bigint[], $2::uuid[]) AS i (account_id, remedy_id)
+WHERE r.account_id = i.account_id AND r.remedy_id = i.remedy_id AND r.account_id = ANY ($1) AND r.done_at IS NULL
+
+-- name: remedies_of
+-- Everything done on the spot for the given accounts, the oldest first.
+SELECT r.account_id, r.remedy_id, r.code, r.action, r.begun_at, r.done_at, r.outcome::text AS outcome
+FROM platform.remedy r WHERE r.account_id = ANY ($1::bigint[])
+ORDER BY r.account_id, r.begun_at, r.remedy_id
+
+-- name: lock_accounts
+-- Requests and guesses of one account take turns, so that parallel ones cannot share a try.
+SELECT a.account_id FROM platform.account a WHERE a.account_id = ANY ($1::bigint[]) ORDER BY a.account_id FOR NO KEY UPDATE
+
+-- name: insert_step_ups
+-- A remedy that waits for its proof takes the place of the one of the same rule before it.
+WITH input AS (
+    SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::timestamptz[])
+        AS i (account_id, remedy_id, code, kind, what, nonce, device_id, expires_at)
+), replaced AS (
+    UPDATE platform.step_up s SET ended_at = $9::timestamptz
+    FROM input i
+    WHERE s.account_id = i.account_id AND s.account_id = ANY ($1) AND s.code = i.code AND s.used_at IS NULL AND s.ended_at IS NULL
+)
+INSERT INTO platform.step_up (account_id, remedy_id, code, kind, what, nonce, device_id, created_at, expires_at)
+SELECT i.account_id, i.remedy_id, i.code, i.kind, array(SELECT jsonb_array_elements_text(i.what::jsonb)), i.nonce, i.device_id,
+    $9::timestamptz, i.expires_at
+FROM input i
+
+-- name: step_ups_of
+-- Remedies of the given accounts under one rule that were asked for since a time, the newest first.
+SELECT s.account_id, s.remedy_id, s.code, s.kind, s.what, s.nonce, s.device_id, s.wrong, s.created_at, s.expires_at,
+    s.used_at, s.ended_at
+FROM platform.step_up s
+WHERE s.account_id = ANY ($1::bigint[]) AND s.code = $2::text AND s.created_at > $3::timestamptz
+ORDER BY s.account_id, s.created_at DESC, s.remedy_id
+
+-- name: save_step_ups
+-- Writes back what was judged while its account was locked.
+UPDATE platform.step_up s SET wrong = i.wrong, used_at = i.used_at
+FROM unnest($1::bigint[], $2::uuid[], $3::smallint[], $4::timestamptz[]) AS i (account_id, remedy_id, wrong, used_at)
+WHERE s.account_id = i.account_id AND s.remedy_id = i.remedy_id AND s.account_id = ANY ($1)
