@@ -101,6 +101,21 @@ CHILDREN: Mapping[str, tuple[str, list[dict[str, Any]]]] = {
             {"product_id": 2, "product": "分付", "owed_fen": 0, "opened_at": AT, "closed_at": AT},
         ],
     ),
+    "wallet.bank_card": (
+        "wallet",
+        [
+            {
+                "card_id": number,
+                "epoch": 1,
+                "bank": "招商银行",
+                "kind": "debit",
+                "tail": "0042",
+                "bound_at": AT,
+                "unbound_at": unbound,
+            }
+            for number, unbound in ((1, None), (2, AT))
+        ],
+    ),
     "security.device": (
         "security",
         [
@@ -183,6 +198,17 @@ CHILDREN: Mapping[str, tuple[str, list[dict[str, Any]]]] = {
             for number, revoked in ((1, None), (2, AT))
         ],
     ),
+    "openplatform.app": (
+        "openplatform",
+        [
+            {"app_id": app, "name": name, "technical_lead": lead, "created_at": AT, "closed_at": closed}
+            for app, name, lead, closed in (
+                ("wx1", "记账", False, None),
+                ("wx2", "点餐", True, None),
+                ("wx3", "旧应用", True, AT),
+            )
+        ],
+    ),
     "openplatform.mini_program": (
         "openplatform",
         [
@@ -205,6 +231,7 @@ CHILDREN: Mapping[str, tuple[str, list[dict[str, Any]]]] = {
                 "name": "深圳甲公司",
                 "credit_code": "91440300MA5FK0XX0A",
                 "role": role,
+                "legal_person": number != 1,
                 "joined_at": AT,
                 "left_at": left,
             }
@@ -241,7 +268,9 @@ CHILDREN: Mapping[str, tuple[str, list[dict[str, Any]]]] = {
     ),
 }
 ACCOUNT: Mapping[str, Mapping[str, Any]] = {
-    "wallet": {"balance_fen": 12_345, "open_entries": 1},
+    "wallet": {"balance_fen": 12_345, "open_entries": 1, "receive_limit_fen": 5_000_000},
+    "openplatform": {"api_quota_level": "standard"},
+    "enterprise": {"api_rights": True},
     "security": {"primary_device_id": "phone", "primary_device_since": AT},
     "social": {"email": "a@example.com"},
     "gaming": {"game_guard": True},
@@ -271,6 +300,10 @@ EXPECTED: Mapping[str, Any] = {
     ],
     "open_credit": 1,
     "credit_items": [{"id": "1", "product": "微粒贷", "owed_fen": 5000}],
+    "receive_limited": True,
+    "receive_limit_fen": 5_000_000,
+    "bank_cards": 1,
+    "bank_card_items": [{"id": "1", "bank": "招商银行", "tail": "0042"}],
     "primary_device_id": "phone",
     "primary_device_since": AT,
     "abnormal_login_at": LATER,
@@ -280,6 +313,8 @@ EXPECTED: Mapping[str, Any] = {
     ],
     "legal_hold": True,
     "legal_hold_authority": "法院 12368",
+    "risk_hold": True,
+    "risk_hold_contact": "风控 95017",
     "contacts": 3,
     "messages": 5,
     "email_bound": True,
@@ -289,9 +324,17 @@ EXPECTED: Mapping[str, Any] = {
     "mini_program_items": [{"id": "wxpublished", "name": "点餐"}],
     "official_accounts": 1,
     "official_account_items": [{"id": "gh_1", "name": "读书"}],
+    "apps": 2,
+    "app_items": [{"id": "wx1", "name": "记账"}, {"id": "wx2", "name": "点餐"}],
+    "led_apps": 1,
+    "led_app_items": [{"id": "wx2", "name": "点餐"}],
+    "api_quota_level": "standard",
     "administered_enterprises": 1,
     "enterprise_items": [{"id": "1", "name": "深圳甲公司", "credit_code": "91440300MA5FK0XX0A"}],
     "open_approvals": 2,
+    "approval_items": [{"id": "1", "title": "报销"}, {"id": "2", "title": "报销"}],
+    "legal_person_enterprises": 1,
+    "api_rights": True,
     "open_merchants": 1,
     "merchant_items": [{"id": "1600000001", "name": "小店"}],
     "game_guard": True,
@@ -310,6 +353,9 @@ DEAD = {
     "grants": 0,
     "grant_items": [],
     "open_approvals": 0,
+    "approval_items": [],
+    "bank_cards": 0,
+    "bank_card_items": [],
 }
 TYPES = {
     FactType.INT: int,

@@ -51,11 +51,48 @@ class Blocker(msgspec.Struct, frozen=True, kw_only=True):
     facts: Mapping[str, Any]
 
 
+class Consequence(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that will happen to this person when the case is done, at `participant`.
+
+    `consent`: the code of the rule by which the person was asked to agree, and did; None where nobody is asked or where
+    they have not agreed yet. `facts` are the person's own values in it.
+    """
+
+    code: str
+    participant: str
+    title: Text
+    explanation: Text
+    lasts: Text
+    consent: str | None = None
+    source: str
+    legal_basis: str
+    facts: Mapping[str, Any]
+
+
+class Alternative(msgspec.Struct, frozen=True, kw_only=True):
+    """Something else that could reach the person's goal, and what it would cost them.
+
+    `kind`: what to ask for instead (None: nothing of ours). `offered`: that kind can be submitted today.
+    """
+
+    code: str
+    kind: Kind | None
+    recommended: bool
+    offered: bool
+    title: Text
+    reaches: Text
+    costs: Text
+    source: str
+    facts: Mapping[str, Any]
+
+
 class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a check found for one account.
 
-    `passes`: nothing blocks (severity `blocks` or `needs_consent`). `versions`: the facts_version by participant at
-    which it was read, None for one that could not be read.
+    `passes`: no blocker of severity `blocks`, and none of `needs_consent` that the person has not agreed to; `consents`
+    are the codes of those they agreed to. `offered`: a case of this kind can be submitted. `alternatives`: the
+    recommended first. `versions`: the facts_version by participant at which it was read, None for one that could not be
+    read.
     """
 
     account_id: int
@@ -65,3 +102,7 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     passes: bool
     blockers: tuple[Blocker, ...]
     versions: Mapping[str, int | None]
+    consequences: tuple[Consequence, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    consents: tuple[str, ...] = ()
+    offered: bool = True

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 PLATFORM: Final = "platform"
 """Our own store as an owner of facts (the live case)."""
+QUOTA: Final = "quota"
+"""Our own store again, for what it knows of the *document* of a case: unread where nobody can say which that is.
+
+Apart from PLATFORM, so that two identity databases which differ leave the account's live case known."""
 REQUEST: Final = "request"
 """What the request itself brings (the device it comes from). Always read."""
 
@@ -70,6 +74,10 @@ _I, _F, _B, _T, _AT, _D, _L = (
     FactType.ITEMS,
 )
 
+CONSENTS: Final = "consents"
+"""The fact that says what a person agreed to: one item for each thing, `code` the rule's, `item` the id of an item of
+its list (absent: agreed to as a whole)."""
+
 FACTS: Final[Mapping[str, FactSpec]] = {
     spec.name: spec
     for spec in (
@@ -99,6 +107,10 @@ FACTS: Final[Mapping[str, FactSpec]] = {
             ("autodebit_items", _L, "自动扣费签约", "active contracts: id, merchant, next_charge_at, amount_fen"),
             ("open_credit", _I, "未结清信贷数", "number of credit products open or owing"),
             ("credit_items", _L, "信贷产品", "credit products: id, product, owed_fen"),
+            ("receive_limited", _B, "有单日收款限额", "there is a daily receiving limit"),
+            ("receive_limit_fen", _F, "单日收款限额", "daily receiving limit, 0 where there is none"),
+            ("bank_cards", _I, "已绑定银行卡数", "number of bound bank cards"),
+            ("bank_card_items", _L, "已绑定银行卡", "bound bank cards: id, bank, tail"),
         ),
         *_specs(
             "security",
@@ -108,6 +120,8 @@ FACTS: Final[Mapping[str, FactSpec]] = {
             ("abnormal_login_items", _L, "异常登录", "unconfirmed abnormal logins: id, at, place, device"),
             ("legal_hold", _B, "司法冻结", "a court or authority holds the account"),
             ("legal_hold_authority", _T, "冻结机关", "who holds it and how to reach them"),
+            ("risk_hold", _B, "风控限制", "the risk engine holds the account"),
+            ("risk_hold_contact", _T, "风控联系方式", "who decides on the risk engine's hold and how to reach them"),
         ),
         *_specs(
             "social",
@@ -123,12 +137,20 @@ FACTS: Final[Mapping[str, FactSpec]] = {
             ("mini_program_items", _L, "小程序", "published mini programs: id, name"),
             ("official_accounts", _I, "管理的公众号数", "official accounts administered"),
             ("official_account_items", _L, "管理的公众号", "official accounts administered: id, name"),
+            ("apps", _I, "开发的应用数", "number of apps developed"),
+            ("app_items", _L, "开发的应用", "apps developed: id, name"),
+            ("led_apps", _I, "任技术负责人的应用数", "number of apps led technically"),
+            ("led_app_items", _L, "任技术负责人的应用", "apps led technically: id, name"),
+            ("api_quota_level", _T, "接口调用配额级别", "level of API quotas; absent for who develops nothing"),
         ),
         *_specs(
             "enterprise",
             ("administered_enterprises", _I, "管理的企业数", "enterprises administered"),
             ("enterprise_items", _L, "管理的企业", "enterprises administered: id, name, credit_code"),
             ("open_approvals", _I, "处理中的审批数", "approvals in flight"),
+            ("approval_items", _L, "处理中的审批", "approvals in flight: id, title"),
+            ("legal_person_enterprises", _I, "任法定代表人的企业数", "enterprises whose legal person this is"),
+            ("api_rights", _B, "企业接口权限", "may call enterprise APIs"),
         ),
         *_specs(
             "merchant",
@@ -140,13 +162,24 @@ FACTS: Final[Mapping[str, FactSpec]] = {
             PLATFORM,
             ("live_case", _T, "进行中的申请", "public id of the account's live case"),
             ("account_known", _B, "账户存在", "the platform knows the account"),
+            ("consents", _L, "已同意的事项", "what the person agreed that a case may end: code, item, at"),
+        ),
+        *_specs(
+            QUOTA,
+            (
+                "document_changes_this_year",
+                _I,
+                "该证件本年度已变更实名次数",
+                "identity changes the bound document was used for this calendar year, on whatever accounts",
+            ),
+            ("quota_refused_at", _AT, "最近一次超出次数被拒的时间", "when a change beyond the quota was last refused"),
         ),
         *_specs(
             REQUEST, ("request_device_id", _T, "发起设备", "the device the request comes from; absent for a service")
         ),
     )
 }
-"""Every fact by name. Owners are participants, `identity` standing for both data centres, or PLATFORM or REQUEST."""
+"""Every fact by name. Owners are participants (`identity`: both data centres), PLATFORM, QUOTA and REQUEST."""
 
 ITEM_FIELDS: Final[Mapping[str, Mapping[str, FactType]]] = {
     "open_transaction_items": {"id": _T, "title": _T, "amount_fen": _F, "expected_at": _AT},
@@ -154,11 +187,16 @@ ITEM_FIELDS: Final[Mapping[str, Mapping[str, FactType]]] = {
     "freeze_items": {"id": _T, "authority": _T, "amount_fen": _F, "contact": _T},
     "autodebit_items": {"id": _T, "merchant": _T, "next_charge_at": _AT, "amount_fen": _F},
     "credit_items": {"id": _T, "product": _T, "owed_fen": _F},
+    "bank_card_items": {"id": _T, "bank": _T, "tail": _T},
     "abnormal_login_items": {"id": _T, "at": _AT, "place": _T, "device": _T},
     "grant_items": {"id": _T, "app": _T, "scopes": _T},
     "mini_program_items": {"id": _T, "name": _T},
     "official_account_items": {"id": _T, "name": _T},
+    "app_items": {"id": _T, "name": _T},
+    "led_app_items": {"id": _T, "name": _T},
     "enterprise_items": {"id": _T, "name": _T, "credit_code": _T},
+    "approval_items": {"id": _T, "title": _T},
     "merchant_items": {"id": _T, "name": _T},
+    "consents": {"code": _T, "item": _T, "at": _AT},
 }
 """The fields of each fact of type ITEMS. Items are JSON objects, so their times are ISO 8601 strings."""

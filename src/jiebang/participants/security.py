@@ -11,7 +11,8 @@ SECURITY: Final = Particulars(
     facts="""
 SELECT a.account_id, a.facts_version, a.primary_device_id, a.primary_device_since,
     l.abnormal_login_at, l.abnormal_login_items,
-    h.authority IS NOT NULL AS legal_hold, h.authority || ' ' || h.contact AS legal_hold_authority
+    h.authority IS NOT NULL AS legal_hold, h.authority || ' ' || h.contact AS legal_hold_authority,
+    r.authority IS NOT NULL AS risk_hold, r.authority || ' ' || r.contact AS risk_hold_contact
 FROM security.account a
 CROSS JOIN LATERAL (
     SELECT max(l.at) AS abnormal_login_at, jsonb_agg(jsonb_build_object(
@@ -26,6 +27,11 @@ LEFT JOIN LATERAL (
     WHERE h.account_id = a.account_id AND h.kind = 'legal' AND h.lifted_at IS NULL
     ORDER BY h.placed_at LIMIT 1
 ) h ON true
+LEFT JOIN LATERAL (
+    SELECT r.authority, r.contact FROM security.hold r
+    WHERE r.account_id = a.account_id AND r.kind = 'risk' AND r.lifted_at IS NULL
+    ORDER BY r.placed_at LIMIT 1
+) r ON true
 WHERE a.account_id = ANY ($1::bigint[])
 """,
     on_confirm={"login_needs_sms": "coalesce(e.login_needs_sms, a.login_needs_sms)"},

@@ -17,7 +17,9 @@ SELECT a.account_id, a.facts_version, a.balance_fen,
     p.unclaimed_red_packets, p.unclaimed_red_packet_items,
     (SELECT coalesce(sum(r.owed_fen), 0)::bigint FROM wallet.arrears r
      WHERE r.account_id = a.account_id AND r.repaid_at IS NULL) AS arrears_fen,
-    f.frozen_fen, f.freeze_items, d.autodebit_contracts, d.autodebit_items, c.open_credit, c.credit_items
+    f.frozen_fen, f.freeze_items, d.autodebit_contracts, d.autodebit_items, c.open_credit, c.credit_items,
+    a.receive_limit_fen IS NOT NULL AS receive_limited, coalesce(a.receive_limit_fen, 0) AS receive_limit_fen,
+    k.bank_cards, k.bank_card_items
 FROM wallet.account a
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object(
@@ -55,6 +57,13 @@ CROSS JOIN LATERAL (
     FROM wallet.credit_product c
     WHERE c.account_id = a.account_id AND c.closed_at IS NULL
 ) c
+CROSS JOIN LATERAL (
+    SELECT count(*) AS bank_cards, jsonb_agg(jsonb_build_object(
+        'id', k.card_id::text, 'bank', k.bank, 'tail', k.tail
+    ) ORDER BY k.card_id)::text AS bank_card_items
+    FROM wallet.bank_card k
+    WHERE k.account_id = a.account_id AND k.epoch = a.epoch AND k.unbound_at IS NULL
+) k
 WHERE a.account_id = ANY ($1::bigint[])
 """,
     refusals={FUNDS_MOVING: "a.open_entries > 0"},

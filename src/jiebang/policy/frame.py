@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
-from jiebang.model.facts import FACTS, PLATFORM, REQUEST, FactBatch, FactType
+from jiebang.model.facts import FACTS, PLATFORM, QUOTA, REQUEST, FactBatch, FactType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _REPLICAS: Final = {"identity_shenzhen": "identity", "identity_guiyang": "identity"}
 """Participants that hold copies of one owner's facts. Facts whose copies differ count as unread."""
 
-_DTYPES: Final[Mapping[FactType, pl.DataType]] = {
+DTYPES: Final[Mapping[FactType, pl.DataType]] = {
     FactType.INT: pl.Int64(),
     FactType.FEN: pl.Int64(),
     FactType.BOOL: pl.Boolean(),
@@ -29,7 +29,7 @@ _DTYPES: Final[Mapping[FactType, pl.DataType]] = {
     FactType.TIME: pl.Datetime("us", "UTC"),
     FactType.DATE: pl.Date(),
 }
-_ABSENT: Final[Mapping[FactType, Any]] = {FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}
+ABSENT: Final[Mapping[FactType, Any]] = {FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}
 _NOTHING: Final[Sequence[Mapping[str, Any]]] = ()
 
 OWNED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -91,8 +91,8 @@ def line_up(batch: FactBatch, owner: str, accounts: Sequence[int]) -> Part:
         if kind is FactType.ITEMS:
             items[name] = _lists(name, values, rows)
             continue
-        series = pl.Series(name, values, dtype=_DTYPES[kind], strict=True).gather(index)
-        columns.append(series.fill_null(_ABSENT[kind]) if kind in _ABSENT else series)
+        series = pl.Series(name, values, dtype=DTYPES[kind], strict=True).gather(index)
+        columns.append(series.fill_null(ABSENT[kind]) if kind in ABSENT else series)
     columns.append(pl.Series(read_column(owner), [True], dtype=pl.Boolean).new_from_index(0, len(accounts)))
     versions = [0 if row is None else batch.versions[row] for row in rows]
     return Part(pl.DataFrame(columns), items, versions)
@@ -110,7 +110,7 @@ def _lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list
 def unread(owner: str, size: int) -> Part:
     """Return the part of an owner that could not be read."""
     columns = [
-        pl.Series(name, [None], dtype=_DTYPES[FACTS[name].type]).new_from_index(0, size)
+        pl.Series(name, [None], dtype=DTYPES[FACTS[name].type]).new_from_index(0, size)
         for name in OWNED[owner]
         if FACTS[name].type is not FactType.ITEMS
     ]
@@ -153,7 +153,7 @@ def gathered(accounts: Sequence[int], parts: Mapping[str, Part], devices: Sequen
             joined, agree = _agreed(owner, list(copies.values()))
         frames.append(joined.frame)
         items.update(joined.items)
-        if owner != PLATFORM:
+        if owner not in (PLATFORM, QUOTA):
             for name, part in copies.items():
                 versions[name] = [
                     version if agrees else None for version, agrees in zip(part.versions, agree, strict=True)

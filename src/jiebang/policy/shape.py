@@ -16,8 +16,13 @@ Sql = Annotated[str, msgspec.Meta(max_length=2000)]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^:[a-z][a-z0-9_]*$")]
 """A parameter, named as conditions name it. Numbers stand in `params` and nowhere else."""
 Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+OldCode = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A code that an older system showed, such as a bare number."""
 LegalBasis = Annotated[str, msgspec.Meta(pattern=r"^platform$|^.+ / .+ art\. ?\d+")]
 """`platform` for the platform's own policy, else a law with its article, in Chinese / and in English."""
+
+
+Kinds = Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
 
 
 class Unit(StrEnum):
@@ -69,11 +74,51 @@ class RaisedShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleShape(RaisedShape, frozen=True, kw_only=True):
-    """One rule: for which kinds, how severe, and when: an SQL condition over facts and `:params`."""
+    """One rule: for which kinds, how severe, and when: an SQL condition over facts and `:params`.
 
-    kinds: Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
+    `consent_to` (only with `needs_consent`): the list of items each of which must be agreed to; without it, one consent
+    to the rule is enough.
+    """
+
+    kinds: Kinds
     severity: Severity
     when: Sql
+    consent_to: Name | None = None
+
+
+class ConsequenceShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What follows at one participant, for whom (`when`; everyone without it), and for how long it lasts.
+
+    `consent`: the code of the rule that asks for the person's agreement to it.
+    """
+
+    code: Code
+    kinds: Kinds
+    participant: Name
+    title: Text
+    explanation: Text
+    lasts: Text
+    source: str
+    legal_basis: LegalBasis
+    when: Sql | None = None
+    consent: Code | None = None
+
+
+class AlternativeShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What else could reach the goal of `kinds`: another `kind`, or something outside (none).
+
+    `when`: for whom (everyone without it). `recommended`: for whom it comes first (nobody without it).
+    """
+
+    code: Code
+    kinds: Kinds
+    title: Text
+    reaches: Text
+    costs: Text
+    source: str
+    kind: Kind | None = None
+    when: Sql | None = None
+    recommended: Sql | None = None
 
 
 class PlanShape(msgspec.Struct, frozen=True):
@@ -94,6 +139,19 @@ class ProofsShape(msgspec.Struct, frozen=True):
     tries: Reference
     tries_a_day: Reference
     tries_window: Reference
+
+
+class QuotaShape(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a document may be used for identity changes: by cases of which kinds, and how often a calendar year.
+
+    `used_up`: the rule that a submission beyond it raises, which starts the cooling-off; `cooling`: the rule that
+    stands while the cooling-off lasts, so that nothing is started anew.
+    """
+
+    kinds: Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
+    per_year: Reference
+    used_up: Code
+    cooling: Code
 
 
 class MessageShape(msgspec.Struct, frozen=True):
@@ -120,3 +178,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     proofs: dict[Kind, ProofsShape]
     messages: dict[Name, MessageShape]
     reasons: dict[Code, Text]
+    quota: QuotaShape | None = None
+    consequences: tuple[ConsequenceShape, ...] = ()
+    alternatives: tuple[AlternativeShape, ...] = ()
+    legacy_codes: dict[OldCode, Code] = {}

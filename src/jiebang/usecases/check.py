@@ -163,6 +163,7 @@ async def _own(platform: Database, case_ids: CaseIds, askable: Sequence[int], re
     columns: dict[str, Sequence[Any]] = {
         "live_case": live,
         "account_known": [request.account_id in known for request in requests],
+        "consents": [None] * len(requests),
     }
     rows = range(len(requests))
     return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows)
