@@ -1,0 +1,105 @@
+"""Coalesce: single questions that come at the same time become one batch; many callers cost little more than one.
+
+A question that comes while nothing is under way goes at once, with whatever else came in the same turn of the event
+loop. While something is under way, questions gather for one window and then go, whatever the batch before them is
+doing: nobody waits for another's slow answer. A question never joins a batch that has begun, so that what its answer
+rests on was read after it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
+from datetime import timedelta
+from typing import Final, Generic, TypeVar
+
+from prometheus_client import Histogram
+
+Topic = TypeVar("Topic", bound=Hashable)
+Question = TypeVar("Question", bound=Hashable)
+Reply = TypeVar("Reply")
+
+BATCH_SIZE: Final = Histogram(
+    "jiebang_coalesced_questions", "Callers answered by one batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+
+
+class Coalescer(Generic[Topic, Question, Reply]):
+    """Asks `together` for many callers at once. Equal questions are asked once and their callers share the reply.
+
+    `together(topic, questions)` replies in the order asked. What it raises fails nobody but the callers whose own
+    question raises it when asked alone. A caller who goes away takes nothing with them.
+    """
+
+    def __init__(
+        self,
+        together: Callable[[Topic, Sequence[Question]], Awaitable[Sequence[Reply]]],
+        *,
+        window: timedelta,
+        limit: int,
+    ) -> None:
+        """`window`: how long a question waits for others at most; `limit`: how many different ones make a batch."""
+        self._together, self._window, self._limit = together, window.total_seconds(), limit
+        self._waiting: dict[Topic, dict[Question, list[asyncio.Future[Reply]]]] = {}
+        self._timers: dict[Topic, asyncio.Handle] = {}
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._number = 0
+
+    async def ask(self, topic: Topic, question: Question) -> Reply:
+        """Return the reply to one question. Raises what `together` raises for it."""
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[Reply] = loop.create_future()
+        waiting = self._waiting.setdefault(topic, {})
+        waiting.setdefault(question, []).append(mine)
+        if len(waiting) >= self._limit:
+            self._go(topic)
+        elif topic not in self._timers:
+            idle = not self._under_way
+            self._timers[topic] = (
+                loop.call_soon(self._go, topic) if idle else loop.call_later(self._window, self._go, topic)
+            )
+        return await mine
+
+    def _go(self, topic: Topic) -> None:
+        """Send off what has gathered. The batch belongs to no caller: it carries none's context."""
+        timer = self._timers.pop(topic, None)
+        if timer is not None:
+            timer.cancel()
+        batch = self._waiting.pop(topic, {})
+        asked = {
+            question: alive
+            for question, callers in batch.items()
+            if (alive := [one for one in callers if not one.done()])
+        }
+        if not asked:
+            return
+        BATCH_SIZE.observe(sum(map(len, asked.values())))
+        self._number += 1
+        run = self._batch(self._number, topic, asked)
+        self._under_way[self._number] = asyncio.get_running_loop().create_task(run, context=Context())
+
+    async def _batch(self, number: int, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
+        try:
+            await self._run(topic, asked)
+        finally:
+            # Here, not when the task is done: who has just been answered and asks again must find nothing under way.
+            del self._under_way[number]
+
+    async def _run(self, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
+        callers = [caller for those in asked.values() for caller in those]
+        try:
+            replies = await self._together(topic, list(asked))
+            for those, reply in zip(asked.values(), replies, strict=True):
+                for caller in those:
+                    if not caller.done():
+                        caller.set_result(reply)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the callers
+            if len(asked) > 1:
+                await asyncio.gather(*(self._run(topic, {question: those}) for question, those in asked.items()))
+            for caller in callers:
+                if not caller.done():
+                    caller.set_exception(error)
+        finally:
+            for caller in callers:
+                caller.cancel()  # those unanswered, which only the end of the event loop leaves
