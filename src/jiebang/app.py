@@ -110,6 +110,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Return a worker with all its chores."""
         from jiebang.usecases.advance import Driver, Limits
         from jiebang.usecases.notify import Delivery, HttpGateway
+        from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.worker import Worker
 
         pool = self.pools["platform"]
@@ -117,7 +118,13 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             pool=pool,
             participants=self.participants,
             plan_of=self.context.plan_of,
-            recheck=self.checker.recheck,
+            recheck=Claiming(
+                self.checker.recheck,
+                Quotas(self.participants, pool, utc_now),
+                pool=pool,
+                pack=self.pack,
+                clock=utc_now,
+            ),
             clock=utc_now,
             new_id=uuid4,
             timing=self.settings.saga,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 OWNERS = {owner_of(name): name for name in PLACEMENT}
 PARTICIPANTS = sorted({owner_of(name) for name in DATABASES})
 NOT_BY_ACCOUNT = {
+    "platform.identity_quota": "the same document must meet itself on whatever accounts: distributed by document",
+    "platform.quota_refusal": "the same document must meet itself on whatever accounts: distributed by document",
     "platform.idempotency": "the same key must meet itself whatever account the body names: distributed by caller",
     "platform.bucket_lease": "a few rows for the whole installation",
     "platform.worker": "a few rows for the whole installation",

@@ -64,6 +64,10 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 
 ENDED: Final = frozenset(state for state, after in TRANSITIONS.items() if not after)
 LIVE: Final = frozenset(TRANSITIONS) - ENDED
+BROKEN_OFF: Final = frozenset({State.CANCELLING, *ENDED - {State.DONE}})
+"""States of a case that will have changed nothing: what it claimed of a quota is given back."""
+COUNTED: Final = frozenset({State.TRYING, State.CONFIRMING, State.DONE})
+"""States in which a case that uses a document holds a slot of its quota. A `ready` one may."""
 WITHDRAWABLE: Final = frozenset({State.OPEN, State.IN_REVIEW, State.READY, State.TRYING, State.CANCELLING})
 """States in which a wish to withdraw can still win (202); in the others it is too late (409)."""
 
@@ -108,7 +112,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     participants. `versions` holds the `facts_version` that the re-check read (0 for a participant without facts),
     empty before it. `wallet_version` is the wallet's as of the last proof. `due_at` says when the case wants a
     look if nothing arrives first; None: never (ended, or all that is left is parked for an operator).
-    `revision` guards every save. Source: design.md, "A case" and "The saga".
+    `revision` guards every save. `document_index`: the blind index (32 bytes) of the document whose yearly quota the
+    case uses, None for a kind without one; never shown. Source: design.md, "A case" and "The saga".
     """
 
     account_id: int
@@ -127,6 +132,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     withdraw_at: datetime | None = None
     reason: str | None = None
     device_id: str | None = None
+    document_index: bytes | None = None
 
     @property
     def key(self) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from jiebang.participants.database import DatabaseParticipant, Particulars
 from jiebang.participants.enterprise import ENTERPRISE
 from jiebang.participants.gaming import GAMING
-from jiebang.participants.identity import IDENTITY
+from jiebang.participants.identity import IDENTITY, Identity
+from jiebang.participants.logins import Security
 from jiebang.participants.merchant import MERCHANT
 from jiebang.participants.openplatform import OPENPLATFORM
 from jiebang.participants.security import SECURITY
@@ -36,11 +37,17 @@ PARTICULARS: Final[Mapping[str, Particulars]] = {
 def open_participants(
     pools: Mapping[str, Pool], clock: Callable[[], datetime], *, pepper: bytes
 ) -> Mapping[str, DatabaseParticipant]:
-    """Return the nine database participants by name, on `pools` by the same names; "wallet" is a `Wallet`.
+    """Return the nine database participants by name, on `pools` by the same names.
+
+    "wallet" is a `Wallet`, "security" a `Security`, both identity databases are an `Identity`.
 
     `pepper`: the secret that payment passwords are marked with.
     """
     from jiebang.participants.money import Wallet  # noqa: PLC0415 - brings polars, half a second to a network's process
 
-    opened = {name: DatabaseParticipant(name, own, pools[name], clock) for name, own in PARTICULARS.items()}
-    return {**opened, "wallet": Wallet(pools["wallet"], clock, pepper=pepper)}
+    opened = {
+        name: (Identity if own is IDENTITY else DatabaseParticipant)(name, own, pools[name], clock)
+        for name, own in PARTICULARS.items()
+    }
+    own_wallet, own_security = Wallet(pools["wallet"], clock, pepper=pepper), Security(pools["security"], clock)
+    return {**opened, "wallet": own_wallet, "security": own_security}

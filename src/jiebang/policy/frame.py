@@ -107,6 +107,13 @@ def _lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list
     return whole
 
 
+def read_where(part: Part, owner: str, read: Sequence[bool]) -> Part:
+    """Return `part` with those rows unread where `read` is false, for an owner who could not say of everybody."""
+    return msgspec.structs.replace(
+        part, frame=part.frame.with_columns(pl.Series(read_column(owner), read, dtype=pl.Boolean))
+    )
+
+
 def unread(owner: str, size: int) -> Part:
     """Return the part of an owner that could not be read."""
     columns = [

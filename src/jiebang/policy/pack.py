@@ -88,7 +88,10 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """One rule, compiled. `raised` yields true where every owner it names was read and `when` is true, else false."""
+    """One rule, compiled. `raised` yields true where every owner it names was read and `when` is true, else false.
+
+    `consent_to`: the list each of whose items must be agreed to, where the rule needs consent to each.
+    """
 
     words: Words
     kinds: frozenset[Kind]
@@ -99,11 +102,62 @@ class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     owners: frozenset[str]
     shown: tuple[str, ...]
     """The facts whose values raised it: those of the condition, and those its texts show."""
+    read: tuple[str, ...]
+    """The columns that its texts and `shown` need, lists apart."""
+    consent_to: str | None = None
 
     @property
     def code(self) -> str:
         """The rule's code."""
         return self.words.code
+
+
+class Foreseen(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """One consequence, compiled: whom it meets (`raised`), and what it says. `shown` and `read` as in Rule."""
+
+    code: str
+    kinds: frozenset[Kind]
+    participant: str
+    title: Wording
+    explanation: Wording
+    lasts: Wording
+    consent: str | None
+    source: str
+    legal_basis: str
+    when: Condition | None
+    raised: pl.Expr
+    owners: frozenset[str]
+    shown: tuple[str, ...]
+    read: tuple[str, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every value that one of the texts asks for."""
+        return self.title.names | self.explanation.names | self.lasts.names
+
+
+class Option(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """One alternative, compiled: whom it is shown to (`raised`), to whom `first`, as `recommended` yields, and what it says."""
+
+    code: str
+    kinds: frozenset[Kind]
+    kind: Kind | None
+    title: Wording
+    reaches: Wording
+    costs: Wording
+    source: str
+    when: Condition | None
+    raised: pl.Expr
+    first: Condition | None
+    recommended: pl.Expr
+    owners: frozenset[str]
+    shown: tuple[str, ...]
+    read: tuple[str, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every value that one of the texts asks for."""
+        return self.title.names | self.reaches.names | self.costs.names
 
 
 class Proofs(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +171,15 @@ class Proofs(msgspec.Struct, frozen=True, kw_only=True):
     tries: int
     tries_a_day: int
     tries_window: timedelta
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a document may be used for identity changes (`shape.QuotaShape` says what each field is)."""
+
+    kinds: frozenset[Kind]
+    per_year: int
+    used_up: str
+    cooling: str
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -144,7 +207,23 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     reasons: Mapping[str, Text]
     rules_of: Mapping[Kind, tuple[Rule, ...]]
     facts_needed: Mapping[Kind, Mapping[str, tuple[str, ...]]]
-    """By kind: the owners that must be readable, each with its facts that the kind's rules name."""
+    """By kind: the owners that must be readable, each with its facts that the kind's rules and consequences name."""
+    consequences: tuple[Foreseen, ...] = ()
+    alternatives: tuple[Option, ...] = ()
+    legacy_codes: Mapping[str, str] = {}
+    """Codes of older systems, each with the code of the rule that it stood for."""
+    foreseen_of: Mapping[Kind, tuple[Foreseen, ...]] = {}
+    options_of: Mapping[Kind, tuple[Option, ...]] = {}
+    names_of: Mapping[Kind, frozenset[str]] = {}
+    """By kind: every name that a rule, consequence or alternative uses."""
+
+    @property
+    def offered(self) -> list[str]:
+        """The kinds that can be submitted, by name."""
+        return sorted(kind.value for kind in self.plans)
+
+    quota: Quota | None = None
+    """None: this policy counts no identity changes."""
 
     def reason(self, codes: str) -> Text:
         """Say in both languages why a case ended. `codes` is a case's `reason`: codes, with commas where several."""

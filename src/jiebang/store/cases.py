@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
-from jiebang.model.case import ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
+from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
+from jiebang.store import quota
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
     Database = asyncpg.Pool[asyncpg.Record] | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
@@ -34,6 +37,7 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
     participants: int
     due_at: datetime
     device_id: str | None = None
+    document_index: bytes | None = None
 
 
 class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -74,6 +78,7 @@ def _case(row: asyncpg.Record) -> Case:
         withdraw_at=row["withdraw_at"],
         reason=row["reason"],
         device_id=row["device_id"],
+        document_index=row["document_index"],
     )
 
 
@@ -94,6 +99,7 @@ async def insert(
         [Mark.UNSENT.value * case.participants for case in ordered],
         [case.due_at for case in ordered],
         [case.device_id for case in ordered],
+        [case.document_index for case in ordered],
         now,
         _json(entries),
     )
@@ -113,10 +119,41 @@ async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
     return {row["account_id"]: _case(row) for row in rows}
 
 
-async def known(db: Database, accounts: Iterable[int]) -> dict[int, int | None]:
-    """Return those of `accounts` that exist, each with the number of its live case, if it has one."""
+class Agreed(msgspec.Struct, frozen=True):
+    """One standing consent as a check reads it: rule, ids of what it covers, its case (None: any), when given."""
+
+    code: str
+    what: tuple[str, ...]
+    case_no: int | None
+    at: str
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What our own store knows of an account: the number of its live case, if it has one, and its consents."""
+
+    case_no: int | None
+    consents: tuple[Agreed, ...] = ()
+
+    def agreed(self, case_no: int | None) -> list[dict[str, str]]:
+        """Return the items of the fact `consents` for a check made for case `case_no` (None: for none yet)."""
+        return [
+            {"code": one.code, "item": item, "at": one.at}
+            for one in self.consents
+            if one.case_no in (None, case_no)
+            for item in one.what
+        ]
+
+
+async def known(db: Database, accounts: Iterable[int]) -> dict[int, Known]:
+    """Return those of `accounts` that exist, each with its live case and its standing consents."""
     rows = await db.fetch(_SQL["known_accounts"], sorted(set(accounts)))
-    return {row["account_id"]: row["case_no"] for row in rows}
+    return {
+        row["account_id"]: Known(
+            row["case_no"],
+            msgspec.json.decode(row["consents"], type=tuple[Agreed, ...]) if row["consents"] else (),
+        )
+        for row in rows
+    }
 
 
 async def of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
@@ -138,12 +175,11 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
     """Save stepped cases, guarded by revision and by a wish to withdraw; return those that were saved.
 
     A returned case carries a wish to withdraw that came meanwhile. What is missing was not saved: nothing of it may be
-    sent.
+    sent. A case that is broken off gives its slot of a quota back in the same transaction.
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
     cases = [save.case for save in ordered]
-    rows = await db.fetch(
-        _SQL["save_cases"],
+    arguments = [
         [case.account_id for case in cases],
         [case.case_no for case in cases],
         [case.revision for case in cases],
@@ -161,7 +197,16 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
         [save.message_id for save in ordered],
         [bucket_of(case.account_id) for case in cases],
         now,
-    )
+    ]
+    broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]
+    if broken_off:
+        async with _transaction(db) as connection:
+            rows = await connection.fetch(_SQL["save_cases"], *arguments)
+            saved = {(row["account_id"], row["case_no"]) for row in rows}
+            # A statement of its own: the save may have waited for a claim, whose slot its own view does not show.
+            await quota.release(connection, [case for case in broken_off if case.key in saved])
+    else:
+        rows = await db.fetch(_SQL["save_cases"], *arguments)
     wishes = {(row["account_id"], row["case_no"]): row["withdraw_at"] for row in rows}
     return {
         case.key: case
@@ -210,6 +255,17 @@ async def events_after(db: Database, seen: Mapping[Key, int]) -> list[Timeline]:
         )
         for row in rows
     ]
+
+
+@asynccontextmanager
+async def _transaction(db: Database) -> AsyncIterator[Database]:
+    """A transaction on a pool's connection; on a connection, a part of the transaction it is in."""
+    if isinstance(db, asyncpg.Pool):
+        async with db.acquire() as connection, connection.transaction():
+            yield connection
+    else:
+        async with db.transaction():
+            yield db
 
 
 def _json(value: Any) -> str:

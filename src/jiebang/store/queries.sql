@@ -3,8 +3,8 @@
 -- An account with a live case (or unknown here) gets nothing back. The unique index decides a race that the
 -- NOT EXISTS did not see; the number given then is lost, never reused.
 WITH input AS (
-    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
-        AS i (account_id, bucket, kind, plan, marks, due_at, device_id)
+    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[])
+        AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index)
 ), numbered AS (
     UPDATE platform.account a SET last_case_no = a.last_case_no + 1
     FROM input i
@@ -13,14 +13,16 @@ WITH input AS (
           WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL)
     RETURNING a.account_id, a.last_case_no
 ), inserted AS (
-    INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id)
-    SELECT i.account_id, n.last_case_no, i.bucket, i.kind, 'open', i.plan, i.marks, $8, i.due_at, i.device_id
+    INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id,
+        document_index)
+    SELECT i.account_id, n.last_case_no, i.bucket, i.kind, 'open', i.plan, i.marks, $9, i.due_at, i.device_id,
+        i.document_index
     FROM numbered n JOIN input i USING (account_id)
     ON CONFLICT (account_id) WHERE ended_at IS NULL DO NOTHING
     RETURNING *
 ), told AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
-    SELECT account_id, case_no, 1, $8, $9::text::jsonb FROM inserted
+    SELECT account_id, case_no, 1, $9, $10::text::jsonb FROM inserted
 )
 SELECT * FROM inserted
 
@@ -128,8 +130,13 @@ SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_i
 SELECT c.* FROM unnest($1::bigint[]) AS i (account_id) JOIN platform.cases c ON c.account_id = i.account_id
 
 -- name: known_accounts
--- Which of these accounts exist, each with its live case: what a check needs of our own store, in one query.
-SELECT a.account_id, c.case_no
+-- Which of these accounts exist, each with its live case and what the person agreed to: what a check needs of our own
+-- store, in one query.
+SELECT a.account_id, c.case_no, s.consents
 FROM platform.account a
 LEFT JOIN platform.cases c ON c.account_id = a.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
+LEFT JOIN LATERAL (
+    SELECT jsonb_agg(jsonb_build_object('code', s.code, 'what', s.what, 'case_no', s.case_no, 'at', s.given_at))::text AS consents
+    FROM platform.consent s WHERE s.account_id = a.account_id AND s.withdrawn_at IS NULL
+) s ON true
 WHERE a.account_id = ANY ($1::bigint[])

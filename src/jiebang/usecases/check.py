@@ -17,11 +17,13 @@ from prometheus_client import Counter
 
 from jiebang.model.check import CheckAnswer, Severity
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
-from jiebang.model.facts import PLATFORM, FactBatch
+from jiebang.model.facts import PLATFORM, QUOTA, FactBatch
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import Part, gathered, line_up, owner_of
 from jiebang.saga.coordinator import Rechecked
 from jiebang.store import cases as store
+from jiebang.usecases.coalesce import Coalescer
+from jiebang.usecases.quota import Quotas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 UNREAD_TOTAL = Counter("jiebang_facts_unread_total", "Reads of facts that brought no answer", ["owner", "why"])
 
 _ACCOUNT_LIMIT: Final = 1 << 53
+_BATCH_LIMIT: Final = 256
+"""Single checks that go together at most; beyond it a batch costs each no less."""
+
+_NOBODY: Final = store.Known(None)
 
 _log = structlog.get_logger(__name__)
 
@@ -42,12 +48,14 @@ _log = structlog.get_logger(__name__)
 class CheckRequest(msgspec.Struct, frozen=True):
     """One account to check. `device_id`: where the request comes from (None: a service).
 
-    `own_case`: the number of the case this check is made for, which is no other case of the account.
+    `own_case`: the number of the case this check is made for, which is no other case of the account. `document`: the
+    blind index of the document that case uses (None: the one bound to the account).
     """
 
     account_id: int
     device_id: str | None = None
     own_case: int | None = None
+    document: bytes | None = None
 
 
 class Checker:
@@ -62,11 +70,19 @@ class Checker:
         case_ids: CaseIds,
         clock: Callable[[], datetime],
         limit: timedelta = timedelta(seconds=1),
+        window: timedelta | None = timedelta(milliseconds=2),
     ) -> None:
-        """Join what a check needs. `limit`: how long it waits for facts; what is not there by then is unread."""
+        """Join what a check needs. `limit`: how long it waits for facts; what is not there by then is unread.
+
+        `window`: how long a single check waits for others to go with at most; None: each goes alone.
+        """
         self._pack, self._participants, self._platform = pack, participants, platform
         self._case_ids, self._clock, self._limit = case_ids, clock, limit
+        self._quotas = Quotas(participants, platform, clock)
         self._cut_off: set[asyncio.Task[Part | None]] = set()
+        self._singles: Coalescer[Kind, CheckRequest, CheckAnswer | None] | None = None
+        if window is not None:
+            self._singles = Coalescer(self._together, window=window, limit=_BATCH_LIMIT)
 
     async def __call__(
         self, accounts: Sequence[int], kind: Kind, devices: Mapping[int, str | None]
@@ -82,11 +98,18 @@ class Checker:
         pack = self._pack()
         if kind not in pack.plans:
             raise KindNotOfferedError(kind=kind.value, offered=sorted(offered.value for offered in pack.plans))
-        answers = await self._answers(pack, requests, kind)
+        if self._singles is not None and len(requests) == 1:
+            answers = [await self._singles.ask(kind, requests[0])]
+        else:
+            answers = await self._answers(pack, requests, kind)
         unknown = {request.account_id for request, answer in zip(requests, answers, strict=True) if answer is None}
         if unknown:
             raise UnknownAccountError(accounts=[str(account) for account in sorted(unknown)])
         return [answer for answer in answers if answer is not None]
+
+    async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[CheckAnswer | None]:
+        """Answer single checks of different callers, all under the pack in force as the batch begins."""
+        return await self._answers(self._pack(), requests, kind)
 
     async def recheck(self, cases: Sequence[Case]) -> dict[Key, Rechecked]:
         """Check cases again on fresh facts, as the worker takes them: each for its own kind, device and number."""
@@ -96,7 +119,9 @@ class Checker:
             by_kind[case.kind].append(case)
         found: dict[Key, Rechecked] = {}
         for kind, batch in by_kind.items():
-            requests = [CheckRequest(case.account_id, case.device_id, case.case_no) for case in batch]
+            requests = [
+                CheckRequest(case.account_id, case.device_id, case.case_no, case.document_index) for case in batch
+            ]
             answers = await self._answers(pack, requests, kind)
             for case, answer in zip(batch, answers, strict=True):
                 found[case.key] = _rechecked(answer, pack.unavailable.code)
@@ -107,7 +132,7 @@ class Checker:
         if not requests:
             return []
         accounts = [request.account_id for request in requests]
-        parts = await self._parts(accounts, requests)
+        parts = await self._parts(accounts, requests, quota=QUOTA in pack.facts_needed[kind])
         known: Sequence[bool] = [True] * len(requests)
         if PLATFORM in parts:
             known = parts[PLATFORM].frame["account_known"].to_list()
@@ -115,14 +140,21 @@ class Checker:
         answers = evaluate(pack, facts, kind, self._clock())
         return [answer if knows else None for answer, knows in zip(answers, known, strict=True)]
 
-    async def _parts(self, accounts: Sequence[int], requests: Sequence[CheckRequest]) -> dict[str, Part]:
-        """Read everyone at once, within the limit. Who brought nothing is not in the answer."""
+    async def _parts(
+        self, accounts: Sequence[int], requests: Sequence[CheckRequest], *, quota: bool
+    ) -> dict[str, Part]:
+        """Read everyone at once, within the limit. Who brought nothing is not in the answer.
+
+        `quota`: whether what the document was used for is wanted too; few kinds ask, and it takes two reads in a row.
+        """
         askable = sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
-        tasks = {
+        tasks: dict[str, asyncio.Task[Part | None]] = {
             name: asyncio.create_task(_read(participant, askable, accounts))
             for name, participant in self._participants.items()
         }
         tasks[PLATFORM] = asyncio.create_task(_own(self._platform, self._case_ids, askable, requests))
+        if quota:
+            tasks[QUOTA] = asyncio.create_task(_quota(self._quotas, askable, requests))
         try:
             await asyncio.wait(tasks.values(), timeout=self._limit.total_seconds())
         finally:
@@ -156,17 +188,24 @@ async def _own(platform: Database, case_ids: CaseIds, askable: Sequence[int], re
     """Read what our own store knows: that an account exists, and its live case other than the one being checked."""
     known = await store.known(platform, askable)
     live: list[str | None] = []
+    consents: list[list[dict[str, str]]] = []
     for request in requests:
-        case_no = known.get(request.account_id)
-        other = case_no is not None and case_no != request.own_case
-        live.append(case_ids.encode(request.account_id, case_no) if other and case_no is not None else None)
+        found = known.get(request.account_id, _NOBODY)
+        other = found.case_no is not None and found.case_no != request.own_case
+        live.append(case_ids.encode(request.account_id, found.case_no) if other and found.case_no else None)
+        consents.append(found.agreed(request.own_case))
     columns: dict[str, Sequence[Any]] = {
         "live_case": live,
         "account_known": [request.account_id in known for request in requests],
-        "consents": [None] * len(requests),
+        "consents": consents,
     }
     rows = range(len(requests))
     return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows)
+
+
+async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
+    """Read what is known of the documents; accounts that no database can hold have none."""
+    return await quotas.facts(requests, frozenset(askable))
 
 
 def _rechecked(answer: CheckAnswer | None, unavailable: str) -> Rechecked:
@@ -177,7 +216,11 @@ def _rechecked(answer: CheckAnswer | None, unavailable: str) -> Rechecked:
     """
     if answer is None:
         return Rechecked({}, (UnknownAccountError.code,))
-    standing = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
+    standing = [
+        blocker.code
+        for blocker in answer.blockers
+        if blocker.severity is not Severity.INFORMS and blocker.code not in answer.consents
+    ]
     versions = answer.versions
     if unavailable in standing and None not in versions.values():
         versions = dict.fromkeys(versions)

@@ -15,10 +15,12 @@ from jiebang.store.cases import NewCase
 from jiebang.store.outbox import Message
 from jiebang.store.proofs import Method, Proof
 from jiebang.usecases.context import Context, Found, Render
+from jiebang.usecases.quota import Quotas
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jiebang.model.check import CheckAnswer
     from jiebang.policy.pack import Proofs
     from jiebang.store.cases import Database
     from jiebang.store.idempotency import Answered, Claim, Kept
@@ -46,7 +48,8 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
     """Open a case, or return the answer kept for a repeated request.
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
-    KindNotOfferedError, UnknownAccountError, BlockedError with the whole check, IdempotencyReusedError.
+    KindNotOfferedError, UnknownAccountError, BlockedError with the whole check, IdempotencyReusedError, and what
+    `Quotas.document_of` raises.
     """
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:
@@ -58,16 +61,42 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
             kept = await idempotency.recall(context.platform, claim, context.clock())
             if kept is not None:
                 return idempotency.Answered(kept, replayed=True)
-            raise BlockedError(check)
+            raise BlockedError(await _refused(context, asked, check))
+        document = await _document(context, asked)
         now = context.clock()
         try:
-            return await idempotency.once(context.platform, claim, now, partial(_open, context, asked, render, now))
+            return await idempotency.once(
+                context.platform, claim, now, partial(_open, context, asked, document, render, now)
+            )
         except _RacedError:
             continue
     raise ParticipantUnavailableError(participant="platform")
 
 
-async def _open(context: Context, asked: Submission, render: Render, now: datetime, db: Database) -> Kept:
+async def _document(context: Context, asked: Submission) -> bytes | None:
+    """Return the document whose quota the case will use; None for a kind that uses none."""
+    quota = context.pack().quota
+    if quota is None or asked.kind not in quota.kinds:
+        return None
+    return await Quotas(context.participants, context.platform, context.clock).document_of(asked.account_id)
+
+
+async def _refused(context: Context, asked: Submission, check: CheckAnswer) -> CheckAnswer:
+    """Begin the cooling-off where a submission meets a used-up quota, and say so at once: return the check after it.
+
+    A check alone never does this, and what is asked for during a cooling-off does not make it longer.
+    """
+    quota, standing = context.pack().quota, {blocker.code for blocker in check.blockers}
+    if quota is None or asked.kind not in quota.kinds or quota.used_up not in standing or quota.cooling in standing:
+        return check
+    await Quotas(context.participants, context.platform, context.clock).refuse(asked.account_id)
+    [after] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
+    return after
+
+
+async def _open(
+    context: Context, asked: Submission, document: bytes | None, render: Render, now: datetime, db: Database
+) -> Kept:
     pack = context.pack()
     plan, rules = pack.plans[asked.kind], pack.proofs[asked.kind]
     new = NewCase(
@@ -77,6 +106,7 @@ async def _open(context: Context, asked: Submission, render: Render, now: dateti
         participants=len(plan.participants),
         due_at=now + rules.case_lives,
         device_id=asked.device,
+        document_index=document,
     )
     opened = await cases.insert(db, [new], now, [timeline.opened(now)])
     if asked.account_id not in opened:

@@ -36,7 +36,8 @@ CREATE TABLE identity.account (
     CONSTRAINT pending_while_tried CHECK (state <> 'pending_reclaim' OR case_op = 'tried')
 ) WITH (fillfactor = 50);
 
--- The history of bindings: outlives a revoke, because quotas and cooling-off count it.
+-- The history of bindings: outlives a revoke, because quotas and cooling-off count it. case_no: the case of ours that made
+-- the change, which the platform's quota counts by its slot (NULL: it came with the account's history, and counts here).
 CREATE TABLE identity.change (
     account_id bigint NOT NULL CHECK (account_id > 0),
     change_id bigint NOT NULL CHECK (change_id > 0),
@@ -44,6 +45,7 @@ CREATE TABLE identity.change (
     document_type text NOT NULL,
     document_index bytea NOT NULL CHECK (length(document_index) = 32),
     at timestamptz NOT NULL,
+    case_no bigint CHECK (case_no > 0),
     PRIMARY KEY (account_id, change_id)
 );
 -- "The same document, on whatever accounts" (ID-QUOTA).

@@ -9,7 +9,8 @@ CREATE TABLE platform.account (
 ) WITH (fillfactor = 50);
 
 -- One case. `marks` holds a letter for each participant of its plan; which letters and columns a state allows
--- is refused or admitted here as well as in model/case.py (a test compares the two).
+-- is refused or admitted here as well as in model/case.py (a test compares the two). document_index: keyed HMAC of the
+-- document whose quota the case uses (NULL: a kind that uses none).
 CREATE TABLE platform.cases (
     account_id bigint NOT NULL,
     case_no bigint NOT NULL CHECK (case_no BETWEEN 1 AND 4294967295),
@@ -30,6 +31,7 @@ CREATE TABLE platform.cases (
     ended_at timestamptz,
     reason text,
     device_id text,
+    document_index bytea CHECK (length(document_index) = 32),
     PRIMARY KEY (account_id, case_no),
     CONSTRAINT state_and_marks CHECK (CASE state
         WHEN 'open' THEN marks ~ '^\.+$'
@@ -128,6 +130,31 @@ CREATE TABLE platform.step_up (
     ended_at timestamptz,
     PRIMARY KEY (account_id, remedy_id),
     CONSTRAINT used_or_replaced CHECK (used_at IS NULL OR ended_at IS NULL)
+);
+
+-- How often a document was used for identity changes: one slot a change, `slot` 1 to the number policy allows a calendar
+-- year (of Shanghai). A case claims its slot before its first Try, keeps it when done, and gives it back when it is broken
+-- off. Changes that came with an account's history hold no slot; identity.change tells of them.
+-- Distributed by document, not by account: the same document must meet itself on whatever accounts.
+CREATE TABLE platform.identity_quota (
+    document_index bytea NOT NULL CHECK (length(document_index) = 32),
+    year smallint NOT NULL CHECK (year BETWEEN 1 AND 9999),
+    slot smallint NOT NULL CHECK (slot > 0),
+    account_id bigint NOT NULL CHECK (account_id > 0),
+    case_no bigint NOT NULL CHECK (case_no BETWEEN 1 AND 4294967295),
+    claimed_at timestamptz NOT NULL,
+    PRIMARY KEY (document_index, year, slot)
+);
+-- A case holds one slot however often it is taken up, and finds it again.
+CREATE UNIQUE INDEX identity_quota_case ON platform.identity_quota (document_index, account_id, case_no);
+
+-- Submissions that were refused because the document's quota was used up: the last one starts the cooling-off.
+-- Distributed by document, as the quota is.
+CREATE TABLE platform.quota_refusal (
+    document_index bytea NOT NULL CHECK (length(document_index) = 32),
+    refused_at timestamptz NOT NULL,
+    account_id bigint NOT NULL CHECK (account_id > 0),
+    PRIMARY KEY (document_index, refused_at, account_id)
 );
 
 -- What is to be told to the person's phone and e-mail. Delivered rows keep their time and lose their due time.
