@@ -337,6 +337,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     documents: bytes
     master: bytes
     passwords: bytes
+    records: bytes
 
     def __repr__(self) -> str:
         """Tell nothing."""

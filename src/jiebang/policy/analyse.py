@@ -1,0 +1,289 @@
+"""Looking at a pack's conditions as a whole: rules that nobody or everybody raises, and rules raised only together.
+
+A comparison of the condition language has one fact on one side, plus or minus numbers: it changes its truth at one
+value of that fact, so the values just below, at and just above it stand for all others. Every combination of such
+values of the facts that a condition names is therefore a proof and no sample: what holds on all of them holds always.
+Where two facts are compared with one another, or there are too many combinations, the values are samples; findings are
+then warnings that say so. What is evaluated is the compiled condition itself, so there is no second meaning of it.
+
+The ranges of facts: counts and money from 0 to 2**53, days from 1800 to 2300, texts any, absent where a type can be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import UTC, date, datetime, timedelta
+from itertools import combinations
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import polars as pl
+import sqlglot
+from sqlglot import expressions as sql
+
+from jiebang.model.check import Text
+from jiebang.model.facts import FACTS, FactType
+from jiebang.policy.calendar import (
+    DERIVED,
+    FULL_YEARS,
+    LOCAL_DATES,
+    NEXT_YEAR,
+    NOW,
+    TODAY,
+    local_date,
+    start_of,
+    with_calendar,
+)
+from jiebang.policy.condition import VOCABULARY
+from jiebang.policy.frame import DTYPES
+from jiebang.policy.shape import PackShape
+from jiebang.policy.source import Problem, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from jiebang.policy.pack import Pack, Rule
+
+_AT: Final = datetime(2026, 3, 15, 4, 30, tzinfo=UTC)
+"""A moment like any other: the language holds no dates of its own, so only distances from now can matter."""
+_TODAY: Final = local_date(_AT)
+_FIRST: Final = date(1800, 1, 1)
+_LAST: Final = date(2300, 1, 1)
+_MOST: Final = 1 << 53
+_AGES: Final = 225
+_LIMIT: Final = 100_000
+_MICROSECOND: Final = timedelta(microseconds=1)
+_COMPARED: Final = (sql.EQ, sql.NEQ, sql.LT, sql.LTE, sql.GT, sql.GTE, sql.NullSafeEQ, sql.NullSafeNEQ)
+_LOGIC: Final = (sql.And, sql.Or, sql.Not, sql.Paren, sql.Is, sql.Between, sql.In, *_COMPARED)
+_LEAVES: Final = (sql.Column, sql.Identifier, sql.Literal, sql.Placeholder, sql.Boolean, sql.Null)
+_COUNTED: Final = frozenset({FactType.INT, FactType.FEN, FactType.DATE})
+_KNOWN: Final = frozenset({*_LOGIC, *_LEAVES, sql.Add, sql.Sub, sql.Neg})
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something odd about a rule, at its place. `error`: it is proven, and makes the rule useless."""
+
+    problem: Problem
+    error: bool
+
+
+class _Axis(msgspec.Struct):
+    """Where a condition changes its truth: points by fact, and texts, which any text fact may equal.
+
+    `exact`: every combination of these values stands for all others.
+    """
+
+    points: defaultdict[str, set[Any]]
+    texts: set[str]
+    exact: bool = True
+
+
+def analysed(pack: Pack, text: str, source: str) -> list[Finding]:
+    """Return what is odd about a loaded pack's rules, in their order. `text`, `source`: what it was loaded from."""
+    document = Source(text, source)
+    document.read(PackShape)
+    axes = [_Reader(rule.when.text, pack).axis() for rule in pack.rules]
+    found: list[Finding] = []
+
+    def note(at: int, words: Text, *, error: bool) -> None:
+        document.problem(("rules", at, "when"), words.zh, words.en)
+        found.append(Finding(document.problems[-1], error))
+
+    plain: list[int] = []
+    for at, rule in enumerate(pack.rules):
+        (hits,), exact = _tried([rule], [axes[at]])
+        if hits.any() and not hits.all():
+            plain.append(at)
+            continue
+        how = Text("永不成立", "can never be true") if not hits.any() else Text("恒成立", "is always true")
+        sure = _sure(hits.len(), exact=exact)
+        words = Text(f"{rule.code} 的条件{how.zh}{sure.zh}", f"the condition of {rule.code} {how.en}{sure.en}")
+        note(at, words, error=exact)
+    for one, other in combinations(plain, 2):
+        related = _related(pack.rules[one], pack.rules[other], axes[one], axes[other])
+        if related is not None:
+            note(other, related, error=False)
+    return sorted(found, key=lambda finding: finding.problem)
+
+
+def _related(one: Rule, other: Rule, axis: _Axis, other_axis: _Axis) -> Text | None:
+    """Say so if one of two rules is never raised without the other. Rules that share no fact cannot depend."""
+    if not one.kinds & other.kinds or not axis.points.keys() & other_axis.points.keys():
+        return None
+    (first, second), exact = _tried([one, other], [axis, other_axis])
+    only_first, only_second = bool((first & ~second).any()), bool((second & ~first).any())
+    sure = _sure(first.len(), exact=exact)
+    if not only_first and not only_second:
+        return Text(
+            f"{one.code} 与 {other.code} 总是同时成立{sure.zh}",
+            f"{one.code} and {other.code} are always raised together{sure.en}",
+        )
+    if not exact or (only_first and only_second):
+        return None
+    narrow, wide = (one.code, other.code) if only_second else (other.code, one.code)
+    return Text(f"{narrow} 成立时 {wide} 必成立", f"whenever {narrow} is raised, {wide} is raised too")
+
+
+def _sure(size: int, *, exact: bool) -> Text:
+    return Text("", "") if exact else Text(f"（试了 {size} 组事实，未证明）", f" (on {size} sets of facts, not proven)")
+
+
+class _Reader:
+    """Finds in the tree of one condition the values at which it changes its truth."""
+
+    def __init__(self, text: str, pack: Pack) -> None:
+        self.tree = sqlglot.parse_one(text, dialect="postgres")
+        self.pack = pack
+        self.found = _Axis(defaultdict(set), set())
+
+    def axis(self) -> _Axis:
+        names: set[str] = set()
+        for node in self.tree.walk():
+            if type(node) not in _KNOWN:
+                self.found.exact = False
+            elif isinstance(node, sql.Column):
+                names.add(node.name)
+                if (fact := DERIVED.get(node.name, node.name)) in FACTS:
+                    self.found.points[fact] |= set()
+            elif isinstance(node, sql.Between):
+                self._pair(node.this, node.args["low"])
+                self._pair(node.this, node.args["high"])
+            elif isinstance(node, sql.In):
+                for one in node.expressions:
+                    self._pair(node.this, one)
+            elif isinstance(node, _COMPARED):
+                self._pair(node.this, node.expression)
+        days = any(VOCABULARY.get(name) is FactType.DATE for name in names)
+        mixed = days and (NOW in names or not names.isdisjoint(FULL_YEARS))
+        if mixed or NEXT_YEAR in names or not names <= VOCABULARY.keys():
+            self.found.exact = False  # what holds today may not hold on every day of the calendar
+        return self.found
+
+    def _pair(self, left: sql.Expr, right: sql.Expr) -> None:
+        """Note where `left` and `right` change places."""
+        kinds = {self._kind(left), self._kind(right)} - {None}
+        if kinds == {FactType.TEXT}:
+            self.found.texts |= {text for side in (left, right) if (text := self._text(side)) is not None}
+        elif kinds == {FactType.BOOL}:
+            return  # both sides take all their values already
+        elif kinds == {FactType.TIME}:
+            self._times(left, right)
+        else:
+            self._numbers(self._linear(left), self._linear(right))
+
+    def _kind(self, node: sql.Expr) -> FactType | None:
+        """The type of a side; None for a bare number, which takes the other's."""
+        while isinstance(node, sql.Paren):
+            node = node.this
+        if isinstance(node, sql.Column):
+            return VOCABULARY.get(node.name)
+        if isinstance(node, (sql.Boolean, *_LOGIC)):
+            return FactType.BOOL
+        return FactType.TEXT if self._text(node) is not None else None
+
+    def _text(self, node: sql.Expr) -> str | None:
+        if isinstance(node, sql.Literal) and node.is_string:
+            return node.name
+        value = self.pack.params[node.name].value if isinstance(node, sql.Placeholder) else None
+        return value if isinstance(value, str) else None
+
+    def _times(self, left: sql.Expr, right: sql.Expr) -> None:
+        facts = [node.name for node in (left, right) if isinstance(node, sql.Column) and node.name in FACTS]
+        if len(facts) > 1:
+            self.found.exact = False
+        for fact in facts:
+            self.found.points[fact] |= {_AT - _MICROSECOND, _AT, _AT + _MICROSECOND}
+
+    def _numbers(self, left: tuple[Counter[str], int] | None, right: tuple[Counter[str], int] | None) -> None:
+        if left is None or right is None:
+            self.found.exact = False
+            return
+        factors = {name: left[0][name] - right[0][name] for name in left[0] | right[0]}
+        factors = {name: factor for name, factor in factors.items() if factor}
+        if len(factors) > 1:
+            self.found.exact = False
+        for name, factor in factors.items():
+            at = (right[1] - left[1]) // factor
+            self.found.points[DERIVED.get(name, name)] |= set(_values(name, (at - 1, at, at + 1)))
+
+    def _linear(self, node: sql.Expr) -> tuple[Counter[str], int] | None:  # noqa: PLR0911 - a table of nodes
+        """Read a side as a sum of facts and a number; days count from the year 1. None: it is none."""
+        match node:
+            case sql.Paren():
+                return self._linear(node.this)
+            case sql.Column() if node.name == TODAY:
+                return Counter(), _TODAY.toordinal()
+            case sql.Column() if VOCABULARY.get(node.name) in _COUNTED:
+                return Counter({node.name: 1}), 0
+            case sql.Placeholder() if isinstance(value := self.pack.params[node.name].value, int):
+                return Counter(), value
+            case sql.Literal() if not node.is_string:
+                return Counter(), int(node.name)
+            case sql.Neg():
+                return _sum((Counter(), 0), self._linear(node.this), -1)
+            case sql.Add() | sql.Sub():
+                sign = -1 if isinstance(node, sql.Sub) else 1
+                return _sum(self._linear(node.this), self._linear(node.expression), sign)
+            case _:
+                return None
+
+
+def _sum(
+    left: tuple[Counter[str], int] | None, right: tuple[Counter[str], int] | None, sign: int
+) -> tuple[Counter[str], int] | None:
+    if left is None or right is None:
+        return None
+    factors = Counter(left[0])
+    for name, factor in right[0].items():
+        factors[name] += sign * factor
+    return factors, left[1] + sign * right[1]
+
+
+def _values(name: str, numbers: Iterable[int]) -> Iterator[Any]:
+    """The values of a fact that `numbers` stand for: the instants at which local days begin, the days of full years."""
+    if name in FULL_YEARS:
+        numbers = [_TODAY.replace(year=_TODAY.year - years).toordinal() for years in numbers if abs(years) <= _AGES]
+    elif VOCABULARY[name] is not FactType.DATE:
+        yield from (number for number in numbers if 0 <= number <= _MOST)
+        return
+    for number in numbers:
+        if _FIRST.toordinal() <= number <= _LAST.toordinal():
+            day = date.fromordinal(number)
+            yield start_of(day) if name in LOCAL_DATES else day
+
+
+def _tried(rules: Sequence[Rule], axes: Sequence[_Axis]) -> tuple[list[pl.Series], bool]:
+    """Evaluate the conditions of `rules` on every combination of values; also return whether these are a proof."""
+    exact = all(axis.exact for axis in axes)
+    facts = sorted({fact for axis in axes for fact in axis.points})
+    texts = sorted({text for axis in axes for text in axis.texts})
+    texts += [f"\0{at}" for at, fact in enumerate(facts) if FACTS[fact].type is FactType.TEXT]
+    values = [_all_values(fact, set().union(*(axis.points.get(fact, set()) for axis in axes)), texts) for fact in facts]
+    while prod(map(len, values)) > _LIMIT:
+        longest = max(values, key=len)
+        del longest[1::2]
+        exact = False
+    frame = pl.DataFrame({"": [0]})
+    for fact, column in zip(facts, values, strict=True):
+        series = pl.Series(fact, column, dtype=DTYPES[FACTS[fact].type], strict=True)
+        frame = frame.join(series.to_frame(), how="cross")
+    names = set().union(*(rule.when.names for rule in rules))
+    tried = with_calendar(frame, names, _AT)
+    hits = tried.select(rule.when.expr.fill_null(value=False).alias(rule.code) for rule in rules)
+    return [hits[rule.code] for rule in rules], exact
+
+
+def _all_values(fact: str, points: set[Any], texts: Sequence[str]) -> list[Any]:
+    """A fact's points with the ends of its range, and NULL where its type can be absent."""
+    match FACTS[fact].type:
+        case FactType.INT | FactType.FEN:
+            return sorted(points | {0, 1, _MOST})
+        case FactType.BOOL:
+            return [False, True]
+        case FactType.DATE:
+            return [None, *sorted(points | {_FIRST, _LAST})]
+        case FactType.TIME:
+            return [None, *sorted(points | {start_of(_FIRST), start_of(_LAST)})]
+        case _:
+            return [None, *texts]

@@ -1,0 +1,131 @@
+"""The record of a check: the facts that one answer was made of, in the smallest form that gives it again exactly.
+
+Of each owner it is kept whether it could be read, of each fact its value unless that is what an owner without a row
+has. Times keep their microseconds, numbers are whole, lists stay as they came. JSON, so that it can be read without us
+once it is unsealed; compressed, because texts repeat.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import polars as pl
+
+from jiebang.model.case import Kind
+from jiebang.model.check import CheckAnswer
+from jiebang.model.facts import FACTS, REQUEST, FactType
+from jiebang.policy.difference import Difference, differences
+from jiebang.policy.evaluate import evaluate
+from jiebang.policy.frame import ABSENT, DTYPES, OWNED, Facts, read_column
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jiebang.policy.pack import Pack
+
+_LIMIT: Final = 1 << 26
+"""No record is longer than this; one that says so is not ours."""
+
+
+class Evidence(msgspec.Struct, frozen=True, eq=False):
+    """An answer, and the facts it was made of: `facts.accounts[row]` is its account."""
+
+    answer: CheckAnswer
+    facts: Facts
+    row: int
+
+
+class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a record holds. `unread`: owners that could not be read; `facts`: by name; `versions`: by participant.
+
+    `answer` is the answer as JSON holds it.
+    """
+
+    account: int
+    kind: Kind
+    at: datetime
+    pack: str
+    unread: tuple[str, ...]
+    facts: dict[str, Any]
+    versions: dict[str, int | None]
+    answer: dict[str, Any]
+
+
+def recorded(evidence: Evidence) -> bytes:
+    """Write down one answer with its facts."""
+    answer, facts, row = evidence.answer, evidence.facts, evidence.row
+    values = facts.frame.row(row, named=True)
+    unread = tuple(owner for owner in OWNED if owner != REQUEST and not values[read_column(owner)])
+    kept: dict[str, Any] = {}
+    for name, spec in FACTS.items():
+        value = facts.items[name][row] if spec.type is FactType.ITEMS else values[name]
+        if value != _absent(name, unread):
+            kept[name] = value
+    found = Recorded(
+        account=answer.account_id,
+        kind=answer.kind,
+        at=answer.checked_at,
+        pack=answer.pack,
+        unread=unread,
+        facts=kept,
+        versions={name: of[row] for name, of in facts.versions.items()},
+        answer=msgspec.to_builtins(answer),
+    )
+    return zlib.compress(msgspec.json.encode(found))
+
+
+def read(record: bytes) -> Recorded:
+    """Read what `recorded` wrote. Raises ValueError for anything else."""
+    reader = zlib.decompressobj()
+    try:
+        return msgspec.json.decode(reader.decompress(record, _LIMIT), type=Recorded)
+    except (zlib.error, msgspec.DecodeError) as wrong:
+        message = f"not a record of a check: {wrong}"
+        raise ValueError(message) from wrong
+
+
+def facts_of(record: Recorded) -> Facts:
+    """Return the facts of a record, as they were gathered. Raises ValueError for a fact that is no longer known."""
+    unknown = (record.facts.keys() - FACTS.keys()) | (set(record.unread) - OWNED.keys())
+    if unknown:
+        message = f"facts that this version does not know: {sorted(unknown)}"
+        raise ValueError(message)
+    columns: list[pl.Series] = []
+    items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
+    for owner, names in OWNED.items():
+        for name in names:
+            value, kind = record.facts.get(name, _absent(name, record.unread)), FACTS[name].type
+            if kind is FactType.ITEMS:
+                items[name] = [value]
+            else:
+                columns.append(pl.Series(name, [_typed(value, kind)], dtype=DTYPES[kind], strict=True))
+        if owner != REQUEST:
+            columns.append(pl.Series(read_column(owner), [owner not in record.unread], dtype=pl.Boolean))
+    versions = {name: [version] for name, version in record.versions.items()}
+    return Facts([record.account], pl.DataFrame(columns), items, versions)
+
+
+def replayed(record: Recorded, pack: Pack) -> list[Difference]:
+    """Answer again from a record and say what differs from the answer that was given; nothing, as it should be.
+
+    Raises ValueError for facts that are no longer known.
+    """
+    (answer,) = evaluate(pack, facts_of(record), record.kind, record.at)
+    return differences(record.answer, msgspec.json.decode(msgspec.json.encode(answer)))
+
+
+def _absent(name: str, unread: Sequence[str]) -> Any:
+    """What a fact is where nothing is known of it: unread, or an account without a row."""
+    kind = FACTS[name].type
+    if kind is FactType.ITEMS:
+        return []
+    return None if FACTS[name].owner in unread else ABSENT.get(kind)
+
+
+def _typed(value: Any, kind: FactType) -> Any:
+    if kind is FactType.TIME and isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return date.fromisoformat(value) if kind is FactType.DATE and isinstance(value, str) else value

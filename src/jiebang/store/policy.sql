@@ -1,0 +1,114 @@
+-- name: insert_records
+-- The records of a batch of checks. A case keeps the first of each step: what was decided is not decided again.
+INSERT INTO platform.check_record (account_id, case_no, step, at, pack, outcome, sealed)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::bytea[])
+ON CONFLICT DO NOTHING
+
+-- name: load_records
+-- The records of the given cases, the check that opened each first.
+SELECT r.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+JOIN platform.check_record r ON r.account_id = i.account_id AND r.case_no = i.case_no
+ORDER BY r.account_id, r.case_no, r.step
+
+-- name: read_state
+-- What every process asks several times a second.
+SELECT revision, activation_no, pack, in_force_since, before, shadow, shadow_by, shadow_since
+FROM platform.policy_state WHERE only_one = 1
+
+-- name: lock_state
+-- The same, held until the transaction ends: changes of policy take turns.
+SELECT revision, activation_no, pack, in_force_since, before, shadow, shadow_by, shadow_since
+FROM platform.policy_state WHERE only_one = 1 FOR UPDATE
+
+-- name: first_state
+-- The first activation of an installation; whoever comes second finds it made.
+INSERT INTO platform.policy_state (only_one, revision, activation_no, pack, in_force_since, before)
+VALUES (1, 1, 1, $1, $2, $1)
+ON CONFLICT DO NOTHING
+RETURNING true
+
+-- name: first_activation
+-- The row of the first activation, which nobody had to approve: there was no policy before it.
+INSERT INTO platform.policy_activation (activation_no, pack, action, proposed_by, proposed_at, in_force_since)
+VALUES (1, $1, 'install', $2, $3, $3)
+
+-- name: in_force
+-- Another version comes into force at a time ahead, which all processes know by then.
+UPDATE platform.policy_state
+SET revision = revision + 1, activation_no = $1, pack = $2, in_force_since = $3, before = pack
+WHERE only_one = 1
+
+-- name: touch_state
+-- Tells every process that there is something new to read.
+UPDATE platform.policy_state SET revision = revision + 1 WHERE only_one = 1
+
+-- name: set_shadow
+-- Which version runs in shadow; NULL: none.
+UPDATE platform.policy_state SET revision = revision + 1, shadow = $1, shadow_by = $2, shadow_since = $3 WHERE only_one = 1
+
+-- name: insert_packs
+-- Adds versions; one that is there already stays as it is.
+INSERT INTO platform.policy_pack (pack, name, version, text, sha256, added_by, added_at)
+SELECT name || '/' || version, name, version, text, sha256(convert_to(text, 'UTF8')), $4, $5
+FROM unnest($1::text[], $2::bigint[], $3::text[]) AS i (name, version, text)
+ON CONFLICT DO NOTHING
+RETURNING pack
+
+-- name: load_packs
+-- Every version but those the caller knows.
+SELECT pack, name, version, text, sha256, added_by, added_at FROM platform.policy_pack
+WHERE pack <> ALL ($1::text[]) ORDER BY name, version
+
+-- name: next_activation
+-- The number of the next activation; under the lock of the state, so nobody else takes it.
+SELECT coalesce(max(activation_no), 0) + 1 FROM platform.policy_activation
+
+-- name: open_proposal
+-- The proposal of a version that waits for a second person.
+SELECT * FROM platform.policy_activation WHERE pack = $1 AND in_force_since IS NULL AND lapsed_at IS NULL
+
+-- name: load_activation
+-- One activation.
+SELECT * FROM platform.policy_activation WHERE activation_no = $1
+
+-- name: propose
+-- A first person's wish.
+INSERT INTO platform.policy_activation (activation_no, pack, action, proposed_by, proposed_at) VALUES ($1, $2, 'activate', $3, $4)
+
+-- name: approve
+-- A second person's agreement, with which the version comes into force.
+UPDATE platform.policy_activation
+SET approved_by = $2, approved_at = $3, in_force_since = $4, replaces = $5
+WHERE activation_no = $1
+
+-- name: roll_back
+-- Back to the version of an earlier activation: one person is enough, for two had agreed to it before.
+INSERT INTO platform.policy_activation (activation_no, pack, action, proposed_by, proposed_at, in_force_since, replaces)
+VALUES ($1, $2, 'rollback', $3, $4, $5, $6)
+
+-- name: lapse_proposals
+-- What was proposed against the version before must be proposed anew against this one.
+UPDATE platform.policy_activation SET lapsed_at = $2
+WHERE in_force_since IS NULL AND lapsed_at IS NULL AND activation_no <> $1
+
+-- name: history
+-- Every change of policy, the last first.
+SELECT * FROM platform.policy_activation ORDER BY activation_no DESC LIMIT $1
+
+-- name: forget_shadow
+-- A shadow begins with nothing counted.
+DELETE FROM platform.policy_shadow WHERE shadow = $1
+
+-- name: count_shadow
+-- Adds what a process has counted since it last did.
+INSERT INTO platform.policy_shadow AS kept (shadow, live, kind, segment, code, checks, in_both, only_live, only_shadow)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
+    $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
+ON CONFLICT (shadow, live, kind, segment, code) DO UPDATE
+SET checks = kept.checks + excluded.checks, in_both = kept.in_both + excluded.in_both,
+    only_live = kept.only_live + excluded.only_live, only_shadow = kept.only_shadow + excluded.only_shadow
+
+-- name: read_shadow
+-- Everything counted about one version in shadow.
+SELECT shadow, live, kind, segment, code, checks, in_both, only_live, only_shadow
+FROM platform.policy_shadow WHERE shadow = $1 ORDER BY live, kind, segment, code
