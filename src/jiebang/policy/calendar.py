@@ -1,8 +1,9 @@
 """Calendar rules: days are days in Asia/Shanghai, whatever zone the server or the person is in.
 
-A condition sees three kinds of derived columns beside the facts: `now` (the time of the check), `today` (its date in
-Shanghai), and for each fact of type TIME its local date: `identity_changed_at` gives `identity_changed_date`,
-`primary_device_since` gives `primary_device_since_date`.
+A condition sees derived columns beside the facts: `now` (the time of the check), `today` (its date in Shanghai),
+`next_year` (the first day of the year after), for each fact of type TIME its local date (`identity_changed_at` gives
+`identity_changed_date`, `primary_device_since` gives `primary_device_since_date`), and for each of type DATE the full
+years since (`birth_date` gives `birth_years`; who was born on 29 February is a year older on 1 March).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ ZONE_NAME: Final = "Asia/Shanghai"
 ZONE: Final = ZoneInfo(ZONE_NAME)
 NOW: Final = "now"
 TODAY: Final = "today"
+NEXT_YEAR: Final = "next_year"
 
 
 def _date_name(fact: str) -> str:
@@ -32,6 +34,14 @@ LOCAL_DATES: Final[Mapping[str, str]] = {
     _date_name(spec.name): spec.name for spec in FACTS.values() if spec.type is FactType.TIME
 }
 """Name of a derived local date -> the fact it is derived from."""
+
+FULL_YEARS: Final[Mapping[str, str]] = {
+    spec.name.removesuffix("_date") + "_years": spec.name for spec in FACTS.values() if spec.type is FactType.DATE
+}
+"""Name of a derived number of full years -> the fact it is derived from."""
+
+DERIVED: Final[Mapping[str, str]] = {**LOCAL_DATES, **FULL_YEARS}
+"""Name of any column derived from a fact -> that fact."""
 
 
 def local_date(at: datetime) -> date:
@@ -52,8 +62,18 @@ def with_calendar(frame: pl.DataFrame, names: Iterable[str], now: datetime) -> p
         for name, fact in LOCAL_DATES.items()
         if name in wanted
     ]
+    today = local_date(now)
+    columns += [_full_years(pl.col(fact), today).alias(name) for name, fact in FULL_YEARS.items() if name in wanted]
     if NOW in wanted:
         columns.append(pl.lit(now.astimezone(UTC), dtype=pl.Datetime("us", "UTC")).alias(NOW))
     if TODAY in wanted:
-        columns.append(pl.lit(local_date(now), dtype=pl.Date).alias(TODAY))
+        columns.append(pl.lit(today, dtype=pl.Date).alias(TODAY))
+    if NEXT_YEAR in wanted:
+        columns.append(pl.lit(date(today.year + 1, 1, 1), dtype=pl.Date).alias(NEXT_YEAR))
     return frame.with_columns(columns)
+
+
+def _full_years(since: pl.Expr, today: date) -> pl.Expr:
+    in_year = since.dt.month().cast(pl.Int64) * 100 + since.dt.day()
+    before = (in_year > today.month * 100 + today.day).cast(pl.Int64)
+    return today.year - since.dt.year().cast(pl.Int64) - before

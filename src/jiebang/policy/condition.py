@@ -21,7 +21,7 @@ from sqlglot.errors import SqlglotError
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FACTS, FactType
-from jiebang.policy.calendar import LOCAL_DATES, NOW, TODAY
+from jiebang.policy.calendar import FULL_YEARS, LOCAL_DATES, NEXT_YEAR, NOW, TODAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,8 +31,10 @@ Value: TypeAlias = int | bool | str | date | datetime | timedelta
 VOCABULARY: Final[Mapping[str, FactType]] = {
     **{spec.name: spec.type for spec in FACTS.values()},
     **dict.fromkeys(LOCAL_DATES, FactType.DATE),
+    **dict.fromkeys(FULL_YEARS, FactType.INT),
     NOW: FactType.TIME,
     TODAY: FactType.DATE,
+    NEXT_YEAR: FactType.DATE,
 }
 """Every name a condition or a text may use, with its type: the facts and the derived calendar columns."""
 

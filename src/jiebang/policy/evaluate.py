@@ -1,22 +1,24 @@
-"""Evaluation: a pack's rules over the facts of a batch, all accounts at once, and the words for those that hit.
+"""Evaluation: a pack over the facts of a batch, all accounts at once, and the words for whatever meets each of them.
 
-Rules run as columns, so that a thousand accounts cost little more than one; texts are filled only where a rule was
-raised. A rule that names an unread fact is never raised and never passed: the owner's FACT-UNAVAILABLE stands for it.
+Rules, consequences and alternatives run as columns, so that a thousand accounts cost little more than one; texts are
+filled only where something was raised. What names an unread fact is never raised and never passed: the owner's
+FACT-UNAVAILABLE stands for it. A rule that needs consent and has it is no blocker: its consequence says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from jiebang.model.check import Blocker, CheckAnswer, Remedy, Severity, Text
-from jiebang.model.facts import FACTS, ITEM_FIELDS, FactType
+from jiebang.model.check import Alternative, Blocker, CheckAnswer, Consequence, Remedy, Severity, Text
+from jiebang.model.facts import CONSENTS, FACTS, ITEM_FIELDS, FactType
 from jiebang.policy.calendar import start_of, with_calendar
 from jiebang.policy.condition import VOCABULARY
-from jiebang.policy.frame import OWNED, Facts, read_column
-from jiebang.policy.pack import EARLIEST, Pack, Rule, Words
+from jiebang.policy.frame import OWNED, Facts, owner_of, read_column
+from jiebang.policy.pack import EARLIEST, Foreseen, Option, Pack, Rule, Words
 from jiebang.policy.wording import fill, render, render_items
 
 if TYPE_CHECKING:
@@ -24,25 +26,31 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Kind
 
+    Filled = tuple[Mapping[str, Text], Mapping[str, Any], date | None]
+
 _LAST_DAY: Final = date(9999, 12, 30)
 """No date beyond what Python and a reader can hold: a fact may be absurd, an answer may not fail on it."""
+_FIRST: Final = "recommended:"
 
 
-def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> list[CheckAnswer]:
-    """Answer for every account of `facts`, in their order, every blocker at once. `now` is time-zone aware."""
-    frame, hits = raised(pack, facts, kind, now)
-    blockers: list[list[Blocker]] = [[] for _ in facts.accounts]
-    for rule in pack.rules_of[kind]:
-        rows = hits[rule.code].arg_true()
-        if rows.len():
-            for row, blocker in zip(rows.to_list(), _explained(pack, rule, frame, facts, rows), strict=True):
-                blockers[row].append(blocker)
-    for owner, named in pack.facts_needed[kind].items():
-        read = frame[read_column(owner)]
-        if not read.all():
-            blocker = _unavailable(pack, owner, named)
-            for row in (~read).arg_true().to_list():
-                blockers[row].append(blocker)
+def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool = True) -> list[CheckAnswer]:
+    """Answer for every account of `facts`, in their order, everything at once. `now` is time-zone aware.
+
+    Without `whole` the answers hold no consequences and no alternatives: all else is the same.
+    """
+    frame = with_calendar(facts.frame, pack.names_of[kind], now)
+    wanted = [pl.nth(0)]  # a column of the batch's length, for literals to follow
+    wanted += [rule.raised.alias(rule.code) for rule in pack.rules_of[kind]]
+    if whole:
+        wanted += [one.raised.alias(one.code) for one in pack.foreseen_of[kind]]
+        wanted += [option.raised.alias(option.code) for option in pack.options_of[kind]]
+        wanted += [option.recommended.alias(_FIRST + option.code) for option in pack.options_of[kind]]
+    hits = frame.select(wanted)
+    telling = _Telling(pack, kind, frame, facts, hits)
+    blockers, consents = telling.blockers()
+    consequences = telling.consequences(consents) if whole else [()] * len(facts.accounts)
+    alternatives = telling.alternatives() if whole else [()] * len(facts.accounts)
+    versions = _versions(pack, facts, kind)
     return [
         CheckAnswer(
             account_id=account,
@@ -51,7 +59,11 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> list[CheckA
             checked_at=now,
             passes=all(blocker.severity is Severity.INFORMS for blocker in blockers[row]),
             blockers=tuple(blockers[row]),
-            versions={name: versions[row] for name, versions in facts.versions.items()},
+            versions={name: of[row] for name, of in versions.items()},
+            consequences=tuple(consequences[row]),
+            alternatives=tuple(alternatives[row]),
+            consents=tuple(consents[row]),
+            offered=kind in pack.plans,
         )
         for row, account in enumerate(facts.accounts)
     ]
@@ -59,55 +71,120 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> list[CheckA
 
 def raised(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Run the rules of `kind`: the facts with their calendar columns, and a boolean column for each rule's code."""
-    rules = pack.rules_of[kind]
-    names: set[str] = set()
-    for rule in rules:
-        names |= rule.when.names | rule.words.names
-        if rule.earliest is not None:
-            names |= rule.earliest.names
-    frame = with_calendar(facts.frame, names, now)
-    return frame, frame.select(rule.raised.alias(rule.code) for rule in rules)
+    frame = with_calendar(facts.frame, pack.names_of[kind], now)
+    return frame, frame.select(rule.raised.alias(rule.code) for rule in pack.rules_of[kind])
 
 
-def _explained(pack: Pack, rule: Rule, frame: pl.DataFrame, facts: Facts, rows: pl.Series) -> Iterable[Blocker]:
-    """Word one rule for the accounts that raised it."""
-    plain = sorted((rule.words.names - {EARLIEST} - ITEM_FIELDS.keys()) | (set(rule.shown) - ITEM_FIELDS.keys()))
-    columns: list[Any] = [pl.col(name) for name in plain]
-    if rule.earliest is not None:
-        columns.append(rule.earliest.expr.clip(upper_bound=_LAST_DAY).alias(EARLIEST))
-    for row, values in zip(rows.to_list(), frame[rows].select(columns).iter_rows(named=True), strict=True):
-        lists = {name: facts.items[name][row] for name in rule.shown if name in ITEM_FIELDS}
-        earliest = values.pop(EARLIEST, None)
-        yield _worded(
-            rule.words,
-            rule.severity,
-            _rendered(pack, rule.words.names, {**values, EARLIEST: earliest}, lists),
-            {name: lists[name] if name in lists else values[name] for name in rule.shown},
-            None if earliest is None else start_of(earliest),
-        )
+def _versions(pack: Pack, facts: Facts, kind: Kind) -> Mapping[str, Sequence[int | None]]:
+    """The versions of those who were read, and of all that a case of this kind cannot do without."""
+    needed = pack.facts_needed[kind]
+    return {
+        name: versions
+        for name, versions in facts.versions.items()
+        if owner_of(name) in needed or any(version is not None for version in versions)
+    }
 
 
-def _rendered(
-    pack: Pack,
-    names: Iterable[str],
-    values: Mapping[str, Any],
-    lists: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> dict[str, Text]:
-    texts: dict[str, Text] = {}
-    for name in names:
-        if name in lists:
-            texts[name] = render_items(lists[name], pack.items[name], ITEM_FIELDS[name])
+class _Telling:
+    """Words what the columns say: `hits` holds a boolean column for each code."""
+
+    def __init__(self, pack: Pack, kind: Kind, frame: pl.DataFrame, facts: Facts, hits: pl.DataFrame) -> None:
+        self._pack, self._kind, self._frame, self._facts, self._hits = pack, kind, frame, facts, hits
+        self._size = len(facts.accounts)
+
+    def _rows(self, code: str) -> pl.Series:
+        return self._hits[code].arg_true()
+
+    def blockers(self) -> tuple[list[list[Blocker]], list[list[str]]]:
+        """Return each account's blockers, and the codes of the rules it has consented to."""
+        blockers: list[list[Blocker]] = [[] for _ in range(self._size)]
+        consents: list[list[str]] = [[] for _ in range(self._size)]
+        for rule in self._pack.rules_of[self._kind]:
+            rows = self._rows(rule.code)
+            if rule.severity is Severity.NEEDS_CONSENT and rows.len():
+                agreed = {row for row in rows.to_list() if _agreed(rule, self._facts, row)}
+                for row in agreed:
+                    consents[row].append(rule.code)
+                rows = pl.Series([row for row in rows.to_list() if row not in agreed], dtype=pl.UInt32)
+            if rows.len():
+                for row, filled in self._filled(rule, rule.words.names, rows, rule):
+                    blockers[row].append(_blocker(rule.words, rule.severity, *filled))
+        for owner, named in self._pack.facts_needed[self._kind].items():
+            read = self._frame[read_column(owner)]
+            if not read.all():
+                blocker = _unavailable(self._pack, owner, named)
+                for row in (~read).arg_true().to_list():
+                    blockers[row].append(blocker)
+        return blockers, consents
+
+    def consequences(self, consents: Sequence[Sequence[str]]) -> list[list[Consequence]]:
+        """Return what follows for each account; where it consented, the consequence says so."""
+        found: list[list[Consequence]] = [[] for _ in range(self._size)]
+        for one in self._pack.foreseen_of[self._kind]:
+            for row, (texts, shown, _) in self._filled(one, one.names, self._rows(one.code)):
+                consent = one.consent if one.consent in consents[row] else None
+                found[row].append(_consequence(one, texts, shown, consent))
+        return found
+
+    def alternatives(self) -> list[list[Alternative]]:
+        """Return what else each account could do, the recommended first."""
+        found: list[list[Alternative]] = [[] for _ in range(self._size)]
+        for option in self._pack.options_of[self._kind]:
+            first = self._hits[_FIRST + option.code]
+            offered = option.kind in self._pack.plans
+            for row, (texts, shown, _) in self._filled(option, option.names, self._rows(option.code)):
+                told = _alternative(option, texts, shown, recommended=first[row], offered=offered)
+                found[row].append(told)
+        return [sorted(options, key=lambda option: not option.recommended) for options in found]
+
+    def _filled(
+        self, entry: Rule | Foreseen | Option, names: frozenset[str], rows: pl.Series, rule: Rule | None = None
+    ) -> Iterator[tuple[int, Filled]]:
+        """Yield for each row: the rendered values that the texts ask for, the facts shown, the earliest day."""
+        if not rows.len():
+            return
+        lists = [name for name in entry.shown if name in ITEM_FIELDS]
+        columns: list[Any] = [pl.col(name) for name in entry.read]
+        earliest = rule.earliest if rule is not None else None
+        if earliest is not None:
+            columns.append(earliest.expr.clip(upper_bound=_LAST_DAY).alias(EARLIEST))
+        if not columns:
+            found: Iterable[dict[str, Any]] = ({} for _ in range(rows.len()))
         else:
-            texts[name] = render(values[name], VOCABULARY.get(name, FactType.DATE))
-    return texts
+            found = self._frame[rows].select(columns).iter_rows(named=True)
+        for row, values in zip(rows.to_list(), found, strict=True):
+            items = {name: self._facts.items[name][row] for name in lists}
+            yield (
+                row,
+                (
+                    self._rendered(names, values, items),
+                    {name: items[name] if name in items else values[name] for name in entry.shown},
+                    values.get(EARLIEST),
+                ),
+            )
+
+    def _rendered(
+        self, names: Iterable[str], values: Mapping[str, Any], items: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> dict[str, Text]:
+        return {
+            name: render_items(items[name], self._pack.items[name], ITEM_FIELDS[name])
+            if name in items
+            else render(values.get(name), VOCABULARY.get(name, FactType.DATE))
+            for name in names
+        }
 
 
-def _worded(
-    words: Words,
-    severity: Severity,
-    texts: Mapping[str, Text],
-    shown: Mapping[str, Any],
-    earliest: datetime | None = None,
+def _agreed(rule: Rule, facts: Facts, row: int) -> bool:
+    """Whether the account consented to a rule: to the whole, or to every item of the list it asks about."""
+    given = [consent.get("item") for consent in facts.items[CONSENTS][row] if consent.get("code") == rule.code]
+    if rule.consent_to is None or not given:
+        return bool(given)
+    wanted = {item.get("id") for item in facts.items[rule.consent_to][row]}
+    return bool(wanted) and None not in wanted and wanted <= set(given)
+
+
+def _blocker(
+    words: Words, severity: Severity, texts: Mapping[str, Text], shown: Mapping[str, Any], earliest: date | None = None
 ) -> Blocker:
     return Blocker(
         code=words.code,
@@ -119,11 +196,43 @@ def _worded(
             where=fill(words.where, texts),
             on_the_spot=words.on_the_spot,
             takes=fill(words.takes, texts),
-            earliest=earliest,
+            earliest=None if earliest is None else start_of(earliest),
         ),
         source=words.source,
         legal_basis=words.legal_basis,
         appeal=fill(words.appeal, texts),
+        facts=shown,
+    )
+
+
+def _consequence(
+    one: Foreseen, texts: Mapping[str, Text], shown: Mapping[str, Any], consent: str | None
+) -> Consequence:
+    return Consequence(
+        code=one.code,
+        participant=one.participant,
+        title=fill(one.title, texts),
+        explanation=fill(one.explanation, texts),
+        lasts=fill(one.lasts, texts),
+        consent=consent,
+        source=one.source,
+        legal_basis=one.legal_basis,
+        facts=shown,
+    )
+
+
+def _alternative(
+    option: Option, texts: Mapping[str, Text], shown: Mapping[str, Any], *, recommended: bool, offered: bool
+) -> Alternative:
+    return Alternative(
+        code=option.code,
+        kind=option.kind,
+        recommended=recommended,
+        offered=offered,
+        title=fill(option.title, texts),
+        reaches=fill(option.reaches, texts),
+        costs=fill(option.costs, texts),
+        source=option.source,
         facts=shown,
     )
 
@@ -135,4 +244,4 @@ def _unavailable(pack: Pack, owner: str, named: Sequence[str]) -> Blocker:
         "owner": pack.owners[owner],
         "facts": Text("、".join(FACTS[name].zh for name in facts), "; ".join(FACTS[name].en for name in facts)),
     }
-    return _worded(pack.unavailable, Severity.BLOCKS, texts, {"owner": owner, "facts": list(facts)})
+    return _blocker(pack.unavailable, Severity.BLOCKS, texts, {"owner": owner, "facts": list(facts)})

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import reduce
-from operator import and_
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import polars as pl
 
 from jiebang.model.case import Kind
-from jiebang.model.check import Severity, Text
+from jiebang.model.check import Text
 from jiebang.model.errors import PackInvalidError
-from jiebang.model.facts import FACTS, ITEM_FIELDS, REQUEST, FactType
+from jiebang.model.facts import FACTS, ITEM_FIELDS, REQUEST
 from jiebang.model.plan import DATABASES, NETWORKS, Plan
-from jiebang.policy.calendar import LOCAL_DATES
-from jiebang.policy.condition import VOCABULARY, Condition, ConditionError, Value, compile_condition
-from jiebang.policy.frame import owner_of, read_column
+from jiebang.policy.compose import fact_of
+from jiebang.policy.condition import VOCABULARY, Condition
+from jiebang.policy.entries import Entries
+from jiebang.policy.frame import owner_of
 from jiebang.policy.pack import (
     EARLIEST,
     MESSAGE_VALUES,
@@ -25,22 +23,25 @@ from jiebang.policy.pack import (
     METHODS,
     OTHER_REASON,
     UNAVAILABLE_VALUES,
+    Foreseen,
     Message,
+    Option,
     Pack,
     Param,
     Proofs,
+    Quota,
     Rule,
-    Words,
 )
-from jiebang.policy.shape import MessageShape, PackShape, ParamShape, PlanShape, ProofsShape, RaisedShape, Unit
+from jiebang.policy.shape import MessageShape, PackShape, ParamShape, PlanShape, ProofsShape, QuotaShape, Unit
 from jiebang.policy.source import Path, Source
-from jiebang.policy.wording import Wording, WordingError, cut, render, wording
+from jiebang.policy.wording import Wording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 _SECONDS: Final = {Unit.SECONDS: 1, Unit.MINUTES: 60, Unit.HOURS: 3600, Unit.DAYS: 86400}
 _MOST_DAYS: Final = 36_525
+_MOST_CHANGES: Final = 1_000
 _CALENDAR_UNITS: Final = frozenset({Unit.DAYS, Unit.WORKING_DAYS})
 
 
@@ -54,30 +55,28 @@ def load_pack(text: str, source: str) -> Pack:
     return pack
 
 
-class _Builder:
+class _Builder(Entries):
     """Builds the parts of a pack, noting each problem where it stands and going on."""
 
     def __init__(self, document: Source, shape: PackShape) -> None:
-        self.document = document
-        self.shape = shape
-        self.params = {name: _param(name, param) for name, param in shape.params.items()}
-        self.values: dict[str, tuple[FactType, Value]] = {
-            name: (param.type, param.value) for name, param in self.params.items()
-        }
-        self.param_types = {name: param.type for name, param in self.params.items()}
+        super().__init__(document, shape, {name: _param(name, param) for name, param in shape.params.items()})
 
     def pack(self) -> Pack:
         shape = self.shape
         self._params()
         items = {name: line for name in shape.items if (line := self._item(name)) is not None}
-        rules = self._rules()
-        unavailable = self._words(shape.unavailable, ("unavailable",), UNAVAILABLE_VALUES)
+        rules = self.rules()
+        unavailable = self.words(shape.unavailable, ("unavailable",), UNAVAILABLE_VALUES)
         plans = {kind: plan for kind in shape.plans if (plan := self._plan(kind, shape.plans[kind])) is not None}
         proofs = {kind: one for kind in shape.proofs if (one := self._proofs(kind, shape.proofs[kind])) is not None}
         messages = {name: self._message(name, message) for name, message in shape.messages.items()}
+        consequences, alternatives = self.consequences(), self.alternatives()
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
-        needed = {kind: _needed(rules_of[kind], plans.get(kind)) for kind in Kind}
-        self._complete()
+        foreseen_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
+        options_of = {kind: tuple(one for one in alternatives if kind in one.kinds) for kind in Kind}
+        needed = {kind: _needed(rules_of[kind], foreseen_of[kind], plans.get(kind)) for kind in Kind}
+        self.legacy_codes()
+        self._complete({owner for owners in needed.values() for owner in owners})
         return Pack(
             id=f"{shape.name}/{shape.version}",
             title=shape.title,
@@ -93,6 +92,13 @@ class _Builder:
             reasons=shape.reasons,
             rules_of=rules_of,
             facts_needed=needed,
+            consequences=consequences,
+            alternatives=alternatives,
+            legacy_codes=shape.legacy_codes,
+            foreseen_of=foreseen_of,
+            options_of=options_of,
+            names_of={kind: _names(rules_of[kind], foreseen_of[kind], options_of[kind]) for kind in Kind},
+            quota=None if shape.quota is None else self._quota(shape.quota),
         )
 
     def _params(self) -> None:
@@ -109,11 +115,13 @@ class _Builder:
             elif isinstance(param.value, int) and param.unit in _CALENDAR_UNITS and param.value > _MOST_DAYS:
                 self.document.problem((*path, "value"), f"天数至多 {_MOST_DAYS}", f"at most {_MOST_DAYS} days")
 
-    def _complete(self) -> None:
-        """What must all be there: the words for every kind, owner, message and reason, a way to prove every plan."""
+    def _complete(self, owners: set[str]) -> None:
+        """What must all be there: words for every kind, owner, message and reason used, a way to prove every plan."""
         shape = self.shape
-        self._missing(("kinds",), shape.kinds, Kind)
-        self._missing(("owners",), shape.owners, {spec.owner for spec in FACTS.values()} - {REQUEST})
+        used = [entry.kinds for entry in shape.rules]
+        used += [entry.kinds for entry in shape.consequences] + [entry.kinds for entry in shape.alternatives]
+        self._missing(("kinds",), shape.kinds, {*shape.plans, *(kind for kinds in used for kind in kinds)})
+        self._missing(("owners",), shape.owners, owners)
         self._missing(("messages",), shape.messages, MESSAGES)
         self._missing(("reasons",), shape.reasons, (OTHER_REASON,))
         self._missing(("proofs",), shape.proofs, shape.plans)
@@ -122,105 +130,15 @@ class _Builder:
         for name in sorted({str(name) for name in wanted} - {str(name) for name in have}):
             self.document.problem(path, f"缺少“{name}”", f"'{name}' is missing")
 
-    def _rules(self) -> tuple[Rule, ...]:
-        rules, first = list[Rule](), {self.shape.unavailable.code: 0}
-        for at, shape in enumerate(self.shape.rules):
-            path: Path = ("rules", at)
-            if first.setdefault(shape.code, at + 1) != at + 1:
-                self.document.problem(
-                    (*path, "code"), f"规则代码重复：{shape.code}", f"two rules with the code {shape.code}"
-                )
-            if len(set(shape.kinds)) != len(shape.kinds):
-                self.document.problem((*path, "kinds"), "申请类型重复", "a kind is named twice")
-            when = self._condition(shape.when, FactType.BOOL, (*path, "when"))
-            earliest_path = (*path, "remedy", "earliest")
-            earliest = (
-                None
-                if shape.remedy.earliest is None
-                else self._condition(shape.remedy.earliest, FactType.DATE, earliest_path)
-            )
-            known = VOCABULARY if earliest is None else {**VOCABULARY, EARLIEST: FactType.DATE}
-            words = self._words(shape, path, known)
-            if when is None:
-                continue
-            owners = _owners(when.names)
-            if not when.names & (FACTS.keys() | LOCAL_DATES.keys()):
-                self.document.problem((*path, "when"), "条件未涉及任何事实", "the condition names no fact")
-            if earliest is not None:
-                self._within(earliest.names, owners, earliest_path)
-            self._within(words.names - {EARLIEST}, owners, path)
-            self._worded(words.names, path)
-            rules.append(_rule(shape.kinds, shape.severity, words, when, earliest, owners))
-        return tuple(rules)
-
-    def _within(self, names: Iterable[str], owners: frozenset[str], path: Path) -> None:
-        """A text or date may only use what the condition made sure was read."""
-        for name in sorted(names):
-            for owner in _owners([name]) - owners - {REQUEST}:
-                self.document.problem(
-                    path,
-                    f"“{name}”属于 {owner}，而条件未涉及该来源：未读到时无法填入",
-                    f"'{name}' belongs to {owner}, which the condition does not name: it may be unread",
-                )
-
-    def _worded(self, names: Iterable[str], path: Path) -> None:
-        for name in sorted(names):
-            if name in ITEM_FIELDS and name not in self.shape.items:
-                self.document.problem(path, f"items 中缺少“{name}”的写法", f"`items` does not word '{name}'")
-
-    def _condition(self, text: str, wanted: FactType, path: Path) -> Condition | None:
-        try:
-            return compile_condition(text, wanted, self.values)
-        except ConditionError as wrong:
-            self.document.problem(path, wrong.text.zh, wrong.text.en, wrong.token, text[: wrong.offset])
-            return None
-
-    def _wording(self, text: Text, path: Path, known: Mapping[str, FactType]) -> Wording:
-        """Cut a text at its places and write the parameters in, which are the same for everyone."""
-        return wording(
-            self._cut(text.zh, (*path, "zh"), known, chinese=True),
-            self._cut(text.en, (*path, "en"), known, chinese=False),
-        )
-
-    def _cut(self, text: str, path: Path, known: Mapping[str, FactType], *, chinese: bool) -> tuple[str, ...]:
-        try:
-            parts = cut(text, {**known, **self.param_types})
-        except WordingError as wrong:
-            self.document.problem(path, wrong.text.zh, wrong.text.en, wrong.token)
-            return ("",)
-        whole = [parts[0]]
-        for name, literal in zip(parts[1::2], parts[2::2], strict=True):
-            if name in self.values:
-                shown = render(self.values[name][1], self.param_types[name])
-                whole[-1] += (shown.zh if chinese else shown.en) + literal
-            else:
-                whole += [name, literal]
-        return tuple(whole)
-
-    def _words(self, shape: RaisedShape, path: Path, known: Mapping[str, FactType]) -> Words:
-        remedy = shape.remedy
-        return Words(
-            code=shape.code,
-            title=self._wording(shape.title, (*path, "title"), {}),
-            explanation=self._wording(shape.explanation, (*path, "explanation"), known),
-            what=self._wording(remedy.what, (*path, "remedy", "what"), known),
-            where=self._wording(remedy.where, (*path, "remedy", "where"), known),
-            takes=self._wording(remedy.takes, (*path, "remedy", "takes"), known),
-            appeal=self._wording(shape.appeal, (*path, "appeal"), known),
-            on_the_spot=remedy.on_the_spot,
-            source=shape.source,
-            legal_basis=shape.legal_basis,
-        )
-
     def _item(self, name: str) -> Wording | None:
         if name not in ITEM_FIELDS:
             self.document.problem(("items", name), f"“{name}”不是明细类事实", f"'{name}' is not a fact made of items")
             return None
-        return self._wording(self.shape.items[name], ("items", name), ITEM_FIELDS[name])
+        return self.wording(self.shape.items[name], ("items", name), ITEM_FIELDS[name])
 
     def _message(self, name: str, shape: MessageShape) -> Message:
         parts = {
-            part: self._wording(getattr(shape, part), ("messages", name, part), MESSAGE_VALUES)
+            part: self.wording(getattr(shape, part), ("messages", name, part), MESSAGE_VALUES)
             for part in ("sms", "subject", "body")
         }
         return Message(**parts)
@@ -282,6 +200,23 @@ class _Builder:
             return None
         return msgspec.convert({"methods": shape.methods, **spans, **counts}, Proofs)
 
+    def _quota(self, shape: QuotaShape) -> Quota | None:
+        rules = {rule.code: frozenset(rule.kinds) for rule in self.shape.rules}
+        for name, code in (("used_up", shape.used_up), ("cooling", shape.cooling)):
+            if not rules.get(code, frozenset()).issuperset(shape.kinds):
+                self.document.problem(
+                    ("quota", name),
+                    f"没有适用于全部所列申请类型的规则“{code}”",
+                    f"there is no rule '{code}' for all the kinds listed",
+                )
+        per_year = self._count(shape.per_year, ("quota", "per_year"))
+        if per_year is None:
+            return None
+        if per_year > _MOST_CHANGES:
+            self.document.problem(("quota", "per_year"), f"至多 {_MOST_CHANGES} 次", f"at most {_MOST_CHANGES}")
+            return None
+        return Quota(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
+
     def _span(self, reference: str, path: Path) -> timedelta | None:
         param = self._referred(reference, path)
         if param is None:
@@ -305,46 +240,38 @@ def _param(name: str, shape: ParamShape) -> Param:
     return Param(name=name, value=shape.value, unit=shape.unit, source=shape.source, meaning=Text(shape.zh, shape.en))
 
 
-def _fact_of(name: str) -> str | None:
-    """The fact that a name of the vocabulary stands for or is derived from; None for now, today and parameters."""
-    fact = LOCAL_DATES.get(name, name)
-    return fact if fact in FACTS else None
+def _needed(rules: Iterable[Rule], consequences: Iterable[Foreseen], plan: Plan | None) -> dict[str, tuple[str, ...]]:
+    """Owners whose facts a case of one kind cannot do without.
 
-
-def _owners(names: Iterable[str]) -> frozenset[str]:
-    return frozenset(FACTS[fact].owner for name in names if (fact := _fact_of(name)) is not None)
-
-
-def _rule(
-    kinds: Iterable[Kind],
-    severity: Severity,
-    words: Words,
-    when: Condition,
-    earliest: Condition | None,
-    owners: frozenset[str],
-) -> Rule:
-    read = [pl.col(read_column(owner)) for owner in sorted(owners - {REQUEST})]
-    named = when.names | words.names
-    return Rule(
-        words=words,
-        kinds=frozenset(kinds),
-        severity=severity,
-        when=when,
-        earliest=earliest,
-        raised=reduce(and_, [*read, when.expr.fill_null(value=False)]),
-        owners=owners,
-        shown=tuple(name for name in FACTS if name in {_fact_of(one) for one in named}),
-    )
-
-
-def _needed(rules: Iterable[Rule], plan: Plan | None) -> dict[str, tuple[str, ...]]:
-    """Owners whose facts a case of one kind cannot do without: named by a rule, or tried at a version that was read."""
-    named = {fact for rule in rules for name in rule.when.names if (fact := _fact_of(name)) is not None}
-    owners = {FACTS[fact].owner for fact in named}
-    if plan is not None:
-        owners |= {owner_of(name) for name in plan.participants}
+    Named by a rule; or by a consequence, which must be told before anything is submitted; or tried at a version that
+    was read.
+    """
+    used: set[str] = set()
+    owners = {owner_of(name) for name in plan.participants} if plan is not None else set()
+    for rule in rules:
+        used |= rule.when.names
+    for one in consequences:
+        used |= _used(one.when, one.names)
+    named = {fact for name in used if (fact := fact_of(name)) is not None}
+    owners |= {FACTS[fact].owner for fact in named}
     return {
         owner: tuple(name for name, spec in FACTS.items() if spec.owner == owner and name in named)
         for owner in dict.fromkeys(spec.owner for spec in FACTS.values())
         if owner in owners and owner != REQUEST
     }
+
+
+def _names(rules: Iterable[Rule], consequences: Iterable[Foreseen], options: Iterable[Option]) -> frozenset[str]:
+    """Every name that the entries of one kind use."""
+    names: set[str] = set()
+    for rule in rules:
+        names |= _used(rule.when, rule.words.names) | _used(rule.earliest)
+    for one in consequences:
+        names |= _used(one.when, one.names)
+    for option in options:
+        names |= _used(option.when, option.names) | _used(option.first)
+    return frozenset(names)
+
+
+def _used(condition: Condition | None, texts: frozenset[str] = frozenset()) -> frozenset[str]:
+    return texts if condition is None else texts | condition.names

@@ -137,7 +137,10 @@ class Foreseen(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class Option(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """One alternative, compiled: whom it is shown to (`raised`), to whom `first`, as `recommended` yields, and what it says."""
+    """One alternative, compiled: whom it is shown to (`raised`), for whom it comes first, and what it says.
+
+    `recommended` yields true where every owner that `first` names was read and it holds.
+    """
 
     code: str
     kinds: frozenset[Kind]

@@ -1,0 +1,127 @@
+"""Compiling what all sections of a pack share: conditions, texts and their places, each problem where it stands."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import polars as pl
+
+from jiebang.model.facts import FACTS, ITEM_FIELDS, REQUEST, FactType
+from jiebang.policy.calendar import DERIVED
+from jiebang.policy.condition import VOCABULARY, Condition, ConditionError, Value, compile_condition
+from jiebang.policy.frame import read_column
+from jiebang.policy.wording import Wording, WordingError, cut, render, wording
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping
+
+    from jiebang.model.check import Text
+    from jiebang.policy.pack import Param
+    from jiebang.policy.source import Path, Source
+
+_NO_VALUES: Final[Mapping[str, FactType]] = {}
+
+
+def fact_of(name: str) -> str | None:
+    """Return the fact that a name stands for or is derived from; None for now, today, next_year and parameters."""
+    fact = DERIVED.get(name, name)
+    return fact if fact in FACTS else None
+
+
+def owners_of(names: Iterable[str]) -> frozenset[str]:
+    """Return the owners of the facts that `names` stand for."""
+    return frozenset(FACTS[fact].owner for name in names if (fact := fact_of(name)) is not None)
+
+
+class Scope(msgspec.Struct, frozen=True, eq=False):
+    """Whom an entry is for: the condition `raised`, `owners` that must be read, facts `shown`, columns to `read`."""
+
+    raised: pl.Expr
+    owners: frozenset[str]
+    shown: tuple[str, ...]
+    read: tuple[str, ...]
+
+
+def scope(when: Condition | None, texts: frozenset[str], owners: frozenset[str]) -> Scope:
+    """Join a condition (None: everyone) and the names its texts ask for."""
+    named = texts | (when.names if when is not None else frozenset())
+    facts = {fact_of(name) for name in named}
+    shown = tuple(name for name in FACTS if name in facts)
+    plain = ((texts & VOCABULARY.keys()) | set(shown)) - ITEM_FIELDS.keys()
+    return Scope(read_and(owners, when), owners, shown, tuple(sorted(plain)))
+
+
+def read_and(owners: frozenset[str], when: Condition | None) -> pl.Expr:
+    """Return what is true where all `owners` were read and `when` holds, else false."""
+    read = [pl.col(read_column(owner)) for owner in sorted(owners - {REQUEST})]
+    holds = pl.lit(value=True) if when is None else when.expr.fill_null(value=False)
+    return reduce(and_, [*read, holds])
+
+
+class Composer:
+    """Compiles conditions and texts, noting each problem where it stands and going on."""
+
+    def __init__(self, document: Source, params: Mapping[str, Param], items: Container[str]) -> None:
+        self.document = document
+        self.params = params
+        self.items = items
+        self.values: dict[str, tuple[FactType, Value]] = {
+            name: (param.type, param.value) for name, param in params.items()
+        }
+        self.param_types = {name: param.type for name, param in params.items()}
+
+    def condition(self, text: str, wanted: FactType, path: Path) -> Condition | None:
+        """Compile a condition; None after noting a problem."""
+        try:
+            return compile_condition(text, wanted, self.values)
+        except ConditionError as wrong:
+            self.document.problem(path, wrong.text.zh, wrong.text.en, wrong.token, text[: wrong.offset])
+            return None
+
+    def whom(self, text: str | None, path: Path) -> Condition | None:
+        """Compile a `when` that may be absent, which says everyone."""
+        found = None if text is None else self.condition(text, FactType.BOOL, path)
+        if found is not None and not any(fact_of(name) for name in found.names):
+            self.document.problem(path, "条件未涉及任何事实", "the condition names no fact")
+        return found
+
+    def wording(self, text: Text, path: Path, known: Mapping[str, FactType] = _NO_VALUES) -> Wording:
+        """Cut a text at its places and write the parameters in, which are the same for everyone."""
+        return wording(
+            self._cut(text.zh, (*path, "zh"), known, chinese=True),
+            self._cut(text.en, (*path, "en"), known, chinese=False),
+        )
+
+    def _cut(self, text: str, path: Path, known: Mapping[str, FactType], *, chinese: bool) -> tuple[str, ...]:
+        try:
+            parts = cut(text, {**known, **self.param_types})
+        except WordingError as wrong:
+            self.document.problem(path, wrong.text.zh, wrong.text.en, wrong.token)
+            return ("",)
+        whole = [parts[0]]
+        for name, literal in zip(parts[1::2], parts[2::2], strict=True):
+            if name in self.values:
+                shown = render(self.values[name][1], self.param_types[name])
+                whole[-1] += (shown.zh if chinese else shown.en) + literal
+            else:
+                whole += [name, literal]
+        return tuple(whole)
+
+    def within(self, names: Iterable[str], owners: frozenset[str], path: Path) -> None:
+        """Note a text or date that uses what the condition did not make sure was read."""
+        for name in sorted(names):
+            for owner in owners_of([name]) - owners - {REQUEST}:
+                self.document.problem(
+                    path,
+                    f"“{name}”属于 {owner}，而条件未涉及该来源：未读到时无法填入",
+                    f"'{name}' belongs to {owner}, which the condition does not name: it may be unread",
+                )
+
+    def worded(self, names: Iterable[str], path: Path) -> None:
+        """Note a list whose items the pack has no words for."""
+        for name in sorted(names):
+            if name in ITEM_FIELDS and name not in self.items:
+                self.document.problem(path, f"items 中缺少“{name}”的写法", f"`items` does not word '{name}'")

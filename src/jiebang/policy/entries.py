@@ -1,0 +1,209 @@
+"""What a pack tells a person, compiled: rules (why not yet), consequences (what follows), alternatives (what else)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from jiebang.model.case import Kind
+from jiebang.model.check import Severity
+from jiebang.model.facts import ITEM_FIELDS, FactType
+from jiebang.policy.compose import Composer, owners_of, read_and, scope
+from jiebang.policy.condition import VOCABULARY
+from jiebang.policy.pack import EARLIEST, Foreseen, Option, Param, Rule, Words
+from jiebang.policy.shape import PackShape, RaisedShape, RuleShape
+from jiebang.policy.source import Path, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Entries(Composer):
+    """Compiles every entry that is shown to the persons it is for."""
+
+    def __init__(self, document: Source, shape: PackShape, params: Mapping[str, Param]) -> None:
+        super().__init__(document, params, shape.items)
+        self.shape = shape
+        self.codes: dict[str, Path] = {shape.unavailable.code: ("unavailable",)}
+
+    def _code(self, code: str, section: str, at: int) -> None:
+        """Note a code that stands for something else already: one word, one meaning, in the whole pack."""
+        place: Path = (section, at)
+        if self.codes.setdefault(code, place) != place:
+            self.document.problem((*place, "code"), f"代码重复：{code}", f"two entries with the code {code}")
+
+    def _kinds(self, kinds: tuple[Kind, ...], path: Path) -> None:
+        if len(set(kinds)) != len(kinds):
+            self.document.problem((*path, "kinds"), "申请类型重复", "a kind is named twice")
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Compile the rules."""
+        rules = list[Rule]()
+        for at, shape in enumerate(self.shape.rules):
+            path: Path = ("rules", at)
+            self._code(shape.code, "rules", at)
+            self._kinds(shape.kinds, path)
+            when = self.whom(shape.when, (*path, "when"))
+            earliest_path = (*path, "remedy", "earliest")
+            earliest = (
+                None
+                if shape.remedy.earliest is None
+                else self.condition(shape.remedy.earliest, FactType.DATE, earliest_path)
+            )
+            known = VOCABULARY if earliest is None else {**VOCABULARY, EARLIEST: FactType.DATE}
+            words = self.words(shape, path, known)
+            if when is None:
+                continue
+            owners = owners_of(when.names)
+            if earliest is not None:
+                self.within(earliest.names, owners, earliest_path)
+            self.within(words.names - {EARLIEST}, owners, path)
+            self.worded(words.names, path)
+            self._consent_to(shape, owners, (*path, "consent_to"))
+            whom = scope(when, words.names, owners)
+            rules.append(
+                Rule(
+                    words=words,
+                    kinds=frozenset(shape.kinds),
+                    severity=shape.severity,
+                    when=when,
+                    earliest=earliest,
+                    raised=whom.raised,
+                    owners=owners,
+                    shown=whom.shown,
+                    read=whom.read,
+                    consent_to=shape.consent_to,
+                )
+            )
+        return tuple(rules)
+
+    def _consent_to(self, shape: RuleShape, owners: frozenset[str], path: Path) -> None:
+        wanted = shape.consent_to
+        if wanted is None:
+            return
+        if shape.severity is not Severity.NEEDS_CONSENT:
+            self.document.problem(path, "仅 needs_consent 的规则可用", "only a rule that needs_consent may have this")
+        if "id" not in ITEM_FIELDS.get(wanted, ()):
+            self.document.problem(path, f"“{wanted}”不是带编号的明细", f"'{wanted}' is no list of items with an id")
+        else:
+            self.within([wanted], owners, path)
+
+    def consequences(self) -> tuple[Foreseen, ...]:
+        """Compile the consequences."""
+        asking = {rule.code: rule for rule in self.shape.rules if rule.severity is Severity.NEEDS_CONSENT}
+        found = list[Foreseen]()
+        for at, shape in enumerate(self.shape.consequences):
+            path: Path = ("consequences", at)
+            self._code(shape.code, "consequences", at)
+            self._kinds(shape.kinds, path)
+            if shape.participant not in self.shape.owners:
+                self.document.problem(
+                    (*path, "participant"),
+                    f"owners 中缺少“{shape.participant}”",
+                    f"`owners` lacks '{shape.participant}'",
+                )
+            if shape.consent is not None and not set(shape.kinds) <= set(
+                asking[shape.consent].kinds if shape.consent in asking else ()
+            ):
+                self.document.problem(
+                    (*path, "consent"),
+                    f"没有适用于全部所列申请类型、需同意的规则“{shape.consent}”",
+                    f"there is no rule '{shape.consent}' that needs consent for all the kinds listed",
+                )
+            when = self.whom(shape.when, (*path, "when"))
+            title, explanation, lasts = (
+                self.wording(getattr(shape, part), (*path, part), VOCABULARY)
+                for part in ("title", "explanation", "lasts")
+            )
+            names = title.names | explanation.names | lasts.names
+            self.worded(names, path)
+            whom = scope(when, names, owners_of(names | (when.names if when is not None else frozenset())))
+            found.append(
+                Foreseen(
+                    code=shape.code,
+                    kinds=frozenset(shape.kinds),
+                    participant=shape.participant,
+                    title=title,
+                    explanation=explanation,
+                    lasts=lasts,
+                    consent=shape.consent,
+                    source=shape.source,
+                    legal_basis=shape.legal_basis,
+                    when=when,
+                    raised=whom.raised,
+                    owners=whom.owners,
+                    shown=whom.shown,
+                    read=whom.read,
+                )
+            )
+        return tuple(found)
+
+    def alternatives(self) -> tuple[Option, ...]:
+        """Compile the alternatives."""
+        found = list[Option]()
+        for at, shape in enumerate(self.shape.alternatives):
+            path: Path = ("alternatives", at)
+            self._code(shape.code, "alternatives", at)
+            self._kinds(shape.kinds, path)
+            if shape.kind is not None and (shape.kind in shape.kinds or shape.kind not in self.shape.kinds):
+                self.document.problem(
+                    (*path, "kind"),
+                    f"“{shape.kind}”须在 kinds 中有说明，且不是它所替代的类型",
+                    f"'{shape.kind}' must be worded in `kinds`, and not be what it stands in for",
+                )
+            when = self.whom(shape.when, (*path, "when"))
+            first = self.whom(shape.recommended, (*path, "recommended"))
+            title, reaches, costs = (
+                self.wording(getattr(shape, part), (*path, part), VOCABULARY) for part in ("title", "reaches", "costs")
+            )
+            names = title.names | reaches.names | costs.names
+            self.worded(names, path)
+            whom = scope(when, names, owners_of(names | (when.names if when is not None else frozenset())))
+            recommended = pl.lit(value=False) if first is None else read_and(owners_of(first.names), first)
+            found.append(
+                Option(
+                    code=shape.code,
+                    kinds=frozenset(shape.kinds),
+                    kind=shape.kind,
+                    title=title,
+                    reaches=reaches,
+                    costs=costs,
+                    source=shape.source,
+                    when=when,
+                    raised=whom.raised,
+                    first=first,
+                    recommended=recommended,
+                    owners=whom.owners,
+                    shown=whom.shown,
+                    read=whom.read,
+                )
+            )
+        return tuple(found)
+
+    def legacy_codes(self) -> None:
+        """Hold the codes of older systems to what they stand for."""
+        known = {rule.code for rule in self.shape.rules} | {self.shape.unavailable.code}
+        for old, code in self.shape.legacy_codes.items():
+            if code not in known:
+                self.document.problem(("legacy_codes", old), f"没有规则“{code}”", f"there is no rule '{code}'")
+            if old in self.codes or old in self.shape.reasons:
+                self.document.problem(
+                    ("legacy_codes", old), f"“{old}”是现行代码", f"'{old}' is a code of this pack itself"
+                )
+
+    def words(self, shape: RaisedShape, path: Path, known: Mapping[str, FactType]) -> Words:
+        """Compile what a blocker says."""
+        remedy = shape.remedy
+        return Words(
+            code=shape.code,
+            title=self.wording(shape.title, (*path, "title"), {}),
+            explanation=self.wording(shape.explanation, (*path, "explanation"), known),
+            what=self.wording(remedy.what, (*path, "remedy", "what"), known),
+            where=self.wording(remedy.where, (*path, "remedy", "where"), known),
+            takes=self.wording(remedy.takes, (*path, "remedy", "takes"), known),
+            appeal=self.wording(shape.appeal, (*path, "appeal"), known),
+            on_the_spot=remedy.on_the_spot,
+            source=shape.source,
+            legal_basis=shape.legal_basis,
+        )
