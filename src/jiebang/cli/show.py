@@ -191,6 +191,8 @@ def show_audit(console: Console, report: Report) -> None:
         table.add_row(Styled("  ").append_text(state_text(state)), f"{count:,}")
     for name, count in report.fence_marks.items():
         table.add_row(say(f"{name} 的栅栏标记", f"Fence marks at {name}"), f"{count:,}")
+    if report.quota_slots:
+        table.add_row(say("证件年度名额", "Yearly slots of documents"), f"{report.quota_slots:,}")
     table.add_row(say("全部余额", "All balances"), f"¥{report.balance_fen / 100:,.2f}")
     console.print(table)
     for name in report.unread:

@@ -140,6 +140,21 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return (self.account_id, self.case_no)
 
 
+class Slot(msgspec.Struct, frozen=True, order=True, gc=False):
+    """One use of a document in a calendar year (of Shanghai), the `slot`-th, by one case."""
+
+    document_index: bytes
+    year: int
+    slot: int
+    account_id: int
+    case_no: int
+
+    @property
+    def of_case(self) -> tuple[int, int]:
+        """The key of the case that holds it."""
+        return (self.account_id, self.case_no)
+
+
 class IllegalTransitionError(Exception):
     """A move that the state table does not hold: always a fault of ours, never of a caller."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.model.case import LIVE, Case, Mark, State
+from jiebang.model.case import COUNTED, LIVE, Case, Mark, Slot, State
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Breach(StrEnum):
     TWO_LIVE = "two_live_cases"
     MISFIT = "marks_do_not_fit_plan"
     NO_PLAN = "case_follows_unknown_plan"
+    SLOT_LEAKED = "quota_slot_without_case"
+    SLOT_MISSING = "case_without_quota_slot"
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -87,6 +89,28 @@ def audit(
         for case in of_account.values():
             found.extend(_case(case, rows, _plan(case, plan_of)))
     return found
+
+
+def leaked(slots: Iterable[Slot], cases: Mapping[tuple[int, int], Case]) -> list[Slot]:
+    """Return the slots that no case has a right to: whoever owns the document is kept from using it."""
+    may_hold = COUNTED | {State.READY}
+    return [
+        slot
+        for slot in slots
+        if (case := cases.get(slot.of_case)) is None
+        or case.state not in may_hold
+        or case.document_index != slot.document_index
+    ]
+
+
+def uncounted(cases: Iterable[Case], slots: Iterable[Slot]) -> list[Violation]:
+    """Return the cases that changed an identity, or are about to, without a slot of the document's quota."""
+    held = {(slot.of_case, slot.document_index) for slot in slots}
+    return [
+        Violation(Breach.SLOT_MISSING, case.account_id, case.case_no, "platform")
+        for case in cases
+        if case.document_index is not None and case.state in COUNTED and (case.key, case.document_index) not in held
+    ]
 
 
 def _plan(case: Case, plan_of: Callable[[Case], Plan]) -> Plan | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jiebang.model.case import Case, Slot
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jiebang.model.case import Case
     from jiebang.store.cases import Database, Key
 
 _SQL = load("jiebang.store", "quota.sql")
@@ -37,21 +37,6 @@ class Used(msgspec.Struct, frozen=True):
 
     slots: int
     refused_at: datetime | None
-
-
-class Slot(msgspec.Struct, frozen=True, order=True):
-    """One slot: the n-th use of a document in a year, by one case."""
-
-    document_index: bytes
-    year: int
-    slot: int
-    account_id: int
-    case_no: int
-
-    @property
-    def of_case(self) -> Key:
-        """The case that holds it."""
-        return (self.account_id, self.case_no)
 
 
 FIRST: Final = Slot(b"", 0, 0, 0, 0)
@@ -125,8 +110,8 @@ async def page(db: Database, after: Slot, limit: int) -> list[Slot]:
     return [_slot(row) for row in rows]
 
 
-async def of_cases(db: Database, cases: Iterable[Case]) -> list[Slot]:
-    """Return what `cases` hold."""
+async def of_cases(db: Database, cases: Iterable[Case | Slot]) -> list[Slot]:
+    """Return what `cases` hold of their documents; of slots, those that are still held by the same case."""
     return [_slot(row) for row in await db.fetch(_SQL["slots_of_cases"], *_keys(cases))]
 
 
@@ -134,7 +119,7 @@ def _slot(row: asyncpg.Record) -> Slot:
     return Slot(row["document_index"], row["year"], row["slot"], row["account_id"], row["case_no"])
 
 
-def _keys(cases: Iterable[Case]) -> tuple[list[bytes], list[int], list[int]]:
+def _keys(cases: Iterable[Case | Slot]) -> tuple[list[bytes], list[int], list[int]]:
     """The documents, accounts and numbers of the cases that use a document, in key order."""
     using = sorted((case.account_id, case.case_no, case.document_index) for case in cases if case.document_index)
     return [one[2] for one in using], [one[0] for one in using], [one[1] for one in using]

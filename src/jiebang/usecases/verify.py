@@ -13,8 +13,9 @@ import msgspec
 
 from jiebang.participants.money import MoneyAudit
 from jiebang.participants.wire import MAX_ACCOUNT
-from jiebang.saga.audit import Violation, audit
+from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
 from jiebang.store import cases as store
+from jiebang.store import quota
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case
@@ -40,6 +41,7 @@ class Report(msgspec.Struct, kw_only=True):
     cases: int = 0
     cases_by_state: dict[str, int] = msgspec.field(default_factory=dict)
     fence_marks: dict[str, int] = msgspec.field(default_factory=dict)
+    quota_slots: int = 0
     balance_fen: int = 0
     transfers_fen: int = 0
     money_wrong: list[int] = msgspec.field(default_factory=list)
@@ -82,7 +84,7 @@ async def verify(
     while after < MAX_ACCOUNT:
         part = await _part(pool, participants, after, page, report)
         after = part.upto
-        found = audit(part.cases, part.rows, plan_of)
+        found = await _judged(pool, part.cases, part.rows, plan_of)
         money = await _money(wallet, part.accounts, report)
         for _ in range(_ATTEMPTS):
             suspects = sorted({violation.account_id for violation in found})
@@ -91,7 +93,7 @@ async def verify(
             await asyncio.sleep(settle.total_seconds())
             if suspects:
                 rows = await _rows(participants, report, methodcaller("look", suspects))
-                found = audit(await store.of_accounts(pool, suspects), rows, plan_of)
+                found = await _judged(pool, await store.of_accounts(pool, suspects), rows, plan_of)
             if money and money.wrong:
                 rest = await _money(wallet, money.wrong, report)
                 money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
@@ -100,11 +102,42 @@ async def verify(
             report.balance_fen += money.balance_fen
             report.money_wrong.extend(money.wrong)
         progress(report.accounts)
+    await _slots(pool, page, settle, report)
     try:
         report.transfers_fen = await wallet.transfers_fen()
     except _READ_FAILURES:
         _unread(report, "wallet")
     return report
+
+
+async def _judged(
+    pool: asyncpg.Pool[asyncpg.Record],
+    cases: Sequence[Case],
+    rows: Mapping[str, Mapping[int, FenceRow]],
+    plan_of: Callable[[Case], Plan],
+) -> list[Violation]:
+    """Judge the cases of some accounts. Slots are read after the cases: one that a case must hold is then there."""
+    using = [case for case in cases if case.document_index is not None]
+    slots = await quota.of_cases(pool, using) if using else []
+    return audit(cases, rows, plan_of) + uncounted(using, slots)
+
+
+async def _slots(pool: asyncpg.Pool[asyncpg.Record], page: int, settle: timedelta, report: Report) -> None:
+    """Walk all slots of the documents' quota; one that no case has a right to is a violation if it stays."""
+    after = quota.FIRST
+    while slots := await quota.page(pool, after, page):
+        after = slots[-1]
+        report.quota_slots += len(slots)
+        suspects = leaked(slots, await store.load_many(pool, {slot.of_case for slot in slots}))
+        for _ in range(_ATTEMPTS):
+            if not suspects:
+                break
+            await asyncio.sleep(settle.total_seconds())
+            suspects = await quota.of_cases(pool, suspects)
+            suspects = leaked(suspects, await store.load_many(pool, {slot.of_case for slot in suspects}))
+        report.violations.extend(
+            Violation(Breach.SLOT_LEAKED, slot.account_id, slot.case_no, "platform") for slot in suspects
+        )
 
 
 class _Part(msgspec.Struct, frozen=True):
