@@ -1,0 +1,280 @@
+"""Backtest: a pack over a whole population at once: who would pass, what stops the others, and what a change would do.
+
+The population is columns (a LazyFrame, so that it may be larger than memory). Every account becomes one number, a bit
+for each rule it raises; the numbers are counted in a single pass, and all the rest is arithmetic on those few counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import reduce
+from itertools import chain
+from operator import or_
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import polars as pl
+
+from jiebang.model.case import Kind
+from jiebang.model.check import Severity, Text
+from jiebang.model.facts import FACTS, REQUEST
+from jiebang.policy.calendar import DERIVED, with_calendar
+from jiebang.policy.frame import DTYPES, read_column
+from jiebang.policy.pack import Pack, Rule, Words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BITS: Final = 63
+"""Rules a number holds; a pack with more of them takes several numbers."""
+ACCOUNT: Final = "account_id"
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rule does to the population: how many accounts raise it, and how many nothing else stops."""
+
+    code: str
+    title: Text
+    severity: Severity
+    accounts: int
+    alone: int
+
+
+class Combination(msgspec.Struct, frozen=True):
+    """How many accounts are stopped by exactly these rules together."""
+
+    codes: tuple[str, ...]
+    accounts: int
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of the funnel: who is left once the accounts that `code` stops are gone too, in the pack's order."""
+
+    code: str
+    left: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A population under one version. `passes`: nothing stops them; `with_consent`: nothing but their own consent.
+
+    `stops` in the pack's order, rules that merely inform included; `combinations` and `funnel` are of the rules that
+    stop, all combinations that occur, the most frequent first.
+    """
+
+    pack: str
+    accounts: int
+    passes: int
+    with_consent: int
+    stops: tuple[Stop, ...]
+    combinations: tuple[Combination, ...]
+    funnel: tuple[Step, ...]
+
+
+class Shift(msgspec.Struct, frozen=True):
+    """What a change does to one rule: the accounts that raise it before and after."""
+
+    code: str
+    before: int
+    after: int
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """What a changed version does to the same population: `gained` pass only under it, `lost` only before it."""
+
+    gained: int
+    lost: int
+    shifts: tuple[Shift, ...]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A backtest. `changed` and `difference` only where a changed version was run beside the pack."""
+
+    kind: Kind
+    as_of: datetime
+    outcome: Outcome
+    changed: Outcome | None = None
+    difference: Difference | None = None
+
+
+class PopulationError(ValueError):
+    """A population that lacks columns the pack needs, or holds others' types. `columns` names them."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        super().__init__(f"columns missing or of the wrong type: {', '.join(columns)}")
+        self.columns = tuple(columns)
+
+
+class _Bits(msgspec.Struct, frozen=True):
+    """One version as bits: bit i of an account's number says that rule i is raised; after the rules, owners unread."""
+
+    pack: Pack
+    rules: tuple[Rule, ...]
+    owners: tuple[str, ...]
+
+    @property
+    def unavailable(self) -> int:
+        """The bit, above all that the columns yield, for an owner unread that a kind cannot do without."""
+        return len(self.rules) + len(self.owners)
+
+    def codes(self, kind: Kind) -> list[_Code]:
+        """Every code that may be raised for `kind`, in order: its rules, then the one for facts that are unread."""
+        words = self.pack.unavailable
+        rules = [
+            _Code(1 << bit, rule.words, rule.severity) for bit, rule in enumerate(self.rules) if kind in rule.kinds
+        ]
+        return [*rules, _Code(1 << self.unavailable, words, Severity.BLOCKS)]
+
+    def reduced(self, kind: Kind) -> Callable[[int], int]:
+        """Return what reduces an account's number to what concerns `kind`."""
+        rules = sum(code.bit for code in self.codes(kind)[:-1])
+        needed = self.pack.facts_needed[kind]
+        owners = sum(1 << len(self.rules) + at for at, one in enumerate(self.owners) if one in needed)
+        unavailable = 1 << self.unavailable
+        return lambda number: number & rules | (unavailable if number & owners else 0)
+
+    def columns(self, name: str) -> list[pl.Expr]:
+        """The accounts' numbers as columns, each of as many bits as a column can hold."""
+        raised = [rule.raised for rule in self.rules] + [~pl.col(read_column(one)) for one in self.owners]
+        return [
+            reduce(
+                or_, (one.cast(pl.UInt64) * (1 << bit) for bit, one in enumerate(raised[first : first + _BITS]))
+            ).alias(f"{name}:{first}")
+            for first in range(0, len(raised), _BITS)
+        ]
+
+
+class _Code(msgspec.Struct, frozen=True):
+    bit: int
+    words: Words
+    severity: Severity
+
+
+def backtest(
+    pack: Pack, population: pl.LazyFrame, kinds: Sequence[Kind], now: datetime, *, changed: Pack | None = None
+) -> tuple[Report, ...]:
+    """Run `pack` (and `changed` beside it) over `population`, as if everybody asked at `now`; a report for each kind.
+
+    The columns are those of gathered facts (`frame.Facts.frame`); those that no rule names are not read. Nobody has
+    consented to anything yet. Raises PopulationError.
+    """
+    versions = [_bits(one, kinds) for one in ([pack] if changed is None else [pack, changed])]
+    wanted = {name: dtype for one in versions for kind in kinds for name, dtype in needed(one.pack, kind).items()}
+    have = population.collect_schema()
+    wrong = [name for name, dtype in wanted.items() if have.get(name) != dtype]
+    if wrong:
+        raise PopulationError(wrong)
+    names = frozenset().union(*(rule.when.names for one in versions for rule in one.rules))
+    columns = [one.columns(str(at)) for at, one in enumerate(versions)]
+    keys = [column.meta.output_name() for each in columns for column in each]
+    counted = with_calendar(population, names, now).select(*chain(*columns)).group_by(keys).agg(pl.len())
+    groups: Counter[tuple[int, ...]] = Counter()
+    for *parts, count in counted.collect(engine="streaming").iter_rows():
+        groups[tuple(_joined(parts, [len(each) for each in columns]))] += count
+    return tuple(_report(versions, kind, now, groups) for kind in kinds)
+
+
+def _bits(pack: Pack, kinds: Sequence[Kind]) -> _Bits:
+    rules = tuple(rule for rule in pack.rules if rule.kinds & set(kinds))
+    owners = dict.fromkeys(owner for kind in kinds for owner in pack.facts_needed[kind] if owner != REQUEST)
+    return _Bits(pack, rules, tuple(owners))
+
+
+def _joined(parts: Sequence[int], lengths: Iterable[int]) -> Iterable[int]:
+    at = 0
+    for length in lengths:
+        yield sum(part << (_BITS * place) for place, part in enumerate(parts[at : at + length]))
+        at += length
+
+
+def needed(pack: Pack, kind: Kind) -> Mapping[str, pl.DataType]:
+    """Return the columns a population must have for `pack` and `kind`, with their types."""
+    names = {
+        DERIVED.get(name, name)
+        for rule in pack.rules_of[kind]
+        for name in rule.when.names
+        if DERIVED.get(name, name) in FACTS
+    }
+    read = {read_column(owner): pl.Boolean() for owner in pack.facts_needed[kind]}
+    return {name: DTYPES[FACTS[name].type] for name in sorted(names)} | read
+
+
+def _report(versions: Sequence[_Bits], kind: Kind, now: datetime, groups: Mapping[tuple[int, ...], int]) -> Report:
+    reduced = [version.reduced(kind) for version in versions]
+    pairs: Counter[tuple[int, ...]] = Counter()
+    for numbers, count in groups.items():
+        pairs[tuple(one(number) for one, number in zip(reduced, numbers, strict=True))] += count
+    outcomes = [_outcome(version, kind, _side(pairs, at)) for at, version in enumerate(versions)]
+    if len(versions) == 1:
+        return Report(kind=kind, as_of=now, outcome=outcomes[0])
+    standing = [_standing(version.codes(kind)) for version in versions]
+    return Report(
+        kind=kind,
+        as_of=now,
+        outcome=outcomes[0],
+        changed=outcomes[1],
+        difference=_difference(standing, pairs, outcomes),
+    )
+
+
+def _side(pairs: Mapping[tuple[int, ...], int], at: int) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for numbers, count in pairs.items():
+        found[numbers[at]] += count
+    return found
+
+
+def _standing(codes: Iterable[_Code]) -> int:
+    return sum(code.bit for code in codes if code.severity is not Severity.INFORMS)
+
+
+def _outcome(version: _Bits, kind: Kind, counted: Counter[int]) -> Outcome:
+    codes = version.codes(kind)
+    stops, blocks = _standing(codes), sum(code.bit for code in codes if code.severity is Severity.BLOCKS)
+    together: Counter[int] = Counter()
+    for number, count in counted.items():
+        together[number & stops] += count
+    combinations = [
+        Combination(tuple(code.words.code for code in codes if number & code.bit), count)
+        for number, count in together.items()
+        if number
+    ]
+    funnel, gone = list[Step](), 0
+    for code in codes:
+        if code.bit & stops:
+            gone |= code.bit
+            funnel.append(Step(code.words.code, sum(count for number, count in together.items() if not number & gone)))
+    return Outcome(
+        pack=version.pack.id,
+        accounts=counted.total(),
+        passes=together[0],
+        with_consent=sum(count for number, count in counted.items() if not number & blocks),
+        stops=tuple(
+            Stop(
+                code=code.words.code,
+                title=code.words.title.whole or Text(code.words.code, code.words.code),
+                severity=code.severity,
+                accounts=sum(count for number, count in counted.items() if number & code.bit),
+                alone=together[code.bit],
+            )
+            for code in codes
+        ),
+        combinations=tuple(sorted(combinations, key=lambda one: (-one.accounts, one.codes))),
+        funnel=tuple(funnel),
+    )
+
+
+def _difference(
+    standing: Sequence[int], pairs: Mapping[tuple[int, ...], int], outcomes: Sequence[Outcome]
+) -> Difference:
+    moved: Counter[tuple[bool, bool]] = Counter()
+    for (old, new), count in pairs.items():
+        moved[bool(old & standing[0]), bool(new & standing[1])] += count
+    before, after = ({stop.code: stop.accounts for stop in outcome.stops} for outcome in outcomes)
+    shifts = tuple(
+        Shift(code, before.get(code, 0), after.get(code, 0))
+        for code in dict.fromkeys([*before, *after])
+        if before.get(code) != after.get(code)
+    )
+    return Difference(gained=moved[True, False], lost=moved[False, True], shifts=shifts)
