@@ -9,6 +9,7 @@ before the first Try; the policy rules are left out of both, being the business 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import statistics
 import tempfile
@@ -30,6 +31,7 @@ from jiebang.store.embedded import dsns, embedded, stopped
 from jiebang.store.home import remove
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import open_pools
+from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits
 from jiebang.worker import Pace, Worker
 
@@ -107,6 +109,7 @@ class _Bench:
             pool=self.pools["platform"],
             participants=self.participants,
             plan_of=lambda _case: _PLAN,
+            records=Records(bytes(32), lambda: os.urandom(16)),
             recheck=self._recheck,
             clock=_now,
             new_id=uuid4,

@@ -5,17 +5,20 @@ The only reader of `settings`; there is no container and no global.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
+import asyncpg
 import msgspec
 import structlog
 
+from jiebang.model.errors import UnknownPackError
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import NETWORKS, Plan
 from jiebang.participants import open_participants
@@ -24,8 +27,6 @@ from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.participants.signing import Link, create_keys, our_end
 from jiebang.policy import packs
-from jiebang.policy.load import load_pack
-from jiebang.policy.pack import Pack
 from jiebang.sandbox.phone import NAME as PHONE
 from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
@@ -33,8 +34,12 @@ from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
+from jiebang.store.records import Records
+from jiebang.usecases import policy
 from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
+from jiebang.usecases.registry import Registry
+from jiebang.usecases.shadow import Shadow
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
     from jiebang.worker import Chore, Worker
 
 POLICY: Final = "wechat"
-"""The pack in force."""
+"""The pack in force from the first start on, until people activate another."""
 SANDBOX_ISSUER: Final = "urn:jiebang:sandbox-issuer"
 SANDBOX_AUDIENCE: Final = "jiebang"
 _NOWHERE: Final = "http://127.0.0.1:9"
@@ -82,7 +87,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     checker: Checker
     context: Context
     links: Mapping[str, Link]
-    pack: Callable[[], Pack]
+    registry: Registry
+    shadow: Shadow
 
     def issuer(self) -> SandboxIssuer:
         """Return the sandbox's issuer of tokens, which the API trusts where no other is configured."""
@@ -122,9 +128,11 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 self.checker.recheck,
                 Quotas(self.participants, pool, utc_now),
                 pool=pool,
-                pack=self.pack,
+                pack=self.registry.in_force,
                 clock=utc_now,
             ),
+            records=self.context.records,
+            know=self.registry.know,
             clock=utc_now,
             new_id=uuid4,
             timing=self.settings.saga,
@@ -135,7 +143,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             chores["messages"] = Delivery(
                 pool=pool,
                 gateway=HttpGateway(self.links[PHONE]),
-                pack=self.pack,
+                pack=self.registry.in_force,
+                pack_named=self.registry.pack,
+                know=self.registry.know,
                 case_ids=self.case_ids,
                 codes_key=self.secrets.codes,
             )
@@ -146,13 +156,19 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Audit all databases and networks."""
         from jiebang.usecases.verify import verify
 
+        def plan_of(case: Case) -> Plan:
+            try:
+                return self.registry.plan_of(case)
+            except UnknownPackError as error:
+                raise KeyError(case.plan) from error
+
         async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
             auditor = Wallet(whole["wallet"], utc_now, pepper=self.secrets.passwords)
             return await verify(
                 pool=self.pools["platform"],
                 participants=self.participants,
                 wallet=auditor,
-                plan_of=self.context.plan_of,
+                plan_of=plan_of,
                 progress=progress,
             )
 
@@ -199,7 +215,29 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
         for network in networks.values():
             stack.push_async_callback(network.aclose)
         owned = open_participants(pools, utc_now, pepper=keys.passwords)
-        yield _joined(settings, keys, databases, pools, {**owned, **networks}, found)
+        registry = await _policies(pools["platform"])
+        shadow = Shadow(pools["platform"], registry.shadow)
+        for loop in (registry.run(), shadow.run()):
+            stack.push_async_callback(_ended, asyncio.create_task(loop))
+        try:
+            yield _joined(settings, keys, databases, pools, {**owned, **networks}, found, registry, shadow)
+        finally:
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await shadow.flush()
+
+
+async def _policies(platform: Pool) -> Registry:
+    """Return the versions in the store, having added ours; on the very first start ours is put in force."""
+    shipped = {name: packs.text(name) for name in packs.NAMES}
+    await policy.install(platform, shipped, POLICY, utc_now())
+    registry = Registry(platform, utc_now)
+    await registry.refresh()
+    return registry
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def find_links(settings: Settings) -> dict[str, Link]:
@@ -227,31 +265,32 @@ def _joined(
     pools: Mapping[str, Pool],
     participants: Mapping[str, Participant],
     links: Mapping[str, Link],
+    registry: Registry,
+    shadow: Shadow,
 ) -> App:
-    in_force = load_pack(*packs.text(POLICY))
-    known = {in_force.id: in_force}
     case_ids = CaseIds(keys.case_ids)
     wallet = participants["wallet"]
     if not isinstance(wallet, Wallet):
         raise TypeError("the wallet must keep money")
     checker = Checker(
-        pack=lambda: in_force,
+        pack=registry.in_force,
         participants=participants,
         platform=pools["platform"],
         case_ids=case_ids,
         clock=utc_now,
+        shadow=shadow,
     )
-
-    def plan_of(case: Case) -> Plan:
-        return known[case.plan].plans[case.kind]
-
     context = Context(
         platform=pools["platform"],
         participants=participants,
         wallet=wallet,
         check=checker,
-        pack=lambda: in_force,
-        plan_of=plan_of,
+        examine=checker.examine,
+        pack=registry.in_force,
+        plan_of=registry.plan_of,
+        pack_named=registry.pack,
+        know=registry.know,
+        records=Records(keys.records, lambda: secrets.token_bytes(16)),
         clock=utc_now,
         new_id=uuid4,
         new_nonce=lambda: secrets.token_bytes(16),
@@ -269,5 +308,6 @@ def _joined(
         checker=checker,
         context=context,
         links=links,
-        pack=lambda: in_force,
+        registry=registry,
+        shadow=shadow,
     )

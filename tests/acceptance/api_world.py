@@ -28,6 +28,7 @@ from jiebang.policy.pack import Pack
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.store import outbox
+from jiebang.store.records import Records
 from jiebang.store.sealing import password_hash
 from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
@@ -52,6 +53,10 @@ async def until(true: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def _nothing(_cases: object) -> None:
+    """There is one version, and it is known."""
+
+
 class World:
     """One installation: `now` moves with `later`; `app` is the application; `issuer` mints tokens."""
 
@@ -61,19 +66,24 @@ class World:
         self.participants: dict[str, Any] = {**open_participants(pools, self.now, pepper=PEPPER)}
         self.wallet = Wallet(pools["wallet"], self.now, pepper=PEPPER)
         self.issuer = SandboxIssuer(home, issuer=ISSUER, audience=AUDIENCE)
+        self.checker = Checker(
+            pack=lambda: pack,
+            participants=self.participants,
+            platform=pools["platform"],
+            case_ids=self.ids,
+            clock=self.now,
+        )
         self.context = Context(
             platform=pools["platform"],
             participants=self.participants,
             wallet=self.wallet,
-            check=Checker(
-                pack=lambda: pack,
-                participants=self.participants,
-                platform=pools["platform"],
-                case_ids=self.ids,
-                clock=self.now,
-            ),
+            check=self.checker,
+            examine=self.checker.examine,
             pack=lambda: pack,
             plan_of=lambda case: pack.plans[case.kind],
+            pack_named=lambda _name: pack,
+            know=_nothing,
+            records=Records(b"r" * 32, lambda: os.urandom(16)),
             clock=self.now,
             new_id=uuid4,
             new_nonce=lambda: os.urandom(16),

@@ -65,7 +65,7 @@ async def people(app: App, ids: Sequence[int]) -> None:
 async def submit(app: App, ids: Sequence[int]) -> list[Key]:
     """Open a case for each account and prove it, as the API does."""
     pool, now = app.pools["platform"], utc_now()
-    plan = app.pack().plans[Kind.REVOKE]
+    plan = app.registry.in_force().plans[Kind.REVOKE]
     new = [
         NewCase(
             account_id=each,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from jiebang.saga.fence import Op
 from jiebang.saga.timeline import entries, opened
 from jiebang.store import cases as store
 from jiebang.store.cases import NewCase, Save
+from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class World:
             pool=pools["platform"],
             participants=self.participants,
             plan_of=lambda _case: PLAN,
+            records=Records(bytes(32), lambda: os.urandom(16)),
             recheck=self.recheck,
             clock=now,
             new_id=uuid4,

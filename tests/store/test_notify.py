@@ -33,6 +33,10 @@ AT = datetime(2026, 4, 1, 4, 0, tzinfo=UTC)
 accounts = count(1)
 
 
+async def _nothing(_cases: object) -> None:
+    """There is one version, and it is known."""
+
+
 @pytest.fixture(scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
     """The real gateway, a process of its own."""
@@ -44,7 +48,15 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandb
 async def delivery(pools: Mapping[str, Pool], world: Sandbox) -> AsyncIterator[Delivery]:
     await pools["platform"].execute("TRUNCATE platform.outbox")
     gateway = HttpGateway(world.link("phone"))
-    yield Delivery(pool=pools["platform"], gateway=gateway, pack=lambda: PACK, case_ids=IDS, codes_key=CODES_KEY)
+    yield Delivery(
+        pool=pools["platform"],
+        gateway=gateway,
+        pack=lambda: PACK,
+        pack_named=lambda _name: PACK,
+        know=_nothing,
+        case_ids=IDS,
+        codes_key=CODES_KEY,
+    )
     await gateway.aclose()
 
 
@@ -180,7 +192,14 @@ async def test_more_than_a_batch_is_told_in_turns(pools: Mapping[str, Pool], wor
     await pools["platform"].execute("TRUNCATE platform.outbox")
     gateway = HttpGateway(world.link("phone"))
     small = Delivery(
-        pool=pools["platform"], gateway=gateway, pack=lambda: PACK, case_ids=IDS, codes_key=CODES_KEY, batch=2
+        pool=pools["platform"],
+        gateway=gateway,
+        pack=lambda: PACK,
+        pack_named=lambda _name: PACK,
+        know=_nothing,
+        case_ids=IDS,
+        codes_key=CODES_KEY,
+        batch=2,
     )
     messages: Sequence[Message] = [await queued(pools["platform"], "case_withdrawn") for _ in range(5)]
     assert [await small(EVERYWHERE, AT) for _ in range(4)] == [2, 2, 1, 0]

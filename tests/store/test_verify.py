@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from jiebang.store import cases as store
 from jiebang.store.cases import NewCase, Save
 from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
+from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits
 from jiebang.usecases.verify import Report, verify
 from tests.rows import insert_accounts
@@ -85,6 +87,7 @@ class World:
             pool=pool,
             participants=self.participants,
             plan_of=lambda _case: PLAN,
+            records=Records(bytes(32), lambda: os.urandom(16)),
             recheck=recheck,
             clock=now,
             new_id=uuid4,

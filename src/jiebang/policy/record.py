@@ -36,6 +36,8 @@ class Evidence(msgspec.Struct, frozen=True, eq=False):
     answer: CheckAnswer
     facts: Facts
     row: int
+    whole: bool = True
+    """Whether consequences and alternatives were asked for too."""
 
 
 class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,6 +54,7 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
     facts: dict[str, Any]
     versions: dict[str, int | None]
     answer: dict[str, Any]
+    whole: bool = True
 
 
 def recorded(evidence: Evidence) -> bytes:
@@ -73,6 +76,7 @@ def recorded(evidence: Evidence) -> bytes:
         facts=kept,
         versions={name: of[row] for name, of in facts.versions.items()},
         answer=msgspec.to_builtins(answer),
+        whole=evidence.whole,
     )
     return zlib.compress(msgspec.json.encode(found))
 
@@ -113,7 +117,7 @@ def replayed(record: Recorded, pack: Pack) -> list[Difference]:
 
     Raises ValueError for facts that are no longer known.
     """
-    (answer,) = evaluate(pack, facts_of(record), record.kind, record.at)
+    (answer,) = evaluate(pack, facts_of(record), record.kind, record.at, whole=record.whole)
     return differences(record.answer, msgspec.json.decode(msgspec.json.encode(answer)))
 
 

@@ -46,11 +46,13 @@ class Rechecked(msgspec.Struct, frozen=True, gc=False):
     """The check on fresh facts, for a case in `ready`.
 
     `versions`: facts_version by participant; None where facts could not be read; participants without facts absent.
-    `blockers`: codes that stand in the way, other than unread facts.
+    `blockers`: codes that stand in the way, other than unread facts. `evidence`: what was answered from which facts,
+    for the record; nothing is decided by it.
     """
 
     versions: Mapping[str, int | None]
     blockers: tuple[str, ...] = ()
+    evidence: object | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

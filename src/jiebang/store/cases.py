@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from asyncpg.pool import PoolConnectionProxy
 
+    from jiebang.store.records import Record
+
     Database = asyncpg.Pool[asyncpg.Record] | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 Key = tuple[int, int]
@@ -41,12 +43,16 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A stepped case with its timeline entries, and the message its end sends to the person, if any."""
+    """A stepped case with its timeline entries, and the message its end sends to the person, if any.
+
+    `record`: the check that ended it, for `Records.keep` in the same transaction; `save` itself does not write it.
+    """
 
     case: Case
     entries: Sequence[Mapping[str, Any]]
     template: str | None = None
     message_id: UUID | None = None
+    record: Record | None = None
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -120,7 +126,7 @@ async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
 
 
 class Agreed(msgspec.Struct, frozen=True):
-    """One standing consent as a check reads it: rule, ids of what it covers, its case (None: any), when given."""
+    """One standing consent as a check reads it: rule, ids it covers (none: the whole), its case (None: any), when."""
 
     code: str
     what: tuple[str, ...]
@@ -134,13 +140,13 @@ class Known(msgspec.Struct, frozen=True):
     case_no: int | None
     consents: tuple[Agreed, ...] = ()
 
-    def agreed(self, case_no: int | None) -> list[dict[str, str]]:
+    def agreed(self, case_no: int | None) -> list[dict[str, str | None]]:
         """Return the items of the fact `consents` for a check made for case `case_no` (None: for none yet)."""
         return [
             {"code": one.code, "item": item, "at": one.at}
             for one in self.consents
             if one.case_no in (None, case_no)
-            for item in one.what
+            for item in one.what or (None,)
         ]
 
 

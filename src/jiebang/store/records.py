@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from jiebang.model.errors import RecordUnreadableError
+from jiebang.policy.record import Evidence, recorded
 from jiebang.store.queries import load
 from jiebang.store.sealing import NONCE_BYTES
 
@@ -47,6 +48,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     pack: str
     outcome: str
     content: bytes
+
+
+def record_of(evidence: Evidence, case_no: int, step: Step, outcome: str) -> Record:
+    """Return the record of one answer for a case; `outcome`: PASSED, or the codes that stood in the way."""
+    return Record(
+        account_id=evidence.answer.account_id,
+        case_no=case_no,
+        step=step,
+        at=evidence.answer.checked_at,
+        pack=evidence.answer.pack,
+        outcome=outcome,
+        content=recorded(evidence),
+    )
 
 
 class Records:

@@ -22,10 +22,12 @@ from prometheus_client import Counter, Histogram
 
 from jiebang.model.case import ENDED, Case, State
 from jiebang.participants.base import SILENCE, Order, Participant
+from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Decision, Event, Rechecked, Replied, Reply, Send, Timing, Woken, step
 from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store.cases import Key, Save
+from jiebang.store.records import Record, Records, Step, record_of
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -62,12 +64,15 @@ class Driver:
         participants: Mapping[str, Participant],
         plan_of: Callable[[Case], Plan],
         recheck: Recheck,
+        records: Records,
+        know: Callable[[Iterable[Case]], Awaitable[None]] | None = None,
         clock: Callable[[], datetime],
         new_id: Callable[[], UUID],
         timing: Timing,
         limits: Limits,
     ) -> None:
-        """Join what a driver needs. `plan_of` finds the plan that a case follows."""
+        """Join what a driver needs. `plan_of` finds the plan that a case follows, once `know` has seen the case."""
+        self._records, self._know = records, know
         self._pool, self._participants, self._plan_of, self._recheck = pool, participants, plan_of, recheck
         self._clock, self._new_id, self._timing, self._limits = clock, new_id, timing, limits
         self._calls: set[asyncio.Task[list[Reply]]] = set()
@@ -103,6 +108,8 @@ class Driver:
         replied = _by_case(late)
         if missing := replied.keys() - work.keys():
             work |= await store.load_many(self._pool, missing)
+        if self._know is not None:
+            await self._know(work.values())
         for key, case in work.items():
             events[key] = Replied(replied[key]) if key in replied else Woken()
             if case.state is State.READY and case.withdraw_at is None:
@@ -166,12 +173,19 @@ class Driver:
             entries=entries(before, after, decision.sends, replies, now),
             template=f"case_{after.state.value}" if ended else None,
             message_id=self._new_id() if ended else None,
+            record=_record(after, event),
         )
 
     async def _save(self, saves: Sequence[Save], now: datetime) -> dict[Key, Case]:
         """Save a batch; one that the database refuses as a whole is halved until the bad case stands alone."""
+        records = {save.case.key: save.record for save in saves if save.record is not None}
         try:
-            return await store.save(self._pool, saves, now)
+            if not records:
+                return await store.save(self._pool, saves, now)
+            async with self._pool.acquire() as connection, connection.transaction():
+                saved = await store.save(connection, saves, now)
+                await self._records.keep(connection, [records[key] for key in records.keys() & saved.keys()])
+                return saved
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
             if len(saves) == 1:
                 _log.exception("save_refused", state=saves[0].case.state, marks=saves[0].case.marks)
@@ -254,6 +268,17 @@ class Driver:
         for reply in replies:
             ANSWERS_TOTAL.labels(name, op, reply.answer).inc()
         return [msgspec.structs.replace(reply, at=now) for reply in replies]
+
+
+def _record(after: Case, event: Event) -> Record | None:
+    """Return the record of the check that ended a case; a case that goes on rests on the one that opened it."""
+    if (
+        after.state is not State.REJECTED
+        or not isinstance(event, Rechecked)
+        or not isinstance(event.evidence, Evidence)
+    ):
+        return None
+    return record_of(event.evidence, after.case_no, Step.TAKE, after.reason or "")
 
 
 def _by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:

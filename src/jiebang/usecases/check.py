@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 from prometheus_client import Counter
 
+from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer, Severity
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
 from jiebang.model.facts import PLATFORM, QUOTA, FactBatch
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import Part, gathered, line_up, owner_of
+from jiebang.policy.frame import Facts, Part, gathered, line_up, owner_of
+from jiebang.policy.pack import Pack
+from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Rechecked
 from jiebang.store import cases as store
 from jiebang.usecases.coalesce import Coalescer
 from jiebang.usecases.quota import Quotas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from jiebang.model.case import Case, Kind
+    from jiebang.model.case import Case
     from jiebang.model.ids import CaseIds
     from jiebang.participants.base import Participant
-    from jiebang.policy.pack import Pack
     from jiebang.store.cases import Database, Key
 
 UNREAD_TOTAL = Counter("jiebang_facts_unread_total", "Reads of facts that brought no answer", ["owner", "why"])
@@ -45,17 +49,23 @@ _NOBODY: Final = store.Known(None)
 _log = structlog.get_logger(__name__)
 
 
+Beside = Callable[[Pack, Facts, Kind, datetime], None]
+"""What is shown every live check: the version that answered, the facts, the kind and the time."""
+
+
 class CheckRequest(msgspec.Struct, frozen=True):
     """One account to check. `device_id`: where the request comes from (None: a service).
 
     `own_case`: the number of the case this check is made for, which is no other case of the account. `document`: the
-    blind index of the document that case uses (None: the one bound to the account).
+    blind index of the document that case uses (None: the one bound to the account). `agreed`: what the person agrees to
+    with this very request, beside what they agreed to before: (code of the rule, id of an item; None: the whole).
     """
 
     account_id: int
     device_id: str | None = None
     own_case: int | None = None
     document: bytes | None = None
+    agreed: tuple[tuple[str, str | None], ...] = ()
 
 
 class Checker:
@@ -71,27 +81,39 @@ class Checker:
         clock: Callable[[], datetime],
         limit: timedelta = timedelta(seconds=1),
         window: timedelta | None = timedelta(milliseconds=2),
+        shadow: Beside | None = None,
     ) -> None:
         """Join what a check needs. `limit`: how long it waits for facts; what is not there by then is unread.
 
-        `window`: how long a single check waits for others to go with at most; None: each goes alone.
+        `window`: how long a single check waits for others to go with at most; None: each goes alone. `shadow`: is shown
+        every live check, and must return at once.
         """
         self._pack, self._participants, self._platform = pack, participants, platform
         self._case_ids, self._clock, self._limit = case_ids, clock, limit
+        self._shadow = shadow
         self._quotas = Quotas(participants, platform, clock)
         self._cut_off: set[asyncio.Task[Part | None]] = set()
-        self._singles: Coalescer[Kind, CheckRequest, CheckAnswer | None] | None = None
+        self._singles: Coalescer[Kind, CheckRequest, Evidence | None] | None = None
         if window is not None:
             self._singles = Coalescer(self._together, window=window, limit=_BATCH_LIMIT)
 
     async def __call__(
-        self, accounts: Sequence[int], kind: Kind, devices: Mapping[int, str | None]
+        self,
+        accounts: Sequence[int],
+        kind: Kind,
+        devices: Mapping[int, str | None],
+        agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = MappingProxyType({}),
     ) -> list[CheckAnswer]:
-        """Check `accounts` as `check` does; `devices` names where the request for an account comes from."""
-        return await self.check([CheckRequest(account, devices.get(account)) for account in accounts], kind)
+        """Check `accounts` as `check` does; `devices` and `agreed` say by account what CheckRequest does."""
+        requests = [CheckRequest(account, devices.get(account), agreed=agreed.get(account, ())) for account in accounts]
+        return await self.check(requests, kind)
 
     async def check(self, requests: Sequence[CheckRequest], kind: Kind) -> list[CheckAnswer]:
-        """Answer every request, in their order.
+        """Answer every request, in their order. Raises what `examine` raises."""
+        return [evidence.answer for evidence in await self.examine(requests, kind)]
+
+    async def examine(self, requests: Sequence[CheckRequest], kind: Kind) -> list[Evidence]:
+        """Answer every request, in their order, with the facts that each answer was made of.
 
         Raises UnknownAccountError, naming all accounts the platform does not know, and KindNotOfferedError.
         """
@@ -107,7 +129,7 @@ class Checker:
             raise UnknownAccountError(accounts=[str(account) for account in sorted(unknown)])
         return [answer for answer in answers if answer is not None]
 
-    async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[CheckAnswer | None]:
+    async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers, all under the pack in force as the batch begins."""
         return await self._answers(self._pack(), requests, kind)
 
@@ -127,7 +149,7 @@ class Checker:
                 found[case.key] = _rechecked(answer, pack.unavailable.code)
         return found
 
-    async def _answers(self, pack: Pack, requests: Sequence[CheckRequest], kind: Kind) -> list[CheckAnswer | None]:
+    async def _answers(self, pack: Pack, requests: Sequence[CheckRequest], kind: Kind) -> list[Evidence | None]:
         """Answer every request; None for an account that the platform does not know."""
         if not requests:
             return []
@@ -137,8 +159,14 @@ class Checker:
         if PLATFORM in parts:
             known = parts[PLATFORM].frame["account_known"].to_list()
         facts = gathered(accounts, parts, [request.device_id for request in requests])
-        answers = evaluate(pack, facts, kind, self._clock())
-        return [answer if knows else None for answer, knows in zip(answers, known, strict=True)]
+        now = self._clock()
+        answers = evaluate(pack, facts, kind, now)
+        if self._shadow is not None:
+            self._shadow(pack, facts, kind, now)
+        return [
+            Evidence(answer, facts, row) if knows else None
+            for row, (answer, knows) in enumerate(zip(answers, known, strict=True))
+        ]
 
     async def _parts(
         self, accounts: Sequence[int], requests: Sequence[CheckRequest], *, quota: bool
@@ -188,12 +216,14 @@ async def _own(platform: Database, case_ids: CaseIds, askable: Sequence[int], re
     """Read what our own store knows: that an account exists, and its live case other than the one being checked."""
     known = await store.known(platform, askable)
     live: list[str | None] = []
-    consents: list[list[dict[str, str]]] = []
+    consents: list[list[dict[str, str | None]]] = []
     for request in requests:
         found = known.get(request.account_id, _NOBODY)
         other = found.case_no is not None and found.case_no != request.own_case
         live.append(case_ids.encode(request.account_id, found.case_no) if other and found.case_no else None)
-        consents.append(found.agreed(request.own_case))
+        consents.append(
+            found.agreed(request.own_case) + [{"code": code, "item": item} for code, item in request.agreed]
+        )
     columns: dict[str, Sequence[Any]] = {
         "live_case": live,
         "account_known": [request.account_id in known for request in requests],
@@ -208,20 +238,17 @@ async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[Chec
     return await quotas.facts(requests, frozenset(askable))
 
 
-def _rechecked(answer: CheckAnswer | None, unavailable: str) -> Rechecked:
+def _rechecked(evidence: Evidence | None, unavailable: str) -> Rechecked:
     """Turn a check into the coordinator's event.
 
     Unread facts are no blockers there but versions that are None: the case waits and asks again. Where what could not
     be read has no version of its own (our own store), none is vouched for.
     """
-    if answer is None:
+    if evidence is None:
         return Rechecked({}, (UnknownAccountError.code,))
-    standing = [
-        blocker.code
-        for blocker in answer.blockers
-        if blocker.severity is not Severity.INFORMS and blocker.code not in answer.consents
-    ]
+    answer = evidence.answer
+    standing = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
     versions = answer.versions
     if unavailable in standing and None not in versions.values():
         versions = dict.fromkeys(versions)
-    return Rechecked(versions, tuple(dict.fromkeys(code for code in standing if code != unavailable)))
+    return Rechecked(versions, tuple(dict.fromkeys(code for code in standing if code != unavailable)), evidence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid5
@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter
 
+from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.notice import MAX_NOTICES, Channel, Notice, Notices
 from jiebang.participants.http import SignedClient
@@ -21,6 +22,7 @@ from jiebang.policy.wording import render
 from jiebang.store import cases as store
 from jiebang.store import outbox
 from jiebang.usecases.prove import code_of
+from jiebang.usecases.step_up import NO_CASE, rules_for
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case
@@ -79,12 +81,18 @@ class Delivery:
         pool: Database,
         gateway: Gateway,
         pack: Callable[[], Pack],
+        pack_named: Callable[[str], Pack],
+        know: Callable[[Iterable[Case]], Awaitable[None]],
         case_ids: CaseIds,
         codes_key: bytes,
         batch: int = 256,
     ) -> None:
-        """Join what a delivery needs. `codes_key`: from which codes are derived at the moment they are worded."""
+        """Join what a delivery needs. `codes_key`: from which codes are derived at the moment they are worded.
+
+        `pack`: the version in force; `pack_named`: the one a case follows, once `know` has seen the case.
+        """
         self._pool, self._gateway, self._pack = pool, gateway, pack
+        self._pack_named, self._know = pack_named, know
         self._case_ids, self._codes_key, self._batch = case_ids, codes_key, batch
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
@@ -97,6 +105,7 @@ class Delivery:
         if not due:
             return 0
         cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
+        await self._know(cases.values())
         told: list[Message] = []
         notices: list[Notice] = []
         for message in due:
@@ -122,16 +131,22 @@ class Delivery:
 
     def _worded(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
         """Word one message for phone and mailbox. The same message always makes the same notices."""
-        pack, case = self._pack(), cases[message.account_id, message.case_no]
         values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
-        values["case"] = render(self._case_ids.encode(*case.key), MESSAGE_VALUES["case"])
-        values["kind"] = pack.kinds[case.kind]
+        if message.case_no == NO_CASE:
+            pack, kind = self._pack(), Kind(message.params["kind"])
+            values["remedy"] = pack.reason(message.params["remedy"])
+        else:
+            case = cases[message.account_id, message.case_no]
+            pack, kind = self._pack_named(case.plan), case.kind
+            values["case"] = render(self._case_ids.encode(*case.key), MESSAGE_VALUES["case"])
+            if case.reason:
+                # What ended it may be a rule of the version in force, which its own does not know.
+                values["reason"] = self._pack().reason(case.reason)
+        values["kind"] = pack.kinds[kind]
         values["at"] = render(message.created_at, MESSAGE_VALUES["at"])
-        if case.reason:
-            values["reason"] = pack.reason(case.reason)
         if "nonce" in message.params:
-            nonce, digits = bytes.fromhex(message.params["nonce"]), pack.proofs[case.kind].code_digits
-            code = code_of(self._codes_key, case.account_id, case.case_no, nonce, digits)
+            nonce, digits = bytes.fromhex(message.params["nonce"]), rules_for(pack, kind).code_digits
+            code = code_of(self._codes_key, message.account_id, message.case_no, nonce, digits)
             expires_at = datetime.fromisoformat(message.params["expires_at"])
             values["code"] = render(code, MESSAGE_VALUES["code"])
             values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"])

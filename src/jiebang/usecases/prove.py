@@ -42,7 +42,7 @@ class Cause(StrEnum):
     NOT_AWAITED = "not_awaited"
 
 
-_REASONS: Final = {
+REASONS: Final = {
     Cause.WRONG: Text("不正确", "It is wrong"),
     Cause.USED_UP: Text("本次申请的可试次数已用完", "This case has no tries left"),
     Cause.LOCKED: Text(
@@ -111,12 +111,13 @@ async def _held(context: Context, db: Database, key: Key, now: datetime) -> tupl
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
         raise UnknownCaseError
+    await context.know([case])
     late = case.due_at is not None and now >= case.due_at
     if case.state is not State.OPEN or case.withdraw_at is not None or late:
         raise ProofRefusedError(
-            cause=Cause.NOT_AWAITED.value, reason=_REASONS[Cause.NOT_AWAITED], state=case.state.value
+            cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED], state=case.state.value
         )
-    return held, case, context.pack().proofs[case.kind]
+    return held, case, context.pack_named(case.plan).proofs[case.kind]
 
 
 def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Proof:
@@ -140,7 +141,7 @@ def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Pro
 
 def refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
     """Return why a proof was not accepted."""
-    return ProofRefusedError(method=method.value, cause=cause.value, reason=_REASONS[cause], tries_left=tries_left)
+    return ProofRefusedError(method=method.value, cause=cause.value, reason=REASONS[cause], tries_left=tries_left)
 
 
 async def _not_locked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
@@ -179,7 +180,7 @@ async def _ready(context: Context, db: Database, case: Case, version: int, now: 
     told = timeline.entries(case, decision.case, decision.sends, (), now)
     saved = await cases.save(db, [Save(case=decision.case, entries=told)], now)
     if case.key not in saved:
-        raise ProofRefusedError(cause=Cause.NOT_AWAITED.value, reason=_REASONS[Cause.NOT_AWAITED])
+        raise ProofRefusedError(cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED])
     return saved[case.key]
 
 

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import asyncpg
+import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, ParticipantUnavailableError
@@ -196,7 +197,7 @@ class Claiming:
         held, full = await store.claim(self._pool, asked, year, now)
         for case, _ in asked:
             if case.key in full:
-                found[case.key] = Rechecked(found[case.key].versions, (quota.used_up,))
+                found[case.key] = msgspec.structs.replace(found[case.key], blockers=(quota.used_up,))
             elif case.key not in held:
                 del found[case.key]
 

@@ -31,6 +31,7 @@ async def find(context: Context, key: Key) -> Found:
     case = (await cases.load_many(context.platform, [key])).get(key)
     if case is None:
         raise UnknownCaseError
+    await context.know([case])
     held = await proofs.of_cases(context.platform, [key])
     return Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {}))
 

@@ -10,18 +10,24 @@ import msgspec
 from jiebang.model.case import Case, Kind
 from jiebang.model.errors import BlockedError, ParticipantUnavailableError
 from jiebang.saga import timeline
-from jiebang.store import cases, idempotency, outbox, proofs
+from jiebang.store import cases, consents, idempotency, outbox, proofs
 from jiebang.store.cases import NewCase
+from jiebang.store.consents import Given
 from jiebang.store.outbox import Message
 from jiebang.store.proofs import Method, Proof
+from jiebang.store.records import PASSED, Step, record_of
+from jiebang.usecases.check import CheckRequest
+from jiebang.usecases.consent import items_of, limited_to, rule_of, shown_by
 from jiebang.usecases.context import Context, Found, Render
 from jiebang.usecases.quota import Quotas
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from jiebang.model.check import CheckAnswer
-    from jiebang.policy.pack import Proofs
+    from jiebang.policy.pack import Pack, Proofs
+    from jiebang.policy.record import Evidence
     from jiebang.store.cases import Database
     from jiebang.store.idempotency import Answered, Claim, Kept
 
@@ -33,11 +39,17 @@ _RACES: Final = 3
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for what, and from which device (None: a service)."""
+    """Who asks for what, and from which device (None: a service).
+
+    `consents`: the rules whose consent comes with it; `shown`: the ids the person had been shown (None: what the check
+    of this very request shows).
+    """
 
     account_id: int
     kind: Kind
     device: str | None = None
+    consents: tuple[str, ...] = ()
+    shown: tuple[str, ...] | None = None
 
 
 class _RacedError(Exception):
@@ -48,34 +60,51 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
     """Open a case, or return the answer kept for a repeated request.
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
-    KindNotOfferedError, UnknownAccountError, BlockedError with the whole check, IdempotencyReusedError, and what
+    KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check, IdempotencyReusedError, and what
     `Quotas.document_of` raises.
     """
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:
         return idempotency.Answered(kept, replayed=True)
     for _ in range(_RACES):
-        [check] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
+        evidence, agreed = await _checked(context, asked)
+        check = evidence.answer
         if not check.passes:
             # What stands in the way may be the case that this very request opened, sent twice at once.
             kept = await idempotency.recall(context.platform, claim, context.clock())
             if kept is not None:
                 return idempotency.Answered(kept, replayed=True)
             raise BlockedError(await _refused(context, asked, check))
-        document = await _document(context, asked)
+        document = await _document(context, asked, context.pack_named(check.pack))
         now = context.clock()
         try:
             return await idempotency.once(
-                context.platform, claim, now, partial(_open, context, asked, document, render, now)
+                context.platform, claim, now, partial(_open, context, asked, evidence, document, agreed, render, now)
             )
         except _RacedError:
             continue
     raise ParticipantUnavailableError(participant="platform")
 
 
-async def _document(context: Context, asked: Submission) -> bytes | None:
+async def _checked(context: Context, asked: Submission) -> tuple[Evidence, dict[str, tuple[str, ...]]]:
+    """Check, and where consents come with the request check again as agreed. Returns what is agreed to, by rule.
+
+    Raises ConsentNotAskedError.
+    """
+    pack = context.pack()
+    for code in asked.consents:
+        rule_of(pack, code)
+    request = CheckRequest(asked.account_id, asked.device)
+    [evidence] = await context.examine([request], asked.kind)
+    agreed = limited_to(shown_by(pack, evidence.answer, asked.consents), asked.shown)
+    if agreed:
+        [evidence] = await context.examine([msgspec.structs.replace(request, agreed=items_of(agreed))], asked.kind)
+    return evidence, agreed
+
+
+async def _document(context: Context, asked: Submission, pack: Pack) -> bytes | None:
     """Return the document whose quota the case will use; None for a kind that uses none."""
-    quota = context.pack().quota
+    quota = pack.quota
     if quota is None or asked.kind not in quota.kinds:
         return None
     return await Quotas(context.participants, context.platform, context.clock).document_of(asked.account_id)
@@ -86,7 +115,7 @@ async def _refused(context: Context, asked: Submission, check: CheckAnswer) -> C
 
     A check alone never does this, and what is asked for during a cooling-off does not make it longer.
     """
-    quota, standing = context.pack().quota, {blocker.code for blocker in check.blockers}
+    quota, standing = context.pack_named(check.pack).quota, {blocker.code for blocker in check.blockers}
     if quota is None or asked.kind not in quota.kinds or quota.used_up not in standing or quota.cooling in standing:
         return check
     await Quotas(context.participants, context.platform, context.clock).refuse(asked.account_id)
@@ -95,9 +124,16 @@ async def _refused(context: Context, asked: Submission, check: CheckAnswer) -> C
 
 
 async def _open(
-    context: Context, asked: Submission, document: bytes | None, render: Render, now: datetime, db: Database
+    context: Context,
+    asked: Submission,
+    evidence: Evidence,
+    document: bytes | None,
+    agreed: Mapping[str, tuple[str, ...]],
+    render: Render,
+    now: datetime,
+    db: Database,
 ) -> Kept:
-    pack = context.pack()
+    pack = context.pack_named(evidence.answer.pack)  # the version that answered, whatever is in force by now
     plan, rules = pack.plans[asked.kind], pack.proofs[asked.kind]
     new = NewCase(
         account_id=asked.account_id,
@@ -112,8 +148,14 @@ async def _open(
     if asked.account_id not in opened:
         raise _RacedError
     case = opened[asked.account_id]
+    await context.records.keep(db, [record_of(evidence, case.case_no, Step.SUBMIT, PASSED)])
     wanted = [_proof(context, case, Method(method), rules, now) for method in rules.methods]
     await proofs.insert(db, wanted)
+    if agreed:
+        ids = {"account_id": case.account_id, "case_no": case.case_no}
+        await consents.give(
+            db, [Given(**ids, consent_id=context.new_id(), code=code, what=what) for code, what in agreed.items()], now
+        )
     told = [message(context, case, REQUESTED, {"kind": case.kind.value}, now)]
     told.extend(code_message(context, case, proof, now) for proof in wanted if proof.nonce is not None)
     await outbox.insert(db, told, now)

@@ -33,16 +33,23 @@ async def withdraw(context: Context, key: Key, claim: Claim, render: Render) -> 
 
 
 async def _wished(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
+    case = await wish(context, db, key, now)
+    held = await proofs.of_cases(db, [key])
+    return render(Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {})))
+
+
+async def wish(context: Context, db: Database, key: Key, now: datetime) -> Case:
+    """Record the wish in the transaction of `db`. Raises UnknownCaseError and TooLateToWithdrawError."""
     wished = await cases.wish_withdraw(db, [key], now)
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
         raise UnknownCaseError
+    await context.know([case])
     if key not in wished and not (case.state in ENDED and case.reason == WITHDRAWN):
         raise TooLateToWithdrawError(state=case.state.value)
     if case.state in _AT_ONCE:
         case = await _taken_in(context, db, case, now)
-    held = await proofs.of_cases(db, [key])
-    return render(Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {})))
+    return case
 
 
 async def _taken_in(context: Context, db: Database, case: Case, now: datetime) -> Case:

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Final
+
+NAMES: Final = tuple(
+    sorted(
+        file.name.removesuffix(".yaml") for file in resources.files(__name__).iterdir() if file.name.endswith(".yaml")
+    )
+)
+"""The packs that come with the product."""
 
 
 def text(name: str) -> tuple[str, str]:

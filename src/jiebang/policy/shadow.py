@@ -1,0 +1,103 @@
+"""Two versions of a policy over the same facts: where they differ, by code and by segment. Columns only, no texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from jiebang.model.check import Severity
+from jiebang.policy.calendar import FULL_YEARS, with_calendar
+from jiebang.policy.evaluate import has_agreed, raised
+from jiebang.policy.frame import Facts, read_column
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from jiebang.model.case import Kind
+    from jiebang.policy.pack import Pack
+
+    Table = NDArray[np.int64]
+
+ALL: Final = "all"
+BLOCKED: Final = ""
+"""Stands for a code where whole answers are counted: that something blocks."""
+_YEARS: Final = next(name for name, fact in FULL_YEARS.items() if fact == "birth_date")
+_ADULT: Final = 18
+"""Civil Code art. 17. A segment of a report, not a rule."""
+_MINOR: Final = (pl.col(_YEARS) < _ADULT).fill_null(value=False)
+_SEGMENTS: Final[Mapping[str, pl.Expr]] = {
+    ALL: pl.lit(value=True),
+    "minor": _MINOR,
+    "enterprise": (pl.col("administered_enterprises") > 0).fill_null(value=False),
+    "merchant": (pl.col("open_merchants") > 0).fill_null(value=False),
+    "developer": (pl.col("mini_programs") > 0).fill_null(value=False),
+}
+"""Who an account belongs to, beside the segment of its document's type. One account may belong to several."""
+_DOCUMENT: Final = "document_type"
+
+Counted = tuple[int, int, int, int]
+"""checks, raised in both, by the live version only, by the one in shadow only."""
+
+
+def joined(batches: Sequence[Facts]) -> Facts:
+    """Join the facts of several batches, without their versions."""
+    if len(batches) == 1:
+        return batches[0]
+    items = {name: [row for facts in batches for row in facts.items[name]] for name in batches[0].items}
+    frame = pl.concat([facts.frame for facts in batches])
+    return Facts([account for facts in batches for account in facts.accounts], frame, items, {})
+
+
+def compared(live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[tuple[str, str], Counted]:
+    """Count, by segment and code, where two versions differ on `facts`. Accounts that do not exist count nowhere."""
+    before, after = _hits(live, facts, kind, now), _hits(shadow, facts, kind, now)
+    codes = sorted(before.keys() | after.keys())
+    nobody = np.zeros(len(facts.accounts), dtype=bool)
+    old = np.stack([before.get(code, nobody) for code in codes], axis=1)
+    new = np.stack([after.get(code, nobody) for code in codes], axis=1)
+    names, members = _segments(facts, now)
+    both, only_live, only_new = (members @ table.astype(np.int64) for table in (old & new, old & ~new, ~old & new))
+    sizes = members.sum(axis=1)
+    return {
+        (name, code): (int(sizes[row]), int(both[row, column]), int(only_live[row, column]), int(only_new[row, column]))
+        for row, name in enumerate(names)
+        if sizes[row]
+        for column, code in enumerate(codes)
+    }
+
+
+def _hits(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[str, Any]:
+    """Return who each code stands in the way of or informs, and under BLOCKED who anything stops."""
+    _, columns = raised(pack, facts, kind, now)
+    unread = np.zeros(len(facts.accounts), dtype=bool)
+    for owner in pack.facts_needed[kind]:
+        unread |= ~facts.frame[read_column(owner)].to_numpy()
+    found = {pack.unavailable.code: unread}
+    blocked = unread.copy()
+    for rule in pack.rules_of[kind]:
+        hits = columns[rule.code].to_numpy().copy()
+        if rule.severity is Severity.NEEDS_CONSENT:
+            for row in np.flatnonzero(hits):
+                hits[row] = not has_agreed(rule, facts, int(row))
+        if rule.severity is not Severity.INFORMS:
+            blocked |= hits
+        found[rule.code] = hits
+    return {**found, BLOCKED: blocked}
+
+
+def _segments(facts: Facts, now: datetime) -> tuple[list[str], Table]:
+    """Return the names of the segments and a row of ones and zeros for each."""
+    frame = with_calendar(facts.frame, [_YEARS], now)
+    flags = frame.select(expr.alias(name) for name, expr in _SEGMENTS.items())
+    names, rows = list(_SEGMENTS), [flags[name].to_numpy() for name in _SEGMENTS]
+    documents = frame[_DOCUMENT].fill_null("unknown")
+    for name in sorted(documents.unique().to_list()):
+        names.append(f"{_DOCUMENT}={name}")
+        rows.append((documents == name).to_numpy())
+    there = frame["account_known"].fill_null(value=False).to_numpy()
+    return names, (np.stack(rows) & there).astype(np.int64)
