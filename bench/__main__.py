@@ -16,7 +16,7 @@ from bench.measure import Result, machine
 if TYPE_CHECKING:
     from types import ModuleType
 
-_FRAME = ("measure", "__main__")
+_FRAME = ("measure", "zen_rules", "__main__")
 
 
 def _benches() -> dict[str, str]:
@@ -38,7 +38,9 @@ def _parser(benches: dict[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=sorted(benches), metavar="NAME", help="which comparison")
-    parser.add_argument("--json", action="store_true", help='print {"machine", "rows", "bars"} as JSON, and nothing else')
+    parser.add_argument(
+        "--json", action="store_true", help='print {"machine", "rows", "bars"} as JSON, and nothing else'
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how many rounds (default 5)")
     parser.add_argument("--size", type=int, default=None, help="how much work a round does (default: the bench's own)")
     return parser

@@ -9,7 +9,7 @@ years since (`birth_date` gives `birth_years`; who was born on 29 February is a 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -18,6 +18,8 @@ from jiebang.model.facts import FACTS, FactType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
 ZONE_NAME: Final = "Asia/Shanghai"
 ZONE: Final = ZoneInfo(ZONE_NAME)
@@ -54,7 +56,7 @@ def start_of(day: date) -> datetime:
     return datetime.combine(day, time(), ZONE).astimezone(UTC)
 
 
-def with_calendar(frame: pl.DataFrame, names: Iterable[str], now: datetime) -> pl.DataFrame:
+def with_calendar(frame: Frame, names: Iterable[str], now: datetime) -> Frame:
     """Return `frame` with those of the derived columns that `names` asks for. `now` is time-zone aware."""
     wanted = set(names)
     columns = [

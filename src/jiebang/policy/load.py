@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
-from jiebang.model.errors import PackInvalidError
+from jiebang.model.errors import InvalidInputError, PackInvalidError
 from jiebang.model.facts import FACTS, ITEM_FIELDS, REQUEST
 from jiebang.model.plan import DATABASES, NETWORKS, Plan
 from jiebang.policy.compose import fact_of
@@ -37,22 +39,48 @@ from jiebang.policy.source import Path, Source
 from jiebang.policy.wording import Wording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _SECONDS: Final = {Unit.SECONDS: 1, Unit.MINUTES: 60, Unit.HOURS: 3600, Unit.DAYS: 86400}
 _MOST_DAYS: Final = 36_525
+_NUMBER_LIMIT: Final = 1 << 53
 _MOST_CHANGES: Final = 1_000
 _CALENDAR_UNITS: Final = frozenset({Unit.DAYS, Unit.WORKING_DAYS})
 
 
-def load_pack(text: str, source: str) -> Pack:
-    """Read a pack from the text of its file `source`. Raises PackInvalidError with every problem and its place."""
+def load_pack(text: str, source: str, changed: Mapping[str, str] = MappingProxyType({})) -> Pack:
+    """Read a pack from the text of its file `source`. Raises PackInvalidError with every problem and its place.
+
+    `changed`: other values for parameters, by name, as they would be typed. Raises InvalidInputError where there is no
+    such parameter, or the value is none of its unit.
+    """
     document = Source(text, source)
     shape = document.read(PackShape)
+    if shape is not None and changed:
+        shape = _with_params(shape, changed)
     pack = _Builder(document, shape).pack() if shape is not None else None
     if pack is None or document.problems:
         raise PackInvalidError(problems=[msgspec.to_builtins(problem) for problem in sorted(set(document.problems))])
     return pack
+
+
+def _with_params(shape: PackShape, changed: Mapping[str, str]) -> PackShape:
+    params = dict(shape.params)
+    for name, typed in changed.items():
+        if name not in params:
+            near = get_close_matches(name, params, n=5, cutoff=0.3)
+            known = "、".join(near), ", ".join(near)
+            reason = Text(f"没有此参数。相近的有:{known[0]}", f"there is no such parameter. Near ones: {known[1]}")
+            raise InvalidInputError(field=name, reason=reason)
+        old = params[name]
+        value: int | str = typed
+        if old.unit is not Unit.TEXT:
+            if not (typed.isascii() and typed.isdigit()) or int(typed) > _NUMBER_LIMIT:
+                reason = Text(f"须为非负整数(单位 {old.unit})", f"must be a whole number, 0 or more, in {old.unit}")
+                raise InvalidInputError(field=name, reason=reason)
+            value = int(typed)
+        params[name] = msgspec.structs.replace(old, value=value)
+    return msgspec.structs.replace(shape, params=params)
 
 
 class _Builder(Entries):

@@ -118,8 +118,8 @@ class Checker:
         Raises UnknownAccountError, naming all accounts the platform does not know, and KindNotOfferedError.
         """
         pack = self._pack()
-        if kind not in pack.plans:
-            raise KindNotOfferedError(kind=kind.value, offered=sorted(offered.value for offered in pack.plans))
+        if kind not in pack.kinds:
+            raise KindNotOfferedError(kind=kind.value, offered=pack.offered)
         if self._singles is not None and len(requests) == 1:
             answers = [await self._singles.ask(kind, requests[0])]
         else:
@@ -128,6 +128,11 @@ class Checker:
         if unknown:
             raise UnknownAccountError(accounts=[str(account) for account in sorted(unknown)])
         return [answer for answer in answers if answer is not None]
+
+    async def facts(self, accounts: Sequence[int]) -> Facts:
+        """Read all facts of a batch of known accounts, as for requests of a service; nothing is evaluated."""
+        requests = [CheckRequest(account) for account in accounts]
+        return gathered(accounts, await self._parts(accounts, requests, quota=True), [None] * len(requests))
 
     async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers, all under the pack in force as the batch begins."""
