@@ -120,7 +120,8 @@ async def test_one_tap_ends_every_autodebit(world: World, client: httpx.AsyncCli
     assert (await one.ask("POST", "/v1/remedies/auto-debits", body)).json()["code"] == "WALLET-BUSY"
     await wallet.execute("UPDATE wallet.account SET case_no = 0, case_op = 'cancelled' WHERE account_id = 1015")
     ended = await one.ask("POST", "/v1/remedies/auto-debits", body, key="tap")
-    assert (ended.status_code, ended.json()) == (200, {"account": "1015", "count": 2})
+    assert (ended.status_code, ended.json()["count"], ended.json()["items"]) == (200, 2, ["1", "2"])
+    assert ended.json()["check"]["passes"]
     assert (await one.ask("POST", "/v1/remedies/auto-debits", body, key="tap")).json()["count"] == 2
     assert (await one.ask("POST", "/v1/remedies/auto-debits", body)).json()["count"] == 0
     assert await wallet.fetchval("SELECT facts_version FROM wallet.account WHERE account_id = 1015") == 2

@@ -11,9 +11,10 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Contact, Example, License, SecurityScheme, Tag
 
 from jiebang import __version__
-from jiebang.api import problems, shapes
+from jiebang.api import problems, remedy_shapes, shapes
 from jiebang.api.auth import KeysUnavailableError, Scope
 from jiebang.model import errors
+from jiebang.policy.codes import CodeExplained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,11 +86,20 @@ _SHAPES: Final = (
     shapes.SubmitBody,
     shapes.ProofBody,
     shapes.TransferBody,
-    shapes.RemedyBody,
+    remedy_shapes.RemedyBody,
+    remedy_shapes.RedPacketsBody,
+    remedy_shapes.AutoDebitsBody,
+    remedy_shapes.LoginsBody,
+    remedy_shapes.LoginsProofBody,
+    remedy_shapes.ApprovalBody,
+    remedy_shapes.ConsentBody,
     shapes.Checks,
+    CodeExplained,
     shapes.CaseAnswer,
     shapes.Movement,
-    shapes.Cleared,
+    remedy_shapes.Remedied,
+    remedy_shapes.Awaited,
+    remedy_shapes.ConsentAnswer,
     shapes.Health,
     shapes.Readiness,
 )
@@ -161,9 +171,10 @@ def openapi_config() -> OpenAPIConfig:
         contact=Contact(name="Jiebang"),
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         tags=[
+            Tag(name="remedies", description="Clear a blocker on the spot, and consents 当场处理与同意"),
             Tag(name="checks", description="What stands in the way 检查阻碍事项"),
             Tag(name="cases", description="Ask, prove, follow, withdraw 申请、验证、跟踪、撤回"),
-            Tag(name="money", description="The sandbox's money, and remedies on the spot 沙箱资金与当场处理"),
+            Tag(name="money", description="The sandbox's money 沙箱资金"),
             Tag(name="operation", description="For whoever runs it 运维"),
         ],
         components=Components(

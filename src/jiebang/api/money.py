@@ -1,4 +1,4 @@
-"""Routes that move the sandbox's money: transfers, and the remedies that clear a blocker on the spot."""
+"""The route that moves the sandbox's money."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jiebang.api.door import CallerRequest, account_in, authenticated, json_only
 from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, keyed, respond
 from jiebang.model import errors
 from jiebang.store.idempotency import Kept
-from jiebang.usecases.transfer import Payment, cash_out, end_autodebits, open_red_packets, transfer
+from jiebang.usecases.transfer import Payment, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,92 +63,4 @@ async def send_money(
     return respond(await transfer(deps.context, payment, await claim_of(request, deps), _rendering(sender)))
 
 
-@post(
-    "/v1/remedies/cash-out",
-    guards=[authenticated, keyed, json_only],
-    opt={"scope": Scope.TRANSFER},
-    security=secured(Scope.TRANSFER),
-    status_code=200,
-    operation_id="cashOut",
-    tags=["money"],
-    summary="Cash out everything 全部提现",
-    description="Pays the whole free balance out to the person's card: clears `PAY-BALANCE`. "
-    "将可用余额全部提现到本人银行卡。",
-    responses=refusals(*_REFUSALS, errors.CashOutPausedError, body=True, keyed=True),
-    response_headers=[REPLAYED],
-)
-async def cash_everything_out(
-    request: CallerRequest,
-    data: JSONBody[SkipValidation[shapes.RemedyBody]],
-    deps: Joined,
-    idempotency_key: IdempotencyKey,
-) -> Response[shapes.Movement]:
-    """Cash out everything."""
-    asked = strict(data, shapes.RemedyBody)
-    del idempotency_key
-    account_id = account_in(asked.account)
-    request.user.require_account(account_id)
-    return respond(await cash_out(deps.context, account_id, await claim_of(request, deps), _rendering(account_id)))
-
-
-@post(
-    "/v1/remedies/red-packets",
-    guards=[authenticated, keyed, json_only],
-    opt={"scope": Scope.TRANSFER},
-    security=secured(Scope.TRANSFER),
-    status_code=200,
-    operation_id="openRedPackets",
-    tags=["money"],
-    summary="Open every red packet 拆开全部红包",
-    description="Opens every unclaimed red packet; expired ones go back to their senders: clears `PAY-RED-PACKET`. "
-    "拆开全部未领取红包。",
-    responses=refusals(*_REFUSALS, errors.ReceiveLimitError, body=True, keyed=True),
-    response_headers=[REPLAYED],
-)
-async def open_every_red_packet(
-    request: CallerRequest,
-    data: JSONBody[SkipValidation[shapes.RemedyBody]],
-    deps: Joined,
-    idempotency_key: IdempotencyKey,
-) -> Response[shapes.Movement]:
-    """Open every red packet."""
-    asked = strict(data, shapes.RemedyBody)
-    del idempotency_key
-    account_id = account_in(asked.account)
-    request.user.require_account(account_id)
-    claim = await claim_of(request, deps)
-    return respond(await open_red_packets(deps.context, account_id, claim, _rendering(account_id)))
-
-
-@post(
-    "/v1/remedies/auto-debits",
-    guards=[authenticated, keyed, json_only],
-    opt={"scope": Scope.TRANSFER},
-    security=secured(Scope.TRANSFER),
-    status_code=200,
-    operation_id="endAutoDebits",
-    tags=["money"],
-    summary="End every auto-debit contract 终止全部自动扣费",
-    description="Ends all of them with one tap: clears `PAY-AUTODEBIT`. 一键终止全部自动扣费签约。",
-    responses=refusals(*_REFUSALS, body=True, keyed=True),
-    response_headers=[REPLAYED],
-)
-async def end_every_autodebit(
-    request: CallerRequest,
-    data: JSONBody[SkipValidation[shapes.RemedyBody]],
-    deps: Joined,
-    idempotency_key: IdempotencyKey,
-) -> Response[shapes.Cleared]:
-    """End every auto-debit contract."""
-    asked = strict(data, shapes.RemedyBody)
-    del idempotency_key
-    account_id = account_in(asked.account)
-    request.user.require_account(account_id)
-
-    def render(count: int) -> Kept:
-        return Kept(200, msgspec.json.encode(shapes.Cleared(account=str(account_id), count=count)))
-
-    return respond(await end_autodebits(deps.context, account_id, await claim_of(request, deps), render))
-
-
-MONEY: Final = [send_money, cash_everything_out, open_every_red_packet, end_every_autodebit]
+MONEY: Final = [send_money]

@@ -73,9 +73,9 @@ def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
     operation_id="check",
     tags=["checks"],
     summary="What stands in the way 检查",
-    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies. "
-    "Changes nothing. "
-    "A person checks their own account; many need the scope `service`. 一次列出全部阻碍事项;不作任何更改。",
+    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies; "
+    "everything that follows; and what else would do, with its cost. Changes nothing. "
+    "A person checks their own account; many need the scope `service`. 一次列出全部阻碍、后果与其他办法;不作任何更改。",
     responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
 )
 async def check(
@@ -104,7 +104,12 @@ async def check(
     "The person's phone and "
     "e-mail hear of it at once, and a code is sent. 检查通过即受理,并通知本人;否则返回完整检查结果。",
     responses=refusals(
-        errors.UnknownAccountError, errors.BlockedError, errors.KindNotOfferedError, body=True, keyed=True
+        errors.UnknownAccountError,
+        errors.BlockedError,
+        errors.KindNotOfferedError,
+        errors.ConsentNotAskedError,
+        body=True,
+        keyed=True,
     ),
     response_headers=[REPLAYED, _LOCATION],
 )
@@ -119,7 +124,13 @@ async def submit_case(
     del idempotency_key  # read by claim_of; named here so that the document holds it
     account_id = account_in(asked.account)
     request.user.require_account(account_id)
-    submission = Submission(account_id=account_id, kind=asked.kind, device=request.user.device_for(account_id))
+    submission = Submission(
+        account_id=account_id,
+        kind=asked.kind,
+        device=request.user.device_for(account_id),
+        consents=tuple(dict.fromkeys(asked.consents)),
+        shown=None if asked.shown is None else tuple(asked.shown),
+    )
     answered = await submit(deps.context, submission, await claim_of(request, deps), _rendering(request, deps, 201))
     return respond(answered, location=f"/v1/cases/{msgspec.json.decode(answered.kept.answer)['id']}")
 

@@ -6,12 +6,14 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from jiebang.api.codes import CODES
 from jiebang.api.deps import BODY_LIMIT, Deps
 from jiebang.api.documented import openapi_config
 from jiebang.api.money import MONEY
 from jiebang.api.observed import Observed, hardened
 from jiebang.api.operation import OPERATION
 from jiebang.api.problems import HANDLERS
+from jiebang.api.remedies import REMEDIES
 from jiebang.api.routes import CASES
 
 
@@ -22,7 +24,7 @@ def create_app(deps: Deps) -> Litestar:
         await deps.follower.aclose()
 
     return Litestar(
-        route_handlers=[*CASES, *MONEY, *OPERATION],
+        route_handlers=[*CASES, *CODES, *MONEY, *REMEDIES, *OPERATION],
         dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
         exception_handlers=HANDLERS,
         middleware=[Observed()],

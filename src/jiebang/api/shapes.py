@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from jiebang.model.case import Kind, Mark, State
-from jiebang.model.check import Blocker
+from jiebang.model.check import Alternative, Blocker, Consequence
 from jiebang.model.ids import ACCOUNT_PATTERN
 from jiebang.store.proofs import Method
 
@@ -31,6 +31,17 @@ TRANSFER_LIMIT_FEN: Final = 100_000_000_00
 
 Account = Annotated[
     str, Meta(pattern=ACCOUNT_PATTERN, description="Account id, a decimal string 账户号", examples=["100000000001"])
+]
+RULE_PATTERN: Final = "^[A-Z][A-Z0-9-]{1,63}$"
+Rule = Annotated[str, Meta(pattern=RULE_PATTERN, description="Code of a rule 规则代码", examples=["PAY-AUTODEBIT"])]
+Shown = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=64)]],
+    Meta(
+        max_length=1000,
+        description="Ids of exactly what the person was shown: nothing else is agreed to. Absent: what a check shows "
+        "at this moment 向本人展示过的编号,仅同意这些;不填为此刻检查所列",
+        examples=[["1"]],
+    ),
 ]
 CASE_PATTERN: Final = "^case_[a-z2-7]{26}$"
 CaseId = Annotated[
@@ -60,6 +71,14 @@ class SubmitBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     account: Account
     kind: Annotated[Kind, Meta(description="What is asked for 申请类型")]
+    consents: Annotated[
+        list[Rule],
+        Meta(
+            max_length=16,
+            description="Rules whose consent comes with the case: it ends what they name 随申请一并同意的事项代码",
+        ),
+    ] = []
+    shown: Shown | None = None
 
 
 class ProofBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,21 +102,21 @@ class TransferBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     amount_fen: Fen
 
 
-class RemedyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose blocker to clear 要处理的账户."""
-
-    account: Account
-
-
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that stands in the way of one account 检查结果."""
+    """Everything that stands in the way of one account, that follows, and what else could be done 检查结果."""
 
     account: Account
     kind: Kind
     pack: Annotated[str, Meta(description="Policy pack and version 规则包版本")]
     checked_at: datetime
     passes: Annotated[bool, Meta(description="Nothing stands in the way 没有阻碍")]
+    offered: Annotated[bool, Meta(description="A case of this kind can be submitted today 此类申请目前可提交")]
     blockers: list[Blocker]
+    consequences: Annotated[list[Consequence], Meta(description="What will happen to this person 办理后果")]
+    alternatives: Annotated[
+        list[Alternative], Meta(description="What else could reach the goal, the recommended first 其他办法")
+    ]
+    consents: Annotated[list[str], Meta(description="Rules the person agreed to, which block no more 已同意的事项")]
     versions: Annotated[
         dict[str, int | None],
         Meta(description="The version of each participant's facts; null: could not be read 各系统事实版本"),
@@ -196,13 +215,6 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
     amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")]
 
 
-class Cleared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a remedy on the spot cleared 处理结果."""
-
-    account: Account
-    count: Annotated[int, Meta(ge=0, description="How many there were 处理项数")]
-
-
 class Health(msgspec.Struct, frozen=True):
     """The process is alive 进程存活."""
 
@@ -224,7 +236,11 @@ def check_shape(answer: CheckAnswer) -> Check:
         pack=answer.pack,
         checked_at=answer.checked_at,
         passes=answer.passes,
+        offered=answer.offered,
         blockers=list(answer.blockers),
+        consequences=list(answer.consequences),
+        alternatives=list(answer.alternatives),
+        consents=list(answer.consents),
         versions=dict(answer.versions),
     )
 

@@ -67,6 +67,22 @@ class UnknownCaseError(CallerError):
     action = Text("请核对申请编号。", "Check the case number.")
 
 
+class ConsentNotAskedError(CallerError):
+    """No rule asks for consent under that code. fields: code, asked (those that do)."""
+
+    code = "CONSENT-NOT-ASKED"
+    title = Text("此事项无需同意", "Nothing asks for consent under that code")
+    action = Text("请改用 asked 所列代码。", "Use a code that `asked` lists.")
+
+
+class UnknownRemedyError(CallerError):
+    """No such remedy waits for a proof, or not the caller's."""
+
+    code = "UNKNOWN-REMEDY"
+    title = Text("没有等待验证的处理", "No such remedy waits for a proof")
+    action = Text("请重新发起该项处理。", "Ask for the remedy again.")
+
+
 class KindNotOfferedError(CallerError):
     """The kind of case exists but no plan offers it yet. fields: kind."""
 
@@ -282,6 +298,14 @@ class SettingsError(CallerError):
     code = "SETTINGS-INVALID"
     title = Text("配置有误", "The settings are wrong")
     action = Text("请逐项修正 problems 后重新启动。", "Correct each of `problems`, then start again.")
+
+
+class UnknownCodeError(CallerError):
+    """No blocker, consequence, reason, error or older system's code is called so. fields: asked, near."""
+
+    code = "UNKNOWN-CODE"
+    title = Text("没有这个代码", "There is no such code")
+    action = Text("请核对代码；near 列出了相近的代码。", "Check the code; `near` lists codes that are like it.")
 
 
 class PackInvalidError(CallerError):

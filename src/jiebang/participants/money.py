@@ -11,7 +11,6 @@ Every movement carries an id from its caller and is done once under it: a repeat
 from __future__ import annotations
 
 import hmac
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
@@ -19,19 +18,21 @@ from uuid import UUID
 
 import msgspec
 
-from jiebang.model.errors import JiebangError, UnknownAccountError, WalletBusyError
 from jiebang.participants.database import DatabaseParticipant
 from jiebang.participants.movements import (
     Action,
     Batch,
+    Contract,
     Entry,
     EntryState,
     Outcome,
+    Packet,
     Purse,
     Transfer,
     begin,
     cash_out,
     complete,
+    end_contracts,
     open_packets,
 )
 from jiebang.participants.wallet import WALLET
@@ -125,35 +126,36 @@ class Wallet(DatabaseParticipant):
             lambda batch: [cash_out(batch, action, now) for action in actions],
         )
 
-    async def open_red_packets(self, actions: Sequence[Action]) -> list[Outcome]:
-        """Open every unclaimed red packet of each wallet; those that have expired go back to their senders.
+    async def open_red_packets(self, actions: Sequence[Action], *, give_back: bool = False) -> list[Outcome]:
+        """Open each wallet's red packets, or give them back; those that have expired go back to their senders anyway.
 
-        Refused with UnknownAccountError, WalletBusyError or ReceiveLimitError.
+        Refused with UnknownAccountError, WalletBusyError, ReceiveLimitError, or NothingToClearError (a packet named
+        is not unclaimed); then none of the action's packets changes.
         """
         now = self._clock()
         accounts = sorted({action.account_id for action in actions})
+        ids = [action.entry_id for action in actions]
 
         async def decide(batch: Batch, connection: Connection) -> list[Outcome]:
-            unclaimed = defaultdict[int, list[tuple[int, int, bool]]](list)
-            for account_id, packet_id, amount_fen, expires_at in await connection.fetch(_SQL["packets"], accounts):
-                unclaimed[account_id].append((packet_id, amount_fen, expires_at > now))
-            return [open_packets(batch, action, unclaimed) for action in actions]
+            packets = [Packet(*row) for row in await connection.fetch(_SQL["packets"], accounts, ids, now)]
+            return [open_packets(batch, action, packets, give_back=give_back) for action in actions]
 
         return await self._in_transaction(accounts, [(one.account_id, one.entry_id) for one in actions], decide)
 
-    async def end_autodebits(self, accounts: Sequence[int]) -> dict[int, int | JiebangError]:
-        """End every live auto-debit contract of each wallet: by account how many there were, or why it was refused.
+    async def end_autodebits(self, actions: Sequence[Action]) -> list[Outcome]:
+        """End each wallet's live auto-debit contracts, all or those named. An empty list of them is no error.
 
-        Refused with UnknownAccountError or WalletBusyError. A repeat ends none.
+        Refused with UnknownAccountError, WalletBusyError, or NothingToClearError (a contract named is not live); then
+        none of the action's contracts changes.
         """
-        ids = sorted(set(accounts))
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute(_SQL["lock"], ids)
-            rows = await connection.fetch(_SQL["end_autodebits"], ids, self._clock())
-        ended: dict[int, int | JiebangError] = {
-            account: WalletBusyError() if tried else count for account, tried, count in rows
-        }
-        return {each: ended.get(each, UnknownAccountError(accounts=[str(each)])) for each in ids}
+        accounts = sorted({action.account_id for action in actions})
+        ids = [action.entry_id for action in actions]
+
+        async def decide(batch: Batch, connection: Connection) -> list[Outcome]:
+            contracts = [Contract(*row) for row in await connection.fetch(_SQL["contracts"], accounts, ids)]
+            return [end_contracts(batch, action, contracts) for action in actions]
+
+        return await self._in_transaction(accounts, (), decide)
 
     async def verify_payment_password(self, attempts: Sequence[tuple[int, str]]) -> list[bool]:
         """Say of each (account, password) whether it is right. The caller limits wrong tries."""
@@ -247,8 +249,17 @@ async def _save(connection: Connection, batch: Batch, now: datetime, today: date
     if batch.packets:
         await connection.execute(
             _SQL["end_packets"],
-            [account for account, _, _ in batch.packets],
-            [packet for _, packet, _ in batch.packets],
-            [entry for _, _, entry in batch.packets],
+            [packet.account_id for packet in batch.packets],
+            [packet.packet_id for packet in batch.packets],
+            [packet.claimed for packet in batch.packets],
+            [packet.ended_by for packet in batch.packets],
+            now,
+        )
+    if batch.contracts:
+        await connection.execute(
+            _SQL["end_contracts"],
+            [contract.account_id for contract in batch.contracts],
+            [contract.contract_id for contract in batch.contracts],
+            [contract.ended_by for contract in batch.contracts],
             now,
         )

@@ -22,10 +22,18 @@ FROM unnest($1::bigint[], $2::uuid[]) AS i (account_id, entry_id)
 JOIN wallet.entry e ON e.account_id = i.account_id AND e.entry_id = i.entry_id AND e.account_id = ANY ($1::bigint[])
 
 -- name: packets
--- The unclaimed red packets of the given accounts.
-SELECT p.account_id, p.packet_id, p.amount_fen, p.expires_at
+-- The given accounts' red packets that are unclaimed, or that one of the given actions ended: what a repeat answers with.
+SELECT p.account_id, p.packet_id, p.amount_fen, p.expires_at > $3::timestamptz AS valid, p.state = 'claimed' AS claimed, p.ended_by
 FROM wallet.red_packet p
-WHERE p.account_id = ANY ($1::bigint[]) AND p.state = 'unclaimed'
+WHERE p.account_id = ANY ($1::bigint[]) AND (p.state = 'unclaimed' OR p.ended_by = ANY ($2::uuid[]))
+
+-- name: contracts
+-- The given accounts' auto-debit contracts that live, or that one of the given actions ended: what a repeat answers with.
+SELECT d.account_id, d.contract_id, d.ended_by
+FROM wallet.autodebit_contract d
+JOIN wallet.account a ON a.account_id = d.account_id AND a.account_id = ANY ($1::bigint[])
+WHERE d.account_id = ANY ($1::bigint[])
+  AND (d.epoch = a.epoch AND d.ended_at IS NULL OR d.ended_by = ANY ($2::uuid[]))
 
 -- name: save_purses
 -- Every movement of money raises facts_version: it changes facts that can block.
@@ -51,31 +59,18 @@ FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS i (account_id, entry_id, st
 WHERE e.account_id = i.account_id AND e.entry_id = i.entry_id AND e.account_id = ANY ($1::bigint[])
 
 -- name: end_packets
--- Red packets claimed by an entry, or returned (no entry) because they had expired.
+-- Red packets claimed by an entry, or returned because they had expired or the person gave them back.
 UPDATE wallet.red_packet p
-SET state = CASE WHEN i.entry_id IS NULL THEN 'returned' ELSE 'claimed' END, entry_id = i.entry_id, ended_at = $4::timestamptz
-FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS i (account_id, packet_id, entry_id)
+SET state = CASE WHEN i.claimed THEN 'claimed' ELSE 'returned' END, entry_id = CASE WHEN i.claimed THEN i.ended_by END,
+    ended_by = i.ended_by, ended_at = $5::timestamptz
+FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::uuid[]) AS i (account_id, packet_id, claimed, ended_by)
 WHERE p.account_id = i.account_id AND p.packet_id = i.packet_id AND p.account_id = ANY ($1::bigint[])
 
--- name: end_autodebits
--- Ends the live auto-debit contracts of locked wallets that no case holds, and raises facts_version where there were any:
--- they block. One row a wallet.
-WITH ended AS (
-    UPDATE wallet.autodebit_contract d SET ended_at = $2::timestamptz
-    FROM wallet.account a
-    WHERE d.account_id = ANY ($1::bigint[]) AND a.account_id = d.account_id
-      AND d.epoch = a.epoch AND d.ended_at IS NULL AND a.case_op <> 'tried'
-    RETURNING d.account_id
-), counted AS (
-    SELECT e.account_id, count(*) AS ended FROM ended e GROUP BY e.account_id
-), raised AS (
-    UPDATE wallet.account a SET facts_version = a.facts_version + 1
-    FROM counted c WHERE a.account_id = c.account_id
-)
-SELECT a.account_id, a.case_op = 'tried' AS tried, coalesce(c.ended, 0) AS ended
-FROM unnest($1::bigint[]) AS i (account_id)
-JOIN wallet.account a ON a.account_id = i.account_id
-LEFT JOIN counted c ON c.account_id = a.account_id
+-- name: end_contracts
+-- Auto-debit contracts of locked wallets, read as live under the same lock.
+UPDATE wallet.autodebit_contract d SET ended_at = $4::timestamptz, ended_by = i.ended_by
+FROM unnest($1::bigint[], $2::bigint[], $3::uuid[]) AS i (account_id, contract_id, ended_by)
+WHERE d.account_id = i.account_id AND d.contract_id = i.contract_id AND d.account_id = ANY ($1::bigint[])
 
 -- name: left_behind
 -- Transfers whose second step has not come, the oldest first, by their sender's entry.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +18,7 @@ from jiebang.model.errors import (
     InsufficientFundsError,
     InvalidInputError,
     JiebangError,
+    NothingToClearError,
     ReceiveLimitError,
     UnknownAccountError,
     WalletBusyError,
@@ -46,18 +47,26 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """Something done with one wallet on the spot. `entry_id`: the caller's; the same id names the same action."""
+    """Something done with one wallet on the spot. `entry_id`: the caller's; the same id names the same action.
+
+    `items`: the ids of the red packets or contracts it is about; None: all there are.
+    """
 
     entry_id: UUID
     account_id: int
+    items: tuple[int, ...] | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a movement: its state and what it moved, or why it was refused (then `state` is None)."""
+    """What became of a movement: its state and what it moved, or why it was refused (then `state` is None).
+
+    `items`: the ids of the red packets or contracts that it ended.
+    """
 
     entry_id: UUID
     state: EntryState | None = None
     amount_fen: int = 0
+    items: tuple[int, ...] = ()
     refusal: JiebangError | None = None
 
 
@@ -71,6 +80,25 @@ class Entry(msgspec.Struct, frozen=True):
     amount_fen: int
     state: EntryState
     title: str = ""
+
+
+class Packet(msgspec.Struct, frozen=True):
+    """A red packet as read: unclaimed, or ended by the action `ended_by`. `valid`: it has not expired."""
+
+    account_id: int
+    packet_id: int
+    amount_fen: int
+    valid: bool
+    claimed: bool
+    ended_by: UUID | None
+
+
+class Contract(msgspec.Struct, frozen=True):
+    """An auto-debit contract as read: live, or ended by the action `ended_by`."""
+
+    account_id: int
+    contract_id: int
+    ended_by: UUID | None
 
 
 @dataclass(slots=True)
@@ -113,7 +141,8 @@ class Batch:
     entries: dict[tuple[int, UUID], Entry]
     new: list[Entry] = field(default_factory=list)
     ended: list[Entry] = field(default_factory=list)
-    packets: list[tuple[int, int, UUID | None]] = field(default_factory=list)
+    packets: list[Packet] = field(default_factory=list)
+    contracts: list[Contract] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
         """Write a new entry, and let later movements of the batch see it."""
@@ -203,29 +232,74 @@ def cash_out(batch: Batch, action: Action, now: datetime) -> Outcome:
     return Outcome(entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount)
 
 
-def open_packets(batch: Batch, action: Action, unclaimed: Mapping[int, Sequence[tuple[int, int, bool]]]) -> Outcome:
-    """Open all red packets of a wallet. `unclaimed`: by account (packet_id, amount_fen, still valid)."""
-    done = _done_before(batch, action, "red_packet")
-    if done is not None:
-        return done
-    purse = batch.purses.get(action.account_id)
-    if purse is None:
-        return Outcome(entry_id=action.entry_id, refusal=UnknownAccountError(accounts=[str(action.account_id)]))
-    if purse.tried:
-        return Outcome(entry_id=action.entry_id, refusal=WalletBusyError())
-    ended = {packet for account, packet, _ in batch.packets if account == action.account_id}
-    packets = [packet for packet in unclaimed.get(action.account_id, ()) if packet[0] not in ended]
-    amount = sum(amount_fen for _, amount_fen, valid in packets if valid)
+def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, give_back: bool) -> Outcome:
+    """Open red packets of a wallet, or return them to their senders; expired ones are returned either way.
+
+    `packets`: those of the batch's wallets that are unclaimed or that one of its actions ended.
+    """
+    mine = [packet for packet in packets if packet.account_id == action.account_id]
+    known = batch.entries.get((action.account_id, action.entry_id))
+    before = [packet for packet in mine if packet.ended_by == action.entry_id]
+    if known is not None and known.kind != "red_packet":
+        return Outcome(entry_id=action.entry_id, refusal=IdempotencyReusedError())
+    if before:
+        return _ended(action, [packet.packet_id for packet in before], 0 if known is None else known.amount_fen)
+    taken = {packet.packet_id for packet in batch.packets if packet.account_id == action.account_id}
+    unclaimed = {
+        packet.packet_id: packet for packet in mine if packet.ended_by is None and packet.packet_id not in taken
+    }
+    refusal = _refused_on_the_spot(batch, action, unclaimed)
+    if refusal is not None:
+        return Outcome(entry_id=action.entry_id, refusal=refusal)
+    chosen = [packet for each, packet in unclaimed.items() if action.items is None or each in action.items]
+    opened = [packet for packet in chosen if packet.valid and not give_back]
+    amount = sum(packet.amount_fen for packet in opened)
+    purse = batch.purses[action.account_id]
     if amount and purse.over_limit(amount):
         return Outcome(entry_id=action.entry_id, refusal=ReceiveLimitError())
-    if packets:
+    if chosen:
         purse.move(amount, received_fen=amount)
         batch.packets += [
-            (action.account_id, packet, action.entry_id if valid else None) for packet, _, valid in packets
+            msgspec.structs.replace(packet, claimed=packet in opened, ended_by=action.entry_id) for packet in chosen
         ]
     if amount:
         batch.add(_on_the_spot(action, "red_packet", amount, "红包 / Red packets"))
-    return Outcome(entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount)
+    return _ended(action, [packet.packet_id for packet in chosen], amount)
+
+
+def end_contracts(batch: Batch, action: Action, contracts: Sequence[Contract]) -> Outcome:
+    """End auto-debit contracts of a wallet. `contracts`: those that live or that one of the batch's actions ended."""
+    mine = [contract for contract in contracts if contract.account_id == action.account_id]
+    before = [contract.contract_id for contract in mine if contract.ended_by == action.entry_id]
+    if before:
+        return _ended(action, before)
+    taken = {contract.contract_id for contract in batch.contracts if contract.account_id == action.account_id}
+    live = {one.contract_id: one for one in mine if one.ended_by is None and one.contract_id not in taken}
+    refusal = _refused_on_the_spot(batch, action, live)
+    if refusal is not None:
+        return Outcome(entry_id=action.entry_id, refusal=refusal)
+    chosen = [contract for each, contract in live.items() if action.items is None or each in action.items]
+    if chosen:
+        batch.purses[action.account_id].move()
+        batch.contracts += [msgspec.structs.replace(contract, ended_by=action.entry_id) for contract in chosen]
+    return _ended(action, [contract.contract_id for contract in chosen])
+
+
+def _refused_on_the_spot(batch: Batch, action: Action, open_items: Collection[int]) -> JiebangError | None:
+    """Why nothing may be ended: no wallet, a case holds it, or an item named is not open (any more)."""
+    purse = batch.purses.get(action.account_id)
+    if purse is None:
+        return UnknownAccountError(accounts=[str(action.account_id)])
+    if purse.tried:
+        return WalletBusyError()
+    missing = sorted(set(action.items or ()) - set(open_items))
+    return NothingToClearError(items=[str(each) for each in missing]) if missing else None
+
+
+def _ended(action: Action, items: Sequence[int], amount_fen: int = 0) -> Outcome:
+    return Outcome(
+        entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount_fen, items=tuple(sorted(items))
+    )
 
 
 def _done_before(batch: Batch, action: Action, kind: str) -> Outcome | None:

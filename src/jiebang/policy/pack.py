@@ -33,6 +33,8 @@ MESSAGES: Final = (
     "case_rejected",
     "case_withdrawn",
     "case_expired",
+    "remedy_code",
+    "remedy_done",
 )
 """The messages every pack must word."""
 MESSAGE_VALUES: Final[Mapping[str, FactType]] = {
@@ -42,8 +44,9 @@ MESSAGE_VALUES: Final[Mapping[str, FactType]] = {
     "code": FactType.TEXT,
     "expires_at": FactType.TIME,
     "reason": FactType.TEXT,
+    "remedy": FactType.TEXT,
 }
-"""What a message may say of its case, beside parameters."""
+"""What a message may say of its case (`remedy`: of the rule it clears), beside parameters."""
 UNAVAILABLE_VALUES: Final[Mapping[str, FactType]] = {"owner": FactType.TEXT, "facts": FactType.TEXT}
 EARLIEST: Final = "earliest"
 OTHER_REASON: Final = "OTHER"

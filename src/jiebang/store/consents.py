@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from jiebang.model.case import State
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _SQL = load("jiebang.store", "remedies.sql")
 
 
 class Consent(msgspec.Struct, frozen=True, kw_only=True):
-    """A consent to rule `code` for the items `what`. `case_no`: the one case it was given with; None: any."""
+    """A consent to rule `code` for the items `what`; none: for the whole. `case_no`: its one case; None: any."""
 
     account_id: int
     code: str
@@ -31,13 +32,9 @@ class Consent(msgspec.Struct, frozen=True, kw_only=True):
     case_no: int | None = None
     withdrawn_at: datetime | None = None
 
-    def covers(self, case_no: int | None) -> bool:
-        """Say whether it speaks for a check made for case `case_no` (None: for none yet)."""
-        return self.withdrawn_at is None and self.case_no in (None, case_no)
-
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """A consent about to be given. `what` holds at least one id."""
+    """A consent about to be given, as `Consent` says."""
 
     account_id: int
     consent_id: UUID
@@ -77,3 +74,9 @@ async def standing(db: Database, accounts: Iterable[int]) -> dict[int, list[Cons
     for row in await db.fetch(_SQL["standing_consents"], sorted(set(accounts))):
         found[row["account_id"]].append(_consent(row))
     return dict(found)
+
+
+async def lock_live_case(db: Database, account_id: int) -> tuple[int, State] | None:
+    """Hold the account's live case until the transaction ends; return its number and state, None where it has none."""
+    row = await db.fetchrow(_SQL["lock_live_case"], account_id)
+    return None if row is None else (row["case_no"], State(row["state"]))

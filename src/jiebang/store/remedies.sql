@@ -79,3 +79,7 @@ ORDER BY s.account_id, s.created_at DESC, s.remedy_id
 UPDATE platform.step_up s SET wrong = i.wrong, used_at = i.used_at
 FROM unnest($1::bigint[], $2::uuid[], $3::smallint[], $4::timestamptz[]) AS i (account_id, remedy_id, wrong, used_at)
 WHERE s.account_id = i.account_id AND s.remedy_id = i.remedy_id AND s.account_id = ANY ($1)
+
+-- name: lock_live_case
+-- The account's live case, held: nobody steps it while its consent is being taken back.
+SELECT c.case_no, c.state FROM platform.cases c WHERE c.account_id = $1::bigint AND c.ended_at IS NULL FOR UPDATE

@@ -26,11 +26,15 @@ FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz
 WHERE p.account_id = i.account_id AND p.case_no = i.case_no AND p.method = i.method
 
 -- name: wrong_tries
--- How often the account was guessed at by one method since a time, over all its cases.
-SELECT coalesce(sum(greatest($3 - p.tries_left, 0)), 0)::bigint
-FROM platform.cases c
-JOIN platform.proof p ON p.account_id = c.account_id AND p.case_no = c.case_no
-WHERE c.account_id = $1 AND c.created_at > $4 AND p.method = $2
+-- How often the account was guessed at by one method since a time, over all its cases and the remedies that ask for proofs.
+SELECT (
+    SELECT coalesce(sum(greatest($3 - p.tries_left, 0)), 0)
+    FROM platform.cases c
+    JOIN platform.proof p ON p.account_id = c.account_id AND p.case_no = c.case_no
+    WHERE c.account_id = $1 AND c.created_at > $4 AND p.method = $2
+)::bigint + (
+    SELECT coalesce(sum(s.wrong), 0) FROM platform.step_up s WHERE s.account_id = $1 AND s.created_at > $4
+)::bigint
 
 -- name: insert_messages
 -- What is to be told; the gateway reads it when due.

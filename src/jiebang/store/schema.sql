@@ -81,14 +81,15 @@ CREATE TABLE platform.proof (
     CONSTRAINT code_has_expiry CHECK ((nonce IS NULL) = (expires_at IS NULL))
 ) WITH (fillfactor = 50);
 
--- What a person agreed that a case may end: `code` the rule that asked, `what` the ids of exactly the things they were shown.
+-- What a person agreed that a case may end: `code` the rule that asked, `what` the ids of exactly the things they were shown
+-- (empty: the rule asks for one agreement to the whole).
 -- Anything that came later is not in it and blocks again. case_no: the one case it was given with (NULL: any, until taken
 -- back). withdrawn_at: when it was taken back, or another took its place; the row stays as the record of what was agreed.
 CREATE TABLE platform.consent (
     account_id bigint NOT NULL CHECK (account_id > 0),
     consent_id uuid NOT NULL,
     code text NOT NULL,
-    what text[] NOT NULL CHECK (cardinality(what) > 0),
+    what text[] NOT NULL,
     case_no bigint CHECK (case_no BETWEEN 1 AND 4294967295),
     given_at timestamptz NOT NULL,
     withdrawn_at timestamptz,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jiebang.model.case import Case, Kind
-from jiebang.model.errors import BlockedError, ParticipantUnavailableError
+from jiebang.model.errors import BlockedError, KindNotOfferedError, ParticipantUnavailableError
 from jiebang.saga import timeline
 from jiebang.store import cases, consents, idempotency, outbox, proofs
 from jiebang.store.cases import NewCase
@@ -66,6 +66,9 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:
         return idempotency.Answered(kept, replayed=True)
+    offered = context.pack().offered
+    if asked.kind not in offered:
+        raise KindNotOfferedError(kind=asked.kind.value, offered=offered)
     for _ in range(_RACES):
         evidence, agreed = await _checked(context, asked)
         check = evidence.answer

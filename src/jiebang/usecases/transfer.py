@@ -1,4 +1,4 @@
-"""Move the sandbox's money: transfers, and what clears a blocker on the spot. All of it is in the wallet's database.
+"""Move the sandbox's money: transfers, which are in the wallet's database.
 
 No transaction spans the two databases. So the key is claimed and committed first, the movement is done under an id
 that is derived from the key, and the answer is kept last: whoever repeats a request that was cut off anywhere meets the
@@ -14,9 +14,9 @@ from uuid import UUID, uuid5
 import asyncpg
 import msgspec
 
-from jiebang.model.errors import JiebangError, ParticipantUnavailableError
+from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.plan import WALLET
-from jiebang.participants.movements import Action, Outcome, Transfer
+from jiebang.participants.movements import Outcome, Transfer
 from jiebang.store import idempotency
 from jiebang.usecases.context import Context
 
@@ -42,39 +42,6 @@ async def transfer(context: Context, asked: Payment, claim: Claim, render: Calla
             transfer_id=movement_id, sender=asked.sender, receiver=asked.receiver, amount_fen=asked.amount_fen
         )
         return render(_granted(await context.wallet.transfer([one])))
-
-    return await _once(context, claim, work)
-
-
-async def cash_out(context: Context, account_id: int, claim: Claim, render: Callable[[Outcome], Kept]) -> Answered:
-    """Pay out all that is free in a wallet. Raises what `Wallet.cash_out` refuses with."""
-
-    async def work(movement_id: UUID) -> Kept:
-        return render(_granted(await context.wallet.cash_out([Action(entry_id=movement_id, account_id=account_id)])))
-
-    return await _once(context, claim, work)
-
-
-async def open_red_packets(
-    context: Context, account_id: int, claim: Claim, render: Callable[[Outcome], Kept]
-) -> Answered:
-    """Open every unclaimed red packet of a wallet. Raises what `Wallet.open_red_packets` refuses with."""
-
-    async def work(movement_id: UUID) -> Kept:
-        action = Action(entry_id=movement_id, account_id=account_id)
-        return render(_granted(await context.wallet.open_red_packets([action])))
-
-    return await _once(context, claim, work)
-
-
-async def end_autodebits(context: Context, account_id: int, claim: Claim, render: Callable[[int], Kept]) -> Answered:
-    """End every auto-debit contract of a wallet. Raises what `Wallet.end_autodebits` refuses with."""
-
-    async def work(_: UUID) -> Kept:
-        ended = (await context.wallet.end_autodebits([account_id]))[account_id]
-        if isinstance(ended, JiebangError):
-            raise ended
-        return render(ended)
 
     return await _once(context, claim, work)
 
