@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jiebang import __version__
-from jiebang.cli import accounts, operate
+from jiebang.cli import accounts, backtest, operate, policy
 from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_json, run, telling, with_app
 from jiebang.cli.words import say
 from jiebang.model.case import Kind
@@ -29,6 +29,8 @@ cli = typer.Typer(
     ),
 )
 cli.add_typer(accounts.commands, name="accounts")
+cli.add_typer(policy.commands, name="policy")
+backtest.register(accounts.commands, policy.commands)
 
 Account = Annotated[str, typer.Argument(help=say("账户号,例如 1", "Account number, such as 1"))]
 CaseArgument = Annotated[
@@ -59,7 +61,22 @@ def account_number(text: str, *, as_json: bool) -> int:
         "Say everything that stands in the way, and how to clear it. Exits 1 when something does.",
     )
 )
-def check(account: Account, kind: KindOption = Kind.REVOKE, device: Device = None, as_json: Json = False) -> None:
+def check(
+    account: Account,
+    kind: KindOption = Kind.REVOKE,
+    device: Device = None,
+    explained: Annotated[
+        bool,
+        typer.Option(
+            "--why",
+            help=say(
+                "逐条说明每条规则:事实、代入数值的条件、结果,通过的也列出",
+                "Explain every rule: its facts, its condition with their values, and the result; passed ones too",
+            ),
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check one account."""
     from jiebang.cli.show import show_check
     from jiebang.usecases.check import CheckRequest
@@ -162,6 +179,32 @@ def show_case(
     rows = with_app(work, as_json=as_json)
     if as_json:
         print_json(rows)
+
+
+@cli.command(
+    help=say(
+        "解释一个代码:我们的任何代码,或旧系统的代码,如 30007。",
+        "Say what a code means: any of ours, or one of an older system, such as 30007.",
+    )
+)
+def explain(
+    code: Annotated[str, typer.Argument(help=say("代码,例如 PAY-BALANCE 或 30007", "Such as PAY-BALANCE or 30007"))],
+    as_json: Json = False,
+) -> None:
+    """Explain a code under the built-in policy."""
+    from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
+    from jiebang.app import POLICY
+    from jiebang.cli.show import show_code
+    from jiebang.policy import packs
+    from jiebang.policy.codes import explain as explained
+    from jiebang.policy.load import load_pack
+
+    with telling(as_json=as_json):
+        found = explained(load_pack(*packs.text(POLICY)), code)
+    if as_json:
+        print_json(found)
+    else:
+        show_code(console, code, found)
 
 
 @cli.command(help=say("显示版本。", "Print the version."))

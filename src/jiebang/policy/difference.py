@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jiebang.policy.load import load_pack
+from jiebang.policy.shape import PackShape
+from jiebang.policy.source import Source
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -28,6 +32,17 @@ class Difference(msgspec.Struct, frozen=True):
 def differences(before: Any, after: Any) -> list[Difference]:
     """Compare two plain values (what JSON can hold) to the leaves, in the order of `before`."""
     return list(_walk(before, after, ""))
+
+
+def of_packs(before: tuple[str, str], after: tuple[str, str]) -> list[Difference]:
+    """Compare two versions of a policy, each given as its text and the name of its file. Raises PackInvalidError."""
+    return differences(*(_plain(*side) for side in (before, after)))
+
+
+def _plain(text: str, source: str) -> Any:
+    """Return what a pack's file says, to the letter. Raises PackInvalidError."""
+    load_pack(text, source)
+    return msgspec.json.decode(msgspec.json.encode(Source(text, source).read(PackShape)))
 
 
 def _walk(before: Any, after: Any, path: str) -> Iterator[Difference]:
