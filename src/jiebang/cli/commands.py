@@ -78,17 +78,22 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check one account."""
+    from jiebang.cli.reasons import show_reasons
     from jiebang.cli.show import show_check
+    from jiebang.policy.why import why
     from jiebang.usecases.check import CheckRequest
 
     number = account_number(account, as_json=as_json)
 
     async def work(app: App) -> bool:
-        (answer,) = await app.checker.check([CheckRequest(number, device)], kind)
+        (found,) = await app.checker.examine([CheckRequest(number, device)], kind)
+        answer = found.answer
+        reasons = why(app.context.pack_named(answer.pack), answer, found.facts, found.row) if explained else ()
         if as_json:
-            print_json(answer)
+            print_json({"check": answer, "why": reasons} if explained else answer)
         else:
             show_check(console, answer)
+            show_reasons(console, reasons)
         return answer.passes
 
     if not with_app(work, as_json=as_json):

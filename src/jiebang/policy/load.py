@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _SECONDS: Final = {Unit.SECONDS: 1, Unit.MINUTES: 60, Unit.HOURS: 3600, Unit.DAYS: 86400}
 _MOST_DAYS: Final = 36_525
 _NUMBER_LIMIT: Final = 1 << 53
+_DIGITS: Final = len(str(_NUMBER_LIMIT))
 _MOST_CHANGES: Final = 1_000
 _CALENDAR_UNITS: Final = frozenset({Unit.DAYS, Unit.WORKING_DAYS})
 
@@ -75,7 +76,7 @@ def _with_params(shape: PackShape, changed: Mapping[str, str]) -> PackShape:
         old = params[name]
         value: int | str = typed
         if old.unit is not Unit.TEXT:
-            if not (typed.isascii() and typed.isdigit()) or int(typed) > _NUMBER_LIMIT:
+            if not (typed.isascii() and typed.isdigit()) or len(typed) > _DIGITS or int(typed) > _NUMBER_LIMIT:
                 reason = Text(f"须为非负整数(单位 {old.unit})", f"must be a whole number, 0 or more, in {old.unit}")
                 raise InvalidInputError(field=name, reason=reason)
             value = int(typed)
@@ -123,6 +124,7 @@ class _Builder(Entries):
             consequences=consequences,
             alternatives=alternatives,
             legacy_codes=shape.legacy_codes,
+            currency=shape.currency,
             foreseen_of=foreseen_of,
             options_of=options_of,
             names_of={kind: _names(rules_of[kind], foreseen_of[kind], options_of[kind]) for kind in Kind},
