@@ -15,7 +15,8 @@ from rich.text import Text as Styled
 from jiebang.cli.words import read, say
 
 if TYPE_CHECKING:
-    from jiebang.model.check import Blocker, CheckAnswer, Remedy
+    from jiebang.model.check import Alternative, Blocker, CheckAnswer, Consequence, Remedy
+    from jiebang.policy.codes import CodeExplained
     from jiebang.usecases.verify import Report
 
 STATES: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -53,18 +54,83 @@ def state_text(state: str) -> Styled:
 
 
 def show_check(console: Console, answer: CheckAnswer) -> None:
-    """Draw one check: every blocker with its explanation and remedy."""
+    """Draw one check: every blocker with its remedy, everything that follows, every alternative with its cost."""
     if not answer.blockers:
-        console.print(Panel(say("没有任何阻碍,可以提交。", "Nothing stands in the way."), style="green", expand=False))
-        return
-    head = (
-        say("可以提交;以下仅供知悉:", "Nothing blocks; for your information:")
-        if answer.passes
-        else say("以下事项阻碍此申请:", "These stand in the way:")
-    )
-    console.print(head)
+        console.print(Panel(say("没有任何阻碍,可以办理。", "Nothing stands in the way."), style="green", expand=False))
+    else:
+        console.print(
+            say("没有阻碍;以下仅供知悉:", "Nothing blocks; for your information:")
+            if answer.passes
+            else say("以下事项阻碍此申请:", "These stand in the way:")
+        )
     for blocker in answer.blockers:
         console.print(_blocker(blocker))
+    if not answer.offered:
+        console.print(
+            say("此类申请目前只能检查,尚不能提交。", "This kind can be checked, but not be submitted yet."),
+            style="yellow",
+        )
+    if answer.consequences:
+        console.print(say("办理完成后会发生:", "What will happen when it is done:"))
+        console.print(_consequences(answer.consequences))
+    if answer.alternatives:
+        console.print(say("其他办法与代价:", "What else could do, and what it costs:"))
+        for alternative in answer.alternatives:
+            console.print(_alternative(alternative))
+
+
+def _consequences(consequences: Sequence[Consequence]) -> Table:
+    table = Table(show_header=True, header_style="bold", show_lines=True)
+    for heading in (say("系统", "System"), say("后果", "What happens"), say("持续", "How long")):
+        table.add_column(heading)
+    for one in consequences:
+        told = Styled(f"{read(one.title)}", style="bold")
+        told.append(f"\n{read(one.explanation)}", "not bold")
+        if one.consent is not None:
+            told.append(say(f"\n您已同意({one.consent})", f"\nYou agreed to it ({one.consent})"), "not bold green")
+        table.add_row(Styled(one.participant), told, Styled(read(one.lasts)))
+    return table
+
+
+def _alternative(alternative: Alternative) -> Panel:
+    title = Styled(read(alternative.title))
+    if alternative.recommended:
+        title.append(say("  ★ 推荐", "  ★ recommended"), "bold green")
+    if alternative.kind is not None and not alternative.offered:
+        title.append(say("  (目前只能检查)", "  (can only be checked for now)"), "dim")
+    lines = [
+        say("能达到:", "Reaches: ") + read(alternative.reaches),
+        say("代价:", "Costs: ") + read(alternative.costs),
+    ]
+    if alternative.kind is not None:
+        lines.append(f"→ jiebang check … --kind {alternative.kind}")
+    return Panel(Styled("\n".join(lines)), title=title, title_align="left", style="cyan")
+
+
+def show_code(console: Console, asked: str, found: CodeExplained) -> None:
+    """Draw what a code means, in full; the places of a person's values are named."""
+    lines = [Styled(read(found.title), style="bold")]
+    if asked.upper() != found.code:
+        lines.append(Styled(say(f"旧代码 {asked} 即 {found.code}。", f"{asked} is an older code for {found.code}.")))
+    for heading, text in (
+        (say("说明", "What it means"), found.explanation),
+        (say("怎么办", "What to do"), found.what),
+        (say("在哪里", "Where"), found.where),
+        (say("需多久", "How long"), found.takes or found.lasts),
+        (say("能达到", "Reaches"), found.reaches),
+        (say("代价", "Costs"), found.costs),
+        (say("申诉", "Appeal"), found.appeal),
+    ):
+        if text is not None:
+            lines.append(Styled(f"{heading}: {read(text)}"))
+    if found.kinds:
+        lines.append(Styled(say("适用于", "For") + ": " + ", ".join(found.kinds)))
+    if found.condition is not None:
+        params = ", ".join(f":{name} = {value}" for name, value in found.params.items())
+        lines.append(Styled(say("条件", "Raised when") + f": {found.condition}" + (f"  ({params})" if params else "")))
+    basis = ", ".join(part for part in (found.source, found.legal_basis, found.pack) if part)
+    lines.append(Styled(say("依据", "Source") + f": {basis}", style="dim"))
+    console.print(Panel(Group(*lines), title=Styled(found.code), title_align="left"))
 
 
 def _blocker(blocker: Blocker) -> Panel:

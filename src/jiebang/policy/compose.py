@@ -64,8 +64,9 @@ def read_and(owners: frozenset[str], when: Condition | None) -> pl.Expr:
 class Composer:
     """Compiles conditions and texts, noting each problem where it stands and going on."""
 
-    def __init__(self, document: Source, params: Mapping[str, Param], items: Container[str]) -> None:
+    def __init__(self, document: Source, params: Mapping[str, Param], items: Container[str], currency: str) -> None:
         self.document = document
+        self.currency = currency
         self.params = params
         self.items = items
         self.values: dict[str, tuple[FactType, Value]] = {
@@ -104,7 +105,7 @@ class Composer:
         whole = [parts[0]]
         for name, literal in zip(parts[1::2], parts[2::2], strict=True):
             if name in self.values:
-                shown = render(self.values[name][1], self.param_types[name])
+                shown = render(self.values[name][1], self.param_types[name], self.currency)
                 whole[-1] += (shown.zh if chinese else shown.en) + literal
             else:
                 whole += [name, literal]

@@ -23,7 +23,7 @@ class Entries(Composer):
     """Compiles every entry that is shown to the persons it is for."""
 
     def __init__(self, document: Source, shape: PackShape, params: Mapping[str, Param]) -> None:
-        super().__init__(document, params, shape.items)
+        super().__init__(document, params, shape.items, shape.currency)
         self.shape = shape
         self.codes: dict[str, Path] = {shape.unavailable.code: ("unavailable",)}
 

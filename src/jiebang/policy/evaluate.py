@@ -102,7 +102,7 @@ class _Telling:
         for rule in self._pack.rules_of[self._kind]:
             rows = self._rows(rule.code)
             if rule.severity is Severity.NEEDS_CONSENT and rows.len():
-                agreed = {row for row in rows.to_list() if _agreed(rule, self._facts, row)}
+                agreed = {row for row in rows.to_list() if has_agreed(rule, self._facts, row)}
                 for row in agreed:
                     consents[row].append(rule.code)
                 rows = pl.Series([row for row in rows.to_list() if row not in agreed], dtype=pl.UInt32)
@@ -166,15 +166,16 @@ class _Telling:
     def _rendered(
         self, names: Iterable[str], values: Mapping[str, Any], items: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> dict[str, Text]:
+        currency = self._pack.currency
         return {
-            name: render_items(items[name], self._pack.items[name], ITEM_FIELDS[name])
+            name: render_items(items[name], self._pack.items[name], ITEM_FIELDS[name], currency)
             if name in items
-            else render(values.get(name), VOCABULARY.get(name, FactType.DATE))
+            else render(values.get(name), VOCABULARY.get(name, FactType.DATE), currency)
             for name in names
         }
 
 
-def _agreed(rule: Rule, facts: Facts, row: int) -> bool:
+def has_agreed(rule: Rule, facts: Facts, row: int) -> bool:
     """Whether the account consented to a rule: to the whole, or to every item of the list it asks about."""
     given = [consent.get("item") for consent in facts.items[CONSENTS][row] if consent.get("code") == rule.code]
     if rule.consent_to is None or not given:

@@ -18,7 +18,7 @@ from jiebang.model.facts import FactType
 from jiebang.model.plan import Plan
 from jiebang.policy.condition import Condition
 from jiebang.policy.shape import Unit
-from jiebang.policy.wording import Wording, fill
+from jiebang.policy.wording import YUAN, Wording, fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -220,6 +220,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Codes of older systems, each with the code of the rule that it stood for."""
     foreseen_of: Mapping[Kind, tuple[Foreseen, ...]] = {}
     options_of: Mapping[Kind, tuple[Option, ...]] = {}
+    currency: str = YUAN
+    """What stands before an amount of money."""
     names_of: Mapping[Kind, frozenset[str]] = {}
     """By kind: every name that a rule, consequence or alternative uses."""
 

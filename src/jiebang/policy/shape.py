@@ -9,6 +9,7 @@ import msgspec
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
+from jiebang.policy.wording import YUAN
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Code = Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]*(-[A-Z0-9]+)*$")]
@@ -182,3 +183,4 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
     legacy_codes: dict[OldCode, Code] = {}
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[^\s0-9{}.,-]{1,4}$")] = YUAN

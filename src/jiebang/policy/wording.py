@@ -20,6 +20,7 @@ from jiebang.policy.calendar import ZONE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+YUAN: Final = "¥"
 _PLACE: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _LIST_LIMIT: Final = 20
 _ABSENT: Final = Text("无", "none")
@@ -90,11 +91,11 @@ def fill(text: Wording, values: Mapping[str, Text]) -> Text:
     )
 
 
-def money(fen: int) -> str:
-    """Render money: 1 fen is "¥0.01"."""
+def money(fen: int, currency: str = YUAN) -> str:
+    """Render money, an integer of hundredths: 1 fen is "¥0.01"."""
     sign = "-" if fen < 0 else ""
     yuan, rest = divmod(abs(fen), 100)
-    return f"{sign}¥{yuan:,}.{rest:02}"
+    return f"{sign}{currency}{yuan:,}.{rest:02}"
 
 
 def _day(day: date) -> Text:
@@ -121,7 +122,6 @@ def _date(value: date | str) -> Text:
 
 _RENDER: Final[Mapping[FactType, Callable[[Any], Text]]] = {
     FactType.INT: lambda value: _same(f"{int(value):,}"),
-    FactType.FEN: lambda value: _same(money(int(value))),
     FactType.BOOL: lambda value: _BOOLS[bool(value)],
     FactType.TEXT: _same,
     FactType.TIME: _moment,
@@ -129,18 +129,23 @@ _RENDER: Final[Mapping[FactType, Callable[[Any], Text]]] = {
 }
 
 
-def render(value: Any, kind: FactType) -> Text:
+def render(value: Any, kind: FactType, currency: str = YUAN) -> Text:
     """Render one value of any type but ITEMS in both languages; NULL as "none"."""
+    if kind is FactType.FEN and value is not None:
+        return _same(money(int(value), currency))
     return _ABSENT if value is None else _RENDER[kind](value)
 
 
-def render_items(items: Sequence[Mapping[str, Any]], line: Wording, fields: Mapping[str, FactType]) -> Text:
+def render_items(
+    items: Sequence[Mapping[str, Any]], line: Wording, fields: Mapping[str, FactType], currency: str = YUAN
+) -> Text:
     """Render a list of items, one `line` an item, the first 20 by name. A field an item lacks reads "none".
 
     `items` come from another system: one with a value that is not of its field's type is shown as it came.
     """
     texts = [
-        fill(line, {name: _field(item.get(name), fields[name]) for name in line.names}) for item in items[:_LIST_LIMIT]
+        fill(line, {name: _field(item.get(name), fields[name], currency) for name in line.names})
+        for item in items[:_LIST_LIMIT]
     ]
     zh, en = "；".join(text.zh for text in texts), "; ".join(text.en for text in texts)
     more = len(items) - _LIST_LIMIT
@@ -149,8 +154,8 @@ def render_items(items: Sequence[Mapping[str, Any]], line: Wording, fields: Mapp
     return Text(zh, en) if texts else _ABSENT
 
 
-def _field(value: Any, kind: FactType) -> Text:
+def _field(value: Any, kind: FactType, currency: str) -> Text:
     try:
-        return render(value, kind)
+        return render(value, kind, currency)
     except (AttributeError, TypeError, ValueError):
         return _same(value)
