@@ -34,12 +34,14 @@ STATEMENTS = {
     **{(name, f"{name}.facts"): PARTICULARS[name].facts for name in DATABASES},
     **{(name, f"{name}.{op}"): sql for name in DATABASES for op, sql in statements(name, PARTICULARS[name]).items()},
     **{("wallet", name): sql for name, sql in load("jiebang.participants", "money.sql").items()},
+    **{("security", name): sql for name, sql in load("jiebang.participants", "logins.sql").items()},
 }
 
 
 ARGUMENTS: Mapping[str, Any] = {
     "int8[]": list(BATCH),
     "int4[]": [1] * len(BATCH),
+    "bool[]": [True] * len(BATCH),
     "uuid[]": [UUID(int=7)] * len(BATCH),
     "text[]": ["completed"] * len(BATCH),
     "text": "{}",

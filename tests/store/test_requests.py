@@ -149,6 +149,10 @@ async def crowded(pools: Mapping[str, Pool]) -> Pool:
          "n, 9, 1, 'revoke', 'open', 'p/1', '.', now()"),
         ("case_event (account_id, case_no, revision, at, entries)", "n, 9, 1, now(), '[{}]'"),
         ("account (account_id, created_at)", "n, now()"),
+        ("consent (account_id, consent_id, code, what, given_at)", "n, gen_random_uuid(), 'C', '{1}', now()"),
+        ("remedy (account_id, remedy_id, code, action, begun_at)", "n, gen_random_uuid(), 'C', 'a', now()"),
+        ("step_up (account_id, remedy_id, code, kind, what, nonce, created_at, expires_at)",
+         "n, gen_random_uuid(), 'C', 'revoke', '{1}', 'x', now(), now()"),
     ):  # fmt: skip
         await pools["platform"].execute(f"ALTER TABLE platform.{table.split()[0]} SET (autovacuum_enabled = false)")
         await pools["platform"].execute(
@@ -159,6 +163,7 @@ async def crowded(pools: Mapping[str, Pool]) -> Pool:
 
 QUERIES = {
     **load("jiebang.store", "requests.sql"),
+    **load("jiebang.store", "remedies.sql"),
     **{
         name: sql
         for name, sql in load("jiebang.store", "queries.sql").items()

@@ -134,8 +134,8 @@ class IssuerKeys:
 
     async def holding(self, key_id: str | None) -> KeySet:
         """Return the keys, fetched anew if they are old or lack `key_id`. Raises KeysUnavailableError."""
-        if self._wants_fetch(key_id):
-            async with self._lock:
+        if self._keys is None or self._wants_fetch(key_id):
+            async with self._lock:  # while the first fetch is under way, those who come meanwhile wait for it
                 if self._wants_fetch(key_id):
                     await self._fetch()
         if self._keys is None:
