@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from jiebang.model.case import Case, Kind, State, moved
 from jiebang.model.plan import DATABASES, Plan
-from jiebang.participants import open_participants
+from jiebang.participants import identity, open_participants
 from jiebang.participants.base import Order, Participant
 from jiebang.participants.money import Wallet
 from jiebang.policy.pack import Quota
@@ -35,6 +36,7 @@ from jiebang.usecases.advance import Driver, Limits
 from jiebang.usecases.quota import Claiming, Quotas
 from jiebang.usecases.verify import verify
 from tests.rows import insert, insert_accounts
+from tests.store.test_plans import nodes
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
@@ -180,7 +182,7 @@ class World:
             participants={name: self.participants[name] for name in PLAN.participants},
             wallet=self.wallet,
             plan_of=lambda _case: PLAN,
-            page=7,
+            page=40,
             settle=timedelta(milliseconds=1),
         )
         return {(each.breach, each.account_id) for each in report.violations}
@@ -540,3 +542,59 @@ async def test_the_audit_finds(world: World, what: str) -> None:
     finally:
         if breach is Breach.SLOT_LEAKED:
             await world.platform.execute("DELETE FROM platform.identity_quota WHERE slot = 9")
+
+
+# --- Plans -----------------------------------------------------------------------------------------------------------
+
+STATEMENTS: Final = {
+    **{("platform", name): sql for name, sql in quota._SQL.items()},
+    ("identity_shenzhen", "bound"): identity._BOUND,
+    ("identity_guiyang", "brought_in"): identity._BROUGHT_IN,
+}
+_BATCH: Final = list(range(5_000_001, 5_000_257))
+ARGUMENTS: Final[Mapping[str, Any]] = {
+    "int8[]": _BATCH,
+    "int4[]": [1] * len(_BATCH),
+    "bytea[]": [one.to_bytes(32, "big") for one in _BATCH],
+    "bytea": bytes(32),
+    "timestamptz": NOW,
+    "int2": YEAR,
+    "int8": 100,
+}
+
+
+@pytest.fixture(scope="module")
+async def crowded(world: World) -> World:
+    """Many slots, refusals and changes, of which no statistics exist."""
+    papers = "(SELECT decode(lpad(to_hex(g), 64, '0'), 'hex') AS paper, g FROM generate_series(5000001, 5020000) g) p"
+    change = "(account_id, change_id, kind, document_type, document_index, at)"
+    case = "(account_id, case_no, bucket, kind, state, plan, marks, created_at, ended_at, reason)"
+    identities = (
+        "identity.account (account_id) SELECT g",
+        f"identity.change {change} SELECT g, 1, 'bound', 'passport', paper, now()",
+    )
+    made: Mapping[str, Sequence[str]] = {
+        "platform": (
+            "platform.identity_quota SELECT paper, 2026, 1, g, 1, now()",
+            "platform.quota_refusal SELECT paper, now(), g",
+            f"platform.cases {case} SELECT g, 1, 0, 'restore', 'rejected', 'p', '.', now(), now(), 'X'",
+        ),
+        "identity_shenzhen": identities,
+        "identity_guiyang": identities,
+    }
+    for name, inserts in made.items():
+        for what in inserts:
+            await world.pools[name].execute(f"INSERT INTO {what} FROM {papers}")
+    return world
+
+
+@pytest.mark.parametrize(("name", "label"), STATEMENTS)
+async def test_a_batch_goes_through_the_index(crowded: World, name: str, label: str) -> None:
+    """Whatever the planner believes of a table without statistics, documents and cases must be found by key."""
+    async with crowded.pools[name].acquire() as connection:
+        prepared = await connection.prepare(STATEMENTS[name, label])
+        (top,) = await prepared.explain(*(ARGUMENTS[parameter.name] for parameter in prepared.get_parameters()))
+    for node in nodes(top["Plan"]):
+        if "Relation Name" in node and node["Node Type"].endswith("Scan"):
+            assert node["Node Type"] in ("Index Scan", "Index Only Scan"), f"{label}: {node}"
+            assert re.search("account_id|document_index", node.get("Index Cond", "")), f"{label}: {node}"

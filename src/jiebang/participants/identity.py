@@ -49,10 +49,10 @@ WHERE a.account_id = ANY ($1::bigint[])
 """
 _BROUGHT_IN: Final = """
 SELECT c.document_index, count(*) AS changes
-FROM unnest($1::bytea[]) AS i (document_index)
-JOIN identity.change c ON c.document_index = i.document_index AND c.at >= $2 AND c.at < $3
-WHERE c.case_no IS NULL AND (c.kind <> 'bound' OR EXISTS (
-    SELECT FROM identity.change f WHERE f.account_id = c.account_id AND (f.at, f.change_id) < (c.at, c.change_id)))
+FROM identity.change c
+WHERE c.document_index = ANY ($1::bytea[]) AND c.at >= $2 AND c.at < $3 AND c.case_no IS NULL
+    AND (c.kind <> 'bound' OR EXISTS (
+        SELECT FROM identity.change f WHERE f.account_id = c.account_id AND (f.at, f.change_id) < (c.at, c.change_id)))
 GROUP BY c.document_index
 """
 
