@@ -107,7 +107,7 @@ class Remedied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     count: Annotated[int, Meta(ge=0, description="How many there were 处理项数")]
     check: Check
     state: Annotated[MovementState | None, Meta(description="Where money moved 资金变动状态")] = None
-    amount_fen: Annotated[int | None, Meta(ge=0, description="How much was moved 金额")] = None
+    amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")] | None = None
 
 
 class Awaited(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

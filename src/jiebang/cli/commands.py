@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jiebang import __version__
-from jiebang.cli import accounts, backtest, operate, policy
+from jiebang.cli import accounts, backtest, operate, policy, remedies
 from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_json, run, telling, with_app
 from jiebang.cli.words import say
 from jiebang.model.case import Kind
@@ -219,6 +219,7 @@ def version() -> None:
 
 
 operate.register(cli)
+remedies.register(cli)
 
 
 @cli.command(

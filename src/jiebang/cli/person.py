@@ -32,7 +32,7 @@ _CALLER = "cli"
 _LIFETIME = timedelta(hours=1)
 
 
-def _claim(route: str) -> Claim:
+def claim(route: str) -> Claim:
     """Return a claim of its own for one command: the terminal repeats nothing by itself."""
     key = str(uuid4())
     return Claim(
@@ -61,7 +61,7 @@ def _opened(kept: Kept) -> dict[str, Any]:
 async def submit_case(app: App, account: int, kind: Kind, device: str | None) -> dict[str, Any]:
     """Submit a case; return it as the API shows it. Raises BlockedError with the whole check."""
     asked = Submission(account_id=account, kind=kind, device=device)
-    answered = await submit(app.context, asked, _claim("submit"), partial(_render, app))
+    answered = await submit(app.context, asked, claim("submit"), partial(_render, app))
     return _opened(answered.kept)
 
 
@@ -85,7 +85,7 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
             secret = str(await asyncio.to_thread(typer.prompt, asks[method], hide_input=hidden))
         attempt = Attempt(method=method, secret=secret)
         try:
-            _opened((await prove(app.context, key, attempt, _claim("prove"), partial(_render, app))).kept)
+            _opened((await prove(app.context, key, attempt, claim("prove"), partial(_render, app))).kept)
         except ProofRefusedError as error:
             if quiet or not error.fields.get("tries_left"):
                 raise

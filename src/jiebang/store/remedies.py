@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import msgspec
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Database
 
 _SQL = load("jiebang.store", "remedies.sql")
+
+BALANCE: Final = "PAY-BALANCE"
+RED_PACKET: Final = "PAY-RED-PACKET"
+AUTODEBIT: Final = "PAY-AUTODEBIT"
+ABNORMAL_LOGIN: Final = "SEC-ABNORMAL-LOGIN"
+DEVICE: Final = "SEC-DEVICE"
+"""The rules that these remedies clear, by their codes: what a remedy is recorded under. Whether one is in the way, and
+when, is the pack's to say; these are names."""
+ON_THE_SPOT: Final = (BALANCE, RED_PACKET, AUTODEBIT, ABNORMAL_LOGIN, DEVICE)
 
 
 class Remedy(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from jiebang.model.plan import WALLET
 from jiebang.participants.movements import Action, EntryState
 from jiebang.store import idempotency, remedies
 from jiebang.store.idempotency import Kept
-from jiebang.store.remedies import Remedy
+from jiebang.store.remedies import AUTODEBIT, BALANCE, RED_PACKET, Remedy
 from jiebang.usecases.context import Context
 
 if TYPE_CHECKING:
@@ -30,14 +30,6 @@ if TYPE_CHECKING:
 
     from jiebang.participants.movements import Outcome
     from jiebang.store.idempotency import Answered, Claim
-
-BALANCE: Final = "PAY-BALANCE"
-RED_PACKET: Final = "PAY-RED-PACKET"
-AUTODEBIT: Final = "PAY-AUTODEBIT"
-ABNORMAL_LOGIN: Final = "SEC-ABNORMAL-LOGIN"
-DEVICE: Final = "SEC-DEVICE"
-"""The rules that these remedies clear, by their codes: what a remedy is recorded under. Whether one is in the way, and
-when, is the pack's to say; these are names."""
 
 _NAMESPACE: Final = UUID("6a7c2f0e-5d6b-4d43-9a55-3f6f0f2f7c11")
 _SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)

@@ -35,10 +35,10 @@ from jiebang.store import idempotency, outbox, proofs, remedies
 from jiebang.store.idempotency import Kept
 from jiebang.store.outbox import Message
 from jiebang.store.proofs import Method
-from jiebang.store.remedies import Remedy, StepUp
+from jiebang.store.remedies import ABNORMAL_LOGIN, DEVICE, Remedy, StepUp
 from jiebang.usecases.context import Context
 from jiebang.usecases.prove import REASONS, Cause, code_of
-from jiebang.usecases.remedy import ABNORMAL_LOGIN, DEVICE, Cleared, Wanted, carried_out, checked, record
+from jiebang.usecases.remedy import Cleared, Wanted, carried_out, checked, record
 
 if TYPE_CHECKING:
     from typing import Any

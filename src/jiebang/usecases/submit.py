@@ -60,8 +60,8 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
     """Open a case, or return the answer kept for a repeated request.
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
-    KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check, IdempotencyReusedError, and what
-    `Quotas.document_of` raises.
+    KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check,
+    IdempotencyReusedError, and what `Quotas.document_of` raises.
     """
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:
