@@ -7,9 +7,10 @@ FACT-UNAVAILABLE stands for it. A rule that needs consent and has it is no block
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
 
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Kind
 
-    Filled = tuple[Mapping[str, Text], Mapping[str, Any], date | None]
-
 _LAST_DAY: Final = date(9999, 12, 30)
 """No date beyond what Python and a reader can hold: a fact may be absurd, an answer may not fail on it."""
 _FIRST: Final = "recommended:"
+_EARLIEST: Final = "earliest:"
+
+Told = TypeVar("Told")
 
 
 def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool = True) -> list[CheckAnswer]:
@@ -41,6 +43,11 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
     frame = with_calendar(facts.frame, pack.names_of[kind], now)
     wanted = [pl.nth(0)]  # a column of the batch's length, for literals to follow
     wanted += [rule.raised.alias(rule.code) for rule in pack.rules_of[kind]]
+    wanted += [
+        rule.earliest.expr.clip(upper_bound=_LAST_DAY).alias(_EARLIEST + rule.code)
+        for rule in pack.rules_of[kind]
+        if rule.earliest is not None
+    ]
     if whole:
         wanted += [one.raised.alias(one.code) for one in pack.foreseen_of[kind]]
         wanted += [option.raised.alias(option.code) for option in pack.options_of[kind]]
@@ -50,7 +57,6 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
     blockers, consents = telling.blockers()
     consequences = telling.consequences(consents) if whole else [()] * len(facts.accounts)
     alternatives = telling.alternatives() if whole else [()] * len(facts.accounts)
-    versions = _versions(pack, facts, kind)
     return [
         CheckAnswer(
             account_id=account,
@@ -59,7 +65,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
             checked_at=now,
             passes=all(blocker.severity is Severity.INFORMS for blocker in blockers[row]),
             blockers=tuple(blockers[row]),
-            versions={name: of[row] for name, of in versions.items()},
+            versions=_versions(pack, facts, kind, row),
             consequences=tuple(consequences[row]),
             alternatives=tuple(alternatives[row]),
             consents=tuple(consents[row]),
@@ -75,14 +81,10 @@ def raised(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.Data
     return frame, frame.select(rule.raised.alias(rule.code) for rule in pack.rules_of[kind])
 
 
-def _versions(pack: Pack, facts: Facts, kind: Kind) -> Mapping[str, Sequence[int | None]]:
+def _versions(pack: Pack, facts: Facts, kind: Kind, row: int) -> dict[str, int | None]:
     """The versions of those who were read, and of all that a case of this kind cannot do without."""
     needed = pack.facts_needed[kind]
-    return {
-        name: versions
-        for name, versions in facts.versions.items()
-        if owner_of(name) in needed or any(version is not None for version in versions)
-    }
+    return {name: of[row] for name, of in facts.versions.items() if owner_of(name) in needed or of[row] is not None}
 
 
 class _Telling:
@@ -91,9 +93,17 @@ class _Telling:
     def __init__(self, pack: Pack, kind: Kind, frame: pl.DataFrame, facts: Facts, hits: pl.DataFrame) -> None:
         self._pack, self._kind, self._frame, self._facts, self._hits = pack, kind, frame, facts, hits
         self._size = len(facts.accounts)
+        self._columns: dict[str, list[Any]] = {}
 
-    def _rows(self, code: str) -> pl.Series:
-        return self._hits[code].arg_true()
+    def _rows(self, code: str) -> list[int]:
+        raised = self._hits[code]
+        return [row for row, hit in enumerate(raised.to_list()) if hit] if raised.any() else []
+
+    def _column(self, name: str) -> list[Any]:
+        """Return a fact of everybody, as Python holds it; converted once for all rules that show it."""
+        if name not in self._columns:
+            self._columns[name] = self._frame[name].to_list()
+        return self._columns[name]
 
     def blockers(self) -> tuple[list[list[Blocker]], list[list[str]]]:
         """Return each account's blockers, and the codes of the rules it has consented to."""
@@ -101,14 +111,14 @@ class _Telling:
         consents: list[list[str]] = [[] for _ in range(self._size)]
         for rule in self._pack.rules_of[self._kind]:
             rows = self._rows(rule.code)
-            if rule.severity is Severity.NEEDS_CONSENT and rows.len():
-                agreed = {row for row in rows.to_list() if has_agreed(rule, self._facts, row)}
+            if rule.severity is Severity.NEEDS_CONSENT and rows:
+                agreed = {row for row in rows if has_agreed(rule, self._facts, row)}
                 for row in agreed:
                     consents[row].append(rule.code)
-                rows = pl.Series([row for row in rows.to_list() if row not in agreed], dtype=pl.UInt32)
-            if rows.len():
-                for row, filled in self._filled(rule, rule.words.names, rows, rule):
-                    blockers[row].append(_blocker(rule.words, rule.severity, *filled))
+                rows = [row for row in rows if row not in agreed]
+            make = partial(_blocker, rule.words, rule.severity)
+            for row, blocker in self._told(rule, rule.words.names, rows, make, self._days(rule, rows)):
+                blockers[row].append(blocker)
         for owner, named in self._pack.facts_needed[self._kind].items():
             read = self._frame[read_column(owner)]
             if not read.all():
@@ -121,47 +131,57 @@ class _Telling:
         """Return what follows for each account; where it consented, the consequence says so."""
         found: list[list[Consequence]] = [[] for _ in range(self._size)]
         for one in self._pack.foreseen_of[self._kind]:
-            for row, (texts, shown, _) in self._filled(one, one.names, self._rows(one.code)):
-                consent = one.consent if one.consent in consents[row] else None
-                found[row].append(_consequence(one, texts, shown, consent))
+            rows = self._rows(one.code)
+            given = [one.consent if one.consent in consents[row] else None for row in rows]
+            for row, consequence in self._told(one, one.names, rows, partial(_consequence, one), given):
+                found[row].append(consequence)
         return found
 
     def alternatives(self) -> list[list[Alternative]]:
         """Return what else each account could do, the recommended first."""
         found: list[list[Alternative]] = [[] for _ in range(self._size)]
         for option in self._pack.options_of[self._kind]:
-            first = self._hits[_FIRST + option.code]
-            offered = option.kind in self._pack.plans
-            for row, (texts, shown, _) in self._filled(option, option.names, self._rows(option.code)):
-                told = _alternative(option, texts, shown, recommended=first[row], offered=offered)
-                found[row].append(told)
+            rows = self._rows(option.code)
+            recommended = self._hits[_FIRST + option.code].to_list()
+            make = partial(_alternative, option, offered=option.kind in self._pack.plans)
+            first = [recommended[row] for row in rows]
+            for row, alternative in self._told(option, option.names, rows, make, first):
+                found[row].append(alternative)
         return [sorted(options, key=lambda option: not option.recommended) for options in found]
 
-    def _filled(
-        self, entry: Rule | Foreseen | Option, names: frozenset[str], rows: pl.Series, rule: Rule | None = None
-    ) -> Iterator[tuple[int, Filled]]:
-        """Yield for each row: the rendered values that the texts ask for, the facts shown, the earliest day."""
-        if not rows.len():
-            return
+    def _days(self, rule: Rule, rows: Sequence[int]) -> list[date | None]:
+        """The earliest day at which each of `rows` can pass a rule."""
+        if rule.earliest is None or not rows:
+            return [None] * len(rows)
+        days = self._hits[_EARLIEST + rule.code].to_list()
+        return [days[row] for row in rows]
+
+    def _told(
+        self,
+        entry: Rule | Foreseen | Option,
+        names: frozenset[str],
+        rows: Sequence[int],
+        make: Callable[[Mapping[str, Text], Mapping[str, Any], Any], Told],
+        beside: Sequence[Any],
+    ) -> Iterator[tuple[int, Told]]:
+        """Yield what `make` makes for each row of the rendered values, the facts shown, and what stands `beside` it.
+
+        Rows whose values are the same share one: most of what is told to a crowd is told to many.
+        """
         lists = [name for name in entry.shown if name in ITEM_FIELDS]
-        columns: list[Any] = [pl.col(name) for name in entry.read]
-        earliest = rule.earliest if rule is not None else None
-        if earliest is not None:
-            columns.append(earliest.expr.clip(upper_bound=_LAST_DAY).alias(EARLIEST))
-        if not columns:
-            found: Iterable[dict[str, Any]] = ({} for _ in range(rows.len()))
-        else:
-            found = self._frame[rows].select(columns).iter_rows(named=True)
-        for row, values in zip(rows.to_list(), found, strict=True):
-            items = {name: self._facts.items[name][row] for name in lists}
-            yield (
-                row,
-                (
-                    self._rendered(names, values, items),
-                    {name: items[name] if name in items else values[name] for name in entry.shown},
-                    values.get(EARLIEST),
-                ),
-            )
+        columns = [self._column(name) for name in entry.read] if rows else []
+        made: dict[tuple[Any, ...], Told] = {}
+        for row, more in zip(rows, beside, strict=True):
+            values = tuple(column[row] for column in columns)
+            told = None if lists else made.get((*values, more))
+            if told is None:
+                items = {name: self._facts.items[name][row] for name in lists}
+                named = dict(zip(entry.read, values, strict=True))
+                if EARLIEST in names:
+                    named[EARLIEST] = more
+                shown = {name: items[name] if name in items else named[name] for name in entry.shown}
+                told = made[*values, more] = make(self._rendered(names, named, items), shown, more)
+            yield row, told
 
     def _rendered(
         self, names: Iterable[str], values: Mapping[str, Any], items: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -223,7 +243,7 @@ def _consequence(
 
 
 def _alternative(
-    option: Option, texts: Mapping[str, Text], shown: Mapping[str, Any], *, recommended: bool, offered: bool
+    option: Option, texts: Mapping[str, Text], shown: Mapping[str, Any], recommended: bool, *, offered: bool
 ) -> Alternative:
     return Alternative(
         code=option.code,

@@ -85,14 +85,18 @@ def line_up(batch: FactBatch, owner: str, accounts: Sequence[int]) -> Part:
     rows = [at.get(account) for account in accounts]
     columns: list[pl.Series] = []
     items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
-    index = pl.Series(rows, dtype=pl.UInt32)
+    # Values are put in their places before they become columns: a query of polars costs more than a batch's values.
+    in_order = rows == list(range(len(at)))
     for name in names:
         values, kind = batch.columns[name], FACTS[name].type
         if kind is FactType.ITEMS:
             items[name] = _lists(name, values, rows)
             continue
-        series = pl.Series(name, values, dtype=DTYPES[kind], strict=True).gather(index)
-        columns.append(series.fill_null(ABSENT[kind]) if kind in ABSENT else series)
+        placed = values if in_order else [None if row is None else values[row] for row in rows]
+        if kind in ABSENT:
+            absent = ABSENT[kind]
+            placed = [absent if value is None else value for value in placed]
+        columns.append(pl.Series(name, placed, dtype=DTYPES[kind], strict=True))
     columns.append(pl.Series(read_column(owner), [True], dtype=pl.Boolean).new_from_index(0, len(accounts)))
     versions = [0 if row is None else batch.versions[row] for row in rows]
     return Part(pl.DataFrame(columns), items, versions)
@@ -129,11 +133,12 @@ def unread(owner: str, size: int) -> Part:
 def _agreed(owner: str, parts: Sequence[Part]) -> tuple[Part, Sequence[bool]]:
     """Join the copies of one owner's facts: read where all were read and say the same."""
     first = parts[0]
-    same = pl.DataFrame({"same": first.frame[read_column(owner)]})["same"]
+    same = first.frame[read_column(owner)].rename("same")
     for other in parts[1:]:
-        for name in first.frame.columns:
-            same &= first.frame[name].eq_missing(other.frame[name])
-        same &= other.frame[read_column(owner)]
+        if not first.frame.equals(other.frame):
+            for name in first.frame.columns:
+                same &= first.frame[name].eq_missing(other.frame[name])
+            same &= other.frame[read_column(owner)]
     for name, lists in first.items.items():
         same &= pl.Series([all(part.items[name][row] == one for part in parts) for row, one in enumerate(lists)])
     frame = first.frame.with_columns(same.alias(read_column(owner)))
