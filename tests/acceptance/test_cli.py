@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jiebang.cli.words import Language
 
 PASSWORD, SALT = "246810", bytes(SALT_BYTES)
-CLEAR, CENT, STRANGER = 21, 22, 404
+CLEAR, CENT, LOGGED, STRANGER = 21, 22, 23, 404
 LOCALES: Mapping[Language, str] = {"zh": "zh_CN.UTF-8", "en": "en_US.UTF-8"}
 CHINESE = re.compile("[\u4e00-\u9fff]")
 
@@ -74,8 +74,8 @@ async def jiebang(
 
 
 async def people(app: App) -> None:
-    """Two people: one whom nothing stands in the way of, one with a cent left."""
-    ids = [CLEAR, CENT]
+    """Three people: one whom nothing stands in the way of, one with a cent left, one with an abnormal login."""
+    ids = [CLEAR, CENT, LOGGED]
     await app.pools["platform"].execute(
         "INSERT INTO platform.account (account_id, created_at) SELECT unnest($1::bigint[]), now()", ids
     )
@@ -90,6 +90,18 @@ async def people(app: App) -> None:
            UPDATE wallet.account SET balance_fen = 1 WHERE account_id = $1""",
         CENT,
         UUID(int=1),
+        utc_now(),
+    )
+    await app.pools["security"].execute(
+        """INSERT INTO security.login (account_id, login_id, device_id, place, at, anomaly)
+           VALUES ($1, 5, 'phone-x', '三亚', $2, 'far_place')""",
+        LOGGED,
+        utc_now(),
+    )
+    await app.pools["wallet"].execute(
+        """INSERT INTO wallet.autodebit_contract (account_id, contract_id, merchant, service, signed_at)
+           VALUES ($1, 7, '美团', '会员', $2), ($1, 8, '滴滴', '出行', $2)""",
+        LOGGED,
         utc_now(),
     )
 
@@ -125,7 +137,19 @@ async def test_help_teaches_in_the_persons_language() -> None:
     zh, en = await asyncio.gather(jiebang(None, "--help", language="zh"), jiebang(None, "--help", language="en"))
     for ran in (zh, en):
         assert ran.code == 0
-        for command in ("check", "submit", "prove", "case", "serve", "worker", "migrate", "verify", "demo", "accounts"):
+        for command in (
+            "check",
+            "submit",
+            "prove",
+            "case",
+            "remedy",
+            "serve",
+            "worker",
+            "migrate",
+            "verify",
+            "demo",
+            "accounts",
+        ):
             assert re.search(rf"^\W*{command}\b", ran.out, re.MULTILINE), command
     assert "解绑" in zh.out
     assert "Take a real name back" in en.out
@@ -282,3 +306,23 @@ async def test_a_taken_port_is_told(home: Path) -> None:
     assert "PORT-TAKEN" in ran.errors
     assert port in ran.errors
     assert "--port" in ran.errors
+
+
+async def test_what_stands_in_the_way_is_cleared_from_the_terminal(home: Path, outside: Sandbox) -> None:
+    """Contract by contract, by consent, and a login with the code that the phone brings: then nothing stands there."""
+    account = str(LOGGED)
+    one = await jiebang(home, "remedy", account, "PAY-AUTODEBIT", "--item", "7", "--json")
+    assert (one.code, one.json()["items"]) == (1, ["7"])
+    agreed = await jiebang(home, "remedy", account, "PAY-AUTODEBIT", "--agree", language="zh")
+    assert "已同意终止:8" in agreed.out
+    asked = await jiebang(home, "remedy", account, "SEC-ABNORMAL-LOGIN", "--json")
+    assert asked.code == 0
+    proofs = ("--password", PASSWORD, "--sms", await sent_code(outside, LOGGED), "--remedy", asked.json()["id"])
+    wrong = await jiebang(home, "remedy", account, "SEC-ABNORMAL-LOGIN", *proofs[:3], "no", *proofs[4:], "--json")
+    assert (wrong.code, wrong.json()["error"]["fields"]["tries_left"]) == (2, 4)
+    done = await jiebang(home, "remedy", account, "SEC-ABNORMAL-LOGIN", *proofs, "--json")
+    assert (done.code, done.json()["check"]["passes"]) == (0, True)
+    back = await jiebang(home, "remedy", account, "PAY-AUTODEBIT", "--take-back", "--json")
+    assert (back.code, back.json()["agreed"]) == (1, None)
+    nothing = await jiebang(home, "remedy", account, "ID-RECENT-CHANGE", "--json")
+    assert (nothing.code, nothing.json()["error"]["fields"]["field"]) == (2, "code")
