@@ -85,10 +85,10 @@ def fill(text: Wording, values: Mapping[str, Text]) -> Text:
     """Put rendered `values` into the places of `text`; every name of `text.names` must be there."""
     if text.whole is not None:
         return text.whole
-    return Text(
-        "".join(values[part].zh if odd % 2 else part for odd, part in enumerate(text.zh)),
-        "".join(values[part].en if odd % 2 else part for odd, part in enumerate(text.en)),
-    )
+    zh, en = list(text.zh), list(text.en)
+    zh[1::2] = [values[name].zh for name in zh[1::2]]
+    en[1::2] = [values[name].en for name in en[1::2]]
+    return Text("".join(zh), "".join(en))
 
 
 def money(fen: int, currency: str = YUAN) -> str:

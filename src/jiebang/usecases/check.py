@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 UNREAD_TOTAL = Counter("jiebang_facts_unread_total", "Reads of facts that brought no answer", ["owner", "why"])
 
 _ACCOUNT_LIMIT: Final = 1 << 53
+_LARGE: Final = 64
+"""More accounts than this are a large batch."""
+_LARGE_AT_ONCE: Final = 3
+"""Large batches under way at once. More would only share the same databases, and each wait beyond its time limit."""
 _BATCH_LIMIT: Final = 256
 """Single checks that go together at most; beyond it a batch costs each no less."""
 
@@ -93,6 +97,7 @@ class Checker:
         self._shadow = shadow
         self._quotas = Quotas(participants, platform, clock)
         self._cut_off: set[asyncio.Task[Part | None]] = set()
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._singles: Coalescer[Kind, CheckRequest, Evidence | None] | None = None
         if window is not None:
             self._singles = Coalescer(self._together, window=window, limit=_BATCH_LIMIT)
@@ -122,6 +127,9 @@ class Checker:
             raise KindNotOfferedError(kind=kind.value, offered=pack.offered)
         if self._singles is not None and len(requests) == 1:
             answers = [await self._singles.ask(kind, requests[0])]
+        elif len(requests) > _LARGE:
+            async with self._large:  # before the clock of its time limit starts
+                answers = await self._answers(pack, requests, kind)
         else:
             answers = await self._answers(pack, requests, kind)
         unknown = {request.account_id for request, answer in zip(requests, answers, strict=True) if answer is None}
