@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer, Severity
-from jiebang.model.facts import FACTS, PLATFORM, REQUEST, FactBatch, FactType
+from jiebang.model.facts import FACTS, PLATFORM, QUOTA, FactBatch, FactType
 from jiebang.model.plan import DATABASES
 from jiebang.policy import packs
 from jiebang.policy.evaluate import evaluate
@@ -85,7 +85,10 @@ HITS: Final[Mapping[str, Person]] = {
     },
     "OA-ADMIN": {"official_accounts": 1, "official_account_items": [{"id": "o1", "name": "某某日报"}]},
     "MERCHANT-OPEN": {"open_merchants": 1, "merchant_items": [{"id": "m1", "name": "小店"}]},
+    "MINOR-EVIDENCE": {"birth_date": date(2008, 3, 16)},
+    "DOC-REVIEW": {"document_type": "hk_macao_permit"},
     "LEGAL-HOLD": {"legal_hold": True, "legal_hold_authority": "某人民法院 12368"},
+    "RISK-HOLD": {"risk_hold": True, "risk_hold_contact": "风控中心 95017"},
 }
 
 
@@ -93,7 +96,7 @@ def parts_of(people: Sequence[Mapping[str, Any]], unread: Iterable[str] = ()) ->
     """What every participant would answer about `people`, account i + 1 each."""
     accounts = range(1, len(people) + 1)
     parts: dict[str, Part] = {}
-    for name in (*DATABASES, PLATFORM):
+    for name in (*DATABASES, PLATFORM, QUOTA):
         owner = owner_of(name)
         if owner in set(unread):
             continue
@@ -125,7 +128,7 @@ def test_clean_person_passes() -> None:
 
 
 def test_every_rule_of_the_pack_has_a_person_it_stops() -> None:
-    assert set(HITS) == {rule.code for rule in PACK.rules}
+    assert set(HITS) == {rule.code for rule in PACK.rules_of[Kind.REVOKE]}
 
 
 @pytest.mark.parametrize("code", HITS)
@@ -150,7 +153,7 @@ def test_all_reasons_at_once() -> None:
     for hit in HITS.values():
         everyone |= hit
     [answer] = answers([everyone])
-    assert codes(answer) == [rule.code for rule in PACK.rules]
+    assert codes(answer) == [rule.code for rule in PACK.rules_of[Kind.REVOKE]]
 
 
 def test_values_are_the_persons_own_in_both_languages() -> None:
@@ -331,6 +334,9 @@ _people = st.fixed_dictionaries(
         "primary_device_since": st.none() | _times,
         "abnormal_login_at": st.none() | _times,
         "legal_hold": st.booleans(),
+        "risk_hold": st.booleans(),
+        "birth_date": st.dates(date(2007, 1, 1), date(2009, 1, 1)),
+        "document_type": st.sampled_from(["resident_id", "passport", "taiwan_permit", "residence_permit", None]),
         "official_accounts": _counts,
         "administered_enterprises": _counts,
         "open_merchants": _counts,
@@ -338,7 +344,7 @@ _people = st.fixed_dictionaries(
         "request_device_id": st.sampled_from(["phone-1", None]),
     },
 )
-_owners = st.sets(st.sampled_from([owner for owner in OWNED if owner != REQUEST]), max_size=3)
+_owners = st.sets(st.sampled_from(list(PACK.facts_needed[Kind.REVOKE])), max_size=3)
 
 
 def _expected(person: Mapping[str, Any]) -> set[str]:
@@ -370,6 +376,10 @@ def _expected(person: Mapping[str, Any]) -> set[str]:
     found |= {"ID-RECENT-CHANGE"} if change is not None and change <= 90 else set()
     found |= {"SEC-DEVICE"} if asked is not None and asked != value["primary_device_id"] else set()
     found |= {"ID-NONE"} if value["identity_state"] != "active" else set()
+    found |= {"RISK-HOLD"} if value["risk_hold"] else set()
+    found |= {"DOC-REVIEW"} if value["document_type"] in ("passport", "taiwan_permit") else set()
+    born = value["birth_date"]
+    found |= {"MINOR-EVIDENCE"} if (born.year + 18, born.month, born.day) > today.timetuple()[:3] else set()
     found |= {"LEGAL-HOLD"} if value["legal_hold"] else set()
     found |= {"CASE-OPEN"} if value["live_case"] else set()
     return found

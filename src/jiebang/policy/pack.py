@@ -197,7 +197,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """One version of one policy. `id` is name and version, `wechat/1`; a case's plan is named so."""
+    """One version of one policy. `id` is name and version, as in `app/1`; a case's plan is named so."""
 
     id: str
     title: Text
