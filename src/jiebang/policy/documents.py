@@ -7,9 +7,9 @@ residents (2018), on mainland travel permits and on the foreign permanent reside
 ICAO Doc 9303 part 4 (passports, TD3) and GB 32100-2015 with GB 11714 (company codes).
 
 Of the libraries, python-stdnum has the right regions and credit codes' check characters, which are used. Its resident
-numbers are not: it takes a birth date of 2099, refuses 810000, 820000 and 830000, and breaks on a county that it does not
-know. id-validator takes those permits, but also who is born tomorrow or in 1899, and refuses numbers that begin with 9.
-Neither knows travel permits or passports.
+numbers are not: it takes a birth date of 2099, refuses 810000, 820000 and 830000, and breaks on a county that it does
+not know. id-validator takes those permits, but also who is born tomorrow or in 1899, and refuses numbers that begin
+with 9. Neither knows travel permits or passports.
 """
 
 from __future__ import annotations
