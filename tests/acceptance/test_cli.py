@@ -256,7 +256,7 @@ async def test_a_person_is_unbound_from_the_terminal(home: Path, outside: Sandbo
         assert word in shown.out, word
     assert audited.code == 0
     assert {name: audited.json()[name] for name in ("accounts", "cases", "violations")} == {
-        "accounts": 2,
+        "accounts": 3,
         "cases": 1,
         "violations": 0,
     }

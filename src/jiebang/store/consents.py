@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -66,14 +65,6 @@ async def withdraw(db: Database, keys: Iterable[tuple[int, str]], now: datetime)
     ordered = sorted(set(keys))
     rows = await db.fetch(_SQL["withdraw_consents"], [key[0] for key in ordered], [key[1] for key in ordered], now)
     return [_consent(row) for row in rows]
-
-
-async def standing(db: Database, accounts: Iterable[int]) -> dict[int, list[Consent]]:
-    """Return what each account has agreed to and not taken back."""
-    found: defaultdict[int, list[Consent]] = defaultdict(list)
-    for row in await db.fetch(_SQL["standing_consents"], sorted(set(accounts))):
-        found[row["account_id"]].append(_consent(row))
-    return dict(found)
 
 
 async def lock_live_case(db: Database, account_id: int) -> tuple[int, State] | None:

@@ -15,13 +15,6 @@ FROM unnest($1::bigint[], $2::text[]) AS i (account_id, code)
 WHERE c.account_id = i.account_id AND c.code = i.code AND c.account_id = ANY ($1) AND c.withdrawn_at IS NULL
 RETURNING c.account_id, c.code, c.what, c.case_no, c.given_at, c.withdrawn_at
 
--- name: standing_consents
--- What the given accounts agreed to and have not taken back.
-SELECT c.account_id, c.code, c.what, c.case_no, c.given_at, c.withdrawn_at
-FROM platform.consent c
-WHERE c.account_id = ANY ($1::bigint[]) AND c.withdrawn_at IS NULL
-ORDER BY c.account_id, c.code
-
 -- name: begin_remedies
 -- Written before the participant is asked; a repeat finds its own row.
 INSERT INTO platform.remedy (account_id, remedy_id, code, action, begun_at)
