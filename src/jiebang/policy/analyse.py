@@ -199,7 +199,7 @@ class _Reader:
         if left is None or right is None:
             self.found.exact = False
             return
-        factors = {name: left[0][name] - right[0][name] for name in left[0] | right[0]}
+        factors = {name: left[0][name] - right[0][name] for name in left[0].keys() | right[0].keys()}
         factors = {name: factor for name, factor in factors.items() if factor}
         if len(factors) > 1:
             self.found.exact = False

@@ -53,7 +53,7 @@ def _walk(before: Any, after: Any, path: str) -> Iterator[Difference]:
         if name is None:
             yield from _members(dict(enumerate(before)), dict(enumerate(after)), f"{path}[", "]")
             return
-        old, new = ({one[name]: one for one in side} for side in (before, after))
+        old, new = _keyed(before, name), _keyed(after, name)
         yield from _members(old, new, f"{path}[", "]")
         kept = [one for one in old if one in new], [one for one in new if one in old]
         if kept[0] != kept[1]:
@@ -63,9 +63,20 @@ def _walk(before: Any, after: Any, path: str) -> Iterator[Difference]:
 
 
 def _named(items: list[Any], name: str) -> bool:
-    """Whether every item has the name, and no two the same."""
-    found = [item.get(name) for item in items if isinstance(item, dict)]
-    return len(found) == len(items) and all(isinstance(one, str) for one in found) and len(set(found)) == len(found)
+    """Whether every item has the name."""
+    return all(isinstance(item, dict) and isinstance(item.get(name), str) for item in items)
+
+
+def _keyed(items: list[Any], name: str) -> dict[str, Any]:
+    """Return the items by name; of those with the same name, the second and later are numbered."""
+    found: dict[str, Any] = {}
+    for item in items:
+        key, at = item[name], 1
+        while key in found:
+            at += 1
+            key = f"{item[name]}#{at}"
+        found[key] = item
+    return found
 
 
 def _members(before: Mapping[Any, Any], after: Mapping[Any, Any], opened: str, closed: str) -> Iterator[Difference]:
