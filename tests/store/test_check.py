@@ -24,6 +24,7 @@ from jiebang.participants.base import Order, Participant
 from jiebang.policy import packs
 from jiebang.policy.condition import VOCABULARY, compile_condition
 from jiebang.policy.load import load_pack
+from jiebang.policy.pack import Pack
 from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
 from jiebang.saga.fence import Answer, Op
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)
 PACK: Final = load_pack(*packs.text("wechat"))
+EMONEY: Final = load_pack(*packs.text("emoney"))
 IDS: Final = CaseIds(b"0123456789abcdef")
 CLEAN, CENT, HELD, RECLAIMED, SPLIT, LIVE, BARE, ENDING = range(1, 9)
 EVERYONE: Final = range(1, 9)
@@ -73,10 +75,14 @@ async def build(world: Mapping[str, Pool]) -> AsyncIterator[Build]:
     databases = open_participants(world, lambda: NOW, pepper=b"p" * 32)
 
     def made(
-        *, instead: Mapping[str, Participant] | None = None, platform: Pool | None = None, limit: float = 5.0
+        *,
+        instead: Mapping[str, Participant] | None = None,
+        platform: Pool | None = None,
+        limit: float = 5.0,
+        pack: Pack = PACK,
     ) -> Checker:
         return Checker(
-            pack=lambda: PACK,
+            pack=lambda: pack,
             participants={**databases, **(instead or {})},
             platform=world["platform"] if platform is None else platform,
             case_ids=IDS,
@@ -145,8 +151,17 @@ async def test_unknown_accounts_are_named_all_at_once(build: Build) -> None:
         await build().check([CheckRequest(one) for one in (99, CLEAN, 98, -1, 0, 1 << 60)], Kind.REVOKE)
     assert unknown.value.fields["accounts"] == ["-1", "0", "98", "99", str(1 << 60)]
     with pytest.raises(KindNotOfferedError):
-        await build().check([CheckRequest(CLEAN)], Kind.RESTORE)
+        await build(pack=EMONEY).check([CheckRequest(CLEAN)], Kind.RESTORE)
     assert await build().check([], Kind.REVOKE) == []
+
+
+async def test_a_kind_without_a_plan_can_be_checked_all_the_same(build: Build) -> None:
+    """A person sees what would stand in the way before the day the kind is offered."""
+    [answer] = await build().check([CheckRequest(CLEAN)], Kind.RESTORE)
+    assert (codes([answer]), answer.offered) == ([["ID-BOUND"]], False)
+    [answer] = await build().check([CheckRequest(CLEAN)], Kind.REVOKE)
+    assert (answer.passes, answer.offered) == (True, True)
+    assert {one.participant for one in answer.consequences} >= {"identity", "wallet", "security", "social", "unionpay"}
 
 
 async def test_a_live_case_blocks_every_check_but_its_own(build: Build, world: Mapping[str, Pool]) -> None:
