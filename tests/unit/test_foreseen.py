@@ -330,7 +330,8 @@ def test_a_batch_tells_what_one_by_one_tells(people: list[dict[str, Any]], kind:
 def test_what_follows_is_never_guessed(owner: str) -> None:
     """An owner that cannot be read may hold ten contracts: then nothing of it is told, and nothing passes."""
     [answer] = answers([{**CONTRACTS, **DEVELOPER, **COMPANY}], unread=[owner])
-    facts = {fact for one in (*answer.consequences, *answer.alternatives) for fact in one.facts}
+    facts = {fact for one in answer.consequences for fact in one.facts}
+    facts |= {fact for option in answer.alternatives for fact in option.facts}
     assert not facts & set(OWNED[owner])
     assert "FACT-UNAVAILABLE" in codes(answer)
 
@@ -372,7 +373,8 @@ def test_the_second_pack_passes_nobody_unread(owner: str) -> None:
 def test_the_engine_knows_no_wechat() -> None:
     """A word of one pack in the engine would be a rule that no compliance officer can change."""
     words = {rule.code for pack in (PACK, EMONEY) for rule in pack.rules}
-    words |= {one.code for pack in (PACK, EMONEY) for one in (*pack.consequences, *pack.alternatives)}
+    words |= {one.code for pack in (PACK, EMONEY) for one in pack.consequences}
+    words |= {option.code for pack in (PACK, EMONEY) for option in pack.alternatives}
     words |= {"wechat", "微信", "emoney", "GDPR", "30007", "微粒贷"}
     engine = ("calendar", "codes", "compose", "condition", "entries", "evaluate", "frame", "load", "pack", "shape")
     from importlib import resources  # noqa: PLC0415 - only here
