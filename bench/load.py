@@ -3,8 +3,8 @@
 Generating: the same lines, decoded, are encoded again by msgspec (as the format's structs and as plain dicts and lists)
 and by the standard library; the bar is against the fastest. Loading: one and the same embedded pair of servers, with
 their product settings, emptied before each turn. Raw COPY writes the very bytes that loading ends up with into the very
-tables, indexes included, a connection and a transaction a database, all at the same time; so it has no reading, checking,
-sealing or encoding to do.
+tables, indexes included, a connection and a transaction a database; so it has no reading, checking, sealing or encoding
+to do.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -29,7 +30,7 @@ from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
 from jiebang.sandbox.population.reading import read_lines, read_person
-from jiebang.sandbox.population.tables import ACCOUNT, CSV, Sealing, Table, csv_of, encoded, tables_of
+from jiebang.sandbox.population.tables import ACCOUNT, ESCAPE, NULL, QUOTE, Sealing, Table, csv_of, encoded, tables_of
 from jiebang.store.embedded import dsns, embedded, stopped
 from jiebang.store.migrate import migrate_all
 
@@ -37,6 +38,7 @@ _PEOPLE = 5000
 _NOW = datetime(2026, 1, 15, tzinfo=UTC)
 _SEED = 7
 _PIECE = 1 << 18
+_CSV: Any = {"format": "csv", "quote": QUOTE, "escape": ESCAPE, "null": NULL}
 _KEYS = Sealing(b"m" * 32, b"d" * 32, b"p" * 32)
 _EMPTY = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
@@ -110,8 +112,7 @@ def _without_garbage() -> Iterator[None]:
 async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
     text = b"".join(generate_chunks(people, _SEED, now=_NOW))
     payloads, count = _payloads(text)
-    folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
-    folder.chmod(0o711)
+    folder = await asyncio.to_thread(_folder)
     home = folder / "home"
     figures: dict[str, list[float]] = {"load": [], "raw_copy": []}
     try:
@@ -132,6 +133,13 @@ async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
     notes = {"load": "jiebang accounts load", "raw_copy": "COPY of the same rows, nothing else"}
     rows = [row(name, "rows/s", figures[name], note) for name, note in notes.items()]
     return rows, [Bar("load / raw_copy", ratio(figures["load"], figures["raw_copy"]), at_least=0.6)]
+
+
+def _folder() -> Path:
+    """Make a folder that the database user can reach, which is not root."""
+    folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
+    folder.chmod(0o711)
+    return folder
 
 
 def _payloads(text: bytes) -> tuple[Mapping[Table, bytes], int]:
@@ -176,7 +184,7 @@ async def _raw(payloads: Mapping[Table, bytes], places: Mapping[str, str]) -> No
                 if table.database == name:
                     columns = list(table.columns)
                     await connection.copy_to_table(
-                        table.name, schema_name=table.schema, columns=columns, source=_pieces(payload), **CSV
+                        table.name, schema_name=table.schema, columns=columns, source=_pieces(payload), **_CSV
                     )
         await connection.close()
 

@@ -73,8 +73,7 @@ def _references(person: f.Person, problems: _Problems) -> None:
             for at, key in enumerate(map(key_of, rows)):
                 if key not in there:
                     problems.append((f"{path}[{at}].{field}", _ABSENT))
-    groups = {group.group_id for group in person.social.chat_groups}
-    groups.add(None)
+    groups: set[int | None] = {None, *(group.group_id for group in person.social.chat_groups)}
     if not groups.issuperset([message.group_id for message in person.social.messages]):
         for at, message in enumerate(person.social.messages):
             if message.group_id not in groups:

@@ -24,7 +24,7 @@ from jiebang.model.facts import PLATFORM
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.checks import today_of
 from jiebang.sandbox.population.reading import Fault, Line, read_lines, read_person
-from jiebang.sandbox.population.tables import CSV, Sealing, Table, csv_of, encoded, tables_of
+from jiebang.sandbox.population.tables import ESCAPE, NULL, QUOTE, Sealing, Table, csv_of, encoded, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -44,7 +44,8 @@ _GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
 INSERT INTO platform.account (account_id, created_at)
-SELECT DISTINCT ON (account_id) account_id, created_at FROM unnest($1::bigint[], $2::timestamptz[]) AS new(account_id, created_at)
+SELECT DISTINCT ON (account_id) account_id, created_at
+FROM unnest($1::bigint[], $2::timestamptz[]) AS new (account_id, created_at)
 ON CONFLICT (account_id) DO NOTHING
 RETURNING account_id
 """
@@ -97,7 +98,7 @@ class Network(Protocol):
 
 
 class _Prepared(msgspec.Struct, gc=False):
-    """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and how many rows it is."""
+    """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and its row count."""
 
     lines: list[Line]
     size: int
@@ -176,21 +177,19 @@ async def load(
 ) -> LoadReport:
     """Load a population file, opened in binary, into the databases of `dsns` (by the names of `embedded.PLACEMENT`).
 
-    A bad line means that nothing is loaded at all, and the report tells every fault; with `skip_bad` the other lines are
-    loaded. `progress` is told bytes read and people ready. The file's network bindings go to `networks` once the databases
-    hold everything. Raises LoadRefusedError and LoadBrokenError; nothing is loaded then either, but for what the latter
-    names.
+    A bad line means that nothing is loaded at all, and the report tells every fault; with `skip_bad` the other lines
+    are loaded. `progress` is told bytes read and people ready. The file's network bindings go to `networks` once the
+    databases hold everything. Raises LoadRefusedError and LoadBrokenError; nothing is loaded then either, but for what
+    the latter names.
     """
     async with AsyncExitStack() as stack:
         connections = await _connect(dsns, stack)
-        spool = stack.enter_context(
-            tempfile.TemporaryFile()
-        )  # bindings wait here for the commit: a network has no rollback
+        spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
         loader = _Loader(connections, _Preparer(source, keys, now), spool, skip_bad=skip_bad, progress=progress)
         report = await loader.run()
         if report.loaded:
             await _commit(connections)
-        # Bindings come last: a network cannot roll back.
+        # Bindings have waited in the spool for the commit: a network cannot roll back.
         if report.loaded and networks:
             report.bindings = await _bind(spool, networks)
         elif report.loaded:
@@ -258,7 +257,7 @@ class _Loader:
 
     async def run(self) -> LoadReport:
         """Copy everything, in open transactions; the report says whether they are to be committed."""
-        copying: asyncio.Task[None] | None = None
+        copying: asyncio.Task[object] | None = None
         reading = asyncio.create_task(asyncio.to_thread(self._preparer.next))
         try:
             while (run := await reading).lines:
@@ -369,7 +368,10 @@ class _Loader:
                         schema_name=table.schema,
                         columns=list(table.columns),
                         source=_pieces(payload),
-                        **CSV,
+                        format="csv",
+                        quote=QUOTE,
+                        escape=ESCAPE,
+                        null=NULL,
                     )
                 except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
                     raise LoadRefusedError(**where, lines=lines) from error

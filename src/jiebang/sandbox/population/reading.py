@@ -60,7 +60,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 def read_person(line: Line, now: datetime, today: date, *, tables: bool = False) -> Person | list[Fault] | None:
-    """Decode and check one line. None: it is blank. What lies after `now` (and the Shanghai day `today`) is yet to come.
+    """Decode and check one line. None: it is blank. What lies after `now` (Shanghai day `today`) is yet to come.
 
     With `tables` also what the tables would refuse.
     """
@@ -115,7 +115,7 @@ def _kind(names: str) -> Text:
     return Text("或".join(one.zh for one in known), " or ".join(one.en for one in known))
 
 
-def _said(error: Exception) -> tuple[str, Text]:
+def _said(error: Exception) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
     """Translate what the decoder says; the value itself, which may be personal, is left out."""
     if not isinstance(error, msgspec.ValidationError):
         return "", _NOT_JSON

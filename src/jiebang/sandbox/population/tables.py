@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
-CSV: Final[Mapping[str, str]] = {"format": "csv", "quote": '"', "escape": "\\", "null": "null"}
-"""The options of COPY for these rows."""
+QUOTE: Final = '"'
+ESCAPE: Final = "\\"
+NULL: Final = "null"
+"""The options of COPY for these rows, beside the format csv."""
 
 EPOCH: Final = 1
 """The epoch of a newly loaded account, which its children carry by default."""
