@@ -69,8 +69,8 @@ def audit(
 ) -> list[Violation]:
     """Compare all cases of some accounts with the fence rows of those accounts, by participant.
 
-    `plan_of` raises KeyError or an error of ours for a plan it does not know. A participant absent from `rows` could not be read and is not
-    judged; the caller must say so.
+    `plan_of` raises KeyError or an error of ours for a plan it does not know. A participant absent from `rows` could
+    not be read and is not judged; the caller must say so.
     """
     found: list[Violation] = []
     by_account: defaultdict[int, dict[int, Case]] = defaultdict(dict)
