@@ -62,7 +62,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 def read_person(line: Line, now: datetime, today: date, *, tables: bool = False) -> Person | list[Fault] | None:
     """Decode and check one line. None: it is blank. What lies after `now` (Shanghai day `today`) is yet to come.
 
-    With `tables` also what the tables would refuse.
+    With `tables` a line is also bad for what the tables would refuse; a line that is bad is told that in any case.
     """
     if line.text is None:
         return [Fault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
@@ -72,7 +72,7 @@ def read_person(line: Line, now: datetime, today: date, *, tables: bool = False)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return None if not text or text.isspace() else [Fault(line.number, *_said(error))]
     problems = list(check(person, now, today))
-    if tables:
+    if tables or problems:
         problems.extend(refused_by_tables(person))
     if b"\\u0000" in text and _has_nul(person):
         problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
