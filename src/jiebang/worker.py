@@ -86,7 +86,7 @@ class Worker:
         await self._driver.aclose()
         try:
             await leases.release(self._pool, self._id)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _UNAVAILABLE:
             _log.warning("buckets_not_released", worker=self._id)  # the lease runs out by itself
 
     async def _pause(self, limit: timedelta) -> None:
