@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from jiebang.model.errors import PlanUnknownError
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import NETWORKS, Plan
 from jiebang.participants import open_participants
@@ -31,7 +32,7 @@ from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded
-from jiebang.store.migrate import migrate_all
+from jiebang.store.migrate import migrate_all, require_migrated
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
@@ -53,6 +54,8 @@ SANDBOX_AUDIENCE: Final = "jiebang"
 _NOWHERE: Final = "http://127.0.0.1:9"
 """Where a network is sought that nobody has named: nothing answers there, and silence rolls back."""
 _PURGE_BATCH: Final = 1_000
+_PURGE_EVERY: Final = timedelta(minutes=1)
+_TRANSFERS_EVERY: Final = timedelta(seconds=1)
 _TRANSFER_GRACE: Final = timedelta(seconds=5)
 """A transfer whose second step has not come by then belonged to a process that died."""
 
@@ -83,6 +86,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     context: Context
     links: Mapping[str, Link]
     pack: Callable[[], Pack]
+    resources: AsyncExitStack
+    """What is closed together with the installation."""
 
     def issuer(self) -> SandboxIssuer:
         """Return the sandbox's issuer of tokens, which the API trusts where no other is configured."""
@@ -110,7 +115,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Return a worker with all its chores."""
         from jiebang.usecases.advance import Driver, Limits
         from jiebang.usecases.notify import Delivery, HttpGateway
-        from jiebang.worker import Worker
+        from jiebang.worker import Seldom, Worker
 
         pool = self.pools["platform"]
         driver = Driver(
@@ -123,11 +128,16 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             timing=self.settings.saga,
             limits=Limits(),
         )
-        chores: dict[str, Chore] = {"purge": self._purge, "transfers": self._finish_transfers}
+        chores: dict[str, Chore] = {
+            "purge": Seldom(self._purge, _PURGE_EVERY),
+            "transfers": Seldom(self._finish_transfers, _TRANSFERS_EVERY),
+        }
         if PHONE in self.links:
+            gateway = HttpGateway(self.links[PHONE])
+            self.resources.push_async_callback(gateway.aclose)
             chores["messages"] = Delivery(
                 pool=pool,
-                gateway=HttpGateway(self.links[PHONE]),
+                gateway=gateway,
                 pack=self.pack,
                 case_ids=self.case_ids,
                 codes_key=self.secrets.codes,
@@ -162,7 +172,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         if issuer.jwks_file is not None:
             read = keys_from_file(issuer.jwks_file)
         else:
-            read = keys_from_url(str(issuer.jwks_url), httpx.AsyncClient(timeout=5, follow_redirects=False))
+            client = httpx.AsyncClient(timeout=5, follow_redirects=False)
+            self.resources.push_async_callback(client.aclose)
+            read = keys_from_url(str(issuer.jwks_url), client)
         return Verifier(issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, utc_now), clock=utc_now)
 
     async def _purge(self, _buckets: frozenset[int], now: datetime) -> int:
@@ -176,8 +188,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[App]:
     """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
 
-    Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationError, and
-    ParticipantUnavailableError when the platform's own database does not answer.
+    Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
+    for outside databases that are behind, and ParticipantUnavailableError when the platform's own does not answer.
     """
     async with AsyncExitStack() as stack:
         keys = read_secrets(settings.keys)
@@ -187,12 +199,14 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
         else:
             databases = settings.databases
         pools = await stack.enter_async_context(open_pools(databases, size=pool_size))
+        if settings.databases is not None:
+            await require_migrated(pools)
         found = find_links(settings)
         networks = {name: HttpParticipant(found[name]) for name in NETWORKS}
         for network in networks.values():
             stack.push_async_callback(network.aclose)
         owned = open_participants(pools, utc_now, pepper=keys.passwords)
-        yield _joined(settings, keys, databases, pools, {**owned, **networks}, found)
+        yield _joined(settings, keys, databases, pools, {**owned, **networks}, found, stack)
 
 
 def find_links(settings: Settings) -> dict[str, Link]:
@@ -220,6 +234,7 @@ def _joined(
     pools: Mapping[str, Pool],
     participants: Mapping[str, Participant],
     links: Mapping[str, Link],
+    resources: AsyncExitStack,
 ) -> App:
     in_force = load_pack(*packs.text(POLICY))
     known = {in_force.id: in_force}
@@ -236,7 +251,10 @@ def _joined(
     )
 
     def plan_of(case: Case) -> Plan:
-        return known[case.plan].plans[case.kind]
+        plan = known[case.plan].plans.get(case.kind) if case.plan in known else None
+        if plan is None:
+            raise PlanUnknownError(plan=case.plan)
+        return plan
 
     context = Context(
         platform=pools["platform"],
@@ -263,4 +281,5 @@ def _joined(
         context=context,
         links=links,
         pack=lambda: in_force,
+        resources=resources,
     )

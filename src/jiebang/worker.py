@@ -37,6 +37,23 @@ Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
 """Side work for the buckets a worker holds (outbox, transfers, purges): returns how much there was to do."""
 
 
+class Seldom:
+    """A chore that is one for the whole installation: whoever holds bucket 0 carries it out, `every` so often."""
+
+    def __init__(self, chore: Chore, every: timedelta) -> None:
+        """`every`: the pause after a turn that found nothing to do."""
+        self._chore, self._every = chore, every
+        self._next: datetime | None = None
+
+    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
+        """Take a turn if it is ours and due; return how much there was to do."""
+        if 0 not in buckets or (self._next is not None and now < self._next):
+            return 0
+        done = await self._chore(buckets, now)
+        self._next = None if done else now + self._every
+        return done
+
+
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker paces itself."""
 

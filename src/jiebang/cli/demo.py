@@ -28,7 +28,7 @@ from jiebang.model.errors import InvalidInputError
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.population.people import STORY_PEOPLE
 from jiebang.sandbox.processes import Sandbox, sandbox
-from jiebang.sandbox.stage import clear, platform_processes
+from jiebang.sandbox.stage import clear, only_demo, platform_processes
 from jiebang.sandbox.stories import STORIES, Told, World, tell, unbind
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ async def _world(app: App, outside: Sandbox, api_url: str) -> AsyncIterator[Worl
 async def perform(settings: Settings, screen: Console, *, people: int, once: bool) -> dict[str, Any]:
     """Give the whole demo on `screen`; without `once`, stay up until told to stop. Returns the summary.
 
-    Raises InvalidInputError for fewer `people` than the stories have, StoryFailedError, NotOursToClearError.
+    Raises InvalidInputError for fewer `people` than the stories have, StoryFailedError, NotOursToClearError,
+    DemoRunningError, ProcessStartError.
     """
     if people < len(STORY_PEOPLE):
         reason = Text(
@@ -128,14 +129,23 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
         raise InvalidInputError(field="people", reason=reason)
     started = perf_counter()
     async with AsyncExitStack() as stack:
+        stack.enter_context(only_demo(settings.home))
         empty = await stack.enter_async_context(open_app(settings))
-        await clear(empty.pools, settings.home)
+        await clear(empty.pools, settings.home, outside=settings.databases is not None)
         outside = await stack.enter_async_context(sandbox(settings.home))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
         starting = asyncio.create_task(_started(stack, settings))
         await load_people(app, outside, people, SEED, screen)
         processes = await starting
         api_url = processes["api"].url
+        if processes["api"].port != settings.http.port:
+            screen.print(
+                say(
+                    f"端口 {settings.http.port} 已被占用,接口改在 {api_url}",
+                    f"Port {settings.http.port} is taken: the API answers at {api_url}",
+                ),
+                style="yellow",
+            )
         world = await stack.enter_async_context(_world(app, outside, api_url))
         screen.print(
             say(
