@@ -364,6 +364,6 @@ def _csv(text: bytes) -> Iterator[list[str | None]]:
 )
 def test_any_text_reaches_copy_as_it_is(rows: list[tuple[int, str | None]]) -> None:
     """A quotation mark, a newline or a backslash in a message must neither be lost nor end the row."""
-    listed = list[tuple[Any, ...]](rows)
+    listed: list[tuple[Any, ...]] = [(number, text, number) for number, text in rows]
     read = list(_csv(csv_of([encoded(listed[:2]), encoded(listed[2:])]))) if rows else []
-    assert read == [[str(number), text] for number, text in rows]
+    assert read == [[f" {number}", text, f"{number} "] for number, text in rows]

@@ -20,7 +20,7 @@
 | three changes with one document this year | `ID-QUOTA` | 40 |
 | a court's or authority's hold | `LEGAL-HOLD` | 20 |
 
-Drawn independently, they let about 29 in 100 pass and put an auto-debit contract in about 65 of 100 failures: the
+Drawn independently, they let about 28 in 100 pass and put an auto-debit contract in about 64 of 100 failures: the
 picture that the domain's source gives of today (fewer than 35% succeed, over 60% of failures are auto-debit).
 """
 
