@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import rich_utils
 
 from jiebang import __version__
 from jiebang.cli import accounts, operate
@@ -204,4 +205,12 @@ def demo(
 
 def main() -> None:
     """Run the command line."""
+    # Typer keeps its own headings in English, in constants; what it says of wrong usage stays English.
+    rich_utils.ARGUMENTS_PANEL_TITLE = say("参数", "Arguments")
+    rich_utils.OPTIONS_PANEL_TITLE = say("选项", "Options")
+    rich_utils.COMMANDS_PANEL_TITLE = say("命令", "Commands")
+    rich_utils.ERRORS_PANEL_TITLE = say("用法有误", "Error")
+    rich_utils.ABORTED_TEXT = say("已中止。", "Aborted.")
+    rich_utils.DEFAULT_STRING = say("[默认:{}]", "[default: {}]")
+    rich_utils.REQUIRED_LONG_STRING = say("[必填]", "[required]")
     cli()
