@@ -34,7 +34,7 @@ from jiebang.sandbox.population.tables import ACCOUNT, ESCAPE, NULL, QUOTE, Seal
 from jiebang.store.embedded import dsns, embedded, stopped
 from jiebang.store.migrate import migrate_all
 
-_PEOPLE = 5000
+_PEOPLE = 10_000
 _NOW = datetime(2026, 1, 15, tzinfo=UTC)
 _SEED = 7
 _PIECE = 1 << 18
@@ -156,8 +156,8 @@ def _payloads(text: bytes) -> tuple[Mapping[Table, bytes], int]:
         for table, rows in made.items():
             if rows:
                 parts.setdefault(table, []).append(encoded(rows))
-                count += len(rows)
-    return {table: csv_of(lines) for table, lines in parts.items()}, count
+                count += len(rows) * len(table.databases)
+    return {table: bytes(csv_of(lines)) for table, lines in parts.items()}, count
 
 
 async def _emptied(places: Mapping[str, str]) -> None:
@@ -181,7 +181,7 @@ async def _raw(payloads: Mapping[Table, bytes], places: Mapping[str, str]) -> No
         connection = await asyncpg.connect(places[name])
         async with connection.transaction():
             for table, payload in payloads.items():
-                if table.database == name:
+                if name in table.databases:
                     columns = list(table.columns)
                     await connection.copy_to_table(
                         table.name, schema_name=table.schema, columns=columns, source=_pieces(payload), **_CSV

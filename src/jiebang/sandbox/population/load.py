@@ -102,12 +102,13 @@ class _Prepared(msgspec.Struct, gc=False):
 
     lines: list[Line]
     size: int
-    payloads: dict[Table, tuple[bytes, int]] = {}
+    payloads: dict[Table, tuple[bytearray | bytes, int]] = {}
     accounts: list[int] = []
     created: list[datetime] = []
     numbers: list[int] = []
     faults: list[Fault] = []
     bindings: dict[str, list[Binding]] = {}
+    binding_count: int = 0
 
     def without(self, accounts: set[int]) -> list[Line]:
         """Return the good lines but for those of some accounts."""
@@ -119,8 +120,8 @@ class _Prepared(msgspec.Struct, gc=False):
 class _Preparer:
     """Reads, checks and encodes: everything that needs the processor and no database. One call at a time."""
 
-    def __init__(self, source: BinaryIO, keys: Sealing, now: datetime) -> None:
-        self._source, self._keys, self._now = source, keys, now
+    def __init__(self, source: BinaryIO, keys: Sealing, now: datetime, *, networks: Sequence[str] = ()) -> None:
+        self._source, self._keys, self._now, self._networks = source, keys, now, networks
         self._today = today_of(now)
         self._next = 1
 
@@ -146,7 +147,7 @@ class _Preparer:
                 if rows:
                     parts.setdefault(table, []).append(encoded(rows))
                     counts[table] = counts.get(table, 0) + len(rows)
-            _note(people, run)
+            self._note(people, run)
         run.payloads = {table: (csv_of(lines), counts[table]) for table, lines in parts.items()}
         return run
 
@@ -155,14 +156,18 @@ class _Preparer:
         found = (read_person(line, self._now, self._today, tables=True) for line in lines)
         return [fault for faults in found if isinstance(faults, list) for fault in faults]
 
-
-def _note(people: Sequence[Person], run: _Prepared) -> None:
-    for person in people:
-        run.accounts.append(person.account_id)
-        run.created.append(person.created_at)
-        for one in person.bindings:
-            bound = Binding(str(person.account_id), one.binding, one.kind, one.title)
-            run.bindings.setdefault(one.network, []).append(bound)
+    def _note(self, people: Sequence[Person], run: _Prepared) -> None:
+        """Keep what the platform and the networks are told."""
+        run.accounts.extend([person.account_id for person in people])
+        run.created.extend([person.created_at for person in people])
+        run.binding_count += sum([len(person.bindings) for person in people])
+        for name in self._networks:
+            run.bindings.setdefault(name, []).extend(
+                Binding(str(person.account_id), one.binding, one.kind, one.title)
+                for person in people
+                for one in person.bindings
+                if one.network == name
+            )
 
 
 async def load(
@@ -185,15 +190,15 @@ async def load(
     async with AsyncExitStack() as stack:
         connections = await _connect(dsns, stack)
         spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        loader = _Loader(connections, _Preparer(source, keys, now), spool, skip_bad=skip_bad, progress=progress)
+        preparer = _Preparer(source, keys, now, networks=tuple(networks or ()))
+        loader = _Loader(connections, preparer, spool, skip_bad=skip_bad, progress=progress)
         report = await loader.run()
         if report.loaded:
             await _commit(connections)
         # Bindings have waited in the spool for the commit: a network cannot roll back.
-        if report.loaded and networks:
-            report.bindings = await _bind(spool, networks)
-        elif report.loaded:
-            report.bindings_skipped = loader.bindings
+        if report.loaded:
+            report.bindings = await _bind(spool, networks or {})
+            report.bindings_skipped = loader.bindings - report.bindings
     return report
 
 
@@ -332,9 +337,11 @@ class _Loader:
                 raise refused
         await self._everywhere("RELEASE SAVEPOINT run")
         self._report.people += len(run.accounts)
-        self._report.rows += len(run.accounts) + sum(count for _, count in run.payloads.values())
+        self._report.rows += len(run.accounts) + sum(
+            count * len(table.databases) for table, (_, count) in run.payloads.items()
+        )
+        self.bindings += run.binding_count
         for network, bindings in run.bindings.items():
-            self.bindings += len(bindings)
             self._spool.write(msgspec.json.encode((network, bindings)) + b"\n")
 
     async def _everywhere(self, statement: str) -> None:
@@ -359,7 +366,7 @@ class _Loader:
     async def _copy_into(self, database: str, run: _Prepared) -> None:
         connection = self._others[database]
         for table, (payload, count) in run.payloads.items():
-            if table.database == database:
+            if database in table.databases:
                 where = {"database": database, "table": f"{table.schema}.{table.name}"}
                 lines = f"{run.lines[0].number}-{run.lines[-1].number}"
                 try:
@@ -381,18 +388,18 @@ class _Loader:
                     raise LoadRefusedError(**where, lines=lines)
 
 
-async def _pieces(payload: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(payload), _PIECE):
-        yield payload[at : at + _PIECE]
+async def _pieces(payload: bytearray | bytes) -> AsyncIterator[bytes]:
+    view = memoryview(payload)
+    for at in range(0, len(view), _PIECE):
+        yield bytes(view[at : at + _PIECE])
 
 
 async def _bind(spool: BinaryIO, networks: Mapping[str, Network]) -> int:
-    """Send the spooled bindings to their networks; those of a network that is not given are left out."""
+    """Send the spooled bindings to their networks."""
     spool.seek(0)
     sent = 0
     for line in spool:
         name, bindings = msgspec.json.decode(line, type=tuple[str, list[Binding]])
-        if name in networks:
-            await networks[name].bind(bindings)
-            sent += len(bindings)
+        await networks[name].bind(bindings)
+        sent += len(bindings)
     return sent

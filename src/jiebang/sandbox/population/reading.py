@@ -74,8 +74,8 @@ def read_person(line: Line, now: datetime, today: date, *, tables: bool = False)
     problems = list(check(person, now, today))
     if tables or problems:
         problems.extend(refused_by_tables(person))
-    if b"\\u0000" in text and _has_nul(person):
-        problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
+        if b"\\u0000" in text and _has_nul(person):
+            problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [Fault(line.number, field, reason) for field, reason in problems] if problems else person
 
 

@@ -33,9 +33,9 @@ EPOCH: Final = 1
 
 
 class Table(NamedTuple):
-    """Where rows go, and in which columns. `database` is its name among the DSNs."""
+    """Where rows go, and in which columns. `databases`: names among the DSNs; both data centres hold identities."""
 
-    database: str
+    databases: tuple[str, ...]
     schema: str
     name: str
     columns: tuple[str, ...]
@@ -65,7 +65,7 @@ def encoded(rows: Rows) -> bytes:
     return _ENCODER.encode_lines(rows)
 
 
-def csv_of(lines: Sequence[bytes]) -> bytes:
+def csv_of(lines: Sequence[bytes]) -> bytearray | bytes:
     """Return encoded rows, joined, as CSV. Raw newlines stand in JSON text only between its lines."""
     text = bytearray().join(lines)
     characters = np.frombuffer(text, np.uint8)
@@ -73,7 +73,7 @@ def csv_of(lines: Sequence[bytes]) -> bytes:
     characters[0] = characters[ends - 1] = characters[ends[:-1] + 1] = ord(" ")
     if _CONTROLLED.search(text):
         return _ESCAPED.sub(_uncontrolled, text)
-    return bytes(text)
+    return text
 
 
 def _uncontrolled(found: re.Match[bytes]) -> bytes:
@@ -97,7 +97,7 @@ def _reader(section: str, rows: str, columns: Iterable[str]) -> Callable[[Sequen
 
 
 _DIRECT: Final = tuple(
-    (Table(section, section, name, ("account_id", *_columns(kind))), _reader(section, rows, _columns(kind)))
+    (Table((section,), section, name, ("account_id", *_columns(kind))), _reader(section, rows, _columns(kind)))
     for section, name, rows, kind in (
         ("wallet", "entry", "entries", f.Entry),
         ("wallet", "red_packet", "red_packets", f.RedPacket),
@@ -132,15 +132,14 @@ _DIRECT: Final = tuple(
 """Lists whose rows are the tables' rows as they stand."""
 
 
-def _table(database: str, name: str, *columns: str) -> Table:
-    schema = "identity" if database.startswith("identity_") else database
-    return Table(database, schema, name, ("account_id", *columns))
+def _table(schema: str, name: str, *columns: str) -> Table:
+    databases = ("identity_shenzhen", "identity_guiyang") if schema == "identity" else (schema,)
+    return Table(databases, schema, name, ("account_id", *columns))
 
 
 _SEALED: Final = ("state", "document_type", "sealed", "document_index", "birth_date", "region", "changed_at", "level")
-_CHANGED: Final = ("change_id", "kind", "document_type", "document_index", "at")
-_IDENTITIES: Final = tuple(_table(name, "account", *_SEALED) for name in ("identity_shenzhen", "identity_guiyang"))
-_CHANGES: Final = tuple(_table(name, "change", *_CHANGED) for name in ("identity_shenzhen", "identity_guiyang"))
+_IDENTITY: Final = _table("identity", "account", *_SEALED)
+_CHANGE: Final = _table("identity", "change", "change_id", "kind", "document_type", "document_index", "at")
 _DATA_KEY: Final = _table("keys", "data_key", "wrapped", "made_at")
 _WALLET: Final = _table(
     "wallet", "account", "receive_limit_fen", "password_salt", "password_hash", "balance_fen", "open_entries"
@@ -232,8 +231,7 @@ def _identities(
             of = index if same else _index(keys.documents, change.document_type, change.document_number)
             changes.append((account, change.change_id, change.kind, change.document_type, of, change.at))
     made[_DATA_KEY] = data_keys
-    for place, history in zip(_IDENTITIES, _CHANGES, strict=True):
-        made[place], made[history] = accounts, changes
+    made[_IDENTITY], made[_CHANGE] = accounts, changes
 
 
 def _index(key: bytes, kind: str, number: str) -> str:
