@@ -63,18 +63,18 @@ WHERE p.account_id = i.account_id AND p.packet_id = i.packet_id AND p.account_id
 WITH ended AS (
     UPDATE wallet.autodebit_contract d SET ended_at = $2::timestamptz
     FROM wallet.account a
-    WHERE d.account_id = ANY ($1::bigint[]) AND a.account_id = d.account_id
+    WHERE d.account_id = ANY ($1::bigint[]) AND a.account_id = d.account_id AND a.account_id = ANY ($1::bigint[])
       AND d.epoch = a.epoch AND d.ended_at IS NULL AND a.case_op <> 'tried'
     RETURNING d.account_id
 ), counted AS (
     SELECT e.account_id, count(*) AS ended FROM ended e GROUP BY e.account_id
 ), raised AS (
     UPDATE wallet.account a SET facts_version = a.facts_version + 1
-    FROM counted c WHERE a.account_id = c.account_id
+    FROM counted c WHERE a.account_id = c.account_id AND a.account_id = ANY ($1::bigint[])
 )
 SELECT a.account_id, a.case_op = 'tried' AS tried, coalesce(c.ended, 0) AS ended
 FROM unnest($1::bigint[]) AS i (account_id)
-JOIN wallet.account a ON a.account_id = i.account_id
+JOIN wallet.account a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
 LEFT JOIN counted c ON c.account_id = a.account_id
 
 -- name: left_behind
