@@ -120,6 +120,14 @@ class BadSignatureError(CallerError):
     )
 
 
+class NoSuchRouteError(CallerError):
+    """Nothing answers at this address."""
+
+    code = "NO-SUCH-ROUTE"
+    title = Text("地址不存在", "There is nothing at this address")
+    action = Text("请查阅接口文档:/openapi.json 或 docs。", "See the document of the interface: /openapi.json, or docs.")
+
+
 class BodyTooLargeError(CallerError):
     """The request's body is longer than this door takes. fields: limit_bytes."""
 
