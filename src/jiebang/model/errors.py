@@ -125,7 +125,7 @@ class NoSuchRouteError(CallerError):
 
     code = "NO-SUCH-ROUTE"
     title = Text("地址不存在", "There is nothing at this address")
-    action = Text("请查阅接口文档:/openapi.json 或 docs。", "See the document of the interface: /openapi.json, or docs.")
+    action = Text("请查阅接口文档:/openapi.json 或 docs。", "See the interface's document: /openapi.json, or docs.")
 
 
 class BodyTooLargeError(CallerError):
