@@ -31,12 +31,13 @@ from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
 from jiebang.sandbox.population.reading import read_lines, read_person
 from jiebang.sandbox.population.tables import ACCOUNT, ESCAPE, NULL, QUOTE, Sealing, Table, csv_of, encoded, tables_of
-from jiebang.store.embedded import dsns, embedded, stopped
+from jiebang.store.embedded import PLACEMENT, dsns, embedded, stopped
 from jiebang.store.migrate import migrate_all
 
 _PEOPLE = 10_000
 _NOW = datetime(2026, 1, 15, tzinfo=UTC)
 _SEED = 7
+_SERVERS = sorted(set(PLACEMENT.values()))
 _PIECE = 1 << 18
 _CSV: Any = {"format": "csv", "quote": QUOTE, "escape": ESCAPE, "null": NULL}
 _KEYS = Sealing(b"m" * 32, b"d" * 32, b"p" * 32)
@@ -161,12 +162,23 @@ def _payloads(text: bytes) -> tuple[Mapping[Table, bytes], int]:
 
 
 async def _emptied(places: Mapping[str, str]) -> None:
-    for dsn in places.values():
+    """Empty every table, and have both servers write out what is left of the turn before."""
+
+    async def empty(dsn: str) -> None:
         connection = await asyncpg.connect(dsn)
         tables = [record[0] for record in await connection.fetch(_EMPTY)]
         await connection.execute(f"TRUNCATE {', '.join(tables)}")
+        await connection.close()
+
+    async def settle(dsn: str) -> None:
+        connection = await asyncpg.connect(dsn)
         await connection.execute("CHECKPOINT")
         await connection.close()
+
+    await asyncio.gather(*map(empty, places.values()))
+    await asyncio.gather(
+        *(settle(places[next(name for name, at in PLACEMENT.items() if at == one)]) for one in _SERVERS)
+    )
 
 
 async def _load(text: bytes, places: Mapping[str, str]) -> None:

@@ -22,24 +22,24 @@ from jiebang.model.check import Text
 from jiebang.model.errors import CallerError, OtherSystemError
 from jiebang.model.facts import PLATFORM
 from jiebang.sandbox.ledger import Binding
-from jiebang.sandbox.population.checks import today_of
-from jiebang.sandbox.population.reading import Fault, Line, read_lines, read_person
-from jiebang.sandbox.population.tables import ESCAPE, NULL, QUOTE, Sealing, Table, csv_of, encoded, tables_of
+from jiebang.sandbox.population.preparing import Prepared, Preparer
+from jiebang.sandbox.population.reading import Fault
+from jiebang.sandbox.population.tables import ESCAPE, NULL, QUOTE, Sealing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
     from typing import BinaryIO
 
-    from jiebang.sandbox.population.format import Person
-
     Connection = asyncpg.Connection[asyncpg.Record]
 
 MAX_FAULTS: Final = 1000
 """Faults kept in a report; all are counted."""
 
-_GROUP: Final = 16  # people turned into rows at once: few enough to stay in the cache of the processor
 _PIECE: Final = 1 << 18
+_AT_ONCE: Final = max(2, os.cpu_count() or 2)
+"""Databases copied into at once: more would crowd the thread that reads ahead off the processor, then wait for it."""
+
 _GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
@@ -97,79 +97,6 @@ class Network(Protocol):
         """Bring bindings into force."""
 
 
-class _Prepared(msgspec.Struct, gc=False):
-    """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and its row count."""
-
-    lines: list[Line]
-    size: int
-    payloads: dict[Table, tuple[bytearray | bytes, int]] = {}
-    accounts: list[int] = []
-    created: list[datetime] = []
-    numbers: list[int] = []
-    faults: list[Fault] = []
-    bindings: dict[str, list[Binding]] = {}
-    binding_count: int = 0
-
-    def without(self, accounts: set[int]) -> list[Line]:
-        """Return the good lines but for those of some accounts."""
-        pairs = zip(self.accounts, self.numbers, strict=True)
-        kept = {number for account, number in pairs if account not in accounts}
-        return [line for line in self.lines if line.number in kept]
-
-
-class _Preparer:
-    """Reads, checks and encodes: everything that needs the processor and no database. One call at a time."""
-
-    def __init__(self, source: BinaryIO, keys: Sealing, now: datetime, *, networks: Sequence[str] = ()) -> None:
-        self._source, self._keys, self._now, self._networks = source, keys, now, networks
-        self._today = today_of(now)
-        self._next = 1
-
-    def next(self) -> _Prepared:
-        lines, size = read_lines(self._source, self._next)
-        self._next += len(lines)
-        return self.prepare(lines, size)
-
-    def prepare(self, lines: list[Line], size: int) -> _Prepared:
-        run = _Prepared(lines, size)
-        parts: dict[Table, list[bytes]] = {}
-        counts: dict[Table, int] = {}
-        for at in range(0, len(lines), _GROUP):
-            people: list[Person] = []
-            for line in lines[at : at + _GROUP]:
-                person = read_person(line, self._now, self._today)
-                if isinstance(person, list):
-                    run.faults.extend(person)
-                elif person is not None:
-                    people.append(person)
-                    run.numbers.append(line.number)
-            for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
-                if rows:
-                    parts.setdefault(table, []).append(encoded(rows))
-                    counts[table] = counts.get(table, 0) + len(rows)
-            self._note(people, run)
-        run.payloads = {table: (csv_of(lines), counts[table]) for table, lines in parts.items()}
-        return run
-
-    def examine(self, lines: list[Line]) -> list[Fault]:
-        """Return what the tables would refuse of lines that are good but for that."""
-        found = (read_person(line, self._now, self._today, tables=True) for line in lines)
-        return [fault for faults in found if isinstance(faults, list) for fault in faults]
-
-    def _note(self, people: Sequence[Person], run: _Prepared) -> None:
-        """Keep what the platform and the networks are told."""
-        run.accounts.extend([person.account_id for person in people])
-        run.created.extend([person.created_at for person in people])
-        run.binding_count += sum([len(person.bindings) for person in people])
-        for name in self._networks:
-            run.bindings.setdefault(name, []).extend(
-                Binding(str(person.account_id), one.binding, one.kind, one.title)
-                for person in people
-                for one in person.bindings
-                if one.network == name
-            )
-
-
 async def load(
     source: BinaryIO,
     dsns: Mapping[str, str],
@@ -190,7 +117,7 @@ async def load(
     async with AsyncExitStack() as stack:
         connections = await _connect(dsns, stack)
         spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        preparer = _Preparer(source, keys, now, networks=tuple(networks or ()))
+        preparer = Preparer(source, keys, now, networks=tuple(networks or ()))
         loader = _Loader(connections, preparer, spool, skip_bad=skip_bad, progress=progress)
         report = await loader.run()
         if report.loaded:
@@ -240,7 +167,7 @@ class _Loader:
     def __init__(
         self,
         connections: Mapping[str, Connection],
-        preparer: _Preparer,
+        preparer: Preparer,
         spool: BinaryIO,
         *,
         skip_bad: bool,
@@ -251,6 +178,7 @@ class _Loader:
         self._preparer, self._spool = preparer, spool
         self._skip_bad, self._progress = skip_bad, progress
         self._turn = asyncio.Lock()  # of the platform's connection
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self._report = LoadReport()
         self._size = 0
         self.bindings = 0
@@ -289,7 +217,7 @@ class _Loader:
         self._report.bad_lines += len({fault.line for fault in faults})
         self._report.faults.extend(faults[: max(0, MAX_FAULTS - len(self._report.faults))])
 
-    async def _new(self, run: _Prepared) -> _Prepared:
+    async def _new(self, run: Prepared) -> Prepared:
         """Write the platform's rows; prepare the run anew without lines whose account is there already."""
         try:
             async with self._turn:
@@ -312,14 +240,14 @@ class _Loader:
         self._blame(sorted(faults, key=lambda fault: fault.line))
         return run
 
-    async def _examine(self, run: _Prepared) -> set[int]:
+    async def _examine(self, run: Prepared) -> set[int]:
         """Find out what the tables would refuse; return the accounts of those lines."""
         faults = await asyncio.to_thread(self._preparer.examine, run.without(set()))
         self._blame(faults)
         bad = {fault.line for fault in faults}
         return {account for account, number in zip(run.accounts, run.numbers, strict=True) if number in bad}
 
-    async def _copy(self, run: _Prepared) -> None:
+    async def _copy(self, run: Prepared) -> None:
         """Copy a run; where a table refuses it, take it back, and copy it again without the lines to blame."""
         await self._everywhere("SAVEPOINT run")
         refused = await self._copy_all(run)
@@ -353,9 +281,14 @@ class _Loader:
 
         await asyncio.gather(*(one(name, connection) for name, connection in self._others.items()))
 
-    async def _copy_all(self, run: _Prepared) -> LoadRefusedError | None:
-        """Copy a run into all databases at once; return the first refusal, once all have come to rest."""
-        done = await asyncio.gather(*(self._copy_into(name, run) for name in self._others), return_exceptions=True)
+    async def _copy_all(self, run: Prepared) -> LoadRefusedError | None:
+        """Copy a run, the fullest databases first; return the first refusal, once all have come to rest."""
+        sizes = dict.fromkeys(self._others, 0)
+        for table, (payload, _) in run.payloads.items():
+            for name in table.databases:
+                sizes[name] += len(payload)
+        order = sorted(sizes, key=lambda name: -sizes[name])
+        done = await asyncio.gather(*(self._copy_into(name, run) for name in order), return_exceptions=True)
         errors = [one for one in done if isinstance(one, BaseException)]
         for error in sorted(errors, key=lambda error: isinstance(error, LoadRefusedError)):
             if not isinstance(error, LoadRefusedError):
@@ -363,7 +296,11 @@ class _Loader:
             return error
         return None
 
-    async def _copy_into(self, database: str, run: _Prepared) -> None:
+    async def _copy_into(self, database: str, run: Prepared) -> None:
+        async with self._room:
+            await self._copy_tables(database, run)
+
+    async def _copy_tables(self, database: str, run: Prepared) -> None:
         connection = self._others[database]
         for table, (payload, count) in run.payloads.items():
             if database in table.databases:
