@@ -18,7 +18,7 @@ from jiebang.participants.signing import create_keys
 from jiebang.sandbox import stage
 from jiebang.sandbox.processes import SandboxProcess
 from jiebang.sandbox.stage import DemoRunningError, NotOursToClearError, clear, only_demo
-from tests.rows import AT
+from tests.rows import AT, insert_accounts
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
@@ -70,6 +70,26 @@ async def test_only_what_the_demo_made_is_cleared(filled: Mapping[str, Pool], tm
     (tmp_path / "demo").touch()
     await clear(filled, tmp_path, outside=False)
     assert await accounts(filled) == 0
+
+
+async def test_what_a_killed_demo_left_is_cleared(filled: Mapping[str, Pool], tmp_path: Path) -> None:
+    """Killed between two commits, it leaves some databases filled, the platform's empty: no demo could load again."""
+    await insert_accounts(filled["wallet"], "wallet", [1])
+    await filled["platform"].execute("TRUNCATE platform.account")
+    (tmp_path / "demo").touch()
+    await clear(filled, tmp_path, outside=False)
+    assert await filled["wallet"].fetchval("SELECT count(*) FROM wallet.account") == 0
+
+
+async def test_a_demo_on_outside_databases_does_not_claim_the_homes_own(
+    filled: Mapping[str, Pool], tmp_path: Path
+) -> None:
+    """Else the next demo, without them, would empty what somebody loaded into the home."""
+    await filled["platform"].execute("TRUNCATE platform.account")
+    await clear(filled, tmp_path, outside=True)
+    await filled["platform"].execute("INSERT INTO platform.account (account_id, created_at) VALUES (1, $1)", AT)
+    with pytest.raises(NotOursToClearError):
+        await clear(filled, tmp_path, outside=False)
 
 
 async def test_outside_databases_are_never_cleared(filled: Mapping[str, Pool], tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ class NotOursToClearError(CallerError):
     code = "HOME-IN-USE"
     title = Text("此目录中的账户不是演示程序创建的", "This home holds accounts that the demo did not make")
     action = Text(
-        "演示总是从空库开始;请用 JIEBANG_HOME 另指定一个目录。未改动任何内容。",
-        "The demo starts from empty databases: set JIEBANG_HOME to another folder. Nothing was changed.",
+        "演示总是从空库开始;请用 JIEBANG_HOME 另指定一个目录或在 JIEBANG_DATABASES 中指定空库。未改动任何内容。",
+        "The demo starts from empty databases: set JIEBANG_HOME to another folder, or JIEBANG_DATABASES to empty ones. "
+        "Nothing was changed.",
     )
 
 
@@ -68,14 +69,15 @@ async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool) -> None
     NotOursToClearError for accounts that somebody else loaded. No process of the sandbox may run.
     """
     mark = home / _MARK
-    filled = await pools["platform"].fetchval("SELECT EXISTS (SELECT FROM platform.account)")
-    if filled and (outside or not await asyncio.to_thread(mark.exists)):
-        raise NotOursToClearError(home=str(home))
-    if filled:
+    if not outside and await asyncio.to_thread(mark.exists):
+        # Whatever the platform's own database holds: a demo killed while it loaded may have filled the others alone.
         await asyncio.gather(*(_empty(pool, owner_of(name)) for name, pool in pools.items()))
-        for ledger in await asyncio.to_thread(lambda: list((home / "sandbox").glob("*.sqlite*"))):
-            ledger.unlink()
-    await asyncio.to_thread(mark.touch)
+    elif await pools["platform"].fetchval("SELECT EXISTS (SELECT FROM platform.account)"):
+        raise NotOursToClearError(home=str(home))
+    for ledger in await asyncio.to_thread(lambda: list((home / "sandbox").glob("*.sqlite*"))):
+        ledger.unlink()
+    if not outside:
+        await asyncio.to_thread(mark.touch)
 
 
 async def _empty(pool: Pool, owner: str) -> None:
