@@ -337,7 +337,7 @@ def test_a_line_without_end_is_passed_over_in_constant_memory() -> None:
     assert "16 MiB" in faults_of(None)[0].reason.en
 
 
-def _csv(text: bytes) -> Iterator[list[str | None]]:
+def _csv(text: bytes | bytearray) -> Iterator[list[str | None]]:
     """Read CSV as COPY does: quotation marks with a backslash as escape, an unquoted null as NULL."""
     field, quoted, was_quoted, row = "", False, False, list[str | None]()
     characters = iter(text.decode())
