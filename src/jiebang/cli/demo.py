@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SEED: Final = 7
 _HTTP_LIMIT: Final = 30.0
 _SPARES: Final = tuple(person.account_id for name, person in STORY_PEOPLE.items() if name.startswith("spare_"))
+"""People whom nothing stands in the way of; the last is left for whoever watches the demo to try."""
 
 
 class _Screen:
@@ -84,7 +85,7 @@ async def _stories(world: World, screen: Console) -> list[Told]:
 
 async def _idle_latency(world: World, screen: Console) -> float:
     """Take the spare people through one after another; return the median from proven to done."""
-    taken = [await unbind(account, world) for account in _SPARES]
+    taken = [await unbind(account, world) for account in _SPARES[:-1]]
     p50 = statistics.median(taken)
     screen.print(
         say(
@@ -189,7 +190,10 @@ def _addresses(screen: Console, addresses: Mapping[str, str], settings: Settings
     for name in ("unionpay", "netsunion"):
         table.add_row(name, addresses[name])
     table.add_row(say("数据目录", "Data"), str(settings.home))
-    table.add_row(say("在另一个终端试试", "Try in another terminal"), "jiebang check 21    jiebang verify")
+    table.add_row(
+        say("在另一个终端试试", "Try in another terminal"),
+        f"jiebang check 21    jiebang submit {_SPARES[-1]}    jiebang verify",
+    )
     screen.print(Panel(table, title=say("正在运行,按 Ctrl-C 停止", "Running; Ctrl-C stops it"), expand=False))
 
 
