@@ -16,7 +16,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,23 +115,32 @@ async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
     payloads, count = _payloads(text)
     folder = await asyncio.to_thread(_folder)
     home = folder / "home"
-    figures: dict[str, list[float]] = {"load": [], "raw_copy": []}
+    turns: dict[str, Callable[[], Awaitable[None]]] = {
+        "load": lambda: _load(text, places),
+        "raw_copy": lambda: _raw(payloads, places, at_once=True),
+        "raw_copy_in_turn": lambda: _raw(payloads, places, at_once=False),
+    }
+    figures: dict[str, list[float]] = {name: [] for name in turns}
     try:
         async with embedded(home) as running:
             places = await dsns(running)
             await migrate_all(places)
             with _without_garbage():
                 for number in range(-1, rounds):
-                    for name in ("load", "raw_copy")[:: 1 if number % 2 else -1]:
+                    for name in list(turns)[:: 1 if number % 2 else -1]:
                         await _emptied(places)
                         start = time.perf_counter()
-                        await (_load(text, places) if name == "load" else _raw(payloads, places))
+                        await turns[name]()
                         if number >= 0:
                             figures[name].append(count / (time.perf_counter() - start))
     finally:
         await stopped(home)
-        shutil.rmtree(folder, ignore_errors=True)
-    notes = {"load": "jiebang accounts load", "raw_copy": "COPY of the same rows, nothing else"}
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    notes = {
+        "load": "jiebang accounts load",
+        "raw_copy": "COPY of the same rows, all databases at once",
+        "raw_copy_in_turn": "COPY of the same rows, one database after the other",
+    }
     rows = [row(name, "rows/s", figures[name], note) for name, note in notes.items()]
     return rows, [Bar("load / raw_copy", ratio(figures["load"], figures["raw_copy"]), at_least=0.6)]
 
@@ -188,7 +197,7 @@ async def _load(text: bytes, places: Mapping[str, str]) -> None:
         raise RuntimeError(message)
 
 
-async def _raw(payloads: Mapping[Table, bytes], places: Mapping[str, str]) -> None:
+async def _raw(payloads: Mapping[Table, bytes], places: Mapping[str, str], *, at_once: bool) -> None:
     async def into(name: str) -> None:
         connection = await asyncpg.connect(places[name])
         async with connection.transaction():
@@ -200,7 +209,11 @@ async def _raw(payloads: Mapping[Table, bytes], places: Mapping[str, str]) -> No
                     )
         await connection.close()
 
-    await asyncio.gather(*(into(name) for name in places))
+    if at_once:
+        await asyncio.gather(*(into(name) for name in places))
+        return
+    for name in places:
+        await into(name)
 
 
 async def _pieces(payload: bytes) -> AsyncIterator[bytes]:

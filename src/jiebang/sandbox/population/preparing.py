@@ -9,7 +9,7 @@ import msgspec
 
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.checks import today_of
-from jiebang.sandbox.population.reading import Fault, Line, read_lines, read_person
+from jiebang.sandbox.population.reading import CHUNK_LINES, Fault, Line, read_lines, read_person
 from jiebang.sandbox.population.tables import Sealing, Table, csv_of, encoded, tables_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jiebang.sandbox.population.format import Person
 
+_FIRST_LINES: Final = 250  # the databases wait for the first run: a short one, the next twice as long, and so on
 _GROUP: Final = 16  # people turned into rows at once: few enough to stay in the cache of the processor
 
 
@@ -49,11 +50,13 @@ class Preparer:
         self._source, self._keys, self._now, self._networks = source, keys, now, networks
         self._today = today_of(now)
         self._next = 1
+        self._limit = _FIRST_LINES
 
     def next(self) -> Prepared:
         """Read and prepare the next run; one without lines: the file has ended."""
-        lines, size = read_lines(self._source, self._next)
+        lines, size = read_lines(self._source, self._next, self._limit)
         self._next += len(lines)
+        self._limit = min(2 * self._limit, CHUNK_LINES)
         return self.prepare(lines, size)
 
     def prepare(self, lines: list[Line], size: int) -> Prepared:

@@ -38,14 +38,14 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     text: bytes | None
 
 
-def read_lines(source: BinaryIO, first: int) -> tuple[list[Line], int]:
-    """Read up to CHUNK_LINES lines from a binary file, numbered from `first`; return them and how many bytes that was.
+def read_lines(source: BinaryIO, first: int, limit: int = CHUNK_LINES) -> tuple[list[Line], int]:
+    """Read up to `limit` lines from a binary file, numbered from `first`; return them and how many bytes that was.
 
     No lines: the file has ended. Constant memory, however long a line is.
     """
     lines = list[Line]()
     size = 0
-    while len(lines) < CHUNK_LINES and size < CHUNK_BYTES and (text := source.readline(MAX_LINE + 1)):
+    while len(lines) < limit and size < CHUNK_BYTES and (text := source.readline(MAX_LINE + 1)):
         size += len(text)
         whole = len(text) <= MAX_LINE or text.endswith(b"\n")
         lines.append(Line(first + len(lines), text if whole else None))
