@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: the one form of every comparison. Prints figures, judges nothing: it exits 0 whatever they are."""
+"""`python -m bench NAME`: the one form of every comparison. It prints figures and exits 0 whatever they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FRAME = ("measure", "zen_rules", "__main__")
 
 
 def _benches() -> dict[str, str]:
-    """Return every comparison by name, with the first line of its module's docstring. A bench is a module with `run`."""
+    """Return every comparison by name, with the first line of its docstring. A bench is a module with `run`."""
     found = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name not in _FRAME:
@@ -37,10 +37,9 @@ def _parser(benches: dict[str, str]) -> argparse.ArgumentParser:
         epilog=f"comparisons:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=sorted(benches), metavar="NAME", help="which comparison")
-    parser.add_argument(
-        "--json", action="store_true", help='print {"machine", "rows", "bars"} as JSON, and nothing else'
-    )
+    parser.add_argument("name", nargs="?", choices=sorted(benches), metavar="NAME", help="which comparison")
+    parser.add_argument("--all", action="store_true", help="every comparison, one after the other")
+    parser.add_argument("--json", action="store_true", help='print {"machine", "rows", "bars"} and nothing else')
     parser.add_argument("--rounds", type=int, default=5, help="how many rounds (default 5)")
     parser.add_argument("--size", type=int, default=None, help="how much work a round does (default: the bench's own)")
     return parser
@@ -62,14 +61,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1 or (options.size is not None and options.size < 1):
         parser.error("--rounds and --size are at least 1")
-    module: ModuleType = importlib.import_module(f"bench.{options.name}")
-    before = machine()
-    result: Result = module.run(options.rounds, options.size)
-    if options.json:
-        answer = {"machine": before, "rows": result.rows, "bars": result.bars}
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode() + "\n")
-    else:
-        _print(options.name, before, result)
+    if (options.name is None) != options.all:
+        parser.error("give the name of one comparison, or --all")
+    for name in sorted(benches) if options.all else [options.name]:
+        module: ModuleType = importlib.import_module(f"bench.{name}")
+        before = machine()
+        result: Result = module.run(options.rounds, options.size)
+        if options.json:
+            answer = {"machine": before, "rows": result.rows, "bars": result.bars}
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode() + "\n")
+        else:
+            _print(name, before, result)
 
 
 if __name__ == "__main__":

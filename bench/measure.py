@@ -70,8 +70,8 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Run every contestant once a round, each round beginning with another one; return their figures by name.
 
-    A contestant returns its own figure (of a rate, higher is better). `between` runs before each of them. One more round
-    comes first and does not count.
+    A contestant returns its own figure (of a rate, higher is better). `between` runs before each of them. One more
+    round comes first and does not count.
     """
     names = list(contestants)
     figures: dict[str, list[float]] = {name: [] for name in names}

@@ -32,7 +32,7 @@ from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded
-from jiebang.store.migrate import migrate_all
+from jiebang.store.migrate import migrate_all, require_migrated
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
 from jiebang.usecases import policy
@@ -58,6 +58,8 @@ SANDBOX_AUDIENCE: Final = "jiebang"
 _NOWHERE: Final = "http://127.0.0.1:9"
 """Where a network is sought that nobody has named: nothing answers there, and silence rolls back."""
 _PURGE_BATCH: Final = 1_000
+_PURGE_EVERY: Final = timedelta(minutes=1)
+_TRANSFERS_EVERY: Final = timedelta(seconds=1)
 _TRANSFER_GRACE: Final = timedelta(seconds=5)
 """A transfer whose second step has not come by then belonged to a process that died."""
 
@@ -89,6 +91,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     links: Mapping[str, Link]
     registry: Registry
     shadow: Shadow
+    resources: AsyncExitStack
+    """What is closed together with the installation."""
 
     def issuer(self) -> SandboxIssuer:
         """Return the sandbox's issuer of tokens, which the API trusts where no other is configured."""
@@ -117,7 +121,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.advance import Driver, Limits
         from jiebang.usecases.notify import Delivery, HttpGateway
         from jiebang.usecases.quota import Claiming, Quotas
-        from jiebang.worker import Worker
+        from jiebang.worker import Seldom, Worker
 
         pool = self.pools["platform"]
         driver = Driver(
@@ -138,11 +142,16 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             timing=self.settings.saga,
             limits=Limits(),
         )
-        chores: dict[str, Chore] = {"purge": self._purge, "transfers": self._finish_transfers}
+        chores: dict[str, Chore] = {
+            "purge": Seldom(self._purge, _PURGE_EVERY),
+            "transfers": Seldom(self._finish_transfers, _TRANSFERS_EVERY),
+        }
         if PHONE in self.links:
+            gateway = HttpGateway(self.links[PHONE])
+            self.resources.push_async_callback(gateway.aclose)
             chores["messages"] = Delivery(
                 pool=pool,
-                gateway=HttpGateway(self.links[PHONE]),
+                gateway=gateway,
                 pack=self.registry.in_force,
                 pack_named=self.registry.pack,
                 know=self.registry.know,
@@ -185,7 +194,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         if issuer.jwks_file is not None:
             read = keys_from_file(issuer.jwks_file)
         else:
-            read = keys_from_url(str(issuer.jwks_url), httpx.AsyncClient(timeout=5, follow_redirects=False))
+            client = httpx.AsyncClient(timeout=5, follow_redirects=False)
+            self.resources.push_async_callback(client.aclose)
+            read = keys_from_url(str(issuer.jwks_url), client)
         return Verifier(issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, utc_now), clock=utc_now)
 
     async def _purge(self, _buckets: frozenset[int], now: datetime) -> int:
@@ -199,8 +210,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[App]:
     """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
 
-    Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationError, and
-    ParticipantUnavailableError when the platform's own database does not answer.
+    Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
+    for outside databases that are behind, and ParticipantUnavailableError when the platform's own does not answer.
     """
     async with AsyncExitStack() as stack:
         keys = read_secrets(settings.keys)
@@ -210,6 +221,8 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
         else:
             databases = settings.databases
         pools = await stack.enter_async_context(open_pools(databases, size=pool_size))
+        if settings.databases is not None:
+            await require_migrated(pools)
         found = find_links(settings)
         networks = {name: HttpParticipant(found[name]) for name in NETWORKS}
         for network in networks.values():
@@ -220,7 +233,7 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
         for loop in (registry.run(), shadow.run()):
             stack.push_async_callback(_ended, asyncio.create_task(loop))
         try:
-            yield _joined(settings, keys, databases, pools, {**owned, **networks}, found, registry, shadow)
+            yield _joined(settings, keys, databases, pools, {**owned, **networks}, found, registry, shadow, stack)
         finally:
             with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await shadow.flush()
@@ -267,6 +280,7 @@ def _joined(
     links: Mapping[str, Link],
     registry: Registry,
     shadow: Shadow,
+    resources: AsyncExitStack,
 ) -> App:
     case_ids = CaseIds(keys.case_ids)
     wallet = participants["wallet"]
@@ -310,4 +324,5 @@ def _joined(
         links=links,
         registry=registry,
         shadow=shadow,
+        resources=resources,
     )

@@ -37,6 +37,23 @@ Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
 """Side work for the buckets a worker holds (outbox, transfers, purges): returns how much there was to do."""
 
 
+class Seldom:
+    """A chore that is one for the whole installation: whoever holds bucket 0 carries it out, `every` so often."""
+
+    def __init__(self, chore: Chore, every: timedelta) -> None:
+        """`every`: the pause after a turn that found nothing to do."""
+        self._chore, self._every = chore, every
+        self._next: datetime | None = None
+
+    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
+        """Take a turn if it is ours and due; return how much there was to do."""
+        if 0 not in buckets or (self._next is not None and now < self._next):
+            return 0
+        done = await self._chore(buckets, now)
+        self._next = None if done else now + self._every
+        return done
+
+
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker paces itself."""
 
@@ -86,7 +103,7 @@ class Worker:
         await self._driver.aclose()
         try:
             await leases.release(self._pool, self._id)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except _UNAVAILABLE:
             _log.warning("buckets_not_released", worker=self._id)  # the lease runs out by itself
 
     async def _pause(self, limit: timedelta) -> None:

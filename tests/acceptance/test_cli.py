@@ -326,3 +326,31 @@ async def test_what_stands_in_the_way_is_cleared_from_the_terminal(home: Path, o
     assert (back.code, back.json()["agreed"]) == (1, None)
     nothing = await jiebang(home, "remedy", account, "ID-RECENT-CHANGE", "--json")
     assert (nothing.code, nothing.json()["error"]["fields"]["field"]) == (2, "code")
+
+
+async def test_people_made_here_can_be_loaded_and_audited(home: Path, tmp_path: Path) -> None:
+    """How an adopter brings their own test data: a file in our format; one bad line, and nothing is loaded."""
+    made, again = await asyncio.gather(
+        *(
+            jiebang(None, "accounts", "generate", "3", "--seed", "5", "--first", "5001", "--as-of", "2026-04-01")
+            for _ in "12"
+        )
+    )
+    assert made.code == 0
+    assert made.out == again.out, "the same seed makes the same people"
+    file = tmp_path / "people 人.jsonl"
+    file.write_text(made.out + '{"account_id": 1}\n', encoding="utf-8")
+    zh, machine = await asyncio.gather(
+        jiebang(home, "accounts", "load", str(file), language="zh"),
+        jiebang(home, "accounts", "load", str(file), "--json"),
+    )
+    assert zh.code == machine.code == 1
+    assert "4" in zh.errors
+    assert CHINESE.search(zh.errors)
+    assert (machine.json()["loaded"], machine.json()["faults"][0]["line"]) == (False, 4)
+    loaded = await jiebang(home, "accounts", "load", str(file), "--skip-bad", "--json")
+    assert (loaded.json()["people"], loaded.json()["bad_lines"]) == (3, 1)
+    checked, audited = await asyncio.gather(jiebang(home, "check", "5001", "--json"), jiebang(home, "verify", "--json"))
+    assert checked.code in (0, 1)
+    assert checked.json()["account_id"] == 5001
+    assert audited.json()["violations"] == 0, audited.json()

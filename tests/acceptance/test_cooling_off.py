@@ -59,7 +59,7 @@ async def changed(world: World, paper: bytes, account: int, times: int, *, every
     rows = [
         {
             "account_id": account,
-            "change_id": one,
+            "change_id": one + 1,
             "kind": "renamed" if one else "bound",
             "document_type": "resident_id",
             "document_index": paper,
@@ -67,7 +67,6 @@ async def changed(world: World, paper: bytes, account: int, times: int, *, every
         }
         for one in range(times + 1)
     ]
-    rows = [{**row, "change_id": row["change_id"] + 1} for row in rows]
     for name in ("identity_shenzhen", "identity_guiyang") if everywhere else ("identity_shenzhen",):
         await insert(world.pools[name], "identity.change", rows)
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from jiebang.model.check import Text
+from jiebang.model.errors import ProcessStartError
 from jiebang.model.notice import Channel, Notice
 from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant
@@ -97,7 +98,7 @@ async def test_two_sandboxes_run_side_by_side(world: Sandbox, tmp_path: Path) ->
 async def test_a_process_that_cannot_start_is_an_error_not_a_wait(tmp_path: Path) -> None:
     """`jiebang demo` would otherwise hang without a word."""
     (tmp_path / "sandbox" / "unionpay.sqlite").mkdir(parents=True)
-    with pytest.raises(OSError, match="unionpay"):
+    with pytest.raises(ProcessStartError, match="unionpay"):
         async with sandbox(tmp_path, names=["unionpay"]):
             pass
 

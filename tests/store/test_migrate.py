@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from importlib.resources import files
+from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
 import pytest
 
-from jiebang.model.errors import MigrationRefusedError, ParticipantUnavailableError
+from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
 from jiebang.store.embedded import PLACEMENT, database_dsn
-from jiebang.store.migrate import Migration, migrate, migrate_all, migrations, owner_of, owners
+from jiebang.store.migrate import Migration, migrate, migrate_all, migrations, owner_of, owners, require_migrated
+from jiebang.store.pool import open_pools
 
 CATALOGUE = {
     "relations": """
@@ -147,6 +149,35 @@ async def test_a_database_that_is_down_is_named_and_keeps_no_other_back(
         await migrate_all({**databases, "wallet": down, "gaming": empty})
     assert caught.value.fields == {"participant": "wallet"}
     assert await migrate(empty, "gaming") == ()
+
+
+async def test_starting_on_a_database_that_is_behind_is_refused(databases: Mapping[str, str], empty: str) -> None:
+    """A worker would warn of missing tables for ever; the operator is told what to run, and of all at once."""
+    down = "postgresql://jiebang:x@127.0.0.1:1/wallet"
+    async with open_pools({**databases, "gaming": empty, "wallet": down}, size=1) as pools:
+        with pytest.raises(NotMigratedError) as caught:
+            await require_migrated(pools)
+        assert caught.value.fields == {"databases": ["gaming"]}, "one that does not answer may still join in later"
+        await migrate(empty, "gaming")
+        await require_migrated(pools)
+        await pools["gaming"].execute("UPDATE gaming.schema_migration SET checksum = 'another'")
+        with pytest.raises(MigrationRefusedError):
+            await require_migrated(pools)
+
+
+@pytest.mark.parametrize("wrong", ["database", "password"])
+async def test_a_database_that_does_not_let_us_in_is_named(
+    databases: Mapping[str, str], servers: Mapping[str, str], wrong: str
+) -> None:
+    """A mistyped name or password in JIEBANG_DATABASES must not end in a stack trace."""
+    parts = urlsplit(servers["guiyang"])
+    elsewhere = {
+        "database": parts._replace(path="/no_such_database"),
+        "password": parts._replace(netloc=f"{parts.username}:wrong@{parts.hostname}:{parts.port}"),
+    }
+    with pytest.raises(ParticipantUnavailableError) as caught:
+        await migrate_all({**databases, "gaming": elsewhere[wrong].geturl()})
+    assert caught.value.fields == {"participant": "gaming"}
 
 
 def test_files_are_numbered_without_gaps() -> None:

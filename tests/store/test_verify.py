@@ -274,7 +274,10 @@ class Gone:
 
 
 @pytest.mark.parametrize("answers", [0, 2])
-@pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError(), asyncpg.CannotConnectNowError("starting")])
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionRefusedError(), asyncpg.CannotConnectNowError("starting"), asyncpg.InternalClientError("cut off")],
+)
 async def test_a_participant_that_is_down_is_unread_and_never_clean(
     world: World, answers: int, error: Exception
 ) -> None:

@@ -231,6 +231,21 @@ async def test_the_sweeper_completes_what_a_dead_process_left(wallet: Wallet, cl
     assert await sound(wallet, one, two)
 
 
+async def test_a_transfer_that_cannot_be_completed_is_no_work_done(wallet: Wallet, clock: Clock) -> None:
+    """Half a transfer, loaded from somebody's file, would keep the sweeper running in circles without a pause."""
+    one, two = await people(wallet, 100, 10)
+    half = {"kind": "transfer", "title": "半笔", "state": "pending", "made_at": AT}
+    await insert(
+        wallet._pool,
+        "wallet.entry",
+        [{"account_id": one, "entry_id": uuid4(), "counterparty_id": two, "amount_fen": -5, **half}],
+    )
+    try:
+        assert await wallet.complete_pending(clock.now) == 0
+    finally:
+        await wallet._pool.execute("DELETE FROM wallet.entry WHERE account_id = $1 AND state = 'pending'", one)
+
+
 async def test_cash_out_empties_the_wallet_once_unless_paused(wallet: Wallet, clock: Clock) -> None:
     """One tap clears PAY-BALANCE; after a revoke it waits for the pause to end."""
     one, empty = await people(wallet, 1, 0)

@@ -14,6 +14,7 @@ from jiebang.model.case import BUCKETS, Case, State
 from jiebang.saga.fence import Op
 from jiebang.store import cases as store
 from jiebang.store import leases
+from jiebang.usecases.advance import Limits
 from jiebang.worker import Pace, Worker
 from tests.acceptance.api_world import closed
 from tests.store.test_advance import World, now
@@ -116,6 +117,7 @@ async def test_stopping_finishes_the_batch_at_hand_and_gives_the_buckets_back(wo
             await go_on.wait()
 
     world.participants["wallet"].before = waits
+    world.driver._limits = Limits(round=timedelta(seconds=30), call=timedelta(seconds=30))  # the round stays open
     worker = made(world, "a", SLOW_LEASE)
     async with running(worker) as task:
         await reached.wait()

@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from jiebang.api import problems
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
-from jiebang.model.errors import UnknownCodeError
+from jiebang.model.errors import NoSuchRouteError, UnknownCodeError
 from jiebang.policy import packs
 from jiebang.policy.codes import CodeGroup, explain, known
 from jiebang.policy.load import load_pack
@@ -58,7 +57,7 @@ def test_a_condition_comes_with_its_numbers() -> None:
         ("INSTEAD-LEGAL-PERSON", CodeGroup.ALTERNATIVE),
         ("FUNDS-MOVED", CodeGroup.REASON),
         ("KIND-NOT-OFFERED", CodeGroup.ERROR),
-        (problems.NoSuchRouteError.code, CodeGroup.ERROR),
+        (NoSuchRouteError.code, CodeGroup.ERROR),
     ],
 )
 def test_every_group_of_codes_is_known(code: str, group: CodeGroup) -> None:

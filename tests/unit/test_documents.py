@@ -330,3 +330,19 @@ def test_whatever_is_typed_is_read_or_refused(kind: DocumentType, text: str) -> 
     refusal(kind, text)
     code_refused(text)
     is_card_number(text)
+
+
+@given(st.text("0123456789", min_size=12, max_size=18), st.integers(0, 18), st.integers(1, 9))
+def test_a_card_number_with_one_wrong_digit_is_refused(body: str, place: int, shift: int) -> None:
+    """A mistyped card must not be bound."""
+    number = body + made.luhn_check(body)
+    assert made.is_card_number(number)
+    place %= len(number)
+    wrong = number[:place] + str((int(number[place]) + shift) % 10) + number[place + 1 :]
+    assert not made.is_card_number(wrong)
+
+
+def test_a_known_card_number_is_accepted_and_other_digits_are_not() -> None:
+    """Digits of other scripts look like digits to Python."""
+    assert made.is_card_number("4111111111111111")
+    assert not made.is_card_number("411111111111111١")

@@ -56,14 +56,6 @@ class MediaTypeError(errors.CallerError):
     action = Text("请使用 Content-Type: application/json。", "Send Content-Type: application/json.")
 
 
-class NoSuchRouteError(errors.CallerError):
-    """No route has this path."""
-
-    code = "NO-SUCH-ROUTE"
-    title = Text("地址不存在", "There is nothing at this address")
-    action = Text("请查阅 /openapi.json。", "See /openapi.json.")
-
-
 class MethodError(errors.CallerError):
     """The path exists, the method does not. fields: allow."""
 
@@ -79,7 +71,7 @@ STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     errors.UnknownCaseError: 404,
     errors.UnknownCodeError: 404,
     errors.UnknownRemedyError: 404,
-    NoSuchRouteError: 404,
+    errors.NoSuchRouteError: 404,
     MethodError: 405,
     errors.BodyTooLargeError: 413,
     MediaTypeError: 415,
@@ -196,7 +188,7 @@ def _invalid(request: Request[Any, Any, Any], error: ValidationException) -> Res
 def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Translate what Litestar raises by itself."""
     if isinstance(error, NotFoundException):
-        return answer(NoSuchRouteError(), request)
+        return answer(errors.NoSuchRouteError(), request)
     if isinstance(error, MethodNotAllowedException):
         return answer(MethodError(allow=methods_at(request.app, request.scope["path"])), request)
     if error.status_code == 413:  # noqa: PLR2004

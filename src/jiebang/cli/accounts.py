@@ -181,7 +181,8 @@ def _bar(what: str, total: int | None, screen: Console = errors) -> Iterator[Cal
 def _show(report: LoadReport) -> None:
     for fault in report.faults[:_SHOWN_FAULTS]:
         where = say(f"第 {fault.line} 行", f"line {fault.line}")
-        errors.print(f"{where}: {fault.field}: {read(fault.reason)}", style="red", markup=False)
+        field = f"{fault.field}: " if fault.field else ""
+        errors.print(f"{where}: {field}{read(fault.reason)}", style="red", markup=False)
     if len(report.faults) > _SHOWN_FAULTS or report.bad_lines > len(report.faults):
         errors.print(say(f"共 {report.bad_lines} 行有误", f"{report.bad_lines} lines are bad in all"), style="red")
     if not report.loaded:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import rich_utils
 
 from jiebang import __version__
 from jiebang.cli import accounts, backtest, operate, policy, remedies
-from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_json, run, telling, with_app
-from jiebang.cli.words import say
+from jiebang.cli.running import REFUSED, Json, console, errors, print_json, run, telling, with_app
+from jiebang.cli.words import LANGUAGE, say
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
@@ -238,18 +239,13 @@ def demo(
     """Run the demo."""
     from jiebang.app import configured
     from jiebang.cli.demo import perform
-    from jiebang.sandbox.stories import StoryFailedError
 
     screen = errors if as_json else console
 
     async def work() -> dict[str, Any]:
         return await perform(configured(), screen, people=people, once=once)
 
-    try:
-        summary = run(work(), as_json=as_json)
-    except StoryFailedError as error:
-        errors.print(str(error), style="bold red", markup=False)
-        raise typer.Exit(FAILED) from error
+    summary = run(work(), as_json=as_json)
     if as_json:
         print_json(summary)
     if not all(story["ok"] for story in summary["stories"]) or summary["verify"]["violations"]:
@@ -258,4 +254,29 @@ def demo(
 
 def main() -> None:
     """Run the command line."""
+    # Typer keeps its own headings in English, in constants.
+    rich_utils.ARGUMENTS_PANEL_TITLE = say("参数", "Arguments")
+    rich_utils.OPTIONS_PANEL_TITLE = say("选项", "Options")
+    rich_utils.COMMANDS_PANEL_TITLE = say("命令", "Commands")
+    rich_utils.ERRORS_PANEL_TITLE = say("用法有误", "Error")
+    rich_utils.ABORTED_TEXT = say("已中止。", "Aborted.")
+    rich_utils.DEFAULT_STRING = say("[默认:{}]", "[default: {}]")
+    rich_utils.REQUIRED_LONG_STRING = say("[必填]", "[required]")
+    if LANGUAGE == "zh":
+        rich_utils.rich_format_error = _wrong_usage  # type: ignore[assignment] # typer offers no other place
     cli()
+
+
+def _wrong_usage(error: Any) -> None:
+    """Tell wrong usage in Chinese: typer's own sentences are English only."""
+    name = getattr(error, "option_name", None) or getattr(getattr(error, "param", None), "name", None)
+    what = {
+        "MissingParameter": "缺少参数",
+        "NoSuchOption": "没有这个选项",
+        "BadParameter": "参数的值有误",
+        "BadOptionUsage": "选项用法有误",
+    }.get(type(error).__name__, "命令用法有误")
+    errors.print(f"{what}{f':{name}' if name else ''}", style="bold red", markup=False)
+    errors.print(f"  {error.format_message()}", style="red", markup=False)
+    if error.ctx is not None:
+        errors.print(f"→ {error.ctx.command_path} --help 列出用法", markup=False)

@@ -24,7 +24,9 @@ _WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 
 def _serve(
     host: Annotated[str | None, typer.Option(help=say("监听地址", "Address to listen on"))] = None,
-    port: Annotated[int | None, typer.Option(help=say("端口;0 为任选", "Port; 0 for any free one"))] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help=say("端口;0 为任选", "Port; 0 for any free one"))
+    ] = None,
     with_parent: _WithParent = False,
 ) -> None:
     """Serve the API until told to stop."""
@@ -80,7 +82,8 @@ def _say_where(address: tuple[str, int], *, machine: bool) -> None:
 
 def _work(
     port: Annotated[
-        int | None, typer.Option(help=say("指标端口;不填则不开放", "Port for /metrics; none without it"))
+        int | None,
+        typer.Option(min=0, max=65_535, help=say("指标端口;不填则不开放", "Port for /metrics; none without it")),
     ] = None,
     with_parent: _WithParent = False,
 ) -> None:
@@ -98,7 +101,10 @@ def _work(
         worker = app.worker()
         _stop_on_signals(worker)
         if port is not None or with_parent:
-            server, _ = start_http_server(port or 0, addr="127.0.0.1")
+            try:
+                server, _ = start_http_server(port or 0, addr="127.0.0.1")
+            except OSError as error:
+                raise PortTakenError(host="127.0.0.1", port=port or 0) from error
             _say_where(("127.0.0.1", server.server_port), machine=with_parent)
         else:
             console.print(say("工作进程已启动,按 Ctrl-C 停止。", "The worker runs; Ctrl-C stops it."))

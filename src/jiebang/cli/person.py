@@ -83,7 +83,7 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
         if secret is None:
             hidden = method is Method.PAYMENT_PASSWORD
             secret = str(await asyncio.to_thread(typer.prompt, asks[method], hide_input=hidden))
-        attempt = Attempt(method=method, secret=secret)
+        attempt = Attempt(method=method, secret=secret.encode(errors="replace").decode())  # arguments may be any bytes
         try:
             _opened((await prove(app.context, key, attempt, claim("prove"), partial(_render, app))).kept)
         except ProofRefusedError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -14,7 +15,13 @@ import typer
 from rich.console import Console
 
 from jiebang.cli.words import read, say
-from jiebang.model.errors import BlockedError, CallerError, JiebangError, PolicyRefusalError
+from jiebang.model.errors import (
+    BlockedError,
+    CallerError,
+    JiebangError,
+    ParticipantUnavailableError,
+    PolicyRefusalError,
+)
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -44,6 +51,23 @@ def telling(*, as_json: bool) -> Iterator[None]:
         raise typer.Exit(WRONG if isinstance(error, CallerError | PolicyRefusalError) else FAILED) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        tell(_told(error), as_json=as_json)
+        raise typer.Exit(FAILED) from error
+
+
+def _told(error: Exception) -> JiebangError:
+    """Say an error that nobody expected as one of ours: its kind and where it rose, never its values."""
+    import asyncpg
+
+    kind = type(error).__name__
+    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+        return ParticipantUnavailableError(error=kind)
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
+    return JiebangError(error=kind, places=" ← ".join(reversed(places)))
 
 
 def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:

@@ -11,7 +11,7 @@ from jiebang.model.check import CheckAnswer, Text
 
 
 class JiebangError(Exception):
-    """The root. `code` is stable and public; `title` says what is wrong, `action` what to do; `fields` the particulars."""
+    """The root. `code` is stable and public, `title` says what is wrong, `action` what to do, `fields` particulars."""
 
     code: ClassVar[str] = "INTERNAL"
     title: ClassVar[Text] = Text("系统内部错误", "Something went wrong on our side")
@@ -134,6 +134,14 @@ class BadSignatureError(CallerError):
         "请按 docs/remote-participants.md 签名,并核对密钥与时钟。未作任何变更。",
         "Sign as docs/remote-participants.md says, and check keys and clocks. Nothing was changed.",
     )
+
+
+class NoSuchRouteError(CallerError):
+    """Nothing answers at this address."""
+
+    code = "NO-SUCH-ROUTE"
+    title = Text("地址不存在", "There is nothing at this address")
+    action = Text("请查阅接口文档:/openapi.json 或 docs。", "See the interface's document: /openapi.json, or docs.")
 
 
 class BodyTooLargeError(CallerError):
@@ -290,6 +298,36 @@ class MigrationRefusedError(OurFaultError):
         "Use the version of jiebang that fits the database; never change a migration once applied, add another. "
         "Nothing was changed.",
     )
+
+
+class NotMigratedError(CallerError):
+    """A database lacks tables or columns of this version. fields: databases."""
+
+    code = "NOT-MIGRATED"
+    title = Text("数据库尚未升级到本版本的结构", "A database has not been migrated to this version")
+    action = Text(
+        "请先运行 jiebang migrate,再重新启动。未作任何更改。",
+        "Run `jiebang migrate`, then start again. Nothing was changed.",
+    )
+
+
+class PlanUnknownError(OurFaultError, KeyError):
+    """A case follows a plan of a policy pack that this process does not hold. fields: plan."""
+
+    code = "PLAN-UNKNOWN"
+    title = Text("此申请所依据的策略包不在本系统中", "The policy pack that this case follows is not held here")
+    action = Text(
+        "申请原样保留,不会丢失;请联系运维装回 plan 所指的策略包版本。",
+        "The case stays as it is, nothing is lost; the operators must bring back the pack version that `plan` names.",
+    )
+
+
+class ProcessStartError(OurFaultError):
+    """A process that we run beside ours did not start. fields: process, log."""
+
+    code = "PROCESS-START"
+    title = Text("所需的进程未能启动", "A process that this needs did not start")
+    action = Text("原因见 log;处理后重试。", "`log` tells why; mend it, then try again.")
 
 
 class SettingsError(CallerError):

@@ -1,4 +1,4 @@
-"""Public case ids: account and case number, encrypted in one AES block, so that an id leads to its shard and tells a stranger nothing.
+"""Public case ids: account and case number, encrypted in one AES block: an id leads to its shard, and tells nothing.
 
 The cipher itself is I/O-free but keyed; the key is an argument. An id that was not made with the key decodes to a
 case number with its upper 32 bits set (all but one in 2**32), and is refused before any database is asked.
@@ -16,7 +16,7 @@ _PREFIX: Final = "case_"
 _CASE_NO_LIMIT: Final = 1 << 32
 KEY_BYTES: Final = 16
 ACCOUNT_PATTERN: Final = "^([1-9][0-9]{0,14}|[1-8][0-9]{15})$"
-"""How an account id is written outside: a decimal string below 9 * 10**15, and so below 2**53, which any JSON reader keeps whole."""
+"""How an account id is written outside: a decimal string below 9 * 10**15, so below 2**53: any JSON reader keeps it."""
 _ACCOUNT: Final = re.compile(ACCOUNT_PATTERN.strip("^$"), re.ASCII)
 
 

@@ -22,7 +22,10 @@ _SQL: Final = load("jiebang.participants", "logins.sql")
 
 
 class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
-    """ "These abnormal logins were mine." `remedy_id`: the caller's; the same id names the same confirmation."""
+    """A person says that these abnormal logins were theirs.
+
+    `remedy_id`: the caller's; the same id names the same confirmation.
+    """
 
     remedy_id: UUID
     account_id: int

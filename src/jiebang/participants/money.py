@@ -104,15 +104,15 @@ class Wallet(DatabaseParticipant):
         )
 
     async def complete_pending(self, older_than: datetime, limit: int = 1024) -> int:
-        """Complete transfers begun before `older_than` whose second step never came; return how many there were."""
+        """Complete transfers begun before `older_than` whose second step never came; return how many it completed."""
         rows = await self._pool.fetch(_SQL["left_behind"], older_than, limit)
-        await self.complete_transfers(
+        outcomes = await self.complete_transfers(
             [
                 Transfer(transfer_id=entry_id, sender=sender, receiver=receiver, amount_fen=amount, title=title)
                 for entry_id, sender, receiver, amount, title in rows
             ]
         )
-        return len(rows)
+        return sum(outcome.refusal is None for outcome in outcomes)
 
     async def cash_out(self, actions: Sequence[Action]) -> list[Outcome]:
         """Pay all that is free in each wallet out to the person's card.

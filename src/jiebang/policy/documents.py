@@ -70,8 +70,8 @@ _EXPIRY = Text("有效期不存在", "the expiry date does not exist")
 _EARLIEST_BIRTH: Final = date(1900, 1, 1)  # no living holder was born earlier
 
 
-def read_document(kind: DocumentType, text: str, today: date) -> Document:
-    """Return the document that `text` spells, `today` being a Shanghai calendar day.
+def read_document(kind: str, text: str, today: date) -> Document:
+    """Return the document that `text` spells: `kind` is a DocumentType or its word, `today` a Shanghai calendar day.
 
     For a passport `text` is the second machine-readable line, 44 characters: the number alone carries no check digit.
     Raises InvalidInputError (field "number", reason as Text); the number itself is never part of the error.
@@ -79,12 +79,13 @@ def read_document(kind: DocumentType, text: str, today: date) -> Document:
     return _READERS[kind](text.strip().upper(), today)
 
 
-def document_key(kind: DocumentType, number: str) -> str:
+def document_key(kind: str, number: str) -> str:
     """Return the `key` that read_document gives for a number that it accepts, without checking it again."""
     number = number.strip().upper()
-    if kind in _PERMIT_LENGTHS:
-        return number[: _PERMIT_LENGTHS[kind][0]]
-    return _passport_key(number) if kind == DocumentType.PASSPORT else number
+    if kind == "passport":
+        return _passport_key(number)
+    lengths = _PERMIT_LENGTHS.get(kind)
+    return number if lengths is None else number[: lengths[0]]
 
 
 def _refused(reason: Text) -> InvalidInputError:
@@ -169,7 +170,10 @@ def make_resident_id(region: str, birth_date: date, order: int) -> str:
 
 _HK_MACAO = re.compile(r"[HM][0-9]{8}(?:[0-9]{2})?")
 _TAIWAN = re.compile(r"[0-9]{8}(?:[0-9]{2})?")
-_PERMIT_LENGTHS: Final = {DocumentType.HK_MACAO_PERMIT: (9, 11), DocumentType.TAIWAN_PERMIT: (8, 10)}
+_PERMIT_LENGTHS: Final[Mapping[str, tuple[int, int]]] = {
+    DocumentType.HK_MACAO_PERMIT: (9, 11),
+    DocumentType.TAIWAN_PERMIT: (8, 10),
+}
 
 
 def _read_permit(kind: DocumentType, pattern: re.Pattern[str], number: str) -> Document:
@@ -291,7 +295,7 @@ def make_passport(number: str, nationality: str, birth_date: date, sex: str, exp
     return f"{head}{nationality.ljust(3, '<')}{tail[0]}{sex}{tail[1]}{mrz_check(head + tail[0] + tail[1])}"
 
 
-_READERS: Final[Mapping[DocumentType, Callable[[str, date], Document]]] = {
+_READERS: Final[Mapping[str, Callable[[str, date], Document]]] = {
     DocumentType.RESIDENT_ID: _read_resident_id,
     DocumentType.RESIDENCE_PERMIT: _read_residence_permit,
     DocumentType.HK_MACAO_PERMIT: lambda number, _: _read_permit(DocumentType.HK_MACAO_PERMIT, _HK_MACAO, number),
@@ -342,13 +346,14 @@ def make_credit_code(kind: str, region: str, organisation: str) -> str:
     return body + _credit_check(body)
 
 
-_DOUBLED: Final = str.maketrans("0123456789", "0246813579")  # the digit sum of twice the digit
+_SINGLE: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED: Final = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))  # digit sum of twice the digit
 
 
 def luhn_check(body: str) -> str:
     """Return the Luhn check digit of a card number without it (ISO/IEC 7812)."""
-    total = sum(map(int, body[-1::-2].translate(_DOUBLED))) + sum(map(int, body[-2::-2]))
-    return str(-total % 10)
+    digits = body.encode()
+    return str(-(sum(digits[-1::-2].translate(_DOUBLED)) + sum(digits[-2::-2].translate(_SINGLE))) % 10)
 
 
 def is_card_number(number: str) -> bool:

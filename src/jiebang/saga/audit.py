@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from jiebang.model.case import COUNTED, LIVE, Case, Mark, Slot, State
+from jiebang.model.errors import JiebangError
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def audit(
 ) -> list[Violation]:
     """Compare all cases of some accounts with the fence rows of those accounts, by participant.
 
-    `plan_of` raises KeyError for a plan it does not know. A participant absent from `rows` could not be read and is not
-    judged; the caller must say so.
+    `plan_of` raises KeyError or an error of ours for a plan it does not know. A participant absent from `rows` could
+    not be read and is not judged; the caller must say so.
     """
     found: list[Violation] = []
     by_account: defaultdict[int, dict[int, Case]] = defaultdict(dict)
@@ -117,7 +118,7 @@ def _plan(case: Case, plan_of: Callable[[Case], Plan]) -> Plan | None:
     """Return the case's plan; None for one that this installation does not hold, so that the audit goes on."""
     try:
         return plan_of(case)
-    except KeyError:
+    except (KeyError, JiebangError):  # PlanUnknownError
         return None
 
 

@@ -143,10 +143,15 @@ _PAGE: Final = """<!doctype html>
 <title>手机 {account} · Phone {account}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 28rem; margin: 2rem auto; padding: 0 1rem; }}
-li {{ list-style: none; border: 1px solid; border-radius: .75rem; padding: .75rem 1rem; margin: .75rem 0; }}
+body {{ font: 1rem/1.55 system-ui, sans-serif; max-width: 30rem; margin: 1.5rem auto; padding: 0 1rem;
+  background: light-dark(#f3f4f6, #111318); color: light-dark(#1b1f24, #e8eaed); }}
+h1 {{ font-size: 1.25rem; }}
+h1 span {{ display: block; font-size: .95rem; font-weight: 400; }}
+li {{ list-style: none; border-radius: .75rem; padding: .75rem 1rem; margin: .75rem 0;
+  background: light-dark(#ffffff, #1e2229); }}
 ol {{ padding: 0; }}
-p {{ margin: .25rem 0; }}
+p {{ margin: .4rem 0; white-space: pre-line; overflow-wrap: anywhere; }}
+p:first-child, [lang="en"] {{ color: light-dark(#4a525c, #b4bac2); }}
 </style>
 </head>
 <body>

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jiebang.model.errors import ProcessStartError
 from jiebang.model.plan import NETWORKS
 from jiebang.participants.signing import Link, create_keys, our_end
 from jiebang.sandbox.phone import NAME as PHONE
@@ -72,7 +73,7 @@ class SandboxProcess:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Start it and wait until it listens. Raises OSError where it does not."""
+        """Start it and wait until it listens. Raises ProcessStartError where it does not."""
         await self._spawn(*(("--port", str(self.port)) if self.port else ()))
         self._watch = asyncio.create_task(self._keep_alive(), name=f"sandbox-{self.name}")
 
@@ -96,8 +97,7 @@ class SandboxProcess:
             self.port = msgspec.json.decode(line, type=_Ready).port
         except (TimeoutError, msgspec.DecodeError) as error:
             await self._end()
-            message = f"{self.name} did not start; see {self._log.name} in the logs folder / 未能启动,见日志"
-            raise OSError(message) from error
+            raise ProcessStartError(process=self.name, log=str(self._log)) from error
 
     async def _keep_alive(self) -> None:
         pause, again = REBIRTH_SECONDS, ("--port", str(self.port), *self._again)
@@ -108,7 +108,7 @@ class SandboxProcess:
             try:
                 await self._spawn(*again)
                 pause = REBIRTH_SECONDS
-            except OSError:  # the port is taken for the moment, or the disk is full
+            except (OSError, ProcessStartError):  # the port is taken for the moment, or the disk is full
                 pause = min(pause * 2, REBIRTH_LIMIT)
 
     async def stop(self) -> None:
@@ -159,7 +159,7 @@ async def sandbox(
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
 
-    `ports`: fixed ones by name, any free one for the others. Raises OSError where a process does not start.
+    `ports`: fixed ones by name, any free one for the others. Raises ProcessStartError where a process does not start.
     Faults of an earlier run are off.
     """
     for folder in ("keys", "sandbox", "logs"):

@@ -32,6 +32,7 @@ from jiebang.model.errors import (
     CallerError,
     InvalidInputError,
     JiebangError,
+    NoSuchRouteError,
     OurFaultError,
     PolicyRefusalError,
 )
@@ -45,14 +46,6 @@ HOST: Final = "127.0.0.1"
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than any client of ours keeps an idle connection."""
 _log = logging.getLogger("jiebang.sandbox")
-
-
-class NoSuchRouteError(CallerError):
-    """Nothing answers to this method and path."""
-
-    code = "NO-SUCH-ROUTE"
-    title = Text("地址不存在", "There is nothing at this address")
-    action = Text("请查阅 docs/remote-participants.md。", "See docs/remote-participants.md.")
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jiebang.model.check import Text
-from jiebang.model.errors import CallerError
+from jiebang.model.errors import CallerError, ProcessStartError
 from jiebang.sandbox.processes import SandboxProcess
 from jiebang.store.migrate import owner_of
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
 
+_LOCK: Final = "demo.lock"
 _MARK: Final = "demo"
 """A file in the home: the accounts there were made by the demo, which may therefore clear them away."""
 
@@ -27,25 +30,54 @@ class NotOursToClearError(CallerError):
     code = "HOME-IN-USE"
     title = Text("此目录中的账户不是演示程序创建的", "This home holds accounts that the demo did not make")
     action = Text(
-        "演示总是从空库开始;请用 JIEBANG_HOME 另指定一个目录。未改动任何内容。",
-        "The demo starts from empty databases: set JIEBANG_HOME to another folder. Nothing was changed.",
+        "演示总是从空库开始;请用 JIEBANG_HOME 另指定一个目录或在 JIEBANG_DATABASES 中指定空库。未改动任何内容。",
+        "The demo starts from empty databases: set JIEBANG_HOME to another folder, or JIEBANG_DATABASES to empty ones. "
+        "Nothing was changed.",
     )
 
 
-async def clear(pools: Mapping[str, Pool], home: Path) -> None:
+class DemoRunningError(CallerError):
+    """Another demo runs in this home: a second one would empty the databases under it. fields: home."""
+
+    code = "DEMO-RUNNING"
+    title = Text("此目录中已有一个演示在运行", "A demo is running in this home already")
+    action = Text(
+        "请先停止它,或用 JIEBANG_HOME 另指定一个目录。未改动任何内容。",
+        "Stop it first, or set JIEBANG_HOME to another folder. Nothing was changed.",
+    )
+
+
+@contextmanager
+def only_demo(home: Path) -> Iterator[None]:
+    """Be the only demo of `home` until the block is left, however this process ends. Raises DemoRunningError."""
+    home.mkdir(parents=True, exist_ok=True)
+    held = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoRunningError(home=str(home)) from None
+        yield
+    finally:
+        os.close(held)
+
+
+async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool) -> None:
     """Empty all databases and networks that an earlier demo filled, and mark the home as the demo's.
 
-    Raises NotOursToClearError for accounts that somebody else loaded. No process of the sandbox may run.
+    `outside`: the databases are not this home's own, so its mark says nothing of them, and they must be empty. Raises
+    NotOursToClearError for accounts that somebody else loaded. No process of the sandbox may run.
     """
     mark = home / _MARK
-    filled = await pools["platform"].fetchval("SELECT EXISTS (SELECT FROM platform.account)")
-    if filled and not await asyncio.to_thread(mark.exists):
-        raise NotOursToClearError(home=str(home))
-    if filled:
+    if not outside and await asyncio.to_thread(mark.exists):
+        # Whatever the platform's own database holds: a demo killed while it loaded may have filled the others alone.
         await asyncio.gather(*(_empty(pool, owner_of(name)) for name, pool in pools.items()))
-        for ledger in await asyncio.to_thread(lambda: list((home / "sandbox").glob("*.sqlite*"))):
-            ledger.unlink()
-    await asyncio.to_thread(mark.touch)
+    elif await pools["platform"].fetchval("SELECT EXISTS (SELECT FROM platform.account)"):
+        raise NotOursToClearError(home=str(home))
+    for ledger in await asyncio.to_thread(lambda: list((home / "sandbox").glob("*.sqlite*"))):
+        ledger.unlink()
+    if not outside:
+        await asyncio.to_thread(mark.touch)
 
 
 async def _empty(pool: Pool, owner: str) -> None:
@@ -61,16 +93,42 @@ async def _empty(pool: Pool, owner: str) -> None:
 async def platform_processes(
     home: Path, *, api_port: int, workers: int = 1
 ) -> AsyncIterator[Mapping[str, SandboxProcess]]:
-    """Run the API and `workers` workers as processes of their own, which end with this one however it ends."""
+    """Run the API and `workers` workers as processes of their own, which end with this one however it ends.
+
+    `api_port`: where the API answers; where another program has it, any free one. Raises ProcessStartError.
+    """
     logs = home / "logs"
-    environment = os.environ | {"JIEBANG_HOME": os.path.abspath(home)}  # noqa: PTH100, ASYNC240 - reads no file system
+    # Without --port, any free one.
+    environment = os.environ | {"JIEBANG_HOME": os.path.abspath(home), "JIEBANG_HTTP_PORT": "0"}  # noqa: PTH100, ASYNC240 - reads no file system
     processes = {
         name: SandboxProcess(name, ["jiebang", command], logs / f"{name}.log", environment=environment)
         for name, command in (("api", "serve"), *((f"worker-{number}", "worker") for number in range(1, workers + 1)))
     }
-    processes["api"].port = api_port
     async with AsyncExitStack() as stack:
         for process in processes.values():
             stack.push_async_callback(process.stop)
-        await asyncio.gather(*(process.start() for process in processes.values()))
+        others = [process.start() for name, process in processes.items() if name != "api"]
+        await asyncio.gather(_start_at(processes["api"], api_port), *others)
         yield processes
+
+
+async def _start_at(process: SandboxProcess, port: int) -> None:
+    """Start a process at `port`, or at any free one where another program has it, or takes it just now."""
+    process.port = port if _is_free(port) else 0
+    try:
+        await process.start()
+    except ProcessStartError:
+        if process.port == 0 or _is_free(port):
+            raise
+        process.port = 0
+        await process.start()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 
 from jiebang.model.check import Text
+from jiebang.model.errors import OurFaultError
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp
 
 if TYPE_CHECKING:
@@ -104,8 +105,12 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     new_key: Callable[[], str]
 
 
-class StoryFailedError(Exception):
-    """A step of a story did not do what it must; the message names the step and the answer."""
+class StoryFailedError(OurFaultError):
+    """A step of a story did not do what it must. fields: step, expected, status, answer."""
+
+    code = "STORY-FAILED"
+    title = Text("演示中的一步没有得到应有的结果", "A step of the demo did not do what it must")
+    action = Text("详见 answer 与数据目录中的 logs。", "See `answer`, and the logs in the home folder.")
 
 
 async def tell(story: Story, account_id: int, other_id: int, world: World, listener: Listener) -> Told:
@@ -162,8 +167,9 @@ class _Person:
         headers = self._headers | ({} if method == "GET" else {"Idempotency-Key": self._world.new_key()})
         answer = await self._world.api.request(method, path, json=body, headers=headers)
         if answer.status_code != expect:
-            message = f"{method} {path}: {answer.status_code} instead of {expect}: {answer.text[:500]}"
-            raise StoryFailedError(message)
+            raise StoryFailedError(
+                step=f"{method} {path}", expected=expect, status=answer.status_code, answer=answer.text[:500]
+            )
         return answer.json()
 
     async def check(self) -> dict[str, Any]:

@@ -13,16 +13,31 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import msgspec
+import structlog
 
 from jiebang.model.check import Text
-from jiebang.model.errors import MigrationRefusedError, ParticipantUnavailableError
+from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
+
+if TYPE_CHECKING:
+    from jiebang.store.cases import Database
+    from jiebang.store.pool import Pool
+
+_log = structlog.get_logger(__name__)
 
 _FILES: Final = files("jiebang.store") / "migrations"
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+_UNREACHED: Final = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+"""What a database that is down, not there, or closed to us answers a connection with."""
 _LOCK: Final = 0x6A696562_616E6701  # "jiebang" and a byte: one lock a database
 
 _RECORD: Final = """
@@ -102,7 +117,7 @@ async def migrate(dsn: str, owner: str, scripts: Sequence[Migration] | None = No
         await connection.close()
 
 
-async def _applied(connection: asyncpg.Connection[asyncpg.Record], owner: str) -> dict[int, tuple[str, str]]:
+async def _applied(connection: Database, owner: str) -> dict[int, tuple[str, str]]:
     """Return (name, checksum) by version of what this database has seen."""
     if await connection.fetchval("SELECT to_regclass($1)", f'"{owner}".schema_migration') is None:
         return {}
@@ -146,9 +161,31 @@ async def migrate_all(dsns: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     )
     done: dict[str, tuple[int, ...]] = {}
     for name, result in zip(dsns, results, strict=True):
-        if isinstance(result, (OSError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError)):
+        if isinstance(result, _UNREACHED):
             raise ParticipantUnavailableError(participant=name) from result
         if isinstance(result, BaseException):
             raise result
         done[name] = result
     return done
+
+
+async def require_migrated(pools: Mapping[str, Pool]) -> None:
+    """Make sure that every database that answers has every migration of ours, all of them asked at once.
+
+    One that does not answer is passed over: it joins in once it is back, as pools do. Raises NotMigratedError, naming
+    all that lack some, and MigrationRefusedError for one that does not fit our files.
+    """
+
+    async def lacks(name: str, pool: Pool) -> bool:
+        owner = owner_of(name)
+        scripts = migrations(owner)
+        try:
+            return len(_verified(owner, scripts, await _applied(pool, owner))) < len(scripts)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            _log.warning("migrations_not_read", database=name, error=type(error).__name__)
+            return False
+
+    lacking = await asyncio.gather(*(lacks(name, pool) for name, pool in pools.items()))
+    behind = [name for name, lags in zip(pools, lacking, strict=True) if lags]
+    if behind:
+        raise NotMigratedError(databases=behind)

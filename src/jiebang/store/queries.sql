@@ -1,3 +1,6 @@
+-- Every statement that joins names its accounts once more as `= ANY ($1)`: a condition on the key that no statistic, missing
+-- or of a time when the table was empty, can talk the planner out of (tests/store/test_plans.py).
+
 -- name: insert_cases
 -- Gives each account its next case number and inserts the case with its first timeline row, in one statement.
 -- An account with a live case (or unknown here) gets nothing back. The unique index decides a race that the
@@ -29,7 +32,7 @@ SELECT * FROM inserted
 -- name: load_cases
 -- The cases of the given keys.
 SELECT c.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-JOIN platform.cases c ON c.account_id = i.account_id AND c.case_no = i.case_no
+JOIN platform.cases c ON c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
 
 -- name: live_cases
 -- The live case of each of the given accounts, where it has one.
@@ -59,7 +62,8 @@ WITH input AS (
         wallet_version = i.wallet_version, attempt = i.attempt, due_at = i.due_at, deadline = i.deadline,
         reason = i.reason, ended_at = CASE WHEN i.ended THEN $17::timestamptz END
     FROM input i
-    WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.revision = i.revision - 1
+    WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
+      AND c.revision = i.revision - 1
       AND NOT (i.state = 'confirming' AND c.withdraw_at IS NOT NULL)
     RETURNING c.account_id, c.case_no, c.revision, c.withdraw_at, c.bucket, i.entries, i.template, i.message_id, i.state
 ), timeline AS (
@@ -73,23 +77,24 @@ SELECT account_id, case_no, withdraw_at FROM saved
 
 -- name: put_off_cases
 -- Cases that could not be stepped wait, so that they are not read again and again before those that can.
-UPDATE platform.cases c SET due_at = $3
+UPDATE platform.cases c SET due_at = CASE WHEN c.due_at IS NOT NULL THEN $3::timestamptz END
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.due_at IS NOT NULL
+WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
 
 -- name: wish_withdraw
 -- Records the wish to withdraw; the next guarded step takes it in. Parked cases keep their empty due time.
 UPDATE platform.cases c
 SET withdraw_at = coalesce(c.withdraw_at, $3), due_at = CASE WHEN c.state = 'cancelling' THEN c.due_at ELSE $3 END
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.state = ANY ($4::text[])
+WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[]) AND c.state = ANY ($4::text[])
 RETURNING c.account_id, c.case_no
 
 -- name: events_after
 -- The timelines of several cases, each after the revision its reader has already seen.
 SELECT e.account_id, e.case_no, e.revision, e.at, e.entries::text AS entries
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
-JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.revision > i.revision
+JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.account_id = ANY ($1::bigint[])
+    AND e.revision > i.revision
 ORDER BY e.account_id, e.case_no, e.revision
 
 -- name: read_leases
@@ -127,7 +132,7 @@ SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_i
 
 -- name: cases_of_accounts
 -- Every case, ended ones too, of the given accounts.
-SELECT c.* FROM unnest($1::bigint[]) AS i (account_id) JOIN platform.cases c ON c.account_id = i.account_id
+SELECT c.* FROM platform.cases c WHERE c.account_id = ANY ($1::bigint[])
 
 -- name: known_accounts
 -- Which of these accounts exist, each with its live case and what the person agreed to: what a check needs of our own

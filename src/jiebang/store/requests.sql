@@ -1,3 +1,6 @@
+-- Every statement that joins names its accounts once more as `= ANY ($1)`: a condition on the key that no statistic, missing
+-- or of a time when the table was empty, can talk the planner out of (tests/store/test_plans.py).
+
 -- name: insert_proofs
 -- The proofs a new case asks for; a case that already has them keeps them.
 INSERT INTO platform.proof (account_id, case_no, method, nonce, expires_at, tries_left)
@@ -7,13 +10,13 @@ ON CONFLICT DO NOTHING
 -- name: load_proofs
 -- The proofs of the given cases.
 SELECT p.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no
+JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no AND p.account_id = ANY ($1::bigint[])
 ORDER BY p.account_id, p.case_no, p.method
 
 -- name: lock_proofs
 -- The same, locked in key order: guesses of one case take turns, so that parallel ones cannot share a try.
 SELECT p.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no
+JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no AND p.account_id = ANY ($1::bigint[])
 ORDER BY p.account_id, p.case_no, p.method
 FOR UPDATE OF p
 
@@ -23,7 +26,7 @@ UPDATE platform.proof p
 SET nonce = i.nonce, expires_at = i.expires_at, tries_left = i.tries_left, proven_at = i.proven_at
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[], $7::timestamptz[])
     AS i (account_id, case_no, method, nonce, expires_at, tries_left, proven_at)
-WHERE p.account_id = i.account_id AND p.case_no = i.case_no AND p.method = i.method
+WHERE p.account_id = i.account_id AND p.case_no = i.case_no AND p.method = i.method AND p.account_id = ANY ($1::bigint[])
 
 -- name: wrong_tries
 -- How often the account was guessed at by one method since a time, over all its cases and the remedies that ask for proofs.
@@ -55,18 +58,17 @@ ORDER BY m.due_at
 LIMIT $3
 
 -- name: delivered_messages
--- Told: the row keeps its first time of delivery and leaves the due index. (No condition but the key: any other lets the
--- planner believe that few rows are left and read the whole table.)
+-- Told: the row keeps its first time of delivery and leaves the due index.
 UPDATE platform.outbox o SET delivered_at = coalesce(o.delivered_at, $3), due_at = NULL
 FROM unnest($1::bigint[], $2::uuid[]) AS i (account_id, message_id)
-WHERE o.account_id = i.account_id AND o.message_id = i.message_id
+WHERE o.account_id = i.account_id AND o.message_id = i.message_id AND o.account_id = ANY ($1::bigint[])
 
 -- name: postponed_messages
 -- Not told: again at the given time, unless another worker has told it meanwhile.
 UPDATE platform.outbox o
 SET due_at = CASE WHEN o.delivered_at IS NULL THEN i.due_at END, attempt = o.attempt + (o.delivered_at IS NULL)::integer
 FROM unnest($1::bigint[], $2::uuid[], $3::timestamptz[]) AS i (account_id, message_id, due_at)
-WHERE o.account_id = i.account_id AND o.message_id = i.message_id
+WHERE o.account_id = i.account_id AND o.message_id = i.message_id AND o.account_id = ANY ($1::bigint[])
 
 -- name: claim_key
 -- Claims a key for a mutation, in its transaction. A key that another transaction has claimed and not yet committed is
@@ -80,8 +82,10 @@ RETURNING true
 
 -- name: kept_answer
 -- What is kept for a key whose lifetime has not run out.
-SELECT body_hash, status, answer FROM platform.idempotency
-WHERE caller = $1 AND route = $2 AND key = $3 AND expires_at > $4
+WITH kept AS MATERIALIZED (  -- by its key: the index on its lifetime would read every answer that still lives
+    SELECT body_hash, status, answer, expires_at FROM platform.idempotency WHERE caller = $1 AND route = $2 AND key = $3
+)
+SELECT body_hash, status, answer FROM kept WHERE expires_at > $4
 
 -- name: keep_answer
 -- Keeps the answer of a claimed key; the first answer stays.
@@ -95,3 +99,4 @@ WITH stale AS (
 )
 DELETE FROM platform.idempotency kept USING stale
 WHERE kept.caller = stale.caller AND kept.route = stale.route AND kept.key = stale.key
+    AND kept.caller = ANY (ARRAY(SELECT caller FROM stale))

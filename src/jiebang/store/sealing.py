@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -27,9 +28,15 @@ class SealedIdentity(msgspec.Struct, frozen=True):
     number: str
 
 
+@lru_cache(maxsize=1)
+def _master(master_key: bytes) -> AESGCM:
+    """Set up the master key's cipher, which takes longer than using it: once a process, not once a person."""
+    return AESGCM(master_key)
+
+
 def wrap(master_key: bytes, data_key: bytes, account_id: int, epoch: int, nonce: bytes) -> bytes:
     """Wrap a data key for `keys.data_key.wrapped`: 60 bytes."""
-    return nonce + AESGCM(master_key).encrypt(nonce, data_key, _bound(b"key", account_id, epoch))
+    return nonce + _master(master_key).encrypt(nonce, data_key, _bound(b"key", account_id, epoch))
 
 
 def unwrap(master_key: bytes, wrapped: bytes, account_id: int, epoch: int) -> bytes:

@@ -88,7 +88,7 @@ class Driver:
         cases, replies = list(taken), list(late)
         try:
             await self._together(cases, replies)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (*SILENCE, asyncpg.PostgresError):
             raise
         except Exception:  # noqa: BLE001 - whatever one case breaks must not stop the others
             keys = sorted({case.key for case in cases} | {(reply.account_id, reply.case_no) for reply in replies})

@@ -13,6 +13,7 @@ import structlog
 
 from jiebang.model.case import ENDED
 from jiebang.model.errors import UnknownCaseError
+from jiebang.participants.base import SILENCE
 from jiebang.store import cases, proofs
 from jiebang.usecases.context import Context, Found
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Key, Timeline
 
 _log = structlog.get_logger(__name__)
-_SILENT: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_SILENT: Final = (*SILENCE, asyncpg.PostgresError)
 
 
 async def find(context: Context, key: Key) -> Found:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import asyncpg
 import msgspec
 
+from jiebang.participants.base import SILENCE
 from jiebang.participants.money import MoneyAudit
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
@@ -59,7 +60,7 @@ class Report(msgspec.Struct, kw_only=True):
         return self.violation_count == 0
 
 
-_READ_FAILURES = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_READ_FAILURES = (*SILENCE, asyncpg.PostgresError)
 _ATTEMPTS = 6
 """Cases run while we look: what is seen out of step is read again, and only what stays out of step is a violation."""
 

@@ -1,9 +1,9 @@
-"""What a few hold beside a private life: developers, enterprises, merchants; and the grants and bindings that most have."""
+"""What a few hold beside a private life (as developers, in enterprises, as merchants), and grants, which most have."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _tended(chunk: Chunk, developer: Flags, leads: Flags) -> dict[int, bytes]:
         title = lexicon.PROGRAMS[number % len(lexicon.PROGRAMS)]
         gh = f"gh_{int(chunk.accounts[at]):016d}"
         name = lexicon.OFFICIALS[number % len(lexicon.OFFICIALS)]
-        role = "administrator" if admin[at] else "operator"
+        role: Literal["administrator", "operator"] = "administrator" if admin[at] else "operator"
         is_dev, has_app, keeps = bool(developer[at]), bool(leads[at]), bool(admin[at] or operator[at])
         tended[at] = _TENDED % (
             json_of([MiniProgram(program, title, "published", since)] * is_dev),

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.policy.documents import DocumentType, is_card_number, read_credit_code, read_document
+from jiebang.policy.documents import is_card_number, read_credit_code, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +73,7 @@ def _references(person: f.Person, problems: _Problems) -> None:
             for at, key in enumerate(map(key_of, rows)):
                 if key not in there:
                     problems.append((f"{path}[{at}].{field}", _ABSENT))
-    groups = {group.group_id for group in person.social.chat_groups}
-    groups.add(None)
+    groups: set[int | None] = {None, *(group.group_id for group in person.social.chat_groups)}
     if not groups.issuperset([message.group_id for message in person.social.messages]):
         for at, message in enumerate(person.social.messages):
             if message.group_id not in groups:
@@ -87,7 +86,7 @@ def _add(problems: _Problems, path: str, zh: str, en: str) -> None:
 
 def _document(path: str, kind: str, number: str, today: date, problems: _Problems) -> date | None:
     try:
-        return read_document(DocumentType(kind), number, today).birth_date
+        return read_document(kind, number, today).birth_date
     except InvalidInputError as error:
         problems.append((f"{path}document_number", error.fields["reason"]))
         return None

@@ -1,4 +1,4 @@
-"""The format of a population file: one JSON object a line and person, one list of rows a table (docs/population-format.md).
+"""The format of a population file (docs/population-format.md): one JSON object a person, one list of rows a table.
 
 A row's fields stand in the order of its table's columns, without account_id, epoch and what the platform keeps for
 itself, so that a decoded row is the tuple that COPY writes. Ids of rows are numbers that need be unique only within the

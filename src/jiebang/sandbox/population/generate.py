@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jiebang.sandbox.population.business import write_bindings, write_enterprise, write_merchant, write_openplatform
-from jiebang.sandbox.population.format import MAX_ID
 from jiebang.sandbox.population.identity import write_identity
 from jiebang.sandbox.population.people import Chunk
 from jiebang.sandbox.population.render import Canvas, Loose, stamp
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+LAST_ACCOUNT: Final = (1 << 53) - 1024
+"""The largest account made: the people that one knows have larger numbers, up to format.MAX_ID."""
+
 CHUNK: Final = 2000
 """How many people are made at once: enough that the work of a list is shared, few enough for the cache."""
 
@@ -25,10 +27,10 @@ def generate_chunks(count: int, seed: int, *, first: int = 1, now: datetime) -> 
     """Yield the lines of accounts `first` to `first + count - 1`, up to CHUNK of them in each piece.
 
     `now` is the moment that "ten days ago" counts from; the same count of seconds, seed and account give the same line
-    whatever `count` and `first` are. Raises ValueError for accounts outside 1 to 2**53 - 1, or `now` without a zone.
+    whatever `count` and `first` are. Raises ValueError for accounts outside 1 to LAST_ACCOUNT, or `now` without a zone.
     """
-    if first < 1 or count < 0 or first + count - 1 > MAX_ID:
-        message = f"accounts {first} to {first + count - 1} are not within 1 to {MAX_ID}"
+    if first < 1 or count < 0 or first + count - 1 > LAST_ACCOUNT:
+        message = f"accounts {first} to {first + count - 1} are not within 1 to {LAST_ACCOUNT}"
         raise ValueError(message)
     if now.tzinfo is None:
         message = "now must have a time zone"

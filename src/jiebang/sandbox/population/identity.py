@@ -116,9 +116,7 @@ def _others(chunk: Chunk, dice: Dice, holders: _Holders) -> None:
             holders.names[at] = f"{first[draw[3] % len(first)]} {last[draw[4] % len(last)]}"
 
 
-def _document(  # noqa: PLR0911 - one return a type of document
-    kind: DocumentType, draw: list[int], number: int, birth: date, sex: int, today: date
-) -> tuple[str, str]:
+def _document(kind: DocumentType, draw: list[int], number: int, birth: date, sex: int, today: date) -> tuple[str, str]:
     """Return a document's number and its holder's region."""
     nation, numeric = names.NATIONS[draw[0] % len(names.NATIONS)]
     order = draw[1] % 499 * 2 + sex

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from jiebang.sandbox.population.names import words
+
 PAYMENTS: Final = (
     ("美团外卖", (1580, 2260, 2850, 3190, 4520)),
     ("滴滴出行", (1230, 1860, 2340, 3575, 6120)),
@@ -115,17 +117,17 @@ OTHER_DEVICES: Final = (
     ("android", "MatePad 11", "12", False),
 )
 
-REMARKS: Final = tuple(
+REMARKS: Final = words(
     "妈妈 爸爸 老婆 老公 姐姐 弟弟 表哥 二姨 大学室友 高中同桌 李经理 王老师 张医生 房东 快递小哥 物业 健身教练 "
-    "小区团购 班主任 装修师傅 同事小陈 同事小林 前台 楼下水果店 老同学 陈律师 驾校教练 钢琴老师 宠物医院 邻居".split()
+    "小区团购 班主任 装修师傅 同事小陈 同事小林 前台 楼下水果店 老同学 陈律师 驾校教练 钢琴老师 宠物医院 邻居"
 )
-GROUPS: Final = tuple(
+GROUPS: Final = words(
     "相亲相爱一家人 高三(2)班 项目组 小区业主群 家长群 周末羽毛球 公司午饭群 大学同学 团购群 旅行小分队 读书会 "
-    "篮球队 部门通知 校友会 老乡群 钓鱼爱好者".split()
+    "篮球队 部门通知 校友会 老乡群 钓鱼爱好者"
 )
-NICKNAMES: Final = tuple(
+NICKNAMES: Final = words(
     "阿明 小鱼 晴天 风轻云淡 不吃香菜 今天也要开心 Luna 知足常乐 大白 七七 山海 平安是福 向日葵 一只猫 小熊 静待花开 "
-    "岁月静好 北方的狼 橘子汽水 摩卡 阿杰 木子 星河 老刘".split()
+    "岁月静好 北方的狼 橘子汽水 摩卡 阿杰 木子 星河 老刘"
 )
 SAYINGS: Final = (
     "好的",
@@ -155,7 +157,7 @@ SAYINGS: Final = (
     "体检报告出来了,一切正常",
     "帮我看看这份合同,重点是第五条违约责任那里,我总觉得写得不清楚",
 )
-STICKERS: Final = tuple("捂脸 呲牙 加油 抱拳 玫瑰 早安 晚安 旺柴 裂开 收到 比心 吃瓜".split())
+STICKERS: Final = words("捂脸 呲牙 加油 抱拳 玫瑰 早安 晚安 旺柴 裂开 收到 比心 吃瓜")
 LINKS: Final = ("今日早报", "这家面馆排队两小时", "公积金新政解读", "小程序:拼团买菜")
 MOMENTS: Final = (
     "今天的晚霞太美了",
@@ -192,7 +194,7 @@ COMPANIES: Final = (
     "物流有限公司",
     "教育咨询有限公司",
 )
-COMPANY_WORDS: Final = tuple("恒信 华盛 瑞达 明远 博雅 汇通 新禾 天成 云帆 海纳 正和 启航".split())
+COMPANY_WORDS: Final = words("恒信 华盛 瑞达 明远 博雅 汇通 新禾 天成 云帆 海纳 正和 启航")
 APPROVALS: Final = ("请假申请", "报销申请", "采购申请", "用印申请", "出差申请")
 SHOPS: Final = (
     ("便民超市", "零售"),

@@ -22,29 +22,30 @@ from jiebang.model.check import Text
 from jiebang.model.errors import CallerError, OtherSystemError
 from jiebang.model.facts import PLATFORM
 from jiebang.sandbox.ledger import Binding
-from jiebang.sandbox.population.checks import today_of
-from jiebang.sandbox.population.reading import Fault, Line, read_lines, read_person
-from jiebang.sandbox.population.tables import CSV, Sealing, Table, csv_of, encoded, tables_of
+from jiebang.sandbox.population.preparing import Prepared, Preparer
+from jiebang.sandbox.population.reading import Fault
+from jiebang.sandbox.population.tables import ESCAPE, NULL, QUOTE, Sealing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
     from typing import BinaryIO
 
-    from jiebang.sandbox.population.format import Person
-
     Connection = asyncpg.Connection[asyncpg.Record]
 
 MAX_FAULTS: Final = 1000
 """Faults kept in a report; all are counted."""
 
-_GROUP: Final = 16  # people turned into rows at once: few enough to stay in the cache of the processor
 _PIECE: Final = 1 << 18
+_AT_ONCE: Final = max(2, os.cpu_count() or 2)
+"""Databases copied into at once: more would crowd the thread that reads ahead off the processor, then wait for it."""
+
 _GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
 INSERT INTO platform.account (account_id, created_at)
-SELECT DISTINCT ON (account_id) account_id, created_at FROM unnest($1::bigint[], $2::timestamptz[]) AS new(account_id, created_at)
+SELECT DISTINCT ON (account_id) account_id, created_at
+FROM unnest($1::bigint[], $2::timestamptz[]) AS new (account_id, created_at)
 ON CONFLICT (account_id) DO NOTHING
 RETURNING account_id
 """
@@ -96,74 +97,6 @@ class Network(Protocol):
         """Bring bindings into force."""
 
 
-class _Prepared(msgspec.Struct, gc=False):
-    """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and how many rows it is."""
-
-    lines: list[Line]
-    size: int
-    payloads: dict[Table, tuple[bytes, int]] = {}
-    accounts: list[int] = []
-    created: list[datetime] = []
-    numbers: list[int] = []
-    faults: list[Fault] = []
-    bindings: dict[str, list[Binding]] = {}
-
-    def without(self, accounts: set[int]) -> list[Line]:
-        """Return the good lines but for those of some accounts."""
-        pairs = zip(self.accounts, self.numbers, strict=True)
-        kept = {number for account, number in pairs if account not in accounts}
-        return [line for line in self.lines if line.number in kept]
-
-
-class _Preparer:
-    """Reads, checks and encodes: everything that needs the processor and no database. One call at a time."""
-
-    def __init__(self, source: BinaryIO, keys: Sealing, now: datetime) -> None:
-        self._source, self._keys, self._now = source, keys, now
-        self._today = today_of(now)
-        self._next = 1
-
-    def next(self) -> _Prepared:
-        lines, size = read_lines(self._source, self._next)
-        self._next += len(lines)
-        return self.prepare(lines, size)
-
-    def prepare(self, lines: list[Line], size: int) -> _Prepared:
-        run = _Prepared(lines, size)
-        parts: dict[Table, list[bytes]] = {}
-        counts: dict[Table, int] = {}
-        for at in range(0, len(lines), _GROUP):
-            people: list[Person] = []
-            for line in lines[at : at + _GROUP]:
-                person = read_person(line, self._now, self._today)
-                if isinstance(person, list):
-                    run.faults.extend(person)
-                elif person is not None:
-                    people.append(person)
-                    run.numbers.append(line.number)
-            for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
-                if rows:
-                    parts.setdefault(table, []).append(encoded(rows))
-                    counts[table] = counts.get(table, 0) + len(rows)
-            _note(people, run)
-        run.payloads = {table: (csv_of(lines), counts[table]) for table, lines in parts.items()}
-        return run
-
-    def examine(self, lines: list[Line]) -> list[Fault]:
-        """Return what the tables would refuse of lines that are good but for that."""
-        found = (read_person(line, self._now, self._today, tables=True) for line in lines)
-        return [fault for faults in found if isinstance(faults, list) for fault in faults]
-
-
-def _note(people: Sequence[Person], run: _Prepared) -> None:
-    for person in people:
-        run.accounts.append(person.account_id)
-        run.created.append(person.created_at)
-        for one in person.bindings:
-            bound = Binding(str(person.account_id), one.binding, one.kind, one.title)
-            run.bindings.setdefault(one.network, []).append(bound)
-
-
 async def load(
     source: BinaryIO,
     dsns: Mapping[str, str],
@@ -176,25 +109,23 @@ async def load(
 ) -> LoadReport:
     """Load a population file, opened in binary, into the databases of `dsns` (by the names of `embedded.PLACEMENT`).
 
-    A bad line means that nothing is loaded at all, and the report tells every fault; with `skip_bad` the other lines are
-    loaded. `progress` is told bytes read and people ready. The file's network bindings go to `networks` once the databases
-    hold everything. Raises LoadRefusedError and LoadBrokenError; nothing is loaded then either, but for what the latter
-    names.
+    A bad line means that nothing is loaded at all, and the report tells every fault; with `skip_bad` the other lines
+    are loaded. `progress` is told bytes read and people ready. The file's network bindings go to `networks` once the
+    databases hold everything. Raises LoadRefusedError and LoadBrokenError; nothing is loaded then either, but for what
+    the latter names.
     """
     async with AsyncExitStack() as stack:
         connections = await _connect(dsns, stack)
-        spool = stack.enter_context(
-            tempfile.TemporaryFile()
-        )  # bindings wait here for the commit: a network has no rollback
-        loader = _Loader(connections, _Preparer(source, keys, now), spool, skip_bad=skip_bad, progress=progress)
+        spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        preparer = Preparer(source, keys, now, networks=tuple(networks or ()))
+        loader = _Loader(connections, preparer, spool, skip_bad=skip_bad, progress=progress)
         report = await loader.run()
         if report.loaded:
             await _commit(connections)
-        # Bindings come last: a network cannot roll back.
-        if report.loaded and networks:
-            report.bindings = await _bind(spool, networks)
-        elif report.loaded:
-            report.bindings_skipped = loader.bindings
+        # Bindings have waited in the spool for the commit: a network cannot roll back.
+        if report.loaded:
+            report.bindings = await _bind(spool, networks or {})
+            report.bindings_skipped = loader.bindings - report.bindings
     return report
 
 
@@ -236,7 +167,7 @@ class _Loader:
     def __init__(
         self,
         connections: Mapping[str, Connection],
-        preparer: _Preparer,
+        preparer: Preparer,
         spool: BinaryIO,
         *,
         skip_bad: bool,
@@ -247,6 +178,7 @@ class _Loader:
         self._preparer, self._spool = preparer, spool
         self._skip_bad, self._progress = skip_bad, progress
         self._turn = asyncio.Lock()  # of the platform's connection
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self._report = LoadReport()
         self._size = 0
         self.bindings = 0
@@ -258,7 +190,7 @@ class _Loader:
 
     async def run(self) -> LoadReport:
         """Copy everything, in open transactions; the report says whether they are to be committed."""
-        copying: asyncio.Task[None] | None = None
+        copying: asyncio.Task[object] | None = None
         reading = asyncio.create_task(asyncio.to_thread(self._preparer.next))
         try:
             while (run := await reading).lines:
@@ -285,7 +217,7 @@ class _Loader:
         self._report.bad_lines += len({fault.line for fault in faults})
         self._report.faults.extend(faults[: max(0, MAX_FAULTS - len(self._report.faults))])
 
-    async def _new(self, run: _Prepared) -> _Prepared:
+    async def _new(self, run: Prepared) -> Prepared:
         """Write the platform's rows; prepare the run anew without lines whose account is there already."""
         try:
             async with self._turn:
@@ -308,14 +240,14 @@ class _Loader:
         self._blame(sorted(faults, key=lambda fault: fault.line))
         return run
 
-    async def _examine(self, run: _Prepared) -> set[int]:
+    async def _examine(self, run: Prepared) -> set[int]:
         """Find out what the tables would refuse; return the accounts of those lines."""
         faults = await asyncio.to_thread(self._preparer.examine, run.without(set()))
         self._blame(faults)
         bad = {fault.line for fault in faults}
         return {account for account, number in zip(run.accounts, run.numbers, strict=True) if number in bad}
 
-    async def _copy(self, run: _Prepared) -> None:
+    async def _copy(self, run: Prepared) -> None:
         """Copy a run; where a table refuses it, take it back, and copy it again without the lines to blame."""
         await self._everywhere("SAVEPOINT run")
         refused = await self._copy_all(run)
@@ -333,9 +265,11 @@ class _Loader:
                 raise refused
         await self._everywhere("RELEASE SAVEPOINT run")
         self._report.people += len(run.accounts)
-        self._report.rows += len(run.accounts) + sum(count for _, count in run.payloads.values())
+        self._report.rows += len(run.accounts) + sum(
+            count * len(table.databases) for table, (_, count) in run.payloads.items()
+        )
+        self.bindings += run.binding_count
         for network, bindings in run.bindings.items():
-            self.bindings += len(bindings)
             self._spool.write(msgspec.json.encode((network, bindings)) + b"\n")
 
     async def _everywhere(self, statement: str) -> None:
@@ -347,9 +281,14 @@ class _Loader:
 
         await asyncio.gather(*(one(name, connection) for name, connection in self._others.items()))
 
-    async def _copy_all(self, run: _Prepared) -> LoadRefusedError | None:
-        """Copy a run into all databases at once; return the first refusal, once all have come to rest."""
-        done = await asyncio.gather(*(self._copy_into(name, run) for name in self._others), return_exceptions=True)
+    async def _copy_all(self, run: Prepared) -> LoadRefusedError | None:
+        """Copy a run, the fullest databases first; return the first refusal, once all have come to rest."""
+        sizes = dict.fromkeys(self._others, 0)
+        for table, (payload, _) in run.payloads.items():
+            for name in table.databases:
+                sizes[name] += len(payload)
+        order = sorted(sizes, key=lambda name: -sizes[name])
+        done = await asyncio.gather(*(self._copy_into(name, run) for name in order), return_exceptions=True)
         errors = [one for one in done if isinstance(one, BaseException)]
         for error in sorted(errors, key=lambda error: isinstance(error, LoadRefusedError)):
             if not isinstance(error, LoadRefusedError):
@@ -357,10 +296,14 @@ class _Loader:
             return error
         return None
 
-    async def _copy_into(self, database: str, run: _Prepared) -> None:
+    async def _copy_into(self, database: str, run: Prepared) -> None:
+        async with self._room:
+            await self._copy_tables(database, run)
+
+    async def _copy_tables(self, database: str, run: Prepared) -> None:
         connection = self._others[database]
         for table, (payload, count) in run.payloads.items():
-            if table.database == database:
+            if database in table.databases:
                 where = {"database": database, "table": f"{table.schema}.{table.name}"}
                 lines = f"{run.lines[0].number}-{run.lines[-1].number}"
                 try:
@@ -369,7 +312,10 @@ class _Loader:
                         schema_name=table.schema,
                         columns=list(table.columns),
                         source=_pieces(payload),
-                        **CSV,
+                        format="csv",
+                        quote=QUOTE,
+                        escape=ESCAPE,
+                        null=NULL,
                     )
                 except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
                     raise LoadRefusedError(**where, lines=lines) from error
@@ -379,18 +325,18 @@ class _Loader:
                     raise LoadRefusedError(**where, lines=lines)
 
 
-async def _pieces(payload: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(payload), _PIECE):
-        yield payload[at : at + _PIECE]
+async def _pieces(payload: bytearray | bytes) -> AsyncIterator[bytes]:
+    view = memoryview(payload)
+    for at in range(0, len(view), _PIECE):
+        yield bytes(view[at : at + _PIECE])
 
 
 async def _bind(spool: BinaryIO, networks: Mapping[str, Network]) -> int:
-    """Send the spooled bindings to their networks; those of a network that is not given are left out."""
+    """Send the spooled bindings to their networks."""
     spool.seek(0)
     sent = 0
     for line in spool:
         name, bindings = msgspec.json.decode(line, type=tuple[str, list[Binding]])
-        if name in networks:
-            await networks[name].bind(bindings)
-            sent += len(bindings)
+        await networks[name].bind(bindings)
+        sent += len(bindings)
     return sent

@@ -20,8 +20,8 @@
 | three changes with one document this year | `ID-QUOTA` | 40 |
 | a court's or authority's hold | `LEGAL-HOLD` | 20 |
 
-Drawn independently, they let about 29 in 100 pass and put an auto-debit contract in about 65 of 100 failures: the picture
-that the domain's source gives of today (fewer than 35% succeed, over 60% of failures are auto-debit).
+Drawn independently, they let about 28 in 100 pass and put an auto-debit contract in about 64 of 100 failures: the
+picture that the domain's source gives of today (fewer than 35% succeed, over 60% of failures are auto-debit).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import numpy as np
 
 from jiebang.sandbox.population.chance import Dice, Weighted, roots
 from jiebang.sandbox.population.lexicon import PHONE_PREFIXES
+from jiebang.sandbox.population.names import words
 from jiebang.sandbox.population.render import DAY, Fixed
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ SHARES: Final[Mapping[str, int]] = {
 }
 """How many people in ten thousand meet each (a person under 18 always has a resident number)."""
 
-PAYMENT_PASSWORD: Final = "246810"
+PAYMENT_PASSWORD: Final = "246810"  # noqa: S105 - of people who do not exist
 """The payment password of everybody here: test data."""
 
 RESERVED: Final = 20
-"""Accounts 1 to 20 are the same for every seed, adults with a resident number, and meet nothing but what is said here."""
+"""Accounts 1 to 20 are the same for every seed: adults with a resident number, who meet only what is said here."""
 
 
 class StoryPerson(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,12 +113,12 @@ STORY_PEOPLE: Final[Mapping[str, StoryPerson]] = {
 } | {
     f"spare_{number}": _story(number + 5, name, number % 2)
     for number, name in enumerate(
-        "安宁 白杨 常乐 丁一 方圆 高远 何川 江月 孔明 李想 马克 宁静 平安 乔木 任重".split(), 1
+        words("安宁 白杨 常乐 丁一 方圆 高远 何川 江月 孔明 李想 马克 宁静 平安 乔木 任重"), 1
     )
 }
-"""The reserved people: `clear` passes; `blocked` has 0.01 yuan and one unopened red packet, nothing else; `moving` passes until
-money reaches it mid-way; `silent` passes, for the network that falls silent; `sender` passes but for its 1,000 yuan, which
-it can send; `spare_1` to `spare_15` pass."""
+"""The reserved people. `clear` passes; `blocked` has 0.01 yuan and one unopened red packet, no more; `moving` passes
+until money reaches it mid-way; `silent` passes, for the network that falls silent; `sender` passes but for its 1,000
+yuan, which it can send; `spare_1` to `spare_15` pass."""
 
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
 _AGE_DECADES: Final = Weighted((1600, 2600, 2500, 1700, 1100, 500))
@@ -146,7 +147,8 @@ class Rows:
     def past(self, longest: int | Ints) -> Ints:
         """Draw times from `longest` seconds ago, but not before the account was made, until an hour ago."""
         reach = np.minimum(self.age, longest) - 2 * 3600
-        return self.now - 3600 - ((self.dice.lane() * reach) >> 16) - self.dice.below(3600)
+        times: Ints = self.now - 3600 - ((self.dice.lane() * reach) >> 16) - self.dice.below(3600)
+        return times
 
 
 class Chunk:

@@ -38,14 +38,14 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     text: bytes | None
 
 
-def read_lines(source: BinaryIO, first: int) -> tuple[list[Line], int]:
-    """Read up to CHUNK_LINES lines from a binary file, numbered from `first`; return them and how many bytes that was.
+def read_lines(source: BinaryIO, first: int, limit: int = CHUNK_LINES) -> tuple[list[Line], int]:
+    """Read up to `limit` lines from a binary file, numbered from `first`; return them and how many bytes that was.
 
     No lines: the file has ended. Constant memory, however long a line is.
     """
     lines = list[Line]()
     size = 0
-    while len(lines) < CHUNK_LINES and size < CHUNK_BYTES and (text := source.readline(MAX_LINE + 1)):
+    while len(lines) < limit and size < CHUNK_BYTES and (text := source.readline(MAX_LINE + 1)):
         size += len(text)
         whole = len(text) <= MAX_LINE or text.endswith(b"\n")
         lines.append(Line(first + len(lines), text if whole else None))
@@ -60,9 +60,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 def read_person(line: Line, now: datetime, today: date, *, tables: bool = False) -> Person | list[Fault] | None:
-    """Decode and check one line. None: it is blank. What lies after `now` (and the Shanghai day `today`) is yet to come.
+    """Decode and check one line. None: it is blank. What lies after `now` (Shanghai day `today`) is yet to come.
 
-    With `tables` also what the tables would refuse.
+    With `tables` a line is also bad for what the tables would refuse; a line that is bad is told that in any case.
     """
     if line.text is None:
         return [Fault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
@@ -72,10 +72,10 @@ def read_person(line: Line, now: datetime, today: date, *, tables: bool = False)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return None if not text or text.isspace() else [Fault(line.number, *_said(error))]
     problems = list(check(person, now, today))
-    if tables:
+    if tables or problems:
         problems.extend(refused_by_tables(person))
-    if b"\\u0000" in text and _has_nul(person):
-        problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
+        if b"\\u0000" in text and _has_nul(person):
+            problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [Fault(line.number, field, reason) for field, reason in problems] if problems else person
 
 
@@ -115,7 +115,7 @@ def _kind(names: str) -> Text:
     return Text("或".join(one.zh for one in known), " or ".join(one.en for one in known))
 
 
-def _said(error: Exception) -> tuple[str, Text]:
+def _said(error: Exception) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
     """Translate what the decoder says; the value itself, which may be personal, is left out."""
     if not isinstance(error, msgspec.ValidationError):
         return "", _NOT_JSON

@@ -152,7 +152,7 @@ class Loose:
 
     def put(self, out: Buffer, at: Ints) -> None:
         """Write each row's fragment at its place."""
-        target = memoryview(out)
+        target = out.data
         for value, start in zip(self._values, at.tolist(), strict=True):
             target[start : start + len(value)] = value
 
@@ -182,7 +182,8 @@ class Woven:
 
     def widths(self) -> Ints:
         """Return each row's width."""
-        return np.sum(self._widths, axis=0, dtype=np.int64)
+        widths: Ints = np.sum(self._widths, axis=0, dtype=np.int64)
+        return widths
 
     def put(self, out: Buffer, at: Ints) -> None:
         """Write each row at its place."""
@@ -381,4 +382,5 @@ def _sums(widths: Ints, counts: Ints) -> Ints:
     """Add up the widths of each person's rows."""
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)])
     ends = np.cumsum(counts)
-    return running[ends] - running[ends - counts]
+    sums: Ints = running[ends] - running[ends - counts]
+    return sums

@@ -42,14 +42,18 @@ _NICKNAMES: Final = texts(lexicon.NICKNAMES)
 
 
 def _contents() -> list[dict[str, str | None]]:
-    said = [{"kind": "text", "body": text, "media": None} for text in lexicon.SAYINGS for _ in range(4)]
-    stickers = [{"kind": "sticker", "body": f"[{name}]", "media": f"sticker/{name}"} for name in lexicon.STICKERS]
-    media = [
+    said: list[dict[str, str | None]] = [
+        {"kind": "text", "body": text, "media": None} for text in lexicon.SAYINGS for _ in range(4)
+    ]
+    stickers: list[dict[str, str | None]] = [
+        {"kind": "sticker", "body": f"[{name}]", "media": f"sticker/{name}"} for name in lexicon.STICKERS
+    ]
+    media: list[dict[str, str | None]] = [
         {"kind": kind, "body": f"{word} {number}", "media": f"{kind}/{number:08x}"}
         for kind, word in (("image", "图片"), ("voice", "语音"), ("video", "视频"), ("file", "文件"))
         for number in range(1, 5)
     ]
-    links = [{"kind": "link", "body": title, "media": None} for title in lexicon.LINKS]
+    links: list[dict[str, str | None]] = [{"kind": "link", "body": title, "media": None} for title in lexicon.LINKS]
     return [*said, *stickers, *stickers, *media, *links, {"kind": "location", "body": "深圳市南山区", "media": None}]
 
 

@@ -1,7 +1,7 @@
 """What the tables themselves refuse: keys that stand twice, and rows that their CHECK constraints do not admit.
 
-The databases apply these rules while they copy; a file is read through here only once one has refused something, or once
-nothing is being copied any more, to say which line and field it was.
+The databases apply these rules while they copy; lines are read through here only once one of them has refused some,
+or once nothing is being copied any more, to say which line and field it was.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _sums(rows: Rows, values: Ints) -> Ints:
 
 
 def _entries(canvas: Canvas, chunk: Chunk, dice: Dice, balance: Ints, packets: _Packets) -> None:
-    """Write the ledger. What makes it add up, an opening balance or else a cash-out of what is too much, comes first."""
+    """Write the ledger. What makes it add up comes first: an opening balance, or a cash-out of what is too much."""
     rows = chunk.rows(_ENTRIES, 5 + dice.below(7))
     pending = chunk.rows(_PENDINGS, chunk.meets["PAY-PENDING"].astype(np.int64))
     move, wait = rows.dice.below(len(_MOVE_FEN)), pending.dice.below(len(_PENDING_FEN))

@@ -1,0 +1,65 @@
+"""The bench frame: its output is read by people and programs, now and for every later comparison."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.measure import Bar, ratio, row, take_turns
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own module
+
+
+def test_what_is_compared_takes_turns_and_the_first_round_does_not_count() -> None:
+    """A machine that slows down half-way must slow both; a cold start must slow neither."""
+    order = list[str]()
+    between = list[int]()
+    figures = take_turns(
+        3,
+        {name: lambda name=name: float(order.append(name) or len(order)) for name in "ab"},  # type: ignore[misc, func-returns-value]
+        lambda: between.append(len(order)),
+    )
+    assert "".join(order) == "baabbaab"
+    assert figures == {"a": [3.0, 6.0, 7.0], "b": [4.0, 5.0, 8.0]}
+    assert between == list(range(8))
+
+
+def test_medians_and_bars() -> None:
+    assert row("x", "s", [3.0, 1.0, 50.0]).median == 3.0
+    assert ratio([2.0, 9.0, 1.0], [1.0, 3.0, 1.0]) == 2.0
+    assert Bar("x", 0.3, at_least=0.3).held
+    assert not Bar("x", 31.0, at_most=30.0).held
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("load", "--rounds", "0"), ("load", "--all")])
+def test_wrong_arguments_are_told(arguments: tuple[str, ...]) -> None:
+    told = bench(*arguments)
+    assert told.returncode == 2
+    assert "usage" in told.stderr
+
+
+def test_help_lists_every_comparison() -> None:
+    told = bench("--help")
+    assert told.returncode == 0
+    names = [path.stem for path in (ROOT / "bench").glob("*.py") if path.stem not in ("measure", "__main__")]
+    assert all(f"\n  {name} " in told.stdout for name in names)
+
+
+def test_bench_load_gives_the_one_form_and_exits_0() -> None:
+    told = bench("load", "--json", "--rounds", "1", "--size", "40")
+    assert told.returncode == 0, told.stderr
+    answer: dict[str, Any] = msgspec.json.decode(told.stdout)
+    assert list(answer) == ["machine", "rows", "bars"]
+    assert {one["name"] for one in answer["rows"]} >= {"generate", "load", "raw_copy"}
+    assert {bar["name"].partition(" ")[0]: bar["at_least"] for bar in answer["bars"]} == {"generate": 0.3, "load": 0.6}
+    assert all(one["median"] > 0 for one in answer["rows"])
