@@ -40,7 +40,7 @@ _PIECE: Final = 1 << 18
 _AT_ONCE: Final = max(2, os.cpu_count() or 2)
 """Databases copied into at once: more would crowd the thread that reads ahead off the processor, then wait for it."""
 
-_GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
 INSERT INTO platform.account (account_id, created_at)
