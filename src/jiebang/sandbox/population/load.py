@@ -149,16 +149,23 @@ async def _close(connection: Connection) -> None:
 
 
 async def _commit(connections: Mapping[str, Connection]) -> None:
+    """Commit all databases at once, the platform's last: without its row nobody knows an account."""
     kept = list[str]()
-    order = sorted(connections, key=lambda name: name == PLATFORM)
-    for statement in ("SELECT 1", "COMMIT"):  # first see that all are there
-        for name in order:
-            try:
-                await connections[name].execute(statement)
-            except _GONE as error:
-                raise LoadBrokenError(database=name, kept=kept) from error
-            if statement == "COMMIT":
-                kept.append(name)
+
+    async def run(name: str, statement: str) -> None:
+        try:
+            await connections[name].execute(statement)
+        except _GONE as error:
+            raise LoadBrokenError(database=name, kept=kept) from error
+        if statement == "COMMIT":
+            kept.append(name)
+
+    others = [name for name in connections if name != PLATFORM]
+    await asyncio.gather(*(run(name, "SELECT 1") for name in connections))  # first see that all are there
+    done = await asyncio.gather(*(run(name, "COMMIT") for name in others), return_exceptions=True)
+    for error in filter(None, done):
+        raise error
+    await run(PLATFORM, "COMMIT")
 
 
 class _Loader:
