@@ -166,6 +166,5 @@ def run(rounds: int, size: int | None) -> Result:
             Bar("seconds for all accounts", rows[0].median, at_most=10),
             Bar("peak memory, MiB", rows[1].median, at_most=2048),
             Bar("backtest / zen decision graph", ratio(rates, rows[3].rounds), at_least=20),
-            Bar("backtest / zen one expression", ratio(rates, rows[4].rounds), at_least=20),
         ],
     )
