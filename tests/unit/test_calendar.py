@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PACK: Final = load_pack(*packs.text("wechat"))
+EMONEY: Final = load_pack(*packs.text("emoney"))
 SHANGHAI: Final = timezone(timedelta(hours=8))
 TICK: Final = timedelta(microseconds=1)
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -128,3 +129,26 @@ def test_a_day_is_24_hours_from_midnight_in_shanghai(day: date) -> None:
         assert local_date(begin.astimezone(zone)) == day
         assert local_date((begin - TICK).astimezone(zone)) == day - timedelta(days=1)
         assert local_date((begin + timedelta(days=1) - TICK).astimezone(zone)) == day
+
+
+def test_a_pack_counts_the_days_of_its_own_zone() -> None:
+    """Fourteen days of Brussels: in Shanghai's days the wait would end seven hours early, and be told in Chinese time.
+
+    Between login and end lies the change to summer time (29 March 2026), so an offset alone would be wrong too.
+    """
+    at = datetime(2026, 3, 22, 23, 30, tzinfo=UTC)  # 23 March, 00:30 in Brussels
+    end = datetime(2026, 4, 6, 22, 0, tzinfo=UTC)  # 7 April begins in Brussels, in summer time
+    columns = {**CLEAN, "abnormal_login_at": at, "abnormal_login_items": [{"id": "1", "at": at.isoformat()}]}
+    for now, stands in ((end - TICK, True), (end, False)):
+        parts = {}
+        for name in (*DATABASES, PLATFORM):
+            owner = owner_of(name)
+            facts = {fact: [columns.get(fact, _NOTHING.get(FACTS[fact].type))] for fact in OWNED[owner]}
+            parts[name] = line_up(FactBatch(owner, [1], [1], facts), owner, [1])
+        [answer] = evaluate(EMONEY, gathered([1], parts, [None]), Kind.REVOKE, now)
+        assert answer.time_zone == "Europe/Brussels"
+        assert [blocker.code for blocker in answer.blockers] == ["LOGIN-DOUBTFUL"] * stands
+        for blocker in answer.blockers:
+            assert blocker.remedy.earliest == end
+            assert "23 Mar 2026, 00:30" in blocker.explanation.en
+            assert "7 Apr 2026" in blocker.remedy.what.en

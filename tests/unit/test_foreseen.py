@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
-from jiebang.model.facts import FACTS
+from jiebang.model.facts import FACTS, REQUEST
 from jiebang.policy import packs
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import OWNED, gathered
@@ -21,6 +21,8 @@ from tests.unit.test_evaluate import HITS, NOW, PACK, SHANGHAI, answers, codes, 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from jiebang.policy.pack import Pack
 
 EMONEY: Final = load_pack(*packs.text("emoney"))
 CONTRACTS: Final[Mapping[str, Any]] = {
@@ -96,7 +98,7 @@ def test_what_follows_for_everyone_and_for_nobody_else() -> None:
         (DEVELOPER, "WALLET-THIRD-PARTIES-TOLD", "滴滴出行"),
         (DEVELOPER, "OPEN-GRANTS-REVOKED", "滴滴出行"),
         (DEVELOPER, "OPEN-MINI-PROGRAMS-REQUALIFY", "点餐"),
-        (DEVELOPER, "OPEN-API-QUOTA-CUT", "high"),
+        (DEVELOPER, "OPEN-API-QUOTA-CUT", "“高”"),
         (DEVELOPER, "OPEN-REVIEWS-RESET", "地图"),
         (DEVELOPER, "OPEN-SIGN-IN-AGAIN", "记账；地图"),
         (COMPANY, "ENTERPRISE-APPROVALS-VOIDED", "报销"),
@@ -368,6 +370,29 @@ def test_the_second_pack_passes_nobody_unread(owner: str) -> None:
     [answer] = evaluate(EMONEY, gathered([1], parts_of([{}], [owner]), [None]), Kind.REVOKE, NOW)
     assert codes(answer) == ["DATA-UNREADABLE"]
     assert not answer.passes
+
+
+def test_words_of_other_systems_are_translated() -> None:
+    """`high` in a Chinese sentence is a word of the open platform's database, not of the person's language."""
+    [answer] = answers([DEVELOPER])
+    told = next(one for one in answer.consequences if one.code == "OPEN-API-QUOTA-CUT")
+    assert not re.search("[A-Za-z]", told.explanation.zh)
+    assert "“高”" in told.explanation.zh
+    assert "(high)" in told.explanation.en
+    assert told.facts["api_quota_level"] == "high", "programs get the value itself"
+
+
+@pytest.mark.parametrize("pack", [PACK, EMONEY], ids=lambda pack: pack.id)
+def test_who_could_not_be_read_is_named_in_good_english(pack: Pack) -> None:
+    """What says that "the gaming cannot be read" reads like a fault of ours, at a moment when something is at fault."""
+    parts = parts_of([{}], [owner for owner in OWNED if owner != REQUEST])
+    [answer] = evaluate(pack, gathered([1], parts, [None]), Kind.REVOKE, NOW)
+    unread = [blocker for blocker in answer.blockers if blocker.code == pack.unavailable.code]
+    assert len(unread) == len(pack.facts_needed[Kind.REVOKE])
+    for blocker in unread:
+        owner = pack.owners[blocker.facts["owner"]]
+        assert f"records under “{owner.en}” cannot" in blocker.explanation.en
+        assert f"“{owner.zh}”" in blocker.explanation.zh
 
 
 def test_the_engine_knows_no_wechat() -> None:

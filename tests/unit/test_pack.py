@@ -38,6 +38,8 @@ def _small() -> dict[str, Any]:
     wanted |= {"WALLET-AUTODEBIT-ENDED", "UNIONPAY-RELEASED", "INSTEAD-LEGAL-PERSON", "INSTEAD-END-AUTODEBITS"}
     for section in ("rules", "consequences", "alternatives"):
         document[section] = [entry for entry in document[section] if entry["code"] in wanted]
+    codes = {rule["code"] for rule in document["rules"]}
+    document["remedies"] = {name: code for name, code in document["remedies"].items() if code in codes}
     document["items"] = {"autodebit_items": document["items"]["autodebit_items"]}
     used = re.findall(r":([a-z][a-z0-9_]*)\b|\{([a-z][a-z0-9_]*)\}", _dump({**document, "params": {}}))
     kept = {name for pair in used for name in pair}
@@ -112,13 +114,13 @@ def _without(path: Path) -> Any:
 
 # Places where a key may come or go without harm.
 _FREE: Final = re.compile(
-    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes)$|^plans\.\w+\.effects(\.\w+)?$"
+    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes|remedies)$|^plans\.\w+\.effects(\.\w+)?$"
 )
 
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|quota)$|\.(earliest|effects|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|time_zone)$|\.(earliest|effects|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 
@@ -174,6 +176,26 @@ def test_chinese_is_chinese_and_english_is_english() -> None:
             assert re.search(r"[\u4e00-\u9fff]|^[^A-Za-z]*(\{\w+\}[^A-Za-z]*)+$", value), path
         if path and path[-1] == "en":
             assert not re.search(r"[\u4e00-\u9fff]", value), path
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("time_zone",), "Europe/Brusels", "no time zone"),
+        (("time_zone",), "localtime", "no time zone"),
+        (("time_zone",), "Asia", "no time zone"),
+        (("time_zone",), "Europe/Brussels", "where there is a quota"),
+        (("remedies", "cash_in"), "SEC-DEVICE", "must be one of cash_out"),
+        (("remedies", "logins"), "ID-QUOTA", "no rule cleared on the spot"),
+        (("remedies", "logins"), "SEC-DEVICE", "stands twice"),
+        (("remedies", "logins"), "NO-SUCH", "no rule cleared on the spot"),
+    ],
+)
+def test_a_zone_or_remedy_that_is_none_is_refused_where_it_stands(path: Path, value: str, says: str) -> None:
+    """The first would fail every check, the second would clear something that the person did not ask to."""
+    text = _dump({**_put(path, value), **({"time_zone": value} if path == ("time_zone",) else {})})
+    line, _ = _span(text, path)
+    assert any(problem["line"] == line and says in problem["en"] for problem in _problems(text))
 
 
 @pytest.mark.parametrize("template", MESSAGES)

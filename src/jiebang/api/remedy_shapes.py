@@ -157,7 +157,7 @@ def awaited_shape(waiting: Waiting) -> Awaited:
     return Awaited(
         id=step_up.remedy_id,
         account=str(step_up.account_id),
-        code=step_up.code,
+        code=waiting.code,
         items=list(step_up.what),
         tries_left=waiting.tries_left,
         expires_at=step_up.expires_at,

@@ -14,14 +14,16 @@ from jiebang.cli.person import claim
 from jiebang.cli.running import console
 from jiebang.cli.show import show_check
 from jiebang.cli.words import say
-from jiebang.model.check import CheckAnswer
-from jiebang.model.errors import JiebangError, ProofRefusedError
+from jiebang.model.check import CheckAnswer, Text
+from jiebang.model.errors import InvalidInputError, JiebangError, ProofRefusedError
+from jiebang.policy.wording import money
 from jiebang.store.idempotency import Kept
-from jiebang.store.remedies import ABNORMAL_LOGIN, AUTODEBIT, BALANCE, RED_PACKET
+from jiebang.store.remedies import ABNORMAL_LOGIN, AUTODEBIT, BALANCE, RED_PACKET, clears
 from jiebang.usecases import consent, remedy, step_up
 
 if TYPE_CHECKING:
     from jiebang.app import App
+    from jiebang.policy.pack import Pack
     from jiebang.usecases.consent import Standing
     from jiebang.usecases.remedy import Cleared
     from jiebang.usecases.step_up import Waiting
@@ -43,6 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Told(msgspec.Struct):
     """What a use case answered, as the API shows it, and the check that came with it."""
 
+    currency: str
     shape: Any = None
     check: CheckAnswer | None = None
 
@@ -70,9 +73,23 @@ class Told(msgspec.Struct):
             raise self.shape
 
 
-async def carry_out(app: App, wanted: remedy.Wanted, code: str, options: Options) -> Told:
-    """Carry out the remedy of rule `code`, asking at the terminal for the proofs that it needs."""
-    told, context = Told(), app.context
+def _recorded(pack: Pack, code: str, options: Options) -> str:
+    """Return what the remedy of rule `code` is recorded under. Raises InvalidInputError where nothing clears it."""
+    found = code if options.agree or options.take_back else clears(pack, code)
+    if found is None:
+        named = ", ".join(pack.remedies.values())
+        raise InvalidInputError(field="code", reason=Text(f"当场可处理:{named}", f"can be cleared here: {named}"))
+    return found
+
+
+async def carry_out(app: App, wanted: remedy.Wanted, rule: str, options: Options) -> Told:
+    """Carry out the remedy of rule `rule`, asking at the terminal for the proofs that it needs.
+
+    Raises InvalidInputError for a rule that no remedy clears, and what the use cases raise.
+    """
+    context = app.context
+    told = Told(currency=context.pack().currency)
+    code = _recorded(context.pack(), rule.upper(), options)
     if options.agree:
         await consent.give(context, wanted, code, None, claim("consent"), told.standing)
     elif options.take_back:
@@ -119,7 +136,7 @@ def show(told: Told) -> None:
         nothing = say("不再同意任何事项。", "Nothing is agreed to any more.")
         console.print(nothing if shape.agreed is None else say(f"已同意终止:{listed}", f"Agreed to end: {listed}"))
     else:
-        moved = "" if shape.amount_fen is None else f" ¥{shape.amount_fen / 100:,.2f}"
+        moved = "" if shape.amount_fen is None else f" {money(shape.amount_fen, told.currency)}"
         console.print(say(f"已处理 {shape.count} 项{moved}。", f"Cleared: {shape.count}{moved}."))
     if told.check is not None:
         show_check(console, told.check)

@@ -17,6 +17,7 @@ from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from jiebang.app import App
+    from jiebang.policy.codes import CodeExplained
 
 cli = typer.Typer(
     name="jiebang",
@@ -197,16 +198,25 @@ def explain(
     code: Annotated[str, typer.Argument(help=say("代码,例如 PAY-BALANCE 或 30007", "Such as PAY-BALANCE or 30007"))],
     as_json: Json = False,
 ) -> None:
-    """Explain a code under the built-in policy."""
+    """Explain a code under the policy in force; where nothing is installed yet, under the one a first start has."""
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
-    from jiebang.app import POLICY
+    from jiebang.app import POLICY, configured
     from jiebang.cli.show import show_code
     from jiebang.policy import packs
     from jiebang.policy.codes import explain as explained
     from jiebang.policy.load import load_pack
+    from jiebang.store.home import find
+
+    async def work(app: App) -> CodeExplained:
+        return explained(app.context.pack(), code)
 
     with telling(as_json=as_json):
-        found = explained(load_pack(*packs.text(POLICY)), code)
+        settings = configured()
+        installed = settings.databases is not None or find(settings.home) is not None
+        if not installed:
+            found = explained(load_pack(*packs.text(POLICY)), code)
+    if installed:
+        found = with_app(work, as_json=as_json)
     if as_json:
         print_json(found)
     else:

@@ -7,12 +7,9 @@ from uuid import UUID
 
 import typer
 
-from jiebang.cli.running import REFUSED, Json, print_json, telling, with_app
+from jiebang.cli.running import REFUSED, Json, print_json, with_app
 from jiebang.cli.words import say
 from jiebang.model.case import Kind
-from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError
-from jiebang.store.remedies import ON_THE_SPOT
 
 
 def register(cli: typer.Typer) -> None:
@@ -20,11 +17,10 @@ def register(cli: typer.Typer) -> None:
     cli.command(
         "remedy",
         help=say(
-            "当场处理一项阻碍,并重新检查。可处理:",
-            "Clear a blocker on the spot, and check again. What can be cleared here: ",
-        )
-        + ", ".join(ON_THE_SPOT)
-        + say("。仍有阻碍时退出码为 1。", ". Exits 1 while something still blocks."),
+            "当场处理一项阻碍,并重新检查:例如 PAY-BALANCE、PAY-AUTODEBIT。仍有阻碍时退出码为 1。",
+            "Clear a blocker on the spot, such as PAY-BALANCE or PAY-AUTODEBIT, and check again. Exits 1 while "
+            "something still blocks.",
+        ),
     )(_remedy)
 
 
@@ -59,10 +55,6 @@ def _remedy(
     from jiebang.usecases.remedy import Wanted
 
     number = account_number(account, as_json=as_json)
-    with telling(as_json=as_json):
-        if code not in ON_THE_SPOT and not agree and not take_back:
-            named = ", ".join(ON_THE_SPOT)
-            raise InvalidInputError(field="code", reason=Text(f"当场可处理:{named}", f"can be cleared here: {named}"))
     wanted = Wanted(account_id=number, kind=kind, device=device, items=None if item is None else tuple(item))
     options = Options(
         give_back=give_back,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -64,7 +65,7 @@ def show_check(console: Console, answer: CheckAnswer) -> None:
             else say("以下事项阻碍此申请:", "These stand in the way:")
         )
     for blocker in answer.blockers:
-        console.print(_blocker(blocker))
+        console.print(_blocker(blocker, ZoneInfo(answer.time_zone)))
     if not answer.offered:
         console.print(
             say("此类申请目前只能检查,尚不能提交。", "This kind can be checked, but not be submitted yet."),
@@ -133,11 +134,11 @@ def show_code(console: Console, asked: str, found: CodeExplained) -> None:
     console.print(Panel(Group(*lines), title=Styled(found.code), title_align="left"))
 
 
-def _blocker(blocker: Blocker) -> Panel:
+def _blocker(blocker: Blocker, zone: ZoneInfo) -> Panel:
     remedy = blocker.remedy
     lines = [read(blocker.explanation), _remedy(remedy)]
     if remedy.earliest is not None:
-        lines.append(say("最早可通过:", "Passes from: ") + remedy.earliest.astimezone().strftime("%Y-%m-%d %H:%M"))
+        lines.append(say("最早可通过:", "Passes from: ") + f"{remedy.earliest.astimezone(zone):%Y-%m-%d %H:%M}")
     lines.append(
         say(
             f"依据:{blocker.source},{blocker.legal_basis}。申诉:{blocker.appeal.zh}",

@@ -92,7 +92,7 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     `passes`: no blocker of severity `blocks`, and none of `needs_consent` that the person has not agreed to; `consents`
     are the codes of those they agreed to. `offered`: a case of this kind can be submitted. `alternatives`: the
     recommended first. `versions`: the facts_version by participant at which it was read, None for one that could not be
-    read.
+    read. `time_zone`: whose days the texts and `earliest` are of.
     """
 
     account_id: int
@@ -106,3 +106,4 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
     alternatives: tuple[Alternative, ...] = ()
     consents: tuple[str, ...] = ()
     offered: bool = True
+    time_zone: str = "Asia/Shanghai"

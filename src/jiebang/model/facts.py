@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jiebang.model.check import Text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -180,6 +182,29 @@ FACTS: Final[Mapping[str, FactSpec]] = {
     )
 }
 """Every fact by name. Owners are participants (`identity`: both data centres), PLATFORM, QUOTA and REQUEST."""
+
+VALUE_WORDS: Final[Mapping[str, Mapping[str, Text]]] = {
+    "identity_state": {
+        "active": Text("已生效", "in force"),
+        "pending_reclaim": Text("待回收", "pending reclaim"),
+        "reclaimed": Text("已回收", "reclaimed"),
+        "none": Text("未实名", "none"),
+    },
+    "document_type": {
+        "resident_id": Text("居民身份证", "resident identity card"),
+        "residence_permit": Text("港澳台居民居住证", "residence permit for Hong Kong, Macao and Taiwan residents"),
+        "hk_macao_permit": Text("港澳居民来往内地通行证", "mainland travel permit for Hong Kong and Macao residents"),
+        "taiwan_permit": Text("台湾居民来往大陆通行证", "mainland travel permit for Taiwan residents"),
+        "foreign_permanent_residence": Text("外国人永久居留身份证", "foreign permanent resident identity card"),
+        "passport": Text("护照", "passport"),
+    },
+    "api_quota_level": {
+        "test": Text("测试", "test"),
+        "standard": Text("标准", "standard"),
+        "high": Text("高", "high"),
+    },
+}
+"""By fact: what a person reads for each of its values, where a participant answers with a word of its own."""
 
 ITEM_FIELDS: Final[Mapping[str, Mapping[str, FactType]]] = {
     "open_transaction_items": {"id": _T, "title": _T, "amount_fen": _F, "expected_at": _AT},

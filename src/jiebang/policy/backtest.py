@@ -168,7 +168,7 @@ def backtest(
     names = frozenset().union(*(rule.when.names for one in versions for rule in one.rules))
     columns = [one.columns(str(at)) for at, one in enumerate(versions)]
     keys = [column.meta.output_name() for each in columns for column in each]
-    counted = with_calendar(population, names, now).select(*chain(*columns)).group_by(keys).agg(pl.len())
+    counted = with_calendar(population, names, now, pack.zone).select(*chain(*columns)).group_by(keys).agg(pl.len())
     groups: Counter[tuple[int, ...]] = Counter()
     for *parts, count in counted.collect(engine="streaming").iter_rows():
         groups[tuple(_joined(parts, [len(each) for each in columns]))] += count

@@ -1,6 +1,6 @@
-"""Calendar rules: days are days in Asia/Shanghai, whatever zone the server or the person is in.
+"""Calendar rules: days are days in the zone of the pack, Asia/Shanghai unless it names one; never the server's.
 
-A condition sees derived columns beside the facts: `now` (the time of the check), `today` (its date in Shanghai),
+A condition sees derived columns beside the facts: `now` (the time of the check), `today` (its date there),
 `next_year` (the first day of the year after), for each fact of type TIME its local date (`identity_changed_at` gives
 `identity_changed_date`, `primary_device_since` gives `primary_device_since_date`), and for each of type DATE the full
 years since (`birth_date` gives `birth_years`; who was born on 29 February is a year older on 1 March).
@@ -46,25 +46,25 @@ DERIVED: Final[Mapping[str, str]] = {**LOCAL_DATES, **FULL_YEARS}
 """Name of any column derived from a fact -> that fact."""
 
 
-def local_date(at: datetime) -> date:
-    """Return the day in Shanghai at the instant `at` (time-zone aware)."""
-    return at.astimezone(ZONE).date()
+def local_date(at: datetime, zone: ZoneInfo = ZONE) -> date:
+    """Return the day in `zone` at the instant `at` (time-zone aware)."""
+    return at.astimezone(zone).date()
 
 
-def start_of(day: date) -> datetime:
-    """Return the instant, in UTC, at which `day` begins in Shanghai."""
-    return datetime.combine(day, time(), ZONE).astimezone(UTC)
+def start_of(day: date, zone: ZoneInfo = ZONE) -> datetime:
+    """Return the instant, in UTC, at which `day` begins in `zone`."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
-def with_calendar(frame: Frame, names: Iterable[str], now: datetime) -> Frame:
+def with_calendar(frame: Frame, names: Iterable[str], now: datetime, zone: ZoneInfo = ZONE) -> Frame:
     """Return `frame` with those of the derived columns that `names` asks for. `now` is time-zone aware."""
     wanted = set(names)
     columns = [
-        pl.col(fact).dt.convert_time_zone(ZONE_NAME).dt.date().alias(name)
+        pl.col(fact).dt.convert_time_zone(zone.key).dt.date().alias(name)
         for name, fact in LOCAL_DATES.items()
         if name in wanted
     ]
-    today = local_date(now)
+    today = local_date(now, zone)
     columns += [_full_years(pl.col(fact), today).alias(name) for name, fact in FULL_YEARS.items() if name in wanted]
     if NOW in wanted:
         columns.append(pl.lit(now.astimezone(UTC), dtype=pl.Datetime("us", "UTC")).alias(NOW))

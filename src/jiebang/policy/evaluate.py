@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import polars as pl
 
 from jiebang.model.check import Alternative, Blocker, CheckAnswer, Consequence, Remedy, Severity, Text
-from jiebang.model.facts import CONSENTS, FACTS, ITEM_FIELDS, FactType
+from jiebang.model.facts import CONSENTS, FACTS, ITEM_FIELDS, VALUE_WORDS, FactType
 from jiebang.policy.calendar import start_of, with_calendar
 from jiebang.policy.condition import VOCABULARY
 from jiebang.policy.frame import OWNED, Facts, owner_of, read_column
@@ -24,11 +24,13 @@ from jiebang.policy.wording import fill, render, render_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from zoneinfo import ZoneInfo
 
     from jiebang.model.case import Kind
 
 _LAST_DAY: Final = date(9999, 12, 30)
 """No date beyond what Python and a reader can hold: a fact may be absurd, an answer may not fail on it."""
+_NO_WORDS: Final[Mapping[str, Text]] = {}
 _FIRST: Final = "recommended:"
 _EARLIEST: Final = "earliest:"
 
@@ -40,7 +42,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
 
     Without `whole` the answers hold no consequences and no alternatives: all else is the same.
     """
-    frame = with_calendar(facts.frame, pack.names_of[kind], now)
+    frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.zone)
     wanted = [pl.nth(0)]  # a column of the batch's length, for literals to follow
     wanted += [rule.raised.alias(rule.code) for rule in pack.rules_of[kind]]
     wanted += [
@@ -70,6 +72,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
             alternatives=tuple(alternatives[row]),
             consents=tuple(consents[row]),
             offered=kind in pack.plans,
+            time_zone=pack.zone.key,
         )
         for row, account in enumerate(facts.accounts)
     ]
@@ -77,7 +80,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
 
 def raised(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Run the rules of `kind`: the facts with their calendar columns, and a boolean column for each rule's code."""
-    frame = with_calendar(facts.frame, pack.names_of[kind], now)
+    frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.zone)
     return frame, frame.select(rule.raised.alias(rule.code) for rule in pack.rules_of[kind])
 
 
@@ -116,7 +119,7 @@ class _Telling:
                 for row in agreed:
                     consents[row].append(rule.code)
                 rows = [row for row in rows if row not in agreed]
-            make = partial(_blocker, rule.words, rule.severity)
+            make = partial(_blocker, rule.words, rule.severity, self._pack.zone)
             for row, blocker in self._told(rule, rule.words.names, rows, make, self._days(rule, rows)):
                 blockers[row].append(blocker)
         for owner, named in self._pack.facts_needed[self._kind].items():
@@ -186,11 +189,13 @@ class _Telling:
     def _rendered(
         self, names: Iterable[str], values: Mapping[str, Any], items: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> dict[str, Text]:
-        currency = self._pack.currency
+        currency, zone = self._pack.currency, self._pack.zone
         return {
-            name: render_items(items[name], self._pack.items[name], ITEM_FIELDS[name], currency)
+            name: render_items(items[name], self._pack.items[name], ITEM_FIELDS[name], currency, zone)
             if name in items
-            else render(values.get(name), VOCABULARY.get(name, FactType.DATE), currency)
+            else render(
+                values.get(name), VOCABULARY.get(name, FactType.DATE), currency, zone, VALUE_WORDS.get(name, _NO_WORDS)
+            )
             for name in names
         }
 
@@ -205,7 +210,12 @@ def has_agreed(rule: Rule, facts: Facts, row: int) -> bool:
 
 
 def _blocker(
-    words: Words, severity: Severity, texts: Mapping[str, Text], shown: Mapping[str, Any], earliest: date | None = None
+    words: Words,
+    severity: Severity,
+    zone: ZoneInfo,
+    texts: Mapping[str, Text],
+    shown: Mapping[str, Any],
+    earliest: date | None = None,
 ) -> Blocker:
     return Blocker(
         code=words.code,
@@ -217,7 +227,7 @@ def _blocker(
             where=fill(words.where, texts),
             on_the_spot=words.on_the_spot,
             takes=fill(words.takes, texts),
-            earliest=None if earliest is None else start_of(earliest),
+            earliest=None if earliest is None else start_of(earliest, zone),
         ),
         source=words.source,
         legal_basis=words.legal_basis,
@@ -265,4 +275,4 @@ def _unavailable(pack: Pack, owner: str, named: Sequence[str]) -> Blocker:
         "owner": pack.owners[owner],
         "facts": Text("、".join(FACTS[name].zh for name in facts), "; ".join(FACTS[name].en for name in facts)),
     }
-    return _blocker(pack.unavailable, Severity.BLOCKS, texts, {"owner": owner, "facts": list(facts)})
+    return _blocker(pack.unavailable, Severity.BLOCKS, pack.zone, texts, {"owner": owner, "facts": list(facts)})

@@ -6,14 +6,17 @@ from datetime import timedelta
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
+import polars as pl
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, PackInvalidError
 from jiebang.model.facts import FACTS, ITEM_FIELDS, REQUEST
 from jiebang.model.plan import DATABASES, NETWORKS, Plan
+from jiebang.policy.calendar import ZONE
 from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import VOCABULARY, Condition
 from jiebang.policy.entries import Entries
@@ -24,6 +27,7 @@ from jiebang.policy.pack import (
     MESSAGES,
     METHODS,
     OTHER_REASON,
+    REMEDIES,
     UNAVAILABLE_VALUES,
     Foreseen,
     Message,
@@ -105,6 +109,7 @@ class _Builder(Entries):
         options_of = {kind: tuple(one for one in alternatives if kind in one.kinds) for kind in Kind}
         needed = {kind: _needed(rules_of[kind], foreseen_of[kind], plans.get(kind)) for kind in Kind}
         self.legacy_codes()
+        self._remedies()
         self._complete({owner for owners in needed.values() for owner in owners})
         return Pack(
             id=f"{shape.name}/{shape.version}",
@@ -125,6 +130,8 @@ class _Builder(Entries):
             alternatives=alternatives,
             legacy_codes=shape.legacy_codes,
             currency=shape.currency,
+            zone=self._zone(),
+            remedies=shape.remedies,
             foreseen_of=foreseen_of,
             options_of=options_of,
             names_of={kind: _names(rules_of[kind], foreseen_of[kind], options_of[kind]) for kind in Kind},
@@ -155,6 +162,38 @@ class _Builder(Entries):
         self._missing(("messages",), shape.messages, MESSAGES)
         self._missing(("reasons",), shape.reasons, (OTHER_REASON,))
         self._missing(("proofs",), shape.proofs, shape.plans)
+
+    def _zone(self) -> ZoneInfo:
+        name = self.shape.time_zone
+        try:
+            zone = ZoneInfo(name)
+            pl.Series([], dtype=pl.Datetime("us", name))  # it knows fewer: the server's own `localtime` is none
+        except (ValueError, OSError, KeyError, pl.exceptions.ComputeError):
+            self.document.problem(("time_zone",), f"没有时区“{name}”", f"there is no time zone '{name}'", name)
+            return ZONE
+        if self.shape.quota is not None and zone != ZONE:
+            self.document.problem(
+                ("time_zone",),
+                f"有 quota 时须为 {ZONE}：次数按其自然年计",
+                f"must be {ZONE} where there is a quota: its years are counted there",
+                name,
+            )
+        return zone
+
+    def _remedies(self) -> None:
+        """Hold each remedy on the spot to a rule that says it can be cleared there."""
+        spots = {rule.code for rule in self.shape.rules if rule.remedy.on_the_spot}
+        for name, code in self.shape.remedies.items():
+            path: Path = ("remedies", name)
+            if name not in REMEDIES:
+                known = ", ".join(REMEDIES)
+                self.document.problem(path, f"须为以下之一：{known}", f"must be one of {known}")
+            elif code not in spots or list(self.shape.remedies.values()).count(code) > 1:
+                self.document.problem(
+                    path,
+                    f"“{code}”不是可当场处理的规则，或重复",
+                    f"'{code}' is no rule cleared on the spot, or stands twice",
+                )
 
     def _missing(self, path: Path, have: Iterable[str], wanted: Iterable[str]) -> None:
         for name in sorted({str(name) for name in wanted} - {str(name) for name in have}):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import polars as pl
@@ -16,6 +17,7 @@ from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.facts import FactType
 from jiebang.model.plan import Plan
+from jiebang.policy.calendar import ZONE
 from jiebang.policy.condition import Condition
 from jiebang.policy.shape import Unit
 from jiebang.policy.wording import YUAN, Wording, fill
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 METHODS: Final = ("payment_password", "sms_code")
 """The methods of proof that this version can ask for (domain.md §4)."""
+REMEDIES: Final = ("cash_out", "red_packets", "auto_debits", "logins", "device_handover")
+"""What can be cleared on the spot, by name; a pack says which of its rules each clears."""
 MESSAGES: Final = (
     "case_requested",
     "sms_code",
@@ -222,6 +226,10 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     options_of: Mapping[Kind, tuple[Option, ...]] = {}
     currency: str = YUAN
     """What stands before an amount of money."""
+    zone: ZoneInfo = ZONE
+    """Whose days and hours the rules count and the texts say."""
+    remedies: Mapping[str, str] = {}
+    """By name of a remedy on the spot (REMEDIES): the rule that it clears. Not named: this policy asks for none."""
     names_of: Mapping[Kind, frozenset[str]] = {}
     """By kind: every name that a rule, consequence or alternative uses."""
 

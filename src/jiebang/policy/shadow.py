@@ -15,6 +15,7 @@ from jiebang.policy.frame import Facts, read_column
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from zoneinfo import ZoneInfo
 
     from numpy.typing import NDArray
 
@@ -60,7 +61,7 @@ def compared(live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime) 
     nobody = np.zeros(len(facts.accounts), dtype=bool)
     old = np.stack([before.get(code, nobody) for code in codes], axis=1)
     new = np.stack([after.get(code, nobody) for code in codes], axis=1)
-    names, members = _segments(facts, now)
+    names, members = _segments(facts, now, live.zone)
     both, only_live, only_new = (members @ table.astype(np.int64) for table in (old & new, old & ~new, ~old & new))
     sizes = members.sum(axis=1)
     return {
@@ -90,9 +91,9 @@ def _hits(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[str, Any]
     return {**found, BLOCKED: blocked}
 
 
-def _segments(facts: Facts, now: datetime) -> tuple[list[str], Table]:
+def _segments(facts: Facts, now: datetime, zone: ZoneInfo) -> tuple[list[str], Table]:
     """Return the names of the segments and a row of ones and zeros for each."""
-    frame = with_calendar(facts.frame, [_YEARS], now)
+    frame = with_calendar(facts.frame, [_YEARS], now, zone)
     flags = frame.select(expr.alias(name) for name, expr in _SEGMENTS.items())
     names, rows = list(_SEGMENTS), [flags[name].to_numpy() for name in _SEGMENTS]
     documents = frame[_DOCUMENT].fill_null("unknown")

@@ -23,6 +23,8 @@ LegalBasis = Annotated[str, msgspec.Meta(pattern=r"^platform$|^.+ / .+ art\. ?\d
 """`platform` for the platform's own policy, else a law with its article, in Chinese / and in English."""
 
 
+ZoneName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$")]
+"""A zone of the IANA database."""
 Kinds = Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
 
 
@@ -183,4 +185,6 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
     legacy_codes: dict[OldCode, Code] = {}
+    time_zone: ZoneName = "Asia/Shanghai"
+    remedies: dict[Name, Code] = {}
     currency: Annotated[str, msgspec.Meta(pattern=r"^[^\s0-9{}.,-]{1,4}$")] = YUAN

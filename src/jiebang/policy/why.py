@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jiebang.model.check import CheckAnswer, Severity, Text
+from jiebang.model.facts import VALUE_WORDS
 from jiebang.policy.calendar import with_calendar
 from jiebang.policy.condition import VOCABULARY
 from jiebang.policy.frame import read_column
@@ -63,7 +64,7 @@ def why(pack: Pack, answer: CheckAnswer, facts: Facts, row: int) -> tuple[Reason
     """
     rules = pack.rules_of[answer.kind]
     names = frozenset[str]().union(*(rule.when.names for rule in rules))
-    frame = with_calendar(facts.frame.slice(row, 1), names, answer.checked_at)
+    frame = with_calendar(facts.frame.slice(row, 1), names, answer.checked_at, pack.zone)
     raised = frame.select(rule.raised.alias(rule.code) for rule in rules).row(0, named=True)
     values = frame.row(0, named=True)
     return (
@@ -91,7 +92,10 @@ def _reason(pack: Pack, rule: Rule, answer: CheckAnswer, values: Mapping[str, An
             rule.when.text, {**facts, **{f":{name}": value for name, value in params.items()}}, bool(unread)
         ),
         facts=facts,
-        shown={name: render(value, VOCABULARY[name]) for name, value in facts.items()},
+        shown={
+            name: render(value, VOCABULARY[name], pack.currency, pack.zone, VALUE_WORDS.get(name, {}))
+            for name, value in facts.items()
+        },
         params=params,
         unread=unread,
         source=rule.words.source,

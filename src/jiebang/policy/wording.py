@@ -1,14 +1,15 @@
 """Texts with places for values: `{balance_fen}` in a pack becomes "¥0.01" for the person who reads it.
 
 Values are rendered by the type of their fact in each language: money as ¥ with two decimals, times and dates in
-Shanghai, lists of items by the pack's own line for one item. A value never is a template itself, so nothing that a
-person or merchant wrote can reach another value.
+the pack's zone, lists of items by the pack's own line for one item. A value never is a template itself, so nothing
+that a person or merchant wrote can reach another value.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from jiebang.policy.calendar import ZONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from zoneinfo import ZoneInfo
 
 YUAN: Final = "¥"
 _PLACE: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -102,12 +104,12 @@ def _day(day: date) -> Text:
     return Text(f"{day.year}年{day.month}月{day.day}日", f"{day.day} {_EN_MONTHS[day.month - 1]} {day.year}")
 
 
-def _moment(at: datetime | str) -> Text:
-    """Render a time in Shanghai. Items come as JSON, so theirs are ISO strings."""
+def _moment(at: datetime | str, zone: ZoneInfo) -> Text:
+    """Render a time in `zone`. Items come as JSON, so theirs are ISO strings."""
     instant = datetime.fromisoformat(at) if isinstance(at, str) else at
     if instant.tzinfo is None:
         raise ValueError("a time without a zone is no instant")
-    local = instant.astimezone(ZONE) if instant < _LAST else _LAST
+    local = instant.astimezone(zone) if instant < _LAST else _LAST
     day = _day(local.date())
     return Text(f"{day.zh} {local:%H:%M}", f"{day.en}, {local:%H:%M}")
 
@@ -124,27 +126,40 @@ _RENDER: Final[Mapping[FactType, Callable[[Any], Text]]] = {
     FactType.INT: lambda value: _same(f"{int(value):,}"),
     FactType.BOOL: lambda value: _BOOLS[bool(value)],
     FactType.TEXT: _same,
-    FactType.TIME: _moment,
     FactType.DATE: _date,
 }
 
 
-def render(value: Any, kind: FactType, currency: str = YUAN) -> Text:
-    """Render one value of any type but ITEMS in both languages; NULL as "none"."""
-    if kind is FactType.FEN and value is not None:
+def render(
+    value: Any,
+    kind: FactType,
+    currency: str = YUAN,
+    zone: ZoneInfo = ZONE,
+    words: Mapping[str, Text] = MappingProxyType({}),
+) -> Text:
+    """Render one value of any type but ITEMS in both languages; NULL as "none". `words`: for values that are words."""
+    if value is None:
+        return _ABSENT
+    if kind is FactType.FEN:
         return _same(money(int(value), currency))
-    return _ABSENT if value is None else _RENDER[kind](value)
+    if kind is FactType.TIME:
+        return _moment(value, zone)
+    return words.get(value) or _RENDER[kind](value) if kind is FactType.TEXT else _RENDER[kind](value)
 
 
 def render_items(
-    items: Sequence[Mapping[str, Any]], line: Wording, fields: Mapping[str, FactType], currency: str = YUAN
+    items: Sequence[Mapping[str, Any]],
+    line: Wording,
+    fields: Mapping[str, FactType],
+    currency: str = YUAN,
+    zone: ZoneInfo = ZONE,
 ) -> Text:
     """Render a list of items, one `line` an item, the first 20 by name. A field an item lacks reads "none".
 
     `items` come from another system: one with a value that is not of its field's type is shown as it came.
     """
     texts = [
-        fill(line, {name: _field(item.get(name), fields[name], currency) for name in line.names})
+        fill(line, {name: _field(item.get(name), fields[name], currency, zone) for name in line.names})
         for item in items[:_LIST_LIMIT]
     ]
     zh, en = "；".join(text.zh for text in texts), "; ".join(text.en for text in texts)
@@ -154,8 +169,8 @@ def render_items(
     return Text(zh, en) if texts else _ABSENT
 
 
-def _field(value: Any, kind: FactType, currency: str) -> Text:
+def _field(value: Any, kind: FactType, currency: str, zone: ZoneInfo) -> Text:
     try:
-        return render(value, kind, currency)
+        return render(value, kind, currency, zone)
     except (AttributeError, TypeError, ValueError):
         return _same(value)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import msgspec
 
+from jiebang.policy.pack import REMEDIES
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
+    from jiebang.policy.pack import Pack
     from jiebang.store.cases import Database
 
 _SQL = load("jiebang.store", "remedies.sql")
@@ -23,9 +26,21 @@ RED_PACKET: Final = "PAY-RED-PACKET"
 AUTODEBIT: Final = "PAY-AUTODEBIT"
 ABNORMAL_LOGIN: Final = "SEC-ABNORMAL-LOGIN"
 DEVICE: Final = "SEC-DEVICE"
-"""The rules that these remedies clear, by their codes: what a remedy is recorded under. Whether one is in the way, and
-when, is the pack's to say; these are names."""
-ON_THE_SPOT: Final = (BALANCE, RED_PACKET, AUTODEBIT, ABNORMAL_LOGIN, DEVICE)
+"""What a remedy is recorded under, whatever the policy in force calls the rule that it clears."""
+NAMES: Final[Mapping[str, str]] = dict(
+    zip((BALANCE, RED_PACKET, AUTODEBIT, ABNORMAL_LOGIN, DEVICE), REMEDIES, strict=True)
+)
+"""By what a remedy is recorded under: its name in packs."""
+
+
+def cleared_by(pack: Pack, recorded: str) -> str:
+    """Return the code that `pack` has for the rule which a remedy clears; what it is recorded under if it has none."""
+    return pack.remedies.get(NAMES[recorded], recorded)
+
+
+def clears(pack: Pack, code: str) -> str | None:
+    """Return what the remedy that clears rule `code` of `pack` is recorded under; None where nothing clears it here."""
+    return next((recorded for recorded, name in NAMES.items() if pack.remedies.get(name) == code), None)
 
 
 class Remedy(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from jiebang.policy.pack import message as pack_message
 from jiebang.policy.wording import render
 from jiebang.store import cases as store
 from jiebang.store import outbox
+from jiebang.store.remedies import cleared_by
 from jiebang.usecases.prove import code_of
 from jiebang.usecases.step_up import NO_CASE, rules_for
 
@@ -134,7 +135,7 @@ class Delivery:
         values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
         if message.case_no == NO_CASE:
             pack, kind = self._pack(), Kind(message.params["kind"])
-            values["remedy"] = pack.reason(message.params["remedy"])
+            values["remedy"] = pack.reason(cleared_by(pack, message.params["remedy"]))
         else:
             case = cases[message.account_id, message.case_no]
             pack, kind = self._pack_named(case.plan), case.kind
@@ -143,13 +144,13 @@ class Delivery:
                 # What ended it may be a rule of the version in force, which its own does not know.
                 values["reason"] = self._pack().reason(case.reason)
         values["kind"] = pack.kinds[kind]
-        values["at"] = render(message.created_at, MESSAGE_VALUES["at"])
+        values["at"] = render(message.created_at, MESSAGE_VALUES["at"], zone=pack.zone)
         if "nonce" in message.params:
             nonce, digits = bytes.fromhex(message.params["nonce"]), rules_for(pack, kind).code_digits
             code = code_of(self._codes_key, message.account_id, message.case_no, nonce, digits)
             expires_at = datetime.fromisoformat(message.params["expires_at"])
             values["code"] = render(code, MESSAGE_VALUES["code"])
-            values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"])
+            values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"], zone=pack.zone)
         sms, subject, body = pack_message(pack, message.template, values)
         account = str(message.account_id)
         mail = Text(f"{subject.zh}\n\n{body.zh}", f"{subject.en}\n\n{body.en}")

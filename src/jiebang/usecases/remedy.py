@@ -159,7 +159,7 @@ async def carried_out(
     cleared = Cleared(
         account_id=asked.account_id,
         remedy_id=begun.remedy_id,
-        code=begun.code,
+        code=remedies.cleared_by(context.pack(), begun.code),
         at=now,
         items=items,
         amount_fen=amount_fen,

@@ -68,9 +68,10 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A remedy that waits for its proof."""
+    """A remedy that waits for its proof. `code`: of the rule it clears, in the policy in force."""
 
     step_up: StepUp
+    code: str
     tries_left: int
 
 
@@ -151,7 +152,8 @@ async def _asked(
         if code == ABNORMAL_LOGIN:
             params = {"nonce": step_up.nonce.hex(), "expires_at": step_up.expires_at.isoformat()}
             await outbox.insert(db, [_message(context, step_up, CODE, params, now)], now)
-        return render(Waiting(step_up=step_up, tries_left=rules.tries))
+        named = remedies.cleared_by(context.pack(), code)
+        return render(Waiting(step_up=step_up, code=named, tries_left=rules.tries))
 
     return await idempotency.once(context.platform, claim, now, work)
 
@@ -225,7 +227,7 @@ async def approve_hand_over(
         cleared = Cleared(
             account_id=asked.account_id,
             remedy_id=step_up.remedy_id,
-            code=DEVICE,
+            code=remedies.cleared_by(context.pack(), DEVICE),
             at=now,
             items=step_up.what,
             check=check,
