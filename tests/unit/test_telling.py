@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import msgspec
 import pytest
 import typer
+from rich.console import Console
 
 from jiebang.cli import words
 from jiebang.cli.running import FAILED, WRONG, telling
+from jiebang.cli.show import show_code
 from jiebang.model.errors import InvalidInputError
+from jiebang.policy import packs
+from jiebang.policy.codes import explain
+from jiebang.policy.load import load_pack
 
 
 @pytest.mark.parametrize(
@@ -56,3 +63,22 @@ def test_the_person_leaving_is_no_error() -> None:
     with pytest.raises(typer.Exit) as ended, telling(as_json=False):
         raise typer.Exit(7)
     assert ended.value.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "basis"),
+    [
+        ("zh", "ID-NONE", "依据: 平台规则, wechat/1"),
+        ("en", "PAY-BALANCE", "Source: A§一, platform policy, wechat/1"),
+        ("zh", "LEGAL-HOLD", "依据: 反电信网络诈骗法第三十二条, wechat/1"),
+        ("en", "LEGAL-HOLD", "Source: Anti-Telecom-Fraud Law art. 32, wechat/1"),
+    ],
+)
+def test_the_basis_of_a_rule_is_told_in_the_persons_language(
+    monkeypatch: pytest.MonkeyPatch, language: str, code: str, basis: str
+) -> None:
+    """What a pack writes, "—, platform", for the pack alone: it tells a person nothing."""
+    monkeypatch.setattr(words, "LANGUAGE", language)
+    screen = Console(width=200, record=True, file=StringIO())
+    show_code(screen, code, explain(load_pack(*packs.text("wechat")), code))
+    assert basis in screen.export_text()

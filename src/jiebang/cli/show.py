@@ -129,7 +129,7 @@ def show_code(console: Console, asked: str, found: CodeExplained) -> None:
     if found.condition is not None:
         params = ", ".join(f":{name} = {value}" for name, value in found.params.items())
         lines.append(Styled(say("条件", "Raised when") + f": {found.condition}" + (f"  ({params})" if params else "")))
-    basis = ", ".join(part for part in (found.source, found.legal_basis, found.pack) if part)
+    basis = ", ".join(part for part in (_basis(found.source, found.legal_basis), found.pack) if part)
     lines.append(Styled(say("依据", "Source") + f": {basis}", style="dim"))
     console.print(Panel(Group(*lines), title=Styled(found.code), title_align="left"))
 
@@ -141,14 +141,21 @@ def _blocker(blocker: Blocker, zone: ZoneInfo) -> Panel:
         lines.append(say("最早可通过:", "Passes from: ") + f"{remedy.earliest.astimezone(zone):%Y-%m-%d %H:%M}")
     lines.append(
         say(
-            f"依据:{blocker.source},{blocker.legal_basis}。申诉:{blocker.appeal.zh}",
-            f"Source: {blocker.source}, {blocker.legal_basis}. Appeal: {blocker.appeal.en}",
+            f"依据:{_basis(blocker.source, blocker.legal_basis)}。申诉:{blocker.appeal.zh}",
+            f"Source: {_basis(blocker.source, blocker.legal_basis)}. Appeal: {blocker.appeal.en}",
         )
     )
     style = "red" if blocker.severity == "blocks" else "yellow"
     # Styled text, because brackets in a text of policy are not markup.
     title = Styled(f"{blocker.code}  {read(blocker.title)}")
     return Panel(Styled("\n".join(lines)), title=title, title_align="left", style=style)
+
+
+def _basis(source: str | None, law: str | None) -> str:
+    """Say where a rule comes from: packs write `platform` for policy of the platform's own, and — for no source."""
+    chinese, _, english = (law or "").partition(" / ")
+    told = say("平台规则", "platform policy") if law == "platform" else say(chinese, english or chinese)
+    return ", ".join(part for part in (None if source in ("—", "law") else source, told) if part)
 
 
 def _remedy(remedy: Remedy) -> str:
