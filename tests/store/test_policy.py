@@ -18,6 +18,7 @@ import pytest
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.errors import (
     AlreadyInForceError,
+    KindNotOfferedError,
     NameUnusableError,
     NoRecordError,
     NothingToRollBackError,
@@ -357,6 +358,19 @@ async def test_a_case_keeps_its_own_version(world: World, db: Pool, clock: Clock
             stale.plan_of(second)
         await stale.know([first, second])  # a process that missed it all learns of it before it steps the case
         assert stale.plan_of(second).participants == at.registry.plan_of(second).participants
+
+
+async def test_a_version_without_a_kind_lets_none_of_it_through(world: World, db: Pool, clock: Clock) -> None:
+    """A case of a kind that the version in force no longer knows: no rules must never read as nothing in the way."""
+    clock.now = datetime.now(UTC)
+    async with process(world, db, clock) as at:
+        case = msgspec.structs.replace(await opened(at, 56), kind=Kind.RESTORE)
+        assert (await at.checker.recheck([case]))[case.key].blockers != (KindNotOfferedError.code,)
+        await activated(db, packs.text("emoney")[0], clock)
+        await at.registry.refresh()
+        assert (await at.checker.recheck([case]))[case.key].blockers == (KindNotOfferedError.code,)
+        with pytest.raises(KindNotOfferedError):
+            await at.checker.check([CheckRequest(56)], Kind.RESTORE)
 
 
 async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, clock: Clock) -> None:

@@ -122,9 +122,7 @@ class Checker:
 
         Raises UnknownAccountError, naming all accounts the platform does not know, and KindNotOfferedError.
         """
-        pack = self._pack()
-        if kind not in pack.kinds:
-            raise KindNotOfferedError(kind=kind.value, offered=pack.offered)
+        pack = _offering(self._pack(), kind)
         if self._singles is not None and len(requests) == 1:
             answers = [await self._singles.ask(kind, requests[0])]
         elif len(requests) > _LARGE:
@@ -144,7 +142,7 @@ class Checker:
 
     async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers, all under the pack in force as the batch begins."""
-        return await self._answers(self._pack(), requests, kind)
+        return await self._answers(_offering(self._pack(), kind), requests, kind)
 
     async def recheck(self, cases: Sequence[Case]) -> dict[Key, Rechecked]:
         """Check cases again on fresh facts, as the worker takes them: each for its own kind, device and number."""
@@ -154,6 +152,9 @@ class Checker:
             by_kind[case.kind].append(case)
         found: dict[Key, Rechecked] = {}
         for kind, batch in by_kind.items():
+            if kind not in pack.kinds:  # no rules are no leave: the version in force has no word on such cases
+                found |= {case.key: Rechecked({}, (KindNotOfferedError.code,)) for case in batch}
+                continue
             requests = [
                 CheckRequest(case.account_id, case.device_id, case.case_no, case.document_index) for case in batch
             ]
@@ -249,6 +250,13 @@ async def _own(platform: Database, case_ids: CaseIds, askable: Sequence[int], re
 async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
     """Read what is known of the documents; accounts that no database can hold have none."""
     return await quotas.facts(requests, frozenset(askable))
+
+
+def _offering(pack: Pack, kind: Kind) -> Pack:
+    """Return `pack` if it has rules for `kind`. Raises KindNotOfferedError, since without rules nothing would block."""
+    if kind not in pack.kinds:
+        raise KindNotOfferedError(kind=kind.value, offered=pack.offered)
+    return pack
 
 
 def _rechecked(evidence: Evidence | None, unavailable: str) -> Rechecked:
