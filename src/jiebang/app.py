@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -90,6 +90,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     context: Context
     links: Mapping[str, Link]
     registry: Registry
+    edited: Sequence[str]
+    """Packs that come with us whose file was edited after its version was added, so that the edit has no effect."""
     shadow: Shadow
     resources: AsyncExitStack
     """What is closed together with the installation."""
@@ -228,24 +230,28 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
         for network in networks.values():
             stack.push_async_callback(network.aclose)
         owned = open_participants(pools, utc_now, pepper=keys.passwords)
-        registry = await _policies(pools["platform"])
+        registry, edited = await _policies(pools["platform"])
         shadow = Shadow(pools["platform"], registry.shadow)
         for loop in (registry.run(), shadow.run()):
             stack.push_async_callback(_ended, asyncio.create_task(loop))
         try:
-            yield _joined(settings, keys, databases, pools, {**owned, **networks}, found, registry, shadow, stack)
+            joined = _joined(settings, keys, databases, pools, {**owned, **networks}, found, registry, shadow, stack)
+            yield msgspec.structs.replace(joined, edited=edited)
         finally:
             with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await shadow.flush()
 
 
-async def _policies(platform: Pool) -> Registry:
-    """Return the versions in the store, having added ours; on the very first start ours is put in force."""
+async def _policies(platform: Pool) -> tuple[Registry, list[str]]:
+    """Return the versions in the store, having added ours, and which of ours the store has otherwise.
+
+    On the very first start ours is put in force.
+    """
     shipped = {name: packs.text(name) for name in packs.NAMES}
-    await policy.install(platform, shipped, POLICY, utc_now())
+    edited = await policy.install(platform, shipped, POLICY, utc_now())
     registry = Registry(platform, utc_now)
     await registry.refresh()
-    return registry
+    return registry, edited
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -323,6 +329,7 @@ def _joined(
         context=context,
         links=links,
         registry=registry,
+        edited=(),
         shadow=shadow,
         resources=resources,
     )

@@ -13,7 +13,7 @@ from jiebang.cli.running import Json, console, errors, print_json, telling, with
 from jiebang.cli.words import read, say
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError
+from jiebang.model.errors import InvalidInputError, KindNotOfferedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,9 +132,13 @@ def _backtest(
     with telling(as_json=as_json):
         changed = _changes(changes or [])
         loaded = load_pack(text, name)
+        if kind not in loaded.kinds:
+            raise KindNotOfferedError(kind=kind.value, offered=loaded.offered)
         other = load_pack(text, name, changed) if changed else None
         if html is not None and not html.parent.is_dir():
             raise InvalidInputError(field="html", reason=Text("目录不存在", "there is no such folder"))
+        if html is not None and html.is_dir():
+            raise InvalidInputError(field="html", reason=Text("这是一个目录,不是文件", "this is a folder, no file"))
     if population is None:
         with tempfile.TemporaryDirectory(prefix="jiebang-backtest-") as folder:
             live = Path(folder) / "live.parquet"
@@ -145,7 +149,12 @@ def _backtest(
     if html is not None:
         from jiebang.cli.picture import page
 
-        html.write_text(page(report, loaded.kinds[kind], changed), encoding="utf-8")
+        with telling(as_json=as_json):
+            try:
+                html.write_text(page(report, loaded.kinds[kind], changed), encoding="utf-8")
+            except OSError as error:
+                reason = Text(f"无法写入 {html}", f"{html} cannot be written")
+                raise InvalidInputError(field="html", reason=reason) from error
     if as_json:
         print_json({"report": report, "set": changed})
     else:

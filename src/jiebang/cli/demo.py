@@ -20,7 +20,7 @@ from rich.table import Table
 
 from jiebang.app import App, open_app, utc_now
 from jiebang.cli.accounts import load_people
-from jiebang.cli.operate import audit_summary
+from jiebang.cli.operate import audit_summary, tell_edited
 from jiebang.cli.show import TimelineView, show_audit, show_check
 from jiebang.cli.words import read, say
 from jiebang.model.check import CheckAnswer, Text
@@ -135,6 +135,7 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
         await clear(empty.pools, settings.home, outside=settings.databases is not None)
         outside = await stack.enter_async_context(sandbox(settings.home))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
+        tell_edited(app, screen)
         starting = asyncio.create_task(_started(stack, settings))
         await load_people(app, outside, people, SEED, screen)
         processes = await starting

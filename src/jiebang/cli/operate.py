@@ -15,6 +15,8 @@ from jiebang.cli.words import say
 from jiebang.model.errors import PortTakenError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from jiebang.app import App
     from jiebang.usecases.verify import Report
     from jiebang.worker import Worker
@@ -40,6 +42,7 @@ def _serve(
 
     async def work(app: App) -> None:
         configure_logs(sys.stderr)
+        tell_edited(app, errors)
         http = app.settings.http
         listening = _listen(host or http.host, http.port if port is None else port)
         config = uvicorn.Config(
@@ -56,6 +59,24 @@ def _serve(
         await uvicorn.Server(config).serve(sockets=[listening])
 
     with_app(work, pool_size=16)
+
+
+def tell_edited(app: App, screen: Console) -> None:
+    """Tell whoever starts us that the file of a pack was edited in vain: a version never changes once it was added."""
+    for pack in app.edited:
+        name = pack.partition("/")[0]
+        screen.print(
+            say(
+                f"注意:{name}.yaml 已被改动,但 {pack} 早已加入,仍按加入时的内容执行,改动不起作用。"
+                f"请把文件中的 version 加一,再执行 jiebang policy add 与 activate。",
+                f"Note: {name}.yaml was edited, but {pack} was added before and stays as it was then: the edit has no "
+                f"effect. Raise its version, then run jiebang policy add and activate.",
+            ),
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -98,6 +119,7 @@ def _work(
 
     async def work(app: App) -> None:
         configure_logs(sys.stderr)
+        tell_edited(app, errors)
         worker = app.worker()
         _stop_on_signals(worker)
         if port is not None or with_parent:

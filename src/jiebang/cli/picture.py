@@ -84,8 +84,8 @@ def _tiles(report: Report) -> str:
     if after is not None and difference is not None:
         tiles += [
             ("改动后可通过", "pass when changed", f"{after.passes:,}", _share(after.passes, every)),
-            ("新通过", "newly pass", f"+{difference.gained:,}", ""),
-            ("不再通过", "no longer pass", f"−{difference.lost:,}", ""),
+            ("新通过", "newly pass", f"+{difference.gained:,}" if difference.gained else "0", ""),
+            ("不再通过", "no longer pass", f"−{difference.lost:,}" if difference.lost else "0", ""),
         ]
     return (
         "<div class=tiles>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -44,6 +45,11 @@ commands: Final = typer.Typer(
 )
 
 _READ_LIMIT: Final = 1 << 21
+_UNREADABLE: Final[Mapping[type[OSError], tuple[str, str]]] = {
+    FileNotFoundError: ("没有这个文件", "there is no such file"),
+    IsADirectoryError: ("这是一个目录,不是文件", "it is a folder, no file"),
+    PermissionError: ("您无权读取", "you may not read it"),
+}
 
 PackFile = Annotated[Path, typer.Argument(metavar="FILE", help=say("策略包文件(YAML)", "The pack's file (YAML)"))]
 PackName = Annotated[
@@ -64,7 +70,8 @@ def _file(path: Path, *, as_json: bool) -> tuple[str, str]:
                 raise InvalidInputError(field=str(path), reason=Text("文件过大", "the file is too large"))
             return path.read_text(encoding="utf-8-sig"), path.name
         except OSError as error:
-            reason = Text(f"无法读取:{error.strerror}", f"it cannot be read: {error.strerror}")
+            zh, en = _UNREADABLE.get(type(error), ("无法读取", "it cannot be read"))
+            reason = Text(zh, en)
             raise InvalidInputError(field=str(path), reason=reason) from error
         except UnicodeDecodeError as error:
             reason = Text("不是 UTF-8 文本", "it is not text in UTF-8")

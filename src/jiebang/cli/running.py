@@ -116,7 +116,8 @@ def _shown(value: Any) -> list[str]:
     if isinstance(plain, list | tuple):
         return [line for each in plain for line in _shown(each)]
     if isinstance(plain, dict) and {"zh", "en"} <= plain.keys():
-        place = " ".join(str(part) for name, part in plain.items() if name not in ("zh", "en"))
+        # `file:line:column`, as compilers write it and editors read it.
+        place = ":".join(str(part) for name, part in plain.items() if name not in ("zh", "en"))
         text = say(plain["zh"], plain["en"])
         return [f"{place}: {text}" if place else text]
     return [plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)]

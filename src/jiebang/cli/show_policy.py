@@ -129,8 +129,9 @@ def show_overview(found: Overview) -> None:
         "", say("版本", "version"), say("加入者", "added by"), say("加入时间", "added"), "sha256", box=None
     )
     for one in found.versions:
-        in_force = say("现行", "in force") if one["pack"] == found.state.pack else ""
-        mark = say("影子", "in shadow") if one["pack"] == found.state.shadow else in_force
+        in_shadow = say("影子", "in shadow") if one["pack"] == found.state.shadow else ""
+        # A version that came into force while in shadow is there no more, whatever the row still says.
+        mark = say("现行", "in force") if one["pack"] == found.state.pack else in_shadow
         versions.add_row(mark, one["pack"], one["added_by"], _moment(one["added_at"]), one["sha256"][:12])
     console.print(versions)
     history = Table(say("序号", "no."), say("变更", "change"), say("版本", "version"), say("提出", "by"),
@@ -158,7 +159,13 @@ def _action(change: Activation) -> str:
 def show_shadow(counts: Sequence[ShadowCount]) -> None:
     """Draw where a version in shadow differs."""
     if not counts:
-        console.print(say("尚无统计。", "Nothing was counted yet."))
+        console.print(
+            say(
+                "尚无统计。开始影子运行:jiebang policy shadow PACK --by 姓名",
+                "Nothing was counted yet. To start a version in shadow: jiebang policy shadow PACK --by NAME",
+            ),
+            soft_wrap=True,
+        )
         return
     heads = (("申请", "kind"), ("人群", "segment"), ("代码", "code"), ("检查", "checks"), ("都有", "in both"),
              ("仅现行", "only live"), ("仅影子", "only shadow"))  # fmt: skip

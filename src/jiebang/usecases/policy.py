@@ -71,20 +71,22 @@ def admitted(text: str, source: str) -> tuple[Pack, list[Finding]]:
 
 async def install(
     db: asyncpg.Pool[asyncpg.Record], shipped: Mapping[str, tuple[str, str]], first: str, now: datetime
-) -> None:
+) -> list[str]:
     """Add the packs that we ship, and on the very first start put `first` in force. Safe to run at the same time.
 
-    `shipped`: text and file name, by name. A version that is in the store already stays as it is there.
+    `shipped`: text and file name, by name. A version that is in the store already stays as it is there: returned are
+    those whose file says something else by now, which therefore has no effect.
     """
     loaded = {name: load_pack(*text) for name, text in shipped.items()}
     texts = {pack.id: shipped[name][0] for name, pack in loaded.items()}
     kept = {one.pack: one for one in await store.others(db)}
-    for name in sorted(texts.keys() & kept.keys()):
-        if kept[name].text != texts[name]:
-            _log.warning("shipped_pack_differs_from_store", pack=name)
+    edited = sorted(name for name in texts.keys() & kept.keys() if kept[name].text != texts[name])
+    for name in edited:
+        _log.warning("shipped_pack_differs_from_store", pack=name)
     async with db.acquire() as connection, connection.transaction():
         await store.add(connection, _new(texts.keys() - kept.keys(), texts), INSTALLATION, now)
         await store.install(connection, loaded[first].id, INSTALLATION, now)
+    return edited
 
 
 def _new(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
@@ -218,10 +220,15 @@ async def text_of(db: Database, pack: str) -> str:
 
 
 async def shadow_report(db: Database, pack: str | None = None) -> list[ShadowCount]:
-    """Return what was counted of a version in shadow, of the one that runs now if none is named."""
+    """Return what was counted of a version in shadow, of the one that runs now if none is named.
+
+    Raises UnknownPackError.
+    """
     if pack is None:
         state = await store.state(db)
         pack = None if state is None else state.shadow
+    else:
+        await _stored(db, pack)
     return [] if pack is None else await store.counted(db, pack)
 
 

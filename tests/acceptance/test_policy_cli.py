@@ -1,0 +1,218 @@
+"""The compliance officer at the terminal: real processes, both languages, a server that runs on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import pytest
+
+from jiebang.app import open_app, utc_now
+from jiebang.policy import packs
+from jiebang.sandbox.processes import SandboxProcess
+from jiebang.settings import Settings
+from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
+
+TEXT, _ = packs.text("wechat")
+FREE: Final = ("when: balance_fen > 0", "when: balance_fen > 1")
+"""Who has one cent left is stopped by version 1, and no more by version 2."""
+
+
+def version(number: int, *changes: tuple[str, str]) -> str:
+    """The text of a later version of our pack."""
+    text = TEXT
+    for old, new in (("\nversion: 1\n", f"\nversion: {number}\n"), *changes):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+class Desk(msgspec.Struct):
+    """An installation with three people, and a server that runs in it."""
+
+    folder: Path
+    more: Mapping[str, str]
+    api: httpx.AsyncClient
+
+    async def policy(self, *arguments: str, **how: Any) -> Ran:
+        """Run `jiebang policy …`."""
+        return await self.run("policy", *arguments, **how)
+
+    async def run(self, *arguments: str, **how: Any) -> Ran:
+        """Run `jiebang …`."""
+        return await jiebang(self.folder / "home", *arguments, more=self.more, **how)
+
+    def file(self, name: str, text: str) -> str:
+        """Write a pack to a file."""
+        path = self.folder / name
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    async def answers(self, account: int) -> tuple[str, list[str]]:
+        """Ask the server: under which version, and what stands in the way."""
+        asked = {"accounts": [str(account)], "kind": "revoke"}
+        (check,) = (await self.api.post("/v1/checks", json=asked)).json()["checks"]
+        return check["pack"], [blocker["code"] for blocker in check["blockers"]]
+
+    async def answered_by(self, pack: str, account: int) -> list[str]:
+        """Wait until the server, which nobody restarts, answers under a version; return what stands in the way."""
+        async with asyncio.timeout(10):
+            while True:
+                by, codes = await self.answers(account)
+                if by == pack:
+                    return codes
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+async def desk(databases: Mapping[str, str], new_folder: Callable[[str], Path]) -> AsyncIterator[Desk]:
+    folder = new_folder("policy")
+    home = folder / "home"
+    more = {"JIEBANG_DATABASES": msgspec.json.encode(databases).decode(), "JIEBANG_HTTP_PORT": "0"}
+    async with open_app(Settings(home=home, keys=home / "keys", databases=databases), pool_size=2) as app:
+        await people(app)
+        token = app.issuer().service("support", utc_now(), "one")
+    server = SandboxProcess(
+        "api", ["jiebang", "serve"], folder / "api.log", environment=os.environ | more | {"JIEBANG_HOME": str(home)}
+    )
+    await server.start()
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, trust_env=False) as api:
+        yield Desk(folder, more, api)
+    await server.stop()
+
+
+async def test_a_bad_pack_is_told_with_its_place_in_both_languages(desk: Desk) -> None:
+    """A compliance officer is no programmer: what is wrong, and where, or they cannot mend it."""
+    path = desk.file("bad.yaml", version(2, ("when: balance_fen > 0", "when: balance_fan > 0")))
+    line = 1 + TEXT[: TEXT.index("when: balance_fen > 0")].count("\n")
+    column = 1 + len("    when: ")
+    zh, en, added, missing, nothing = await asyncio.gather(
+        desk.policy("validate", path, language="zh"),
+        desk.policy("validate", path),
+        desk.policy("add", path, "--by", "Ann", "--json"),
+        desk.policy("validate", str(desk.folder / "none.yaml"), language="zh"),
+        desk.policy("activate", "wechat/9", "--by", "Ann", language="zh"),
+    )
+    assert {one.code for one in (zh, en, added, missing, nothing)} == {2}
+    assert "没有这个文件" in missing.errors
+    for ran in (zh, en):
+        assert f"bad.yaml:{line}:{column}: " in ran.errors
+        assert "balance_fan" in ran.errors
+    assert CHINESE.search(zh.errors)
+    assert not CHINESE.search(en.errors)
+    (problem,) = added.json()["error"]["fields"]["problems"]
+    assert (problem["line"], problem["column"]) == (line, column)
+    assert "wechat/1" in nothing.errors, "those there are"
+
+
+async def test_a_version_lives_without_a_restart(desk: Desk) -> None:
+    """The whole life in the order the docs tell; a server answers all the while, each time under one version."""
+    path = desk.file("two.yaml", version(2, FREE))
+    assert await desk.answers(CENT) == ("wechat/1", ["PAY-BALANCE"])
+    valid, differs, added = await asyncio.gather(
+        desk.policy("validate", path, "--json"),
+        desk.policy("diff", "wechat/1", path, "--json"),
+        desk.policy("add", path, "--by", "Ann", "--json"),
+    )
+    assert (valid.code, valid.json()["pack"], valid.json()["warnings"]) == (0, "wechat/2", [])
+    assert {one["path"] for one in differs.json()["differences"]} == {"version", "rules[PAY-BALANCE].when"}
+    assert added.json()["added"]
+
+    assert (await desk.policy("shadow", "wechat/2", "--by", "Ann")).code == 0
+    await asyncio.sleep(1)  # until the server must have read it
+    assert await desk.answers(CENT) == ("wechat/1", ["PAY-BALANCE"]), "a shadow changes no answer"
+    proposed, case = await asyncio.gather(
+        desk.policy("activate", "wechat/2", "--by", "Ann", "--json"),
+        desk.run("submit", str(CLEAR), "--no-prove", "--json"),
+    )
+    assert (proposed.code, proposed.json()["in_force_since"]) == (0, None)
+    same, report = await asyncio.gather(
+        desk.policy("activate", "wechat/2", "--by", " ANN", language="zh"), desk.policy("shadow", "--json")
+    )
+    assert (same.code, (await desk.answers(CENT))[0]) == (2, "wechat/1")
+    assert CHINESE.search(same.errors)
+    only_live = {(one["code"], one["segment"]): one["only_live"] for one in report.json()["counts"]}
+    assert {code for (code, _), count in only_live.items() if count} == {"", "PAY-BALANCE"}
+
+    approved = await desk.policy("activate", "wechat/2", "--by", "Ben")
+    assert approved.code == 0, approved.errors
+    assert await desk.answered_by("wechat/2", CENT) == []
+    listed, replayed = await asyncio.gather(desk.policy("list"), desk.policy("replay", case.json()["id"], "--json"))
+    (in_force,) = (
+        line for line in listed.out.splitlines() if "wechat/2" in line and "Ann" in line and "Ben" not in line
+    )
+    assert "in force" in in_force, "though it still is the one named for shadow"
+    (again,) = replayed.json()
+    assert (again["step"], again["pack"], again["same"]) == ("submit", "wechat/1", True)
+    assert "facts" not in again, "personal, unless asked for"
+
+    back = await desk.policy("rollback", "--by", "Ben", "--json")
+    assert (back.code, back.json()["pack"]) == (0, "wechat/1")
+    assert await desk.answered_by("wechat/1", CENT) == ["PAY-BALANCE"]
+    shown = await desk.policy("replay", case.json()["id"], "--facts", language="zh")
+    assert (shown.code, "一字不差" in shown.out, "identity_state" in shown.out) == (0, True, True)
+
+
+async def test_everybody_is_backtested_and_one_person_explained(desk: Desk) -> None:
+    """What a threshold does to everybody, and why one person was told what they were told."""
+    population, page = desk.folder / "people.parquet", desk.folder / "page.html"
+    exported, why = await asyncio.gather(
+        desk.run("accounts", "export-facts", str(population), "--json"),
+        desk.run("check", str(CENT), "--why", "--json"),
+    )
+    assert (exported.json()["accounts"], exported.json()["unread"]) == (3, {})
+    assert population.stat().st_mode & 0o777 == 0o600
+    assert why.code == 1
+    reasons = {one["code"]: one for one in why.json()["why"]}
+    balance = reasons["PAY-BALANCE"]
+    assert (balance["verdict"], balance["filled"], balance["facts"]) == ("raised", "1 > 0", {"balance_fen": 1})
+    assert {one["verdict"] for code, one in reasons.items() if code != "PAY-BALANCE"} == {"passed"}
+
+    run = ("backtest", "wechat", "--population", str(population))
+    tried, live, folder, kind = await asyncio.gather(
+        desk.policy(*run, "--set", "abnormal_login_days=0", "--html", str(page), "--json"),
+        desk.policy("backtest", "wechat", "--json"),
+        desk.policy(*run, "--html", str(desk.folder), language="zh"),
+        desk.policy("backtest", "emoney", *run[2:], "--kind", "restore", language="zh"),
+    )
+    report = tried.json()["report"]
+    stops = {stop["code"]: stop["accounts"] for stop in report["outcome"]["stops"]}
+    passing = sum(not codes for _, codes in [await desk.answers(account) for account in (CLEAR, CENT, LOGGED)])
+    assert (report["outcome"]["accounts"], report["outcome"]["passes"]) == (3, passing), "as their own checks say"
+    assert (stops["PAY-BALANCE"], stops["SEC-ABNORMAL-LOGIN"], stops["PAY-AUTODEBIT"]) == (1, 1, 1)
+    assert "abnormal_login_days" in page.read_text(encoding="utf-8")
+    assert live.json()["report"]["outcome"] == report["outcome"]
+    for ran in (folder, kind):
+        assert ran.code == 2
+        assert CHINESE.search(ran.errors)
+
+
+async def test_who_starts_us_is_told_of_an_edit_in_vain(desk: Desk) -> None:
+    """Somebody edits the file of a pack and raises no version: they must not wonder why nothing changed."""
+    home = desk.folder / "home"
+    async with open_app(Settings(home=home, keys=home / "keys", databases=_databases(desk))) as app:
+        await app.pools["platform"].execute(
+            "UPDATE platform.policy_pack SET text = text || '#', sha256 = sha256(convert_to(text || '#', 'UTF8'))"
+            " WHERE pack = 'emoney/1'"
+        )
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        zh, en = await asyncio.gather(
+            desk.run("serve", "--port", port, language="zh"), desk.run("serve", "--port", port)
+        )
+    assert zh.code == en.code == 2
+    assert "emoney/1 早已加入" in zh.errors
+    assert "emoney/1 was added before" in en.errors
+    assert "wechat" not in zh.errors + en.errors
+
+
+def _databases(desk: Desk) -> dict[str, str]:
+    return msgspec.json.decode(desk.more["JIEBANG_DATABASES"], type=dict[str, str])
