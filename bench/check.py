@@ -4,8 +4,8 @@ Two processes serve the whole product over the same two database servers with th
 checks, the other does not. 64 clients on connections of their own ask for one person at a time, each with that person's
 token, or, as a service, for 256 at a time. Whatever comes back without every fact read does not count, and is told.
 Evaluation alone is measured beside it, against zen-engine on the same facts: our columns as the check has them, zen's
-as mappings ready in memory. The bar is against zen's decision graph, the form in which rules are kept and explained; the
-row beside it is everything flattened into one compiled expression, the fastest form it has.
+as mappings ready in memory. The bar is against zen's decision graph, the form in which rules are kept and explained;
+the row beside it is everything flattened into one compiled expression, the fastest form it has.
 """
 
 from __future__ import annotations
