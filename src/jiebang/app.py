@@ -14,15 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-import asyncpg
 import msgspec
 import structlog
 
-from jiebang.model.errors import UnknownPackError
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import NETWORKS, Plan
+from jiebang.model.plan import NETWORKS
 from jiebang.participants import open_participants
-from jiebang.participants.base import Participant
+from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.participants.signing import Link, create_keys, our_end
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
     from litestar import Litestar
 
     from jiebang.api.auth import Verifier
-    from jiebang.model.case import Case
     from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
     from jiebang.usecases.verify import Report
@@ -167,19 +164,13 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Audit all databases and networks."""
         from jiebang.usecases.verify import verify
 
-        def plan_of(case: Case) -> Plan:
-            try:
-                return self.registry.plan_of(case)
-            except UnknownPackError as error:
-                raise KeyError(case.plan) from error
-
         async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
             auditor = Wallet(whole["wallet"], utc_now, pepper=self.secrets.passwords)
             return await verify(
                 pool=self.pools["platform"],
                 participants=self.participants,
                 wallet=auditor,
-                plan_of=plan_of,
+                plan_of=self.registry.plan_of,
                 progress=progress,
             )
 
@@ -235,10 +226,10 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
         for loop in (registry.run(), shadow.run()):
             stack.push_async_callback(_ended, asyncio.create_task(loop))
         try:
-            joined = _joined(settings, keys, databases, pools, {**owned, **networks}, found, registry, shadow, stack)
-            yield msgspec.structs.replace(joined, edited=edited)
+            parties: dict[str, Participant] = {**owned, **networks}
+            yield _joined(settings, keys, databases, pools, parties, found, registry, edited, shadow, stack)
         finally:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*UNANSWERED):
                 await shadow.flush()
 
 
@@ -285,6 +276,7 @@ def _joined(
     participants: Mapping[str, Participant],
     links: Mapping[str, Link],
     registry: Registry,
+    edited: Sequence[str],
     shadow: Shadow,
     resources: AsyncExitStack,
 ) -> App:
@@ -329,7 +321,7 @@ def _joined(
         context=context,
         links=links,
         registry=registry,
-        edited=(),
+        edited=edited,
         shadow=shadow,
         resources=resources,
     )

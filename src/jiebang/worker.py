@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import asyncpg
 import msgspec
 import structlog
 
+from jiebang.participants.base import UNANSWERED
 from jiebang.store import cases, leases
 
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
     from jiebang.usecases.advance import Driver
 
 _log = structlog.get_logger(__name__)
-
-_UNAVAILABLE: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""What a database that is down, or refuses, makes a loop see: it goes on a little later."""
 
 Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
 """Side work for the buckets a worker holds (outbox, transfers, purges): returns how much there was to do."""
@@ -103,7 +95,7 @@ class Worker:
         await self._driver.aclose()
         try:
             await leases.release(self._pool, self._id)
-        except _UNAVAILABLE:
+        except UNANSWERED:
             _log.warning("buckets_not_released", worker=self._id)  # the lease runs out by itself
 
     async def _pause(self, limit: timedelta) -> None:
@@ -119,7 +111,7 @@ class Worker:
             try:
                 self._buckets = await leases.hold(self._pool, self._id, now, self._pace.lease)
                 self._until = now + self._pace.lease
-            except _UNAVAILABLE as error:
+            except UNANSWERED as error:
                 _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
             await self._pause(self._pace.lease / 3)
 
@@ -133,7 +125,7 @@ class Worker:
             try:
                 started = await self._start_lane()
                 failures = 0
-            except _UNAVAILABLE as error:
+            except UNANSWERED as error:
                 failures += 1
                 _log.warning("due_cases_not_read", worker=self._id, error=type(error).__name__)
                 await self._pause(min(self._pace.idle_poll * 2**failures, timedelta(seconds=1)))
@@ -162,7 +154,7 @@ class Worker:
     async def _drive(self, taken: list[Case], late: list[Reply], keys: set[Key]) -> None:
         try:
             await self._driver.drive(taken, late)
-        except _UNAVAILABLE as error:
+        except UNANSWERED as error:
             # Nothing unsaved was sent; what is saved is due again.
             _log.warning("batch_broken_off", worker=self._id, cases=len(keys), error=type(error).__name__)
             await self._pause(self._pace.idle_poll)

@@ -311,17 +311,6 @@ class NotMigratedError(CallerError):
     )
 
 
-class PlanUnknownError(OurFaultError, KeyError):
-    """A case follows a plan of a policy pack that this process does not hold. fields: plan."""
-
-    code = "PLAN-UNKNOWN"
-    title = Text("此申请所依据的策略包不在本系统中", "The policy pack that this case follows is not held here")
-    action = Text(
-        "申请原样保留,不会丢失;请联系运维装回 plan 所指的策略包版本。",
-        "The case stays as it is, nothing is lost; the operators must bring back the pack version that `plan` names.",
-    )
-
-
 class ProcessStartError(OurFaultError):
     """A process that we run beside ours did not start. fields: process, log."""
 

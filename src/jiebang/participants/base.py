@@ -26,6 +26,9 @@ SILENCE: Final = (
 )
 """What is raised when a participant as a whole does not answer: down, starting, full, or cut off in mid-sentence."""
 
+UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
+"""What a question to a database may raise instead of an answer, for whoever need not tell silence from refusal."""
+
 
 class Order(msgspec.Struct, frozen=True, gc=False):
     """One case's part of a batch: a Try asks for `version` (None: no version asked), the rest ignore it."""

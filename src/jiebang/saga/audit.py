@@ -118,7 +118,7 @@ def _plan(case: Case, plan_of: Callable[[Case], Plan]) -> Plan | None:
     """Return the case's plan; None for one that this installation does not hold, so that the audit goes on."""
     try:
         return plan_of(case)
-    except (KeyError, JiebangError):  # PlanUnknownError
+    except (KeyError, JiebangError):
         return None
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import asyncpg
 import msgspec
 import structlog
 
 from jiebang.model.case import ENDED
 from jiebang.model.errors import UnknownCaseError
-from jiebang.participants.base import SILENCE
+from jiebang.participants.base import UNANSWERED
 from jiebang.store import cases, proofs
 from jiebang.usecases.context import Context, Found
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Key, Timeline
 
 _log = structlog.get_logger(__name__)
-_SILENT: Final = (*SILENCE, asyncpg.PostgresError)
 
 
 async def find(context: Context, key: Key) -> Found:
@@ -47,7 +45,7 @@ async def answering(context: Context, within: timedelta) -> dict[str, bool]:
                     await context.platform.fetchval("SELECT 1")
                 else:
                     await participant.look([1])
-        except _SILENT:
+        except UNANSWERED:
             return name, False
         return name, True
 
@@ -120,7 +118,7 @@ class Follower:
         while self._readers:
             try:
                 await self._look()
-            except _SILENT as error:
+            except UNANSWERED as error:
                 # The streams stay open: what they miss is read as soon as the database answers again.
                 _log.warning("timeline_unreadable", error=type(error).__name__, streams=self.streams)
                 await asyncio.sleep(1)

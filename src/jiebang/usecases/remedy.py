@@ -12,13 +12,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
-import asyncpg
 import msgspec
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError, ParticipantUnavailableError
 from jiebang.model.plan import WALLET
+from jiebang.participants.base import UNANSWERED
 from jiebang.participants.movements import Action, EntryState
 from jiebang.store import idempotency, remedies
 from jiebang.store.idempotency import Kept
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from jiebang.store.idempotency import Answered, Claim
 
 _NAMESPACE: Final = UUID("6a7c2f0e-5d6b-4d43-9a55-3f6f0f2f7c11")
-_SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +149,7 @@ async def carried_out(
     """
     try:
         items, amount_fen, state = await work(begun.remedy_id)
-    except _SILENCE:
+    except UNANSWERED:
         raise ParticipantUnavailableError(participant=participant) from None
     except JiebangError:
         await remedies.drop(context.platform, [begun.key])

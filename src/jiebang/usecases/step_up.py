@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from jiebang.model.case import Kind
@@ -29,6 +28,7 @@ from jiebang.model.errors import (
     UnknownAccountError,
     UnknownRemedyError,
 )
+from jiebang.participants.base import UNANSWERED
 from jiebang.participants.logins import Confirmation, Security
 from jiebang.participants.movements import EntryState
 from jiebang.store import idempotency, outbox, proofs, remedies
@@ -56,7 +56,6 @@ DONE: Final = "remedy_done"
 NO_CASE: Final = 0
 """The case number of what belongs to no case."""
 _HAND_OVER: Final = b"hand-over"
-_SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _NOT_PRIMARY: Final = Text("只有主设备可以批准", "Only the primary device can approve it")
 
 
@@ -290,7 +289,7 @@ async def _right(context: Context, step_up: StepUp, secrets: Secrets, rules: Pro
     code_right = hmac.compare_digest(code.encode(), secrets.code.encode())
     try:
         [password_right] = await context.wallet.verify_payment_password([(step_up.account_id, secrets.password)])
-    except _SILENCE:
+    except UNANSWERED:
         raise ParticipantUnavailableError(participant="wallet") from None
     return code_right and password_right
 
@@ -334,7 +333,7 @@ async def _security_facts(context: Context, account_id: int) -> dict[str, Any]:
     """Read the account's security facts; an account it does not know has none."""
     try:
         batch = await _security(context).facts([account_id])
-    except _SILENCE:
+    except UNANSWERED:
         raise ParticipantUnavailableError(participant=SECURITY) from None
     known = bool(batch.accounts)
     return {"abnormal_login_items": [], "primary_device_id": None} | {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import asyncpg
 import msgspec
 
-from jiebang.participants.base import SILENCE
+from jiebang.participants.base import UNANSWERED
 from jiebang.participants.money import MoneyAudit
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
@@ -60,7 +60,6 @@ class Report(msgspec.Struct, kw_only=True):
         return self.violation_count == 0
 
 
-_READ_FAILURES = (*SILENCE, asyncpg.PostgresError)
 _ATTEMPTS = 6
 """Cases run while we look: what is seen out of step is read again, and only what stays out of step is a violation."""
 
@@ -106,7 +105,7 @@ async def verify(
     await _slots(pool, page, settle, report)
     try:
         report.transfers_fen = await wallet.transfers_fen()
-    except _READ_FAILURES:
+    except UNANSWERED:
         _unread(report, "wallet")
     return report
 
@@ -181,7 +180,7 @@ async def _rows(
     async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow] | None:
         try:
             return await read(participant)
-        except _READ_FAILURES:
+        except UNANSWERED:
             _unread(report, name)
             return None
 
@@ -193,7 +192,7 @@ async def _rows(
 async def _money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
     try:
         return await wallet.audit_money(accounts)
-    except _READ_FAILURES:
+    except UNANSWERED:
         _unread(report, "wallet")
         return None
 

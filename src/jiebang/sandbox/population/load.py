@@ -21,6 +21,7 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.errors import CallerError, OtherSystemError
 from jiebang.model.facts import PLATFORM
+from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.preparing import Prepared, Preparer
 from jiebang.sandbox.population.reading import Fault
@@ -40,7 +41,6 @@ _PIECE: Final = 1 << 18
 _AT_ONCE: Final = max(2, os.cpu_count() or 2)
 """Databases copied into at once: more would crowd the thread that reads ahead off the processor, then wait for it."""
 
-_GONE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
 INSERT INTO platform.account (account_id, created_at)
@@ -133,7 +133,7 @@ async def _connect(dsns: Mapping[str, str], stack: AsyncExitStack) -> dict[str, 
     async def one(name: str, dsn: str) -> tuple[str, Connection]:
         try:
             connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "jiebang load"})
-        except (*_GONE, TimeoutError) as error:
+        except UNANSWERED as error:
             raise LoadBrokenError(database=name, kept=[]) from error
         stack.push_async_callback(_close, connection)
         await connection.execute("BEGIN")
@@ -144,7 +144,7 @@ async def _connect(dsns: Mapping[str, str], stack: AsyncExitStack) -> dict[str, 
 
 async def _close(connection: Connection) -> None:
     """Close; what was not committed rolls back with it."""
-    with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    with suppress(*UNANSWERED):
         await connection.close(timeout=5)
 
 
@@ -155,7 +155,7 @@ async def _commit(connections: Mapping[str, Connection]) -> None:
     async def run(name: str, statement: str) -> None:
         try:
             await connections[name].execute(statement)
-        except _GONE as error:
+        except UNANSWERED as error:
             raise LoadBrokenError(database=name, kept=kept) from error
         if statement == "COMMIT":
             kept.append(name)
@@ -229,7 +229,7 @@ class _Loader:
         try:
             async with self._turn:
                 rows = await self._platform.fetch(_NEW_ACCOUNTS, run.accounts, run.created)
-        except _GONE as error:
+        except UNANSWERED as error:
             raise LoadBrokenError(database=PLATFORM, kept=[]) from error
         new = {row["account_id"] for row in rows}
         faults = list(run.faults)
@@ -283,7 +283,7 @@ class _Loader:
         async def one(name: str, connection: Connection) -> None:
             try:
                 await connection.execute(statement)
-            except _GONE as error:
+            except UNANSWERED as error:
                 raise LoadBrokenError(database=name, kept=[]) from error
 
         await asyncio.gather(*(one(name, connection) for name, connection in self._others.items()))
@@ -326,7 +326,7 @@ class _Loader:
                     )
                 except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
                     raise LoadRefusedError(**where, lines=lines) from error
-                except _GONE as error:
+                except UNANSWERED as error:
                     raise LoadBrokenError(database=database, kept=[]) from error
                 if said != f"COPY {count}":
                     raise LoadRefusedError(**where, lines=lines)
