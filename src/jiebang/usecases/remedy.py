@@ -167,8 +167,9 @@ async def carried_out(
     )
     kept = render(cleared)
     async with context.platform.acquire() as connection, connection.transaction():
-        await record(connection, begun, items, amount_fen, now)
+        # The key first, as in `_once`: a repeat holds it while it waits for the record, and would wait crosswise.
         await idempotency.keep(connection, claim, kept)
+        await record(connection, begun, items, amount_fen, now)
     return idempotency.Answered(kept, replayed=False)
 
 
