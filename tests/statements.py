@@ -1,0 +1,94 @@
+"""Every SQL statement of the product, found in its code: what is written tomorrow is in here too, or a test says so.
+
+Named statements stand in `.sql` files, a participant's are built by `participants.database.statements`, and the few
+that stand in Python are listed in `INLINE`. `unknown` reads all Python of the product for SQL in none of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import jiebang
+from jiebang.model.facts import PLATFORM
+from jiebang.model.plan import DATABASES
+from jiebang.participants import PARTICULARS, identity
+from jiebang.participants.database import statements
+from jiebang.store.migrate import owner_of
+from jiebang.store.queries import load
+
+Label = tuple[str, str]
+"""(database, "file.name" or "participant.op")."""
+
+_ROOT: Final = Path(jiebang.__file__).parent
+_OWNERS: Final = {PLATFORM: [PLATFORM], "keys": ["keys"]} | {
+    owner: [name for name in DATABASES if owner_of(name) == owner] for owner in map(owner_of, DATABASES)
+}
+_TABLE: Final = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE)\s+({'|'.join(_OWNERS)})\.")
+_SQL: Final = re.compile(r"\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM)\s")
+
+INLINE: Final[Mapping[Label, str]] = {
+    ("identity_shenzhen", "identity.bound"): identity._BOUND,
+    ("identity_shenzhen", "identity.brought_in"): identity._BROUGHT_IN,
+}
+
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "sandbox/": "what stands in for the outside world keeps its own SQLite, and loads people in bulk",
+    "store/migrate.py": "a few rows of migrations",
+    "store/embedded.py": "the server's own catalogue",
+}
+"""Where SQL may stand that no plan is tested of, and why."""
+
+HARMLESS: Final[Mapping[str, str]] = {
+    "SELECT 1": "asks whether a database answers",
+    "SELECT count(*) FROM platform.account": "how long a command of the operator's will take, for its progress bar",
+}
+
+
+def _named() -> Iterator[tuple[Label, str]]:
+    for path in sorted(_ROOT.rglob("*.sql")):
+        if "\n-- name: " not in "\n" + path.read_text(encoding="utf-8"):
+            continue  # a schema
+        package = ".".join(["jiebang", *path.parent.relative_to(_ROOT).parts])
+        for name, sql in load(package, path.name).items():
+            found = set(_TABLE.findall(sql))
+            assert len(found) == 1, f"{path.name}: {name} reads tables of {found or 'nobody'}"
+            for database in _OWNERS[found.pop()]:
+                yield (database, f"{path.stem}.{name}"), sql
+
+
+def _built() -> Iterator[tuple[Label, str]]:
+    for name, own in PARTICULARS.items():
+        yield (name, f"{name}.facts"), own.facts
+        for op, sql in statements(name, own).items():
+            yield (name, f"{name}.{op}"), sql
+
+
+STATEMENTS: Final[Mapping[Label, str]] = {**dict(_named()), **dict(_built()), **INLINE}
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Every string in a module, its docstrings apart; of an f-string the pieces between what is put in."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def unknown() -> list[str]:
+    """Return what looks like SQL in the product's Python and is no part of a known statement, with its file."""
+    found = []
+    for path in sorted(_ROOT.rglob("*.py")):
+        where = path.relative_to(_ROOT).as_posix()
+        if where.startswith(tuple(ELSEWHERE)):
+            continue
+        for text in _texts(ast.parse(path.read_text(encoding="utf-8"))):
+            piece = text.strip()
+            if not _SQL.search(piece) or piece in HARMLESS:
+                continue
+            if not any(piece in sql for sql in STATEMENTS.values()):
+                found.append(f"{where}: {piece[:80]}")
+    return found
