@@ -7,8 +7,8 @@ What it holds to be true, always:
 - one decision: nothing is confirmed before `confirming` is saved, nothing cancelled after; a case is committed only
   when every participant has granted, in time, unwithdrawn, and with the wallet unmoved since the last proof;
 - a case ends only when its participants agree: `done` is confirmed everywhere once, the others nowhere;
-- a send was saved first; waves go in order; a Try writes only at the version re-checked, with nothing in the way,
-  never after it was refused or cancelled, never after the case ended;
+- a send was saved first; a later wave leaves only when all before it have granted; a Try writes only at the version
+  re-checked, with nothing in the way, never after it was refused or cancelled, never after the case ended;
 - a row's number never falls and every mark in it is explained by a case; a refused Try leaves its mark;
 - no money moves at a wallet between its Try and its Confirm or Cancel, and none is made or lost;
 - at most one live case an account, with growing numbers; a withdrawal that was promised is kept.
@@ -18,118 +18,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sim.evidence import (
+    AFTER,
+    ENDED,
+    FREE,
+    LETTER_AFTER,
+    LETTERS,
+    LOST,
+    WALLET,
+    Evidence,
+    Row,
+    SeenAccount,
+    SeenCase,
+    ViolationError,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
-AFTER = {
-    "open": {"open", "in_review", "ready", "withdrawn", "expired", "rejected"},
-    "in_review": {"in_review", "ready", "rejected", "withdrawn"},
-    "ready": {"ready", "trying", "withdrawn", "rejected"},
-    "trying": {"trying", "confirming", "cancelling"},
-    "confirming": {"confirming", "done"},
-    "cancelling": {"cancelling", "aborted"},
-}
-LETTER_AFTER = {
-    ".": ".t",
-    "t": "tgcx",
-    "g": "gcx",
-    "c": "ced",
-    "e": "eCd",
-    "C": "Ccd",
-    "d": "d",
-    "x": "xyz",
-    "y": "yXz",
-    "X": "Xxz",
-    "z": "z",
-}
-ENDED = frozenset({"done", "aborted", "rejected", "withdrawn", "expired"})
-FREE = (0, "cancelled")
-WALLET = "wallet"
-
-Row = tuple[int, str]
-"""A fence row as the judge sees it: (case number, last op)."""
+__all__ = ["FREE", "Auditor", "Row", "ViolationError"]
 
 
-class ViolationError(Exception):
-    """A promise was broken. The text says which, where."""
-
-
-class _Case:
-    """What the judge remembers of one case. Every field is finite, so that a whole world can be compared."""
-
-    __slots__ = (
-        "cancel_saved", "committed", "confirmed", "granted", "marks", "names", "proof_moves", "reads", "refused",
-        "refused_late", "state", "try_saved", "versions", "waves", "wished",
-    )  # fmt: skip
-
-    def __init__(self, names: tuple[str, ...], waves: tuple[int, ...]) -> None:
-        self.names, self.waves = names, waves
-        self.state, self.marks = "open", "." * len(names)
-        self.versions: tuple[int, ...] = ()
-        self.committed = self.wished = False
-        self.proof_moves = -1
-        self.reads: dict[int, int] = {}
-        self.granted, self.refused, self.confirmed = set[str](), set[str](), set[str]()
-        self.try_saved, self.cancel_saved, self.refused_late = set[str](), set[str](), set[str]()
-
-    def memory(self) -> Hashable:
-        if self.state in ENDED:
-            return self.state
-        sets = (self.granted, self.refused, self.confirmed, self.try_saved, self.cancel_saved, self.refused_late)
-        return (
-            self.names, self.waves, self.state, self.marks, self.versions, self.committed, self.wished,
-            self.proof_moves, tuple(sorted(self.reads.items())), tuple(frozenset(one) for one in sets),
-        )  # fmt: skip
-
-    @classmethod
-    def recall(cls, memory: Hashable) -> _Case:
-        if isinstance(memory, str):
-            case = cls((), ())
-            case.state, case.committed = memory, memory == "done"
-            return case
-        assert isinstance(memory, tuple)  # noqa: S101 - narrows the type; the two shapes above and below are all there are
-        case = cls(memory[0], memory[1])
-        case.state, case.marks, case.versions, case.committed, case.wished, case.proof_moves = memory[2:8]
-        case.reads = dict(memory[8])
-        case.granted, case.refused, case.confirmed, case.try_saved, case.cancel_saved, case.refused_late = (
-            set(one) for one in memory[9]
-        )
-        return case
-
-
-class _Account:
-    """What the judge remembers of one account: its cases, each participant's row, and how often its money moved."""
-
-    __slots__ = ("cases", "last", "moves", "rows", "statuses")
-
-    def __init__(self) -> None:
-        self.cases: dict[int, _Case] = {}
-        self.rows: dict[str, Row] = {}
-        self.statuses: dict[str, str] = {}
-        self.last = self.moves = 0
-
-
-class Auditor:
+class Auditor(Evidence):
     """Judges one world. Every method takes one thing that happened; all raise ViolationError."""
-
-    def __init__(self) -> None:
-        """Start knowing nothing."""
-        self.accounts: dict[int, _Account] = {}
-        self.balances: dict[int, int] = {}
-        self.transfers: dict[int, int] = {}
 
     # What happens to a case.
 
     def submitted(self, account: int, no: int, names: tuple[str, ...], waves: tuple[int, ...]) -> None:
         """A case was created for `names` in Try order."""
-        known = self.accounts.setdefault(account, _Account())
+        known = self.accounts.setdefault(account, SeenAccount())
         if no <= known.last:
             self._broken(account, no, f"its number is not above {known.last}")
         for other, case in known.cases.items():
-            if case.state not in ENDED:
+            if case.state not in ENDED and case.state != LOST:
                 self._broken(account, no, f"case {other} of the account is still {case.state}")
         known.last = no
-        known.cases[no] = _Case(names, waves)
+        known.cases[no] = SeenCase(names, waves)
 
     def proof_read(self, account: int, no: int, version: int) -> None:
         """The wallet's facts_version was read for a proof of the case."""
@@ -152,6 +76,8 @@ class Auditor:
         case = known.cases[no]
         if state not in AFTER.get(case.state, ()):
             self._broken(account, no, f"{case.state} became {state}")
+        if not set(marks) <= set(LETTERS.get(state, ".")):
+            self._broken(account, no, f"{state} with marks {marks}")
         self._judge_marks(known, account, no, marks)
         if state == "ready" and case.state != "ready":
             if wallet not in case.reads:
@@ -164,11 +90,11 @@ class Auditor:
         if state in ENDED:
             self._judge_end(known, account, no)
 
-    def _judge_marks(self, known: _Account, account: int, no: int, marks: str) -> None:
+    def _judge_marks(self, known: SeenAccount, account: int, no: int, marks: str) -> None:
         case = known.cases[no]
         if marks == case.marks:
             return
-        for at, (name, before, after) in enumerate(zip(case.names, case.marks, marks, strict=True)):
+        for name, before, after in zip(case.names, case.marks, marks, strict=True):
             if after not in LETTER_AFTER[before]:
                 self._broken(account, no, f"{name}'s mark went from {before} to {after}")
             if before == after:
@@ -177,18 +103,11 @@ class Auditor:
             if untrue:
                 self._broken(account, no, f"{name} is marked {untrue}")
             if after == "t":
-                self._judge_wave(account, no, at, marks)
                 case.try_saved.add(name)
             elif after == "x":
                 case.cancel_saved.add(name)
 
-    def _judge_wave(self, account: int, no: int, at: int, marks: str) -> None:
-        case = self.accounts[account].cases[no]
-        for earlier, mark, name in zip(case.waves[:at], marks, case.names, strict=False):
-            if earlier < case.waves[at] and (mark != "g" or name not in case.granted):
-                self._broken(account, no, f"{case.names[at]} is tried before {name} has granted")
-
-    def _judge_commit(self, known: _Account, account: int, no: int, late: bool) -> None:
+    def _judge_commit(self, known: SeenAccount, account: int, no: int, late: bool) -> None:
         case = known.cases[no]
         missing = [name for name in case.names if name not in case.granted]
         if missing:
@@ -204,7 +123,7 @@ class Auditor:
             self._broken(account, no, "committed though money moved since the last proof")
         case.committed = True
 
-    def _judge_end(self, known: _Account, account: int, no: int) -> None:
+    def _judge_end(self, known: SeenAccount, account: int, no: int) -> None:
         case = known.cases[no]
         if case.state == "done":
             missing = [name for name in case.names if name not in case.confirmed]
@@ -231,8 +150,19 @@ class Auditor:
         }
         if not allowed[op] and case.state not in ENDED:
             self._broken(account, no, f"{op} sent to {name} before it was saved")
+        if op == "try":
+            self._judge_wave(case, account, no, name)
         if case.state in ENDED and (op == "confirm") != case.committed and op != "try":
             self._broken(account, no, f"{op} sent to {name} though the case ended {case.state}")
+
+    def _judge_wave(self, case: SeenCase, account: int, no: int, name: str) -> None:
+        """A wave leaves only when the one before it has granted, as a whole."""
+        if case.state in ENDED or name not in case.names:
+            return
+        wave = case.waves[case.names.index(name)]
+        for earlier, before in zip(case.names, case.waves, strict=True):
+            if before < wave and earlier not in case.granted:
+                self._broken(account, no, f"{name} is tried before {earlier} has granted")
 
     def answered(
         self,
@@ -262,7 +192,7 @@ class Auditor:
 
     def _judge_write(
         self,
-        known: _Account,
+        known: SeenAccount,
         account: int,
         no: int,
         name: str,
@@ -291,9 +221,9 @@ class Auditor:
         if (statuses[1] == "pending") != (after[1] == "tried"):
             self._broken(account, no, f"{name}'s row is {_told(after)} and it is {statuses[1]}")
 
-    def _judge_reserve(self, case: _Case, account: int, no: int, name: str, facts: tuple[int, bool]) -> None:
+    def _judge_reserve(self, case: SeenCase, account: int, no: int, name: str, facts: tuple[int, bool]) -> None:
         version, blocked = facts
-        if case.state in ENDED:
+        if case.state in ENDED and not (case.committed and name in case.undone):
             self._broken(account, no, f"{name} granted a late Try after the case was {case.state}")
         if name in case.refused:
             self._broken(account, no, f"{name} granted a Try it had refused")
@@ -307,7 +237,7 @@ class Auditor:
         if name == WALLET and self.accounts[account].moves != case.proof_moves:
             self._broken(account, no, "the wallet granted though money moved since the last proof")
 
-    def _judge_answer(self, case: _Case, account: int, no: int, name: str, op: str, answer: str, row: Row) -> None:
+    def _judge_answer(self, case: SeenCase, account: int, no: int, name: str, op: str, answer: str, row: Row) -> None:
         if answer == "granted":
             if row not in ((no, "tried"), (no, "confirmed")):
                 self._broken(account, no, f"{name} answered granted with its row at {_told(row)}")
@@ -326,7 +256,7 @@ class Auditor:
 
     def opened(self, account: int, balance: int) -> None:
         """A wallet exists, with this balance."""
-        self.accounts.setdefault(account, _Account())
+        self.accounts.setdefault(account, SeenAccount())
         self.balances[account] = balance
 
     def moved(self, account: int, transfer: int, amount: int, balance: int, versions: tuple[int, int]) -> None:
@@ -337,7 +267,8 @@ class Auditor:
             self._broken(account, holder, "money moved between the wallet's Try and its Confirm or Cancel")
         if versions[1] <= versions[0]:
             self._broken(account, holder, "money moved and the wallet's version did not rise")
-        known.moves += 1
+        known.newest += 1
+        known.moves = known.newest
         self.transfers[transfer] = self.transfers.get(transfer, 0) + amount
         self.balances[account] += amount
         if self.balances[account] != balance or balance < 0:
@@ -349,8 +280,9 @@ class Auditor:
         """The world has healed and nothing more will happen. `rows`: account, participant, fence row, status."""
         for account, known in self.accounts.items():
             for no, case in known.cases.items():
-                if case.state not in ENDED:
+                if case.state not in ENDED and case.state != LOST:
                     self._broken(account, no, f"never ended: still {case.state} with marks {case.marks}")
+                self._judge_outcome(account, no, case)
         for account, name, row, status in rows:
             self._judge_last_row(account, name, row, status)
         for account, balance in balances:
@@ -359,6 +291,16 @@ class Auditor:
         for transfer, left in self.transfers.items():
             if left:
                 self._broken(0, 0, f"transfer {transfer} made or lost {left} fen")
+
+    def _judge_outcome(self, account: int, no: int, case: SeenCase) -> None:
+        """All or nothing, at the end: what was done is confirmed everywhere, whatever was restored in between."""
+        missing = [name for name in case.names if name not in case.confirmed]
+        if case.state == "done" and missing:
+            self._broken(account, no, f"done and, in the end, not confirmed by {missing}")
+        if case.state == LOST and case.confirmed and missing:
+            self._broken(
+                account, no, f"confirmed by {sorted(case.confirmed)} alone, and the platform knows nothing of it"
+            )
 
     def _judge_last_row(self, account: int, name: str, row: Row, status: str) -> None:
         known, no = self.accounts[account], row[0]
@@ -369,33 +311,8 @@ class Auditor:
         if row[1] == "confirmed" and known.cases[no].state != "done":
             self._broken(account, no, f"{name} confirmed a case that is {known.cases[no].state}")
 
-    # For the walk over every interleaving: the judge's memory as a value.
 
-    def memory(self, account: int) -> Hashable:
-        """What the judge remembers of one account, as a value that can be compared."""
-        known = self.accounts[account]
-        return (
-            known.last,
-            known.moves,
-            tuple(sorted(known.rows.items())),
-            tuple(sorted(known.statuses.items())),
-            tuple((no, case.memory()) for no, case in known.cases.items()),
-        )
-
-    def recall(self, account: int, memory: Hashable) -> None:
-        """Take up what `memory` returned."""
-        assert isinstance(memory, tuple)  # noqa: S101 - it is ours; narrows the type
-        known = self.accounts[account] = _Account()
-        known.last, known.moves = memory[0], memory[1]
-        known.rows, known.statuses = dict(memory[2]), dict(memory[3])
-        known.cases = {no: _Case.recall(case) for no, case in memory[4]}
-
-    def _broken(self, account: int, no: int, what: str) -> None:
-        message = f"case {account}/{no}: {what}"
-        raise ViolationError(message)
-
-
-def _untrue(case: _Case, name: str, mark: str, cancelled: bool) -> str:
+def _untrue(case: SeenCase, name: str, mark: str, cancelled: bool) -> str:
     """What a newly set mark claims that did not happen; empty where it is true."""
     if mark == "g" and name not in case.granted:
         return "granted and has not granted"

@@ -37,11 +37,16 @@ def overpaid() -> Auditor:
     return judge
 
 
-def trying() -> Auditor:
+def ready() -> Auditor:
     judge = opened()
     judge.proof_read(A, 1, 1)
     judge.saved(A, 1, "ready", "..", (), 1, False)
-    judge.saved(A, 1, "trying", "t.", (1, 1), 1, False)
+    return judge
+
+
+def trying() -> Auditor:
+    judge = ready()
+    judge.saved(A, 1, "trying", "tt", (1, 1), 1, False)
     judge.sent(A, 1, "identity", "try")
     return judge
 
@@ -82,13 +87,14 @@ def test_an_honest_history_passes_to_its_end() -> None:
 BROKEN: list[tuple[str, Callable[[], Auditor], Callable[[Auditor], None]]] = [
     ("is still open", opened, lambda judge: judge.submitted(A, 2, NAMES, WAVES)),
     ("its number is not above 1", opened, lambda judge: judge.submitted(A, 1, NAMES, WAVES)),
-    ("open became trying", opened, lambda judge: judge.saved(A, 1, "trying", "t.", (1, 1), 1, False)),
+    ("open became trying", opened, lambda judge: judge.saved(A, 1, "trying", "tt", (1, 1), 1, False)),
     ("was never read for its proof", opened, lambda judge: judge.saved(A, 1, "ready", "..", (), 1, False)),
-    ("tried before identity", trying, lambda judge: judge.saved(A, 1, "trying", "tt", (1, 1), 1, False)),
-    ("has not granted", trying, lambda judge: judge.saved(A, 1, "trying", "g.", (1, 1), 1, False)),
+    ("trying with marks t.", ready, lambda judge: judge.saved(A, 1, "trying", "t.", (1, 1), 1, False)),
+    ("tried before identity", trying, lambda judge: judge.sent(A, 1, "wallet", "try")),
+    ("has not granted", trying, lambda judge: judge.saved(A, 1, "trying", "gt", (1, 1), 1, False)),
     ("confirm sent to identity before", trying, lambda judge: judge.sent(A, 1, "identity", "confirm")),
     ("cancel sent to identity before", trying, lambda judge: judge.sent(A, 1, "identity", "cancel")),
-    ("try sent to wallet before", trying, lambda judge: judge.sent(A, 1, "wallet", "try")),
+    ("try sent to identity before", ready, lambda judge: judge.sent(A, 1, "identity", "try")),
     ("without the grant", half_granted, lambda judge: judge.saved(A, 1, "confirming", "cc", (1, 1), 1, False)),
     ("after its deadline", granted, lambda judge: judge.saved(A, 1, "confirming", "cc", (1, 1), 1, True)),
     ("confirming became cancelling", committed, lambda judge: judge.saved(A, 1, "cancelling", "xx", (1, 1), 1, False)),
@@ -189,9 +195,9 @@ def test_a_case_may_not_end_while_a_try_is_still_held_or_could_still_be_granted(
     with pytest.raises(ViolationError, match="wallet is marked cancelled and is not"):
         held.saved(A, 1, "aborted", "zz", (1, 1), 1, False)
     late = trying()
-    late.saved(A, 1, "cancelling", "x.", (1, 1), 1, False)
+    late.saved(A, 1, "cancelling", "xx", (1, 1), 1, False)
     with pytest.raises(ViolationError, match="identity is marked cancelled and is not"):
-        late.saved(A, 1, "aborted", "z.", (1, 1), 1, False)
+        late.saved(A, 1, "aborted", "zz", (1, 1), 1, False)
 
 
 @pytest.mark.parametrize("history", [opened, trying, granted, committed])
