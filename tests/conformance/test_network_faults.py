@@ -141,6 +141,78 @@ async def test_die_ends_the_process_at_the_named_moment_and_it_comes_back(
     await control.set_faults([])
 
 
+async def test_answers_for_cases_nobody_asked_about_are_ignored_and_counted(
+    unionpay: HttpParticipant, control: Control, numbers: itertools.count[int]
+) -> None:
+    """One account's answer taken for another's would confirm what nobody reserved; the true answer comes when asked."""
+    orders = [Order(next(numbers), 1), Order(next(numbers), 1)]
+    await control.set_faults([Fault(FaultKind.STRANGE, count=1)])
+    assert await unionpay.apply(Op.TRY, orders, {}) == []
+    assert unionpay.ignored == {Ignored.NOT_ASKED: 3}, "both next cases, and the one neighbour that was not asked about"
+    assert {reply.answer for reply in await unionpay.apply(Op.TRY, orders, {})} == {Answer.GRANTED}
+
+
+async def test_a_grant_after_a_refusal_comes_from_the_same_reservation_or_is_ignored(
+    unionpay: HttpParticipant, control: Control, account: int
+) -> None:
+    """A network that changes its mind must not leave a card reserved for a case that was rolled back on its refusal."""
+    await control.bind([Binding(str(account), "card-1", "card")])
+    await control.set_faults([Fault(FaultKind.FICKLE)])
+    (refused,) = await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    assert refused.answer is Answer.REFUSED
+    (granted,) = await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    assert granted.answer is Answer.GRANTED
+    (done,) = await unionpay.apply(Op.CANCEL, [Order(account, 1)], {})
+    assert done.answer is Answer.DONE
+    (late,) = await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    assert late.answer is Answer.REFUSED
+    (binding,) = (await control.state([account]))[account].bindings
+    assert binding.state is BindingState.BOUND
+    assert unionpay.ignored == {}
+    await unionpay.apply(Op.TRY, [Order(account + 500_000, 1)], {})
+    assert unionpay.ignored == {Ignored.NOT_ASKED: 1}, "the grant of the other, that nobody asked for"
+
+
+@pytest.mark.parametrize("op", list(Op))
+async def test_of_two_voices_neither_is_believed(
+    unionpay: HttpParticipant, control: Control, account: int, op: Op
+) -> None:
+    """Whichever came first would otherwise decide whether a person's card is released."""
+    if op is not Op.TRY:
+        await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    await control.set_faults([Fault(FaultKind.TWO_VOICES, count=1)])
+    assert await unionpay.apply(op, [Order(account, 1)], {}) == []
+    assert unionpay.ignored == {Ignored.CONTRADICTORY: 1}
+    (reply,) = await unionpay.apply(op, [Order(account, 1)], {})
+    assert reply.answer is (Answer.GRANTED if op is Op.TRY else Answer.DONE)
+
+
+@pytest.mark.parametrize("op", [Op.CONFIRM, Op.CANCEL])
+async def test_a_denied_op_is_told_as_against_the_protocol_and_leaves_its_row(
+    unionpay: HttpParticipant, control: Control, account: int, op: Op
+) -> None:
+    """It is what parks a case for an operator; taken for done, the card would stay reserved for ever."""
+    await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    await control.set_faults([Fault(FaultKind.DENY, count=1)])
+    (reply,) = await unionpay.apply(op, [Order(account, 1)], {})
+    assert reply.answer is Answer.ERROR
+    assert await unionpay.look([account]) == {account: FenceRow(1, CaseOp.TRIED)}
+    (reply,) = await unionpay.apply(op, [Order(account, 1)], {})
+    assert reply.answer is Answer.DONE
+
+
+async def test_an_answer_to_another_request_is_no_answer(
+    unionpay: HttpParticipant, control: Control, account: int
+) -> None:
+    """Its signature is the network's own: only that it is bound to the request keeps yesterday's grant out of today."""
+    await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    await control.set_faults([Fault(FaultKind.STALE, ops=(FaultOp.TRY,), count=1)])
+    with pytest.raises(RemoteError, match="not signed by it"):
+        await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    (reply,) = await unionpay.apply(Op.TRY, [Order(account, 1)], {})
+    assert reply.answer is Answer.GRANTED
+
+
 async def test_a_kill_in_the_middle_of_batches_keeps_everything_that_was_answered(
     world: Sandbox, unionpay: HttpParticipant, control: Control, numbers: itertools.count[int]
 ) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import msgspec
+from prometheus_client import Counter as Metric
 
 from jiebang.model.errors import JiebangError
 from jiebang.participants import wire
@@ -26,6 +27,9 @@ from jiebang.saga.fence import FenceRow, Op
 if TYPE_CHECKING:
     from jiebang.participants.base import Order
 
+IGNORED_TOTAL = Metric(
+    "jiebang_results_ignored_total", "Results of remote participants that were not believed", ["participant", "reason"]
+)
 AT_ONCE: Final = 8
 """Requests under way to one party at a time; more wait for a place, and their time limit with them."""
 _THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -126,7 +130,7 @@ class SignedClient:
 class HttpParticipant:
     """A `Participant` reached over HTTP. It owns no facts of ours.
 
-    `ignored` counts the results that were not believed, by reason: it should stay empty, and feeds a metric.
+    `ignored` counts the results that were not believed, by reason: it should stay empty; IGNORED_TOTAL is its metric.
     """
 
     def __init__(self, link: Link, *, limit: float = 2.0) -> None:
@@ -163,6 +167,8 @@ class HttpParticipant:
         except JiebangError as error:
             raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
         self.ignored.update(ignored)
+        for reason in ignored:
+            IGNORED_TOTAL.labels(self.name, reason.value).inc()
         return replies
 
     async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:

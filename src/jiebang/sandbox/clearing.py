@@ -23,8 +23,9 @@ from jiebang.model.plan import NETWORKS
 from jiebang.participants import wire
 from jiebang.participants.signing import Responder, other_end
 from jiebang.saga.fence import Op
-from jiebang.sandbox.faults import Fault, FaultOp, Phase, Strike, strike
+from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, Strike, strike
 from jiebang.sandbox.ledger import MAX_BINDINGS, Binding, Ledger
+from jiebang.sandbox.lies import Grudges, denied, told
 from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Clearing:
         if not keep_faults:
             ledger.save_faults(())
         self._faults = ledger.faults()
+        self._grudges = Grudges()
 
     def service(self, name: str, responder: Responder) -> Service:
         """Return the network as an ASGI application."""
@@ -100,8 +102,8 @@ class Clearing:
         pairs = [(account, case.case_no) for account, case in zip(accounts, cases, strict=True)]
         if len(set(pairs)) != len(pairs):
             raise InvalidInputError(field="$.cases", reason=Text("同一笔重复出现", "a case is named twice"))
-        results = await self._saga(call, Op(call.path.removeprefix("/")), pairs)
-        return None if results is None else ok(wire.Results(results))
+        done = await self._saga(call, Op(call.path.removeprefix("/")), pairs)
+        return None if done is None else _answer(wire.Results(done[0]), done[1])
 
     async def branch(self, call: Call) -> Answer | None:
         """Answer the single-case form by DTM's convention: 200 granted, 409 refused, 425 still working."""
@@ -118,12 +120,13 @@ class Clearing:
             )
         case = wire.convert({"account": match[1], "case_no": int(match[2])}, wire.CaseOrder)
         (account,) = wire.account_ids([case.account], "gid")
-        results = await self._saga(call, Op(query["op"]), [(account, case.case_no)])
-        if results is None:
+        done = await self._saga(call, Op(query["op"]), [(account, case.case_no)])
+        if done is None:
             return None
-        return msgspec.structs.replace(ok(results[0]), status=_STATUS[results[0].outcome])
+        (first, *_), suffered = done
+        return msgspec.structs.replace(_answer(first, suffered), status=_STATUS[first.outcome])
 
-    async def _saga(self, call: Call, op: Op, cases: list[tuple[int, int]]) -> list[wire.Result] | None:
+    async def _saga(self, call: Call, op: Op, cases: list[tuple[int, int]]) -> tuple[list[wire.Result], Strike] | None:
         """Do the work between what faults do before and after it. None: the fault `silent` keeps the answer back."""
         suffered = await self._suffer(FaultOp(op), [account for account, _ in cases])
         if suffered.silent is Phase.BEFORE:
@@ -134,10 +137,16 @@ class Clearing:
             if suffered.die is Phase.DURING:
                 os._exit(DIED)
 
-        results = await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
+        if FaultKind.DENY in suffered.lies:
+            rows = await self._run(self._ledger.fence_rows, [account for account, _ in cases])
+            results = denied(cases, rows)
+        else:
+            results = await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
         if suffered.twice:
             results += await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
-        return None if await self._kept_back(suffered, call) else results
+        if await self._kept_back(suffered, call):
+            return None
+        return told(suffered.lies, op, results, self._grudges), suffered
 
     async def look(self, call: Call) -> Answer | None:
         """Answer the fence rows of up to 1,024 accounts."""
@@ -149,7 +158,7 @@ class Clearing:
         rows = await self._run(self._ledger.look, accounts)
         if await self._kept_back(suffered, call):
             return None
-        return ok(wire.Looked(rows * 2 if suffered.twice else rows))
+        return _answer(wire.Looked(rows * 2 if suffered.twice else rows), suffered)
 
     async def marks(self, call: Call) -> Answer | None:
         """Answer the next 1,024 fence rows of a range of accounts. Suffers what a look does."""
@@ -210,6 +219,10 @@ class Clearing:
         )
         accounts = wire.account_ids(batch.accounts, "$.accounts")
         return ok({"accounts": await self._run(self._ledger.state, accounts)})
+
+
+def _answer(body: Any, suffered: Strike) -> Answer:
+    return msgspec.structs.replace(ok(body), stale=FaultKind.STALE in suffered.lies)
 
 
 def _once(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:

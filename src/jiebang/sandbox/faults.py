@@ -23,6 +23,15 @@ class FaultKind(StrEnum):
     REFUSE = "refuse"  # refuses Trys with `code`
     TWICE = "twice"  # does the work twice and answers every case twice
     DIE = "die"  # the process ends at once, as by kill -9
+    STRANGE = "strange"  # does the work, and answers for cases nobody asked about (lies.py, as all below)
+    FICKLE = "fickle"  # refuses the Trys that it reserves, grants them when they come again, and unasked ever after
+    TWO_VOICES = "two_voices"  # does the work, and says of every case both that it is and that it is not
+    DENY = "deny"  # does nothing, and refuses Confirms and Cancels, which nobody may
+    STALE = "stale"  # does the work, and gives the last answer it gave to another request, signature and all
+
+
+LIES: Final = frozenset({FaultKind.STRANGE, FaultKind.FICKLE, FaultKind.TWO_VOICES, FaultKind.DENY, FaultKind.STALE})
+"""The faults of a network that answers, and not the truth."""
 
 
 class Phase(StrEnum):
@@ -70,6 +79,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         if self.kind is FaultKind.REFUSE and self.ops not in ((), (FaultOp.TRY,)):
             message = "only a Try may be refused"
             raise ValueError(message)
+        if self.kind is FaultKind.DENY and not {FaultOp.TRY, FaultOp.LOOK}.isdisjoint(self.ops):
+            message = "only Confirm and Cancel are denied"
+            raise ValueError(message)
 
 
 class Strike(msgspec.Struct):
@@ -80,6 +92,7 @@ class Strike(msgspec.Struct):
     refusals: dict[int, str] = {}
     twice: bool = False
     die: Phase | None = None
+    lies: frozenset[FaultKind] = frozenset()
 
 
 _HASHES: Final = 1 << 32
@@ -105,6 +118,10 @@ def _hit(fault: Fault, op: FaultOp, accounts: Sequence[int]) -> Sequence[int]:
         return ()
     if fault.kind is FaultKind.REFUSE and op is not FaultOp.TRY:
         return ()
+    if fault.kind in LIES and op is FaultOp.LOOK and fault.kind is not FaultKind.STALE:
+        return ()
+    if fault.kind is FaultKind.DENY and op is FaultOp.TRY:
+        return ()
     meant = {int(account) for account in fault.accounts}
     hit = [account for account in accounts if (not meant or account in meant) and _in_share(account, fault.share)]
     if fault.kind is not FaultKind.REFUSE:
@@ -128,3 +145,5 @@ def _suffer(suffered: Strike, fault: Fault, hit: Sequence[int]) -> None:
             suffered.twice = True
         case FaultKind.DIE:
             suffered.die = suffered.die or fault.phase
+        case _:
+            suffered.lies |= {fault.kind}

@@ -127,7 +127,7 @@ class Ledger:
         `refusals`: the business reason to refuse a Try, by account. `before_commit` runs with everything written.
         """
         with self._transaction():
-            rows = self._fence_rows([account for account, _ in cases])
+            rows = self.fence_rows([account for account, _ in cases])
             results, written = list[wire.Result](), dict[int, FenceRow]()
             for account, case_no in cases:
                 row = rows.get(account, NO_ROW)
@@ -144,7 +144,8 @@ class Ledger:
             before_commit()
         return results
 
-    def _fence_rows(self, accounts: Sequence[int]) -> dict[int, FenceRow]:
+    def fence_rows(self, accounts: Sequence[int]) -> dict[int, FenceRow]:
+        """Read the fence rows of accounts; an account without one is absent."""
         return {
             account: FenceRow(case_no, CaseOp(case_op))
             for account, case_no, case_op in self._db.execute(_ROWS, (_json(accounts),))
@@ -153,7 +154,7 @@ class Ledger:
     def look(self, accounts: Sequence[int]) -> list[wire.LookRow]:
         """Read fence rows; accounts without one are left out."""
         return [
-            wire.LookRow(str(account), row.case_no, row.case_op) for account, row in self._fence_rows(accounts).items()
+            wire.LookRow(str(account), row.case_no, row.case_op) for account, row in self.fence_rows(accounts).items()
         ]
 
     def rows(self, after: int, upto: int, limit: int) -> list[wire.LookRow]:
@@ -167,7 +168,7 @@ class Ledger:
 
     def state(self, accounts: Sequence[int]) -> list[AccountState]:
         """Read all that is held of `accounts`, one answer each, in the order asked."""
-        rows = self._fence_rows(accounts)
+        rows = self.fence_rows(accounts)
         bindings = dict[int, list[Binding]]()
         query = """SELECT account_id, binding, kind, title, state FROM binding
             WHERE account_id IN (SELECT value FROM json_each(?)) ORDER BY account_id, binding"""
@@ -186,7 +187,7 @@ class Ledger:
         """Bring bindings into force, new or again. Returns accounts left alone: between Try and Confirm or Cancel."""
         with self._transaction():
             accounts = list({int(one.account) for one in bindings})
-            rows = self._fence_rows(accounts)
+            rows = self.fence_rows(accounts)
             busy = {account for account, row in rows.items() if row.case_op is CaseOp.TRIED}
             self._db.executemany(
                 _BIND,
