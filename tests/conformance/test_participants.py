@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from tests.conformance.suite import N as CASE
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
+    from jiebang.saga.coordinator import Reply
     from jiebang.store.pool import Pool
 
 NOW = datetime(2026, 4, 1, 12, 0, tzinfo=UTC)
@@ -192,8 +193,22 @@ async def test_try_is_granted_at_the_version_that_was_checked_alone(participant:
     assert await one(participant, Op.TRY, Order(account, 2, 7)) == (Answer.GRANTED, None)
 
 
+async def test_an_op_that_waited_for_another_is_judged_by_what_that_one_left(participant: DatabaseParticipant) -> None:
+    """A Try must not be granted on the row as it stood before a later case came in between."""
+    await meets_a_later_case(participant, participant.apply, (Answer.REFUSED, "FENCE-LATER-CASE"))
+
+
 async def test_a_change_between_read_and_write_is_pending_not_a_guess(participant: DatabaseParticipant) -> None:
-    """The answer is judged on the row as read: where another op got in between, only a new look can tell."""
+    """Judged on a row as read that another op changed before the write: only a new look can tell."""
+    await meets_a_later_case(participant, participant._unwritten, (Answer.PENDING, None))
+
+
+async def meets_a_later_case(
+    participant: DatabaseParticipant,
+    apply: Callable[[Op, Sequence[Order], Mapping[str, Any]], Awaitable[Sequence[Reply]]],
+    expected: tuple[Answer, str | None],
+) -> None:
+    """Have `apply` try case 1 while case 9 is being committed; demand `expected`; the later case stands."""
     owner = PARTICULARS[participant.name].owner
     (account,) = await people(participant, 1)
     async with participant._pool.acquire() as connection:
@@ -202,10 +217,11 @@ async def test_a_change_between_read_and_write_is_pending_not_a_guess(participan
             f"UPDATE {owner}.account SET case_no = 9, case_op = 'cancelled' WHERE account_id = $1",  # noqa: S608 - an owner of ours
             account,
         )
-        trying = asyncio.create_task(one(participant, Op.TRY, Order(account, 1, 1)))
+        trying = asyncio.ensure_future(apply(Op.TRY, [Order(account, 1, 1)], {}))
         await until_waiting(participant._pool, owner)
         await connection.execute("COMMIT")
-        assert await trying == (Answer.PENDING, None)
+        [reply] = await trying
+        assert (reply.answer, reply.code) == expected
     assert await one(participant, Op.TRY, Order(account, 1, 1)) == (Answer.REFUSED, "FENCE-LATER-CASE")
     assert await participant.look([account]) == {account: FenceRow(9, CaseOp.CANCELLED)}
 

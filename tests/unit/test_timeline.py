@@ -70,6 +70,7 @@ def test_a_refusal_tells_its_code_and_why_the_case_turned() -> None:
         "state cancelling SOCIAL-BUSY",
         "send identity cancel 0",
         "send social cancel 0",
+        "send wallet cancel 0",
     ]
 
 

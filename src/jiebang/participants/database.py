@@ -1,9 +1,10 @@
 """A participant that is a database of ours: one generic implementation, each participant giving only its particulars.
 
 Try, Confirm and Cancel are one statement a batch, with arrays in and at most one row written a case: the fence mark and
-the participant's own columns change together or not at all. The statement carries the fence's *guard*; the *answer*
-comes from the shared `saga.fence.fence` on the row as the same statement read it. Where the two disagree, another op
-came between read and write, and the answer is PENDING: asked again, the row tells.
+the participant's own columns change together or not at all. The statement is an update under the fence's *guard*, and
+where it wrote, what it wrote is the answer. Only for orders it wrote nothing for, a second statement reads the row, or
+makes it, and the *answer* comes from the shared `saga.fence.fence` on the row as read. Where guard and fence disagree,
+another op came between read and write, and the answer is PENDING: asked again, the row tells.
 
 An account without a row is number 0, finished. An op that the fence lets write creates the row, because the mark must
 stand somewhere: without it a late Try could still be granted after its Cancel.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 VERSION_CHANGED: Final = "VERSION-CHANGED"
 """A fact changed between the check and the Try."""
 
+_CASE_OPS: Final = {op.value: op for op in CaseOp}
 _FACTS_FROM: Final = 2
 """Facts follow account_id and facts_version in the columns of a facts query."""
 
@@ -43,9 +45,10 @@ class Particulars(msgspec.Struct, frozen=True, kw_only=True):
 
     `owner`: schema, and owner of its facts. `facts`: a query over accounts `$1::bigint[]` that returns account_id,
     facts_version and a column for each fact. `refusals`: code -> condition under which a Try is refused, the first that
-    holds. `missing`: code that refuses a Try of an account without a row (None: nothing to unbind there, granted).
-    `on_try`, `on_confirm`, `on_cancel`: column -> expression; on_confirm also sees the plan's effects as `e` (NULL
-    where the plan leaves one out) and the time as `e.now`. on_cancel undoes on_try, and leaves an untried row alone.
+    holds; it reads neither the fence nor a column of on_try. `missing`: code that refuses a Try of an account without a
+    row (None: nothing to unbind there, granted). `on_try`, `on_confirm`, `on_cancel`: column -> expression; on_confirm
+    also sees the plan's effects as `e` (NULL where the plan leaves one out) and the time as `e.now`. on_cancel undoes
+    on_try, and leaves an untried row alone.
     """
 
     owner: str
@@ -89,9 +92,30 @@ class DatabaseParticipant:
         )
 
     async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
-        """Carry out `op` in one statement. Of several cases of one account only the lowest is answered."""
+        """Carry out `op` in one statement, two where some row was not as it usually is.
+
+        Of several cases of one account only the lowest is answered.
+        """
         batch = _lowest(orders)
         rows = await self._pool.fetch(self._sql[op], *self._arguments(op, batch, effects))
+        written = {account_id: (case_op, code) for account_id, case_op, code in rows}
+        now = self._clock()
+        replies = [
+            self._wrote(op, order, *written[order.account_id], now) for order in batch if order.account_id in written
+        ]
+        if len(replies) == len(batch):
+            return replies
+        return replies + await self._unwritten(op, [each for each in batch if each.account_id not in written], effects)
+
+    def _wrote(self, op: Op, order: Order, case_op: str, code: str | None, now: datetime) -> Reply:
+        """Answer an order whose row was written: what the fence says of it is what the guard let through."""
+        row = FenceRow(order.case_no, _CASE_OPS[case_op])
+        answer = Answer.DONE if op is not Op.TRY else Answer.GRANTED if row.case_op is CaseOp.TRIED else Answer.REFUSED
+        return Reply(order.account_id, order.case_no, self.name, op, answer, code, row, now)
+
+    async def _unwritten(self, op: Op, batch: Sequence[Order], effects: Mapping[str, Any]) -> list[Reply]:
+        """Answer orders whose rows the guard kept as they are, or that have no row."""
+        rows = await self._pool.fetch(self._sql[f"judge_{op}"], *self._arguments(op, batch, effects))
         before, written = dict[int, tuple[FenceRow, str | None]](), dict[int, FenceRow]()
         for wrote, account_id, case_no, case_op, refusal in rows:
             row = FenceRow(case_no, CaseOp(case_op)) if case_op is not None else NO_ROW
@@ -131,12 +155,13 @@ class DatabaseParticipant:
 
 
 def statements(name: str, own: Particulars) -> Mapping[str, str]:
-    """Return a participant's statements by op, and "look" and "marks".
+    """Return a participant's statements: each op's, "judge_" and the op, "look" and "marks".
 
-    Each op answers with two kinds of rows: (false, account_id, case_no, case_op, refusal) as read, one an order, and
-    (true, account_id, case_no, case_op, NULL) as written. Ids come sorted and are updated in that order, so that two
-    batches never wait for each other crosswise. `= ANY ($1)` says nothing new: it is a condition on the key that no
-    missing statistic (how many rows are tried?) can talk the planner out of.
+    An op answers with a row for each order it wrote: (account_id, case_op, code of a refusal). Judging answers with two
+    kinds of rows: (false, account_id, case_no, case_op, refusal) as read, one an order, and (true, account_id, case_no,
+    case_op, NULL) as written. Ids come sorted and are updated in that order, so that two batches never wait for each
+    other crosswise. `= ANY ($1)` says nothing new: it is a condition on the key that no missing statistic (how many
+    rows are tried?) can talk the planner out of.
     """
     table = f"{own.owner}.account"
     granted = _refusal(own)
@@ -153,57 +178,77 @@ def statements(name: str, own: Particulars) -> Mapping[str, str]:
     cancelled = {"case_no": "i.case_no", "case_op": "'cancelled'", **own.on_cancel}
     finished_below = "a.case_no < i.case_no AND a.case_op <> 'tried'"
     tried_here = "a.case_no = i.case_no AND a.case_op = 'tried'"
-    return {
-        Op.TRY: _op(
-            table,
+    ops = {
+        Op.TRY: _Op(
             ask=_ASK_VERSION,
-            refusal=f"CASE WHEN a.account_id IS NULL THEN {missing} ELSE {granted} END",
+            refusal=granted,
+            missing=missing,
             changes=tried,
             guard=finished_below,
             made="CASE WHEN refusal IS NULL THEN 'tried' ELSE 'cancelled' END",
         ),
-        Op.CONFIRM: _op(table, ask=_ASK + _effects(name), joined=" CROSS JOIN e", changes=confirmed, guard=tried_here),
-        Op.CANCEL: _op(
-            table, ask=_ASK, changes=cancelled, guard=f"({tried_here} OR {finished_below})", made="'cancelled'"
-        ),
+        Op.CONFIRM: _Op(ask=_ASK, effects=_effects(name), changes=confirmed, guard=tried_here),
+        Op.CANCEL: _Op(ask=_ASK, changes=cancelled, guard=f"({tried_here} OR {finished_below})", made="'cancelled'"),
+    }
+    return {
+        **{op: _write(table, how) for op, how in ops.items()},
+        **{f"judge_{op}": _judge(table, how) for op, how in ops.items()},
         "look": f"SELECT account_id, case_no, case_op FROM {table} WHERE account_id = ANY ($1::bigint[])",  # noqa: S608 - names of ours
         "marks": f"""SELECT account_id, case_no, case_op FROM {table}
             WHERE account_id > $1 AND account_id <= $2 AND case_no > 0 ORDER BY account_id LIMIT $3""",  # noqa: S608 - names of ours
     }
 
 
-_ASK: Final = """WITH i AS MATERIALIZED (
-    SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-)"""
-_ASK_VERSION: Final = """WITH i AS MATERIALIZED (
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i (account_id, case_no, version)
-)"""
+_ASK: Final = "unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)"
+_ASK_VERSION: Final = "unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i (account_id, case_no, version)"
 
 
-def _op(
-    table: str,
-    *,
-    ask: str,
-    changes: Mapping[str, str],
-    guard: str,
-    refusal: str = "NULL::text",
-    joined: str = "",
-    made: str | None = None,
-) -> str:
-    """Build one op: read the rows, write those that the guard admits, and make the missing ones where the op may."""
-    sets = ", ".join(f"{column} = {value}" for column, value in changes.items())
-    sql = f"""{ask}, before AS MATERIALIZED (
+class _Op(msgspec.Struct, frozen=True, kw_only=True):
+    """How one op is carried out, in SQL expressions over the row `a`, the order `i` and the effects `e`.
+
+    `refusal`: the code a Try is refused with, `missing` where there is no row; `made`: the op that a missing row is
+    made with, None where none is made.
+    """
+
+    ask: str
+    changes: Mapping[str, str]
+    guard: str
+    refusal: str | None = None
+    missing: str = "NULL::text"
+    effects: str | None = None
+    made: str | None = None
+
+    @property
+    def update(self) -> str:
+        """What both statements share: write the rows that the guard admits."""
+        sets = ", ".join(f"{column} = {value}" for column, value in self.changes.items())
+        joined = " CROSS JOIN e" if self.effects else ""
+        return f"""SET {sets}
+    FROM i{joined} WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[]) AND {self.guard}"""
+
+
+def _write(table: str, op: _Op) -> str:
+    """Build the one statement of the usual way: the guarded update."""
+    refused = f"CASE WHEN a.case_op = 'cancelled' THEN {op.refusal} END" if op.refusal else "NULL::text"
+    return f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.effects or ""}
+UPDATE {table} a {op.update}
+RETURNING a.account_id, a.case_op, {refused}"""  # noqa: S608 - names and expressions of ours
+
+
+def _judge(table: str, op: _Op) -> str:
+    """Build the careful statement: read the rows, write those that the guard admits, make the missing ones it may."""
+    refusal = f"CASE WHEN a.account_id IS NULL THEN {op.missing} ELSE {op.refusal or 'NULL::text'} END"
+    sql = f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.effects or ""}, before AS MATERIALIZED (
     SELECT i.account_id, i.case_no AS asked, a.case_no, a.case_op, {refusal} AS refusal
     FROM i LEFT JOIN {table} a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
 ), written AS (
-    UPDATE {table} a SET {sets}
-    FROM i{joined} WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[]) AND {guard}
+    UPDATE {table} a {op.update}
     RETURNING a.account_id, a.case_no, a.case_op
 )"""  # noqa: S608 - names and expressions of ours
-    if made is not None:
+    if op.made is not None:
         sql += f""", made AS (
     INSERT INTO {table} (account_id, case_no, case_op)
-    SELECT account_id, asked, {made} FROM before WHERE case_op IS NULL ORDER BY account_id
+    SELECT account_id, asked, {op.made} FROM before WHERE case_op IS NULL ORDER BY account_id
     ON CONFLICT (account_id) DO NOTHING
     RETURNING account_id, case_no, case_op
 )"""  # noqa: S608 - names and expressions of ours

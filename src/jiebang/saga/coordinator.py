@@ -4,6 +4,7 @@ The driver (the worker, or the simulator) loads cases, steps them, **saves, then
 save returned, gathers the replies and steps again. Rules this file holds (design.md, "The saga"):
 
 1. Try reserves, Confirm applies, Cancel releases. Trys go out in waves; the next wave waits for the last one's grants.
+   All of them are saved as sent at once, before the first leaves: so a later wave needs no save of its own.
 2. A Try may be refused; a Confirm or Cancel may not. Silence is unknown: a Try's is retried until the deadline,
    then everything is cancelled; a Confirm's or Cancel's is retried for ever, with growing back-off.
 3. All Trys granted is the commit point: saved as `confirming` before the first Confirm leaves.
@@ -99,7 +100,11 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """The case to save (the same object where nothing changed) and what to send once it is saved."""
+    """What became of the case, and what to send.
+
+    A case one revision on is saved before anything is sent. One of the same revision only learnt grants: it needs no
+    save, because what is sent now was saved as sent before, and whoever forgets a grant asks for it again.
+    """
 
     case: Case
     sends: tuple[Send, ...] = ()
@@ -111,7 +116,6 @@ WITHDRAWN: Final = "WITHDRAWN"
 EXPIRED: Final = "EXPIRED"
 FACT_UNAVAILABLE: Final = "FACT-UNAVAILABLE"
 
-_TRIED: Final = Mark.TRY_SENT + Mark.GRANTED
 _AWAITING: Final = {
     State.TRYING: Mark.TRY_SENT.value,
     State.CONFIRMING: Mark.CONFIRM_SENT + Mark.CONFIRM_REFUSED,
@@ -183,7 +187,7 @@ def _ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) 
     tried = moved(
         case,
         State.TRYING,
-        marks=_wave_sent(case.marks, plan, 0),
+        marks=Mark.TRY_SENT * len(plan.participants),
         versions=versions,
         deadline=deadline,
         due_at=min(deadline, now + backoff(0, timing)),
@@ -201,35 +205,29 @@ def _trying(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing)
         refusal = WITHDRAWN
     elif refusal is None and case.deadline is not None and now >= case.deadline:
         refusal = TIMED_OUT
-    if refusal is None and Mark.TRY_SENT not in marks:
-        return _wave_granted(case, plan, marks, now, timing)
     if refusal is not None:
-        cancelled = "".join(Mark.CANCEL_SENT if mark in _TRIED else mark for mark in marks)
-        return _moved_on(case, plan, State.CANCELLING, cancelled, now, timing, reason=refusal)
-    return _unanswered(case, plan, marks, event, now, timing)
+        return _moved_on(case, plan, State.CANCELLING, Mark.CANCEL_SENT * len(marks), now, timing, reason=refusal)
+    if Mark.TRY_SENT not in marks:
+        return _moved_on(case, plan, State.CONFIRMING, Mark.CONFIRM_SENT * len(marks), now, timing)
+    if isinstance(event, Woken):
+        return _unanswered(case, plan, marks, event, now, timing)
+    learnt = case if marks == case.marks else msgspec.structs.replace(case, marks=marks)
+    following = _wave(marks, plan) != _wave(case.marks, plan)
+    return Decision(learnt, _sends(learnt, plan) if following else ())
 
 
 def _tried(case: Case, plan: Plan, event: Replied) -> tuple[str, str | None]:
-    """Take in the replies to Try: the marks after them, and the first refusal's code."""
-    marks, refusal = list(case.marks), None
+    """Take in the replies to Try of the present wave: the marks after them, and the first refusal's code."""
+    marks, refusal, wave = list(case.marks), None, _wave(case.marks, plan)
     for reply in event.replies:
         at = _place(case, plan, reply, Op.TRY)
-        if at is None or marks[at] != Mark.TRY_SENT:
+        if at is None or marks[at] != Mark.TRY_SENT or plan.waves[at] != wave:
             continue
         if reply.answer is Answer.GRANTED:
             marks[at] = Mark.GRANTED
         elif reply.answer is Answer.REFUSED:
             refusal = refusal or reply.code or Answer.REFUSED.value
     return "".join(marks), refusal
-
-
-def _wave_granted(case: Case, plan: Plan, marks: str, now: datetime, timing: Timing) -> Decision:
-    """Every Try sent so far is granted: send the next wave, or commit."""
-    if Mark.UNSENT not in marks:
-        committed = Mark.CONFIRM_SENT * len(marks)
-        return _moved_on(case, plan, State.CONFIRMING, committed, now, timing)
-    following = plan.waves[marks.index(Mark.UNSENT)]
-    return _moved_on(case, plan, State.TRYING, _wave_sent(marks, plan, following), now, timing)
 
 
 def _second_phase(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
@@ -279,25 +277,25 @@ def _unanswered(case: Case, plan: Plan, marks: str, event: Event, now: datetime,
 def _moved_on(
     case: Case, plan: Plan, state: State, marks: str, now: datetime, timing: Timing, reason: str | None = None
 ) -> Decision:
-    """Enter a new phase or wave. A `due_at` still ahead is kept: an unchanged index entry is a cheaper save."""
+    """Enter a new phase. A `due_at` still ahead is kept: an unchanged index entry is a cheaper save."""
     due = case.due_at if case.due_at is not None and case.due_at > now else now + backoff(0, timing)
-    if state is State.TRYING and case.deadline is not None:
-        due = min(due, case.deadline)
     after = moved(case, state, marks=marks, due_at=due, attempt=0, reason=reason or case.reason)
     return Decision(after, _sends(after, plan, only_new=case.marks))
 
 
-def _wave_sent(marks: str, plan: Plan, wave: int) -> str:
-    return "".join(Mark.TRY_SENT if at == wave else mark for mark, at in zip(marks, plan.waves, strict=True))
+def _wave(marks: str, plan: Plan) -> int | None:
+    """Return the wave that is being asked: the first that is not granted yet. None: all are."""
+    return min((wave for mark, wave in zip(marks, plan.waves, strict=True) if mark == Mark.TRY_SENT), default=None)
 
 
 def _sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, ...]:
-    """The ops that `case` awaits; with `only_new`, those whose mark differs from it."""
+    """The ops that `case` awaits, Trys of the present wave alone; with `only_new`, those whose mark differs from it."""
     op, awaited = _OP_OF[case.state], _AWAITING[case.state]
+    wave = _wave(case.marks, plan) if op is Op.TRY else None
     return tuple(
         Send(case.account_id, case.case_no, name, op, _version(case, at) if op is Op.TRY else None)
         for at, (name, mark) in enumerate(zip(plan.participants, case.marks, strict=True))
-        if mark in awaited and (only_new is None or mark != only_new[at])
+        if mark in awaited and (wave is None or plan.waves[at] == wave) and (only_new is None or mark != only_new[at])
     )
 
 

@@ -37,11 +37,11 @@ CREATE TABLE platform.cases (
         WHEN 'open' THEN marks ~ '^\.+$'
         WHEN 'in_review' THEN marks ~ '^\.+$'
         WHEN 'ready' THEN marks ~ '^\.+$' AND wallet_version IS NOT NULL
-        WHEN 'trying' THEN marks ~ '^[.tg]+$' AND deadline IS NOT NULL
+        WHEN 'trying' THEN marks ~ '^[tg]+$' AND deadline IS NOT NULL
         WHEN 'confirming' THEN marks ~ '^[ceCd]+$' AND withdraw_at IS NULL
-        WHEN 'cancelling' THEN marks ~ '^[.xyXz]+$'
+        WHEN 'cancelling' THEN marks ~ '^[xyXz]+$'
         WHEN 'done' THEN marks ~ '^d+$'
-        WHEN 'aborted' THEN marks ~ '^[.z]+$' AND reason IS NOT NULL
+        WHEN 'aborted' THEN marks ~ '^z+$' AND reason IS NOT NULL
         WHEN 'rejected' THEN marks ~ '^\.+$' AND reason IS NOT NULL
         WHEN 'withdrawn' THEN marks ~ '^\.+$' AND withdraw_at IS NOT NULL
         WHEN 'expired' THEN marks ~ '^\.+$'

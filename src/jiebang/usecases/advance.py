@@ -1,18 +1,20 @@
 """Advance cases: the driver of `saga.coordinator.step`. It saves before it sends, and batches by participant and op.
 
 One batch of cases goes through rounds: step them all, save them all in one statement, send what the guarded save
-returned (one call a participant and op, all concurrently), step again with the replies. A round closes after a limit;
-replies that come later wait in `late` for the case's next round or another batch. Nothing here decides: decisions
-are the coordinator's.
+returned (one call a participant and op, all concurrently), step again with the replies. What a case learnt that needs
+no save yet (the grants of a wave) is kept in mind for its next save, at the latest at the end of the batch. A round
+closes after a limit; replies that come later wait in `late` for the case's next round or another batch. Nothing here
+decides: decisions are the coordinator's.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
@@ -20,7 +22,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Histogram
 
-from jiebang.model.case import ENDED, Case, State
+from jiebang.model.case import ENDED, Case, State, moved
 from jiebang.participants.base import SILENCE, Order, Participant
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Decision, Event, Rechecked, Replied, Reply, Send, Timing, Woken, step
@@ -118,10 +120,14 @@ class Driver:
         if ready:
             events |= await self._recheck(ready)
         BATCH_SIZE.observe(len(work))
+        learnt: dict[Key, list[dict[str, Any]]] = {}
         while events:
-            work, sends, events = await self._step_and_save(work, events)
+            work, sends, events = await self._step_and_save(work, events, learnt)
             if sends:
                 events |= {key: Replied(replies) for key, replies in _by_case(await self._round(work, sends)).items()}
+        if learnt:
+            now = self._clock()
+            await self._save([Save(case=moved(work[key], work[key].state), entries=learnt[key]) for key in learnt], now)
 
     async def aclose(self) -> None:
         """Let outstanding calls go; what they did is found again by the next worker."""
@@ -130,29 +136,39 @@ class Driver:
         await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def _step_and_save(
-        self, work: Mapping[Key, Case], events: Mapping[Key, Event]
+        self, work: Mapping[Key, Case], events: Mapping[Key, Event], learnt: dict[Key, list[dict[str, Any]]]
     ) -> tuple[dict[Key, Case], list[Send], dict[Key, Event]]:
-        """Step every case that has an event and save what changed.
+        """Step every case that has an event and save what must be.
 
         Returns the cases still ours, what may now be sent, and events for cases whose save met a wish to withdraw.
+        `learnt` holds timeline entries of what needs no save yet, by case; the case's next save takes them in.
         """
         now = self._clock()
-        decided: dict[Key, Decision] = {}
+        kept, sends, decided, saves = dict(work), list[Send](), dict[Key, Decision](), list[Save]()
         for key, event in events.items():
-            if key in work:
-                decision = step(work[key], self._plan_of(work[key]), event, now, self._timing)
-                if decision.case is not work[key]:
-                    decided[key] = decision
-        if not decided:
-            return dict(work), [], {}
-        saves = [self._save_of(work[key], decision, events[key], now) for key, decision in decided.items()]
+            before = work.get(key)
+            if before is None:
+                continue
+            decision = step(before, self._plan_of(before), event, now, self._timing)
+            if decision.case is before:
+                continue
+            replies = event.replies if isinstance(event, Replied) else ()
+            told = learnt.pop(key, []) + entries(before, decision.case, decision.sends, replies, now)
+            if decision.case.revision == before.revision:
+                kept[key], learnt[key] = decision.case, told
+                sends.extend(decision.sends)
+            else:
+                decided[key] = decision
+                saves.append(self._save_of(decision.case, told, event))
+        if not saves:
+            return kept, sends, {}
         saved = await self._save(saves, now)
         for case in saved.values():
             if case.state in ENDED:
                 ENDED_TOTAL.labels(case.state).inc()
-        sends = [send for key in saved for send in decided[key].sends]
-        kept = {key: case for key, case in work.items() if key not in decided} | saved
+        sends.extend(send for key in saved for send in decided[key].sends)
         lost = decided.keys() - saved.keys()
+        kept = {key: case for key, case in kept.items() if key not in lost} | saved
         if not lost:
             return kept, sends, {}
         LOST_SAVES_TOTAL.inc(len(lost))
@@ -164,13 +180,11 @@ class Driver:
         }
         return kept | wished, sends, {key: Woken() for key in wished}
 
-    def _save_of(self, before: Case, decision: Decision, event: Event, now: datetime) -> Save:
-        after = decision.case
-        replies = event.replies if isinstance(event, Replied) else ()
+    def _save_of(self, after: Case, told: list[dict[str, Any]], event: Event) -> Save:
         ended = after.state in ENDED
         return Save(
             case=after,
-            entries=entries(before, after, decision.sends, replies, now),
+            entries=told,
             template=f"case_{after.state.value}" if ended else None,
             message_id=self._new_id() if ended else None,
             record=_record(after, event),
@@ -264,10 +278,12 @@ class Driver:
                 self._call(name, op, orders[:half], plan), self._call(name, op, orders[half:], plan)
             )
             return [reply for replies in halves for reply in replies]
-        now = self._clock()
-        for reply in replies:
-            ANSWERS_TOTAL.labels(name, op, reply.answer).inc()
-        return [msgspec.structs.replace(reply, at=now) for reply in replies]
+        for answer, count in Counts(reply.answer for reply in replies).items():
+            ANSWERS_TOTAL.labels(name, op, answer).inc(count)
+        if any(reply.at is None for reply in replies):
+            now = self._clock()
+            return [msgspec.structs.replace(reply, at=now) for reply in replies]
+        return list(replies)
 
 
 def _record(after: Case, event: Event) -> Record | None:
