@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import pkgutil
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from bench.measure import Result, machine
 if TYPE_CHECKING:
     from types import ModuleType
 
-_FRAME = ("measure", "zen_rules", "__main__")
+_FRAME = ("measure", "zen_rules", "world", "rival_per_case", "rival_dbos", "ceiling", "__main__")
 
 
 def _benches() -> dict[str, str]:
@@ -42,6 +43,10 @@ def _parser(benches: dict[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help='print {"machine", "rows", "bars"} and nothing else')
     parser.add_argument("--rounds", type=int, default=5, help="how many rounds (default 5)")
     parser.add_argument("--size", type=int, default=None, help="how much work a round does (default: the bench's own)")
+    parser.add_argument("--only", default=None, help="some ways alone, a comma between (benches that offer it)")
+    parser.add_argument(
+        "--profile", action="store_true", help="a profile of our side on stderr (benches that offer it)"
+    )
     return parser
 
 
@@ -66,7 +71,10 @@ def main() -> None:
     for name in sorted(benches) if options.all else [options.name]:
         module: ModuleType = importlib.import_module(f"bench.{name}")
         before = machine()
-        result: Result = module.run(options.rounds, options.size)
+        asked = {name: getattr(options, name) for name in ("only", "profile") if getattr(options, name)}
+        if asked.keys() - inspect.signature(module.run).parameters.keys():
+            parser.error(f"{name} offers no --{' --'.join(asked)}")
+        result: Result = module.run(options.rounds, options.size, **asked)
         if options.json:
             answer = {"machine": before, "rows": result.rows, "bars": result.bars}
             sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode() + "\n")

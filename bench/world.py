@@ -1,0 +1,488 @@
+"""What the benches of the saga share: a durable database, accounts in it, cases in `ready`, and the real worker.
+
+How to use it (helpers: `bench/latency.py`, `bench/growth.py`, `bench/workers.py`):
+
+    async with opened(200_000) as world:          # the reference work: one server, six participants
+        await world.ready(8_192)                  # cases of accounts not used before, recorded and due now
+        driver = world.driver()                   # the product's Driver over `world.plan`; notes latencies itself
+        outcome = await world.drained(driver, 8_192)   # a product Worker until so many have ended: seconds, CPU
+        await world.verify()                      # `jiebang verify`; raises unless clean
+
+    opened(people, full=True)        nine databases on two servers, both clearing networks, the pack's own plan
+    world.worker(driver, Pace(...))  a Worker of the product that you run and stop yourself; any number of them
+    world.dsns, world.pools          for processes of your own: `joined(dsns, pools)` makes a world again there
+    world.fill(first, last)          more accounts, any range, by INSERT … generate_series (for growth)
+    world.cpu()                      CPU seconds so far of our process, PostgreSQL, networks and machine; the
+                                     difference of two is what the time between them cost
+    world.settle()                   VACUUM ANALYZE and a checkpoint, between rounds, outside what is measured
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import statistics
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import asyncpg
+import msgspec
+
+from jiebang.model.case import Case, Kind, bucket_of
+from jiebang.model.ids import CaseIds
+from jiebang.model.plan import DATABASES, NETWORKS, Plan
+from jiebang.participants import open_participants
+from jiebang.participants.http import HttpParticipant
+from jiebang.participants.money import Wallet
+from jiebang.policy import packs
+from jiebang.policy.load import load_pack
+from jiebang.saga.coordinator import Rechecked, Timing
+from jiebang.sandbox.processes import sandbox
+from jiebang.store.embedded import database_dsn, dsns, embedded, postmaster_pid, stopped
+from jiebang.store.home import SERVERS, remove
+from jiebang.store.migrate import migrate_all
+from jiebang.store.pool import WHOLE_TABLE, open_pools
+from jiebang.store.records import Records
+from jiebang.usecases.advance import ENDED_TOTAL, Driver, Limits
+from jiebang.usecases.check import Checker
+from jiebang.usecases.quota import Claiming, Quotas
+from jiebang.usecases.verify import verify
+from jiebang.worker import Pace, Worker
+
+if TYPE_CHECKING:
+    from jiebang.participants.base import Participant
+    from jiebang.policy.pack import Pack
+    from jiebang.store.cases import Key
+    from jiebang.store.pool import Pool
+    from jiebang.usecases.advance import Recheck
+
+SIX: Final = ("identity_shenzhen", "identity_guiyang", "security", "social", "openplatform", "wallet")
+"""The participants of the reference work, in Try order; the wallet's wave is the last."""
+PEOPLE: Final = 200_000
+RECORDED_AT_ONCE: Final = 1_024
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_FIRST_OF_STAT: Final = 11
+"""Of the fields of /proc/PID/stat after the name: utime, stime, cutime and cstime begin here."""
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+def the_pack() -> Pack:
+    """Return the pack that comes with the product."""
+    return load_pack(*packs.text("wechat"))
+
+
+def reference_plan(pack: Pack) -> Plan:
+    """Return the plan of the reference work: six participants, with the effects of the pack's own plan."""
+    effects = pack.plans[Kind.REVOKE].effects
+    waves = (*(0 for _ in SIX[1:]), 1)
+    return Plan(name=pack.id, participants=SIX, waves=waves, effects={n: effects[n] for n in SIX})
+
+
+# --- What it costs ---------------------------------------------------------------------------------------------------
+
+
+class Cpu(msgspec.Struct, frozen=True):
+    """CPU seconds: of our own Python process, of PostgreSQL's, of the sandbox's, and of the whole machine."""
+
+    python: float
+    postgres: float
+    networks: float
+    machine: float
+
+    def __sub__(self, other: Cpu) -> Cpu:
+        return Cpu(*(a - b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)))
+
+    @property
+    def others(self) -> float:
+        """CPU seconds that went to whoever else uses this machine."""
+        return self.machine - self.python - self.postgres - self.networks
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one way made of `cases`: seconds, CPU seconds, and milliseconds from taken to ended of each case."""
+
+    cases: int
+    seconds: float
+    cpu: Cpu
+    latencies: list[float] = msgspec.field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Cases a second."""
+        return self.cases / self.seconds
+
+    def percentile(self, percent: int) -> float:
+        """Return a percentile of the latencies, milliseconds."""
+        known = self.latencies * 2 if len(self.latencies) == 1 else self.latencies
+        return statistics.quantiles(known, n=100, method="inclusive")[percent - 1]
+
+
+class Meter:
+    """Seconds and CPU from here to `read`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._cpu, self._started = world.cpu(), perf_counter()
+
+    def read(self, cases: int, latencies: Sequence[float] = ()) -> Outcome:
+        """Return what has passed since."""
+        seconds = perf_counter() - self._started
+        return Outcome(cases=cases, seconds=seconds, cpu=self._world.cpu() - self._cpu, latencies=list(latencies))
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat after the name; none where the process has gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _seconds(stat: list[str]) -> float:
+    """CPU seconds of a process and of its children that have ended."""
+    return sum(int(field) for field in stat[_FIRST_OF_STAT : _FIRST_OF_STAT + 4]) / _TICKS
+
+
+def _of_trees(roots: frozenset[int]) -> float:
+    """CPU seconds of processes and their children, those that have ended included."""
+    found = 0.0
+    for entry in Path("/proc").iterdir() if roots else ():
+        if (
+            entry.name.isdigit()
+            and (stat := _stat(int(entry.name)))
+            and not roots.isdisjoint((int(entry.name), int(stat[1])))
+        ):
+            found += _seconds(stat)
+    return found
+
+
+def _machine() -> float:
+    """CPU seconds that the whole machine has worked (user, nice, system, irq, softirq)."""
+    try:
+        fields = Path("/proc/stat").read_text("ascii").partition("\n")[0].split()[1:]
+    except OSError:
+        return 0.0
+    return sum(int(fields[at]) for at in (0, 1, 2, 5, 6)) / _TICKS
+
+
+# --- The world -------------------------------------------------------------------------------------------------------
+
+
+class TimedDriver(Driver):
+    """The product's driver, which also notes how long each batch took: milliseconds a case, from taken to ended."""
+
+    latencies: list[float]
+
+    async def drive(self, taken: Any, late: Any = ()) -> None:
+        """Drive a batch, and note its time for each of its cases."""
+        cases, started = list(taken), perf_counter()
+        await super().drive(cases, late)
+        self.latencies += [(perf_counter() - started) * 1000] * len(cases)
+
+
+_IDENTITY: Final = (
+    ", state, level, document_type, sealed, document_index, birth_date, region, changed_at",
+    """, 'active', 2, 'resident_id', decode(repeat('00', 64), 'hex'),
+       sha256(id::text::bytea), date '1990-01-01', '440300', now() - interval '1 year'""",
+)
+"""Columns of an active identity, and what stands in them."""
+
+_READY: Final = """
+WITH numbered AS (
+    UPDATE platform.account a SET last_case_no = last_case_no + 1
+    WHERE a.account_id = ANY ($1::bigint[]) RETURNING account_id, last_case_no
+), recorded AS (
+    INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, wallet_version, created_at,
+        due_at)
+    SELECT n.account_id, n.last_case_no, i.bucket, 'revoke', 'ready', $3, $4, 1, $5, $5
+    FROM unnest($1::bigint[], $2::smallint[]) AS i (account_id, bucket) JOIN numbered n USING (account_id)
+    RETURNING account_id, case_no
+)
+INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
+SELECT account_id, case_no, 1, $5, $6::text::jsonb FROM recorded
+"""
+
+
+class World:
+    """Databases with accounts, and the product's own parts over them."""
+
+    def __init__(
+        self, dsns: Mapping[str, str], pools: Mapping[str, Pool], participants: Mapping[str, Participant], plan: Plan
+    ) -> None:
+        """`participants`: all whose facts the policy's rules read; the saga's own are those of `plan`."""
+        self.dsns, self.pools, self.everybody, self.plan = dsns, pools, participants, plan
+        self.participants: Mapping[str, Participant] = {name: participants[name] for name in plan.participants}
+        self.home: Path | None = None
+        self.network_pids: Callable[[], frozenset[int]] = frozenset
+        self.pack = the_pack()
+        self._next = 1
+
+    # Accounts and cases
+
+    async def fill(self, first: int, last: int) -> None:
+        """Make accounts `first` to `last`: at each database of the plan, with a bound identity, nothing in the way."""
+        owned = [name for name in self.plan.participants if name in DATABASES]
+        await asyncio.gather(*(self._fill(name, first, last) for name in owned))
+        await self.pools["platform"].execute(
+            """INSERT INTO platform.account (account_id, created_at)
+               SELECT id, now() FROM generate_series($1::bigint, $2::bigint) id""",
+            first,
+            last,
+            timeout=3600,
+        )
+
+    async def _fill(self, name: str, first: int, last: int) -> None:
+        owner = name.split("_", maxsplit=1)[0]
+        columns, values = _IDENTITY if owner == "identity" else ("", "")
+        await self.pools[name].execute(
+            f"""INSERT INTO {owner}.account (account_id{columns})
+                SELECT id{values} FROM generate_series($1::bigint, $2::bigint) id""",  # noqa: S608 - names of ours
+            first,
+            last,
+            timeout=3600,
+        )
+
+    async def settle(self) -> None:
+        """Vacuum, analyse, and write everything out: what a round leaves behind is not the next one's."""
+        names = ("platform", *(name for name in self.plan.participants if name in DATABASES))
+        for name in names:
+            await self.pools[name].execute("VACUUM (ANALYZE, PARALLEL 0)", timeout=600)
+        await asyncio.gather(*(self.pools[name].execute("CHECKPOINT", timeout=600) for name in names[:3]))
+
+    def unused(self, count: int) -> range:
+        """Return the next `count` accounts that no case was made for."""
+        self._next += count
+        return range(self._next - count, self._next)
+
+    async def ready(self, count: int, *, due: timedelta = timedelta()) -> range:
+        """Record `count` proven cases of accounts not used before, due `due` from now; return the accounts."""
+        accounts = self.unused(count)
+        await self.record(accounts, due=due)
+        return accounts
+
+    async def record(self, accounts: Sequence[int], *, due: timedelta = timedelta()) -> None:
+        """Record a proven case for each of `accounts`, due `due` from now: its number, row and first timeline row."""
+        at = now() + due
+        entries = msgspec.json.encode([{"at": at, "what": "state", "state": "ready"}]).decode()
+        for start in range(0, len(accounts), RECORDED_AT_ONCE):
+            part = list(accounts[start : start + RECORDED_AT_ONCE])
+            buckets = [bucket_of(account) for account in part]
+            marks = "." * len(self.plan.participants)
+            await self.pools["platform"].execute(_READY, part, buckets, self.plan.name, marks, at, entries)
+
+    # The product's parts
+
+    def driver(
+        self,
+        *,
+        rules: bool = False,
+        participants: Mapping[str, Participant] | None = None,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+    ) -> TimedDriver:
+        """Return the product's driver. `rules`: the re-check evaluates the pack's rules too, over everybody's facts."""
+        parties = participants or self.participants
+        driver = TimedDriver(
+            pool=self.pools["platform"],
+            participants=parties,
+            plan_of=lambda _case: self.plan,
+            records=Records(bytes(32), lambda: os.urandom(16)),
+            recheck=self._rules() if rules else facts_alone(parties),
+            clock=now,
+            new_id=uuid4,
+            timing=timing or Timing(),
+            limits=limits or Limits(),
+        )
+        driver.latencies = []
+        return driver
+
+    def _rules(self) -> Recheck:
+        platform = self.pools["platform"]
+        checker = Checker(
+            pack=lambda: self.pack,
+            participants=self.everybody,
+            platform=platform,
+            case_ids=CaseIds(bytes(16)),
+            clock=now,
+        )
+        quotas = Quotas(self.everybody, platform, now)
+        return Claiming(checker.recheck, quotas, pool=platform, pack=lambda: self.pack, clock=now)
+
+    def worker(self, driver: Driver, pace: Pace | None = None) -> Worker:
+        """Return a worker of the product, without chores."""
+        return Worker(
+            worker_id=str(uuid4()),
+            pool=self.pools["platform"],
+            driver=driver,
+            chores={},
+            clock=now,
+            pace=pace or Pace(),
+        )
+
+    async def drained(
+        self, driver: TimedDriver, cases: int, *, meter: Meter | None = None, pace: Pace | None = None
+    ) -> Outcome:
+        """Have one worker run until `cases` more have ended; count from `meter`, or from now."""
+        worker, before = self.worker(driver, pace), ended()
+        meter = meter or Meter(self)
+        running = asyncio.create_task(worker.run())
+        while ended() - before < cases:
+            if running.done():
+                await running
+            await asyncio.sleep(0.002)
+        outcome = meter.read(cases, driver.latencies)
+        worker.stop()
+        await running
+        return outcome
+
+    # What it cost, and whether it is true
+
+    def cpu(self) -> Cpu:
+        """Return the CPU seconds so far."""
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        servers = frozenset(pid for name in SERVERS if self.home and (pid := postmaster_pid(self.home, name)))
+        return Cpu(own.ru_utime + own.ru_stime, _of_trees(servers), _of_trees(self.network_pids()), _machine())
+
+    async def states(self, accounts: Sequence[int]) -> dict[str, int]:
+        """Count the cases of `accounts` by state."""
+        rows = await self.pools["platform"].fetch(
+            "SELECT state, count(*) AS n FROM platform.cases WHERE account_id = ANY ($1::bigint[]) GROUP BY state",
+            list(accounts),
+        )
+        return {row["state"]: row["n"] for row in rows}
+
+    async def require_done(self, accounts: Sequence[int]) -> None:
+        """Make sure that every case of `accounts` is done in the store and at every database. Raises RuntimeError."""
+        found = {"platform": (await self.states(accounts)).get("done", 0)}
+        for name in self.plan.participants:
+            if name in DATABASES:
+                owner = name.split("_", maxsplit=1)[0]
+                found[name] = await self.pools[name].fetchval(
+                    f"""SELECT count(*) FROM {owner}.account
+                        WHERE account_id = ANY ($1::bigint[]) AND case_op = 'confirmed' AND epoch = 2""",  # noqa: S608 - names of ours
+                    list(accounts),
+                )
+        if set(found.values()) != {len(accounts)}:
+            message = f"of {len(accounts)} cases these are done: {found}"
+            raise RuntimeError(message)
+
+    async def verify(self) -> None:
+        """Audit everything as `jiebang verify` does. Raises RuntimeError unless it is clean."""
+        async with open_pools({"wallet": self.dsns["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
+            report = await verify(
+                pool=self.pools["platform"],
+                participants=self.participants,
+                wallet=Wallet(whole["wallet"], now, pepper=bytes(32)),
+                plan_of=lambda _case: self.plan,
+                page=10_000,
+            )
+        if not report.clean:
+            message = f"the audit found {report.violation_count} violations: {report.violations[:5]} {report.unread}"
+            raise RuntimeError(message)
+
+
+def ended() -> int:
+    """Return how many cases the drivers of this process have ended."""
+    return int(
+        sum(
+            sample.value
+            for metric in ENDED_TOTAL.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        )
+    )
+
+
+def facts_alone(participants: Mapping[str, Participant]) -> Recheck:
+    """Return a re-check that reads everybody's facts and evaluates no rule."""
+
+    async def recheck(cases: Sequence[Case]) -> Mapping[Key, Rechecked]:
+        accounts = [case.account_id for case in cases]
+        batches = await asyncio.gather(*(each.facts(accounts) for each in participants.values()))
+        versions = {
+            name: dict(zip(batch.accounts, batch.versions, strict=True))
+            for name, batch in zip(participants, batches, strict=True)
+            if batch is not None
+        }
+        return {case.key: Rechecked({name: of[case.account_id] for name, of in versions.items()}) for case in cases}
+
+    return recheck
+
+
+def joined(
+    databases: Mapping[str, str], pools: Mapping[str, Pool], networks: Mapping[str, Participant] | None = None
+) -> World:
+    """Join a world over databases that exist. `networks`: given for the full plan, None for the reference work."""
+    owned = open_participants(pools, now, pepper=bytes(32))
+    pack = the_pack()
+    plan = reference_plan(pack) if networks is None else pack.plans[Kind.REVOKE]
+    return World(databases, pools, {**owned, **(networks or {})}, plan)
+
+
+@asynccontextmanager
+async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> AsyncIterator[World]:
+    """Open durable servers of our own with accounts 1 to `people`, and remove them afterwards.
+
+    `full`: the pack's own plan, its databases on two servers and both clearing networks; otherwise the reference work,
+    everything on one server. `size`: connections at most, each database.
+    """
+    folder = await asyncio.to_thread(_folder)
+    home = folder / "home"
+    try:
+        async with AsyncExitStack() as stack:
+            servers = await stack.enter_async_context(embedded(home))
+            databases = await dsns(servers) if full else await _on_one(servers[SERVERS[0]])
+            await migrate_all(databases)
+            pools = await stack.enter_async_context(open_pools(databases, size=size))
+            networks: dict[str, Participant] | None = None
+            pids: Callable[[], frozenset[int]] = frozenset
+            if full:
+                running = await stack.enter_async_context(sandbox(home, names=NETWORKS))
+                networks = {}
+                for name in NETWORKS:
+                    networks[name] = network = HttpParticipant(running.link(name))
+                    stack.push_async_callback(network.aclose)
+                pids = lambda: frozenset(pid for one in running.processes.values() if (pid := one.pid))  # noqa: E731
+            world = joined(databases, pools, networks)
+            world.home, world.network_pids = home, pids
+            await world.fill(1, people)
+            await world.settle()
+            yield world
+    finally:
+        await stopped(home)
+        await asyncio.to_thread(_removed, folder, home)
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
+    folder.chmod(0o711)  # the database's own user must get in
+    return folder
+
+
+def _removed(folder: Path, home: Path) -> None:
+    remove(home)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _on_one(base: str) -> dict[str, str]:
+    """Create the platform's database and all participants' on one server; return their DSNs."""
+    names = ("platform", *DATABASES)
+    connection = await asyncpg.connect(base)
+    try:
+        for name in names:
+            await connection.execute(f'CREATE DATABASE "{name}"')
+    finally:
+        await connection.close()
+    return {name: database_dsn(base, name) for name in names}
