@@ -1,0 +1,113 @@
+r"""The hash chain of a case's timeline: no row of it can change, vanish or come later without its head changing.
+
+    genesis = SHA-256("jiebang-timeline-1\n<account_id>\n<case_no>")
+    digest  = SHA-256("<revision>\n<at>\n<entries>")       of each row
+    head    = SHA-256(head of the row before, else genesis || digest)
+
+`at` is the row's time in UTC, always with six digits of a second and a `Z`; `entries` its entries in the canonical form
+of RFC 8785: no spaces, keys in order. The digest is ours; the genesis of a new case, whose number PostgreSQL gives, and
+the head are taken where the row is written, from the head that stands on the case's row: `store/queries.sql`. A test
+compares the two.
+
+The chain has no key: whoever may write the database can make another. That is what the seals are for (`saga/seals.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from enum import StrEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+HEAD_BYTES: Final = 32
+
+
+def canonical(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return entries in the form of RFC 8785, which is the same before they went into `jsonb` and after.
+
+    They hold text, whole numbers, truth values, null and times (as text) alone: a fraction has more than one form.
+    """
+    return msgspec.json.encode(entries, order="sorted").decode()
+
+
+def time_text(at: datetime) -> str:
+    """Return a time as it enters the chain and the seals: `2026-04-01T08:00:00.000000Z`."""
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def digest(revision: int, at: datetime, entries: str) -> bytes:
+    """Return the digest of one row, from its canonical entries."""
+    return sha256(f"{revision}\n{time_text(at)}\n{entries}".encode()).digest()
+
+
+def genesis(account_id: int, case_no: int) -> bytes:
+    """Return what the chain of a case starts from."""
+    return sha256(f"jiebang-timeline-1\n{account_id}\n{case_no}".encode()).digest()
+
+
+def head(before: bytes, row: bytes) -> bytes:
+    """Return the head after a row with the digest `row`, from the head before it."""
+    return sha256(before + row).digest()
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One row of a timeline as it stands in the database; `entries` as the text of any JSON form."""
+
+    revision: int
+    at: datetime
+    entries: str
+    head: bytes
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """What stands on the case's own row and must be what its timeline ends with."""
+
+    account_id: int
+    case_no: int
+    revision: int
+    state: str
+    head: bytes
+
+
+class Fault(StrEnum):
+    """What can be wrong with the timeline of one case."""
+
+    CHANGED = "timeline_entry_changed"  # the row, or the head it hangs on, is not what it was
+    MISSING = "timeline_entry_missing"
+    CUT = "timeline_cut"  # the case's row has gone further than its timeline, or less far
+    DIFFERS = "timeline_differs_from_case"  # the case's row says another state or head
+    ORPHANED = "timeline_without_case"
+
+
+def faults(case: Standing, rows: Iterable[Row]) -> Iterator[tuple[Fault, int]]:
+    """Yield what is wrong with a timeline, whose rows come in the order of their revisions, and at which revision.
+
+    A row is compared with the head that stands before it, so that one changed row is one fault and not all that follow.
+    """
+    before, expected = genesis(case.account_id, case.case_no), 1
+    last: Row | None = None
+    state: Any = None
+    for row in rows:
+        told = _decoded(row.entries)
+        if row.revision != expected:
+            yield (Fault.MISSING, expected)
+        elif head(before, digest(row.revision, row.at, canonical(told))) != row.head:
+            yield (Fault.CHANGED, row.revision)
+        state = next((entry.get("state") for entry in reversed(told) if entry.get("what") == "state"), state)
+        before, expected, last = row.head, row.revision + 1, row
+    if last is None or last.revision != case.revision:
+        yield (Fault.CUT, expected)
+    elif last.head != case.head or state != case.state:
+        yield (Fault.DIFFERS, last.revision)
+
+
+def _decoded(text: str) -> list[dict[str, Any]]:
+    """Return the entries; of what is none of ours the nearest thing that has a form, which no head fits."""
+    found = msgspec.json.decode(text)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []

@@ -1,0 +1,153 @@
+"""Seals: signed statements about the heads of many timelines, each holding the hash of the one before.
+
+A seal's cases stand in its row in one compact form (48 bytes each). What is signed is a small JSON object with their
+hash and with the root of a Merkle tree over their heads (RFC 9162, section 2.1), so that one person's receipt proves
+their own head and tells of nobody else. Signing is not done here (`store/seal_keys.py`).
+"""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from jiebang.saga.chain import time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LEAF: Final = struct.Struct(">QII32s")
+LEAF_BYTES: Final = _LEAF.size
+NOTHING: Final = bytes(32)
+"""What stands for the hash of the seal before the first."""
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time up to which all is sealed where nothing is."""
+
+_Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Leaf(msgspec.Struct, frozen=True, gc=False):
+    """The head that a timeline had after a revision."""
+
+    account_id: int
+    case_no: int
+    revision: int
+    head: bytes
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a seal says, and what is signed. Hashes are hexadecimal.
+
+    `ended` cases of `cases` come first and ended after the seal before said and no later than `ended_until`; the `live`
+    ones follow: they were moved, no later than `moved_until`. `restored`: the number of the seal that a restore from
+    backup took away together with all after `previous`, acknowledged by an operator.
+    """
+
+    v: Literal[1] = 1
+    seal: int
+    previous: _Hex
+    at: str
+    ended_until: str
+    moved_until: str
+    ended: int
+    live: int
+    cases: _Hex
+    root: _Hex
+    restored: int | None = None
+
+
+def pack(leaves: Sequence[Leaf]) -> bytes:
+    """Return leaves in the form in which a seal's row holds them."""
+    return b"".join(_LEAF.pack(leaf.account_id, leaf.case_no, leaf.revision, leaf.head) for leaf in leaves)
+
+
+def unpack(packed: bytes) -> list[Leaf]:
+    """Return the leaves of a seal's row; what is too short for one at the end is left out."""
+    whole = len(packed) - len(packed) % LEAF_BYTES
+    return [Leaf(*found) for found in _LEAF.iter_unpack(packed[:whole])]
+
+
+def statement(
+    *,
+    seal: int,
+    previous: bytes,
+    at: datetime,
+    ended: Sequence[Leaf],
+    live: Sequence[Leaf],
+    ended_until: datetime,
+    moved_until: datetime,
+    restored: int | None = None,
+) -> tuple[bytes, bytes]:
+    """Return what is to be signed (canonical JSON), and the cases as the row holds them."""
+    packed = pack([*ended, *live])
+    said = Statement(
+        seal=seal,
+        previous=previous.hex(),
+        at=time_text(at),
+        ended_until=time_text(ended_until),
+        moved_until=time_text(moved_until),
+        ended=len(ended),
+        live=len(live),
+        cases=sha256(packed).hexdigest(),
+        root=root(packed).hex(),
+        restored=restored,
+    )
+    return msgspec.json.encode(said, order="sorted"), packed
+
+
+def seal_hash(signed: str) -> bytes:
+    """Return the hash by which the next seal, and the anchor outside, hold on to a signed statement."""
+    return sha256(signed.encode()).digest()
+
+
+@lru_cache(maxsize=32)
+def _levels(packed: bytes) -> list[list[bytes]]:
+    """Return the levels of the tree over the heads of packed cases, leaves first.
+
+    A node without a neighbour goes up as it is; that is the same tree as RFC 9162 builds from the top.
+    """
+    level = [sha256(b"\0" + leaf.head).digest() for leaf in unpack(packed)]
+    levels = [level]
+    while len(level) > 1:
+        above = [sha256(b"\1" + level[at] + level[at + 1]).digest() for at in range(0, len(level) - 1, 2)]
+        if len(level) % 2:
+            above.append(level[-1])
+        level = above
+        levels.append(level)
+    return levels
+
+
+def root(packed: bytes) -> bytes:
+    """Return the root of the tree over the heads of packed cases; of none, the hash of nothing."""
+    return _levels(packed)[-1][0] if packed else sha256().digest()
+
+
+class Side(StrEnum):
+    """On which side of the hash so far a step of a path stands."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class PathStep(msgspec.Struct, frozen=True):
+    """One step from a leaf to the root: the neighbour's hash (hexadecimal), and its side."""
+
+    side: Side
+    hash: str
+
+
+def path(packed: bytes, index: int) -> list[PathStep]:
+    """Return the way from the `index`-th leaf to the root."""
+    steps: list[PathStep] = []
+    for level in _levels(packed)[:-1]:
+        beside = index ^ 1
+        if beside < len(level):
+            steps.append(PathStep(Side.RIGHT if beside > index else Side.LEFT, level[beside].hex()))
+        index //= 2
+    return steps
