@@ -17,7 +17,19 @@ from bench.measure import Result, machine
 if TYPE_CHECKING:
     from types import ModuleType
 
-_FRAME = ("measure", "zen_rules", "world", "rival_per_case", "rival_dbos", "ceiling", "__main__")
+_FRAME = (
+    "measure",
+    "zen_rules",
+    "world",
+    "rival_per_case",
+    "rival_dbos",
+    "ceiling",
+    "processes",
+    "picture",
+    "__main__",
+)
+_OFFERED = ("only", "profile", "picture", "accounts", "full")
+"""Options of some benches alone: those whose `run` takes them."""
 
 
 def _benches() -> dict[str, str]:
@@ -47,6 +59,9 @@ def _parser(benches: dict[str, str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile", action="store_true", help="a profile of our side on stderr (benches that offer it)"
     )
+    parser.add_argument("--picture", metavar="FILE", help="draw the figures as SVG (benches that offer it)")
+    parser.add_argument("--accounts", type=int, nargs="+", metavar="N", help="sizes to measure at (growth)")
+    parser.add_argument("--full", action="store_true", help="the longest form (benches that offer it)")
     return parser
 
 
@@ -71,7 +86,7 @@ def main() -> None:
     for name in sorted(benches) if options.all else [options.name]:
         module: ModuleType = importlib.import_module(f"bench.{name}")
         before = machine()
-        asked = {name: getattr(options, name) for name in ("only", "profile") if getattr(options, name)}
+        asked = {name: getattr(options, name) for name in _OFFERED if getattr(options, name)}
         if asked.keys() - inspect.signature(module.run).parameters.keys():
             parser.error(f"{name} offers no --{' --'.join(asked)}")
         result: Result = module.run(options.rounds, options.size, **asked)

@@ -1,0 +1,193 @@
+"""Workers of the product in processes of their own, over a world that this process opened.
+
+Each tells this process of every batch it has driven, once it has driven it, and what it counted when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+import uvloop
+
+from bench.world import joined
+from jiebang.store.pool import open_pools
+from jiebang.usecases.advance import LOST_SAVES_TOTAL
+from jiebang.worker import Pace
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from bench.world import World
+
+START_SECONDS: Final = 60.0
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """A batch that a worker has driven: its cases, and the time.time() at which it was taken and was done with."""
+
+    worker: int
+    keys: list[tuple[int, int]]
+    taken_at: float
+    driven_at: float
+
+
+class Farewell(msgspec.Struct, frozen=True):
+    """What a worker that ended politely says. `lost_saves`: saves that their guard refused."""
+
+    worker: int
+    lost_saves: int
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A worker's loops run."""
+
+    worker: int
+
+
+# --- In the worker's process -----------------------------------------------------------------------------------------
+
+
+def _work(databases: Mapping[str, str], number: int, pace: Pace, tell: Connection) -> None:
+    """Run a worker until SIGTERM."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    uvloop.run(_working(databases, number, pace, tell))
+
+
+async def _working(databases: Mapping[str, str], number: int, pace: Pace, tell: Connection) -> None:
+    async with open_pools(databases) as pools:
+        world = joined(databases, pools)
+        driver = world.driver()
+        drive = driver.drive
+
+        async def telling(taken: Iterable[Any], late: Iterable[Any] = ()) -> None:
+            cases, taken_at = list(taken), time.time()
+            await drive(cases, late)
+            tell.send(Batch(number, [case.key for case in cases], taken_at, time.time()))
+
+        driver.drive = telling  # type: ignore[method-assign]
+        worker = world.worker(driver, pace)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        tell.send(Ready(number))
+        await worker.run()
+        lost = next(one.value for metric in LOST_SAVES_TOTAL.collect() for one in metric.samples)
+        tell.send(Farewell(number, int(lost)))
+
+
+# --- In the parent's process -----------------------------------------------------------------------------------------
+
+
+class WorkerProcess:
+    """One worker's process, and what it has told."""
+
+    def __init__(self, world: World, number: int, pace: Pace, heard: Callable[[Batch], None]) -> None:
+        """Start it; `heard` is called in this process's loop with every batch."""
+        spawn = multiprocessing.get_context("spawn")
+        self._mine, theirs = spawn.Pipe(duplex=False)
+        self._process = spawn.Process(target=_work, args=(dict(world.dsns), number, pace, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._heard = heard
+        self.farewell: Farewell | None = None
+        self.ready, self.gone = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._mine.fileno(), self._read)
+
+    def _read(self) -> None:
+        try:
+            while self._mine.poll():
+                match self._mine.recv():
+                    case Batch() as batch:
+                        self._heard(batch)
+                    case Farewell() as farewell:
+                        self.farewell = farewell
+                    case Ready():
+                        self.ready.set()
+        except (EOFError, OSError):
+            self._loop.remove_reader(self._mine.fileno())
+            self.gone.set()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid or 0
+
+    async def stop(self) -> Farewell | None:
+        """End it politely and wait; return its farewell, None from one that was killed."""
+        self._process.terminate()
+        await self._ended()
+        return self.farewell
+
+    async def kill(self) -> None:
+        """End it as a crash does."""
+        os.kill(self.pid, signal.SIGKILL)
+        await self._ended()
+
+    async def _ended(self) -> None:
+        async with asyncio.timeout(START_SECONDS):
+            await self.gone.wait()
+            await asyncio.to_thread(self._process.join)
+
+
+class Crew:
+    """The workers of a world, and every batch they told of."""
+
+    def __init__(self, world: World) -> None:
+        """Nobody works yet."""
+        self._world, self._numbers = world, 0
+        self.workers: list[WorkerProcess] = []
+        self.batches: list[Batch] = []
+        self.driven_at: dict[int, float] = {}
+        """When the last batch that an account's case was in was done with."""
+        self._more = asyncio.Event()
+
+    async def hire(self, count: int, pace: Pace | None = None) -> list[WorkerProcess]:
+        """Start workers, and wait until their loops run."""
+        hired = []
+        for _ in range(count):
+            self._numbers += 1
+            hired.append(WorkerProcess(self._world, self._numbers, pace or Pace(), self._hear))
+        self.workers += hired
+        async with asyncio.timeout(START_SECONDS):
+            await asyncio.gather(*(each.ready.wait() for each in hired))
+        return hired
+
+    def _hear(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        for account, _ in batch.keys:
+            self.driven_at[account] = batch.driven_at
+        self._more.set()
+
+    async def until_driven(self, accounts: Iterable[int], limit: float = 120) -> None:
+        """Wait until somebody has driven a case of each of `accounts`. Raises TimeoutError after `limit` seconds."""
+        left = set(accounts)
+        async with asyncio.timeout(limit):
+            while left := left - self.driven_at.keys():
+                self._more.clear()
+                await self._more.wait()
+
+    async def dismiss(self) -> list[Farewell]:
+        """End everybody politely; return what they say."""
+        said = await asyncio.gather(*(each.stop() for each in self.workers if not each.gone.is_set()))
+        self.workers = []
+        return [one for one in said if one is not None]
+
+
+@asynccontextmanager
+async def crew(world: World, count: int, pace: Pace | None = None) -> AsyncIterator[Crew]:
+    """Have `count` workers work on `world` until the block is left."""
+    async with AsyncExitStack() as stack:
+        own = Crew(world)
+        stack.push_async_callback(own.dismiss)
+        await own.hire(count, pace)
+        yield own
