@@ -40,8 +40,7 @@ from jiebang.usecases.registry import Registry
 from jiebang.usecases.shadow import Shadow
 
 if TYPE_CHECKING:
-    from litestar import Litestar
-
+    from jiebang.api.admission import Admission
     from jiebang.api.auth import Verifier
     from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
@@ -99,8 +98,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
         return SandboxIssuer(self.settings.home, issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE)
 
-    def api(self) -> Litestar:
-        """Return the HTTP application."""
+    def api(self) -> Admission:
+        """Return the HTTP application, behind its gate."""
         from jiebang.api.deps import Deps
         from jiebang.api.server import create_app
         from jiebang.usecases.read import Follower
@@ -112,6 +111,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 verifier=self._verifier(),
                 case_ids=self.case_ids,
                 bodies_key=self.secrets.bodies,
+                capacity=self.settings.capacity,
             )
         )
 

@@ -16,6 +16,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     [saga]                                 # JIEBANG_SAGA_TRY_LIMIT=3 …: fields of Timing; times in seconds
     [worker]                               # JIEBANG_WORKER_LEASE=10 …: fields of Pace
     [http]                                 # JIEBANG_HTTP_PORT=8700 …
+    [capacity]                             # JIEBANG_CAPACITY_PLACES=48 …: fields of Capacity
 
 Paths in the file are relative to the file. Whatever is wrong is told at once, as SettingsError.
 """
@@ -34,6 +35,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from jiebang.api.capacity import Capacity
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.model.plan import NETWORKS
@@ -66,10 +68,14 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Http(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the API listens. Port 0: one that is free."""
+    """Where the API listens. Port 0: one that is free.
+
+    `trusted_proxies`: addresses, with commas between, whose X-Forwarded-For says where a request comes from.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8700
+    trusted_proxies: str = "127.0.0.1"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     saga: Timing = Timing()
     worker: Pace = Pace()
     http: Http = Http()
+    capacity: Capacity = Capacity()
 
     def __repr__(self) -> str:
         """Tell no passwords."""
@@ -107,7 +114,13 @@ _EXPECTED: Final[Mapping[Any, tuple[str, str]]] = {
 _UNKNOWN: Final = ("没有此项设置", "there is no such setting")
 _NO_URL: Final = ("应为 http 或 https 地址", "must be an http or https URL")
 _PLAIN: Final = ("home", "keys", "phone_url")
-_SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {"saga": Timing, "worker": Pace, "http": Http, "issuer": Issuer}
+_SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
+    "saga": Timing,
+    "worker": Pace,
+    "http": Http,
+    "capacity": Capacity,
+    "issuer": Issuer,
+}
 _MAPPINGS: Final = ("databases", "networks")
 
 

@@ -17,6 +17,8 @@ import httpx
 import uvicorn
 
 from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file
+from jiebang.api.capacity import Capacity
+from jiebang.api.connections import server_config
 from jiebang.api.deps import Deps
 from jiebang.api.server import create_app
 from jiebang.model.ids import CaseIds
@@ -36,8 +38,7 @@ from jiebang.usecases.prove import code_of
 from jiebang.usecases.read import Follower
 
 if TYPE_CHECKING:
-    from litestar import Litestar
-
+    from jiebang.api.admission import Admission
     from jiebang.store.pool import Pool
 
 PASSWORD = "246810"
@@ -60,7 +61,7 @@ async def _nothing(_cases: object) -> None:
 class World:
     """One installation: `now` moves with `later`; `app` is the application; `issuer` mints tokens."""
 
-    def __init__(self, pools: Mapping[str, Pool], home: Path, pack: Pack) -> None:
+    def __init__(self, pools: Mapping[str, Pool], home: Path, pack: Pack, capacity: Capacity | None = None) -> None:
         self.pools, self.pack, self.skew = pools, pack, timedelta()
         self.ids = CaseIds(b"i" * 16)
         self.participants: dict[str, Any] = {**open_participants(pools, self.now, pepper=PEPPER)}
@@ -98,8 +99,9 @@ class World:
             verifier=Verifier(issuer=ISSUER, audience=AUDIENCE, keys=keys, clock=self.now),
             case_ids=self.ids,
             bodies_key=BODIES_KEY,
+            capacity=capacity or Capacity(),
         )
-        self.app: Litestar = create_app(self.deps)
+        self.app: Admission = create_app(self.deps)
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.skew
@@ -163,8 +165,7 @@ class World:
     @asynccontextmanager
     async def served(self) -> AsyncIterator[httpx.AsyncClient]:
         """Serve the application on a port of its own, for what only a real connection shows."""
-        config = uvicorn.Config(self.app, port=0, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(self.app))
         task = asyncio.create_task(server.serve())
         await until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
@@ -176,10 +177,10 @@ class World:
             await task
 
 
-def made(pools: Mapping[str, Pool], home: Path) -> World:
+def made(pools: Mapping[str, Pool], home: Path, capacity: Capacity | None = None) -> World:
     """Return a world under the pack that we ship."""
     text = files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8")
-    return World(pools, home, load_pack(text, "wechat.yaml"))
+    return World(pools, home, load_pack(text, "wechat.yaml"), capacity)
 
 
 @asynccontextmanager

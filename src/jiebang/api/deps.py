@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from jiebang.api.auth import Verifier
+from jiebang.api.capacity import Capacity
 from jiebang.model.ids import CaseIds
 from jiebang.usecases.context import Context
 from jiebang.usecases.read import Follower
@@ -26,6 +27,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     verifier: Verifier
     case_ids: CaseIds
     bodies_key: bytes
+    capacity: Capacity = Capacity()
     answers_live: timedelta = timedelta(hours=24)
     """How long the answer to a mutation is kept for its Idempotency-Key."""
     ready_within: timedelta = timedelta(seconds=1)

@@ -30,15 +30,23 @@ _ALWAYS: Final[tuple[type[errors.JiebangError], ...]] = (
     KeysUnavailableError,
     errors.JiebangError,
 )
-_BODY: Final = (errors.InvalidInputError, problems.BodyNotJsonError, errors.BodyTooLargeError, problems.MediaTypeError)
+_GATE: Final = (errors.RateExceededError, errors.HeadersTooLargeError, errors.PlatformFullError)
+_BODY: Final = (
+    errors.InvalidInputError,
+    problems.BodyNotJsonError,
+    errors.RequestTooSlowError,
+    errors.BodyTooLargeError,
+    problems.MediaTypeError,
+)
+_RETRY_AFTER: Final = "Whole seconds after which it is worth asking again 建议等待的秒数"
 _KEYED: Final = (errors.IdempotencyMissingError, errors.IdempotencyReusedError)
 
 
 def refusals(
     *kinds: type[errors.JiebangError], body: bool = False, keyed: bool = False, open_to_all: bool = False
 ) -> dict[int, ResponseSpec]:
-    """Return the problem responses of a route: what it can raise itself, and what its door can."""
-    every = (*(() if open_to_all else _ALWAYS), *(_BODY if body else ()), *(_KEYED if keyed else ()), *kinds)
+    """Return the problem responses of a route: what it can raise itself, and what its door and the gate can."""
+    every = (*(() if open_to_all else _ALWAYS), *_GATE, *(_BODY if body else ()), *(_KEYED if keyed else ()), *kinds)
     by_status: dict[int, list[type[errors.JiebangError]]] = {}
     for kind in dict.fromkeys(every):
         by_status.setdefault(
@@ -50,22 +58,16 @@ def refusals(
             generate_examples=False,
             media_type=problems.PROBLEM_JSON,
             description=" · ".join(f"`{kind.code}` {kind.title.zh} {kind.title.en}" for kind in found),
-            examples=[Example(id=kind.code, summary=kind.title.en, value=_example(kind)) for kind in found],
+            examples=[Example(id=kind.code, summary=kind.title.en, value=_example(kind, status)) for kind in found],
         )
         for status, found in sorted(by_status.items())
     }
 
 
-def _example(kind: type[errors.JiebangError]) -> Any:
-    error = errors.JiebangError.__new__(kind)
-    error.fields = {}
-    error.check = None  # type: ignore[attr-defined]
-    return msgspec.to_builtins(_bare(error))
-
-
-def _bare(error: errors.JiebangError) -> problems.Problem:
-    plain = type(error.code, (errors.JiebangError,), {"code": error.code, "title": error.title, "action": error.action})
-    return msgspec.structs.replace(problems.problem_of(plain(), "en"), status=problems.status_of(error))
+def _example(kind: type[errors.JiebangError], status: int) -> Any:
+    bare = errors.JiebangError()  # of `kind` itself the particulars would be missing
+    vars(bare).update(code=kind.code, title=kind.title, action=kind.action)
+    return msgspec.to_builtins(msgspec.structs.replace(problems.problem_of(bare, "en"), status=status))
 
 
 class Document(JsonRenderPlugin):
@@ -116,7 +118,12 @@ def enriched(document: Mapping[str, Any]) -> dict[str, Any]:
         bad_input = operation["responses"].get("400", {}).get("content", {})
         if bad_input and problems.PROBLEM_JSON not in bad_input:
             del operation["responses"]["400"]  # Litestar's guess, for path parameters that cannot fail here
-        for answer in operation["responses"].values():
+        for status, answer in operation["responses"].items():
+            if status in ("429", "503") and problems.PROBLEM_JSON in answer.get("content", {}):
+                answer.setdefault("headers", {})["Retry-After"] = {
+                    "description": _RETRY_AFTER,
+                    "schema": {"type": "string", "pattern": "^[0-9]+$"},
+                }
             for content in answer.get("content", {}).values():
                 for example in content.get("examples", {}).values():
                     example.pop("id", None)  # Litestar's own name for it, no member of the standard

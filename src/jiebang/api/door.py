@@ -18,6 +18,7 @@ from jiebang.model.errors import InvalidInputError
 from jiebang.model.ids import account_of
 
 if TYPE_CHECKING:
+    from jiebang.api.admission import Callers
     from jiebang.api.deps import Deps
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
@@ -26,9 +27,12 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 
 
 async def authenticated(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Guard: find out who calls, and hold them to the route's scope."""
+    """Guard: find out who calls, and hold them to their rate and the route's scope."""
     deps: Deps = connection.app.state.deps
-    caller = await deps.verifier.caller(connection.headers.get("authorization"))
+    callers: Callers = connection.app.state.callers
+    authorization = connection.headers.get("authorization")
+    caller = await deps.verifier.caller(authorization)
+    callers.proven(connection.scope, authorization, caller)
     caller.require(handler.opt["scope"])
     connection.scope["user"] = caller
 

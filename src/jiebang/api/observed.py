@@ -22,11 +22,13 @@ REQUEST_SECONDS: Final = Histogram(
     ["method", "route"],
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-_HEADERS: Final = (
+HARDENING: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
 )
+"""What every answer carries unless it says otherwise: nothing is guessed at, framed or cached."""
 
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +69,5 @@ async def hardened(message: Message, scope: Scope) -> None:
             allow = ", ".join(methods_at(scope["litestar_app"], scope["path"])).encode()
             message["headers"] = [(b"allow", allow)]
         names = {name.lower() for name, _ in message["headers"]}
-        extra: list[Any] = [(name, value) for name, value in _HEADERS if name not in names]
-        if b"cache-control" not in names:
-            extra.append((b"cache-control", b"no-store"))
+        extra: list[Any] = [(name, value) for name, value in HARDENING if name not in names]
         message["headers"] = [*message["headers"], *extra]

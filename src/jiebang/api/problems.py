@@ -73,16 +73,20 @@ STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     errors.UnknownRemedyError: 404,
     errors.NoSuchRouteError: 404,
     MethodError: 405,
+    errors.RequestTooSlowError: 408,
     errors.BodyTooLargeError: 413,
     MediaTypeError: 415,
     errors.KindNotOfferedError: 422,
     errors.ConsentNotAskedError: 422,
     errors.IdempotencyReusedError: 422,
+    errors.RateExceededError: 429,
     errors.TooSoonError: 429,
+    errors.HeadersTooLargeError: 431,
     # What the table above does not name follows whose fault it is.
     errors.CallerError: 400,
     errors.PolicyRefusalError: 409,
     errors.OtherSystemError: 503,
+    errors.OverloadedError: 503,
     errors.JiebangError: 500,
 }
 _RETRY_AFTER_S: Final = 1
@@ -153,6 +157,16 @@ def problem_of(error: errors.JiebangError, accept_language: str | None, instance
 def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance: str | None = None) -> Response[bytes]:
     """Return an error as a response, with the headers its status asks for."""
     problem = problem_of(error, request.headers.get("accept-language"), instance)
+    return Response(
+        msgspec.json.encode(problem),
+        status_code=problem.status,
+        media_type=PROBLEM_JSON,
+        headers=headers_of(error, problem),
+    )
+
+
+def headers_of(error: errors.JiebangError, problem: Problem) -> dict[str, str]:
+    """Return the headers that a problem's answer carries beside its content type."""
     headers = {
         "content-language": "en" if problem.title == problem.en.title else "zh-CN",
         "vary": "accept-language, authorization",
@@ -168,7 +182,7 @@ def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance
         headers["allow"] = ", ".join(error.fields.get("allow", ()))
     elif problem.status in (429, 503):
         headers["retry-after"] = str(error.fields.get("retry_after_s", _RETRY_AFTER_S))
-    return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=PROBLEM_JSON, headers=headers)
+    return headers
 
 
 def _ours(request: Request[Any, Any, Any], error: errors.JiebangError) -> Response[bytes]:

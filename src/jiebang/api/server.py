@@ -1,11 +1,14 @@
-"""The application: routes, doors and handlers joined. No globals, no settings: everything comes in as `deps`."""
+"""The application: gate, routes, doors and handlers joined. No globals, no settings: everything comes in as `deps`."""
 
 from __future__ import annotations
+
+from time import monotonic
 
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 
+from jiebang.api.admission import Admission, Callers
 from jiebang.api.codes import CODES
 from jiebang.api.deps import BODY_LIMIT, Deps
 from jiebang.api.documented import openapi_config
@@ -15,10 +18,24 @@ from jiebang.api.operation import OPERATION
 from jiebang.api.problems import HANDLERS
 from jiebang.api.remedies import REMEDIES
 from jiebang.api.routes import CASES
+from jiebang.usecases.backlog import Backlog
 
 
-def create_app(deps: Deps) -> Litestar:
-    """Return the API over objects already built; whoever built them closes them."""
+def create_app(deps: Deps) -> Admission:
+    """Return the API behind its gate, over objects already built; whoever built them closes them."""
+    context, capacity = deps.context, deps.capacity
+    callers = Callers(capacity, context.clock, monotonic)
+    backlog = Backlog(
+        context.platform,
+        context.clock,
+        most=capacity.backlog,
+        overdue=capacity.overdue,
+        every=capacity.backlog_every,
+    )
+    return Admission(_routes(deps, callers), capacity=capacity, callers=callers, backlog=backlog)
+
+
+def _routes(deps: Deps, callers: Callers) -> Litestar:
 
     async def end_streams(_: Litestar) -> None:
         await deps.follower.aclose()
@@ -32,7 +49,7 @@ def create_app(deps: Deps) -> Litestar:
         on_shutdown=[end_streams],
         openapi_config=openapi_config(),
         request_max_body_size=BODY_LIMIT,
-        state=State({"deps": deps}, deep_copy=False),
+        state=State({"deps": deps, "callers": callers}, deep_copy=False),
         logging_config=None,
         debug=False,
     )

@@ -34,6 +34,7 @@ def _serve(
     """Serve the API until told to stop."""
     import uvicorn
 
+    from jiebang.api.connections import server_config
     from jiebang.api.logs import configure_logs
     from jiebang.sandbox.service import die_with_parent
 
@@ -45,16 +46,7 @@ def _serve(
         tell_edited(app, errors)
         http = app.settings.http
         listening = _listen(host or http.host, http.port if port is None else port)
-        config = uvicorn.Config(
-            app.api(),
-            loop="none",
-            http="httptools",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
+        config = server_config(app.api(), trusted_proxies=http.trusted_proxies)
         _say_where(listening.getsockname(), machine=with_parent)
         await uvicorn.Server(config).serve(sockets=[listening])
 

@@ -41,6 +41,10 @@ class OurFaultError(JiebangError):
     """A broken promise of ours: alarm, do not retry blindly."""
 
 
+class OverloadedError(JiebangError):
+    """More work than can be taken on, by nobody's fault: nothing was begun, and later the same request may pass."""
+
+
 class InvalidInputError(CallerError):
     """A field has a wrong type or value. fields: field, reason."""
 
@@ -150,6 +154,45 @@ class BodyTooLargeError(CallerError):
     code = "BODY-TOO-LARGE"
     title = Text("请求体过大", "The request body is too large")
     action = Text("请分批提交。", "Send it in smaller batches.")
+
+
+class RequestTooSlowError(CallerError):
+    """The request's headers or body did not arrive in time. fields: limit_s."""
+
+    code = "REQUEST-TOO-SLOW"
+    title = Text("请求发送过慢", "The request took too long to arrive")
+    action = Text("未作任何处理,请重新发送。", "Nothing was done; send it again.")
+
+
+class HeadersTooLargeError(CallerError):
+    """The request's headers are longer, or more, than this door takes. fields: limit_bytes, limit_headers."""
+
+    code = "HEADERS-TOO-LARGE"
+    title = Text("请求头过大", "The request headers are too large")
+    action = Text("请减少请求头后重试。", "Send fewer or shorter headers.")
+
+
+class RateExceededError(CallerError):
+    """The caller, or an address without valid tokens, asks faster than they may. fields: retry_after_s."""
+
+    code = "RATE-EXCEEDED"
+    title = Text("请求过多", "Too many requests")
+    action = Text(
+        "未作任何处理;请在 retry_after_s 秒后以同一幂等键重试。",
+        "Nothing was done. Try again after `retry_after_s` seconds, with the same Idempotency-Key.",
+    )
+
+
+class PlatformFullError(OverloadedError):
+    """The platform takes nothing more on just now. fields: retry_after_s."""
+
+    code = "PLATFORM-FULL"
+    title = Text("平台繁忙", "The platform is full just now")
+    action = Text(
+        "未作任何处理,也未丢失任何内容;请在 retry_after_s 秒后以同一幂等键重试。",
+        "Nothing was done and nothing was lost. Try again after `retry_after_s` seconds, with the same "
+        "Idempotency-Key.",
+    )
 
 
 class TooLateToWithdrawError(PolicyRefusalError):
