@@ -11,6 +11,7 @@ from typing import Final
 import uvloop
 
 from bench.measure import Bar, Result, Row, row
+from bench.rival_per_case import per_case
 from bench.world import Meter, Outcome, World, opened
 
 _CASES: Final = 8_192
@@ -38,7 +39,7 @@ async def _ours(world: World, cases: int, *, rules: bool) -> Outcome:
     return outcome
 
 
-WAYS: Final[dict[str, tuple[Way, int]]] = {"ours": (ours, 1), "ours_rules": (ours_rules, 2)}
+WAYS: Final[dict[str, tuple[Way, int]]] = {"ours": (ours, 1), "ours_rules": (ours_rules, 2), "per_case": (per_case, 32)}
 """By name: how, and one case of how many it gets."""
 
 
