@@ -10,6 +10,7 @@ from typing import Final
 
 import uvloop
 
+from bench.ceiling import ceiling
 from bench.measure import Bar, Result, Row, row
 from bench.rival_per_case import per_case
 from bench.world import Meter, Outcome, World, opened
@@ -39,7 +40,16 @@ async def _ours(world: World, cases: int, *, rules: bool) -> Outcome:
     return outcome
 
 
-WAYS: Final[dict[str, tuple[Way, int]]] = {"ours": (ours, 1), "ours_rules": (ours_rules, 2), "per_case": (per_case, 32)}
+async def _ceiling(world: World, cases: int) -> Outcome:
+    return await ceiling(world, cases, 256)
+
+
+WAYS: Final[dict[str, tuple[Way, int]]] = {
+    "ours": (ours, 1),
+    "ours_rules": (ours_rules, 2),
+    "per_case": (per_case, 32),
+    "ceiling": (_ceiling, 1),
+}
 """By name: how, and one case of how many it gets."""
 
 
@@ -47,7 +57,7 @@ async def _measure(rounds: int, size: int, names: Sequence[str], *, profile: boo
     """Run interleaved rounds after one that does not count; return outcomes by way."""
     found: dict[str, list[Outcome]] = {name: [] for name in names}
     profiler = cProfile.Profile()
-    people = (rounds + 1) * sum(max(size // WAYS[name][1], 1) for name in names)
+    people = (rounds + 1) * sum(max(size // WAYS[name][1], 1) + 4096 for name in names)
     async with opened(max(people, 200_000)) as world:
         for number in range(-1, rounds):
             for place in range(len(names)):
