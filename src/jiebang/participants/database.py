@@ -286,5 +286,5 @@ def _lowest(orders: Sequence[Order]) -> list[Order]:
 
 
 def _items(value: str | None) -> list[Any]:
-    items: list[Any] = msgspec.json.decode(value) if value else []
+    items: list[Any] = msgspec.json.decode(value) if value and value != "[]" else []
     return items

@@ -285,22 +285,30 @@ def _moved_on(
 
 def _wave(marks: str, plan: Plan) -> int | None:
     """Return the wave that is being asked: the first that is not granted yet. None: all are."""
-    return min((wave for mark, wave in zip(marks, plan.waves, strict=True) if mark == Mark.TRY_SENT), default=None)
+    at = marks.find(Mark.TRY_SENT)
+    return None if at < 0 else plan.waves[at]
 
 
 def _sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, ...]:
     """The ops that `case` awaits, Trys of the present wave alone; with `only_new`, those whose mark differs from it."""
-    op, awaited = _OP_OF[case.state], _AWAITING[case.state]
-    wave = _wave(case.marks, plan) if op is Op.TRY else None
+    op, awaited, marks, waves = _OP_OF[case.state], _AWAITING[case.state], case.marks, plan.waves
+    account_id, case_no, names = case.account_id, case.case_no, plan.participants
+    if op is Op.TRY:
+        wave, versions = _wave(marks, plan), case.versions
+        return tuple(
+            [
+                Send(account_id, case_no, names[at], op, versions[at] or None)
+                for at, mark in enumerate(marks)
+                if mark in awaited and waves[at] == wave
+            ]
+        )
     return tuple(
-        Send(case.account_id, case.case_no, name, op, _version(case, at) if op is Op.TRY else None)
-        for at, (name, mark) in enumerate(zip(plan.participants, case.marks, strict=True))
-        if mark in awaited and (wave is None or plan.waves[at] == wave) and (only_new is None or mark != only_new[at])
+        [
+            Send(account_id, case_no, names[at], op)
+            for at, mark in enumerate(marks)
+            if mark in awaited and (only_new is None or mark != only_new[at])
+        ]
     )
-
-
-def _version(case: Case, at: int) -> int | None:
-    return case.versions[at] or None
 
 
 def _place(case: Case, plan: Plan, reply: Reply, op: Op) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -12,6 +13,7 @@ import asyncpg
 import msgspec
 
 from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
+from jiebang.saga.chain import canonical, digest
 from jiebang.store import quota
 from jiebang.store.queries import load
 
@@ -85,6 +87,7 @@ def _case(row: asyncpg.Record) -> Case:
         reason=row["reason"],
         device_id=row["device_id"],
         document_index=row["document_index"],
+        head=row["head"],
     )
 
 
@@ -96,6 +99,7 @@ async def insert(
     An account left out has a live case or is unknown.
     """
     ordered = sorted(new, key=lambda case: case.account_id)
+    told = canonical(entries)
     rows = await db.fetch(
         _SQL["insert_cases"],
         [case.account_id for case in ordered],
@@ -107,7 +111,8 @@ async def insert(
         [case.device_id for case in ordered],
         [case.document_index for case in ordered],
         now,
-        _json(entries),
+        told,
+        digest(1, now, told),
     )
     return {row["account_id"]: _case(row) for row in rows}
 
@@ -173,18 +178,28 @@ async def account_page(db: Database, after: int, limit: int) -> list[int]:
 
 
 async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -> list[Case]:
-    """Return up to `limit` due cases of `buckets`, the oldest first."""
-    return [_case(row) for row in await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit)]
+    """Return up to `limit` due cases of `buckets`, the oldest first.
+
+    Of each bucket twice its share at most is read, however many wait there; all of it only where others hold too few.
+    """
+    if not buckets:
+        return []
+    share = -(-2 * limit // len(buckets))
+    rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, share)
+    if len(rows) < limit and share < limit and share in Counter(row["bucket"] for row in rows).values():
+        rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, limit)
+    return [_case(row) for row in rows]
 
 
 async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, Case]:
     """Save stepped cases, guarded by revision and by a wish to withdraw; return those that were saved.
 
-    A returned case carries a wish to withdraw that came meanwhile. What is missing was not saved: nothing of it may be
+    A returned case carries its new head, and a wish to withdraw that came meanwhile. What is missing was not saved: nothing of it may be
     sent. A case that is broken off gives its slot of a quota back in the same transaction.
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
     cases = [save.case for save in ordered]
+    told = [canonical(save.entries) for save in ordered]
     arguments = [
         [case.account_id for case in cases],
         [case.case_no for case in cases],
@@ -198,11 +213,12 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
         [case.deadline for case in cases],
         [case.reason for case in cases],
         [case.state in ENDED for case in cases],
-        [_json(save.entries) for save in ordered],
+        told,
         [save.template for save in ordered],
         [save.message_id for save in ordered],
         [bucket_of(case.account_id) for case in cases],
         now,
+        [digest(case.revision, now, entries) for case, entries in zip(cases, told, strict=True)],
     ]
     broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]
     if broken_off:
@@ -213,13 +229,11 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
             await quota.release(connection, [case for case in broken_off if case.key in saved])
     else:
         rows = await db.fetch(_SQL["save_cases"], *arguments)
-    wishes = {(row["account_id"], row["case_no"]): row["withdraw_at"] for row in rows}
+    stand = {(row["account_id"], row["case_no"]): row for row in rows}
     return {
-        case.key: case
-        if case.withdraw_at == wishes[case.key]
-        else msgspec.structs.replace(case, withdraw_at=wishes[case.key])
+        case.key: msgspec.structs.replace(case, withdraw_at=row["withdraw_at"], head=row["head"])
         for case in cases
-        if case.key in wishes
+        if (row := stand.get(case.key)) is not None
     }
 
 
@@ -272,7 +286,3 @@ async def _transaction(db: Database) -> AsyncIterator[Database]:
     else:
         async with db.transaction():
             yield db
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

@@ -1,7 +1,8 @@
 """Pools of connections, one a database, with the session settings that our statements rely on.
 
-Settings go through `server_settings`, into the connection's start-up packet, because a pool runs RESET ALL whenever a
-connection comes back. `jsonb` is text on both sides, as asyncpg has it: what reads or writes a column knows its type,
+Settings go through `server_settings`, into the connection's start-up packet: those that RESET ALL goes back to. Nobody
+changes a session's state outside a transaction, so a connection that comes back is not reset: that was a round trip for
+every statement. `jsonb` is text on both sides, as asyncpg has it: what reads or writes a column knows its type,
 and msgspec decodes straight into that.
 """
 
@@ -81,8 +82,13 @@ def _pool(dsn: str, *, size: int, command_limit: float | None, settings: Mapping
         max_inactive_connection_lifetime=0,
         timeout=_CONNECT_LIMIT,
         command_timeout=command_limit,
+        reset=_as_it_is,
         server_settings={"application_name": "jiebang", "timezone": "UTC", **settings},  # times inside jsonb are text
     )
+
+
+async def _as_it_is(_connection: object) -> None:
+    """Leave a returned connection alone; asyncpg itself has rolled back what was open, and dropped its listeners."""
 
 
 async def _warm(name: str, pool: Pool) -> bool:

@@ -4,7 +4,7 @@
 -- name: insert_cases
 -- Gives each account its next case number and inserts the case with its first timeline row, in one statement.
 -- An account with a live case (or unknown here) gets nothing back. The unique index decides a race that the
--- NOT EXISTS did not see; the number given then is lost, never reused.
+-- NOT EXISTS did not see; the number given then is lost, never reused. The number is part of the first head (saga/chain.py).
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[])
         AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index)
@@ -17,15 +17,16 @@ WITH input AS (
     RETURNING a.account_id, a.last_case_no
 ), inserted AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id,
-        document_index)
+        document_index, head)
     SELECT i.account_id, n.last_case_no, i.bucket, i.kind, 'open', i.plan, i.marks, $9, i.due_at, i.device_id,
-        i.document_index
+        i.document_index,
+        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $11::bytea)
     FROM numbered n JOIN input i USING (account_id)
     ON CONFLICT (account_id) WHERE ended_at IS NULL DO NOTHING
     RETURNING *
 ), told AS (
-    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
-    SELECT account_id, case_no, 1, $9, $10::text::jsonb FROM inserted
+    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+    SELECT account_id, case_no, 1, $9, $10::text::jsonb, head FROM inserted
 )
 SELECT * FROM inserted
 
@@ -40,40 +41,45 @@ SELECT c.* FROM unnest($1::bigint[]) AS i (account_id)
 JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
 
 -- name: due_cases
--- What a worker reads: due cases of its buckets, the oldest first. It claims nothing; the guard of the save does.
+-- What a worker reads: due cases of its buckets, up to $4 of each, the oldest first. It claims nothing; the guard of the
+-- save does.
 SELECT c.* FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (
-    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 ORDER BY c.due_at LIMIT $3
+    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 ORDER BY c.due_at LIMIT $4
 ) c
 ORDER BY c.due_at
 LIMIT $3
 
 -- name: save_cases
 -- The guarded save: only the revision just before this one is overwritten, and the commit point is refused while a wish to
--- withdraw stands on the row. Writes the timeline and the message to the person in the same statement.
+-- withdraw stands on the row. Writes the timeline and the message to the person in the same statement. The new head goes on
+-- from the one that stands; nothing ends at a time that is sealed already, however late its save comes.
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-            $8::integer[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::text[], $14::text[], $15::uuid[], $16::smallint[])
+            $8::integer[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::text[], $14::text[], $15::uuid[], $16::smallint[],
+            $18::bytea[])
         AS i (account_id, case_no, revision, state, marks, versions, wallet_version,
-            attempt, due_at, deadline, reason, ended, entries, template, message_id, bucket)
+            attempt, due_at, deadline, reason, ended, entries, template, message_id, bucket, digest)
 ), saved AS (
     UPDATE platform.cases c
     SET revision = i.revision, state = i.state, marks = i.marks, versions = i.versions::bigint[],
         wallet_version = i.wallet_version, attempt = i.attempt, due_at = i.due_at, deadline = i.deadline,
-        reason = i.reason, ended_at = CASE WHEN i.ended THEN $17::timestamptz END
+        reason = i.reason, head = sha256(c.head || i.digest),
+        ended_at = CASE WHEN i.ended THEN greatest($17::timestamptz, (SELECT s.ended_until + interval '1 microsecond'
+            FROM platform.timeline_seal s WHERE s.seal_no > 0 ORDER BY s.seal_no DESC LIMIT 1)) END
     FROM input i
     WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
       AND c.revision = i.revision - 1
       AND NOT (i.state = 'confirming' AND c.withdraw_at IS NOT NULL)
-    RETURNING c.account_id, c.case_no, c.revision, c.withdraw_at, c.bucket, i.entries, i.template, i.message_id, i.state
+    RETURNING c.account_id, c.case_no, c.revision, c.withdraw_at, c.bucket, c.head, i.entries, i.template, i.message_id, i.state
 ), timeline AS (
-    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
-    SELECT account_id, case_no, revision, $17, entries::jsonb FROM saved
+    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+    SELECT account_id, case_no, revision, $17, entries::jsonb, head FROM saved
 ), told AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
     SELECT account_id, message_id, bucket, case_no, template, '{}', $17, $17 FROM saved WHERE template IS NOT NULL
 )
-SELECT account_id, case_no, withdraw_at FROM saved
+SELECT account_id, case_no, withdraw_at, head FROM saved
 
 -- name: put_off_cases
 -- Cases that could not be stepped wait, so that they are not read again and again before those that can.
