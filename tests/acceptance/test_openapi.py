@@ -57,8 +57,10 @@ async def test_every_operation_says_all(document: dict[str, Any]) -> None:
         if not name.split()[1].startswith("/v1"):
             continue
         assert operation["security"][0]["bearer"], name
-        assert {"401", "403", "500", "503"} <= set(operation["responses"]), name
+        assert {"401", "403", "429", "431", "500", "503"} <= set(operation["responses"]), name
         for status, answer in operation["responses"].items():
+            if status in ("429", "503"):
+                assert answer["headers"]["Retry-After"], name
             if status >= "400":
                 content = answer["content"]["application/problem+json"]
                 assert content["schema"] == {"$ref": "#/components/schemas/Problem"}, (name, status)
