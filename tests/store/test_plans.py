@@ -34,6 +34,13 @@ BATCH = range(FIRST, FIRST + 1_024)
 OTHERWISE: Mapping[str, Sequence[str]] = {
     "money.left_behind": ["made_at"],
     "queries.due_cases": ["bucket"],
+    "queries.save_cases": ["account_id", "seal_no"],
+    "seals.last_seal": ["seal_no"],
+    "seals.seal_page": ["seal_no"],
+    "seals.seals_of_cases": ["account_id", "ended_until"],
+    "seals.ended_cases": ["ended_at"],
+    "seals.ended_between": ["ended_at"],
+    "seals.first_ended_after": ["ended_at"],
     "requests.due_messages": ["bucket"],
     "requests.claim_key": ["caller"],
     "requests.kept_answer": ["caller"],
@@ -83,6 +90,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "due_at": AT,
     },
     "platform.case_event": {"case_no": 1, "revision": 1, "at": AT, "entries": '[{"what": "state"}]'},
+    "platform.timeline_seal": {"ended_until": AT, "moved_until": AT, "statement": "", "cases": b""},
     "platform.proof": {"case_no": 1, "method": "sms_code", "tries_left": 5},
     "platform.consent": {"consent_id": UUID(int=7), "code": "PAY-AUTODEBIT", "what": ["1"], "given_at": AT},
     "platform.remedy": {"remedy_id": UUID(int=7), "code": "PAY-AUTODEBIT", "action": "end", "begun_at": AT},
@@ -122,6 +130,7 @@ KEYS: Mapping[str, tuple[str, Any, str]] = {
     "platform.identity_quota": ("document_index", sha256(b"0").digest(), "sha256(g::text::bytea)"),
     "platform.quota_refusal": ("document_index", sha256(b"0").digest(), "sha256(g::text::bytea)"),
     "platform.idempotency": ("caller", "0", "g::text"),
+    "platform.timeline_seal": ("seal_no", 1, "1 + g"),
 }
 """The first column of a key that is not the account: its name, the first value, and those that follow."""
 

@@ -113,7 +113,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     empty before it. `wallet_version` is the wallet's as of the last proof. `due_at` says when the case wants a
     look if nothing arrives first; None: never (ended, or all that is left is parked for an operator).
     `revision` guards every save. `document_index`: the blind index (32 bytes) of the document whose yearly quota the
-    case uses, None for a kind without one; never shown. Source: design.md, "A case" and "The saga".
+    case uses, None for a kind without one; never shown. `head`: the hash of its timeline so far (`saga.chain`), as the
+    store last said. Source: design.md, "A case" and "The saga".
     """
 
     account_id: int
@@ -133,6 +134,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str | None = None
     device_id: str | None = None
     document_index: bytes | None = None
+    head: bytes = b""
 
     @property
     def key(self) -> tuple[int, int]:

@@ -194,8 +194,8 @@ async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -
 async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, Case]:
     """Save stepped cases, guarded by revision and by a wish to withdraw; return those that were saved.
 
-    A returned case carries its new head, and a wish to withdraw that came meanwhile. What is missing was not saved: nothing of it may be
-    sent. A case that is broken off gives its slot of a quota back in the same transaction.
+    A returned case carries its new head, and a wish to withdraw that came meanwhile. What is missing was not saved:
+    nothing of it may be sent. A case that is broken off gives its slot of a quota back in the same transaction.
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
     cases = [save.case for save in ordered]

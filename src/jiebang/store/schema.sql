@@ -10,7 +10,7 @@ CREATE TABLE platform.account (
 
 -- One case. `marks` holds a letter for each participant of its plan; which letters and columns a state allows
 -- is refused or admitted here as well as in model/case.py (a test compares the two). document_index: keyed HMAC of the
--- document whose quota the case uses (NULL: a kind that uses none).
+-- document whose quota the case uses (NULL: a kind that uses none). head: the hash of its timeline so far (saga/chain.py).
 CREATE TABLE platform.cases (
     account_id bigint NOT NULL,
     case_no bigint NOT NULL CHECK (case_no BETWEEN 1 AND 4294967295),
@@ -32,6 +32,7 @@ CREATE TABLE platform.cases (
     reason text,
     device_id text,
     document_index bytea CHECK (length(document_index) = 32),
+    head bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex') CHECK (length(head) = 32),
     PRIMARY KEY (account_id, case_no),
     CONSTRAINT state_and_marks CHECK (CASE state
         WHEN 'open' THEN marks ~ '^\.+$'
@@ -56,8 +57,13 @@ CREATE TABLE platform.cases (
 CREATE UNIQUE INDEX case_live ON platform.cases (account_id) WHERE ended_at IS NULL;
 -- What a worker reads: the due cases of its buckets.
 CREATE INDEX case_due ON platform.cases (bucket, due_at) WHERE due_at IS NOT NULL;
+-- Live cases that no worker looks at any more: all that is left of them waits for an operator. (Both columns are in other
+-- indexes already, so this one makes no update dearer.)
+CREATE INDEX case_parked ON platform.cases (bucket) WHERE due_at IS NULL AND ended_at IS NULL;
+-- What is sealed next, and whether all was. A batch ends at one moment: its entries share one.
+CREATE INDEX case_ended ON platform.cases (ended_at) WHERE ended_at IS NOT NULL;
 
--- The timeline: what each save of a case did and what it had learnt, one row a save.
+-- The timeline: what each save of a case did and what it had learnt, one row a save. Its rows are chained by hash (saga/chain.py).
 -- entries: [{"at", "what", "participant"?, "op"?, "answer"?, "code"?, "state"?}]
 CREATE TABLE platform.case_event (
     account_id bigint NOT NULL,
@@ -65,8 +71,22 @@ CREATE TABLE platform.case_event (
     revision integer NOT NULL CHECK (revision > 0),
     at timestamptz NOT NULL,
     entries jsonb NOT NULL CHECK (jsonb_typeof(entries) = 'array' AND jsonb_array_length(entries) > 0),
+    head bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex') CHECK (length(head) = 32),
     PRIMARY KEY (account_id, case_no, revision)
 );
+
+-- Seals on timelines: one chain for the whole installation, a row for up to a thousand cases and more. `statement` is signed
+-- (JWS) and holds the hash of the seal before; `cases` are those it is about, 48 bytes each (saga/seals.py): all that ended
+-- after the seal before and until ended_until, then live ones that were saved until moved_until.
+CREATE TABLE platform.timeline_seal (
+    seal_no bigint PRIMARY KEY CHECK (seal_no > 0),
+    ended_until timestamptz NOT NULL,
+    moved_until timestamptz NOT NULL,
+    statement text NOT NULL,
+    cases bytea NOT NULL CHECK (length(cases) % 48 = 0)
+);
+-- The seal of a case that ended: the first that reaches as far.
+CREATE INDEX timeline_seal_ended ON platform.timeline_seal (ended_until, seal_no);
 
 -- The proofs a case asks for. A code is never stored: it is derived from the nonce under the platform's key.
 CREATE TABLE platform.proof (
@@ -195,10 +215,70 @@ CREATE TABLE platform.bucket_lease (
     worker_id text NOT NULL,
     until timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+-- A worker's heartbeat. `wish`: what an operator wants of it, which it reads there; `state`: what it says of itself, paused
+-- once it has finished what it had at hand and claims nothing more.
 CREATE TABLE platform.worker (
     worker_id text PRIMARY KEY,
-    seen_until timestamptz NOT NULL
+    seen_until timestamptz NOT NULL,
+    state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused')),
+    wish text NOT NULL DEFAULT 'run' CHECK (wish IN ('run', 'pause', 'drain')),
+    wished_by text CHECK (wished_by <> ''),
+    wished_at timestamptz,
+    CONSTRAINT wished_by_and_at CHECK ((wished_by IS NULL) = (wished_at IS NULL))
 ) WITH (fillfactor = 50);
+
+-- Runs of `jiebang recover` after a restore from backup. While one has not ended no case is claimed and none is opened.
+-- restored: the databases that were put back, by participant or 'platform'. found: what it counted.
+CREATE TABLE platform.recovery (
+    recovery_no bigint PRIMARY KEY CHECK (recovery_no > 0),
+    restored text[] NOT NULL CHECK (cardinality(restored) > 0),
+    begun_by text NOT NULL CHECK (begun_by <> ''),
+    begun_at timestamptz NOT NULL,
+    ended_at timestamptz,
+    found jsonb,
+    CONSTRAINT found_when_ended CHECK ((ended_at IS NULL) = (found IS NULL))
+);
+-- One at a time: every process asks whether there is one.
+CREATE UNIQUE INDEX recovery_open ON platform.recovery ((ended_at IS NULL)) WHERE ended_at IS NULL;
+
+-- Participants taken out of service, and when they came back. While one is out no new case that needs it begins.
+CREATE TABLE platform.participant_outage (
+    participant text NOT NULL,
+    out_since timestamptz NOT NULL,
+    reason text NOT NULL CHECK (reason <> ''),
+    out_by text NOT NULL CHECK (out_by <> ''),
+    back_at timestamptz CHECK (back_at >= out_since),
+    back_by text CHECK (back_by <> ''),
+    PRIMARY KEY (participant, out_since),
+    CONSTRAINT back_by_and_at CHECK ((back_by IS NULL) = (back_at IS NULL))
+);
+CREATE UNIQUE INDEX participant_out ON platform.participant_outage (participant) WHERE back_at IS NULL;
+
+-- What a person must look at: a Confirm or Cancel that was refused twice (parked) or goes unanswered (silent), and what a
+-- recovery could not decide (undecided). It changes nothing of the case, and closes by itself when the op is done; an
+-- undecided one when a recovery decides it, or by hand. participant: who owes the answer, or 'platform'. place: where it
+-- stands in the case's marks (NULL: nowhere). op: what it owes. why: of an undecided one, what is missing.
+CREATE TABLE platform.task (
+    account_id bigint NOT NULL CHECK (account_id > 0),
+    case_no bigint NOT NULL CHECK (case_no BETWEEN 1 AND 4294967295),
+    kind text NOT NULL CHECK (kind IN ('parked', 'silent', 'undecided')),
+    participant text NOT NULL,
+    bucket smallint NOT NULL CHECK (bucket BETWEEN 0 AND 255),
+    place smallint CHECK (place >= 0),
+    op text CHECK (op IN ('confirm', 'cancel')),
+    why text CHECK (why IN ('contradicted', 'outcome_lost', 'plan_lost', 'cannot_confirm', 'waits_below')),
+    raised_at timestamptz NOT NULL,
+    acknowledged_by text CHECK (acknowledged_by <> ''),
+    acknowledged_at timestamptz,
+    closed_at timestamptz,
+    note text,
+    PRIMARY KEY (account_id, case_no, kind, participant),
+    CONSTRAINT undecided_has_why CHECK ((kind = 'undecided') = (why IS NOT NULL)),
+    CONSTRAINT op_has_place CHECK ((place IS NULL) = (op IS NULL) AND (op IS NOT NULL OR kind = 'undecided')),
+    CONSTRAINT acknowledged_by_and_at CHECK ((acknowledged_by IS NULL) = (acknowledged_at IS NULL))
+);
+-- What is open, in the buckets of a worker that looks whether it is done.
+CREATE INDEX task_open ON platform.task (bucket, raised_at) WHERE closed_at IS NULL;
 
 -- The check that a case rests on, so that its answer can be given again: the one that opened it (step `submit`), and the
 -- worker's on fresh facts where that ended it (step `take`). Facts and answer are sealed under the records key.
