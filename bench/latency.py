@@ -59,30 +59,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         return quantiles(figures, n=100, method="inclusive")[percent - 1]
 
 
-async def _enough(world: World, count: int) -> range:
-    """Return the next `count` accounts not used before, making more where there are too few."""
-    accounts = world.unused(count)
-    there = await world.pools["platform"].fetchval("SELECT max(account_id) FROM platform.account")
-    if accounts[-1] > there:
-        await world.fill(there + 1, accounts[-1])
-        await world.settle()
-    return accounts
-
-
-async def _top(world: World, staff: Crew, cases: int) -> float:
+async def _top(staff: Crew, cases: int) -> float:
     """Return cases a second of a backlog, from the first one recorded to the last one done."""
-    accounts = await _enough(world, cases)
-    started = time.time()
-    for at in range(0, cases, RECORDED_AT_ONCE):
-        await world.record(accounts[at : at + RECORDED_AT_ONCE])
-    await staff.until_driven(accounts)
-    await world.require_done(accounts)
-    return cases / (max(staff.driven_at[account] for account in accounts) - started)
+    return cases / await staff.backlog(await staff.enough(cases))
 
 
 async def _alone(world: World, staff: Crew, cases: int, dice: random.Random) -> Load:
     """Drive cases one at a time, each recorded a moment after the last one was done."""
-    accounts = await _enough(world, cases)
+    accounts = await staff.enough(cases)
     first, started, recorded = len(staff.batches), time.time(), dict[int, float]()
     for account in accounts:
         await asyncio.sleep(dice.uniform(*_PAUSE))
@@ -97,7 +81,7 @@ async def _loaded(world: World, staff: Crew, rate: float, seconds: float, dice: 
     arrivals, at = list[float](), 0.0
     while (at := at + dice.expovariate(rate)) < seconds:
         arrivals.append(at)
-    accounts = await _enough(world, len(arrivals))
+    accounts = await staff.enough(len(arrivals))
     gate, recorded, lag = asyncio.Semaphore(_AT_ONCE), dict[int, float](), list[float]()
     first = len(staff.batches)
 
@@ -151,10 +135,10 @@ async def _measure(rounds: int, size: int) -> tuple[list[float], dict[str, list[
     tops, found = list[float](), dict[str, list[Load]]()
     seconds = max(_LOAD_SECONDS * size / _CASES, 0.25)
     async with opened(max(PEOPLE * size // _CASES, 4 * size)) as world, crew(world, 1) as staff:
-        await _top(world, staff, size)
+        await _top(staff, size)
         for number in range(rounds):
             await world.settle()
-            tops.append(await _top(world, staff, size))
+            tops.append(await _top(staff, size))
             names = ["idle", *(f"{share:.0%}" for share in _SHARES)]
             loads = list(zip(names, (0.0, *_SHARES), strict=True))
             for name, share in loads[number % len(loads) :] + loads[: number % len(loads)]:

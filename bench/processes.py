@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ import msgspec
 import structlog
 import uvloop
 
-from bench.world import joined
+from bench.world import RECORDED_AT_ONCE, joined
 from jiebang.store.pool import open_pools
 from jiebang.usecases.advance import LOST_SAVES_TOTAL
 from jiebang.worker import Pace
@@ -90,8 +90,8 @@ async def _working(databases: Mapping[str, str], number: int, pace: Pace, tell: 
 class WorkerProcess:
     """One worker's process, and what it has told."""
 
-    def __init__(self, world: World, number: int, pace: Pace, heard: Callable[[Batch], None]) -> None:
-        """Start it; `heard` is called in this process's loop with every batch."""
+    def __init__(self, world: World, number: int, pace: Pace, heard: Callable[[Batch | None], None]) -> None:
+        """Start it; `heard` is called in this process's loop with every batch, and with None when it has gone."""
         spawn = multiprocessing.get_context("spawn")
         self._mine, theirs = spawn.Pipe(duplex=False)
         self._process = spawn.Process(target=_work, args=(dict(world.dsns), number, pace, theirs), daemon=True)
@@ -116,6 +116,7 @@ class WorkerProcess:
         except (EOFError, OSError):
             self._loop.remove_reader(self._mine.fileno())
             self.gone.set()
+            self._heard(None)
 
     @property
     def pid(self) -> int:
@@ -162,19 +163,48 @@ class Crew:
             await asyncio.gather(*(each.ready.wait() for each in hired))
         return hired
 
-    def _hear(self, batch: Batch) -> None:
-        self.batches.append(batch)
-        for account, _ in batch.keys:
-            self.driven_at[account] = batch.driven_at
+    def _hear(self, batch: Batch | None) -> None:
+        if batch is not None:
+            self.batches.append(batch)
+            for account, _ in batch.keys:
+                self.driven_at[account] = batch.driven_at
         self._more.set()
 
     async def until_driven(self, accounts: Iterable[int], limit: float = 120) -> None:
-        """Wait until somebody has driven a case of each of `accounts`. Raises TimeoutError after `limit` seconds."""
+        """Wait until somebody has driven a case of each of `accounts`.
+
+        Raises TimeoutError after `limit` seconds, RuntimeError once nobody is left who could drive.
+        """
         left = set(accounts)
         async with asyncio.timeout(limit):
             while left := left - self.driven_at.keys():
+                if all(each.gone.is_set() for each in self.workers):
+                    message = f"no worker is left, and {len(left)} cases are"
+                    raise RuntimeError(message)
                 self._more.clear()
                 await self._more.wait()
+
+    async def enough(self, count: int) -> range:
+        """Return the next `count` accounts that no case was made for, making more where there are too few."""
+        world = self._world
+        accounts = world.unused(count)
+        there = await world.pools["platform"].fetchval("SELECT max(account_id) FROM platform.account")
+        if accounts[-1] > there:
+            await world.fill(there + 1, accounts[-1])
+            await world.settle()
+        return accounts
+
+    async def backlog(self, accounts: Sequence[int]) -> float:
+        """Record a case for each of `accounts` as fast as can be; return seconds from the first to the last one done.
+
+        Raises RuntimeError where one is not done, TimeoutError where one is never driven.
+        """
+        started = time.time()
+        for at in range(0, len(accounts), RECORDED_AT_ONCE):
+            await self._world.record(accounts[at : at + RECORDED_AT_ONCE])
+        await self.until_driven(accounts)
+        await self._world.require_done(accounts)
+        return max(self.driven_at[account] for account in accounts) - started
 
     async def dismiss(self) -> list[Farewell]:
         """End everybody politely; return what they say."""
