@@ -1,0 +1,94 @@
+-- name: operating_state
+-- What every process asks several times a second: is a recovery under way, and who is out of service? At most a few rows.
+SELECT (SELECT begun_at FROM platform.recovery WHERE ended_at IS NULL) AS recovering_since,
+    (SELECT jsonb_agg(jsonb_build_object('participant', participant, 'since', out_since, 'reason', reason, 'by', out_by)
+        ORDER BY participant)::text FROM platform.participant_outage WHERE back_at IS NULL) AS outages
+
+-- name: outage_history
+-- Who was out of service, the latest first.
+SELECT participant, out_since, reason, out_by, back_at, back_by FROM platform.participant_outage
+ORDER BY out_since DESC, participant LIMIT $1
+
+-- name: take_out
+-- Takes participants out of service; one that is out already stays as it is.
+INSERT INTO platform.participant_outage (participant, out_since, reason, out_by)
+SELECT p, $2, $3, $4 FROM unnest($1::text[]) AS p
+ON CONFLICT (participant) WHERE back_at IS NULL DO NOTHING
+
+-- name: take_back
+-- Puts participants back into service.
+UPDATE platform.participant_outage SET back_at = greatest($2::timestamptz, out_since), back_by = $3
+WHERE participant = ANY ($1::text[]) AND back_at IS NULL
+
+-- name: begin_recovery
+-- Begins a recovery, or goes on with the one that has not ended: what was restored adds up.
+INSERT INTO platform.recovery (recovery_no, restored, begun_by, begun_at)
+SELECT coalesce(max(recovery_no), 0) + 1, $1::text[], $2, $3 FROM platform.recovery
+ON CONFLICT ((ended_at IS NULL)) WHERE ended_at IS NULL DO UPDATE
+SET restored = (SELECT array_agg(DISTINCT name ORDER BY name) FROM unnest(recovery.restored || excluded.restored) AS name)
+RETURNING recovery_no, restored, begun_by, begun_at
+
+-- name: end_recovery
+-- Ends a recovery: from then on cases are claimed and opened again.
+UPDATE platform.recovery SET ended_at = $2, found = $3::text::jsonb WHERE recovery_no = $1 AND ended_at IS NULL
+
+-- name: last_recoveries
+-- The recoveries there were, the latest first.
+SELECT recovery_no, restored, begun_by, begun_at, ended_at, found::text AS found FROM platform.recovery
+ORDER BY recovery_no DESC LIMIT $1
+
+-- name: wish_of_workers
+-- What an operator wants of some workers (NULL: of all that live).
+UPDATE platform.worker SET wish = $2, wished_by = $3, wished_at = $4
+WHERE seen_until > $4 AND ($1::text[] IS NULL OR worker_id = ANY ($1))
+RETURNING worker_id
+
+-- name: workers
+-- Every worker that lives or died lately, with its buckets and how long its oldest due case has waited.
+SELECT w.worker_id, w.seen_until, w.state, w.wish, w.wished_by, w.wished_at, count(l.bucket)::integer AS buckets,
+    min(d.due_at) AS oldest_due_at
+FROM platform.worker w
+LEFT JOIN platform.bucket_lease l ON l.worker_id = w.worker_id AND l.until > $1
+LEFT JOIN LATERAL (
+    SELECT c.due_at FROM platform.cases c WHERE c.bucket = l.bucket AND c.due_at <= $1 ORDER BY c.due_at LIMIT 1
+) d ON true
+GROUP BY w.worker_id ORDER BY w.worker_id
+
+-- name: numbers_of
+-- The last case number of each account in a range of them.
+SELECT account_id, last_case_no FROM platform.account WHERE account_id > $1 AND account_id <= $2 ORDER BY account_id LIMIT $3
+
+-- name: raise_numbers
+-- Raises case numbers, and brings back accounts that the platform lost: a number is never given twice.
+INSERT INTO platform.account AS a (account_id, last_case_no, created_at)
+SELECT i.account_id, i.last_case_no, $3 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, last_case_no)
+ON CONFLICT (account_id) DO UPDATE SET last_case_no = excluded.last_case_no WHERE a.last_case_no < excluded.last_case_no
+
+-- name: forget_wishes
+-- A wish to withdraw that a restore brought back behind the commit point is none: the save of a commit would be refused.
+UPDATE platform.cases c SET withdraw_at = NULL
+FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
+WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = i.case_no AND c.revision = i.revision
+    AND c.withdraw_at IS NOT NULL
+
+-- name: make_again
+-- Makes cases again that the platform lost, each with its number and the beginning of a new timeline. One whose account has
+-- another live case, or that is there by now, is left out.
+WITH input AS (
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::timestamptz[], $9::text[], $10::text[], $11::boolean[])
+        AS i (account_id, case_no, bucket, kind, state, plan, marks, due_at, reason, versions, ended)
+), inserted AS (
+    INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, versions, created_at, due_at, reason,
+        ended_at, head)
+    SELECT account_id, case_no, bucket, kind, state, plan, marks, versions::bigint[], $12, due_at, reason,
+        CASE WHEN ended THEN $12::timestamptz END,
+        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || account_id || E'\n' || case_no, 'UTF8')) || $14::bytea)
+    FROM input ORDER BY account_id, case_no
+    ON CONFLICT DO NOTHING
+    RETURNING account_id, case_no, head
+), told AS (
+    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+    SELECT account_id, case_no, 1, $12, $13::text::jsonb, head FROM inserted
+)
+SELECT account_id, case_no FROM inserted
