@@ -92,7 +92,8 @@ class SignedClient:
                 return await self._exchange(sent, body)
             except httpx.TimeoutException as error:
                 raise TimeoutError(f"{self.name}: no answer in time") from error
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, AttributeError) as error:
+                # AttributeError: a connection that is reset while it is made has no socket, which anyio does not expect
                 raise RemoteError(self.name, type(error).__name__) from error
 
     async def _exchange(self, sent: Sent, body: bytes) -> bytes:
