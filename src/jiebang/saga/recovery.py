@@ -98,13 +98,14 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """What to do about one account.
 
     `sends`: what recovery sends itself, at most one op a participant. While there are any, `changed` and `made` are
-    empty: send, look again, ask again. `changed`: cases to save, one revision on. `made`: lost cases to insert.
-    `last_case_no`: the next number is above it.
+    empty: send, look again, ask again. `plans`: by case number, the plan whose effects a Confirm of `sends` applies.
+    `changed`: cases to save, one revision on. `made`: lost cases to insert. `last_case_no`: the next number is above it.
     """
 
     account_id: int
     last_case_no: int
     sends: tuple[Send, ...] = ()
+    plans: Mapping[int, Plan] = {}
     changed: tuple[Case, ...] = ()
     made: tuple[Case, ...] = ()
     undecided: tuple[Undecided, ...] = ()
@@ -135,7 +136,7 @@ class _One(msgspec.Struct):
 def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
     """Decide what to do about one account. Asked again of what it left behind, it has nothing more to do.
 
-    `rows` must be read after the cases and while no worker claims any.
+    `rows` must be read before the cases, and while no worker claims any.
     """
     numbers = {case.case_no for case in seen.cases} | {row.case_no for row in seen.rows.values()} - {0}
     last = max(seen.last_case_no, *numbers, 0)
@@ -164,6 +165,7 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
         account_id=seen.account_id,
         last_case_no=last,
         sends=sends,
+        plans={one.number: one.plan for one in ones if one.plan is not None} if sends else {},
         changed=tuple(changed),
         made=tuple(made),
         undecided=tuple(sorted(undecided)),

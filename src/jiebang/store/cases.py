@@ -14,6 +14,7 @@ import msgspec
 
 from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
 from jiebang.saga.chain import canonical, digest
+from jiebang.saga.timeline import told
 from jiebang.store import quota
 from jiebang.store.queries import load
 
@@ -58,7 +59,7 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """One row of a case's timeline: what one save did and had learnt."""
+    """One row of a case's timeline: what one save did and had learnt, entry by entry (`saga.timeline.told`)."""
 
     account_id: int
     case_no: int
@@ -67,7 +68,7 @@ class Timeline(msgspec.Struct, frozen=True):
     entries: list[dict[str, Any]]
 
 
-def _case(row: asyncpg.Record) -> Case:
+def from_row(row: asyncpg.Record) -> Case:
     """Build a case from its row, here and nowhere else."""
     return Case(
         account_id=row["account_id"],
@@ -114,20 +115,20 @@ async def insert(
         told,
         digest(1, now, told),
     )
-    return {row["account_id"]: _case(row) for row in rows}
+    return {row["account_id"]: from_row(row) for row in rows}
 
 
 async def load_many(db: Database, keys: Iterable[Key]) -> dict[Key, Case]:
     """Return the cases of `keys` that exist, by key."""
     ordered = sorted(keys)
     rows = await db.fetch(_SQL["load_cases"], [key[0] for key in ordered], [key[1] for key in ordered])
-    return {(row["account_id"], row["case_no"]): _case(row) for row in rows}
+    return {(row["account_id"], row["case_no"]): from_row(row) for row in rows}
 
 
 async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
     """Return the live case of each account that has one."""
     rows = await db.fetch(_SQL["live_cases"], sorted(accounts))
-    return {row["account_id"]: _case(row) for row in rows}
+    return {row["account_id"]: from_row(row) for row in rows}
 
 
 class Agreed(msgspec.Struct, frozen=True):
@@ -169,7 +170,7 @@ async def known(db: Database, accounts: Iterable[int]) -> dict[int, Known]:
 
 async def of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
     """Return every case of the accounts, ended ones too."""
-    return [_case(row) for row in await db.fetch(_SQL["cases_of_accounts"], sorted(accounts))]
+    return [from_row(row) for row in await db.fetch(_SQL["cases_of_accounts"], sorted(accounts))]
 
 
 async def account_page(db: Database, after: int, limit: int) -> list[int]:
@@ -188,7 +189,7 @@ async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -
     rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, share)
     if len(rows) < limit and share < limit and share in Counter(row["bucket"] for row in rows).values():
         rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, limit)
-    return [_case(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, Case]:
@@ -199,7 +200,7 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
     cases = [save.case for save in ordered]
-    told = [canonical(save.entries) for save in ordered]
+    entries = [canonical(save.entries) for save in ordered]
     arguments = [
         [case.account_id for case in cases],
         [case.case_no for case in cases],
@@ -213,12 +214,12 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
         [case.deadline for case in cases],
         [case.reason for case in cases],
         [case.state in ENDED for case in cases],
-        told,
+        entries,
         [save.template for save in ordered],
         [save.message_id for save in ordered],
         [bucket_of(case.account_id) for case in cases],
         now,
-        [digest(case.revision, now, entries) for case, entries in zip(cases, told, strict=True)],
+        [digest(case.revision, now, text) for case, text in zip(cases, entries, strict=True)],
     ]
     broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]
     if broken_off:
@@ -271,7 +272,7 @@ async def events_after(db: Database, seen: Mapping[Key, int]) -> list[Timeline]:
             row["case_no"],
             row["revision"],
             row["at"],
-            msgspec.json.decode(row["entries"], type=list[dict[str, Any]]),
+            told(msgspec.json.decode(row["entries"], type=list[dict[str, Any]])),
         )
         for row in rows
     ]

@@ -151,27 +151,28 @@ async def forget_wishes(db: Database, cases: Iterable[Case]) -> None:
     await db.execute(_SQL["forget_wishes"], *columns)
 
 
-async def make_again(
-    db: Database, cases: Iterable[Case], entries: Sequence[Mapping[str, Any]], now: datetime
-) -> set[Key]:
-    """Insert cases that the platform lost, with their numbers and states; return those that were inserted."""
-    ordered = sorted(cases, key=lambda case: case.key)
-    told = canonical(entries)
+async def make_again(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any]]], now: datetime) -> set[Key]:
+    """Insert cases that the platform lost, each with its number, its state and its first timeline entries.
+
+    Return those that were inserted.
+    """
+    cases = sorted(made, key=lambda case: case.key)
+    told = [canonical(made[case]) for case in cases]
     rows = await db.fetch(
         _SQL["make_again"],
-        [case.account_id for case in ordered],
-        [case.case_no for case in ordered],
-        [bucket_of(case.account_id) for case in ordered],
-        [case.kind.value for case in ordered],
-        [case.state.value for case in ordered],
-        [case.plan for case in ordered],
-        [case.marks for case in ordered],
-        [case.due_at for case in ordered],
-        [case.reason for case in ordered],
-        ["{" + ",".join(map(str, case.versions)) + "}" for case in ordered],
-        [case.state in ENDED for case in ordered],
+        [case.account_id for case in cases],
+        [case.case_no for case in cases],
+        [bucket_of(case.account_id) for case in cases],
+        [case.kind.value for case in cases],
+        [case.state.value for case in cases],
+        [case.plan for case in cases],
+        [case.marks for case in cases],
+        [case.due_at for case in cases],
+        [case.reason for case in cases],
+        ["{" + ",".join(map(str, case.versions)) + "}" for case in cases],
+        [case.state in ENDED for case in cases],
         now,
         told,
-        digest(1, now, told),
+        [digest(1, now, entries) for entries in told],
     )
     return {(row["account_id"], row["case_no"]) for row in rows}

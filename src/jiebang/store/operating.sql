@@ -76,19 +76,19 @@ WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = i.
 -- another live case, or that is there by now, is left out.
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[],
-            $8::timestamptz[], $9::text[], $10::text[], $11::boolean[])
-        AS i (account_id, case_no, bucket, kind, state, plan, marks, due_at, reason, versions, ended)
+            $8::timestamptz[], $9::text[], $10::text[], $11::boolean[], $13::text[], $14::bytea[])
+        AS i (account_id, case_no, bucket, kind, state, plan, marks, due_at, reason, versions, ended, entries, digest)
 ), inserted AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, versions, created_at, due_at, reason,
         ended_at, head)
     SELECT account_id, case_no, bucket, kind, state, plan, marks, versions::bigint[], $12, due_at, reason,
         CASE WHEN ended THEN $12::timestamptz END,
-        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || account_id || E'\n' || case_no, 'UTF8')) || $14::bytea)
+        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || account_id || E'\n' || case_no, 'UTF8')) || digest)
     FROM input ORDER BY account_id, case_no
     ON CONFLICT DO NOTHING
     RETURNING account_id, case_no, head
 ), told AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
-    SELECT account_id, case_no, 1, $12, $13::text::jsonb, head FROM inserted
+    SELECT account_id, case_no, 1, $12, i.entries::jsonb, n.head FROM inserted n JOIN input i USING (account_id, case_no)
 )
 SELECT account_id, case_no FROM inserted
