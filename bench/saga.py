@@ -6,12 +6,14 @@ import cProfile
 import pstats
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import uvloop
 
 from bench.ceiling import ceiling
 from bench.measure import Bar, Result, Row, row
+from bench.rival_dbos import dbos
 from bench.rival_per_case import per_case
 from bench.world import Meter, Outcome, World, opened
 
@@ -49,6 +51,9 @@ WAYS: Final[dict[str, tuple[Way, int]]] = {
     "ours_rules": (ours_rules, 2),
     "per_case": (per_case, 32),
     "ceiling": (_ceiling, 1),
+    "dbos_case": (partial(dbos, batch=1), 128),
+    "dbos_256": (partial(dbos, batch=256), 2),
+    "dbos_1024": (partial(dbos, batch=1_024), 1),
 }
 """By name: how, and one case of how many it gets."""
 

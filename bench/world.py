@@ -44,6 +44,7 @@ from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
+from jiebang.saga.chain import canonical, digest
 from jiebang.saga.coordinator import Rechecked, Timing
 from jiebang.sandbox.processes import sandbox
 from jiebang.store.embedded import database_dsn, dsns, embedded, postmaster_pid, stopped
@@ -199,19 +200,21 @@ _IDENTITY: Final = (
 )
 """Columns of an active identity, and what stands in them."""
 
-_READY: Final = """
+_READY: Final = r"""
 WITH numbered AS (
     UPDATE platform.account a SET last_case_no = last_case_no + 1
     WHERE a.account_id = ANY ($1::bigint[]) RETURNING account_id, last_case_no
 ), recorded AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, wallet_version, created_at,
-        due_at)
-    SELECT n.account_id, n.last_case_no, i.bucket, 'revoke', 'ready', $3, $4, 1, $5, $5
+        due_at, head)
+    SELECT n.account_id, n.last_case_no, i.bucket, 'revoke', 'ready', $3, $4, 1, $5, $5,
+        sha256(sha256(
+            convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $7::bytea)
     FROM unnest($1::bigint[], $2::smallint[]) AS i (account_id, bucket) JOIN numbered n USING (account_id)
-    RETURNING account_id, case_no
+    RETURNING account_id, case_no, head
 )
-INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
-SELECT account_id, case_no, 1, $5, $6::text::jsonb FROM recorded
+INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+SELECT account_id, case_no, 1, $5, $6::text::jsonb, head FROM recorded
 """
 
 
@@ -275,12 +278,13 @@ class World:
     async def record(self, accounts: Sequence[int], *, due: timedelta = timedelta()) -> None:
         """Record a proven case for each of `accounts`, due `due` from now: its number, row and first timeline row."""
         at = now() + due
-        entries = msgspec.json.encode([{"at": at, "what": "state", "state": "ready"}]).decode()
+        entries = canonical([{"at": at, "what": "state", "state": "ready"}])
+        first = digest(1, at, entries)
         for start in range(0, len(accounts), RECORDED_AT_ONCE):
             part = list(accounts[start : start + RECORDED_AT_ONCE])
             buckets = [bucket_of(account) for account in part]
             marks = "." * len(self.plan.participants)
-            await self.pools["platform"].execute(_READY, part, buckets, self.plan.name, marks, at, entries)
+            await self.pools["platform"].execute(_READY, part, buckets, self.plan.name, marks, at, entries, first)
 
     # The product's parts
 
