@@ -73,7 +73,7 @@ class Worker:
         """Join what a worker needs; `chores` by name."""
         self._id, self._pool, self._driver, self._chores = worker_id, pool, driver, chores
         self._clock, self._pace = clock, pace
-        self._buckets: frozenset[int] = frozenset()
+        self._told = leases.Held(frozenset())
         self._until: datetime | None = None
         self._busy: set[Key] = set()
         self._lanes: set[asyncio.Task[None]] = set()
@@ -108,16 +108,21 @@ class Worker:
     async def _keep_leases(self) -> None:
         while not self._stopping.is_set():
             now = self._clock()
+            # Nothing begins between this moment and the answer, if nothing was allowed since the last beat.
+            still = not self._told.may_claim and not self._busy
             try:
-                self._buckets = await leases.hold(self._pool, self._id, now, self._pace.lease)
+                self._told = await leases.hold(self._pool, self._id, now, self._pace.lease, still=still)
                 self._until = now + self._pace.lease
+                if self._told.wish == "drain":
+                    _log.info("worker_drained", worker=self._id)
+                    self.stop()
             except UNANSWERED as error:
                 _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
             await self._pause(self._pace.lease / 3)
 
     def _held(self) -> frozenset[int]:
         """Return the buckets whose lease still runs; none when it could not be renewed in time."""
-        return self._buckets if self._until is not None and self._clock() < self._until else frozenset()
+        return self._told.buckets if self._until is not None and self._clock() < self._until else frozenset()
 
     async def _keep_driving(self) -> None:
         failures = 0
@@ -137,10 +142,14 @@ class Worker:
 
     async def _start_lane(self) -> bool:
         """Start one batch, if there is anything to drive."""
+        if not self._told.may_claim:
+            return False
         heard = {(reply.account_id, reply.case_no) for reply in self._driver.late}
         late = self._driver.take_late(heard - self._busy)
         keys = heard - self._busy
         found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._pace.batch + len(self._busy))
+        if not self._told.may_claim:  # told so while it read: nothing may begin once it has said that it is still
+            return False
         taken = [case for case in found if case.key not in self._busy][: self._pace.batch]
         keys |= {case.key for case in taken}
         if not keys:

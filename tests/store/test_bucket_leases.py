@@ -28,7 +28,7 @@ async def pool(pools: Mapping[str, Pool]) -> Pool:
 
 
 async def hold(pool: Pool, worker: str, after: float = 0) -> frozenset[int]:
-    return await leases.hold(pool, worker, AT + timedelta(seconds=after), LEASE)
+    return (await leases.hold(pool, worker, AT + timedelta(seconds=after), LEASE)).buckets
 
 
 async def test_two_workers_share_and_never_hold_the_same(pool: Pool) -> None:

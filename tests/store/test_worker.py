@@ -13,7 +13,7 @@ import pytest
 from jiebang.model.case import BUCKETS, Case, State
 from jiebang.saga.fence import Op
 from jiebang.store import cases as store
-from jiebang.store import leases
+from jiebang.store import leases, operating
 from jiebang.usecases.advance import Limits
 from jiebang.worker import Pace, Worker
 from tests.acceptance.api_world import closed
@@ -126,7 +126,8 @@ async def test_stopping_finishes_the_batch_at_hand_and_gives_the_buckets_back(wo
         assert not task.done(), "it does not walk away from a batch"
         go_on.set()
     assert await states(world, cases) <= {State.DONE, State.ABORTED}
-    assert await leases.hold(world.pools["platform"], "b", now(), timedelta(seconds=60)) == EVERYTHING
+    told = await leases.hold(world.pools["platform"], "b", now(), timedelta(seconds=60))
+    assert told.buckets == EVERYTHING
     await world.agree(ids)
 
 
@@ -269,3 +270,60 @@ async def test_a_batch_that_fails_does_not_end_the_loop(world: World) -> None:
     async with running(made(world, "a")):
         await eventually(lambda: ended(world, cases))
     assert await states(world, cases) == {State.DONE}
+
+
+async def test_a_paused_worker_claims_nothing_and_leaves_its_people_to_others(world: World) -> None:
+    """An operator looks into one process: nobody waits for it meanwhile, and nothing of it is lost."""
+    pool = world.pools["platform"]
+    ids = await world.people(8_500, 6)
+    async with running(made(world, "a")):
+        await eventually(lambda: _bucket_count(pool, "a"))
+        await operating.wish(pool, ["a"], "pause", "Ann", now())
+        await eventually(lambda: _state_is(pool, "a", "paused"))
+        cases = await world.ready(ids[:3])
+        await eventually(lambda: _bucket_count(pool, "a", 0))
+        assert await states(world, cases) == {State.READY}, "alone and paused: nobody drives them"
+        async with running(made(world, "b")):
+            await eventually(lambda: ended(world, cases))
+            assert await _bucket_count(pool, "b", BUCKETS), "a paused worker takes no share"
+        await operating.wish(pool, None, "run", "Ann", now())
+        later = await world.ready(ids[3:])
+        await eventually(lambda: ended(world, later))
+    await world.agree(ids)
+
+
+async def test_a_drained_worker_ends_what_it_has_at_hand_and_then_itself(world: World) -> None:
+    ids = await world.people(8_100, 4)
+    cases = await world.ready(ids)
+    async with running(made(world, "a")) as task:
+        await eventually(lambda: _bucket_count(world.pools["platform"], "a"))
+        assert await operating.wish(world.pools["platform"], ["a", "nobody"], "drain", "Ann", now()) == ["a"]
+        async with asyncio.timeout(20):
+            await task
+    assert await states(world, cases) <= {State.DONE, State.READY}, "nobody is left half way"
+    assert not await operating.workers(world.pools["platform"], now())
+
+
+async def test_during_a_recovery_nothing_is_claimed(world: World) -> None:
+    """What recovery decides of an account must not change under it."""
+    pool = world.pools["platform"]
+    ids = await world.people(8_200, 3)
+    async with running(made(world, "a")):
+        await eventually(lambda: _bucket_count(pool, "a"))
+        run = await operating.begin_recovery(pool, ["wallet"], "Ann", now())
+        await eventually(lambda: _state_is(pool, "a", "paused"))
+        cases = await world.ready(ids)
+        await asyncio.sleep(0.05)
+        assert await states(world, cases) == {State.READY}
+        await operating.end_recovery(pool, run, {}, now())
+        await eventually(lambda: ended(world, cases))
+    await world.agree(ids)
+
+
+async def _bucket_count(pool: Pool, worker: str, wanted: int | None = None) -> bool:
+    seen = {each.worker_id: each.buckets for each in await operating.workers(pool, now())}
+    return seen.get(worker, 0) == wanted if wanted is not None else seen.get(worker, 0) > 0
+
+
+async def _state_is(pool: Pool, worker: str, state: str) -> bool:
+    return {each.worker_id: each.state for each in await operating.workers(pool, now())}.get(worker) == state

@@ -108,14 +108,16 @@ ORDER BY e.account_id, e.case_no, e.revision
 SELECT bucket, worker_id, until FROM platform.bucket_lease
 
 -- name: live_workers
--- Workers seen within their lease.
-SELECT worker_id FROM platform.worker WHERE seen_until > $1
+-- Workers seen within their lease that are to work: the others' buckets are for these.
+SELECT worker_id FROM platform.worker WHERE seen_until > $1 AND wish = 'run'
 
 -- name: seen_worker
--- A worker's heartbeat; rows of workers long gone are swept with it.
+-- A worker's heartbeat, with what it says of itself; rows of workers long gone are swept with it. Tells what is wanted of it,
+-- and whether a recovery stops all claims.
 WITH swept AS (DELETE FROM platform.worker WHERE seen_until < $2::timestamptz - interval '1 hour')
-INSERT INTO platform.worker (worker_id, seen_until) VALUES ($1, $2)
-ON CONFLICT (worker_id) DO UPDATE SET seen_until = excluded.seen_until
+INSERT INTO platform.worker (worker_id, seen_until, state) VALUES ($1, $2, $3)
+ON CONFLICT (worker_id) DO UPDATE SET seen_until = excluded.seen_until, state = excluded.state
+RETURNING wish, EXISTS (SELECT FROM platform.recovery WHERE ended_at IS NULL) AS recovering
 
 -- name: hold_buckets
 -- Takes or renews the given buckets for one worker.
