@@ -203,6 +203,8 @@ class Driver:
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
             if len(saves) == 1:
                 _log.exception("save_refused", state=saves[0].case.state, marks=saves[0].case.marks)
+                # Still due, it would be taken up and refused again without a pause.
+                await store.put_off(self._pool, [saves[0].case.key], now + self._timing.resend_limit)
                 return {}
         half = len(saves) // 2
         return await self._save(saves[:half], now) | await self._save(saves[half:], now)
