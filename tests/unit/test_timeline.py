@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.plan import Plan
 from jiebang.saga.coordinator import Event, Proven, Rechecked, Replied, Reply, Timing, Woken, step
 from jiebang.saga.fence import Answer, Op
-from jiebang.saga.timeline import entries, opened
+from jiebang.saga.timeline import entries, opened, told
 
 NAMES = ("identity", "social", "wallet")
 PLAN = Plan(name="test/1", participants=NAMES, waves=(0, 0, 1))
@@ -25,14 +27,15 @@ def reply(name: str, op: Op, answer: Answer, code: str | None = None, at: dateti
     return Reply(7, 1, name, op, answer, code, at=at)
 
 
-def told(events: list[Event]) -> list[list[dict[str, Any]]]:
-    """Step a case through `events`, a second apart; the rows of its timeline."""
-    case, rows = OPEN, [[opened(AT)]]
+def history(events: list[Event]) -> list[list[dict[str, Any]]]:
+    """Step a case through `events`, a second apart; the rows of its timeline as they are read from the store."""
+    case, rows = OPEN, [told([opened(AT)])]
     for second, event in enumerate(events, start=1):
         now = AT + timedelta(seconds=second)
         decision = step(case, PLAN, event, now, Timing())
         replies = event.replies if isinstance(event, Replied) else ()
-        rows.append(entries(case, decision.case, decision.sends, replies, now))
+        stored = msgspec.json.encode(entries(case, decision.case, decision.sends, replies, now))
+        rows.append(told(msgspec.json.decode(stored)))
         case = decision.case
     return rows
 
@@ -46,7 +49,7 @@ def test_a_case_that_passes_is_told_from_open_to_done() -> None:
     both = Replied((reply("identity", Op.TRY, Answer.GRANTED), reply("social", Op.TRY, Answer.GRANTED)))
     last = Replied((reply("wallet", Op.TRY, Answer.GRANTED),))
     done = Replied(tuple(reply(name, Op.CONFIRM, Answer.DONE) for name in NAMES))
-    rows = told([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), both, last, done])
+    rows = history([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), both, last, done])
     assert [short(row) for row in rows] == [
         ["state open"],
         ["state ready"],
@@ -64,7 +67,7 @@ def test_a_case_that_passes_is_told_from_open_to_done() -> None:
 def test_a_refusal_tells_its_code_and_why_the_case_turned() -> None:
     """Without the code nobody could say which system said no."""
     refused = Replied((reply("social", Op.TRY, Answer.REFUSED, "SOCIAL-BUSY"),))
-    row = told([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), refused])[-1]
+    row = history([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), refused])[-1]
     assert short(row) == [
         "answer social try refused SOCIAL-BUSY",
         "state cancelling SOCIAL-BUSY",
@@ -78,24 +81,24 @@ def test_an_answer_keeps_the_time_it_came() -> None:
     """How long each system took is read from here; the time of the save would blame them all for the slowest."""
     came = AT + timedelta(milliseconds=1500)
     answers = Replied((reply("identity", Op.TRY, Answer.GRANTED, at=came), reply("social", Op.TRY, Answer.PENDING)))
-    row = told([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), answers])[-1]
-    assert [entry["at"] for entry in row] == [came, AT + timedelta(seconds=3)]
+    row = history([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), answers])[-1]
+    assert [datetime.fromisoformat(entry["at"]) for entry in row] == [came, AT + timedelta(seconds=3)]
 
 
 def test_a_save_always_tells_something() -> None:
     """A row of the timeline may not be empty: the schema refuses it, and the save with it."""
     rechecked = Rechecked({"identity": None, "social": 4, "wallet": 1})
-    rows = told([Proven(1), rechecked, rechecked])
+    rows = history([Proven(1), rechecked, rechecked])
     assert all(rows)
     assert short(rows[-1]) == ["state ready"]
-    resent = told([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), Woken()])[-1]
+    resent = history([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), Woken()])[-1]
     assert short(resent) == ["send identity try 1", "send social try 1"]
 
 
 def test_nothing_personal_enters() -> None:
     """Timelines are streamed and kept; account, device and name have no place in them."""
     refused = Replied((reply("social", Op.TRY, Answer.REFUSED, "SOCIAL-BUSY"),))
-    for row in told([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), refused, Woken()]):
+    for row in history([Proven(1), Rechecked({"identity": 4, "social": 4, "wallet": 1}), refused, Woken()]):
         for entry in row:
             assert entry.keys() <= KNOWN
             assert "phone-7" not in map(str, entry.values())

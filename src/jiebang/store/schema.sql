@@ -64,7 +64,8 @@ CREATE INDEX case_parked ON platform.cases (bucket) WHERE due_at IS NULL AND end
 CREATE INDEX case_ended ON platform.cases (ended_at) WHERE ended_at IS NOT NULL;
 
 -- The timeline: what each save of a case did and what it had learnt, one row a save. Its rows are chained by hash (saga/chain.py).
--- entries: [{"at", "what", "participant"?, "op"?, "answer"?, "code"?, "state"?}]
+-- entries: [{"at", "what", "op"?, "attempt"?, "participants"?, "answer"?, "code"?, "came"?, "state"?, "reason"?}], as
+-- saga/timeline.py writes them.
 CREATE TABLE platform.case_event (
     account_id bigint NOT NULL,
     case_no bigint NOT NULL,
