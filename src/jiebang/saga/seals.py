@@ -101,6 +101,18 @@ def statement(
     return msgspec.json.encode(said, order="sorted"), packed
 
 
+def fits(said: Statement, *, seal: int, ended_until: datetime, moved_until: datetime, packed: bytes) -> bool:
+    """Whether what is signed is about what stands in the seal's row beside it."""
+    return (
+        said.seal == seal
+        and said.ended_until == time_text(ended_until)
+        and said.moved_until == time_text(moved_until)
+        and said.ended + said.live == len(packed) // LEAF_BYTES
+        and said.cases == sha256(packed).hexdigest()
+        and said.root == root(packed).hex()
+    )
+
+
 def seal_hash(signed: str) -> bytes:
     """Return the hash by which the next seal, and the anchor outside, hold on to a signed statement."""
     return sha256(signed.encode()).digest()
@@ -126,6 +138,20 @@ def _levels(packed: bytes) -> list[list[bytes]]:
 def root(packed: bytes) -> bytes:
     """Return the root of the tree over the heads of packed cases; of none, the hash of nothing."""
     return _levels(packed)[-1][0] if packed else sha256().digest()
+
+
+class SealFault(StrEnum):
+    """What can be wrong with a seal, or with what one says."""
+
+    MISSING = "seal_missing"
+    FORGED = "seal_forged"  # not signed by a key of ours, or not about what stands beside it
+    UNLINKED = "seal_does_not_follow"  # it does not hold the hash of the one before
+    CHAIN_CUT = "seal_chain_cut"  # the anchor outside knows more of it, or otherwise
+    CASE_GONE = "sealed_case_gone"
+    TIMELINE_CUT = "sealed_timeline_cut"
+    REWRITTEN = "sealed_timeline_rewritten"
+    GONE_ON = "sealed_case_went_on_after_its_end"
+    NOT_SEALED = "ended_case_not_sealed"  # though seals are about the time it ended
 
 
 class Side(StrEnum):

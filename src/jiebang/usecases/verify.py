@@ -1,4 +1,4 @@
-"""Audit all databases and networks: do they agree with the cases, and is all money accounted for?"""
+"""Audit all databases and networks: do they agree with the cases, is all money accounted for, are timelines whole?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
 from jiebang.store import cases as store
 from jiebang.store import quota
+from jiebang.usecases.verify_timelines import TimelineReport, audit_chains, audit_seals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jiebang.model.case import Case
     from jiebang.model.plan import Plan
     from jiebang.participants.base import Participant
     from jiebang.saga.fence import FenceRow
+    from jiebang.store.seal_keys import SealKeys
 
 
 class MoneyAuditor(Protocol):
@@ -48,11 +52,13 @@ class Report(msgspec.Struct, kw_only=True):
     money_wrong: list[int] = msgspec.field(default_factory=list)
     unread: list[str] = msgspec.field(default_factory=list)
     violations: list[Violation] = msgspec.field(default_factory=list)
+    timelines: TimelineReport = msgspec.field(default_factory=TimelineReport)
 
     @property
     def violation_count(self) -> int:
         """How many things are wrong, a participant that could not be read counting as one."""
-        return len(self.violations) + len(self.money_wrong) + len(self.unread) + bool(self.transfers_fen)
+        found = len(self.violations) + len(self.money_wrong) + len(self.timelines.findings)
+        return found + len(self.unread) + bool(self.transfers_fen)
 
     @property
     def clean(self) -> bool:
@@ -70,6 +76,8 @@ async def verify(
     participants: Mapping[str, Participant],
     wallet: MoneyAuditor,
     plan_of: Callable[[Case], Plan],
+    keys: SealKeys | None = None,
+    anchor_at: Path | None = None,
     page: int = 2_000,
     settle: timedelta = timedelta(milliseconds=500),
     progress: Callable[[int], Any] = lambda _done: None,
@@ -77,12 +85,14 @@ async def verify(
     """Walk all accounts, those that only a participant has marked too, in ranges and in constant memory.
 
     `page`: how many accounts, and marks a participant, are held at once. `settle`: how long what looks out of step is
-    given before it is read again. `progress` is told how many accounts are done.
+    given before it is read again. `progress` is told how many accounts are done. `keys`: those that timelines are
+    sealed with, without which seals are not judged; `anchor_at`: the file that holds the end of their chain.
     """
     report = Report()
     after = 0
     while after < MAX_ACCOUNT:
         part = await _part(pool, participants, after, page, report)
+        await audit_chains(pool, after, part.upto, report.timelines)
         after = part.upto
         found = await _judged(pool, part.cases, part.rows, plan_of)
         money = await _money(wallet, part.accounts, report)
@@ -103,6 +113,8 @@ async def verify(
             report.money_wrong.extend(money.wrong)
         progress(report.accounts)
     await _slots(pool, page, settle, report)
+    if keys is not None:
+        await audit_seals(pool, keys, anchor_at, report.timelines)
     try:
         report.transfers_fen = await wallet.transfers_fen()
     except UNANSWERED:

@@ -1,0 +1,53 @@
+"""The anchor: the number and hash of the last seal, kept outside the database that the seals stand in.
+
+A chain of seals shows what was changed in its middle; that its end was cut off, only somebody outside can show. One
+JSON object a line, only ever appended: the last line counts. The same goes to the log.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TAIL: Final = 4096
+
+
+class Anchored(msgspec.Struct, frozen=True):
+    """One line: seal number, its hash (hexadecimal), and the time it was sealed."""
+
+    seal: int
+    hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    at: str
+
+
+def last(path: Path) -> Anchored | None:
+    """Return the last line; None where there is no file, or nothing whole in it. Raises OSError."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        try:
+            return msgspec.json.decode(line, type=Anchored)
+        except msgspec.DecodeError:
+            continue  # a line that was cut off when the disk was full
+    return None
+
+
+def append(path: Path, anchored: Anchored) -> None:
+    """Append a line and have it on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        # Begins a line of its own whatever stands before: half a line of a full disk must not spoil this one.
+        os.write(descriptor, b"\n" + msgspec.json.encode(anchored) + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
