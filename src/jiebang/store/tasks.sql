@@ -28,11 +28,18 @@ RETURNING t.account_id
 
 -- name: close_done
 -- Closes what is done: the op was answered, or the case has ended.
+WITH open AS MATERIALIZED (
+    SELECT o.* FROM unnest($1::smallint[]) AS b (bucket) CROSS JOIN LATERAL (
+        SELECT account_id, case_no, kind, participant, place FROM platform.task t
+        WHERE t.bucket = b.bucket AND t.closed_at IS NULL AND t.place IS NOT NULL) o
+)
 UPDATE platform.task t SET closed_at = $2
-FROM platform.cases c
-WHERE t.bucket = ANY ($1::smallint[]) AND t.closed_at IS NULL AND t.place IS NOT NULL
-  AND c.account_id = t.account_id AND c.case_no = t.case_no
-  AND (c.ended_at IS NOT NULL OR substr(c.marks, t.place + 1, 1) IN ('d', 'z'))
+FROM open o
+JOIN platform.cases c ON c.account_id = o.account_id AND c.case_no = o.case_no
+    AND c.account_id = ANY (ARRAY(SELECT account_id FROM open))  -- by key, whatever the statistics say
+WHERE t.account_id = o.account_id AND t.case_no = o.case_no AND t.kind = o.kind AND t.participant = o.participant
+  AND t.account_id = ANY (ARRAY(SELECT account_id FROM open)) AND t.closed_at IS NULL
+  AND (c.ended_at IS NOT NULL OR substr(c.marks, o.place + 1, 1) IN ('d', 'z'))
 RETURNING t.account_id
 
 -- name: close_decided
