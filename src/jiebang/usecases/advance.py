@@ -176,7 +176,7 @@ class Driver:
         wished = {
             key: case
             for key, case in reloaded.items()
-            if case.withdraw_at is not None and case.revision == work[key].revision
+            if case.withdraw_at is not None and work[key].withdraw_at is None and case.revision == work[key].revision
         }
         return kept | wished, sends, {key: Woken() for key in wished}
 
