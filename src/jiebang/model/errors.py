@@ -290,6 +290,29 @@ class ParticipantUnavailableError(OtherSystemError):
     action = Text("请稍后重试。未丢失任何内容。", "Try again later. Nothing was lost.")
 
 
+class RecoveringError(OtherSystemError):
+    """A recovery after a restore from backup is under way: no case is opened until it has ended. fields: since."""
+
+    code = "RECOVERING"
+    title = Text("系统正在从备份恢复", "The platform is recovering from a restore")
+    action = Text(
+        "恢复结束前不受理新申请,已有申请不会丢失。请稍后重试。",
+        "Until that has ended no new case is opened; nothing of running cases is lost. Try again later.",
+    )
+
+
+class WorkersBusyError(OtherSystemError):
+    """Workers did not come to a stop in time. fields: workers."""
+
+    code = "WORKERS-BUSY"
+    title = Text("仍有工作进程在处理申请", "Workers are still driving cases")
+    action = Text(
+        "请查看 workers 所列进程(jiebang workers),必要时停止它们,再重新执行。申请的领取保持停止。",
+        "Look at the processes in `workers` (jiebang workers), stop them if need be, and run this again. Claims stay "
+        "stopped meanwhile.",
+    )
+
+
 class HomeUnusableError(CallerError):
     """The home folder cannot hold or run the embedded databases. fields: path, reason."""
 

@@ -138,10 +138,11 @@ async def numbers(db: Database, after: int, upto: int, limit: int) -> dict[int, 
     return {row["account_id"]: row["last_case_no"] for row in await db.fetch(_SQL["numbers_of"], after, upto, limit)}
 
 
-async def raise_numbers(db: Database, last: Mapping[int, int], now: datetime) -> None:
-    """Raise case numbers by account, making the accounts that are missing."""
+async def raise_numbers(db: Database, last: Mapping[int, int], now: datetime) -> int:
+    """Raise case numbers by account, making the accounts that are missing; return how many accounts that touched."""
     ordered = sorted(last.items())
-    await db.execute(_SQL["raise_numbers"], [one[0] for one in ordered], [one[1] for one in ordered], now)
+    done = await db.execute(_SQL["raise_numbers"], [one[0] for one in ordered], [one[1] for one in ordered], now)
+    return int(done.rpartition(" ")[2])
 
 
 async def forget_wishes(db: Database, cases: Iterable[Case]) -> None:

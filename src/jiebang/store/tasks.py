@@ -24,7 +24,10 @@ EVERYWHERE = tuple(range(BUCKETS))
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What to raise. `place`: where the participant stands in the case's marks, with the `op` that it owes."""
+    """What to raise. `place`: where the participant stands in the case's marks, with the `op` that it owes.
+
+    `note`: what is known of it, then what was found out.
+    """
 
     account_id: int
     case_no: int
@@ -33,6 +36,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     place: int | None = None
     op: str | None = None
     why: str | None = None
+    note: str | None = None
 
 
 class Task(NewTask, frozen=True, kw_only=True):
@@ -42,7 +46,6 @@ class Task(NewTask, frozen=True, kw_only=True):
     acknowledged_by: str | None = None
     acknowledged_at: datetime | None = None
     closed_at: datetime | None = None
-    note: str | None = None
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,7 @@ async def raise_(db: Database, new: Iterable[NewTask], now: datetime) -> int:
         [task.op for task in rows],
         [task.why for task in rows],
         now,
+        [task.note for task in rows],
     )
     return len(raised)
 

@@ -15,13 +15,14 @@ LIMIT $4
 
 -- name: raise_tasks
 -- Raises what is not open yet; a task that was closed and is right again opens anew, unacknowledged.
-INSERT INTO platform.task AS t (account_id, case_no, kind, participant, bucket, place, op, why, raised_at)
-SELECT i.account_id, i.case_no, i.kind, i.participant, i.bucket, i.place, i.op, i.why, $9
-FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::text[], $8::text[])
-    AS i (account_id, case_no, kind, participant, bucket, place, op, why)
+INSERT INTO platform.task AS t (account_id, case_no, kind, participant, bucket, place, op, why, raised_at, note)
+SELECT i.account_id, i.case_no, i.kind, i.participant, i.bucket, i.place, i.op, i.why, $9, i.note
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::text[], $8::text[], $10::text[])
+    AS i (account_id, case_no, kind, participant, bucket, place, op, why, note)
 ORDER BY i.account_id, i.case_no, i.kind, i.participant
 ON CONFLICT (account_id, case_no, kind, participant) DO UPDATE
-SET place = excluded.place, op = excluded.op, why = excluded.why, raised_at = excluded.raised_at, closed_at = NULL, note = NULL,
+SET place = excluded.place, op = excluded.op, why = excluded.why, raised_at = excluded.raised_at, closed_at = NULL,
+    note = excluded.note,
     acknowledged_by = NULL, acknowledged_at = NULL
 WHERE t.closed_at IS NOT NULL OR t.why IS DISTINCT FROM excluded.why OR t.op IS DISTINCT FROM excluded.op
 RETURNING t.account_id

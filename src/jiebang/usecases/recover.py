@@ -1,0 +1,318 @@
+"""Recover after a restore from backup: stop claims, look everywhere, bring every decision to its end again.
+
+All accounts are walked in ranges and in constant memory, those that only a participant knows too. What is decided is
+`saga.recovery`'s; this carries it out, set by set: sends what recovery sends itself, looks again, and saves. Every part
+of it may be repeated: what one run began, the next goes on with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from jiebang.model.case import COUNTED, ENDED, Case
+from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
+from jiebang.participants.base import UNANSWERED, Order
+from jiebang.participants.wire import MAX_ACCOUNT
+from jiebang.policy.calendar import local_date
+from jiebang.saga.fence import Op
+from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, recovered
+from jiebang.saga.timeline import entries
+from jiebang.store import cases as store
+from jiebang.store import operating, quota, tasks
+from jiebang.store.cases import Save
+from jiebang.store.tasks import NewTask
+
+if TYPE_CHECKING:
+    from jiebang.participants.base import Participant
+    from jiebang.saga.fence import FenceRow
+
+_PASSES: Final = 200
+"""How often one range is looked at again: each pass brings every row that needs it one op further."""
+_IN_VAIN: Final = 3
+"""How many passes may bring nothing before the rest of a range is left for another run."""
+_TRIES: Final = 3
+"""How often somebody who does not answer is asked before the recovery is broken off."""
+_SLOTS: Final = 1_000
+"""A commit that was proven has its slot, whatever policy allows: it held one when it was made."""
+
+Rows = Mapping[str, Mapping[int, "FenceRow"]]
+"""Fence rows by participant and account."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Found(msgspec.Struct, kw_only=True):
+    """What a recovery counted. `unfinished`: accounts of which somebody did not answer; another run goes on there.
+
+    `states`: what was saved, by the state it was put into. `sent`: ops that recovery sent itself.
+    """
+
+    accounts: int = 0
+    changed: int = 0
+    made_again: int = 0
+    numbers_raised: int = 0
+    states: dict[str, int] = msgspec.field(default_factory=dict)
+    sent: dict[str, int] = msgspec.field(default_factory=dict)
+    undecided: dict[str, int] = msgspec.field(default_factory=dict)
+    unfinished: list[int] = msgspec.field(default_factory=list)
+    dry_run: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every account was brought to where the workers can go on."""
+        return not self.unfinished
+
+
+class Recovering(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recovery works with. `call`: how long a participant is given for a batch; `page`: accounts at a time."""
+
+    pool: asyncpg.Pool[asyncpg.Record]
+    participants: Mapping[str, Participant]
+    restored: Restored
+    clock: Callable[[], datetime]
+    new_id: Callable[[], UUID]
+    page: int = 2_000
+    call: timedelta = timedelta(seconds=30)
+    pause: timedelta = timedelta(milliseconds=100)
+    still_within: timedelta = timedelta(seconds=60)
+
+
+async def recover(
+    with_: Recovering, by: str, *, dry_run: bool = False, progress: Callable[[int], Any] = lambda _done: None
+) -> Found:
+    """Recover everything. With `dry_run` nothing is stopped, sent or saved: it counts what the first pass would do.
+
+    Claims and new cases stay stopped where the answer is not complete. Raises ParticipantUnavailableError where a
+    participant does not answer at all, WorkersBusyError where workers do not come to a stop in time, and what the
+    platform's database raises; another run then goes on.
+    """
+    await _asked(with_, methodcaller("look", [1]))  # nothing is stopped for a recovery that could decide nothing
+    found = Found(dry_run=dry_run)
+    run = None
+    if not dry_run:
+        run = await operating.begin_recovery(with_.pool, with_.restored.databases, by, with_.clock())
+        both = msgspec.structs.replace(with_.restored, databases=run.restored)
+        with_ = msgspec.structs.replace(with_, restored=both)
+        await _still(with_)
+    after = 0
+    while after < MAX_ACCOUNT:
+        after = await _range(with_, after, found)
+        progress(found.accounts)
+    if run is not None and found.complete:
+        await operating.end_recovery(with_.pool, run, msgspec.to_builtins(found), with_.clock())
+    return found
+
+
+async def _still(with_: Recovering) -> None:
+    """Wait until no worker drives a case any more: each says so at its heartbeat, or its lease has run out."""
+    try:
+        async with asyncio.timeout(with_.still_within.total_seconds()):
+            while True:
+                now = with_.clock()
+                seen = await operating.workers(with_.pool, now)
+                busy = [one.worker_id for one in seen if one.seen_until > now and one.state != "paused"]
+                if not busy:
+                    return
+                await asyncio.sleep(with_.pause.total_seconds())
+    except TimeoutError as error:
+        raise WorkersBusyError(workers=busy) from error
+
+
+async def _range(with_: Recovering, after: int, found: Found) -> int:
+    """Recover the accounts of the next range, as far as a page of anybody's goes; return where it ends."""
+    numbers = await operating.numbers(with_.pool, after, MAX_ACCOUNT, with_.page)
+    upto = max(numbers) if len(numbers) == with_.page else MAX_ACCOUNT
+    rows = await _asked(with_, methodcaller("marks", after, upto, with_.page))
+    upto = min([upto, *(max(of) for of in rows.values() if len(of) == with_.page)])
+    left = sorted({account for account in {*numbers}.union(*rows.values()) if account <= upto})
+    found.accounts += len(left)
+    undecided, in_vain = list[Undecided](), 0
+    for _ in range(_PASSES):
+        told = await _decided(with_, left, rows, numbers)
+        if found.dry_run:
+            _foresee(found, told, numbers)
+            return upto
+        undone = await _settle(with_, [one for one in told if not one.sends], found)
+        undecided += [each for one in told if not one.sends and one.account_id not in undone for each in one.undecided]
+        sending = [one for one in told if one.sends]
+        left = sorted({one.account_id for one in sending} | undone)
+        if not left or in_vain == _IN_VAIN:
+            break
+        await _send(with_, sending, found)
+        before, rows = rows, await _asked(with_, methodcaller("look", left))
+        numbers = numbers | await operating.numbers(with_.pool, left[0] - 1, left[-1], with_.page)
+        moved = any(before[name].get(account) != of.get(account) for account in left for name, of in rows.items())
+        in_vain = 0 if moved else in_vain + 1
+        await asyncio.sleep(with_.pause.total_seconds() * in_vain)
+    found.unfinished += left
+    await _tell(with_, after, upto, undecided, found, whole=not left)
+    return upto
+
+
+async def _decided(
+    with_: Recovering, accounts: Sequence[int], rows: Rows, numbers: Mapping[int, int]
+) -> list[Recovery]:
+    """Decide about each account, by the rows read before and the cases read now."""
+    held: defaultdict[int, list[Case]] = defaultdict(list)
+    for case in await store.of_accounts(with_.pool, accounts):
+        held[case.account_id].append(case)
+    now = with_.clock()
+    return [
+        recovered(
+            Seen(
+                account_id=account,
+                last_case_no=numbers.get(account, 0),
+                cases=tuple(held[account]),
+                rows={name: of[account] for name, of in rows.items() if account in of},
+            ),
+            with_.restored,
+            now,
+        )
+        for account in accounts
+    ]
+
+
+async def _settle(with_: Recovering, told: Sequence[Recovery], found: Found) -> set[int]:
+    """Save what was decided; return the accounts of which something moved meanwhile, to be decided anew."""
+    if not told:
+        return set()
+    now = with_.clock()
+    changed = {case.key: case for one in told for case in one.changed}
+    made = {case.key: case for one in told for case in one.made}
+    before = await store.load_many(with_.pool, changed)
+    await _hold_slots(with_, changed.values(), before, now)
+    saves = [_save(with_, before[key], case, now) for key, case in changed.items() if key in before]
+    committed = [before[save.case.key] for save in saves if save.case.state in COUNTED]
+    async with with_.pool.acquire() as connection, connection.transaction():
+        found.numbers_raised += await operating.raise_numbers(
+            connection, {one.account_id: one.last_case_no for one in told}, now
+        )
+        await operating.forget_wishes(connection, committed)
+        saved = await store.save(connection, saves, now)
+        moved = {key[0] for key in changed.keys() - saved.keys()}
+        again = {case: [_begun(case, now)] for case in made.values() if case.account_id not in moved}
+        there = await operating.make_again(connection, again, now)
+    for case in [*saved.values(), *(made[key] for key in there)]:
+        found.states[case.state.value] = found.states.get(case.state.value, 0) + 1
+    found.changed += len(saved)
+    found.made_again += len(there)
+    return moved | {key[0] for key in made.keys() - there}
+
+
+def _save(with_: Recovering, before: Case, after: Case, now: datetime) -> Save:
+    ends = after.state in ENDED
+    return Save(
+        case=after,
+        entries=entries(before, after, (), (), now),
+        template=f"case_{after.state.value}" if ends else None,
+        message_id=with_.new_id() if ends else None,
+    )
+
+
+def _begun(case: Case, now: datetime) -> dict[str, Any]:
+    """The first timeline entry of a case made again."""
+    return {"at": now, "what": "state", "state": case.state.value} | ({"reason": case.reason} if case.reason else {})
+
+
+async def _hold_slots(
+    with_: Recovering, changed: Iterable[Case], before: Mapping[store.Key, Case], now: datetime
+) -> None:
+    """Give cases that turn out to be committed the slot of their document's quota that the restore took back."""
+    without = [
+        (before[case.key], _SLOTS)
+        for case in changed
+        if case.document_index is not None and case.state in COUNTED and case.key in before
+    ]
+    if without:
+        await quota.claim(with_.pool, without, local_date(now).year, now)
+
+
+async def _send(with_: Recovering, told: Iterable[Recovery], found: Found) -> None:
+    """Send one op to each participant that lacks one, all at once. What comes of it is seen in the rows."""
+    grouped: defaultdict[tuple[str, Op, bytes], list[Order]] = defaultdict(list)
+    effects = dict[bytes, Mapping[str, Any]]()
+    for one in told:
+        for send in one.sends:
+            plan = one.plans.get(send.case_no) if send.op is Op.CONFIRM else None
+            applied = {} if plan is None else plan.effects.get(send.participant, {})
+            key = msgspec.json.encode(applied, order="sorted")
+            effects[key] = applied
+            grouped[send.participant, send.op, key].append(Order(send.account_id, send.case_no, send.version))
+            found.sent[send.op.value] = found.sent.get(send.op.value, 0) + 1
+
+    async def call(name: str, op: Op, orders: Sequence[Order], applied: Mapping[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(with_.call.total_seconds()):
+                await with_.participants[name].apply(op, orders, applied)
+        except UNANSWERED as error:
+            _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
+
+    await asyncio.gather(*(call(name, op, orders, effects[key]) for (name, op, key), orders in grouped.items()))
+
+
+async def _tell(
+    with_: Recovering, after: int, upto: int, undecided: Collection[Undecided], found: Found, *, whole: bool
+) -> None:
+    """Raise what an operator must decide, and, where the whole range was decided, close what no longer is."""
+    now, keys = with_.clock(), set[store.Key]()
+    for each in undecided:
+        found.undecided[each.why.value] = found.undecided.get(each.why.value, 0) + 1
+        keys.add((each.account_id, each.case_no))
+    await tasks.raise_(with_.pool, [_task(each) for each in undecided], now)
+    if whole:
+        await tasks.close_decided(with_.pool, after, upto, keys, now)
+
+
+def _task(each: Undecided) -> NewTask:
+    return NewTask(
+        account_id=each.account_id,
+        case_no=each.case_no,
+        kind="undecided",
+        participant="platform",
+        why=each.why.value,
+        note=", ".join(each.participants) or None,
+    )
+
+
+async def _asked(
+    with_: Recovering, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
+) -> dict[str, Mapping[int, FenceRow]]:
+    """Read fence rows from everybody at once. Raises ParticipantUnavailableError: a row unread could be a proof."""
+
+    async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow]:
+        for tried in range(1, _TRIES + 1):
+            try:
+                async with asyncio.timeout(with_.call.total_seconds()):
+                    return await read(participant)
+            except UNANSWERED as error:
+                if tried == _TRIES:
+                    raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
+                await asyncio.sleep(with_.pause.total_seconds() * tried)
+        raise AssertionError("the last try returns or raises")
+
+    answers = await asyncio.gather(*(ask(name, each) for name, each in with_.participants.items()))
+    return dict(zip(with_.participants, answers, strict=True))
+
+
+def _foresee(found: Found, told: Iterable[Recovery], numbers: Mapping[int, int]) -> None:
+    """Count what the first pass would do; what it sends may bring more to light."""
+    for one in told:
+        found.numbers_raised += one.last_case_no != numbers.get(one.account_id)
+        found.changed += len(one.changed)
+        found.made_again += len(one.made)
+        for send in one.sends:
+            found.sent[send.op.value] = found.sent.get(send.op.value, 0) + 1
+        for case in (*one.changed, *one.made):
+            found.states[case.state.value] = found.states.get(case.state.value, 0) + 1
+        for each in one.undecided:
+            found.undecided[each.why.value] = found.undecided.get(each.why.value, 0) + 1
