@@ -51,10 +51,28 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
     lease: timedelta = timedelta(seconds=10)
     batch: int = 256
+    """Cases a batch takes at most, to begin with. It takes what is due: alone, a case goes at once."""
+    batch_limit: int = 1_024
+    """What that grows to while more waits than a batch takes."""
+    batch_time: timedelta = timedelta(milliseconds=250)
+    """Batches grow as long as they take no longer than this."""
     lanes: int = 2
     busy_poll: timedelta = timedelta(milliseconds=5)
-    idle_poll: timedelta = timedelta(milliseconds=20)
+    idle_poll: timedelta = timedelta(milliseconds=10)
     chore_poll: timedelta = timedelta(milliseconds=50)
+
+    def next_batch(self, batch: int, cases: int, took: timedelta) -> int:
+        """Return how many cases the next batch may take, after one of `cases` that might have been `batch`.
+
+        Larger batches cost less a case and keep each case longer. So a full one that was quick doubles the next, and
+        one that `took` twice `batch_time` halves it; never below the first `batch`, because a participant that is
+        silent takes as long with few cases as with many.
+        """
+        if took > 2 * self.batch_time:
+            return max(self.batch, batch // 2)
+        if cases >= batch and took <= self.batch_time:
+            return max(self.batch, min(self.batch_limit, 2 * batch))
+        return batch
 
 
 class Worker:
@@ -77,6 +95,7 @@ class Worker:
         self._until: datetime | None = None
         self._busy: set[Key] = set()
         self._lanes: set[asyncio.Task[None]] = set()
+        self._batch = pace.batch
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -147,10 +166,10 @@ class Worker:
         heard = {(reply.account_id, reply.case_no) for reply in self._driver.late}
         late = self._driver.take_late(heard - self._busy)
         keys = heard - self._busy
-        found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._pace.batch + len(self._busy))
+        found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._batch + len(self._busy))
         if not self._told.may_claim:  # told so while it read: nothing may begin once it has said that it is still
             return False
-        taken = [case for case in found if case.key not in self._busy][: self._pace.batch]
+        taken = [case for case in found if case.key not in self._busy][: self._batch]
         keys |= {case.key for case in taken}
         if not keys:
             return False
@@ -161,8 +180,10 @@ class Worker:
         return True
 
     async def _drive(self, taken: list[Case], late: list[Reply], keys: set[Key]) -> None:
+        started = self._clock()
         try:
             await self._driver.drive(taken, late)
+            self._batch = self._pace.next_batch(self._batch, len(taken), self._clock() - started)
         except UNANSWERED as error:
             # Nothing unsaved was sent; what is saved is due again.
             _log.warning("batch_broken_off", worker=self._id, cases=len(keys), error=type(error).__name__)
