@@ -24,6 +24,7 @@ _FRAME = (
     "rival_per_case",
     "rival_dbos",
     "ceiling",
+    "mix",
     "processes",
     "picture",
     "__main__",

@@ -170,10 +170,11 @@ async def ceiling(world: World, cases: int, batch: int) -> Outcome:
         for _ in range(lanes)
     ]
     try:
-        warm = await world.ready(batch * lanes)
+        warm = world.unused(batch * lanes, rival=True)
+        await world.record(warm)
         await _all(connections, _prepared(groups, before, list(warm), batch))
         await world.settle()
-        accounts = world.unused(cases - cases % batch)
+        accounts = world.unused(max(cases - cases % batch, batch), rival=True)
         meter = Meter(world)
         await world.record(accounts)
         recorded = Meter(world)

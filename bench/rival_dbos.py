@@ -3,8 +3,9 @@
 A workflow takes accounts (one, or a batch) through four steps: facts read and Try at five; Try at the wallet; Confirm
 at the six; the end saved with timeline and message. Each op is the set-based fence statement of ours; a step runs its
 statements at the same time and returns only what was not granted: nothing. What DBOS keeps of a workflow and its steps
-is the record of the Trys and the commit point; no case is saved between `ready` and `done`. Its system database is on
-the same server. The workflow is called, not queued, and every statement has a connection at once.
+is the record of the Trys. The commit point is saved in the case, too, because a wish to withdraw must lose against it
+or win; `guarded=False` leaves even that to DBOS. Nothing is saved twice. Its system database is on the same server. The
+workflow is called, not queued, and every statement has a connection at once.
 """
 
 from __future__ import annotations
@@ -39,12 +40,22 @@ BATCHES_AT_ONCE: Final = 4
 _SYSTEM: Final = "dbos"
 _CASE_NO: Final = 1
 
+_COMMITTED: Final = """
+UPDATE platform.cases c SET state = 'confirming', marks = repeat('c', length(marks)), revision = revision + 1,
+    versions = array_fill(1::bigint, ARRAY[length(marks)])
+FROM unnest($1::bigint[]) AS i (account_id)
+WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.state = 'ready'
+    AND c.withdraw_at IS NULL
+RETURNING c.account_id
+"""
+"""The guarded save of the commit point."""
 _ENDED: Final = """
 WITH saved AS (
     UPDATE platform.cases c SET state = 'done', marks = repeat('d', length(marks)), revision = revision + 1,
         versions = array_fill(1::bigint, ARRAY[length(marks)]), due_at = NULL, ended_at = $3
     FROM unnest($1::bigint[], $2::uuid[]) AS i (account_id, message_id)
-    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.state = 'ready'
+    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1
+        AND c.state IN ('ready', 'confirming')
     RETURNING c.account_id, c.case_no, c.revision, c.bucket, i.message_id
 ), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
@@ -60,8 +71,8 @@ SELECT account_id FROM saved
 class _Work:
     """What the steps work on: steps are functions, and DBOS passes them nothing but what it can write down."""
 
-    def __init__(self, world: World, pools: Mapping[str, Pool]) -> None:
-        self.pools = pools
+    def __init__(self, world: World, pools: Mapping[str, Pool], *, guarded: bool) -> None:
+        self.pools, self.guarded = pools, guarded
         self.names = world.plan.participants
         self.sql = {name: statements(name, PARTICULARS[name]) for name in self.names}
         self.effects = {name: msgspec.json.encode(world.plan.effects.get(name, {})).decode() for name in self.names}
@@ -94,7 +105,11 @@ async def _try_first(accounts: list[int]) -> list[int]:
 @DBOS.step()
 async def _try_wallet(accounts: list[int]) -> list[int]:
     work = _work["now"]
-    return await work.all_written(work.names[-1], Op.TRY, accounts, [1] * len(accounts))
+    missed = await work.all_written(work.names[-1], Op.TRY, accounts, [1] * len(accounts))
+    if work.guarded and not missed:
+        rows = await work.pools["platform"].fetch(_COMMITTED, accounts)
+        missed = sorted(set(accounts) - {row[0] for row in rows})
+    return missed
 
 
 @DBOS.step()
@@ -157,8 +172,8 @@ async def _launched(dsns: Mapping[str, str], names: Sequence[str], size: int) ->
 class _Turn:
     """One turn of DBOS, on a thread and a loop of its own: it takes over whatever loop it is launched in."""
 
-    def __init__(self, world: World, batches: Sequence[list[int]], at_once: int) -> None:
-        self._world, self._batches, self._at_once = world, batches, at_once
+    def __init__(self, world: World, batches: Sequence[list[int]], at_once: int, *, guarded: bool) -> None:
+        self._world, self._batches, self._at_once, self._guarded = world, batches, at_once, guarded
         self._connections = 8 if at_once > BATCHES_AT_ONCE else at_once
         self.launched: Future[None] = Future()
         self.go: Future[None] = Future()
@@ -177,7 +192,7 @@ class _Turn:
     async def _run(self) -> None:
         names = ("platform", *self._world.plan.participants)
         async with _launched(self._world.dsns, names, self._connections) as pools:
-            _work["now"] = _Work(self._world, pools)
+            _work["now"] = _Work(self._world, pools, guarded=self._guarded)
             self.launched.set_result(None)
             await asyncio.wrap_future(self.go)
             latencies, waiting = list[float](), iter(self._batches)
@@ -191,11 +206,11 @@ class _Turn:
             latencies.extend([(perf_counter() - started) * 1000] * len(accounts))
 
 
-async def dbos(world: World, cases: int, *, batch: int) -> Outcome:
+async def dbos(world: World, cases: int, *, batch: int, guarded: bool = True) -> Outcome:
     """Drive `cases` in workflows of `batch` cases each."""
-    accounts = world.unused(cases)
+    accounts = world.unused(cases, rival=True)
     batches = [list(accounts[start : start + batch]) for start in range(0, cases, batch)]
-    turn = _Turn(world, batches, CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE)
+    turn = _Turn(world, batches, CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE, guarded=guarded)
     thread = asyncio.create_task(asyncio.to_thread(turn.run))
     await asyncio.wrap_future(turn.launched)
     meter = Meter(world)

@@ -215,7 +215,8 @@ async def per_case(world: World, cases: int, *, connections: int = _CONNECTIONS)
     """Drive `cases`, 64 at a time, each alone."""
     async with _connected(world, connections) as at:
         saga, meter = _Saga(world, at), Meter(world)
-        accounts = await world.ready(cases)
+        accounts = world.unused(cases, rival=True)
+        await world.record(accounts)
         waiting = iter(accounts)
         async with asyncio.TaskGroup() as together:
             for _ in range(AT_ONCE):

@@ -1,40 +1,54 @@
-"""Cases driven to their end: our worker beside a transaction per case and op, DBOS, and the server's own limit."""
+"""Cases driven to their end: our worker beside a transaction per case and op, DBOS, and the server's own limit.
+
+The reference work: six participants and the platform in seven databases of one durable server, 200,000 accounts. Each
+case is recorded, its facts are read at the six, Try at five and then at the wallet, the commit point, Confirm at the
+six, its end with timeline and message. A turn begins with recording its cases, a thousand a statement, the same for
+every way; and after it every case is looked up at the store and at all six. All ways run in this process, DBOS on a
+thread of its own; the server is another. `ours` drives with the product's Worker and Driver at their own pace, and its
+re-check reads facts alone, as the others do; with `rules` it evaluates the whole pack over everybody's facts.
+
+The full plan, measured after it: nine databases on two servers and both clearing networks as processes, with rules.
+
+`--only ours,ceiling` runs some ways; `--profile` prints what Python and a batch's statements spend their time on.
+"""
 
 from __future__ import annotations
 
 import cProfile
 import pstats
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
 import uvloop
 
-from bench.ceiling import ceiling
-from bench.measure import Bar, Result, Row, row
+from bench.ceiling import ceiling, script
+from bench.measure import Bar, Result, Row, ratio, row
+from bench.mix import mix
 from bench.rival_dbos import dbos
 from bench.rival_per_case import per_case
-from bench.world import Meter, Outcome, World, opened
+from bench.world import PEOPLE, Meter, Outcome, World, opened
 
 _CASES: Final = 8_192
+_FULL_SHARE: Final = 4
 _PROFILED: Final = 45
 """Lines of a profile."""
 
-Way = Callable[[World, int], Awaitable[Outcome]]
+Run = Callable[[World, int], Awaitable[Outcome]]
 
 
-async def ours(world: World, cases: int) -> Outcome:
-    """Have one worker of the product drive `cases`; the re-check reads facts alone."""
-    return await _ours(world, cases, rules=False)
+class Way(msgspec.Struct, frozen=True):
+    """One way to do the work: how, one case of how many it gets (or how many times as many), and what it is."""
+
+    run: Run
+    share: float
+    note: str
 
 
-async def ours_rules(world: World, cases: int) -> Outcome:
-    """Have one worker of the product drive `cases`; the re-check evaluates the pack's rules, too."""
-    return await _ours(world, cases, rules=True)
-
-
-async def _ours(world: World, cases: int, *, rules: bool) -> Outcome:
+async def ours(world: World, cases: int, *, rules: bool = False) -> Outcome:
+    """Have one worker of the product drive `cases`."""
     driver, meter = world.driver(rules=rules), Meter(world)
     accounts = await world.ready(cases)
     outcome = await world.drained(driver, cases, meter=meter)
@@ -43,43 +57,80 @@ async def _ours(world: World, cases: int, *, rules: bool) -> Outcome:
 
 
 async def _ceiling(world: World, cases: int) -> Outcome:
-    return await ceiling(world, cases, 256)
+    return await ceiling(world, cases, world.batch)
 
 
-WAYS: Final[dict[str, tuple[Way, int]]] = {
-    "ours": (ours, 1),
-    "ours_rules": (ours_rules, 2),
-    "per_case": (per_case, 32),
-    "ceiling": (_ceiling, 1),
-    "dbos_case": (partial(dbos, batch=1), 128),
-    "dbos_256": (partial(dbos, batch=256), 2),
-    "dbos_1024": (partial(dbos, batch=1_024), 1),
+WAYS: Final[Mapping[str, Way]] = {
+    "ours": Way(ours, 1, "the product's worker, re-check reads facts alone"),
+    "ceiling": Way(_ceiling, 1, "the very statements of ours, prepared before, answers ignored"),
+    "mix": Way(mix, 0.4, "ours with 5% of cases refused and 1% timing out"),
+    "rules": Way(partial(ours, rules=True), 2, "ours, re-check with all facts and rules of the pack"),
+    "per_case": Way(per_case, 32, "a transaction per case and op, 64 cases at a time"),
+    "dbos_1024": Way(partial(dbos, batch=1_024), 1, "DBOS, a workflow per batch of 1,024, four in flight"),
+    "dbos_256": Way(partial(dbos, batch=256), 2, "DBOS, a workflow per batch of 256, four in flight"),
+    "dbos_bare": Way(partial(dbos, batch=1_024, guarded=False), 1, "as dbos_1024, without the guarded commit point"),
+    "dbos_case": Way(partial(dbos, batch=1), 128, "DBOS, a workflow per case, 64 at a time"),
 }
-"""By name: how, and one case of how many it gets."""
+FULL: Final = "full"
+_FULL_NOTE: Final = "nine databases on two servers, two clearing networks, all rules"
+
+
+def _cases(size: int, way: Way) -> int:
+    return max(int(size / way.share), 1)
 
 
 async def _measure(rounds: int, size: int, names: Sequence[str], *, profile: bool) -> dict[str, list[Outcome]]:
     """Run interleaved rounds after one that does not count; return outcomes by way."""
     found: dict[str, list[Outcome]] = {name: [] for name in names}
     profiler = cProfile.Profile()
-    people = (rounds + 1) * sum(max(size // WAYS[name][1], 1) + 4096 for name in names)
-    async with opened(max(people, 200_000)) as world:
+    each = sum(_cases(size, WAYS[name]) + 8_192 * (name == "ceiling") for name in names)
+    async with opened(max(PEOPLE, (rounds + 1) * each)) as world:
         for number in range(-1, rounds):
             for place in range(len(names)):
-                name = names[(place + number) % len(names)]
-                way, share = WAYS[name]
+                name = names[(place + max(number, 0)) % len(names)]
                 await world.settle()
                 if profile and number >= 0:
                     profiler.enable()
-                outcome = await way(world, max(size // share, 1))
+                outcome = await WAYS[name].run(world, _cases(size if number >= 0 else size // 2, WAYS[name]))
                 profiler.disable()
                 if number >= 0:
                     found[name].append(outcome)
-                    print(f"  round {number + 1} {name}: {_told(outcome)}", file=sys.stderr, flush=True)
+                    _tell(f"round {number + 1} {name}: {_told(outcome)}")
         await world.verify()
-    if profile:
-        pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(_PROFILED)
+        if profile:
+            pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(_PROFILED)
+            await _statements(world)
     return found
+
+
+async def _full(rounds: int, size: int) -> list[Outcome]:
+    """Measure the full plan."""
+    cases = max(size // _FULL_SHARE, 1)
+    outcomes: list[Outcome] = []
+    async with opened((rounds + 1) * cases, full=True) as world:
+        for number in range(-1, rounds):
+            outcome = await ours(world, cases, rules=True)
+            if number >= 0:
+                outcomes.append(outcome)
+                _tell(f"round {number + 1} {FULL}: {_told(outcome)}")
+        await world.verify()
+    return outcomes
+
+
+async def _statements(world: World) -> None:
+    """Print what each statement of one batch took, alone on the server."""
+    await script(world, world.batch)
+    groups, _ = await script(world, world.batch)
+    began = groups[0][0].began
+    _tell(f"statements of one batch of {world.batch}, alone (milliseconds: began, took)")
+    for group in groups:
+        for one in group:
+            took, start = (one.ended - one.began) * 1000, (one.began - began) * 1000
+            _tell(f"  {start:8.1f} {took:8.1f}  {one.database:18} {' '.join(one.sql.split())[:110]}")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _told(outcome: Outcome) -> str:
@@ -91,27 +142,47 @@ def _told(outcome: Outcome) -> str:
     )
 
 
-def _rows(name: str, outcomes: Sequence[Outcome]) -> list[Row]:
-    rows = [row(f"{name}: rate", "cases/s", [one.rate for one in outcomes])]
+def _rows(name: str, outcomes: Sequence[Outcome], note: str) -> list[Row]:
+    rows = [row(f"{name}: rate", "cases/s", [one.rate for one in outcomes], note)]
     for percent in (50, 99):
         figures = [one.percentile(percent) for one in outcomes]
         rows.append(row(f"{name}: p{percent}", "ms", figures, "from taken to ended"))
-    for who in ("python", "postgres"):
+    for who in ("python", "postgres", "networks"):
         figures = [getattr(one.cpu, who) / one.cases * 1e6 for one in outcomes]
-        rows.append(row(f"{name}: CPU {who}", "µs/case", figures))
+        if any(figures):
+            rows.append(row(f"{name}: CPU of {who}", "µs/case", figures))
     return rows
+
+
+def _bars(found: Mapping[str, Sequence[Outcome]]) -> list[Bar]:
+    """Hold ours against what ran beside it, round by round."""
+    rates = {name: [one.rate for one in outcomes] for name, outcomes in found.items()}
+    batches = [rates[name] for name in ("dbos_1024", "dbos_256") if name in rates]
+    against = {name: (rates[name], least) for name, least in (("per_case", 40), ("ceiling", 0.65)) if name in rates}
+    if batches:
+        against["dbos per batch"] = ([max(both) for both in zip(*batches, strict=True)], 1.5)
+    bars = [
+        Bar(f"ours / {name}", ratio(rates["ours"], theirs), at_least=least) for name, (theirs, least) in against.items()
+    ]
+    if "mix" in rates:
+        bars.append(Bar("mix / ours", ratio(rates["mix"], rates["ours"]), at_least=0.8))
+    return bars
 
 
 def run(rounds: int, size: int | None, *, only: str | None = None, profile: bool = False) -> Result:
     """Compare all ways, or `only` those named (comma between), on `size` cases a round.
 
-    `profile`: print what Python spent its time on to stderr.
+    `profile`: print what Python spent its time on, and how long each statement of one batch took, to stderr.
     """
-    names = only.split(",") if only else list(WAYS)
-    if unknown := set(names) - WAYS.keys():
-        message = f"no such way: {', '.join(sorted(unknown))}; there are {', '.join(WAYS)}"
+    names = only.split(",") if only else [*WAYS, FULL]
+    if unknown := set(names) - WAYS.keys() - {FULL}:
+        message = f"no such way: {', '.join(sorted(unknown))}; there are {', '.join(WAYS)}, {FULL}"
         raise SystemExit(message)
-    found = uvloop.run(_measure(rounds, size or _CASES, names, profile=profile))
-    rows = [one for name in names for one in _rows(name, found[name])]
-    bars: list[Bar] = []
-    return Result(rows, bars)
+    cases = size or _CASES
+    found: dict[str, list[Outcome]] = {}
+    if beside := [name for name in names if name != FULL]:
+        found = uvloop.run(_measure(rounds, cases, beside, profile=profile))
+    rows = [one for name in beside for one in _rows(name, found[name], WAYS[name].note)]
+    if FULL in names:
+        rows += _rows(FULL, uvloop.run(_full(rounds, cases)), _FULL_NOTE)
+    return Result(rows, _bars(found) if "ours" in found else [])

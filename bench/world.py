@@ -185,11 +185,13 @@ class TimedDriver(Driver):
     """The product's driver, which also notes how long each batch took: milliseconds a case, from taken to ended."""
 
     latencies: list[float]
+    sizes: list[int]
 
     async def drive(self, taken: Any, late: Any = ()) -> None:
-        """Drive a batch, and note its time for each of its cases."""
+        """Drive a batch, and note its size, and its time for each of its cases."""
         cases, started = list(taken), perf_counter()
         await super().drive(cases, late)
+        self.sizes.append(len(cases))
         self.latencies += [(perf_counter() - started) * 1000] * len(cases)
 
 
@@ -224,12 +226,18 @@ class World:
     def __init__(
         self, dsns: Mapping[str, str], pools: Mapping[str, Pool], participants: Mapping[str, Participant], plan: Plan
     ) -> None:
-        """`participants`: all whose facts the policy's rules read; the saga's own are those of `plan`."""
+        """`participants`: all whose facts the policy's rules read; the saga's own are those of `plan`.
+
+        `unchained`: accounts whose cases a rival drove, which keeps no timelines in a chain of hashes.
+        `batch`: how many cases a worker took at a time when one last ran here (before: what its pace begins with).
+        """
         self.dsns, self.pools, self.everybody, self.plan = dsns, pools, participants, plan
         self.participants: Mapping[str, Participant] = {name: participants[name] for name in plan.participants}
         self.home: Path | None = None
         self.network_pids: Callable[[], frozenset[int]] = frozenset
         self.pack = the_pack()
+        self.batch = Pace().batch
+        self.unchained: set[int] = set()
         self._next = 1
 
     # Accounts and cases
@@ -264,10 +272,13 @@ class World:
             await self.pools[name].execute("VACUUM (ANALYZE, PARALLEL 0)", timeout=600)
         await asyncio.gather(*(self.pools[name].execute("CHECKPOINT", timeout=600) for name in names[:3]))
 
-    def unused(self, count: int) -> range:
-        """Return the next `count` accounts that no case was made for."""
+    def unused(self, count: int, *, rival: bool = False) -> range:
+        """Return the next `count` accounts that no case was made for; `rival`: it will not be the product's worker."""
         self._next += count
-        return range(self._next - count, self._next)
+        accounts = range(self._next - count, self._next)
+        if rival:
+            self.unchained.update(accounts)
+        return accounts
 
     async def ready(self, count: int, *, due: timedelta = timedelta()) -> range:
         """Record `count` proven cases of accounts not used before, due `due` from now; return the accounts."""
@@ -309,7 +320,7 @@ class World:
             timing=timing or Timing(),
             limits=limits or Limits(),
         )
-        driver.latencies = []
+        driver.latencies, driver.sizes = [], []
         return driver
 
     def _rules(self) -> Recheck:
@@ -347,6 +358,7 @@ class World:
                 await running
             await asyncio.sleep(0.002)
         outcome = meter.read(cases, driver.latencies)
+        self.batch = int(statistics.median_high([size for size in driver.sizes for _ in range(size)] or [self.batch]))
         worker.stop()
         await running
         return outcome
@@ -392,8 +404,11 @@ class World:
                 plan_of=lambda _case: self.plan,
                 page=10_000,
             )
+        findings = report.timelines.findings
+        findings[:] = [one for one in findings if one.account_id not in self.unchained]
         if not report.clean:
-            message = f"the audit found {report.violation_count} violations: {report.violations[:5]} {report.unread}"
+            wrong = [*report.violations[:5], *findings[:5], *report.money_wrong[:5], *report.unread]
+            message = f"the audit found {report.violation_count} violations: {wrong}"
             raise RuntimeError(message)
 
 
