@@ -4,7 +4,7 @@
 -- name: insert_cases
 -- Gives each account its next case number and inserts the case with its first timeline row, in one statement.
 -- An account with a live case (or unknown here) gets nothing back. The unique index decides a race that the
--- NOT EXISTS did not see; the number given then is lost, never reused. The number is part of the first head (saga/chain.py).
+-- NOT EXISTS did not see; the number given then is lost, never reused. None is given while a recovery looks for the last. The number is part of the first head (saga/chain.py).
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[])
         AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index)
@@ -14,6 +14,7 @@ WITH input AS (
     WHERE a.account_id = i.account_id AND a.account_id = ANY ($1)
       AND NOT EXISTS (SELECT FROM platform.cases c
           WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL)
+      AND NOT EXISTS (SELECT FROM platform.recovery WHERE ended_at IS NULL)
     RETURNING a.account_id, a.last_case_no
 ), inserted AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id,

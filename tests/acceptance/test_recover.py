@@ -1,0 +1,250 @@
+"""A database is put back to an older state; `recover` brings everyone to agree again, and the workers end every case.
+
+Real databases throughout: a backup is a copy of the tables, a restore puts the copy back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from jiebang.model.case import Case, Kind, State
+from jiebang.model.errors import ParticipantUnavailableError
+from jiebang.model.plan import DATABASES
+from jiebang.participants.money import Wallet
+from jiebang.saga.fence import FenceRow, Op
+from jiebang.saga.recovery import Restored
+from jiebang.store import cases as store
+from jiebang.store import operating, tasks
+from jiebang.store.migrate import owner_of
+from jiebang.store.pool import WHOLE_TABLE, open_pools
+from jiebang.usecases.recover import Found, Recovering, recover
+from jiebang.usecases.verify import Report, verify
+from tests.store.test_advance import PLAN, World, now
+
+if TYPE_CHECKING:
+    from jiebang.participants.base import Order
+    from jiebang.store.pool import Pool
+
+
+class Installation(World):
+    """The driver's world, with backups."""
+
+    def __init__(self, pools: Mapping[str, Pool], whole: Pool) -> None:
+        super().__init__(pools)
+        self.whole = whole
+
+    async def back_up(self, database: str) -> None:
+        """Copy a database's tables aside."""
+        owner = owner_of(database)
+        await self.pools[database].execute(
+            "DROP SCHEMA IF EXISTS backup CASCADE; CREATE SCHEMA backup; "
+            + "; ".join(f"CREATE TABLE backup.{name} AS TABLE {owner}.{name}" for name in await self._tables(database))
+        )
+
+    async def restore(self, database: str) -> None:
+        """Put the copy back: what was written since is gone."""
+        owner, names = owner_of(database), await self._tables(database)
+        emptied = ", ".join(f"{owner}.{name}" for name in names)
+        filled = "; ".join(f"INSERT INTO {owner}.{name} SELECT * FROM backup.{name}" for name in names)  # noqa: S608 - names of ours
+        await self.pools[database].execute(f"BEGIN; TRUNCATE {emptied}; {filled}; COMMIT")
+
+    async def _tables(self, database: str) -> list[str]:
+        rows = await self.pools[database].fetch(
+            "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename <> 'schema_migration'"
+            " AND tablename <> ALL ('{recovery,worker,bucket_lease,task}')",
+            owner_of(database),
+        )
+        return [row["tablename"] for row in rows]
+
+    async def recover(self, *restored: str, gap: int = 0, page: int = 7, dry_run: bool = False) -> Found:
+        return await recover(
+            Recovering(
+                pool=self.pools["platform"],
+                participants=self.participants,
+                restored=Restored(
+                    plan_of=lambda case: {PLAN.name: PLAN}[case.plan],
+                    plans=((Kind.REVOKE, PLAN),),
+                    databases=restored,
+                    gap=gap,
+                ),
+                clock=now,
+                new_id=uuid4,
+                page=page,
+                pause=timedelta(milliseconds=5),
+            ),
+            "Ann",
+            dry_run=dry_run,
+        )
+
+    async def to_the_end(self, ids: Sequence[int]) -> list[Case]:
+        """Let a worker drive everything that is due, until nothing is."""
+        async with asyncio.timeout(30):
+            while True:
+                cases = await store.of_accounts(self.pools["platform"], ids)
+                due = [
+                    case for case in cases if case.due_at is not None and case.state not in (State.OPEN, State.READY)
+                ]
+                if not due:
+                    return cases
+                await self.driver.drive([case for case in due if case.due_at is not None and case.due_at <= now()])
+                await asyncio.sleep(0.02)
+
+    async def verify(self) -> Report:
+        return await verify(
+            pool=self.pools["platform"],
+            participants=self.participants,
+            wallet=Wallet(self.whole, now, pepper=bytes(32)),
+            plan_of=lambda _case: PLAN,
+            page=11,
+            settle=timedelta(milliseconds=1),
+        )
+
+
+@pytest.fixture
+async def world(pools: Mapping[str, Pool], databases: Mapping[str, str]) -> AsyncIterator[Installation]:
+    for name in DATABASES:
+        await pools[name].execute(f"TRUNCATE {owner_of(name)}.account")
+    await pools["platform"].execute(
+        "TRUNCATE platform.account, platform.cases, platform.case_event, platform.recovery, platform.task"
+    )
+    async with open_pools({"wallet": databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
+        made = Installation(pools, whole["wallet"])
+        yield made
+        await made.driver.aclose()
+
+
+@asynccontextmanager
+async def silent(world: Installation, name: str, op: Op) -> AsyncIterator[None]:
+    """One participant does not answer one op."""
+
+    async def waits(asked: Op, _orders: Sequence[Order]) -> None:
+        if asked is op:
+            raise ConnectionRefusedError
+
+    world.participants[name].before = waits
+    yield
+    world.participants[name].before = None
+
+
+async def test_a_participant_put_back_before_everything_takes_part_again(world: Installation) -> None:
+    """Half of the people were done and half rolled back; the social database forgets them all."""
+    ids = await world.people(1, 20)
+    await world.back_up("social")
+    done = await world.ready(ids[:10])
+    await world.driver.drive(done)
+    async with silent(world, "wallet", Op.TRY):
+        await world.driver.drive(await world.ready(ids[10:16]))  # in trying, with nothing from the wallet
+    await world.restore("social")
+    assert not (await world.verify()).clean, "the restore is seen"
+
+    foreseen = await world.recover("social", dry_run=True)
+    assert foreseen.sent == {"try": 10}
+    assert not await operating.recoveries(world.pools["platform"], 5), "a dry run stops nothing"
+    found = await world.recover("social")
+    assert found.complete
+    assert found.sent == {"try": 10, "confirm": 10}
+    cases = await world.to_the_end(ids)
+    assert {case.state for case in cases if case.account_id <= 10} == {State.DONE}
+    assert {case.state for case in cases if case.account_id > 10} == {State.ABORTED}, "what was under way is broken off"
+    assert (await world.verify()).violations == []
+    again = await world.recover("social")
+    assert (again.changed, again.made_again, again.sent) == (0, 0, {}), "and there is nothing left to do"
+
+
+async def test_a_platform_put_back_finds_what_it_lost(world: Installation) -> None:
+    """Cases done, cases committed, cases being tried; and one whole account that came after the backup."""
+    ids = await world.people(1, 30)
+    await world.back_up("platform")
+    await world.driver.drive(await world.ready(ids[:10]))
+    async with silent(world, "wallet", Op.CONFIRM):
+        await world.driver.drive(await world.ready(ids[10:14]))
+    async with silent(world, "wallet", Op.TRY):
+        await world.driver.drive(await world.ready(ids[14:18]))
+    await world.restore("platform")
+    await world.pools["platform"].execute("DELETE FROM platform.account WHERE account_id = 3")
+
+    found = await world.recover("platform", gap=100)
+    assert (found.made_again, found.undecided) == (18, {})
+    cases = await world.to_the_end(ids)
+    states = {case.account_id: case.state for case in cases}
+    assert {states[each] for each in ids[:14]} == {State.DONE}, "one confirmed row proves the commit"
+    assert {states[each] for each in ids[14:18]} == {State.ABORTED}
+    assert {case.case_no for case in cases} == {1}, "under their own numbers"
+    assert (await world.verify()).violations == []
+    numbers = await operating.numbers(world.pools["platform"], 0, 1 << 53, 100)
+    assert set(numbers.values()) == {100, 101}, "numbers that nobody saw are stepped over"
+    timelines = await store.events_after(world.pools["platform"], {case.key: 0 for case in cases})
+    assert {line.revision for line in timelines} >= {1, 2}
+    assert await world.pools["platform"].fetchval("SELECT count(*) FROM platform.recovery WHERE ended_at IS NULL") == 0
+
+
+async def test_what_nobody_can_decide_is_an_operators_and_the_rest_goes_on(world: Installation) -> None:
+    ids = await world.people(1, 4)
+    await world.driver.drive(await world.ready(ids))
+    await world.pools["platform"].execute(
+        """UPDATE platform.cases SET state = 'aborted', marks = replace(marks, 'd', 'z'), reason = 'X'
+           WHERE account_id = 2"""
+    )
+    found = await world.recover("platform")
+    assert found.undecided == {"contradicted": 1}
+    [task] = await tasks.standing(world.pools["platform"], 10)
+    assert (task.account_id, task.kind, task.why) == (2, "undecided", "contradicted")
+    await world.pools["platform"].execute(
+        "UPDATE platform.cases SET state = 'done', marks = replace(marks, 'z', 'd') WHERE account_id = 2"
+    )
+    await world.recover("platform")
+    assert not await tasks.standing(world.pools["platform"], 10), "decided since, by whoever found out"
+
+
+async def test_a_recovery_that_cannot_hear_somebody_decides_nothing(world: Installation) -> None:
+    """The row that was not read might have been the proof."""
+    ids = await world.people(1, 2)
+    await world.driver.drive(await world.ready(ids))
+    real = world.participants["merchant"]._real
+
+    class Gone:
+        name = "merchant"
+
+        async def look(self, _accounts: Sequence[int]) -> Mapping[int, FenceRow]:
+            raise ConnectionRefusedError
+
+    world.participants["merchant"]._real = Gone()  # type: ignore[assignment] - a participant of which nothing else is asked
+    with pytest.raises(ParticipantUnavailableError):
+        await world.recover("wallet")
+    assert not await operating.recoveries(world.pools["platform"], 5), "and nothing was stopped for it"
+    world.participants["merchant"]._real = real
+
+
+async def test_a_recovery_that_was_broken_off_is_gone_on_with(world: Installation) -> None:
+    """Claims stay stopped meanwhile, and what both runs were told was restored adds up."""
+    ids = await world.people(1, 6)
+    await world.back_up("gaming")
+    await world.driver.drive(await world.ready(ids))
+    await world.restore("gaming")
+    async with silent(world, "gaming", Op.CONFIRM):
+        found = await world.recover("gaming")
+    assert found.unfinished == ids
+    assert (await operating.state(world.pools["platform"])).recovering_since is not None
+    found = await world.recover("wallet")
+    assert found.complete
+    [run] = await operating.recoveries(world.pools["platform"], 5)
+    assert run.restored == ("gaming", "wallet")
+    assert run.ended_at is not None
+    assert (await world.verify()).violations == []
+
+
+async def test_during_a_recovery_no_case_is_opened(world: Installation) -> None:
+    """Its number might be one that participants know already as another's."""
+    [first, second] = await world.people(1, 2)
+    pool = world.pools["platform"]
+    run = await operating.begin_recovery(pool, ["platform"], "Ann", now())
+    assert await world.ready([first]) == []
+    await operating.end_recovery(pool, run, {}, now())
+    assert len(await world.ready([second])) == 1
