@@ -262,7 +262,7 @@ HANDLERS: Final[ExceptionHandlersMap] = {
     OSError: _silent,
     TimeoutError: _silent,
     asyncpg.PostgresConnectionError: _silent,
-    asyncpg.TooManyConnectionsError: _silent,
+    asyncpg.InsufficientResourcesError: _silent,  # no connection left, no memory, no space on its disk
     asyncpg.OperatorInterventionError: _silent,  # shutting down, starting up, connection or statement ended by force
     asyncpg.ObjectNotInPrerequisiteStateError: _silent,  # a database closed to connections
     asyncpg.InterfaceError: _silent,
