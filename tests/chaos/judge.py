@@ -8,10 +8,9 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
-import asyncpg
-
 from jiebang.model.case import ENDED
 from jiebang.model.notice import Channel
+from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import BindingState
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ async def quiet(stage: Stage, patience: float) -> bool:
                         "wallet"
                     ].fetchval("SELECT count(*) FROM wallet.entry WHERE state = 'pending'"):
                         return True
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                except UNANSWERED:
                     pass  # a server is still coming back
                 await asyncio.sleep(0.2)
     except TimeoutError:

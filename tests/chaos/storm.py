@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import msgspec
 
 from jiebang.model.plan import NETWORKS
+from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.faults import LIES, Fault, FaultKind, FaultOp, Phase
 from jiebang.sandbox.proxy import FAIR, Way, Weather
 from jiebang.store.embedded import PLACEMENT, postmaster_pid
@@ -41,6 +41,7 @@ CUTS: Final[Mapping[str, Weather]] = {
     "requests lost": Weather(requests=Way.DROP),
     "answers lost": Weather(answers=Way.DROP),
     "both lost": _BLACK,
+    "ends lost": Weather(requests=Way.ENDLESS, answers=Way.ENDLESS),
     "closed": Weather(open=False),
     "slow": Weather(bytes_a_second=20_000),
 }
@@ -53,7 +54,7 @@ _FAULTS: Final[Mapping[str, Fault]] = {
     "twice": Fault(FaultKind.TWICE),
     "dies": Fault(FaultKind.DIE, phase=Phase.DURING, count=2),
     **{f"lies: {kind}": Fault(kind) for kind in sorted(LIES - {FaultKind.DENY})},
-    "lies: deny": Fault(FaultKind.DENY, ops=(FaultOp.CONFIRM, FaultOp.CANCEL), share=0.2),
+    "lies: deny": Fault(FaultKind.DENY, ops=(FaultOp.CONFIRM, FaultOp.CANCEL), share=0.5),
 }
 
 
@@ -118,7 +119,7 @@ async def rage(stage: Stage, storm: Sequence[Trouble]) -> list[tuple[Trouble, st
         strike = _STRIKES[trouble.kind.partition(":")[0]]
         try:
             return await strike(stage, trouble)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # it met another trouble
+        except UNANSWERED as error:  # it met another trouble
             return f"missed: {type(error).__name__}"
 
     try:
@@ -238,7 +239,7 @@ async def _disk_full(stage: Stage, trouble: Trouble) -> str:
         try:
             await stage.app.pools[database].execute("SELECT pg_logical_emit_message(false, 'chaos', 'x', true)")
             await stage.app.pools[database].execute("SELECT pg_switch_wal()")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except UNANSWERED as error:
             noticed.add(type(error).__name__)
         await asyncio.sleep(0.05)
     disk.empty()

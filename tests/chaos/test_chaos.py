@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-import asyncpg
 import httpx
 import pytest
 from rich.console import Console
@@ -25,6 +24,7 @@ from rich.table import Table
 
 from jiebang.app import App, open_app
 from jiebang.model.plan import NETWORKS
+from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.processes import SandboxProcess, sandbox
 from jiebang.sandbox.proxy import Proxy
@@ -84,7 +84,9 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
             **_PACE,
         }
         with mock.patch.dict(os.environ, environment | {"JIEBANG_HOME": str(home), "JIEBANG_HTTP_PORT": "0"}):
-            second = SandboxProcess("api-2", ["jiebang", "serve"], home / "logs" / "api-2.log", environment=os.environ)
+            second = SandboxProcess(
+                "api-2", ["jiebang", "serve"], home / "logs" / "api-2.log", environment=dict(os.environ)
+            )
             started = asyncio.create_task(second.start())
             stack.push_async_callback(second.stop)
             others = await stack.enter_async_context(platform_processes(home, api_port=0, workers=2))
@@ -118,7 +120,7 @@ async def longest_busy(app: App) -> float:
     now, since, longest = asyncio.get_running_loop().time, dict[int, float](), 0.0
     with suppress(asyncio.CancelledError):
         while True:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*UNANSWERED):
                 rows = await app.pools["wallet"].fetch("SELECT account_id FROM wallet.account WHERE case_op = 'tried'")
                 tried = {row["account_id"] for row in rows}
                 since = {account: since.get(account, now()) for account in tried}

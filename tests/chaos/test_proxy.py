@@ -118,6 +118,17 @@ async def test_a_forgotten_connection_stays_mute_for_ever_and_new_ones_work(prox
     other[1].close()
 
 
+async def test_lost_ends_leave_whoever_waits_for_one_waiting(proxy: Proxy, echo: Echo) -> None:
+    """A server that said goodbye into a dead cable: its last words came, and the connection looks alive."""
+    reader, writer = client = await asyncio.open_connection(HOST, proxy.port)
+    proxy.turn(Weather(requests=Way.ENDLESS, answers=Way.ENDLESS))
+    assert await said(client, b"still here") == b"still here"
+    writer.write_eof()
+    assert await silent(reader)
+    assert echo.ended == 0
+    writer.close()
+
+
 async def test_closed_paths_and_cuts_break_both_sides_at_once(proxy: Proxy, echo: Echo) -> None:
     """The plain failure, which must look like one to both sides."""
     client = await asyncio.open_connection(HOST, proxy.port)

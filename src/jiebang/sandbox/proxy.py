@@ -28,6 +28,7 @@ class Way(StrEnum):
 
     PASS = "pass"  # noqa: S105 - no password
     HOLD = "hold"  # they come once the weather changes, as what is sent again after a short cut does
+    ENDLESS = "endless"  # they come, but not the end of the connection: whoever waits for it waits in vain
     DROP = "drop"  # they never come, and nobody is told: the sockets stay open
 
 
@@ -152,7 +153,8 @@ class Proxy:
                 failure = error
             while self._way(requests=requests) is Way.HOLD:
                 await self._changed.wait()
-            if flow.lost or self._way(requests=requests) is Way.DROP:
+            way = self._way(requests=requests)
+            if flow.lost or way is Way.DROP or (way is Way.ENDLESS and not data):
                 flow.lost = True
                 if not data:  # its end is lost too
                     await flow.over.wait()
