@@ -57,7 +57,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 def _work(databases: Mapping[str, str], number: int, pace: Pace, tell: Connection) -> None:
-    """Run a worker until SIGTERM."""
+    """Run a worker until SIGTERM, or until the process that wanted it has gone."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     uvloop.run(_working(databases, number, pace, tell))
@@ -76,8 +76,10 @@ async def _working(databases: Mapping[str, str], number: int, pace: Pace, tell: 
 
         driver.drive = telling  # type: ignore[method-assign]
         worker = world.worker(driver, pace)
-        loop = asyncio.get_running_loop()
+        loop, parent = asyncio.get_running_loop(), multiprocessing.parent_process()
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        if parent is not None:
+            loop.add_reader(parent.sentinel, os._exit, 1)
         tell.send(Ready(number))
         await worker.run()
         lost = next(one.value for metric in LOST_SAVES_TOTAL.collect() for one in metric.samples)
@@ -92,9 +94,10 @@ class WorkerProcess:
 
     def __init__(self, world: World, number: int, pace: Pace, heard: Callable[[Batch | None], None]) -> None:
         """Start it; `heard` is called in this process's loop with every batch, and with None when it has gone."""
-        spawn = multiprocessing.get_context("spawn")
-        self._mine, theirs = spawn.Pipe(duplex=False)
-        self._process = spawn.Process(target=_work, args=(dict(world.dsns), number, pace, theirs), daemon=True)
+        mother = multiprocessing.get_context("forkserver")  # imports once what every worker needs
+        mother.set_forkserver_preload([__name__])
+        self._mine, theirs = mother.Pipe(duplex=False)
+        self._process = mother.Process(target=_work, args=(dict(world.dsns), number, pace, theirs), daemon=True)
         self._process.start()
         theirs.close()
         self._heard = heard
