@@ -203,23 +203,21 @@ async def test_what_nobody_can_decide_is_an_operators_and_the_rest_goes_on(world
     assert not await tasks.standing(world.pools["platform"], 10), "decided since, by whoever found out"
 
 
-async def test_a_recovery_that_cannot_hear_somebody_decides_nothing(world: Installation) -> None:
+async def test_a_recovery_that_cannot_hear_somebody_decides_nothing(
+    world: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The row that was not read might have been the proof."""
     ids = await world.people(1, 2)
     await world.driver.drive(await world.ready(ids))
-    real = world.participants["merchant"]._real
+    merchant = world.participants["merchant"]
 
-    class Gone:
-        name = "merchant"
+    async def gone(_accounts: Sequence[int]) -> Mapping[int, FenceRow]:
+        raise ConnectionRefusedError
 
-        async def look(self, _accounts: Sequence[int]) -> Mapping[int, FenceRow]:
-            raise ConnectionRefusedError
-
-    world.participants["merchant"]._real = Gone()  # type: ignore[assignment] - a participant of which nothing else is asked
+    monkeypatch.setattr(merchant, "look", gone)
     with pytest.raises(ParticipantUnavailableError):
         await world.recover("wallet")
     assert not await operating.recoveries(world.pools["platform"], 5), "and nothing was stopped for it"
-    world.participants["merchant"]._real = real
 
 
 async def test_a_recovery_that_was_broken_off_is_gone_on_with(world: Installation) -> None:
