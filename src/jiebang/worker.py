@@ -50,6 +50,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker paces itself."""
 
     lease: timedelta = timedelta(seconds=10)
+    """From a worker's last sign of life until another has taken its cases up, at most."""
     batch: int = 256
     """Cases a batch takes at most, to begin with. It takes what is due: alone, a case goes at once."""
     batch_limit: int = 1_024
@@ -125,19 +126,21 @@ class Worker:
             return
 
     async def _keep_leases(self) -> None:
+        # Whoever lives looks every quarter, so what is held for three quarters is taken over within the whole.
+        beat = self._pace.lease / 4
         while not self._stopping.is_set():
             now = self._clock()
             # Nothing begins between this moment and the answer, if nothing was allowed since the last beat.
             still = not self._told.may_claim and not self._busy
             try:
-                self._told = await leases.hold(self._pool, self._id, now, self._pace.lease, still=still)
-                self._until = now + self._pace.lease
+                self._told = await leases.hold(self._pool, self._id, now, 3 * beat, still=still)
+                self._until = now + 3 * beat
                 if self._told.wish == "drain":
                     _log.info("worker_drained", worker=self._id)
                     self.stop()
             except UNANSWERED as error:
                 _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
-            await self._pause(self._pace.lease / 3)
+            await self._pause(beat)
 
     def _held(self) -> frozenset[int]:
         """Return the buckets whose lease still runs; none when it could not be renewed in time."""
