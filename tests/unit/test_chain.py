@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.saga import chain, seals
-from jiebang.saga.chain import Fault, Row, Standing, canonical, digest, faults, genesis, head
+from jiebang.saga.chain import Fault, Row, Standing, canonical, digest, faults, genesis, head, time_text
 from jiebang.saga.seals import Leaf, Side, pack, path, root, unpack
 
 AT = datetime(2026, 4, 1, 8, 0, 0, 120_000, tzinfo=UTC)
@@ -50,7 +50,7 @@ def timeline() -> tuple[Standing, list[Row]]:
     rows, before = list[Row](), genesis(7, 1)
     for revision, told in enumerate(TOLD, start=1):
         at = AT + timedelta(seconds=revision)
-        before = head(before, digest(revision, at, canonical(told)))
+        before = head(before, digest(revision, time_text(at), canonical(told)))
         rows.append(Row(revision, at, msgspec.json.encode(told).decode(), before))
     return Standing(7, 1, len(rows), "done", before), rows
 

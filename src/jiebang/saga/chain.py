@@ -41,9 +41,9 @@ def time_text(at: datetime) -> str:
     return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
-def digest(revision: int, at: datetime, entries: str) -> bytes:
-    """Return the digest of one row, from its canonical entries."""
-    return sha256(f"{revision}\n{time_text(at)}\n{entries}".encode()).digest()
+def digest(revision: int, at: str, entries: str) -> bytes:
+    """Return the digest of one row, from its time (`time_text`, said once for the rows of a save) and its entries."""
+    return sha256(f"{revision}\n{at}\n{entries}".encode()).digest()
 
 
 def genesis(account_id: int, case_no: int) -> bytes:
@@ -97,7 +97,7 @@ def faults(case: Standing, rows: Iterable[Row]) -> Iterator[tuple[Fault, int]]:
         told = _decoded(row.entries)
         if row.revision != expected:
             yield (Fault.MISSING, expected)
-        elif head(before, digest(row.revision, row.at, canonical(told))) != row.head:
+        elif head(before, digest(row.revision, time_text(row.at), canonical(told))) != row.head:
             yield (Fault.CHANGED, row.revision)
         state = next((entry.get("state") for entry in reversed(told) if entry.get("what") == "state"), state)
         before, expected, last = row.head, row.revision + 1, row

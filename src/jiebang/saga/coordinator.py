@@ -116,6 +116,13 @@ WITHDRAWN: Final = "WITHDRAWN"
 EXPIRED: Final = "EXPIRED"
 FACT_UNAVAILABLE: Final = "FACT-UNAVAILABLE"
 
+# Names of our own for what every step asks: an enumeration looks its members up with a Python call each time.
+_TRY, _GRANTED, _REFUSED, _DONE = Op.TRY, Answer.GRANTED, Answer.REFUSED, Answer.DONE
+_TRYING, _CONFIRMING, _CANCELLING = State.TRYING, State.CONFIRMING, State.CANCELLING
+_TRY_SENT, _TRY_GRANTED = Mark.TRY_SENT.value, Mark.GRANTED.value
+_CONFIRM_SENT, _CANCEL_SENT = Mark.CONFIRM_SENT.value, Mark.CANCEL_SENT.value
+_FINISHED: Final = frozenset({Mark.CANCELLED.value, Mark.CONFIRMED.value})
+
 _AWAITING: Final = {
     State.TRYING: Mark.TRY_SENT.value,
     State.CONFIRMING: Mark.CONFIRM_SENT + Mark.CONFIRM_REFUSED,
@@ -144,17 +151,14 @@ def backoff(attempt: int, timing: Timing) -> timedelta:
 
 def step(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
     """Decide what `case` does on `event` at `now`. Pure; an ended case and a reply out of place change nothing."""
-    if case.state in ENDED:
-        return Decision(case)
-    match case.state:
-        case State.OPEN | State.IN_REVIEW:
-            return _before(case, event, now)
-        case State.READY:
-            return _ready(case, plan, event, now, timing)
-        case State.TRYING:
-            return _trying(case, plan, event, now, timing)
-        case _:
-            return _second_phase(case, plan, event, now, timing)
+    state = case.state
+    if state is _TRYING:
+        return _trying(case, plan, event, now, timing)
+    if state is _CONFIRMING or state is _CANCELLING:
+        return _second_phase(case, plan, event, now, timing)
+    if state is State.READY:
+        return _ready(case, plan, event, now, timing)
+    return Decision(case) if state in ENDED else _before(case, event, now)
 
 
 def _end(case: Case, state: State, reason: str | None) -> Decision:
@@ -186,8 +190,8 @@ def _ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) 
     deadline = now + timing.try_limit
     tried = moved(
         case,
-        State.TRYING,
-        marks=Mark.TRY_SENT * len(plan.participants),
+        _TRYING,
+        marks=_TRY_SENT * len(plan.participants),
         versions=versions,
         deadline=deadline,
         due_at=min(deadline, now + backoff(0, timing)),
@@ -206,9 +210,9 @@ def _trying(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing)
     elif refusal is None and case.deadline is not None and now >= case.deadline:
         refusal = TIMED_OUT
     if refusal is not None:
-        return _moved_on(case, plan, State.CANCELLING, Mark.CANCEL_SENT * len(marks), now, timing, reason=refusal)
-    if Mark.TRY_SENT not in marks:
-        return _moved_on(case, plan, State.CONFIRMING, Mark.CONFIRM_SENT * len(marks), now, timing)
+        return _moved_on(case, plan, _CANCELLING, _CANCEL_SENT * len(marks), now, timing, reason=refusal)
+    if _TRY_SENT not in marks:
+        return _moved_on(case, plan, _CONFIRMING, _CONFIRM_SENT * len(marks), now, timing)
     if isinstance(event, Woken):
         return _unanswered(case, plan, marks, event, now, timing)
     learnt = case if marks == case.marks else msgspec.structs.replace(case, marks=marks)
@@ -220,13 +224,13 @@ def _tried(case: Case, plan: Plan, event: Replied) -> tuple[str, str | None]:
     """Take in the replies to Try of the present wave: the marks after them, and the first refusal's code."""
     marks, refusal, wave = list(case.marks), None, _wave(case.marks, plan)
     for reply in event.replies:
-        at = _place(case, plan, reply, Op.TRY)
-        if at is None or marks[at] != Mark.TRY_SENT or plan.waves[at] != wave:
+        at = _place(case, plan, reply, _TRY)
+        if at is None or marks[at] != _TRY_SENT or plan.waves[at] != wave:
             continue
-        if reply.answer is Answer.GRANTED:
-            marks[at] = Mark.GRANTED
-        elif reply.answer is Answer.REFUSED:
-            refusal = refusal or reply.code or Answer.REFUSED.value
+        if reply.answer is _GRANTED:
+            marks[at] = _TRY_GRANTED
+        elif reply.answer is _REFUSED:
+            refusal = refusal or reply.code or _REFUSED.value
     return "".join(marks), refusal
 
 
@@ -239,8 +243,8 @@ def _second_phase(case: Case, plan: Plan, event: Event, now: datetime, timing: T
     marks = case.marks
     if isinstance(event, Replied):
         marks = _answered(case, plan, event)
-    if all(mark in (Mark.UNSENT, Mark.CANCELLED, Mark.CONFIRMED) for mark in marks):
-        end = State.DONE if case.state is State.CONFIRMING else State.ABORTED
+    if _FINISHED.issuperset(marks):
+        end = State.DONE if case.state is _CONFIRMING else State.ABORTED
         return Decision(moved(case, end, marks=marks, due_at=None))
     if not any(mark in _AWAITING[case.state] for mark in marks):
         parked = marks == case.marks and case.due_at is None
@@ -250,12 +254,12 @@ def _second_phase(case: Case, plan: Plan, event: Event, now: datetime, timing: T
 
 def _answered(case: Case, plan: Plan, event: Replied) -> str:
     """Take in the replies to Confirm or Cancel; of a participant that repeats itself, one refusal a round."""
-    marks, refused = list(case.marks), set[int]()
+    marks, refused, op = list(case.marks), set[int](), _OP_OF[case.state]
     for reply in event.replies:
-        at = _place(case, plan, reply, _OP_OF[case.state])
-        if at is None or reply.answer in (Answer.PENDING, Answer.GRANTED):
+        at = _place(case, plan, reply, op)
+        if at is None or reply.answer is _GRANTED or reply.answer is Answer.PENDING:
             continue
-        if reply.answer is Answer.DONE:
+        if reply.answer is _DONE:
             marks[at] = _SECOND_PHASE.get((marks[at], True), marks[at])
         elif at not in refused:
             refused.add(at)
@@ -267,7 +271,7 @@ def _unanswered(case: Case, plan: Plan, marks: str, event: Event, now: datetime,
     """Some ops are still open: send them again when the case is due, else only keep what was learnt."""
     if isinstance(event, Woken) and case.due_at is not None and now >= case.due_at:
         due = now + backoff(case.attempt + 1, timing)
-        if case.state is State.TRYING and case.deadline is not None:
+        if case.state is _TRYING and case.deadline is not None:
             due = min(due, case.deadline)
         again = moved(case, case.state, marks=marks, attempt=case.attempt + 1, due_at=due)
         return Decision(again, _sends(again, plan))
@@ -285,7 +289,7 @@ def _moved_on(
 
 def _wave(marks: str, plan: Plan) -> int | None:
     """Return the wave that is being asked: the first that is not granted yet. None: all are."""
-    at = marks.find(Mark.TRY_SENT)
+    at = marks.find(_TRY_SENT)
     return None if at < 0 else plan.waves[at]
 
 
@@ -293,7 +297,7 @@ def _sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, .
     """The ops that `case` awaits, Trys of the present wave alone; with `only_new`, those whose mark differs from it."""
     op, awaited, marks, waves = _OP_OF[case.state], _AWAITING[case.state], case.marks, plan.waves
     account_id, case_no, names = case.account_id, case.case_no, plan.participants
-    if op is Op.TRY:
+    if op is _TRY:
         wave, versions = _wave(marks, plan), case.versions
         return tuple(
             [
@@ -313,10 +317,6 @@ def _sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, .
 
 def _place(case: Case, plan: Plan, reply: Reply, op: Op) -> int | None:
     """Where the reply's participant stands in the plan; None for a reply to another case, op or stranger."""
-    if (
-        (reply.account_id, reply.case_no) != case.key
-        or reply.op is not op
-        or reply.participant not in plan.participants
-    ):
+    if reply.op is not op or reply.account_id != case.account_id or reply.case_no != case.case_no:
         return None
-    return plan.participants.index(reply.participant)
+    return plan.participants.index(reply.participant) if reply.participant in plan.participants else None

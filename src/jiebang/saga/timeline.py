@@ -32,16 +32,13 @@ def entries(
     row: list[dict[str, Any]] = _answers(replies, now)
     if after.state is not before.state or after.reason != before.reason:
         row.append(
-            {"at": now, "what": "state", "state": after.state.value}
-            | ({"reason": after.reason} if after.reason else {})
+            {"at": now, "what": "state", "state": after.state} | ({"reason": after.reason} if after.reason else {})
         )
     if sends:
         # Of one step, all sends are the same op.
         names = [send.participant for send in sends]
-        row.append(
-            {"at": now, "what": "send", "op": sends[0].op.value, "attempt": after.attempt, "participants": names}
-        )
-    return row or [{"at": now, "what": "state", "state": after.state.value}]
+        row.append({"at": now, "what": "send", "op": sends[0].op, "attempt": after.attempt, "participants": names})
+    return row or [{"at": now, "what": "state", "state": after.state}]
 
 
 def _answers(replies: Iterable[Reply], now: datetime) -> list[dict[str, Any]]:
@@ -54,8 +51,7 @@ def _answers(replies: Iterable[Reply], now: datetime) -> list[dict[str, Any]]:
         else:
             answers[key] = [(reply.participant, came)]
     return [
-        {"at": now, "what": "answer", "op": op.value, "answer": answer.value, "came": came}
-        | ({"code": code} if code else {})
+        {"at": now, "what": "answer", "op": op, "answer": answer, "came": came} | ({"code": code} if code else {})
         for (op, answer, code), came in answers.items()
     ]
 

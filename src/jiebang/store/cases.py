@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
-from jiebang.saga.chain import canonical, digest
+from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.timeline import told
 from jiebang.store import quota
 from jiebang.store.queries import load
@@ -113,7 +113,7 @@ async def insert(
         [case.document_index for case in ordered],
         now,
         told,
-        digest(1, now, told),
+        digest(1, time_text(now), told),
     )
     return {row["account_id"]: from_row(row) for row in rows}
 
@@ -200,12 +200,12 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
     cases = [save.case for save in ordered]
-    entries = [canonical(save.entries) for save in ordered]
+    entries, at = [canonical(save.entries) for save in ordered], time_text(now)
     arguments = [
         [case.account_id for case in cases],
         [case.case_no for case in cases],
         [case.revision for case in cases],
-        [case.state.value for case in cases],
+        [case.state for case in cases],
         [case.marks for case in cases],
         ["{" + ",".join(map(str, case.versions)) + "}" for case in cases],
         [case.wallet_version for case in cases],
@@ -217,9 +217,8 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
         entries,
         [save.template for save in ordered],
         [save.message_id for save in ordered],
-        [bucket_of(case.account_id) for case in cases],
+        [digest(case.revision, at, text) for case, text in zip(cases, entries, strict=True)],
         now,
-        [digest(case.revision, now, text) for case, text in zip(cases, entries, strict=True)],
     ]
     broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]
     if broken_off:

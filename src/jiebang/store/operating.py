@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from jiebang.model.case import ENDED, Case, bucket_of
-from jiebang.saga.chain import canonical, digest
+from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
@@ -174,6 +174,6 @@ async def make_again(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any
         [case.state in ENDED for case in cases],
         now,
         told,
-        [digest(1, now, entries) for entries in told],
+        [digest(1, time_text(now), entries) for entries in told],
     )
     return {(row["account_id"], row["case_no"]) for row in rows}

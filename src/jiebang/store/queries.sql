@@ -57,10 +57,10 @@ LIMIT $3
 -- from the one that stands; nothing ends at a time that is sealed already, however late its save comes.
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-            $8::integer[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::text[], $14::text[], $15::uuid[], $16::smallint[],
-            $18::bytea[])
+            $8::integer[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::text[], $14::text[], $15::uuid[],
+            $16::bytea[])
         AS i (account_id, case_no, revision, state, marks, versions, wallet_version,
-            attempt, due_at, deadline, reason, ended, entries, template, message_id, bucket, digest)
+            attempt, due_at, deadline, reason, ended, entries, template, message_id, digest)
 ), saved AS (
     UPDATE platform.cases c
     SET revision = i.revision, state = i.state, marks = i.marks, versions = i.versions::bigint[],
