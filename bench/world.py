@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -79,6 +80,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@cache
 def the_pack() -> Pack:
     """Return the pack that comes with the product."""
     return load_pack(*packs.text("wechat"))
