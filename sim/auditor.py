@@ -47,8 +47,9 @@ class Auditor(Evidence):
     def submitted(self, account: int, no: int, names: tuple[str, ...], waves: tuple[int, ...]) -> None:
         """A case was created for `names` in Try order."""
         known = self.accounts.setdefault(account, SeenAccount())
-        if no <= known.last:
-            self._broken(account, no, f"its number is not above {known.last}")
+        last = max([known.last, *(row[0] for row in known.rows.values())])
+        if no <= last:
+            self._broken(account, no, f"its number is not above {last}")
         for other, case in known.cases.items():
             if case.state not in ENDED and case.state != LOST:
                 self._broken(account, no, f"case {other} of the account is still {case.state}")
@@ -99,7 +100,9 @@ class Auditor(Evidence):
                 self._broken(account, no, f"{name}'s mark went from {before} to {after}")
             if before == after:
                 continue
-            untrue = _untrue(case, name, after, known.rows.get(name, FREE) == (no, "cancelled"))
+            untrue = name not in case.undone and _untrue(
+                case, name, after, known.rows.get(name, FREE) == (no, "cancelled")
+            )
             if untrue:
                 self._broken(account, no, f"{name} is marked {untrue}")
             if after == "t":
@@ -109,34 +112,73 @@ class Auditor(Evidence):
 
     def _judge_commit(self, known: SeenAccount, account: int, no: int, late: bool) -> None:
         case = known.cases[no]
-        missing = [name for name in case.names if name not in case.granted]
+        missing = [name for name in case.names if name not in case.granted | case.undone]
         if missing:
             self._broken(account, no, f"committed without the grant of {missing}")
-        refused = [name for name in case.names if known.rows.get(name, FREE) != (no, "tried")]
+        held = {name for name in case.names if known.rows.get(name, FREE) == (no, "tried")}
+        refused = [name for name in case.names if name not in held | case.undone]
         if refused:
             self._broken(account, no, f"committed while {refused} hold nothing for it")
         if case.wished:
             self._broken(account, no, "committed though its withdrawal was promised")
         if late:
             self._broken(account, no, "committed after its deadline")
-        if WALLET in case.names and known.moves != case.proof_moves:
+        if WALLET in case.names and WALLET not in case.undone and known.moves != case.proof_moves:
             self._broken(account, no, "committed though money moved since the last proof")
         case.committed = True
 
     def _judge_end(self, known: SeenAccount, account: int, no: int) -> None:
         case = known.cases[no]
         if case.state == "done":
-            missing = [name for name in case.names if name not in case.confirmed]
+            missing = [name for name in case.names if name not in case.confirmed | case.undone]
             if missing or not case.committed:
                 self._broken(account, no, f"done without the confirmation of {missing}")
         elif case.confirmed:
             self._broken(account, no, f"{case.state} though {sorted(case.confirmed)} confirmed it")
         for name, row in known.rows.items():
-            if row == (no, "tried"):
+            if row == (no, "tried") and name not in case.undone:
                 self._broken(account, no, f"{case.state} though {name} still holds its Try")
-        open_tries = [name for name in sorted(case.try_saved) if known.rows.get(name, FREE)[0] < no]
+        open_tries = [name for name in sorted(case.try_saved - case.undone) if known.rows.get(name, FREE)[0] < no]
         if open_tries:
             self._broken(account, no, f"{case.state} though a late Try could still be granted by {open_tries}")
+
+    # After a restore.
+
+    def resent(self, account: int, no: int, name: str, op: str) -> None:
+        """Recovery itself sends an op, with nothing saved: only what is proven may be done again."""
+        known = self.accounts[account]
+        if no not in known.cases:
+            self._broken(account, no, f"recovery sends {op} to {name} for a case that never was")
+        case = known.cases[no]
+        if op == "cancel":
+            if case.committed or case.confirmed:
+                self._broken(account, no, f"recovery cancels at {name} what is committed")
+            return
+        if not case.committed:
+            self._broken(account, no, f"recovery sends {op} to {name} and nothing proves the commit")
+        case.try_saved.update(case.names)
+
+    def recovered(
+        self, account: int, no: int, names: tuple[str, ...], state: str, marks: str, outcome_lost: bool
+    ) -> None:
+        """Recovery saved a case, or made a lost one again. `outcome_lost`: it says that it cannot know how it ended."""
+        known = self.accounts[account]
+        case = known.cases.get(no)
+        if case is None or case.names != names:
+            self._broken(account, no, f"recovery made up a case for {names}")
+        if outcome_lost:
+            case.state, case.marks = state, marks
+            return
+        committed = state in ("confirming", "done")
+        if committed != case.committed and (committed or case.confirmed):
+            self._broken(account, no, f"recovery made it {state}; {sorted(case.confirmed)} have confirmed it")
+        for name, mark in zip(names, marks, strict=True):
+            untrue = _untrue(case, name, mark, known.rows.get(name, FREE) == (no, "cancelled"))
+            if mark not in "CX" and untrue and known.rows.get(name, FREE)[0] <= no:
+                self._broken(account, no, f"recovery marks {name} {untrue}")
+        case.state, case.marks, case.committed = state, marks, committed
+        case.try_saved.update(names if state in ("confirming", "cancelling") else ())
+        case.cancel_saved.update(names if state == "cancelling" else ())
 
     # What goes out, and what it does.
 
@@ -161,7 +203,7 @@ class Auditor(Evidence):
             return
         wave = case.waves[case.names.index(name)]
         for earlier, before in zip(case.names, case.waves, strict=True):
-            if before < wave and earlier not in case.granted:
+            if before < wave and earlier not in case.granted | case.undone:
                 self._broken(account, no, f"{name} is tried before {earlier} has granted")
 
     def answered(
@@ -223,7 +265,9 @@ class Auditor(Evidence):
 
     def _judge_reserve(self, case: SeenCase, account: int, no: int, name: str, facts: tuple[int, bool]) -> None:
         version, blocked = facts
-        if case.state in ENDED and not (case.committed and name in case.undone):
+        if case.committed and name in case.undone:
+            return  # done again after a restore: what it was granted at is gone
+        if case.state in ENDED:
             self._broken(account, no, f"{name} granted a late Try after the case was {case.state}")
         if name in case.refused:
             self._broken(account, no, f"{name} granted a Try it had refused")

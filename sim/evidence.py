@@ -119,7 +119,6 @@ class Evidence:
         self.accounts: dict[int, SeenAccount] = {}
         self.balances: dict[int, int] = {}
         self.transfers: dict[int, int] = {}
-        self.backups: dict[str, Any] = {}
 
     # For the walk over every interleaving: the judge's memory as a value.
 
@@ -144,10 +143,10 @@ class Evidence:
 
     # Backups: what is brought back is forgotten by the judge too; what others did since is not.
 
-    def backed_up(self, name: str) -> None:
-        """A backup of one database was taken."""
+    def backed_up(self, name: str) -> Any:
+        """A backup of one database was taken; show what is returned again when it is brought back."""
         if name == PLATFORM:
-            self.backups[name] = {
+            return {
                 (account, no): (
                     *(getattr(case, field) for field in SeenCase.SAVED),
                     dict(case.reads),
@@ -157,38 +156,38 @@ class Evidence:
                 for account, known in self.accounts.items()
                 for no, case in known.cases.items()
             }
-            return
-        self.backups[name] = (
+        return (
             {account: (known.rows.get(name), known.statuses.get(name)) for account, known in self.accounts.items()},
             {account: known.moves for account, known in self.accounts.items()},
             dict(self.balances),
             dict(self.transfers),
         )
 
-    def restored(self, name: str) -> None:
-        """A database was brought back to its backup."""
+    def restored(self, name: str, backup: Any) -> None:
+        """A database was brought back to a backup."""
         if name == PLATFORM:
-            self._platform_restored()
+            self._platform_restored(backup)
             return
-        rows, moves, balances, transfers = self.backups[name]
+        rows, moves, balances, transfers = backup
         for account, known in self.accounts.items():
             row, status = rows.get(account, (None, None))
+            before = known.rows.get(name)
             _put(known.rows, name, row)
             _put(known.statuses, name, status)
             no, op = row or FREE
             for number, case in known.cases.items():
-                if name in case.confirmed and (number > no or (number == no and op != "confirmed")):
-                    case.confirmed.discard(name)
+                if number > no or (number == no and op == "tried" and before != row):
                     case.undone.add(name)
-                if number > no:
+                    case.confirmed.discard(name)
                     case.refused.discard(name)
+                    if number > no:
+                        case.granted.discard(name)
             if name == WALLET:
                 known.moves = moves.get(account, 0)
         if name == WALLET:
             self.balances, self.transfers = dict(balances), dict(transfers)
 
-    def _platform_restored(self) -> None:
-        backup = self.backups[PLATFORM]
+    def _platform_restored(self, backup: Any) -> None:
         for account, known in self.accounts.items():
             for no, case in known.cases.items():
                 held = backup.get((account, no))

@@ -1,4 +1,8 @@
-"""One seed is one world: its sizes and its rates of faults, drawn at random so that rare mixtures come up too."""
+"""One seed is one world: its sizes and its rates of faults, drawn at random so that rare mixtures come up too.
+
+Every sort of fault is a field of `Options`; 0 switches it off. `World` takes other options than the seed's, so that one
+sort can be looked at alone.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +24,43 @@ WITHOUT_FACTS = frozenset({"unionpay"})
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What one world is made of. Rates are chances from 0 to 1, times are milliseconds."""
 
+    # Sizes.
     accounts: int
     cases: int  # an account submits at most so many
     plans: tuple[Plan, ...]
+    pack_changes: int  # so often another plan becomes the one that new cases follow; old cases follow their own
     workers: int
+    lease: int  # of a worker on its buckets
+    skew: int  # how far a worker's clock is off, at most
+    round_limit: int
     timing: Timing
     faults_end: int
+    # Messages.
     loss: float
     repeat: float
     slow: float  # a message that takes seconds, and so outlives its case
+    part: float  # one case's reply missing from an answer
+    # Participants.
     whim: float  # a Try refused for business reasons
     broken: float  # a Confirm or Cancel answered with an error though it could be done
-    pending: float  # a participant that says it is still working, and has done nothing
+    pending: float  # a participant that says it is still working; half of those have done nothing and never will
     unread: float  # facts that cannot be read
-    stale: float  # a worker that goes on from what it remembers instead of what is stored
-    tear: float  # a worker that dies between a save and its sends
+    disk: float  # an op or a save that takes long
+    outages: int  # of each participant: silent for a while
+    restarts: int  # of each participant: what it had in memory is gone
+    restores: int  # of some database, to a backup taken earlier
+    # The store and its workers.
+    torn: float  # a save whose answer is lost: it happened, happens later, or never does
+    die: float  # a worker that dies between a save and its sends
+    poison: float  # a case that makes its whole batch fail at some place
+    crashes: int  # of each worker
+    leaves: int  # of each worker: it stops in good order
+    stalls: int  # of each worker: it stands still for seconds, then goes on as if nothing had happened
+    unrenewed: float  # a lease that could not be renewed
+    # People.
     withdraw: float
     review: float
     never_proven: float
-    crashes: int  # of each worker
-    stalls: int  # of each worker: it stands still for seconds, then goes on as if nothing had happened
-    outages: int  # of each participant
     fact_changes: int
     transfers: int
 
@@ -54,33 +74,48 @@ def draw(random: Random) -> Options:
     def count(most: int) -> int:
         return int(random.random() * (most + 1))
 
-    accounts = 1 + count(3)
+    def rarely(chance: float, most: int) -> int:
+        return count(most) if random.random() < chance else 0
+
+    accounts = 1 + count(3) + rarely(1 / 10, 12) + rarely(1 / 50, 24)
+    restores = rarely(1 / 3, 2)
     return Options(
         accounts=accounts,
         cases=1 + count(3),
-        plans=tuple(_plan(random, number) for number in range(1 + count(1))),
-        workers=1 + count(1),
+        plans=tuple(_plan(random, number) for number in range(1 + count(2))),
+        pack_changes=count(2),
+        workers=1 + count(2),
+        lease=600 + count(2400),
+        skew=rarely(1 / 2, 3000),
+        round_limit=30 + count(300),
         timing=Timing(
             try_limit=timedelta(milliseconds=400 + count(1600)),
             resend=timedelta(milliseconds=40 + count(200)),
             resend_limit=timedelta(milliseconds=800 + count(2000)),
         ),
-        faults_end=3000 + count(5000),
+        faults_end=3000 + count(5000) + 8000 * restores,
         loss=rate(0.25),
         repeat=rate(0.25),
         slow=rate(0.2),
+        part=rate(0.1),
         whim=rate(0.1),
         broken=rate(0.15),
         pending=rate(0.15),
         unread=rate(0.15),
-        stale=rate(0.5),
-        tear=rate(0.06),
+        disk=rate(0.15),
+        outages=count(1),
+        restarts=count(2),
+        restores=restores,
+        torn=rate(0.1),
+        die=rate(0.06),
+        poison=rate(0.15),
+        crashes=count(2),
+        leaves=count(1),
+        stalls=count(2),
+        unrenewed=rate(0.3),
         withdraw=rate(0.4),
         review=rate(0.3),
         never_proven=rate(0.15),
-        crashes=count(2),
-        stalls=count(2),
-        outages=count(1),
         fact_changes=count(2),
         transfers=count(2) * accounts,
     )

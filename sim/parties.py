@@ -7,7 +7,7 @@ reclaims what was bound, a restore binds it again), Cancel back to where it was.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jiebang.model.plan import WALLET
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, Verdict
@@ -66,6 +66,15 @@ def _written(row: PartyRow, mark: FenceRow) -> PartyRow:
     return row._replace(fence=mark, status=OTHER[row.kept] if mark.case_op is CaseOp.CONFIRMED else row.kept)
 
 
+class Transfer(NamedTuple):
+    """An unfinished transfer as the wallet keeps it. `step`: what has been written so far."""
+
+    sender: int
+    receiver: int
+    amount: int
+    step: str = "opened"
+
+
 class Party:
     """One participant of a random world: its rows, and whether it can be reached."""
 
@@ -75,7 +84,7 @@ class Party:
         """Start without rows; a participant without facts is asked for no version."""
         self.name, self.fence, self.has_facts = name, fence, has_facts
         self.rows: dict[int, PartyRow] = {}
-        self.up = True
+        self.up, self.life = True, 0
 
     def row(self, account: int) -> PartyRow:
         """The account's row, or the one it would start from."""
@@ -86,6 +95,19 @@ class Party:
         applied = self.apply(self.fence, self.row(account), case_no, op, asked, whim)
         self.rows[account] = applied.row
         return applied
+
+    def backup(self) -> Any:
+        """What a backup taken now would bring back."""
+        return dict(self.rows)
+
+    def restore(self, backup: Any) -> None:
+        """Go back to a backup; what was under way is gone too."""
+        self.rows = dict(backup)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was under way; rows are durable."""
+        self.life += 1
 
     def change(self, account: int, open_items: int) -> None:
         """A fact changes: the version rises in the same write."""
@@ -100,6 +122,17 @@ class Wallet(Party):
         """Start without accounts."""
         super().__init__(WALLET, fence, has_facts=True)
         self.balances: dict[int, int] = {}
+        self.transfers: dict[int, Transfer] = {}
+
+    def backup(self) -> Any:
+        """What a backup taken now would bring back: the money and the transfers with the rows."""
+        return dict(self.rows), dict(self.balances), dict(self.transfers)
+
+    def restore(self, backup: Any) -> None:
+        """Go back to a backup, in all of it."""
+        rows, balances, transfers = backup
+        super().restore(rows)
+        self.balances, self.transfers = dict(balances), dict(transfers)
 
     def busy(self, account: int) -> bool:
         """Whether a case's Try holds the account, so that a new movement must come back later."""

@@ -1,4 +1,4 @@
-"""Who acts on a simulated world from outside: persons, reviewers, operators, and the money that moves meanwhile."""
+"""Who acts on a simulated world from outside: persons, reviewers and operators."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jiebang.model.case import Case, Kind, State, moved
-from jiebang.saga.coordinator import Event, Proven
+from jiebang.saga.coordinator import Event, Proven, Unparked, Woken
 
 if TYPE_CHECKING:
     from sim.store import Key
     from sim.world import World
 
 ACCEPTED, TOO_LATE = 202, 409
+AT_ONCE = frozenset({State.OPEN, State.IN_REVIEW, State.READY})
+"""States in which nothing has been sent to anybody."""
+PARKED = frozenset("CX")
 
 
 class Person:
@@ -27,13 +30,17 @@ class Person:
         world = self.world
         if world.healed or not self.left:
             return
-        plan = world.options.plans[world.up_to(len(world.options.plans) - 1)]
+        if not world.store_up:
+            world.after(500, self.submit)
+            return
+        plan = world.pack
         lifetime = timedelta(milliseconds=1500 + world.up_to(2500))
         case = world.store.create(self.account, plan, Kind.REVOKE, world.time(), world.time() + lifetime)
         world.after(150 + world.up_to(900), self.submit)
         if case is None:
             return
         self.left -= 1
+        world.expose(case)
         world.tell(
             "the person",
             f"submits {case.account_id}/{case.case_no} by {plan.name}: {plan.participants}, waves {plan.waves}",
@@ -47,6 +54,11 @@ class Person:
         if world.chance(world.options.withdraw):
             world.after(world.up_to(1200), self._withdraw, case.key)
 
+    def come_again(self) -> None:
+        """After a recovery, everybody has one more thing to ask for."""
+        self.left += 1
+        self.world.after(150 + self.world.up_to(1500), self.submit)
+
     def _prove(self, key: Key, wait: int) -> None:
         self.world.after(wait, self._read_wallet, key)
         if self.world.chance(self.world.options.repeat):
@@ -55,44 +67,66 @@ class Person:
     def _read_wallet(self, key: Key) -> None:
         """The last proof: read the wallet's version, then accept it. Time passes in between."""
         world = self.world
+        if not world.store_up or world.money.stopped:
+            world.after(500, self._read_wallet, key)
+            return
+        if key not in world.store.cases:
+            return
         version = world.wallet.row(self.account).version
         world.judge.proof_read(*key, version)
         world.after(world.up_to(15), self._accept, world.store.cases[key], Proven(version))
 
     def _accept(self, case: Case, event: Event) -> None:
         world = self.world
-        decision = world.parts.step(case, world.plans[case.plan], event, world.time(), world.options.timing)
+        if not world.store_up:
+            self._prove(case.key, 500)
+            return
+        decision = world.parts.step(case, world.plan_of(case), event, world.time(), world.options.timing)
         if decision.case is case:
             return
         if world.keep(decision.case, late=False, who="the API") is None:
-            if world.store.cases[case.key].state in (State.OPEN, State.IN_REVIEW):
+            held = world.store.cases.get(case.key)
+            if held is not None and held.state in (State.OPEN, State.IN_REVIEW):
                 self._prove(case.key, 10)
         elif world.chance(world.options.withdraw):
             world.after(world.up_to(120), self._withdraw, case.key)
 
     def _withdraw(self, key: Key) -> None:
+        """Record the wish; what nobody has been sent for yet is often ended at once, in the same transaction."""
         world = self.world
-        status = TOO_LATE if world.store.withdraw(key, world.time()) is None else ACCEPTED
+        if key not in world.store.cases or not world.store_up:
+            return
+        held = world.store.withdraw(key, world.time())
+        status = TOO_LATE if held is None else ACCEPTED
+        world.seen[f"withdrawal answered {status}"] += 1
         world.tell("the person", f"withdraws {key[0]}/{key[1]}: {status}")
         world.judge.withdrawal_answered(*key, status)
-        if status == ACCEPTED:
+        if held is None:
+            return
+        if held.state in AT_ONCE and world.up_to(1):
+            decision = world.parts.step(held, world.plan_of(held), Woken(), world.time(), world.options.timing)
+            world.keep(decision.case, late=False, who="the API")
+        else:
             world.remind(key)
 
     def _review(self, key: Key) -> None:
         """A desk takes the case: refuses it outright, or reviews it and then lets it prove itself or rejects it."""
-        world, case = self.world, self.world.store.cases[key]
-        if case.state is not State.OPEN or case.withdraw_at is not None:
+        world, case = self.world, self.world.store.cases.get(key)
+        if case is None or case.state is not State.OPEN or case.withdraw_at is not None or not world.store_up:
             return
         if world.chance(1 / 6):
             world.keep(moved(case, State.REJECTED, due_at=None, reason="REVIEW"), late=False, who="the desk")
         elif world.keep(moved(case, State.IN_REVIEW, due_at=None), late=False, who="the desk") is not None:
-            world.after(100 + world.up_to(3000), self._reviewed, key)
+            world.after(100 + world.up_to(3000), self.reviewed, key)
 
-    def _reviewed(self, key: Key) -> None:
-        world, case = self.world, self.world.store.cases[key]
-        if case.state is not State.IN_REVIEW:
+    def reviewed(self, key: Key) -> None:
+        """The desk has looked at it: it may prove itself, or is rejected."""
+        world, case = self.world, self.world.store.cases.get(key)
+        if case is None or case.state is not State.IN_REVIEW:
             return
-        if world.up_to(3):
+        if not world.store_up:
+            world.after(500, self.reviewed, key)
+        elif world.up_to(3):
             self._prove(key, 5)
         else:
             world.keep(moved(case, State.REJECTED, due_at=None, reason="REVIEW"), late=False, who="the desk")
@@ -114,59 +148,15 @@ class Operator:
 
     def _look(self, key: Key) -> None:
         self.waiting.discard(key)
-        world, case = self.world, self.world.store.cases[key]
-        if case.state not in (State.CONFIRMING, State.CANCELLING) or not {"C", "X"} & set(case.marks):
+        world, case = self.world, self.world.store.cases.get(key)
+        if case is None or case.state not in (State.CONFIRMING, State.CANCELLING) or PARKED.isdisjoint(case.marks):
             return
-        alive = [worker for worker in world.workers if worker.alive]
-        world.tell("the operator", f"unparks {key[0]}/{key[1]}")
-        if not alive or not alive[0].unpark(key) or {"C", "X"} & set(world.store.cases[key].marks):
+        if not world.store_up:
             self.asked(key)
-
-
-class Money:
-    """Transfers between the accounts, as the design has them: a pending entry at both, then completion.
-
-    Every write is one wallet row at its own moment. An account that a case holds answers "busy" and is asked again;
-    credits to a closed account go back to their sender; a transfer that began always completes.
-    """
-
-    def __init__(self, world: World, accounts: range) -> None:
-        """Move money among `accounts`."""
-        self.world, self.accounts = world, accounts
-
-    def start(self, transfer: int) -> None:
-        """Begin a transfer, or with one account a movement within it: an entry opened and closed again."""
-        world = self.world
-        sender = self.accounts[world.up_to(len(self.accounts) - 1)]
-        others = [account for account in self.accounts if account != sender] or [sender]
-        receiver = others[world.up_to(len(others) - 1)]
-        self._open(transfer, sender, receiver, min(1 + world.up_to(400), world.wallet.balances[sender]), 3)
-
-    def _open(self, transfer: int, sender: int, receiver: int, amount: int, tries: int) -> None:
-        world = self.world
-        if world.wallet.busy(sender):
-            world.seen["movement answered busy"] += 1
-            world.tell("the wallet", f"answers transfer {transfer} of account {sender}: busy")
-            if tries:
-                world.after(1 + world.up_to(60), self._open, transfer, sender, receiver, amount, tries - 1)
-        elif amount <= world.wallet.balances[sender] and not world.wallet.closed(sender):
-            self._write(transfer, sender, -amount, 1)
-            world.after(world.up_to(40), self._reserve, transfer, sender, receiver, amount)
-
-    def _reserve(self, transfer: int, sender: int, receiver: int, amount: int) -> None:
-        world = self.world
-        if receiver == sender or world.wallet.closed(receiver):
-            world.after(world.up_to(40), self._write, transfer, sender, amount, -1)
-        elif world.wallet.busy(receiver):
-            world.seen["movement answered busy"] += 1
-            world.after(1 + world.up_to(60), self._reserve, transfer, sender, receiver, amount)
-        else:
-            self._write(transfer, receiver, 0, 1)
-            world.after(world.up_to(40), self._write, transfer, receiver, amount, -1)
-            world.after(world.up_to(60), self._write, transfer, sender, 0, -1)
-
-    def _write(self, transfer: int, account: int, amount: int, entries: int) -> None:
-        world = self.world
-        versions = world.wallet.write(account, amount, entries)
-        world.tell("the wallet", f"writes transfer {transfer} at account {account}: {amount} fen, {entries:+d} entry")
-        world.judge.moved(account, transfer, amount, world.wallet.balances[account], versions)
+            return
+        world.seen["unparked"] += 1
+        world.tell("the operator", f"unparks {key[0]}/{key[1]}")
+        decision = world.parts.step(case, world.plan_of(case), Unparked(), world.time(), world.options.timing)
+        # What is to be sent is saved as sent and due: a worker sends it.
+        if decision.case is case or world.keep(decision.case, late=False, who="the operator") is None:
+            self.asked(key)

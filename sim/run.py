@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jiebang.model.case import LIVE, TRANSITIONS, State
+from jiebang.model.case import LIVE, MARKS_OF, TRANSITIONS, State
 from jiebang.saga.fence import CaseOp, Op
 from sim.mistakes import MISTAKES
 from sim.trace import TracedWorld, story_end
@@ -36,6 +36,56 @@ UNREACHABLE = frozenset(cell for cell in FENCE_CELLS if cell.endswith("below tri
     "confirm at same cancelled",
 }
 """Cells that no history reaches while the protocol is kept; the fence holds them against other faults (unit tests)."""
+LETTERS = tuple(f"{state} {mark}" for state, marks in MARKS_OF.items() for mark in marks if state is not State.OPEN)
+"""Every letter in every state that a save can bring about (a case is created open, not saved so)."""
+FAULTS = (
+    "answer lost",
+    "answer repeated",
+    "answered error",
+    "answered pending",
+    "answered refused",
+    "answered stale",
+    "batch of several",
+    "batch poisoned at a participant",
+    "batch poisoned at a step",
+    "bucket held twice",
+    "call halved",
+    "call lost",
+    "call repeated",
+    "commit lost to a withdrawal",
+    "facts unread",
+    "late replies",
+    "learnt, then silence",
+    "lease not renewed",
+    "message late",
+    "movement answered busy",
+    "op lost in a restart",
+    "op on a slow disk",
+    "pack changed under live cases",
+    "parked",
+    "participant restarted",
+    "participant silent",
+    "poisoned case put off",
+    "recovery made a lost case again",
+    "recovery saved a case",
+    "recovery sent cancel",
+    "recovery sent confirm",
+    "recovery sent try",
+    "restored a participant",
+    "restored the platform",
+    "save lost to another's",
+    "save poisoned",
+    "save torn",
+    "unparked",
+    "withdrawal answered 202",
+    "withdrawal answered 409",
+    "worker died",
+    "worker left",
+    "worker stalled",
+)
+"""What must have gone wrong somewhere in a full run: faults, and where they show."""
+FULL = 2000
+"""From so many seeds on, a run that leaves something uncovered has failed."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -46,7 +96,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """What a set of seeds showed. `moves` and `cells` count transitions and fence cells by name."""
+    """What a set of seeds showed. `moves`, `cells` and `letters` count transitions, fence cells and marks by name."""
 
     seeds: int = 0
     cases: int = 0
@@ -55,6 +105,7 @@ class Summary(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     moves: Counter[str] = msgspec.field(default_factory=Counter)
     cells: Counter[str] = msgspec.field(default_factory=Counter)
+    letters: Counter[str] = msgspec.field(default_factory=Counter)
     seen: Counter[str] = msgspec.field(default_factory=Counter)
     failures: list[Failure] = msgspec.field(default_factory=list)
 
@@ -66,15 +117,22 @@ class Summary(msgspec.Struct, kw_only=True):
         self.simulated_ms += other.simulated_ms
         self.moves += other.moves
         self.cells += other.cells
+        self.letters += other.letters
         self.seen += other.seen
         self.failures += other.failures
 
-    def missing(self) -> tuple[list[str], list[str]]:
-        """The transitions never taken, and the fence cells never met though they can be."""
-        return (
-            [move for move in STATE_MOVES if not self.moves[move]],
-            [cell for cell in FENCE_CELLS if not self.cells[cell] and cell not in UNREACHABLE],
-        )
+    def missing(self) -> list[str]:
+        """What was never seen though it can be: transitions, cells of the fence, letters, faults."""
+        return [
+            *(move for move in STATE_MOVES if not self.moves[move]),
+            *(cell for cell in FENCE_CELLS if not self.cells[cell] and cell not in UNREACHABLE),
+            *(letter for letter in LETTERS if not self.letters[letter]),
+            *(fault for fault in FAULTS if not self.seen[fault]),
+        ]
+
+    def failed(self) -> bool:
+        """Whether a promise was broken, or a full run left something untried."""
+        return bool(self.failures) or (self.seeds >= FULL and bool(self.missing()))
 
 
 def play(seed: int, parts: Parts | None = None) -> str | None:
@@ -105,6 +163,8 @@ def play_all(seeds: Iterable[int], mistake: str | None = None) -> Summary:
         for (before, after), times in world.store.moves.items():
             if before != after:
                 summary.moves[f"{before} → {after}"] += times
+        for (state, mark), times in world.letters.items():
+            summary.letters[f"{state} {mark}"] += times
         for (place, case_op, op), times in world.fenced.items():
             summary.cells[f"{op} at {place} {case_op}"] += times
         if broken is not None:

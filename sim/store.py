@@ -1,4 +1,4 @@
-"""The simulated store: saved cases behind the same guard as the real one, and what must survive a crash."""
+"""The simulated store: saved cases behind the same guard as the real one, leases, and what survives a crash."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jiebang.model.case import LIVE, WITHDRAWABLE, Case, Kind, State
+from jiebang.model.case import LIVE, WITHDRAWABLE, Case, Kind, State, bucket_of
+from jiebang.saga.leases import wanted_buckets
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Collection
+    from datetime import datetime, timedelta
 
     from jiebang.model.plan import Plan
 
@@ -24,12 +26,13 @@ class Store:
         """Start empty."""
         self.cases: dict[Key, Case] = {}
         self.numbers: dict[int, int] = {}
+        self.leases: dict[int, tuple[str, datetime]] = {}
+        self.workers: dict[str, datetime] = {}
         self.moves: Counter[tuple[str, str]] = Counter()
 
     def live(self, account: int) -> bool:
         """Whether the account has a case that has not ended."""
-        last = self.cases.get((account, self.numbers.get(account, 0)))
-        return last is not None and last.state in LIVE
+        return any(case.state in LIVE for key, case in self.cases.items() if key[0] == account)
 
     def create(self, account: int, plan: Plan, kind: Kind, now: datetime, due_at: datetime | None) -> Case | None:
         """Open the account's next case; None while another one lives."""
@@ -50,14 +53,23 @@ class Store:
         self.cases[case.key] = case
         return case
 
+    def due(self, buckets: Collection[int], now: datetime) -> list[Case]:
+        """The cases of these buckets that are due, the oldest first."""
+        found = [
+            case
+            for case in self.cases.values()
+            if case.due_at is not None and case.due_at <= now and bucket_of(case.account_id) in buckets
+        ]
+        return sorted(found, key=_due_first)
+
     def save(self, after: Case) -> Case | None:
         """Save `after` if nobody else saved since it was decided; return the row as stored, None if the guard failed.
 
         The guard: `revision` matches and not (new state is confirming and a wish to withdraw is recorded). A wish is
         never overwritten by a save.
         """
-        held = self.cases[after.key]
-        if not self.admits(held, after):
+        held = self.cases.get(after.key)
+        if held is None or not self.admits(held, after):
             return None
         if held.withdraw_at is not after.withdraw_at:
             after = msgspec.structs.replace(after, withdraw_at=held.withdraw_at)
@@ -71,6 +83,12 @@ class Store:
             return False
         return not (after.state is State.CONFIRMING and held.withdraw_at is not None)
 
+    def put_off(self, key: Key, due_at: datetime) -> None:
+        """Have a case that cannot be stepped wait."""
+        held = self.cases.get(key)
+        if held is not None and held.due_at is not None:
+            self.cases[key] = msgspec.structs.replace(held, due_at=due_at)
+
     def withdraw(self, key: Key, now: datetime) -> Case | None:
         """Record a wish to withdraw and make the case due; None when it is too late."""
         held = self.cases[key]
@@ -79,3 +97,34 @@ class Store:
         due = held.due_at if held.state is State.CANCELLING else now
         self.cases[key] = msgspec.structs.replace(held, withdraw_at=held.withdraw_at or now, due_at=due)
         return self.cases[key]
+
+    def hold(self, worker: str, now: datetime, lease: timedelta) -> frozenset[int]:
+        """Renew a worker's heartbeat and leases, take its share, let go of the rest; return the buckets it holds."""
+        self.workers[worker] = now + lease
+        alive = [name for name, until in self.workers.items() if until > now]
+        wanted = wanted_buckets(worker, alive, self.leases, now)
+        self.leases = {bucket: held for bucket, held in self.leases.items() if held[0] != worker}
+        self.leases |= dict.fromkeys(wanted, (worker, now + lease))
+        return wanted
+
+    def release(self, worker: str) -> None:
+        """Give up a worker's buckets, and its share of them."""
+        self.workers.pop(worker, None)
+        self.leases = {bucket: held for bucket, held in self.leases.items() if held[0] != worker}
+
+    def backup(self) -> Store:
+        """What a backup taken now would bring back."""
+        copy = type(self)()
+        copy.cases, copy.numbers = dict(self.cases), dict(self.numbers)
+        copy.leases, copy.workers = dict(self.leases), dict(self.workers)
+        return copy
+
+    def restore(self, backup: Store) -> None:
+        """Go back to a backup."""
+        copy = backup.backup()
+        self.cases, self.numbers, self.leases, self.workers = copy.cases, copy.numbers, copy.leases, copy.workers
+
+
+def _due_first(case: Case) -> tuple[datetime, Key]:
+    assert case.due_at is not None  # noqa: S101 - only due cases are sorted
+    return case.due_at, case.key

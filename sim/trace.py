@@ -11,6 +11,7 @@ from sim.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sim.options import Options
     from sim.world import Parts
 
 
@@ -19,10 +20,12 @@ class TracedWorld(World):
 
     traced = True
 
-    def __init__(self, seed: int, parts: Parts | None, write: Callable[[str], None]) -> None:
+    def __init__(
+        self, seed: int, parts: Parts | None, write: Callable[[str], None], options: Options | None = None
+    ) -> None:
         """Draw the world of `seed`, and first of all write what it is made of."""
         self._write = write
-        super().__init__(seed, parts)
+        super().__init__(seed, parts, options=options)
         write(f"seed {seed}")
         for field, value in msgspec.structs.asdict(self.options).items():
             write(f"    {field}: {value:.3f}" if isinstance(value, float) else f"    {field}: {value}")

@@ -1,55 +1,95 @@
-"""A worker of a simulated world: it steps, saves, then sends; it dies at any moment and remembers nothing after.
+"""A worker of a simulated world: it leases buckets, drives their due cases in batches, and dies at any moment.
 
-What it does is what the real worker's contract says: a decision is saved under the guard, its sends leave only if
-the save returned, replies of a round are taken in together, and a failed save drops the sends and reloads. Between
-deciding, saving and each single send time passes, in which other workers act and this one may die.
+What it does is what `jiebang.worker` and `usecases/advance.py` do. Its clock is its own and wrong; two workers may hold
+one bucket because of it, and only the guard of the save stands between them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from jiebang.model.case import Case, State
-from jiebang.model.plan import WALLET
-from jiebang.saga.coordinator import Decision, Event, Rechecked, Replied, Reply, Send, Unparked, Woken
+from sim.driver import Round, TornError, keys_of
+from sim.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
+    from jiebang.model.case import Case
+    from jiebang.saga.coordinator import Reply
+    from sim.process import Steps
     from sim.store import Key
     from sim.world import World
 
-PARKED = frozenset("CX")
-SLOW_SAVE = 80
-"""Milliseconds that a save takes when the store is slow, long enough for others to act in between."""
+BATCH = 16
+LANES = 2
+MS = timedelta(milliseconds=1)
 
 
 class Worker:
     """One worker. `life` counts its incarnations: what an earlier one had under way is dropped."""
 
     def __init__(self, world: World, name: str) -> None:
-        """Start alive and knowing nothing."""
+        """Start alive, knowing nothing, with a clock that is wrong by up to the world's skew."""
         self.world, self.name = world, name
         self.alive, self.life, self.stalled_until = True, 0, 0
-        self.view: dict[Key, Case] = {}
-        self.inbox: dict[Key, list[Reply]] = {}
+        self.skew = (2 * world.up_to(world.options.skew) - world.options.skew) * MS
+        self.driver = world.parts.driver(self)
+        self._forget()
+        world.after(world.up_to(50), self._keep_leases, self.life)
+
+    def _forget(self) -> None:
+        self.held: frozenset[int] = frozenset()
+        self.until: datetime | None = None
+        self.late: list[Reply] = []
+        self.rounds: list[Round] = []
         self.busy: set[Key] = set()
+        self.lanes, self.looking, self.leaving = 0, False, False
+
+    def clock(self) -> datetime:
+        """What it takes for the time."""
+        return self.world.time() + self.skew
+
+    # Life and death.
 
     def crash(self) -> None:
         """Lose everything that is not saved."""
         self.world.seen["worker died"] += self.alive
         self.alive, self.life = False, self.life + 1
-        self.view.clear()
-        self.inbox.clear()
-        self.busy.clear()
+        self._forget()
         self.world.tell(self.name, "dies")
+
+    def die(self, life: int) -> None:
+        """Die between a save and its sends, and come back soon."""
+        if life == self.life and self.alive:
+            self.crash()
+            self.world.after(self.world.up_to(600), self.restart)
+
+    def leave(self) -> None:
+        """Stop in good order: finish the batches at hand, then give the buckets back."""
+        if self.alive and not self.world.healed:
+            self.world.seen["worker left"] += 1
+            self.leaving = True
+            self._left(self.life)
+
+    def _left(self, life: int) -> None:
+        if life != self.life:
+            return
+        if self.lanes:
+            self.world.after(20, self._left, life)
+            return
+        self.world.tell(self.name, "has finished and gives its buckets back")
+        self.world.store.release(self._id())
+        self.alive, self.life = False, self.life + 1
+        self._forget()
+        self.world.after(200 + self.world.up_to(1500), self.restart)
 
     def restart(self) -> None:
         """Come back, and go on from what was saved."""
         if not self.alive:
             self.alive = True
             self.world.tell(self.name, "is back")
-            self.world.rescan()
+            self._keep_leases(self.life)
 
     def stall(self, wait: int) -> None:
         """Stand still, then go on with what is in memory as if no time had passed."""
@@ -58,128 +98,101 @@ class Worker:
             self.world.seen["worker stalled"] += 1
             self.world.tell(self.name, f"stands still for {wait} ms")
 
-    def _stands_still(self, what: Callable[..., None], *args: Any) -> bool:
+    def stands_still(self, what: Callable[..., None], *args: object) -> bool:
         """Whether it stands still now; `what` then waits until it no longer does."""
         wait = self.stalled_until - self.world.now
         if wait > 0:
             self.world.after(wait, what, *args)
         return wait > 0
 
-    def wake(self, key: Key) -> None:
-        """A case of its buckets is due."""
-        if key in self.busy or self.stalled_until > self.world.now:
+    # Leases.
+
+    def _id(self) -> str:
+        return f"{self.name}.{self.life}"
+
+    def _keep_leases(self, life: int) -> None:
+        world = self.world
+        if life != self.life or not self.alive or world.over() or self.stands_still(self._keep_leases, life):
             return
-        case = self._load(key, may_be_stale=True)
-        if case.state is State.READY and case.withdraw_at is None:
-            self._recheck(case)
+        lease = world.options.lease * MS
+        if world.store_up and not self.leaving and not world.chance(world.options.unrenewed):
+            now = self.clock()
+            self.held = world.store.hold(self._id(), now, lease)
+            self.until = now + lease
+            self.look_soon()
         else:
-            self._decide(case, Woken())
+            world.seen["lease not renewed"] += 1
+        world.after(world.options.lease // 3, self._keep_leases, life)
 
-    def unpark(self, key: Key) -> bool:
-        """An operator asks for the parked ops of a case; False when it must ask again later."""
-        if key in self.busy or self.stalled_until > self.world.now:
-            return False
-        self._decide(self._load(key, may_be_stale=False), Unparked())
-        return True
+    def holds(self, bucket: int) -> bool:
+        """Whether it takes the bucket for its own; another may do so too."""
+        return self.alive and not self.leaving and self._lease_runs() and bucket in self.held
 
-    def hear(self, reply: Reply, life: int) -> None:
-        """A reply comes in; the round that takes it closes a moment later."""
-        if life != self.life or not self.alive:
+    def _lease_runs(self) -> bool:
+        return self.until is not None and self.clock() < self.until
+
+    # Lanes.
+
+    def look_soon(self) -> None:
+        """Something may be due, or has been heard: look for it in a moment."""
+        if self.alive and not self.looking:
+            self.looking = True
+            self.world.after(self.world.up_to(8), self._look, self.life)
+
+    def _look(self, life: int) -> None:
+        """Start one batch, if there is anything to drive."""
+        if life != self.life or self.stands_still(self._look, life):
             return
-        key = (reply.account_id, reply.case_no)
-        if not self.inbox:
-            self.world.after(self.world.up_to(8), self._round, self.life)
-        self.inbox.setdefault(key, []).append(reply)
-
-    def _round(self, life: int) -> None:
-        if life != self.life or self._stands_still(self._round, life):
-            return
-        heard, self.inbox = self.inbox, {}
-        for key, replies in heard.items():
-            if self.world.traced:
-                told = ", ".join(f"{reply.participant} {reply.op} {reply.answer}" for reply in replies)
-                self.world.tell(self.name, f"hears about {key[0]}/{key[1]}: {told}")
-            if key in self.busy:
-                self.world.after(self.world.up_to(5), self._again, tuple(replies), life)
-            else:
-                self._decide(self._load(key, may_be_stale=True), Replied(tuple(replies)))
-
-    def _again(self, replies: tuple[Reply, ...], life: int) -> None:
-        for reply in replies:
-            self.hear(reply, life)
-
-    def _load(self, key: Key, *, may_be_stale: bool) -> Case:
+        self.looking = False
         world = self.world
-        if may_be_stale and key in self.view and world.chance(world.options.stale):
-            return self.view[key]
-        case = self.view[key] = world.store.cases[key]
-        return case
-
-    def _recheck(self, case: Case) -> None:
-        """Read all facts, each participant at its own moment, then decide."""
-        self.busy.add(case.key)
-        world, versions, blockers = self.world, dict[str, int | None](), list[str]()
-        names = [name for name in world.plans[case.plan].participants if world.parties[name].has_facts]
-        for name in names:
-            world.after(world.up_to(6), self._read, case, name, versions, blockers)
-        world.after(7, self._checked, case, versions, blockers, self.life)
-
-    def _read(self, case: Case, name: str, versions: dict[str, int | None], blockers: list[str]) -> None:
-        world = self.world
-        party = world.parties[name]
-        if not party.up or world.chance(world.options.unread):
-            versions[name] = None
+        if self.lanes >= LANES or world.claims_stopped or not world.store_up:
             return
-        row = party.row(case.account_id)
-        versions[name] = row.version
-        if row.open_items:
-            blockers.append("PAY-PENDING" if name == WALLET else "IN-THE-WAY")
+        heard = {key for key in keys_of(self.late) if key not in self.busy}
+        late = self.take_late(heard)
+        found = world.store.due(self.held, self.clock()) if self._lease_runs() and not self.leaving else []
+        taken = [case for case in found if case.key not in self.busy][:BATCH]
+        keys = heard | {case.key for case in taken}
+        if keys:
+            self.busy |= keys
+            self.lanes += 1
+            Process(world, self, self._lane(taken, late, keys))
 
-    def _checked(self, case: Case, versions: dict[str, int | None], blockers: list[str], life: int) -> None:
-        if life == self.life and not self._stands_still(self._checked, case, versions, blockers, life):
-            self.busy.discard(case.key)
-            self._decide(case, Rechecked(versions, tuple(blockers)))
+    def _lane(self, taken: Sequence[Case], late: Sequence[Reply], keys: set[Key]) -> Steps:
+        try:
+            yield from self.driver.drive(taken, late)
+        except TornError:
+            # Nothing unsaved was sent; what is saved is due again.
+            yield 10
+        self.busy -= keys
+        self.lanes -= 1
+        self.look_soon()
 
-    def _decide(self, case: Case, event: Event) -> None:
-        world = self.world
-        decision = world.parts.step(case, world.plans[case.plan], event, world.time(), world.options.timing)
-        if decision.case is case:
-            self.view.pop(case.key, None)
-            world.remind(case.key)
+    # Replies.
+
+    def hear(self, one: Round, replies: Sequence[Reply]) -> None:
+        """Replies come in: to their round while it is open, else as late ones, which any batch may take."""
+        if self.world.traced:
+            told = ", ".join(
+                f"{one.account_id}/{one.case_no} {one.participant} {one.op} {one.answer}" for one in replies
+            )
+            self.world.tell(self.name, f"hears {told}")
+        if one in self.rounds:
+            one.replies.extend(replies)
+            one.pending -= 1
+            if one.pending <= 0:
+                one.waiting.wake()
             return
-        self.busy.add(case.key)
-        self.carry_out(decision, world.is_late(case))
+        self.world.seen["late replies"] += len(replies)
+        self.late.extend(replies)
+        keys = set(keys_of(replies))
+        for other in self.rounds:
+            if not keys.isdisjoint(other.keys):
+                other.waiting.wake()
+        self.look_soon()
 
-    def carry_out(self, decision: Decision, late: bool) -> None:
-        """Save, then send: the order that a planted mistake turns round."""
-        slow = self.world.chance(self.world.options.slow)
-        self.world.after(self.world.up_to(SLOW_SAVE if slow else 6), self.save, decision, late, self.life)
-
-    def save(self, decision: Decision, late: bool, life: int) -> None:
-        """Save under the guard; only what the guarded save returned is sent."""
-        if life != self.life or self._stands_still(self.save, decision, late, life):
-            return
-        world, case = self.world, decision.case
-        self.busy.discard(case.key)
-        stored = world.keep(case, late, self.name)
-        if stored is None:
-            self.view.pop(case.key, None)
-            world.remind(case.key)
-            return
-        self.view[case.key] = stored
-        if decision.sends and world.chance(world.options.tear):
-            world.after(world.up_to(3), self._die, life)
-        for send in decision.sends:
-            world.after(world.up_to(4), self.send, send, life)
-        if not PARKED.isdisjoint(stored.marks):
-            world.call_operator(case.key)
-
-    def _die(self, life: int) -> None:
-        if life == self.life:
-            self.crash()
-            self.world.after(self.world.up_to(600), self.restart)
-
-    def send(self, send: Send, life: int) -> None:
-        """Hand one op to the network, unless this incarnation is gone."""
-        if life == self.life and not self._stands_still(self.send, send, life):
-            self.world.dispatch(send, self)
+    def take_late(self, keys: Collection[Key]) -> list[Reply]:
+        """Take the late replies to these cases."""
+        taken = [reply for reply in self.late if (reply.account_id, reply.case_no) in keys]
+        if taken:
+            self.late = [reply for reply in self.late if (reply.account_id, reply.case_no) not in keys]
+        return taken

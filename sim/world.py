@@ -14,29 +14,35 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jiebang.model.case import LIVE, Case, State
-from jiebang.saga import coordinator
-from jiebang.saga.coordinator import Reply, Send
-from jiebang.saga.fence import Answer, FenceRow, Op, fence
+from jiebang.model.case import LIVE, Case, State, bucket_of
+from jiebang.saga import coordinator, recovery
+from jiebang.saga.fence import fence
 from sim.auditor import Auditor, ViolationError
-from sim.options import PARTIES, WITHOUT_FACTS, draw
-from sim.parties import Applied, Party, PartyRow, Wallet
-from sim.people import Money, Operator, Person
+from sim.driver import Driver
+from sim.money import Money
+from sim.network import Network
+from sim.options import PARTIES, WITHOUT_FACTS, Options, draw
+from sim.parties import Party, Wallet
+from sim.people import PARKED, Operator, Person
+from sim.restores import Restores
 from sim.store import Store
-from sim.worker import PARKED, Worker
+from sim.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jiebang.model.plan import Plan
+    from sim.process import Process
     from sim.store import Key
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
-HEALING = 30_000
+HEALING = 40_000
 """Simulated milliseconds after the last fault within which every case must have ended."""
-SLOWEST = 4_000
-LEASE = 300
-"""Simulated milliseconds until somebody else looks after a dead worker's case."""
+MENDED = 15_000
+"""Simulated milliseconds after the last fault when poisoned cases are mended; all others must have ended by then."""
+AGAIN = 300
+"""Simulated milliseconds until a case that is due is looked at again, whoever holds its bucket by then."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,37 +50,50 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     step: Callable[..., coordinator.Decision] = coordinator.step
     fence: Callable[..., Any] = fence
+    recovered: Callable[..., recovery.Recovery] = recovery.recovered
     store: type[Store] = Store
     worker: type[Worker] = Worker
+    driver: type[Driver] = Driver
     party: type[Party] = Party
     wallet: type[Wallet] = Wallet
+    restores: type[Restores] = Restores
 
 
 class World:
     """One seed's world."""
 
-    def __init__(self, seed: int, parts: Parts | None = None, judge: Auditor | None = None) -> None:
-        """Draw the world of `seed`. `judge` may be an auditor that also tells what it sees."""
+    def __init__(
+        self, seed: int, parts: Parts | None = None, judge: Auditor | None = None, options: Options | None = None
+    ) -> None:
+        """Draw the world of `seed`, or of `options`. `judge` may be an auditor that also tells what it sees."""
         self.random = Random(seed)
-        self.options = draw(self.random)
+        drawn = draw(self.random)
+        self.options = options or drawn
         self.parts = parts or Parts()
         self.judge = judge or Auditor()
         self.now, self.events, self.healed = 0, 0, False
+        self.store_up, self.claims_stopped = True, False
+        self.running: Process | None = None
         self.queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self.plans = {plan.name: plan for plan in self.options.plans}
+        self.pack = self.options.plans[0]
         self.store = self.parts.store()
         self.wallet = self.parts.wallet(self.parts.fence)
         self.parties: dict[str, Party] = {
             name: self.parts.party(name, self.parts.fence, name not in WITHOUT_FACTS) for name in PARTIES
         }
         self.parties[self.wallet.name] = self.wallet
-        self.workers = [self.parts.worker(self, f"worker {number + 1}") for number in range(self.options.workers)]
+        self.network = Network(self)
         self.operator = Operator(self)
         self.wakes: dict[Key, int] = {}
+        self.poison: dict[Key, str] = {}
         self.fenced: Counter[tuple[str, str, str]] = Counter()
+        self.letters: Counter[tuple[str, str]] = Counter()
         self.seen: Counter[str] = Counter()
+        self.workers = [self.parts.worker(self, f"worker {number + 1}") for number in range(self.options.workers)]
         self._people()
         self._faults()
+        self.restores = self.parts.restores(self)
 
     # Time and chance.
 
@@ -121,15 +140,24 @@ class World:
         ]
         self.judge.finished(rows, list(self.wallet.balances.items()))
 
+    def over(self) -> bool:
+        """Whether nothing is left to do: the world has healed and every case has ended."""
+        return self.healed and not self.restores.under_way and not any(self.store.live(one) for one in self.accounts)
+
+    def plan_of(self, case: Case) -> Plan:
+        """The plan that a case follows: its own, whatever new cases follow by now."""
+        return self.plans[case.plan]
+
     def _people(self) -> None:
-        accounts = range(1, self.options.accounts + 1)
-        for account in accounts:
+        self.accounts = range(1, self.options.accounts + 1)
+        self.people = {account: Person(self, account) for account in self.accounts}
+        for account, person in self.people.items():
             self.wallet.balances[account] = 1000
             self.judge.opened(account, 1000)
-            self.after(self.up_to(800), Person(self, account).submit)
-        money = Money(self, accounts)
+            self.after(self.up_to(800), person.submit)
+        self.money = Money(self, self.accounts)
         for transfer in range(1, self.options.transfers + 1):
-            self.after(self.up_to(self.options.faults_end), money.start, transfer)
+            self.after(self.up_to(self.options.faults_end), self.money.start, transfer)
 
     def _faults(self) -> None:
         options = self.options
@@ -138,6 +166,8 @@ class World:
                 when = self.up_to(options.faults_end)
                 self.after(when, worker.crash)
                 self.after(when + 1 + self.up_to(1500), worker.restart)
+            for _ in range(options.leaves):
+                self.after(self.up_to(options.faults_end), worker.leave)
             for _ in range(options.stalls):
                 self.after(self.up_to(options.faults_end), worker.stall, self.up_to(2500))
         for party in self.parties.values():
@@ -145,62 +175,103 @@ class World:
                 when = self.up_to(options.faults_end)
                 self.after(when, self._set_up, party, False)
                 self.after(when + 1 + self.up_to(2500), self._set_up, party, True)
+            for _ in range(options.restarts):
+                self.after(self.up_to(options.faults_end), self._restart, party)
             for _ in range(options.fact_changes if party.has_facts and party is not self.wallet else 0):
                 self.after(self.up_to(options.faults_end), self._change_fact, party)
+        for _ in range(options.pack_changes if len(options.plans) > 1 else 0):
+            self.after(self.up_to(options.faults_end), self._change_pack)
         self.after(options.faults_end, self._heal)
 
     def _set_up(self, party: Party, up: bool) -> None:
-        party.up = up or self.healed
+        self.seen["participant silent"] += not up and party.up
+        party.up = (up or self.healed) and party.name != self.restores.down
         self.tell(party.name, "answers again" if party.up else "falls silent")
+
+    def _restart(self, party: Party) -> None:
+        self.seen["participant restarted"] += 1
+        party.restart()
+        self.tell(party.name, "restarts: what it had in memory is gone")
 
     def _change_fact(self, party: Party) -> None:
         account = 1 + self.up_to(self.options.accounts - 1)
         party.change(account, self.up_to(2) // 2)
         self.tell(party.name, f"has a fact of account {account} change: {party.row(account)}")
 
+    def _change_pack(self) -> None:
+        self.pack = self.options.plans[self.up_to(len(self.options.plans) - 1)]
+        if any(case.state in LIVE and case.plan != self.pack.name for case in self.store.cases.values()):
+            self.seen["pack changed under live cases"] += 1
+        self.tell("compliance", f"has new cases follow {self.pack.name}")
+
     def _heal(self) -> None:
         self.healed = True
+        self.after(MENDED, self._mend)
         self.tell("the world", "heals: no more faults from here")
         for party in self.parties.values():
-            party.up = True
+            party.up = party.name != self.restores.down
         for worker in self.workers:
             worker.restart()
         self.rescan()
 
-    # Saving, and being reminded of what is due.
+    def expose(self, case: Case) -> None:
+        """A case is new: perhaps it is one that makes its whole batch fail, at some place."""
+        if self.chance(self.options.poison):
+            places = ("save", "step", *self.plan_of(case).participants)
+            self.poison[case.key] = places[self.up_to(len(places) - 1)]
+            self.tell("the world", f"{named(case)} is poison at {self.poison[case.key]}")
 
-    def is_late(self, case: Case) -> bool:
-        """Whether a decision taken now comes at or after the case's deadline."""
-        return case.deadline is not None and self.time() >= case.deadline
+    def poisoned(self, key: Key, place: str) -> bool:
+        """Whether the case makes its batch fail at this place."""
+        return self.poison.get(key) == place
+
+    def _mend(self) -> None:
+        """Nobody but a poisoned case itself may have been held up by it; then even that one must end."""
+        for key, case in self.store.cases.items():
+            if case.state in LIVE and not any(key[0] == other[0] for other in self.poison):
+                message = (
+                    f"case {key[0]}/{key[1]}: still {case.state} {case.marks}, held up though nothing is wrong with it"
+                )
+                raise ViolationError(message)
+        self.poison.clear()
+
+    # Saving, and being reminded of what is due.
 
     def keep(self, case: Case, late: bool, who: str) -> Case | None:
         """Save a decision under the guard, tell the judge, and be reminded when it is due."""
-        stored = self.store.save(case)
+        stored = self.store.save(case) if self.store_up else None
         if stored is None:
-            wished = self.store.cases[case.key].withdraw_at is not None and case.state is State.CONFIRMING
+            held = self.store.cases.get(case.key)
+            wished = held is not None and held.withdraw_at is not None and case.state is State.CONFIRMING
             self.seen["commit lost to a withdrawal" if wished else "save lost to another's"] += 1
             self.tell(
                 who, f"may not save {named(case)} as {case.state}: {'withdrawn' if wished else 'it has moved on'}"
             )
+            self.remind(case.key)
             return None
         if self.traced:
             self.tell(
                 who, f"saves {named(case)} {case.state} {case.marks} revision {case.revision} {case.reason or ''}"
             )
+        for mark in case.marks:
+            self.letters[case.state, mark] += 1
         self.judge.saved(*case.key, case.state, case.marks, case.versions, case.wallet_version, late)
         self.remind(case.key)
+        if not PARKED.isdisjoint(stored.marks):
+            self.call_operator(case.key)
         return stored
 
     def remind(self, key: Key) -> None:
         """Have a worker look at the case when it is due, if it ever is."""
-        due = self.store.cases[key].due_at
-        if due is not None:
-            self._wake_at(key, max(self.now + 5, (due - EPOCH) // MS))
-        else:
+        held = self.store.cases.get(key)
+        if held is None or held.due_at is None:
             self.wakes.pop(key, None)
+        else:
+            self._wake_at(key, max(self.now + 5, (held.due_at - EPOCH) // MS))
 
     def rescan(self) -> None:
-        """A lease ran out: whatever is live is looked at again when it is due."""
+        """Whatever is live is looked at again when it is due."""
+        self.wakes.clear()
         for key, case in self.store.cases.items():
             if case.state in LIVE:
                 self.remind(key)
@@ -213,92 +284,23 @@ class World:
             self.after(when - self.now, self._due, key, when)
 
     def _due(self, key: Key, when: int) -> None:
-        due = self.store.cases[key].due_at
-        if self.wakes.get(key) != when or due is None:
+        held = self.store.cases.get(key)
+        if self.wakes.get(key) != when or held is None or held.due_at is None:
             return
-        alive = [worker for worker in self.workers if worker.alive]
-        if alive:
-            alive[self.up_to(len(alive) - 1)].wake(key)
-        if self.wakes.get(key) == when:
-            self._wake_at(key, when + LEASE)
+        bucket, holders = bucket_of(key[0]), 0
+        for worker in self.workers:
+            if worker.holds(bucket):
+                holders += 1
+                worker.look_soon()
+        self.seen["bucket held twice"] += holders > 1
+        self._wake_at(key, when + AGAIN)
 
     def call_operator(self, key: Key) -> None:
         """Something is parked: an operator will look, in their time."""
         self.seen["parked"] += 1
         self.operator.asked(key)
 
-    # The network: loses, repeats, delays and so reorders.
 
-    def ship(self, what: Callable[..., None], *args: Any) -> None:
-        """Carry a Send or a Reply, the first of `args`: perhaps never, perhaps twice, perhaps seconds late."""
-        options = self.options
-        if self.chance(options.loss):
-            self.seen["message lost"] += 1
-            self.tell("the network", f"loses the {_kind(args[0])} of {named(args[0])}, {args[0].participant}")
-            return
-        self.after(self._delay(), what, *args)
-        if self.chance(options.repeat):
-            self.seen["message repeated"] += 1
-            self.after(self._delay(), what, *args)
-
-    def _delay(self) -> int:
-        return self.up_to(SLOWEST) if self.chance(self.options.slow) else 1 + self.up_to(14)
-
-    def dispatch(self, send: Send, worker: Worker) -> None:
-        """An op leaves a worker."""
-        if self.traced:
-            self.tell(worker.name, f"sends {send.op} {named(send)} to {send.participant}")
-        self.judge.sent(send.account_id, send.case_no, send.participant, send.op)
-        self.ship(self._arrive, send, worker, worker.life)
-
-    def _arrive(self, send: Send, worker: Worker, life: int) -> None:
-        party, account = self.parties[send.participant], send.account_id
-        if not party.up:
-            return
-        row = party.row(account)
-        if send.op is not Op.TRY and self.chance(self.options.broken):
-            applied = Applied(Answer.ERROR, "BROKEN", row)
-        elif self.chance(self.options.pending):
-            applied = Applied(Answer.PENDING, None, row)
-        else:
-            whim = "BUSINESS" if self.chance(self.options.whim) else None
-            applied = party.take(account, send.case_no, send.op, send.version, whim)
-            self.fenced[_place(row.fence, send.case_no), row.fence.case_op, send.op] += 1
-        self.seen[f"answered {applied.answer}"] += 1
-        after = applied.row
-        if self.traced:
-            self.tell(party.name, _told(send, applied, row))
-        self.judge.answered(
-            account,
-            send.case_no,
-            send.participant,
-            send.op,
-            applied.answer,
-            ((row.fence.case_no, row.fence.case_op), (after.fence.case_no, after.fence.case_op)),
-            (row.status, after.status),
-            (row.version, bool(row.open_items)),
-        )
-        reply = Reply(account, send.case_no, party.name, send.op, applied.answer, applied.code, after.fence)
-        self.ship(worker.hear, reply, life)
-
-
-def _place(row: FenceRow, case_no: int) -> str:
-    return "above" if row.case_no > case_no else "below" if row.case_no < case_no else "same"
-
-
-def named(one: Case | Send | Reply) -> str:
-    """The case that something is about, as the story names it."""
+def named(one: Case) -> str:
+    """The case, as the story names it."""
     return f"{one.account_id}/{one.case_no}"
-
-
-def _kind(message: Send | Reply) -> str:
-    return f"{message.op} {type(message).__name__.lower()}"
-
-
-def _told(send: Send, applied: Applied, before: PartyRow) -> str:
-    mark = applied.row.fence
-    change = f", row {before.fence.case_no} {before.fence.case_op} → {mark.case_no} {mark.case_op}"
-    return (
-        f"answers {send.op} {named(send)}: {applied.answer}{' ' * bool(applied.code)}{applied.code or ''}"
-        f"{change if before.fence != mark else ''}, {applied.row.status}, version {applied.row.version}"
-    )

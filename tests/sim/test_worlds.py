@@ -8,10 +8,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from sim.run import FENCE_CELLS, STATE_MOVES, UNREACHABLE, Summary, cores, play_all, play_many, replay
+from jiebang.model.case import State
+from sim.run import (
+    FAULTS,
+    FENCE_CELLS,
+    FULL,
+    LETTERS,
+    STATE_MOVES,
+    UNREACHABLE,
+    Summary,
+    cores,
+    play_all,
+    play_many,
+    replay,
+)
 from sim.trace import TracedWorld
+from sim.world import World
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 1000
@@ -29,31 +44,74 @@ def test_no_seed_breaks_a_promise(summary: Summary) -> None:
     assert summary.cases > SEEDS
 
 
-def test_every_transition_of_the_state_table_is_walked(summary: Summary) -> None:
-    """A transition no world takes is one nobody has tested under faults."""
-    moves, cells = summary.missing()
-    assert moves == []
-    assert cells == []
+def test_nothing_is_left_untried(summary: Summary) -> None:
+    """A transition, a letter or a fault that no world sees is one nobody has tested."""
+    assert summary.missing() == []
     assert set(summary.moves) == set(STATE_MOVES)
+    assert set(summary.letters) == set(LETTERS)
     assert set(summary.cells) == set(FENCE_CELLS) - UNREACHABLE
 
 
-def test_the_worlds_do_go_wrong(summary: Summary) -> None:
+def test_a_full_run_that_leaves_something_untried_has_failed() -> None:
     """A simulator whose faults have gone quiet would pass everything."""
-    for what in (
-        "answered error",
-        "answered pending",
-        "answered refused",
-        "commit lost to a withdrawal",
-        "message lost",
-        "message repeated",
-        "movement answered busy",
-        "parked",
-        "save lost to another's",
-        "worker died",
-        "worker stalled",
+    tried = Summary(seeds=FULL)
+    for counted, names in ((tried.moves, STATE_MOVES), (tried.cells, FENCE_CELLS), (tried.letters, LETTERS)):
+        counted.update(names)
+    tried.seen.update(FAULTS)
+    assert not tried.failed()
+    assert Summary(seeds=FULL - 1).failed() is False
+    for counted, name in (
+        (tried.moves, "in_review → withdrawn"),
+        (tried.cells, "try at above tried"),
+        (tried.letters, "confirming C"),
+        (tried.seen, "restored the platform"),
     ):
-        assert summary.seen[what] > 0, what
+        del counted[name]
+        assert tried.missing() == [name]
+        assert tried.failed()
+        counted[name] = 1
+
+
+NO_FAULTS = msgspec.structs.replace(
+    World(7).options, accounts=6, cases=3, pack_changes=0, skew=0, loss=0, repeat=0, slow=0, part=0, whim=0, broken=0,
+    pending=0, unread=0, disk=0, outages=0, restarts=0, restores=0, torn=0, die=0, poison=0, crashes=0, leaves=0,
+    stalls=0, unrenewed=0, withdraw=0, review=0, never_proven=0, fact_changes=0, transfers=0,
+)  # fmt: skip
+
+
+def test_every_fault_can_be_switched_off() -> None:
+    """With nothing going wrong everything is done: so whatever is not, a fault has caused."""
+    world = World(7, options=NO_FAULTS)
+    world.run()
+    assert {case.state for case in world.store.cases.values()} == {State.DONE}
+    assert len(world.store.cases) == 18
+    assert not set(world.seen) & {fault for fault in FAULTS if world.seen[fault]} - {"batch of several", "call halved"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "shows"),
+    [
+        ("loss", 0.3, "call lost"),
+        ("repeat", 0.3, "answer repeated"),
+        ("slow", 0.3, "message late"),
+        ("broken", 0.5, "parked"),
+        ("disk", 0.5, "op on a slow disk"),
+        ("torn", 0.5, "save torn"),
+        ("poison", 0.5, "poisoned case put off"),
+        ("restores", 1, "restored"),
+        ("withdraw", 1.0, "withdrawal answered 202"),
+        ("skew", 4000, "bucket held twice"),
+    ],
+)
+def test_each_fault_can_be_looked_at_alone(field: str, value: float, shows: str) -> None:
+    """One sort of fault by itself strikes, and breaks nothing."""
+    struck = 0
+    for seed in range(8):
+        options = msgspec.structs.replace(NO_FAULTS, workers=3, **{field: value})
+        world = World(seed, options=options)
+        world.run()
+        struck += world.seen[shows]
+    assert struck
 
 
 @pytest.mark.parametrize("seed", [3, 77, 4711])
