@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import structlog
 from prometheus_client import Counter, Gauge
 
 from jiebang.model.errors import PackInvalidError, UnknownPackError
+from jiebang.participants.base import UNANSWERED
 from jiebang.policy.load import load_pack
 from jiebang.store import packs as store
 
@@ -35,8 +35,6 @@ UNLOADABLE_TOTAL: Final = Counter(
     "jiebang_packs_unloadable_total", "Stored versions of policy that did not load", ["pack"]
 )
 IN_FORCE: Final = Gauge("jiebang_policy_activation", "Number of the activation in force")
-
-_UNANSWERED: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 
@@ -117,7 +115,7 @@ class Registry:
             await asyncio.sleep(POLL.total_seconds())
             try:
                 await self.refresh()
-            except _UNANSWERED as error:
+            except UNANSWERED as error:
                 _log.warning("policy_state_unread", error=type(error).__name__)
                 await asyncio.sleep(1)
             except Exception:  # noqa: BLE001 - a process must outlive whatever the store holds

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import structlog
 from prometheus_client import Counter
 
+from jiebang.participants.base import UNANSWERED
 from jiebang.policy.calendar import local_date
 from jiebang.policy.shadow import compared, joined
 from jiebang.store import packs as store
@@ -32,7 +32,6 @@ COMPARED_TOTAL: Final = Counter("jiebang_shadow_checks_total", "Live checks seen
 _PAUSE: Final = timedelta(seconds=1)
 _ROOM: Final = 16_384
 """Accounts that may wait to be compared: some tens of MiB of facts at most."""
-_UNANSWERED: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 
@@ -65,7 +64,7 @@ class Shadow:
             await asyncio.sleep(self._pause.total_seconds())
             try:
                 await self.flush()
-            except _UNANSWERED as error:
+            except UNANSWERED as error:
                 _log.warning("shadow_not_counted", error=type(error).__name__)
             except Exception:  # noqa: BLE001 - a version in shadow must not harm the process that runs it
                 _log.exception("shadow_failed")
