@@ -45,7 +45,7 @@ from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
-from jiebang.saga.chain import canonical, digest
+from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.coordinator import Rechecked, Timing
 from jiebang.sandbox.processes import sandbox
 from jiebang.store.embedded import database_dsn, dsns, embedded, postmaster_pid, stopped
@@ -292,7 +292,7 @@ class World:
         """Record a proven case for each of `accounts`, due `due` from now: its number, row and first timeline row."""
         at = now() + due
         entries = canonical([{"at": at, "what": "state", "state": "ready"}])
-        first = digest(1, at, entries)
+        first = digest(1, time_text(at), entries)
         for start in range(0, len(accounts), RECORDED_AT_ONCE):
             part = list(accounts[start : start + RECORDED_AT_ONCE])
             buckets = [bucket_of(account) for account in part]
