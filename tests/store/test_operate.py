@@ -1,0 +1,151 @@
+"""Cases that do not get on, over real databases: a person is told, may have them tried again, and decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jiebang.model.case import BUCKETS, Case, State
+from jiebang.saga.fence import CaseOp, FenceRow, Op
+from jiebang.store import cases as store
+from jiebang.store import tasks
+from jiebang.usecases.operate import Outcome, Watch, Watchfulness, Why, retry, show, stuck
+from tests.store.test_advance import PLAN, TIMING, World, now
+
+if TYPE_CHECKING:
+    from jiebang.participants.base import Order
+    from jiebang.store.pool import Pool
+
+EVERYTHING = frozenset(range(BUCKETS))
+_RESENT = 2
+LIMITS = Watchfulness(silent=timedelta(milliseconds=1), every=timedelta())
+
+
+@pytest.fixture
+async def world(pools: Mapping[str, Pool]) -> AsyncIterator[World]:
+    await pools["platform"].execute("TRUNCATE platform.task")
+    made = World(pools)
+    yield made
+    await made.driver.aclose()
+
+
+def watch(world: World, limits: Watchfulness = LIMITS) -> Watch:
+    return Watch(world.pools["platform"], lambda _case: PLAN, limits=limits, timing=TIMING)
+
+
+async def reloaded(world: World, case: Case) -> Case:
+    return (await store.load_many(world.pools["platform"], [case.key]))[case.key]
+
+
+async def driven(world: World, case: Case, until: str) -> Case:
+    """Drive one case until its marks hold `until`."""
+    async with asyncio.timeout(20):
+        while until not in case.marks:
+            late, world.driver.late = world.driver.late, []
+            await world.driver.drive([case] if case.due_at is not None and case.due_at <= now() else [], late)
+            await asyncio.sleep(0.01)
+            case = await reloaded(world, case)
+    return case
+
+
+async def open_tasks(world: World) -> list[tuple[int, str, str, str | None]]:
+    found = await tasks.standing(world.pools["platform"], 100)
+    return [(task.account_id, task.kind, task.participant, task.op) for task in found]
+
+
+async def whole_stuck(world: World) -> dict[int, Why]:
+    found = await stuck(world.pools["platform"], lambda _case: PLAN, LIMITS, TIMING, now(), 100)
+    return {each.case.account_id: each.why for each in found}
+
+
+async def test_a_refused_confirm_is_an_operators_until_it_is_done(world: World) -> None:
+    """Somebody changed a row by hand. The task says who owes what; a retry sends the op again, and the task closes."""
+    pool, [person] = world.pools["platform"], await world.people(100, 1)
+    [case] = await world.ready([person])
+
+    async def spoiled(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.CONFIRM:
+            await world.pools["gaming"].execute(
+                "UPDATE gaming.account SET case_op = 'cancelled' WHERE account_id = 100"
+            )
+
+    world.participants["gaming"].before = spoiled
+    await world.driver.drive([case])
+    case = await driven(world, case, "C")
+    await watch(world)(EVERYTHING, now())
+    await watch(world)(EVERYTHING, now())
+    assert await open_tasks(world) == [(100, "parked", "gaming", "confirm")]
+    assert case.state is State.CONFIRMING, "a task changes no decision"
+    assert (await whole_stuck(world))[100] is Why.PARKED
+    shown = await show(pool, world.participants, lambda _case: PLAN, case)
+    [gaming] = [party for party in shown.parties if party.participant == "gaming"]
+    assert (gaming.mark, gaming.row) == ("C", FenceRow(case.case_no, CaseOp.CANCELLED))
+    assert [task.participant for task in shown.tasks] == ["gaming"]
+    assert {entry["state"] for entry in shown.timeline if entry["what"] == "state"} >= {"trying", "confirming"}
+
+    world.participants["gaming"].before = None
+    await world.pools["gaming"].execute("UPDATE gaming.account SET case_op = 'tried' WHERE account_id = 100")
+    unknown = (person, 99)
+    told = await retry(pool, lambda _case: PLAN, [case.key, unknown], "Ann", now(), TIMING)
+    assert told == {case.key: Outcome.RETRIED, unknown: Outcome.UNKNOWN}
+    [task] = await tasks.of_cases(pool, [case.key])
+    assert task.acknowledged_by == "Ann"
+    assert (await world.until_ended([case.key]))[case.key].state is State.DONE
+    await watch(world)(EVERYTHING, now())
+    assert await open_tasks(world) == []
+    await world.agree([person])
+
+
+async def test_an_unanswered_cancel_is_an_operators_after_a_while(world: World) -> None:
+    [person] = await world.people(200, 1)
+    [case] = await world.ready([person])
+
+    async def silent(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.CANCEL:
+            raise ConnectionRefusedError
+
+    world.participants["social"].before = silent
+
+    async def changed(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.TRY:
+            await world.pools["security"].execute(
+                "UPDATE security.account SET facts_version = 7 WHERE account_id = 200"
+            )
+
+    world.participants["security"].before = changed
+    await world.driver.drive([case])
+    async with asyncio.timeout(20):
+        while (case := await reloaded(world, case)).attempt < _RESENT:
+            await world.driver.drive([case] if case.due_at is not None and case.due_at <= now() else [])
+            await asyncio.sleep(0.01)
+    assert case.state is State.CANCELLING
+    await watch(world, Watchfulness(silent=timedelta(hours=1), every=timedelta()))(EVERYTHING, now())
+    assert await open_tasks(world) == [], "not long enough"
+    await watch(world)(EVERYTHING, now())
+    assert await open_tasks(world) == [(200, "silent", "social", "cancel")]
+    assert (await whole_stuck(world))[200] is Why.SILENT
+    world.participants["social"].before = None
+    told = await retry(world.pools["platform"], lambda _case: PLAN, [case.key], "Ann", now(), TIMING)
+    assert told == {case.key: Outcome.WOKEN}
+    assert (await world.until_ended([case.key]))[case.key].state is State.ABORTED
+    await watch(world)(EVERYTHING, now())
+    assert await open_tasks(world) == []
+
+
+async def test_a_closed_task_opens_anew_when_it_is_right_again(world: World) -> None:
+    pool = world.pools["platform"]
+    new = tasks.NewTask(account_id=300, case_no=1, kind="undecided", participant="platform", why="plan_lost", note="x")
+    assert await tasks.raise_(pool, [new], now()) == 1
+    assert await tasks.raise_(pool, [new], now()) == 0
+    assert await tasks.acknowledge(pool, [(300, 1)], "Ann", now()) == {(300, 1)}
+    assert await tasks.acknowledge(pool, [(300, 1)], "Ben", now()) == set(), "who did so first stays"
+    assert await tasks.close_by_hand(pool, [(300, 1)], "found in the archive", "Ben", now()) == {(300, 1)}
+    [closed] = await tasks.of_cases(pool, [(300, 1)])
+    assert (closed.acknowledged_by, closed.note, closed.closed_at is None) == ("Ann", "found in the archive", False)
+    assert await tasks.raise_(pool, [new], now()) == 1
+    [again] = await tasks.standing(pool, 10)
+    assert (again.acknowledged_by, again.note) == (None, "x")
