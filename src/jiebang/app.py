@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -33,6 +34,7 @@ from jiebang.store.embedded import dsns, embedded
 from jiebang.store.migrate import migrate_all, require_migrated
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
+from jiebang.store.seal_keys import SealKeys, read_seal_keys
 from jiebang.usecases import policy
 from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from jiebang.api.auth import Verifier
     from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
+    from jiebang.usecases.seal import Sealing
     from jiebang.usecases.verify import Report
     from jiebang.worker import Chore, Worker
 
@@ -82,6 +85,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     participants: Mapping[str, Participant]
     wallet: Wallet
     case_ids: CaseIds
+    seal_keys: SealKeys
     checker: Checker
     context: Context
     links: Mapping[str, Link]
@@ -111,8 +115,22 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 verifier=self._verifier(),
                 case_ids=self.case_ids,
                 bodies_key=self.secrets.bodies,
+                seal_keys=self.seal_keys.public(),
                 capacity=self.settings.capacity,
             )
+        )
+
+    @property
+    def anchor(self) -> Path:
+        """The file outside the databases that holds the end of the chain of seals."""
+        return self.settings.anchor or self.settings.home / "timeline-anchor.jsonl"
+
+    def sealing(self) -> Sealing:
+        """Return the chore that seals timelines."""
+        from jiebang.usecases.seal import Sealing
+
+        return Sealing(
+            pool=self.pools["platform"], keys=self.seal_keys, anchor_at=self.anchor, pace=self.settings.seals
         )
 
     def worker(self) -> Worker:
@@ -144,6 +162,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         chores: dict[str, Chore] = {
             "purge": Seldom(self._purge, _PURGE_EVERY),
             "transfers": Seldom(self._finish_transfers, _TRANSFERS_EVERY),
+            "seals": self.sealing(),
         }
         if PHONE in self.links:
             gateway = HttpGateway(self.links[PHONE])
@@ -171,6 +190,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 participants=self.participants,
                 wallet=auditor,
                 plan_of=self.registry.plan_of,
+                keys=self.seal_keys,
+                anchor_at=self.anchor,
                 progress=progress,
             )
 
@@ -208,6 +229,7 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
     """
     async with AsyncExitStack() as stack:
         keys = read_secrets(settings.keys)
+        seal_keys = read_seal_keys(settings.keys, keys.seals)
         if settings.databases is None:
             databases: Mapping[str, str] = await dsns(await stack.enter_async_context(embedded(settings.home)))
             await migrate_all(databases)
@@ -227,7 +249,7 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
             stack.push_async_callback(_ended, asyncio.create_task(loop))
         try:
             parties: dict[str, Participant] = {**owned, **networks}
-            yield _joined(settings, keys, databases, pools, parties, found, registry, edited, shadow, stack)
+            yield _joined(settings, keys, seal_keys, databases, pools, parties, found, registry, edited, shadow, stack)
         finally:
             with suppress(*UNANSWERED):
                 await shadow.flush()
@@ -271,6 +293,7 @@ def find_links(settings: Settings) -> dict[str, Link]:
 def _joined(
     settings: Settings,
     keys: Secrets,
+    seal_keys: SealKeys,
     databases: Mapping[str, str],
     pools: Mapping[str, Pool],
     participants: Mapping[str, Participant],
@@ -317,6 +340,7 @@ def _joined(
         participants=participants,
         wallet=wallet,
         case_ids=case_ids,
+        seal_keys=seal_keys,
         checker=checker,
         context=context,
         links=links,

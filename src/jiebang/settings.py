@@ -4,6 +4,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
 
     home = ".jiebang"                      # JIEBANG_HOME
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
+    anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
     phone_url = "https://…"                # JIEBANG_PHONE_URL; absent: the sandbox's phone
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
     platform = "postgresql://…"            # one DSN for each of `embedded.PLACEMENT`
@@ -15,6 +16,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     jwks_url = "https://…"                 # or jwks_file
     [saga]                                 # JIEBANG_SAGA_TRY_LIMIT=3 …: fields of Timing; times in seconds
     [worker]                               # JIEBANG_WORKER_LEASE=10 …: fields of Pace
+    [seals]                                # JIEBANG_SEALS_EVERY=15 …: fields of SealPace
     [http]                                 # JIEBANG_HTTP_PORT=8700 …
     [capacity]                             # JIEBANG_CAPACITY_PLACES=48 …: fields of Capacity
 
@@ -42,6 +44,7 @@ from jiebang.model.plan import NETWORKS
 from jiebang.saga.coordinator import Timing
 from jiebang.store.embedded import PLACEMENT
 from jiebang.store.migrate import owner_of
+from jiebang.usecases.seal import SealPace
 from jiebang.worker import Pace
 
 PREFIX: Final = "JIEBANG_"
@@ -79,16 +82,21 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an installation can choose. None: the embedded or sandbox part stands in."""
+    """Everything an installation can choose. None: the embedded or sandbox part stands in.
+
+    `anchor`: the file outside the databases that holds the end of the chain of seals; None: one in the home.
+    """
 
     home: Path
     keys: Path
+    anchor: Path | None = None
     databases: Mapping[str, str] | None = None
     networks: Mapping[str, Network] | None = None
     phone_url: str | None = None
     issuer: Issuer | None = None
     saga: Timing = Timing()
     worker: Pace = Pace()
+    seals: SealPace = SealPace()
     http: Http = Http()
     capacity: Capacity = Capacity()
 
@@ -113,10 +121,11 @@ _EXPECTED: Final[Mapping[Any, tuple[str, str]]] = {
 }
 _UNKNOWN: Final = ("没有此项设置", "there is no such setting")
 _NO_URL: Final = ("应为 http 或 https 地址", "must be an http or https URL")
-_PLAIN: Final = ("home", "keys", "phone_url")
+_PLAIN: Final = ("home", "keys", "anchor", "phone_url")
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
+    "seals": SealPace,
     "http": Http,
     "capacity": Capacity,
     "issuer": Issuer,
@@ -156,10 +165,11 @@ class _Reader:
         if self.problems:
             return None
         home = Path(plain.get("home") or self.folder / ".jiebang")
-        phone_url = plain.get("phone_url")
+        phone_url, anchor = plain.get("phone_url"), plain.get("anchor")
         return Settings(
             home=home,
             keys=Path(plain.get("keys") or home / "keys"),
+            anchor=None if anchor is None else Path(anchor),
             phone_url=None if phone_url is None else str(phone_url),
             databases=databases,
             networks=networks,
@@ -182,7 +192,7 @@ class _Reader:
     def _paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         """Every place in the raw values where a path stands: the mapping that holds it and its key there."""
         issuer, networks = raw.get("issuer"), raw.get("networks")
-        tables = [(raw, ("home", "keys")), (issuer, ("jwks_file",))]
+        tables = [(raw, ("home", "keys", "anchor")), (issuer, ("jwks_file",))]
         tables += [(network, ("keys",)) for network in networks.values()] if isinstance(networks, dict) else []
         for table, names in tables:
             if isinstance(table, dict):
@@ -191,7 +201,7 @@ class _Reader:
     def _variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
         name = variable.removeprefix(PREFIX).lower()
         section, _, field = name.partition("_")
-        if name in ("home", "keys"):
+        if name in ("home", "keys", "anchor"):
             raw[name] = str(self.folder / value) if value else ""
         elif name in _PLAIN:
             raw[name] = value
@@ -351,6 +361,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     master: bytes
     passwords: bytes
     records: bytes
+    seals: bytes
 
     def __repr__(self) -> str:
         """Tell nothing."""

@@ -31,6 +31,7 @@ from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.store import outbox
 from jiebang.store.records import Records
+from jiebang.store.seal_keys import keys_of
 from jiebang.store.sealing import password_hash
 from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
@@ -64,6 +65,7 @@ class World:
     def __init__(self, pools: Mapping[str, Pool], home: Path, pack: Pack, capacity: Capacity | None = None) -> None:
         self.pools, self.pack, self.skew = pools, pack, timedelta()
         self.ids = CaseIds(b"i" * 16)
+        self.seal_keys = keys_of(b"s" * 32)
         self.participants: dict[str, Any] = {**open_participants(pools, self.now, pepper=PEPPER)}
         self.wallet = Wallet(pools["wallet"], self.now, pepper=PEPPER)
         self.issuer = SandboxIssuer(home, issuer=ISSUER, audience=AUDIENCE)
@@ -99,6 +101,7 @@ class World:
             verifier=Verifier(issuer=ISSUER, audience=AUDIENCE, keys=keys, clock=self.now),
             case_ids=self.ids,
             bodies_key=BODIES_KEY,
+            seal_keys=self.seal_keys.public(),
             capacity=capacity or Capacity(),
         )
         self.app: Admission = create_app(self.deps)

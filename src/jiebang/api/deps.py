@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from litestar.di import NamedDependency
@@ -27,6 +27,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     verifier: Verifier
     case_ids: CaseIds
     bodies_key: bytes
+    seal_keys: dict[str, list[dict[str, Any]]]
+    """The public keys that timelines are sealed with: a JWK Set."""
     capacity: Capacity = Capacity()
     answers_live: timedelta = timedelta(hours=24)
     """How long the answer to a mutation is kept for its Idempotency-Key."""

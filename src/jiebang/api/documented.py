@@ -104,6 +104,7 @@ _SHAPES: Final = (
     remedy_shapes.ConsentAnswer,
     shapes.Health,
     shapes.Readiness,
+    shapes.PublicKeys,
 )
 
 

@@ -1,4 +1,4 @@
-"""Routes for whoever runs it: alive, ready, metrics. Open to all, and hold nothing of anyone."""
+"""Routes for whoever runs it: alive, ready, metrics. Open to all, and hold nothing of anyone. And the public keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from jiebang.api.deps import Joined
-from jiebang.api.shapes import Health, Readiness
+from jiebang.api.shapes import Health, PublicKeys, Readiness
 from jiebang.usecases.read import answering
 
 
@@ -42,4 +42,18 @@ async def metrics() -> Response[str]:
     return Response(generate_latest(REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
 
 
-OPERATION = [health, ready, metrics]
+@get(
+    "/.well-known/jwks.json",
+    media_type="application/jwk-set+json",
+    operation_id="sealKeys",
+    tags=["operation"],
+    summary="Public keys of the seals 封印公钥",
+    description="With these anybody checks a receipt: docs/receipts.md. 任何人可用其核验回执。",
+)
+async def seal_keys(deps: Joined) -> Response[PublicKeys]:
+    """Return the public keys that timelines are sealed with, as a JWK Set."""
+    body = msgspec.json.encode(deps.seal_keys)
+    return Response(body, media_type="application/jwk-set+json")  # type: ignore[arg-type]
+
+
+OPERATION = [health, ready, metrics, seal_keys]

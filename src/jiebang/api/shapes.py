@@ -16,6 +16,8 @@ from msgspec import Meta
 from jiebang.model.case import Kind, Mark, State
 from jiebang.model.check import Alternative, Blocker, Consequence
 from jiebang.model.ids import ACCOUNT_PATTERN
+from jiebang.saga.chain import time_text
+from jiebang.saga.seals import PathStep
 from jiebang.store.proofs import Method
 
 if TYPE_CHECKING:
@@ -175,6 +177,37 @@ _WORDS: Final = {
 }
 
 
+Hash = Annotated[
+    str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256, hexadecimal 十六进制哈希", examples=["0" * 64])
+]
+
+
+class SealAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The platform's signature on the timeline of a case that has ended 平台对时间线的签名."""
+
+    number: Annotated[int, Meta(ge=1, description="Number of the seal 封印编号")]
+    sealed_at: datetime
+    statement: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$",
+            description="What was signed, as JWS; its key is at /.well-known/jwks.json 签名声明(JWS)",
+        ),
+    ]
+    path: Annotated[list[PathStep], Meta(description="From the head to the statement's root 从头哈希到根")]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What proves later what this case's timeline said now; how to check it: docs/receipts.md 回执,可由第三方核验."""
+
+    case_no: Annotated[int, Meta(ge=1, description="Number of the case at its account 该账户的第几份申请")]
+    revision: Annotated[int, Meta(ge=1, description="Rows of the timeline that the head is of 时间线已有几行")]
+    head: Annotated[Hash, Meta(description="Hash of the whole timeline so far 时间线至此的哈希")]
+    seal: Annotated[
+        SealAnswer | None, Meta(description="Absent until some time after the end of the case 结束后一段时间才有")
+    ] = None
+
+
 class CaseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A case 申请."""
 
@@ -190,6 +223,7 @@ class CaseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ]
     reason: Annotated[str | None, Meta(description="Why it ended otherwise, codes 结束原因代码")] = None
     withdraw_asked_at: datetime | None = None
+    receipt: Receipt
 
 
 class MovementState(StrEnum):
@@ -213,6 +247,23 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")]
+
+
+class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One public key (RFC 7517, RFC 8037) 公钥."""
+
+    kty: str
+    crv: str
+    x: str
+    kid: Annotated[str, Meta(description="Named in the header of what it signed 签名头部所引用的编号")]
+    use: str
+    alg: str
+
+
+class PublicKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """A JWK Set: the keys of all seals, the present one first 全部封印公钥,当前的在前."""
+
+    keys: list[PublicKey]
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -259,7 +310,17 @@ def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
         participants={name: _WORDS[Mark(mark)] for name, mark in zip(found.plan.participants, case.marks, strict=True)},
         reason=case.reason,
         withdraw_asked_at=case.withdraw_at,
+        receipt=_receipt(found),
     )
+
+
+def _receipt(found: Found) -> Receipt:
+    case, sealed, seal = found.case, found.sealed, None
+    if sealed is not None:
+        seal = SealAnswer(
+            number=sealed.seal_no, sealed_at=sealed.at, statement=sealed.statement, path=list(sealed.path)
+        )
+    return Receipt(case_no=case.case_no, revision=case.revision, head=case.head.hex(), seal=seal)
 
 
 def _proof_shape(proof: Proof, now: datetime) -> WantedProof:
@@ -285,5 +346,5 @@ def movement_shape(outcome: Outcome, account_id: int) -> Movement:
 
 
 def event_data(entries: list[dict[str, Any]], revision: int, at: datetime) -> bytes:
-    """Return one row of a timeline as the data of a server-sent event."""
-    return msgspec.json.encode({"revision": revision, "at": at, "entries": entries})
+    """Return one row of a timeline as the data of a server-sent event, its time as it enters the chain."""
+    return msgspec.json.encode({"revision": revision, "at": time_text(at), "entries": entries})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jiebang.model.check import Alternative, Blocker, CheckAnswer, Consequence, Remedy
     from jiebang.policy.codes import CodeExplained
     from jiebang.usecases.verify import Report
+    from jiebang.usecases.verify_timelines import TimelineReport
 
 STATES: Final[Mapping[str, tuple[str, str, str]]] = {
     "open": ("待验证", "open", "cyan"),
@@ -268,6 +269,7 @@ def show_audit(console: Console, report: Report) -> None:
     if report.quota_slots:
         table.add_row(say("证件年度名额", "Yearly slots of documents"), f"{report.quota_slots:,}")
     table.add_row(say("全部余额", "All balances"), f"¥{report.balance_fen / 100:,.2f}")
+    _timelines(table, report.timelines)
     console.print(table)
     for name in report.unread:
         console.print(
@@ -284,5 +286,27 @@ def show_audit(console: Console, report: Report) -> None:
             f"{violation.breach}: {violation.participant} account={violation.account_id} case_no={violation.case_no}",
             style="red",
         )
+    _findings(console, report.timelines)
     if report.clean:
         console.print(say("0 处违例。", "0 violations."), style="green")
+
+
+def _findings(console: Console, found: TimelineReport) -> None:
+    for finding in found.findings:
+        at = {name: value for name, value in msgspec.to_builtins(finding).items() if name != "fault"}
+        console.print(" ".join([f"{finding.fault}:", *(f"{name}={value}" for name, value in at.items())]), style="red")
+    if found.anchored is None:
+        words = say(
+            "没有外部锚点:无法证明封印链的末尾未被截去。",
+            "There is no anchor outside: nothing proves that the chain of seals was not cut at its end.",
+        )
+        console.print(words, style="yellow")
+
+
+def _timelines(table: Table, found: TimelineReport) -> None:
+    table.add_row(say("时间线(行)", "Timelines (rows)"), f"{found.timelines:,} ({found.rows:,})")
+    table.add_row(say("封印(所含时间线)", "Seals (timelines in them)"), f"{found.seals:,} ({found.sealed:,})")
+    if found.unsealed:
+        table.add_row(say("已结束、尚待封印", "Ended, waiting for their seal"), f"{found.unsealed:,}")
+    for first, last in found.restored:
+        table.add_row(say("因恢复备份而失去的封印", "Seals lost in a restore from backup"), f"{first:,}-{last:,}")

@@ -49,8 +49,10 @@ MESSAGE_VALUES: Final[Mapping[str, FactType]] = {
     "expires_at": FactType.TIME,
     "reason": FactType.TEXT,
     "remedy": FactType.TEXT,
+    "receipt": FactType.TEXT,
 }
-"""What a message may say of its case (`remedy`: of the rule it clears), beside parameters."""
+"""What a message may say of its case (`remedy`: of the rule it clears; `receipt`: the head of its timeline), beside
+parameters."""
 UNAVAILABLE_VALUES: Final[Mapping[str, FactType]] = {"owner": FactType.TEXT, "facts": FactType.TEXT}
 EARLIEST: Final = "earliest"
 OTHER_REASON: Final = "OTHER"

@@ -8,6 +8,7 @@ their own head and tells of nobody else. Signing is not done here (`store/seal_k
 from __future__ import annotations
 
 import struct
+from base64 import urlsafe_b64decode
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -138,6 +139,23 @@ def _levels(packed: bytes) -> list[list[bytes]]:
 def root(packed: bytes) -> bytes:
     """Return the root of the tree over the heads of packed cases; of none, the hash of nothing."""
     return _levels(packed)[-1][0] if packed else sha256().digest()
+
+
+def said_in(signed: str) -> Statement | None:
+    """Return what a seal in the compact form of a JWS says, its signature unchecked; None where it says nothing."""
+    try:
+        middle = signed.split(".")[1]
+        return msgspec.json.decode(urlsafe_b64decode(middle + "=" * (-len(middle) % 4)), type=Statement)
+    except (IndexError, ValueError):  # binascii.Error and msgspec's errors are ValueErrors
+        return None
+
+
+def index_of(packed: bytes, leaf: Leaf) -> int | None:
+    """Return the place of a leaf among packed ones; None where it is not there."""
+    wanted, at = pack([leaf]), packed.find(pack([leaf]))
+    while at >= 0 and at % LEAF_BYTES:
+        at = packed.find(wanted, at + 1)
+    return at // LEAF_BYTES if at >= 0 else None
 
 
 class SealFault(StrEnum):

@@ -19,6 +19,7 @@ from jiebang.participants.money import Wallet
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Timing
+from jiebang.saga.seals import PathStep
 from jiebang.store.idempotency import Kept
 from jiebang.store.proofs import Method, Proof
 from jiebang.store.records import Records
@@ -43,12 +44,22 @@ class Check(Protocol):
         """
 
 
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the head of a case stands in a seal: the signed statement, when it was signed, and the way to its root."""
+
+    seal_no: int
+    at: datetime
+    statement: str
+    path: Sequence[PathStep]
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A case with its proofs and the plan it follows."""
+    """A case with its proofs and the plan it follows; `sealed`: where its timeline was sealed once it had ended."""
 
     case: Case
     plan: Plan
     proofs: Mapping[Method, Proof]
+    sealed: Sealed | None = None
 
 
 Render = Callable[[Found | JiebangError], Kept]

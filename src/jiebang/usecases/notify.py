@@ -140,6 +140,7 @@ class Delivery:
             case = cases[message.account_id, message.case_no]
             pack, kind = self._pack_named(case.plan), case.kind
             values["case"] = render(self._case_ids.encode(*case.key), MESSAGE_VALUES["case"])
+            values["receipt"] = render(case.head.hex(), MESSAGE_VALUES["receipt"])
             if case.reason:
                 # What ended it may be a rule of the version in force, which its own does not know.
                 values["reason"] = self._pack().reason(case.reason)

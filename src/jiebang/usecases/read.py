@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,12 +13,14 @@ import structlog
 from jiebang.model.case import ENDED
 from jiebang.model.errors import UnknownCaseError
 from jiebang.participants.base import UNANSWERED
-from jiebang.store import cases, proofs
-from jiebang.usecases.context import Context, Found
+from jiebang.saga.seals import Leaf, index_of, path, said_in
+from jiebang.store import cases, proofs, seals
+from jiebang.usecases.context import Context, Found, Sealed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from jiebang.model.case import Case
     from jiebang.participants.base import Participant
     from jiebang.store.cases import Key, Timeline
 
@@ -26,13 +28,31 @@ _log = structlog.get_logger(__name__)
 
 
 async def find(context: Context, key: Key) -> Found:
-    """Return a case with its proofs. Raises UnknownCaseError."""
+    """Return a case with its proofs and, once it has ended and was sealed, its seal. Raises UnknownCaseError."""
     case = (await cases.load_many(context.platform, [key])).get(key)
     if case is None:
         raise UnknownCaseError
     await context.know([case])
     held = await proofs.of_cases(context.platform, [key])
-    return Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {}))
+    found = Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {}))
+    return found if case.state not in ENDED else msgspec.structs.replace(found, sealed=await _sealed(context, case))
+
+
+async def _sealed(context: Context, case: Case) -> Sealed | None:
+    """Return where the head of a case that has ended was sealed; None where it was not yet, or not as it stands."""
+    seal = (await seals.of_cases(context.platform, [case.key])).get(case.key)
+    said = None if seal is None else said_in(seal.statement)
+    if seal is None or said is None:
+        return None
+    index = index_of(seal.cases, Leaf(*case.key, case.revision, case.head))
+    if index is None:
+        return None
+    return Sealed(
+        seal_no=seal.seal_no,
+        at=datetime.fromisoformat(said.at),
+        statement=seal.statement,
+        path=path(seal.cases, index),
+    )
 
 
 async def answering(context: Context, within: timedelta) -> dict[str, bool]:
