@@ -86,7 +86,9 @@ class DatabaseParticipant:
             ids,
             versions,
             {
-                name: [_items(value) for value in column] if name in self._items else column
+                name: [_items(value) if value and value != "[]" else [] for value in column]
+                if name in self._items
+                else column
                 for name, column in zip(names, columns, strict=True)
             },
         )
@@ -285,6 +287,4 @@ def _lowest(orders: Sequence[Order]) -> list[Order]:
     return list(lowest.values())
 
 
-def _items(value: str | None) -> list[Any]:
-    items: list[Any] = msgspec.json.decode(value) if value and value != "[]" else []
-    return items
+_items: Final = msgspec.json.Decoder(list[Any]).decode

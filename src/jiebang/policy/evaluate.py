@@ -59,6 +59,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
     blockers, consents = telling.blockers()
     consequences = telling.consequences(consents) if whole else [()] * len(facts.accounts)
     alternatives = telling.alternatives() if whole else [()] * len(facts.accounts)
+    versions = _versions(pack, facts, kind)
     return [
         CheckAnswer(
             account_id=account,
@@ -67,7 +68,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
             checked_at=now,
             passes=all(blocker.severity is Severity.INFORMS for blocker in blockers[row]),
             blockers=tuple(blockers[row]),
-            versions=_versions(pack, facts, kind, row),
+            versions=versions[row],
             consequences=tuple(consequences[row]),
             alternatives=tuple(alternatives[row]),
             consents=tuple(consents[row]),
@@ -84,10 +85,16 @@ def raised(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.Data
     return frame, frame.select(rule.raised.alias(rule.code) for rule in pack.rules_of[kind])
 
 
-def _versions(pack: Pack, facts: Facts, kind: Kind, row: int) -> dict[str, int | None]:
-    """The versions of those who were read, and of all that a case of this kind cannot do without."""
+def _versions(pack: Pack, facts: Facts, kind: Kind) -> list[dict[str, int | None]]:
+    """For each account the versions of those who were read, and of all that a case of this kind cannot do without."""
     needed = pack.facts_needed[kind]
-    return {name: of[row] for name, of in facts.versions.items() if owner_of(name) in needed or of[row] is not None}
+    told = [dict(zip(facts.versions, row, strict=True)) for row in zip(*facts.versions.values(), strict=True)]
+    for name in facts.versions:
+        if owner_of(name) not in needed and None in facts.versions[name]:
+            for row in told:
+                if row[name] is None:
+                    del row[name]
+    return told or [{} for _ in facts.accounts]
 
 
 class _Telling:

@@ -105,7 +105,11 @@ def line_up(batch: FactBatch, owner: str, accounts: Sequence[int]) -> Part:
 def _lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list[Sequence[Mapping[str, Any]]]:
     whole = [_NOTHING if row is None or values[row] is None else values[row] for row in rows]
     for one in whole:
-        if one is not _NOTHING and not (isinstance(one, list) and all(isinstance(item, dict) for item in one)):
+        if (
+            one is not _NOTHING
+            and one != []
+            and not (isinstance(one, list) and all(isinstance(item, dict) for item in one))
+        ):
             message = f"fact {name}: a list of objects is wanted"
             raise TypeError(message)
     return whole

@@ -158,13 +158,18 @@ class Checker:
             requests = [
                 CheckRequest(case.account_id, case.device_id, case.case_no, case.document_index) for case in batch
             ]
-            answers = await self._answers(pack, requests, kind)
+            answers = await self._answers(pack, requests, kind, whole=False)
             for case, answer in zip(batch, answers, strict=True):
                 found[case.key] = _rechecked(answer, pack.unavailable.code)
         return found
 
-    async def _answers(self, pack: Pack, requests: Sequence[CheckRequest], kind: Kind) -> list[Evidence | None]:
-        """Answer every request; None for an account that the platform does not know."""
+    async def _answers(
+        self, pack: Pack, requests: Sequence[CheckRequest], kind: Kind, *, whole: bool = True
+    ) -> list[Evidence | None]:
+        """Answer every request; None for an account that the platform does not know.
+
+        Without `whole`, consequences and alternatives are left out: a case that is taken up needs what blocks alone.
+        """
         if not requests:
             return []
         accounts = [request.account_id for request in requests]
@@ -174,11 +179,11 @@ class Checker:
             known = parts[PLATFORM].frame["account_known"].to_list()
         facts = gathered(accounts, parts, [request.device_id for request in requests])
         now = self._clock()
-        answers = evaluate(pack, facts, kind, now)
+        answers = evaluate(pack, facts, kind, now, whole=whole)
         if self._shadow is not None:
             self._shadow(pack, facts, kind, now)
         return [
-            Evidence(answer, facts, row) if knows else None
+            Evidence(answer, facts, row, whole) if knows else None
             for row, (answer, knows) in enumerate(zip(answers, known, strict=True))
         ]
 
