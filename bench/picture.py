@@ -21,8 +21,10 @@ text{font:13px "PingFang SC","Noto Sans SC","Noto Sans CJK SC","Microsoft YaHei"
 .title{font-size:17px;font-weight:600}.small{font-size:11px}
 .line{fill:none;stroke:var(--c);stroke-width:2.2;stroke-linejoin:round}.dot,.name{fill:var(--c)}
 """
-_WIDE, _HIGH = 900.0, 470.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 40.0, 84.0, 84.0
+_WIDE, _HIGH = 900.0, 490.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 30.0, 104.0, 84.0
+_EDGE: Final = 66.0
+"""From the sides to the first and the last place, whose words stand below them."""
 _COLOURS: Final = 6
 
 
@@ -60,14 +62,14 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"  # noqa: PLR2004 - two figures are enough from there on
 
 
-def chart(title: Words, across: Axis, up: Axis, lines: Sequence[Line], note: Words | None = None) -> str:
+def chart(title: Words, across: Axis, up: Axis, lines: Sequence[Line]) -> str:
     """Return the picture. Every line has a point at some of the places of `across`."""
     ticks = _ticks(up, [value for line in lines for _, value in line.points])
     ends = (log10(ticks[0]), log10(ticks[-1])) if up.log else (ticks[0], ticks[-1])
     most = max(place for place, _ in across.places) or 1.0
 
     def x(place: float) -> float:
-        return _LEFT + 30 + (_WIDE - _LEFT - _RIGHT - 60) * place / most
+        return _LEFT + _EDGE + (_WIDE - _LEFT - _RIGHT - 2 * _EDGE) * place / most
 
     def y(value: float) -> float:
         share = ((log10(value) if up.log else value) - ends[0]) / (ends[1] - ends[0])
@@ -76,11 +78,9 @@ def chart(title: Words, across: Axis, up: Axis, lines: Sequence[Line], note: Wor
     parts = [
         f'<rect class="paper" width="{_WIDE}" height="{_HIGH}"/>',
         f'<text class="ink title" x="20" y="30">{_both(title)}</text>',
-        f'<text class="soft" x="{_LEFT - 54}" y="{_TOP - 14}">{_both(up.name)}</text>',
+        f'<text class="soft" x="20" y="{_TOP - 16}">{_both(up.name)}</text>',
         f'<text class="soft" x="{_WIDE / 2}" y="{_HIGH - 14}" text-anchor="middle">{_both(across.name)}</text>',
     ]
-    if note:
-        parts.append(f'<text class="soft small" x="20" y="48">{_both(note)}</text>')
     parts += [
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDE - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
         f'<text class="soft small" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
@@ -111,16 +111,14 @@ def chart(title: Words, across: Axis, up: Axis, lines: Sequence[Line], note: Wor
 
 
 def _legend(lines: Sequence[Line]) -> str:
-    parts, at = [], _WIDE - _RIGHT
-    for number, line in reversed(list(enumerate(lines))):
-        zh, en = line.name
-        told = zh if zh == en else f"{zh} {en}"
-        at -= sum(14 if ord(sign) > 0x2E80 else 7.4 for sign in told) + 14  # noqa: PLR2004 - where full-width signs begin
+    parts, at = [], 20.0
+    for number, line in enumerate(lines):
+        told = line.name[0] if line.name[0] == line.name[1] else " ".join(line.name)
         parts.append(
-            f'<g class="c{number % _COLOURS}"><circle class="dot" cx="{at - 9:.0f}" cy="{_TOP - 18}" r="4.5"/>'
-            f'<text class="name" x="{at:.0f}" y="{_TOP - 14}">{escape(told)}</text></g>'
+            f'<g class="c{number % _COLOURS}"><circle class="dot" cx="{at + 5:.0f}" cy="{_TOP - 46}" r="4.5"/>'
+            f'<text class="name" x="{at + 15:.0f}" y="{_TOP - 42}">{escape(told)}</text></g>'
         )
-        at -= 22
+        at += sum(14 if ord(sign) > 0x2E80 else 7.4 for sign in told) + 34  # noqa: PLR2004 - where full-width signs begin
     return "".join(parts)
 
 
