@@ -131,7 +131,7 @@ class Worker:
         while not self._stopping.is_set():
             now = self._clock()
             # Nothing begins between this moment and the answer, if nothing was allowed since the last beat.
-            still = not self._told.may_claim and not self._busy
+            still = not self._told.may_claim and not self._busy and self._driver.still
             try:
                 self._told = await leases.hold(self._pool, self._id, now, 3 * beat, still=still)
                 self._until = now + 3 * beat
@@ -165,6 +165,7 @@ class Worker:
     async def _start_lane(self) -> bool:
         """Start one batch, if there is anything to drive."""
         if not self._told.may_claim:
+            self._driver.forget()
             return False
         heard = {(reply.account_id, reply.case_no) for reply in self._driver.late}
         late = self._driver.take_late(heard - self._busy)

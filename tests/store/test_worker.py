@@ -320,6 +320,31 @@ async def test_during_a_recovery_nothing_is_claimed(world: World) -> None:
     await world.agree(ids)
 
 
+async def test_a_worker_at_rest_has_nothing_under_way_and_forgets_late_answers(world: World) -> None:
+    """Recovery looks at rows that no old call may still change, and a restore may undo what an old answer tells."""
+    pool, wallet, gate = world.pools["platform"], world.participants["wallet"], asyncio.Event()
+
+    async def slowly(_op: Op, _orders: Sequence[Order]) -> None:
+        await gate.wait()
+
+    cases = await world.ready(await world.people(8_300, 1))
+    worker = made(world, "a")
+    wallet.before = slowly
+    async with running(worker):
+        await eventually(lambda: wallet.calls)
+        run = await operating.begin_recovery(pool, ["wallet"], "Ann", now())
+        await eventually(lambda: not worker._told.may_claim and not worker._busy)
+        await asyncio.sleep(0.6)  # some beats of its lease, less than a call may take
+        assert world.driver.still or not await _state_is(pool, "a", "paused")
+        gate.set()
+        await eventually(lambda: _state_is(pool, "a", "paused"))
+        assert world.driver.still
+        await eventually(lambda: not world.driver.late)
+        await operating.end_recovery(pool, run, {}, now())
+        await eventually(lambda: ended(world, cases))
+    await world.agree([case.account_id for case in cases])
+
+
 async def _bucket_count(pool: Pool, worker: str, wanted: int | None = None) -> bool:
     seen = {each.worker_id: each.buckets for each in await operating.workers(pool, now())}
     return seen.get(worker, 0) == wanted if wanted is not None else seen.get(worker, 0) > 0

@@ -242,6 +242,15 @@ class Driver:
             del self._listeners[late]
             everybody.cancel()
 
+    @property
+    def still(self) -> bool:
+        """Whether no call is under way that outlived its round."""
+        return not self._calls
+
+    def forget(self) -> None:
+        """Drop the late replies: what they tell may be undone by a restore, and whoever owes one is asked again."""
+        self.late.clear()
+
     def take_late(self, keys: Collection[Key]) -> list[Reply]:
         """Take the late replies to these cases."""
         taken = [reply for reply in self.late if (reply.account_id, reply.case_no) in keys]
