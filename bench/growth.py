@@ -33,6 +33,7 @@ import uvloop
 from bench import counters
 from bench.measure import Bar, Result, Row, row
 from bench.picture import Axis, Line, chart
+from bench.processes import LIMITS, TIMING
 from bench.world import SIX, World, _on_one, joined, opened
 from jiebang.model.plan import DATABASES
 from jiebang.saga.chain import canonical, digest, time_text
@@ -236,7 +237,7 @@ async def _window(store: Store, accounts: Sequence[int]) -> Window:
     before = await store.counted()
     async with store.open() as world:
         await world.pools["platform"].execute("CHECKPOINT", timeout=_LONG)
-        driver, started = world.driver(), perf_counter()
+        driver, started = world.driver(timing=TIMING, limits=LIMITS), perf_counter()
         await world.record(accounts)
         await world.drained(driver, len(accounts))
         seconds = perf_counter() - started

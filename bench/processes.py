@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,8 +20,9 @@ import structlog
 import uvloop
 
 from bench.world import RECORDED_AT_ONCE, joined
+from jiebang.saga.coordinator import Timing
 from jiebang.store.pool import open_pools
-from jiebang.usecases.advance import LOST_SAVES_TOTAL
+from jiebang.usecases.advance import LOST_SAVES_TOTAL, Limits
 from jiebang.worker import Pace
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from bench.world import World
 
 START_SECONDS: Final = 60.0
+PATIENT: Final = timedelta(seconds=30)
+"""How long a Try may take here: a machine that is busy with something else must not roll back what is measured."""
+TIMING: Final = Timing(try_limit=PATIENT)
+LIMITS: Final = Limits(call=PATIENT)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -66,7 +72,7 @@ def _work(databases: Mapping[str, str], number: int, pace: Pace, tell: Connectio
 async def _working(databases: Mapping[str, str], number: int, pace: Pace, tell: Connection) -> None:
     async with open_pools(databases) as pools:
         world = joined(databases, pools)
-        driver = world.driver()
+        driver = world.driver(timing=TIMING, limits=LIMITS)
         drive = driver.drive
 
         async def telling(taken: Iterable[Any], late: Iterable[Any] = ()) -> None:
