@@ -136,6 +136,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
         from jiebang.usecases.advance import Driver, Limits
+        from jiebang.usecases.gauges import Gauges
         from jiebang.usecases.notify import Delivery, HttpGateway
         from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.worker import Seldom, Worker
@@ -163,6 +164,12 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "purge": Seldom(self._purge, _PURGE_EVERY),
             "transfers": Seldom(self._finish_transfers, _TRANSFERS_EVERY),
             "seals": self.sealing(),
+            "gauges": Gauges(
+                pool,
+                lambda pack, kind: self.registry.pack(pack).plans[kind],
+                lease=self.settings.worker.lease,
+                resend_limit=self.settings.saga.resend_limit,
+            ),
         }
         if PHONE in self.links:
             gateway = HttpGateway(self.links[PHONE])

@@ -36,6 +36,7 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "money.left_behind": ["made_at"],
     "queries.due_cases": ["bucket"],
     "queries.save_cases": ["account_id", "seal_no"],
+    "gauges.readings": ["bucket"],
     "seals.last_seal": ["seal_no"],
     "seals.seal_page": ["seal_no"],
     "seals.seals_of_cases": ["account_id", "ended_until"],

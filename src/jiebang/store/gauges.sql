@@ -1,0 +1,28 @@
+-- What is read for the gauges, in one statement and now and then: a descent of an index a bucket, whatever there is.
+
+-- name: readings
+-- When the oldest due case and the oldest due message were due; and of the cases under way that are past their deadline, by how
+-- far they came, how many there are (up to $4 a bucket): late where it was before $3, stuck where it was before $5.
+-- Only what is due soon ($2) can be stuck: no op waits longer than the back-off; and what is parked has an index of its own.
+SELECT 'due' AS what, '' AS plan, '' AS kind, '' AS state, '' AS marks, 1::bigint AS cases, min(d.due_at) AS oldest_at
+FROM unnest($1::smallint[]) AS b (bucket)
+CROSS JOIN LATERAL (
+    SELECT due_at FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at IS NOT NULL ORDER BY c.due_at LIMIT 1) d
+UNION ALL
+SELECT 'message', '', '', '', '', 1, min(m.due_at)
+FROM unnest($1::smallint[]) AS b (bucket)
+CROSS JOIN LATERAL (
+    SELECT due_at FROM platform.outbox o WHERE o.bucket = b.bucket AND o.due_at IS NOT NULL ORDER BY o.due_at LIMIT 1) m
+UNION ALL
+SELECT u.what, u.plan, u.kind, u.state, u.marks, count(*), NULL
+FROM unnest($1::smallint[]) AS b (bucket)
+CROSS JOIN LATERAL (
+    (SELECT CASE WHEN c.deadline < $5 THEN 'stuck' ELSE 'late' END AS what, plan, kind, state, marks FROM platform.cases c
+     WHERE c.bucket = b.bucket AND c.due_at <= $2 AND c.state IN ('trying', 'confirming', 'cancelling') AND c.deadline < $3
+     LIMIT $4)
+    UNION ALL
+    (SELECT 'parked', plan, kind, state, marks FROM platform.cases c
+     WHERE c.bucket = b.bucket AND c.due_at IS NULL AND c.ended_at IS NULL AND c.state IN ('confirming', 'cancelling')
+     LIMIT $4)
+) u
+GROUP BY u.what, u.plan, u.kind, u.state, u.marks
