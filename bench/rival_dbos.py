@@ -4,8 +4,8 @@ A workflow takes accounts (one, or a batch) through four steps: facts read and T
 at the six; the end saved with timeline and message. Each op is the set-based fence statement of ours; a step runs its
 statements at the same time and returns only what was not granted: nothing. What DBOS keeps of a workflow and its steps
 is the record of the Trys. The commit point is saved in the case, too, because a wish to withdraw must lose against it
-or win; `guarded=False` leaves even that to DBOS. Nothing is saved twice. Its system database is on the same server. The
-workflow is called, not queued, and every statement has a connection at once.
+or win, with a row of the timeline in its chain; `guarded=False` leaves even that to DBOS. Nothing is saved twice. Its
+system database is on the same server. The workflow is called, not queued; every statement has a connection at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import asyncpg
@@ -26,6 +26,7 @@ from dbos import DBOS
 from bench.world import Meter, Outcome, World, now
 from jiebang.participants import PARTICULARS
 from jiebang.participants.database import statements
+from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.fence import Op
 from jiebang.store.embedded import database_dsn
 from jiebang.store.pool import BY_KEY
@@ -41,28 +42,34 @@ _SYSTEM: Final = "dbos"
 _CASE_NO: Final = 1
 
 _COMMITTED: Final = """
-UPDATE platform.cases c SET state = 'confirming', marks = repeat('c', length(marks)), revision = revision + 1,
-    versions = array_fill(1::bigint, ARRAY[length(marks)])
-FROM unnest($1::bigint[]) AS i (account_id)
-WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.state = 'ready'
-    AND c.withdraw_at IS NULL
-RETURNING c.account_id
+WITH saved AS (
+    UPDATE platform.cases c SET state = 'confirming', marks = repeat('c', length(marks)), revision = 2,
+        versions = array_fill(1::bigint, ARRAY[length(marks)]), head = sha256(c.head || $4::bytea)
+    FROM unnest($1::bigint[]) AS i (account_id)
+    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.revision = 1
+        AND c.withdraw_at IS NULL
+    RETURNING c.account_id, c.case_no, c.revision, c.head
+), timeline AS (
+    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+    SELECT account_id, case_no, revision, $2, $3::text::jsonb, head FROM saved
+)
+SELECT account_id FROM saved
 """
 """The guarded save of the commit point."""
 _ENDED: Final = """
 WITH saved AS (
     UPDATE platform.cases c SET state = 'done', marks = repeat('d', length(marks)), revision = revision + 1,
-        versions = array_fill(1::bigint, ARRAY[length(marks)]), due_at = NULL, ended_at = $3
-    FROM unnest($1::bigint[], $2::uuid[]) AS i (account_id, message_id)
-    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1
-        AND c.state IN ('ready', 'confirming')
-    RETURNING c.account_id, c.case_no, c.revision, c.bucket, i.message_id
+        versions = array_fill(1::bigint, ARRAY[length(marks)]), due_at = NULL, ended_at = $2,
+        head = sha256(c.head || $4::bytea)
+    FROM unnest($1::bigint[], $5::uuid[]) AS i (account_id, message_id)
+    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.revision = $6::integer
+    RETURNING c.account_id, c.case_no, c.revision, c.bucket, c.head, i.message_id
 ), timeline AS (
-    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
-    SELECT account_id, case_no, revision, $3, $4::text::jsonb FROM saved
+    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+    SELECT account_id, case_no, revision, $2, $3::text::jsonb, head FROM saved
 ), told AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
-    SELECT account_id, message_id, bucket, case_no, 'case_done', '{}', $3, $3 FROM saved
+    SELECT account_id, message_id, bucket, case_no, 'case_done', '{}', $2, $2 FROM saved
 )
 SELECT account_id FROM saved
 """
@@ -81,6 +88,20 @@ class _Work:
         """Carry out one op for a batch; return those whose row was not written."""
         rows = await self.pools[name].fetch(self.sql[name][op], accounts, [_CASE_NO] * len(accounts), *more)
         return [] if len(rows) == len(accounts) else sorted(set(accounts) - {row[0] for row in rows})
+
+    async def all_saved(
+        self, sql: str, revision: int, told: list[dict[str, Any]], accounts: Sequence[int], *more: object
+    ) -> list[int]:
+        """Save a batch, with a timeline row that is the same for all of it; return those that were not saved."""
+        at, entries = told[-1]["at"], canonical(told)
+        chained = digest(revision, time_text(at), entries)
+        rows = await self.pools["platform"].fetch(sql, accounts, at, entries, chained, *more)
+        return [] if len(rows) == len(accounts) else sorted(set(accounts) - {row[0] for row in rows})
+
+    def told(self, what: str, op: Op, **more: str) -> list[dict[str, Any]]:
+        """Return one timeline entry for each participant."""
+        at = now()
+        return [{"at": at, "what": what, "participant": name, "op": op.value, **more} for name in self.names]
 
 
 _work: dict[str, _Work] = {}
@@ -107,8 +128,9 @@ async def _try_wallet(accounts: list[int]) -> list[int]:
     work = _work["now"]
     missed = await work.all_written(work.names[-1], Op.TRY, accounts, [1] * len(accounts))
     if work.guarded and not missed:
-        rows = await work.pools["platform"].fetch(_COMMITTED, accounts)
-        missed = sorted(set(accounts) - {row[0] for row in rows})
+        state = {"at": now(), "what": "state", "state": "confirming"}
+        told = [*_tried(work), *work.told("send", Op.CONFIRM), state]
+        missed = await work.all_saved(_COMMITTED, 2, told, accounts)
     return missed
 
 
@@ -124,14 +146,17 @@ async def _confirm(accounts: list[int]) -> list[int]:
 @DBOS.step()
 async def _end(accounts: list[int]) -> list[int]:
     work, at = _work["now"], now()
-    told = [
-        {"at": at, "what": "answer", "participant": name, "op": op, "answer": answer}
-        for op, answer in (("try", "granted"), ("confirm", "done"))
-        for name in work.names
-    ]
-    entries = msgspec.json.encode([*told, {"at": at, "what": "state", "state": "done"}]).decode()
-    rows = await work.pools["platform"].fetch(_ENDED, accounts, [uuid4() for _ in accounts], at, entries)
-    return [] if len(rows) == len(accounts) else sorted(set(accounts) - {row[0] for row in rows})
+    told = work.told("answer", Op.CONFIRM, answer="done")
+    if not work.guarded:
+        told = [*_tried(work), *work.told("send", Op.CONFIRM), *told]
+    told.append({"at": at, "what": "state", "state": "done"})
+    revision = 2 + work.guarded
+    messages = [uuid4() for _ in accounts]
+    return await work.all_saved(_ENDED, revision, told, accounts, messages, revision - 1)
+
+
+def _tried(work: _Work) -> list[dict[str, Any]]:
+    return [*work.told("send", Op.TRY), *work.told("answer", Op.TRY, answer="granted")]
 
 
 @DBOS.workflow()
@@ -178,9 +203,11 @@ class _Turn:
         self.launched: Future[None] = Future()
         self.go: Future[None] = Future()
         self.driven: Future[list[float]] = Future()
+        self.counted: Future[None] = Future()
+        """Connections stay until their CPU is read: of a backend that ends meanwhile some would be missed."""
 
     def run(self) -> None:
-        """Launch, wait for `go`, drive all batches, and let go of everything."""
+        """Launch, wait for `go`, drive all batches, wait for `counted`, and let go of everything."""
         try:
             uvloop.run(self._run())
         except BaseException as error:
@@ -198,6 +225,7 @@ class _Turn:
             latencies, waiting = list[float](), iter(self._batches)
             await asyncio.gather(*(self._lane(waiting, latencies) for _ in range(self._at_once)))
             self.driven.set_result(latencies)
+            await asyncio.wrap_future(self.counted)
 
     async def _lane(self, waiting: Iterator[list[int]], latencies: list[float]) -> None:
         for accounts in waiting:
@@ -208,7 +236,7 @@ class _Turn:
 
 async def dbos(world: World, cases: int, *, batch: int, guarded: bool = True) -> Outcome:
     """Drive `cases` in workflows of `batch` cases each."""
-    accounts = world.unused(cases, rival=True)
+    accounts = world.unused(cases)
     batches = [list(accounts[start : start + batch]) for start in range(0, cases, batch)]
     turn = _Turn(world, batches, CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE, guarded=guarded)
     thread = asyncio.create_task(asyncio.to_thread(turn.run))
@@ -216,8 +244,10 @@ async def dbos(world: World, cases: int, *, batch: int, guarded: bool = True) ->
     meter = Meter(world)
     await world.record(accounts)
     turn.go.set_result(None)
-    latencies = await asyncio.wrap_future(turn.driven)
-    outcome = meter.read(cases, latencies)
+    try:
+        outcome = meter.read(cases, await asyncio.wrap_future(turn.driven))
+    finally:
+        turn.counted.set_result(None)
     await thread
     await world.require_done(accounts)
     return outcome
