@@ -30,8 +30,8 @@ lint: setup ## Style, types and the order of the rooms
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-sim: setup ## 20,000 simulated worlds, and every interleaving of small ones
-	$(PY) -m sim --seeds 20000
+sim: setup ## 100,000 simulated worlds on all cores, and every interleaving of small ones
+	$(PY) -m sim --seeds 100000
 	$(PY) -m sim explore
 
 chaos: setup ## Minutes of everything breaking under load: kills, cuts, a data centre gone, full disks, lying networks

@@ -6,16 +6,17 @@ None of this is reachable from the product.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from sim import slips_driver as driver
 from sim import slips_protocol as protocol
+from sim.options import Options, drawn
 from sim.world import Parts
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+RESTORED: Final = {"restores": 2, "faults_end": 16_000}
 
 
 class Mistake(msgspec.Struct, frozen=True):
@@ -27,6 +28,12 @@ class Mistake(msgspec.Struct, frozen=True):
     what: str
     parts: Parts
     walked: bool = False
+    worlds: Mapping[str, Any] = {}
+    """Options of the worlds in which it shows soonest, in place of what their seeds draw."""
+
+    def options(self, seed: int) -> Options:
+        """What the world of `seed` is made of, for this mistake."""
+        return msgspec.structs.replace(drawn(seed), **self.worlds)
 
 
 MISTAKES: Final[Mapping[str, Mistake]] = {
@@ -95,7 +102,9 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         "a time-out after the commit point rolls back", Parts(step=protocol.cancels_after_commit), walked=True
     ),
     "gives-up": Mistake("a Confirm is not repeated for ever", Parts(step=protocol.gives_up)),
-    "parked-is-done": Mistake("a parked Confirm counts as done", Parts(step=protocol.parked_is_done), walked=True),
+    "parked-is-done": Mistake(
+        "a parked Confirm counts as done", Parts(step=protocol.parked_is_done), worlds={"broken": 0.5}, walked=True
+    ),
     "operator-decides": Mistake(
         "unparking turns a Confirm into a Cancel", Parts(step=protocol.operator_decides), walked=True
     ),
@@ -110,29 +119,49 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         "a driver that lost what it learnt commits as if all it sent were granted",
         Parts(driver=driver.SavesLearntAsSent),
     ),
-    "newest-plan": Mistake("a new pack's plan is applied to an old case", Parts(driver=driver.NewestPlan)),
-    "save-not-halved": Mistake("one poisoned save holds up its whole batch", Parts(driver=driver.SaveNotHalved)),
-    "wish-for-ever": Mistake("a wish whose save is refused is taken in for ever", Parts(driver=driver.WishForEver)),
+    "newest-plan": Mistake(
+        "a new pack's plan is applied to an old case", Parts(driver=driver.NewestPlan), worlds={"pack_changes": 8}
+    ),
+    "save-not-halved": Mistake(
+        "one poisoned save holds up its whole batch", Parts(driver=driver.SaveNotHalved), worlds={"poison": 0.5}
+    ),
+    "wish-for-ever": Mistake(
+        "a wish whose save is refused is taken in for ever",
+        Parts(driver=driver.WishForEver),
+        worlds={"poison": 0.3, "withdraw": 0.9, "accounts": 16},
+    ),
     "forgets-in-restart": Mistake(
         "a participant answers before what it did is durable", Parts(party=driver.ForgetsInRestart)
     ),
-    "recover-reuses-numbers": Mistake("recovery gives numbers again", Parts(recovered=driver.reuses_numbers)),
+    "recover-reuses-numbers": Mistake(
+        "recovery gives numbers again", Parts(recovered=driver.reuses_numbers), worlds=RESTORED
+    ),
     "recover-ignores-confirmed": Mistake(
-        "recovery overlooks a confirmed row, which proves the commit", Parts(recovered=driver.ignores_confirmed)
+        "recovery overlooks a confirmed row, which proves the commit",
+        Parts(recovered=driver.ignores_confirmed),
+        worlds=RESTORED,
     ),
     "recover-believes-platform": Mistake(
-        "recovery takes up only what the platform has open", Parts(recovered=driver.believes_the_platform)
+        "recovery takes up only what the platform has open",
+        Parts(recovered=driver.believes_the_platform),
+        worlds=RESTORED,
     ),
     "recover-confirms-untried": Mistake(
-        "recovery confirms where the Try is gone", Parts(recovered=driver.confirms_without_try)
+        "recovery confirms where the Try is gone", Parts(recovered=driver.confirms_without_try), worlds=RESTORED
     ),
     "recover-commits-tried": Mistake(
-        "recovery commits a case that was only tried", Parts(recovered=driver.commits_what_was_tried)
+        "recovery commits a case that was only tried", Parts(recovered=driver.commits_what_was_tried), worlds=RESTORED
     ),
-    "no-recovery": Mistake("a database is brought back and nobody recovers", Parts(restores=driver.NoRecovery)),
+    "no-recovery": Mistake(
+        "a database is brought back and nobody recovers", Parts(restores=driver.NoRecovery), worlds=RESTORED
+    ),
     "restore-opens-at-once": Mistake(
-        "a restored database is open while old messages are under way", Parts(restores=driver.OpensAtOnce)
+        "a restored database is open while old messages are under way",
+        Parts(restores=driver.OpensAtOnce),
+        worlds=RESTORED,
     ),
-    "warm-workers": Mistake("workers go on with what they heard before a restore", Parts(restores=driver.WarmWorkers)),
+    "warm-workers": Mistake(
+        "workers go on with what they heard before a restore", Parts(restores=driver.WarmWorkers), worlds=RESTORED
+    ),
 }
 """Every planted mistake by name."""

@@ -7,15 +7,12 @@ sort can be looked at alone.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from random import Random
 
 import msgspec
 
 from jiebang.model.plan import WALLET, Plan
 from jiebang.saga.coordinator import Timing
-
-if TYPE_CHECKING:
-    from random import Random
 
 PARTIES = ("identity", "unionpay", "social", "security")
 WITHOUT_FACTS = frozenset({"unionpay"})
@@ -61,8 +58,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     withdraw: float
     review: float
     never_proven: float
+    retries: int  # an operator has cases tried again that nothing is wrong with
     fact_changes: int
     transfers: int
+
+
+def drawn(seed: int) -> Options:
+    """The world of a seed."""
+    return draw(Random(seed))
 
 
 def draw(random: Random) -> Options:
@@ -85,8 +88,8 @@ def draw(random: Random) -> Options:
         plans=tuple(_plan(random, number) for number in range(1 + count(2))),
         pack_changes=count(2),
         workers=1 + count(2),
-        lease=600 + count(2400),
-        skew=rarely(1 / 2, 3000),
+        lease=1500 + count(4500),
+        skew=rarely(1 / 2, 5000),
         round_limit=30 + count(300),
         timing=Timing(
             try_limit=timedelta(milliseconds=400 + count(1600)),
@@ -116,6 +119,7 @@ def draw(random: Random) -> Options:
         withdraw=rate(0.4),
         review=rate(0.3),
         never_proven=rate(0.15),
+        retries=count(2),
         fact_changes=count(2),
         transfers=count(2) * accounts,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jiebang.model.case import Case, Kind, State, moved
+from jiebang.model.case import LIVE, Case, Kind, State, moved
 from jiebang.saga.coordinator import Event, Proven, Unparked, Woken
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Person:
         elif not world.chance(world.options.never_proven):
             self._prove(case.key, 20 + world.up_to(300))
         if world.chance(world.options.withdraw):
-            world.after(world.up_to(1200), self._withdraw, case.key)
+            world.after(world.up_to(3000 if world.up_to(1) else 600), self._withdraw, case.key)
 
     def come_again(self) -> None:
         """After a recovery, everybody has one more thing to ask for."""
@@ -96,6 +96,7 @@ class Person:
         world = self.world
         if key not in world.store.cases or not world.store_up:
             return
+        world.seen[f"wish to withdraw in {world.store.cases[key].state}"] += 1
         held = world.store.withdraw(key, world.time())
         status = TOO_LATE if held is None else ACCEPTED
         world.seen[f"withdrawal answered {status}"] += 1
@@ -146,6 +147,13 @@ class Operator:
             self.waiting.add(key)
             self.world.after(50 + self.world.up_to(1500), self._look, key)
 
+    def meddle(self) -> None:
+        """Ask for a case to be tried again that nobody has asked about, whatever it is doing."""
+        live = [key for key, case in self.world.store.cases.items() if case.state in LIVE]
+        if live and self.world.store_up:
+            self.world.seen["retried though nothing was parked"] += 1
+            self._retry(live[self.world.up_to(len(live) - 1)])
+
     def _look(self, key: Key) -> None:
         self.waiting.discard(key)
         world, case = self.world, self.world.store.cases.get(key)
@@ -155,8 +163,12 @@ class Operator:
             self.asked(key)
             return
         world.seen["unparked"] += 1
-        world.tell("the operator", f"unparks {key[0]}/{key[1]}")
+        self._retry(key)
+
+    def _retry(self, key: Key) -> None:
+        world, case = self.world, self.world.store.cases[key]
+        world.tell("the operator", f"has {key[0]}/{key[1]} tried again")
         decision = world.parts.step(case, world.plan_of(case), Unparked(), world.time(), world.options.timing)
         # What is to be sent is saved as sent and due: a worker sends it.
-        if decision.case is case or world.keep(decision.case, late=False, who="the operator") is None:
+        if decision.case is not case and world.keep(decision.case, late=False, who="the operator") is None:
             self.asked(key)

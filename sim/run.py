@@ -73,12 +73,14 @@ FAULTS = (
     "recovery sent try",
     "restored a participant",
     "restored the platform",
+    "retried though nothing was parked",
     "save lost to another's",
     "save poisoned",
     "save torn",
     "unparked",
     "withdrawal answered 202",
     "withdrawal answered 409",
+    *(f"wish to withdraw in {state}" for state in State),
     "worker died",
     "worker left",
     "worker stalled",
@@ -150,10 +152,10 @@ def _played(world: World) -> str | None:
 
 def play_all(seeds: Iterable[int], mistake: str | None = None) -> Summary:
     """Play some seeds here, one after another; stops at ENOUGH_FAILURES."""
-    parts = MISTAKES[mistake].parts if mistake else None
+    planted = MISTAKES[mistake] if mistake else None
     summary, started = Summary(), perf_counter()
     for seed in seeds:
-        world = World(seed, parts)
+        world = World(seed, planted.parts, options=planted.options(seed)) if planted else World(seed)
         broken = _played(world)
         summary.seeds += 1
         summary.cases += len(world.store.cases)
@@ -202,7 +204,10 @@ def cores() -> int:
 
 def replay(seed: int, mistake: str | None, write: Callable[[str], None]) -> str | None:
     """Play one seed again and write down everything that happens; return what broke, or None."""
-    world = TracedWorld(seed, MISTAKES[mistake].parts if mistake else None, write)
+    planted = MISTAKES[mistake] if mistake else None
+    world = (
+        TracedWorld(seed, planted.parts, write, planted.options(seed)) if planted else TracedWorld(seed, None, write)
+    )
     broken = _played(world)
     for line in story_end(world):
         write(line)

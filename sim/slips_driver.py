@@ -81,7 +81,7 @@ class RemembersGrants(Driver):
             marks = "".join("g" if "g" in pair else pair[0] for pair in zip(case.marks, known, strict=True))
             case = case if marks == case.marks else msgspec.structs.replace(case, marks=marks)
         decision = super()._step(case, event, now)
-        if decision.case.state is State.TRYING:
+        if decision.case.state is State.TRYING and "g" in decision.case.marks:
             self.learnt[case.account_id] = decision.case.marks
         return decision
 

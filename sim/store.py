@@ -28,6 +28,7 @@ class Store:
         self.numbers: dict[int, int] = {}
         self.leases: dict[int, tuple[str, datetime]] = {}
         self.workers: dict[str, datetime] = {}
+        self._held: dict[str, frozenset[int]] = {}
         self.moves: Counter[tuple[str, str]] = Counter()
 
     def live(self, account: int) -> bool:
@@ -103,14 +104,20 @@ class Store:
         self.workers[worker] = now + lease
         alive = [name for name, until in self.workers.items() if until > now]
         wanted = wanted_buckets(worker, alive, self.leases, now)
-        self.leases = {bucket: held for bucket, held in self.leases.items() if held[0] != worker}
+        if wanted != self._held.get(worker):
+            self._let_go(worker)
+            self._held[worker] = wanted
         self.leases |= dict.fromkeys(wanted, (worker, now + lease))
         return wanted
+
+    def _let_go(self, worker: str) -> None:
+        self.leases = {bucket: held for bucket, held in self.leases.items() if held[0] != worker}
 
     def release(self, worker: str) -> None:
         """Give up a worker's buckets, and its share of them."""
         self.workers.pop(worker, None)
-        self.leases = {bucket: held for bucket, held in self.leases.items() if held[0] != worker}
+        self._held.pop(worker, None)
+        self._let_go(worker)
 
     def backup(self) -> Store:
         """What a backup taken now would bring back."""
@@ -123,6 +130,7 @@ class Store:
         """Go back to a backup."""
         copy = backup.backup()
         self.cases, self.numbers, self.leases, self.workers = copy.cases, copy.numbers, copy.leases, copy.workers
+        self._held = {}
 
 
 def _due_first(case: Case) -> tuple[datetime, Key]:

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
-HEALING = 40_000
+HEALING = 60_000
 """Simulated milliseconds after the last fault within which every case must have ended."""
-MENDED = 15_000
+MENDED = 25_000
 """Simulated milliseconds after the last fault when poisoned cases are mended; all others must have ended by then."""
 AGAIN = 300
 """Simulated milliseconds until a case that is due is looked at again, whoever holds its bucket by then."""
@@ -161,6 +161,16 @@ class World:
 
     def _faults(self) -> None:
         options = self.options
+        self._worker_faults()
+        self._party_faults()
+        for _ in range(options.pack_changes if len(options.plans) > 1 else 0):
+            self.after(self.up_to(options.faults_end), self._change_pack)
+        for _ in range(options.retries):
+            self.after(self.up_to(options.faults_end), self.operator.meddle)
+        self.after(options.faults_end, self._heal)
+
+    def _worker_faults(self) -> None:
+        options = self.options
         for worker in self.workers:
             for _ in range(options.crashes):
                 when = self.up_to(options.faults_end)
@@ -170,6 +180,9 @@ class World:
                 self.after(self.up_to(options.faults_end), worker.leave)
             for _ in range(options.stalls):
                 self.after(self.up_to(options.faults_end), worker.stall, self.up_to(2500))
+
+    def _party_faults(self) -> None:
+        options = self.options
         for party in self.parties.values():
             for _ in range(options.outages):
                 when = self.up_to(options.faults_end)
@@ -179,9 +192,6 @@ class World:
                 self.after(self.up_to(options.faults_end), self._restart, party)
             for _ in range(options.fact_changes if party.has_facts and party is not self.wallet else 0):
                 self.after(self.up_to(options.faults_end), self._change_fact, party)
-        for _ in range(options.pack_changes if len(options.plans) > 1 else 0):
-            self.after(self.up_to(options.faults_end), self._change_pack)
-        self.after(options.faults_end, self._heal)
 
     def _set_up(self, party: Party, up: bool) -> None:
         self.seen["participant silent"] += not up and party.up

@@ -75,7 +75,7 @@ def test_a_full_run_that_leaves_something_untried_has_failed() -> None:
 NO_FAULTS = msgspec.structs.replace(
     World(7).options, accounts=6, cases=3, pack_changes=0, skew=0, loss=0, repeat=0, slow=0, part=0, whim=0, broken=0,
     pending=0, unread=0, disk=0, outages=0, restarts=0, restores=0, torn=0, die=0, poison=0, crashes=0, leaves=0,
-    stalls=0, unrenewed=0, withdraw=0, review=0, never_proven=0, fact_changes=0, transfers=0,
+    stalls=0, unrenewed=0, withdraw=0, review=0, never_proven=0, retries=0, fact_changes=0, transfers=0,
 )  # fmt: skip
 
 
