@@ -23,6 +23,7 @@ from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.participants.movements import Transfer
 from jiebang.saga.audit import Breach, Violation
+from jiebang.saga.chain import Fault
 from jiebang.saga.coordinator import Proven, Rechecked, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.timeline import entries, opened
@@ -32,8 +33,11 @@ from jiebang.store.cases import NewCase, Save
 from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
+from jiebang.store.seal_keys import keys_of
 from jiebang.usecases.advance import Driver, Limits
+from jiebang.usecases.seal import Sealing, SealPace
 from jiebang.usecases.verify import Report, verify
+from jiebang.usecases.verify_timelines import TimelineFinding
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
@@ -55,6 +59,7 @@ class World:
     def __init__(self, pools: Mapping[str, Pool], whole: Pool, networks: Mapping[str, Participant]) -> None:
         self.pools, self.whole = pools, whole
         owned = open_participants(pools, now, pepper=bytes(32))
+        self.keys = keys_of(bytes(32))
         self.participants: dict[str, Participant] = {**owned, **networks}
         wallet = owned["wallet"]
         assert isinstance(wallet, Wallet)
@@ -97,8 +102,14 @@ class World:
         await driver.drive(ready.values())
         await driver.aclose()
 
+    async def sealed(self) -> int:
+        """Have the worker's chore seal what has ended; return how many seals it made."""
+        pace = SealPace(grace=timedelta(microseconds=1), batch=3)
+        return await Sealing(pool=self.pools["platform"], keys=self.keys, anchor_at=None, pace=pace).turn(now())
+
     async def audit(self, page: int = PAGE, **without: Participant) -> Report:
         return await verify(
+            keys=self.keys,
             pool=self.pools["platform"],
             participants=self.participants | without,
             wallet=Wallet(self.whole, now, pepper=bytes(32)),
@@ -147,6 +158,26 @@ async def test_a_world_that_agrees_is_clean_however_it_is_cut(world: World, page
     assert report.cases_by_state == {State.DONE: PEOPLE // 4, State.ABORTED: PEOPLE // 4}
     assert set(report.fence_marks) == set(ORDER)
     assert set(report.fence_marks.values()) == {PEOPLE // 2}, "whoever was not asked yet is cancelled all the same"
+
+
+async def test_timelines_that_the_driver_wrote_are_whole_and_sealed(world: World) -> None:
+    """What was told of a person's case must hold from its first row to its last, whoever wrote which."""
+    assert await world.sealed() == 2
+    report = await world.audit()
+    assert report.violation_count == 0, report.timelines
+    found = report.timelines
+    assert (found.timelines, found.seals, found.sealed, found.unsealed) == (PEOPLE // 2, 2, PEOPLE // 2, 0)
+    assert found.rows >= 4 * found.timelines
+
+
+async def test_a_timeline_that_was_tampered_with_is_a_violation(world: World) -> None:
+    """`jiebang verify` must fail on it, or nobody will ever look."""
+    plant = "UPDATE platform.case_event SET at = at - interval '1 day' WHERE account_id = 2 AND revision = 2"
+    undo = "UPDATE platform.case_event SET at = at + interval '1 day' WHERE account_id = 2 AND revision = 2"
+    async with world.planted("platform", plant, undo):
+        report = await world.audit()
+    assert (report.violation_count, report.clean) == (1, False)
+    assert report.timelines.findings == [TimelineFinding(fault=Fault.CHANGED, account_id=2, case_no=1, revision=2)]
 
 
 async def test_a_mark_without_a_case_is_found(world: World) -> None:
