@@ -137,3 +137,12 @@ def test_a_fault_that_would_do_nothing_is_refused(fault: dict[str, object]) -> N
     """A test that switches on a fault that cannot strike would pass for nothing."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(fault, Fault)
+
+
+def test_of_several_lies_one_is_told_at_a_time() -> None:
+    """Lies on top of each other would hide which of them the platform was put to the test with."""
+    lies = [Fault(FaultKind.STRANGE, count=1), Fault(FaultKind.DENY, count=1)]
+    suffered, left = strike(lies, FaultOp.CONFIRM, [1])
+    assert (suffered.lie, left) == (FaultKind.STRANGE, (lies[1],))
+    assert strike(left, FaultOp.TRY, [1]) == (strike([], FaultOp.TRY, [1])[0], left), "a Try is not denied"
+    assert strike(left, FaultOp.CONFIRM, [1])[0].lie is FaultKind.DENY

@@ -137,7 +137,7 @@ class Clearing:
             if suffered.die is Phase.DURING:
                 os._exit(DIED)
 
-        if FaultKind.DENY in suffered.lies:
+        if suffered.lie is FaultKind.DENY:
             rows = await self._run(self._ledger.fence_rows, [account for account, _ in cases])
             results = denied(cases, rows)
         else:
@@ -146,7 +146,7 @@ class Clearing:
             results += await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
         if await self._kept_back(suffered, call):
             return None
-        return told(suffered.lies, op, results, self._grudges), suffered
+        return told(suffered.lie, op, results, self._grudges), suffered
 
     async def look(self, call: Call) -> Answer | None:
         """Answer the fence rows of up to 1,024 accounts."""
@@ -222,7 +222,7 @@ class Clearing:
 
 
 def _answer(body: Any, suffered: Strike) -> Answer:
-    return msgspec.structs.replace(ok(body), stale=FaultKind.STALE in suffered.lies)
+    return msgspec.structs.replace(ok(body), stale=suffered.lie is FaultKind.STALE)
 
 
 def _once(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:

@@ -9,13 +9,13 @@ import msgspec
 from jiebang.model.errors import JiebangError
 from jiebang.participants import wire
 from jiebang.participants.http import RemoteError, SignedClient
+from jiebang.sandbox.faults import Fault
 from jiebang.sandbox.ledger import MAX_BINDINGS, AccountState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jiebang.participants.signing import Link
-    from jiebang.sandbox.faults import Fault
     from jiebang.sandbox.ledger import Binding
 
 T = TypeVar("T")
@@ -29,6 +29,10 @@ class _Busy(msgspec.Struct):
 
 class _States(msgspec.Struct):
     accounts: list[AccountState]
+
+
+class _Faults(msgspec.Struct):
+    faults: list[Fault]
 
 
 class Control:
@@ -46,6 +50,10 @@ class Control:
             body = msgspec.json.encode({"bindings": bindings[at : at + MAX_BINDINGS]})
             busy += map(int, self._read(await self._client.send("PUT", "/sandbox/bindings", body), _Busy).busy)
         return busy
+
+    async def faults(self) -> list[Fault]:
+        """Read the faults switched on, counted ones with what is left of them."""
+        return self._read(await self._client.send("GET", "/sandbox/faults"), _Faults).faults
 
     async def set_faults(self, faults: Sequence[Fault]) -> None:
         """Replace all faults; an empty sequence switches all off."""

@@ -92,17 +92,20 @@ class Strike(msgspec.Struct):
     refusals: dict[int, str] = {}
     twice: bool = False
     die: Phase | None = None
-    lies: frozenset[FaultKind] = frozenset()
+    lie: FaultKind | None = None
 
 
 _HASHES: Final = 1 << 32
 
 
 def strike(faults: Sequence[Fault], op: FaultOp, accounts: Sequence[int]) -> tuple[Strike, tuple[Fault, ...]]:
-    """Return what a request of `op` for `accounts` suffers, and the faults that are left after it."""
+    """Return what a request of `op` for `accounts` suffers, and the faults that are left after it.
+
+    Of several lies the first is told; the others wait for requests of their own.
+    """
     suffered, left = Strike(), list[Fault]()
     for fault in faults:
-        hit = _hit(fault, op, accounts)
+        hit = () if fault.kind in LIES and suffered.lie else _hit(fault, op, accounts)
         if fault.count is None or not hit:
             left.append(fault)
         elif (rest := fault.count - len(hit)) > 0:
@@ -146,4 +149,4 @@ def _suffer(suffered: Strike, fault: Fault, hit: Sequence[int]) -> None:
         case FaultKind.DIE:
             suffered.die = suffered.die or fault.phase
         case _:
-            suffered.lies |= {fault.kind}
+            suffered.lie = fault.kind

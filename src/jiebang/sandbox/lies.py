@@ -51,17 +51,19 @@ class Grudges:
         return [Result(str(account), no, Outcome.GRANTED, Row(no, CaseOp.TRIED)) for account, no in idle]
 
 
-def told(lies: Collection[FaultKind], op: Op, results: Sequence[Result], grudges: Grudges) -> list[Result]:
-    """Return what a network with these `lies` answers where `results` is the truth."""
+def told(lie: FaultKind | None, op: Op, results: Sequence[Result], grudges: Grudges) -> list[Result]:
+    """Return what a network answers that tells this lie, where `results` is the truth."""
     said = list(results)
-    if FaultKind.FICKLE in lies:
-        asked = {(int(one.account), one.case_no) for one in results}
-        said = (grudges.take(said) if op is Op.TRY else said) + grudges.unasked(asked)
-    if FaultKind.TWO_VOICES in lies:
-        said += [_refusal(one) if one.outcome is Outcome.GRANTED else _grant(op, one) for one in said]
-    if FaultKind.STRANGE in lies:
-        said = _strange(said)
-    return said
+    match lie:
+        case FaultKind.FICKLE:
+            asked = {(int(one.account), one.case_no) for one in results}
+            return (grudges.take(said) if op is Op.TRY else said) + grudges.unasked(asked)
+        case FaultKind.TWO_VOICES:
+            return said + [_refusal(one) if one.outcome is Outcome.GRANTED else _grant(op, one) for one in said]
+        case FaultKind.STRANGE:
+            return _strange(said)
+        case _:
+            return said
 
 
 def denied(cases: Sequence[tuple[int, int]], rows: Mapping[int, FenceRow]) -> list[Result]:
