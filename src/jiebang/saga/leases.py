@@ -22,8 +22,8 @@ def wanted_buckets(
     """
     everyone = sorted({*workers, me})
     share = BUCKETS // len(everyone) + (everyone.index(me) < BUCKETS % len(everyone))
-    own = [
-        bucket for bucket in range(BUCKETS) if bucket in leases and leases[bucket][0] == me and leases[bucket][1] > now
-    ]
+    own = sorted(bucket for bucket, (worker, until) in leases.items() if worker == me and until > now)
+    if len(own) >= share:
+        return frozenset(own[:share])
     free = [bucket for bucket in range(BUCKETS) if bucket not in leases or leases[bucket][1] <= now]
     return frozenset((own + free)[:share])
