@@ -29,6 +29,7 @@ from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
 from jiebang.saga.fence import Answer, Op
 from jiebang.store import cases as store
+from jiebang.store import operating
 from jiebang.store.cases import NewCase
 from jiebang.usecases.check import Checker, CheckRequest
 from tests.rows import BOUND, insert
@@ -43,6 +44,17 @@ EMONEY: Final = load_pack(*packs.text("emoney"))
 IDS: Final = CaseIds(b"0123456789abcdef")
 CLEAN, CENT, HELD, RECLAIMED, SPLIT, LIVE, BARE, ENDING = range(1, 9)
 EVERYONE: Final = range(1, 9)
+
+READY: Final = Case(
+    account_id=CLEAN,
+    case_no=1,
+    kind=Kind.REVOKE,
+    state=State.READY,
+    plan="wechat/1",
+    marks="." * 11,
+    revision=1,
+    created_at=NOW,
+)
 
 Build = Callable[..., Checker]
 
@@ -251,19 +263,9 @@ async def test_without_our_own_store_nothing_passes_and_nothing_is_tried(
     [answer] = await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)
     assert codes([answer]) == [[FACT_UNAVAILABLE]]
     assert answer.blockers[0].facts["owner"] == "platform"
-    case = Case(
-        account_id=CLEAN,
-        case_no=1,
-        kind=Kind.REVOKE,
-        state=State.READY,
-        plan="wechat/1",
-        marks="." * 11,
-        revision=1,
-        created_at=NOW,
-    )
-    found = await checker.recheck([case])
-    assert found[case.key].blockers == ()
-    assert set(found[case.key].versions.values()) == {None}
+    found = await checker.recheck([READY])
+    assert found[READY.key].blockers == ()
+    assert set(found[READY.key].versions.values()) == {None}
 
 
 async def _closed_pool(dsn: str) -> Pool:
@@ -368,3 +370,31 @@ async def test_every_rule_of_the_pack_is_a_condition_postgresql_accepts(pools: M
         columns = ", ".join(f"NULL::{_PG_TYPES[VOCABULARY[name]]} AS {name}" for name in names)
         kind = await pools["platform"].fetchval(f"SELECT pg_typeof({text})::text FROM (SELECT {columns}) f")  # noqa: S608 - our own pack
         assert kind == "boolean", rule.code
+
+
+async def test_a_participant_out_of_service_is_told_with_its_name_and_since_when(
+    build: Build, world: Mapping[str, Pool]
+) -> None:
+    """A person must know that they are not the reason; and a case already proven waits, it is not rejected."""
+    platform, checker = world["platform"], build()
+    await operating.take_out(platform, ["wallet", "unionpay"], "a new rack", "Ann", NOW)
+    await operating.take_out(platform, ["wallet"], "again", "Ben", NOW + timedelta(hours=1))
+    try:
+        [answer] = await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)
+        [blocker] = answer.blockers
+        assert blocker.code == "PARTICIPANT-OUT"
+        assert "银联（自 2026年3月15日 12:00）；钱包（自 2026年3月15日 12:00）" in blocker.explanation.zh
+        assert "UnionPay (since 15 Mar" in blocker.explanation.en
+        assert "a new rack" not in msgspec.json.encode(answer).decode(), "operators' reasons are not for persons"
+        [appeal] = await checker.check([CheckRequest(CLEAN)], Kind.APPEAL)
+        assert appeal.passes, "what needs nobody goes on"
+        told = (await checker.recheck([READY]))[READY.key]
+        assert (told.blockers, set(told.versions.values())) == ((), {None}), "it waits"
+    finally:
+        await operating.take_back(platform, ["wallet", "unionpay"], "Ann", NOW + timedelta(hours=2))
+    assert codes(await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)) == [[]]
+    history = await operating.outages(platform, 10)
+    assert {(each.participant, each.by, each.back_by) for each in history} == {
+        ("wallet", "Ann", "Ann"),
+        ("unionpay", "Ann", "Ann"),
+    }

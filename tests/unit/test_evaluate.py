@@ -46,6 +46,12 @@ _BY_TYPE: Final[Mapping[FactType, Any]] = {
 
 HITS: Final[Mapping[str, Person]] = {
     "CASE-OPEN": {"live_case": "case_abc"},
+    "PARTICIPANT-OUT": {
+        "participants_out": 1,
+        "participant_out_items": [
+            {"participant": "wallet", "name_zh": "钱包", "name_en": "wallet", "since": "2026-03-15T01:00:00Z"}
+        ],
+    },
     "ID-NONE": {"identity_state": "reclaimed"},
     "PAY-BALANCE": {"balance_fen": 1},
     "PAY-PENDING": {
@@ -341,6 +347,7 @@ _people = st.fixed_dictionaries(
         "administered_enterprises": _counts,
         "open_merchants": _counts,
         "live_case": st.none() | st.just("case_x"),
+        "participants_out": _counts,
         "request_device_id": st.sampled_from(["phone-1", None]),
     },
 )
@@ -357,6 +364,7 @@ def _expected(person: Mapping[str, Any]) -> set[str]:
         return None if at is None else (today - at.astimezone(SHANGHAI).date()).days
 
     counted = {
+        "PARTICIPANT-OUT": "participants_out",
         "PAY-BALANCE": "balance_fen",
         "PAY-PENDING": "open_transactions",
         "PAY-RED-PACKET": "unclaimed_red_packets",

@@ -301,6 +301,18 @@ class RecoveringError(OtherSystemError):
     )
 
 
+class OutOfServiceError(OtherSystemError):
+    """A system that a case of this kind needs was taken out of service. fields: participants, since."""
+
+    code = "OUT-OF-SERVICE"
+    title = Text("所需系统已停用", "A system that such a case needs is out of service")
+    action = Text(
+        "participants 所列系统自 since 起停用,恢复后即可重新提交;已有申请不会丢失。",
+        "The systems in `participants` have been out of service since `since`. Ask again once they are back; nothing "
+        "of running cases is lost.",
+    )
+
+
 class WorkersBusyError(OtherSystemError):
     """Workers did not come to a stop in time. fields: workers."""
 

@@ -76,6 +76,8 @@ _I, _F, _B, _T, _AT, _D, _L = (
     FactType.ITEMS,
 )
 
+PARTICIPANTS_OUT: Final = "participant_out_items"
+"""The fact that says which participants of the case's plan operators took out of service: no case begins meanwhile."""
 CONSENTS: Final = "consents"
 """The fact that says what a person agreed to: one item for each thing, `code` the rule's, `item` the id of an item of
 its list (absent: agreed to as a whole)."""
@@ -165,6 +167,13 @@ FACTS: Final[Mapping[str, FactSpec]] = {
             ("live_case", _T, "进行中的申请", "public id of the account's live case"),
             ("account_known", _B, "账户存在", "the platform knows the account"),
             ("consents", _L, "已同意的事项", "what the person agreed that a case may end: code, item, at"),
+            ("participants_out", _I, "停用的系统数", "number of systems out of service that a case needs"),
+            (
+                "participant_out_items",
+                _L,
+                "停用的系统",
+                "systems out of service that a case needs: participant, name_zh, name_en, since",
+            ),
         ),
         *_specs(
             QUOTA,
@@ -223,5 +232,6 @@ ITEM_FIELDS: Final[Mapping[str, Mapping[str, FactType]]] = {
     "approval_items": {"id": _T, "title": _T},
     "merchant_items": {"id": _T, "name": _T},
     "consents": {"code": _T, "item": _T, "at": _AT},
+    "participant_out_items": {"participant": _T, "name_zh": _T, "name_en": _T, "since": _AT},
 }
 """The fields of each fact of type ITEMS. Items are JSON objects, so their times are ISO 8601 strings."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from jiebang.store import quota
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncpg.pool import PoolConnectionProxy
 
@@ -141,10 +142,14 @@ class Agreed(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What our own store knows of an account: the number of its live case, if it has one, and its consents."""
+    """What our own store knows of an account: the number of its live case, if it has one, and its consents.
+
+    `out`: who is out of service, by participant since when (RFC 3339); the same for every account.
+    """
 
     case_no: int | None
     consents: tuple[Agreed, ...] = ()
+    out: Mapping[str, str] = MappingProxyType({})
 
     def agreed(self, case_no: int | None) -> list[dict[str, str | None]]:
         """Return the items of the fact `consents` for a check made for case `case_no` (None: for none yet)."""
@@ -157,12 +162,14 @@ class Known(msgspec.Struct, frozen=True):
 
 
 async def known(db: Database, accounts: Iterable[int]) -> dict[int, Known]:
-    """Return those of `accounts` that exist, each with its live case and its standing consents."""
+    """Return those of `accounts` that exist, each with its live case and consents, and who is out of service."""
     rows = await db.fetch(_SQL["known_accounts"], sorted(set(accounts)))
+    out = msgspec.json.decode(rows[0]["out"], type=dict[str, str]) if rows and rows[0]["out"] else {}
     return {
         row["account_id"]: Known(
             row["case_no"],
             msgspec.json.decode(row["consents"], type=tuple[Agreed, ...]) if row["consents"] else (),
+            out,
         )
         for row in rows
     }

@@ -144,9 +144,10 @@ SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_i
 SELECT c.* FROM platform.cases c WHERE c.account_id = ANY ($1::bigint[])
 
 -- name: known_accounts
--- Which of these accounts exist, each with its live case and what the person agreed to: what a check needs of our own
--- store, in one query.
-SELECT a.account_id, c.case_no, s.consents
+-- Which of these accounts exist, each with its live case and what the person agreed to, and who is out of service: what a
+-- check needs of our own store, in one query.
+SELECT a.account_id, c.case_no, s.consents,
+    (SELECT jsonb_object_agg(participant, out_since)::text FROM platform.participant_outage WHERE back_at IS NULL) AS out
 FROM platform.account a
 LEFT JOIN platform.cases c ON c.account_id = a.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
 LEFT JOIN LATERAL (

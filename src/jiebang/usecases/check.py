@@ -18,9 +18,9 @@ import structlog
 from prometheus_client import Counter
 
 from jiebang.model.case import Kind
-from jiebang.model.check import CheckAnswer, Severity
+from jiebang.model.check import CheckAnswer, Severity, Text
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
-from jiebang.model.facts import PLATFORM, QUOTA, FactBatch
+from jiebang.model.facts import PARTICIPANTS_OUT, PLATFORM, QUOTA, FactBatch
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import Facts, Part, gathered, line_up, owner_of
 from jiebang.policy.pack import Pack
@@ -138,7 +138,7 @@ class Checker:
     async def facts(self, accounts: Sequence[int]) -> Facts:
         """Read all facts of a batch of known accounts, as for requests of a service; nothing is evaluated."""
         requests = [CheckRequest(account) for account in accounts]
-        return gathered(accounts, await self._parts(accounts, requests, quota=True), [None] * len(requests))
+        return gathered(accounts, await self._parts(accounts, requests, {}, quota=True), [None] * len(requests))
 
     async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers, all under the pack in force as the batch begins."""
@@ -173,7 +173,7 @@ class Checker:
         if not requests:
             return []
         accounts = [request.account_id for request in requests]
-        parts = await self._parts(accounts, requests, quota=QUOTA in pack.facts_needed[kind])
+        parts = await self._parts(accounts, requests, _needed(pack, kind), quota=QUOTA in pack.facts_needed[kind])
         known: Sequence[bool] = [True] * len(requests)
         if PLATFORM in parts:
             known = parts[PLATFORM].frame["account_known"].to_list()
@@ -188,10 +188,11 @@ class Checker:
         ]
 
     async def _parts(
-        self, accounts: Sequence[int], requests: Sequence[CheckRequest], *, quota: bool
+        self, accounts: Sequence[int], requests: Sequence[CheckRequest], needed: Mapping[str, Text], *, quota: bool
     ) -> dict[str, Part]:
         """Read everyone at once, within the limit. Who brought nothing is not in the answer.
 
+        `needed`: the participants that a case would need, with their names for people: one out of service is a fact.
         `quota`: whether what the document was used for is wanted too; few kinds ask, and it takes two reads in a row.
         """
         askable = sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
@@ -199,7 +200,7 @@ class Checker:
             name: asyncio.create_task(_read(participant, askable, accounts))
             for name, participant in self._participants.items()
         }
-        tasks[PLATFORM] = asyncio.create_task(_own(self._platform, self._case_ids, askable, requests))
+        tasks[PLATFORM] = asyncio.create_task(_own(self._platform, self._case_ids, askable, requests, needed))
         if quota:
             tasks[QUOTA] = asyncio.create_task(_quota(self._quotas, askable, requests))
         try:
@@ -231,8 +232,17 @@ async def _read(participant: Participant, askable: Sequence[int], accounts: Sequ
     return None if batch is None else line_up(batch, owner_of(participant.name), accounts)
 
 
-async def _own(platform: Database, case_ids: CaseIds, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part:
-    """Read what our own store knows: that an account exists, and its live case other than the one being checked."""
+async def _own(
+    platform: Database,
+    case_ids: CaseIds,
+    askable: Sequence[int],
+    requests: Sequence[CheckRequest],
+    needed: Mapping[str, Text],
+) -> Part:
+    """Read what our own store knows: that an account exists, its live case other than the one being checked.
+
+    And who of those `needed` is out of service.
+    """
     known = await store.known(platform, askable)
     live: list[str | None] = []
     consents: list[list[dict[str, str | None]]] = []
@@ -243,7 +253,15 @@ async def _own(platform: Database, case_ids: CaseIds, askable: Sequence[int], re
         consents.append(
             found.agreed(request.own_case) + [{"code": code, "item": item} for code, item in request.agreed]
         )
+    since = next(iter(known.values()), _NOBODY).out
+    out = [
+        {"participant": name, "name_zh": title.zh, "name_en": title.en, "since": since[name]}
+        for name, title in needed.items()
+        if name in since
+    ]
     columns: dict[str, Sequence[Any]] = {
+        "participants_out": [len(out)] * len(requests),
+        PARTICIPANTS_OUT: [out] * len(requests),
         "live_case": live,
         "account_known": [request.account_id in known for request in requests],
         "consents": consents,
@@ -257,11 +275,22 @@ async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[Chec
     return await quotas.facts(requests, frozenset(askable))
 
 
+def _needed(pack: Pack, kind: Kind) -> dict[str, Text]:
+    """Return the participants of a kind's plan, each with its name for people."""
+    names = pack.plans[kind].participants if kind in pack.plans else ()
+    return {name: pack.owners.get(owner_of(name), Text(name, name)) for name in names}
+
+
 def _offering(pack: Pack, kind: Kind) -> Pack:
     """Return `pack` if it has rules for `kind`. Raises KindNotOfferedError, since without rules nothing would block."""
     if kind not in pack.kinds:
         raise KindNotOfferedError(kind=kind.value, offered=pack.offered)
     return pack
+
+
+def out_of_service(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
+    """Return who, of those that a case of this kind needs, was out of service when this was checked."""
+    return evidence.facts.items.get(PARTICIPANTS_OUT, [()] * (evidence.row + 1))[evidence.row]
 
 
 def _rechecked(evidence: Evidence | None, unavailable: str) -> Rechecked:
@@ -273,6 +302,9 @@ def _rechecked(evidence: Evidence | None, unavailable: str) -> Rechecked:
     if evidence is None:
         return Rechecked({}, (UnknownAccountError.code,))
     answer = evidence.answer
+    if out := out_of_service(evidence):
+        # Such a case is not rejected: it waits until all are back, and is then checked anew.
+        return Rechecked({item["participant"]: None for item in out}, (), evidence)
     standing = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
     versions = answer.versions
     if unavailable in standing and None not in versions.values():

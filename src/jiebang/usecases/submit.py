@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jiebang.model.case import Case, Kind
-from jiebang.model.errors import BlockedError, KindNotOfferedError, ParticipantUnavailableError
+from jiebang.model.errors import (
+    BlockedError,
+    KindNotOfferedError,
+    OutOfServiceError,
+    ParticipantUnavailableError,
+    RecoveringError,
+)
 from jiebang.saga import timeline
-from jiebang.store import cases, consents, idempotency, outbox, proofs
+from jiebang.store import cases, consents, idempotency, operating, outbox, proofs
 from jiebang.store.cases import NewCase
 from jiebang.store.consents import Given
 from jiebang.store.outbox import Message
 from jiebang.store.proofs import Method, Proof
 from jiebang.store.records import PASSED, Step, record_of
-from jiebang.usecases.check import CheckRequest
+from jiebang.usecases.check import CheckRequest, out_of_service
 from jiebang.usecases.consent import items_of, limited_to, rule_of, shown_by
 from jiebang.usecases.context import Context, Found, Render
 from jiebang.usecases.quota import Quotas
@@ -61,7 +67,7 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
     KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check,
-    IdempotencyReusedError, and what `Quotas.document_of` raises.
+    IdempotencyReusedError, OutOfServiceError, RecoveringError, and what `Quotas.document_of` raises.
     """
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:
@@ -78,6 +84,8 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
             if kept is not None:
                 return idempotency.Answered(kept, replayed=True)
             raise BlockedError(await _refused(context, asked, check))
+        if out := out_of_service(evidence):  # whatever the pack's rules say of it
+            raise OutOfServiceError(participants=[item["participant"] for item in out], since=out[0]["since"])
         document = await _document(context, asked, context.pack_named(check.pack))
         now = context.clock()
         try:
@@ -85,7 +93,9 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
                 context.platform, claim, now, partial(_open, context, asked, evidence, document, agreed, render, now)
             )
         except _RacedError:
-            continue
+            recovering = (await operating.state(context.platform)).recovering_since
+            if recovering is not None:
+                raise RecoveringError(since=recovering.isoformat()) from None
     raise ParticipantUnavailableError(participant="platform")
 
 
