@@ -245,7 +245,8 @@ async def dbos(world: World, cases: int, *, batch: int, guarded: bool = True) ->
     await world.record(accounts)
     turn.go.set_result(None)
     try:
-        outcome = meter.read(cases, await asyncio.wrap_future(turn.driven))
+        latencies = await asyncio.wrap_future(turn.driven)
+        outcome = meter.read(cases, latencies)
     finally:
         turn.counted.set_result(None)
     await thread
