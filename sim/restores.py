@@ -86,8 +86,21 @@ class Restores:
 
     def _recover(self, name: str, backups: tuple[Any, Any]) -> Steps:
         """Stop, wait until nothing is under way, bring back, look everywhere and settle, then go on."""
-        world, (backup, shown) = self.world, backups
+        world = self.world
         yield self.quiet
+        self._bring_back(name, *backups)
+        left = list(world.accounts)
+        while left:
+            while not (yield from self._settled(left[0], name)):
+                yield 60
+            left.pop(0)
+            if world.chance(world.options.die):
+                world.seen["recovery broken off and begun anew"] += 1
+                left = list(world.accounts)
+        self._go_on()
+
+    def _bring_back(self, name: str, backup: Any, shown: Any) -> None:
+        world = self.world
         for worker in world.workers:
             self.stop(worker)
         self.down = ""
@@ -101,9 +114,9 @@ class Restores:
                 world.money.resume()
         world.judge.restored(name, shown)
         world.tell(name, "is brought back")
-        for account in world.accounts:
-            while not (yield from self._settled(account, name)):
-                yield 60
+
+    def _go_on(self) -> None:
+        world = self.world
         world.tell("the operator", "has recovered; cases are claimed again")
         world.claims_stopped = self.under_way = False
         world.store_up = True

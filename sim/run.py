@@ -66,6 +66,7 @@ FAULTS = (
     "participant restarted",
     "participant silent",
     "poisoned case put off",
+    "recovery broken off and begun anew",
     "recovery made a lost case again",
     "recovery saved a case",
     "recovery sent cancel",
