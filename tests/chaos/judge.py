@@ -8,10 +8,13 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
+from jiebang.app import utc_now
 from jiebang.model.case import ENDED
 from jiebang.model.notice import Channel
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import BindingState
+from jiebang.store import tasks
+from jiebang.usecases import operate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,6 +45,30 @@ async def quiet(stage: Stage, patience: float) -> bool:
                 await asyncio.sleep(0.2)
     except TimeoutError:
         return False
+
+
+async def operated(stage: Stage, patience: float) -> tuple[int, list[str]]:
+    """Do as an operator does: find what is parked by its tasks, and have it tried again now that the networks are well.
+
+    Returns how many cases were parked, and what was wrong about that.
+    """
+    pool, wrong = stage.app.pools["platform"], list[str]()
+    rows = await pool.fetch("SELECT account_id, case_no FROM platform.cases WHERE marks ~ '[CX]'")
+    parked = {(row["account_id"], row["case_no"]) for row in rows}
+    try:
+        async with asyncio.timeout(patience):
+            while True:
+                missing = parked - {(task.account_id, task.case_no) for task in await tasks.standing(pool, 100_000)}
+                if not missing:
+                    break
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        wrong.append(f"parked, and no operator has a task: {len(missing)}, as {sorted(missing)[:5]}")
+    now, timing = utc_now(), stage.app.settings.saga
+    outcomes = await operate.retry(pool, stage.app.registry.plan_of, parked, "chaos", now, timing)
+    if set(outcomes.values()) - {operate.Outcome.RETRIED}:
+        wrong.append(f"parked, and not tried again: {Counter(outcomes.values())}")
+    return len(parked), wrong
 
 
 class Verdict:
@@ -82,7 +109,6 @@ def _cases(verdict: Verdict, cases: dict[str, Any], told: Told) -> None:
     state = {case: row["state"] for case, row in cases.items()}
     for row in cases.values():
         verdict.ends[f"{row['state']} {row['reason'] or ''}".strip()] += 1
-    verdict.parked = sum(row["due_at"] is None and row["state"] not in _ENDED for row in cases.values())
     verdict.untold = len(cases.keys() - told.submitted.keys())
     verdict.blame("told 201, and not there", told.submitted.keys() - cases.keys())
     verdict.blame(
@@ -100,10 +126,7 @@ def _cases(verdict: Verdict, cases: dict[str, Any], told: Told) -> None:
         "told an end that is not its end", [(c, s, state.get(c)) for c, s in told.ended.items() if state.get(c) != s]
     )
     verdict.blame("in the middle of something", [c for c, s in state.items() if s in ("ready", "trying")])
-    stuck = [
-        c for c, row in cases.items() if row["state"] in ("confirming", "cancelling") and row["due_at"] is not None
-    ]
-    verdict.blame("neither ended nor parked", stuck)
+    verdict.blame("past its decision and not ended", [c for c, s in state.items() if s in ("confirming", "cancelling")])
 
 
 async def _money(verdict: Verdict, stage: Stage, told: Told) -> None:

@@ -138,6 +138,21 @@ class People:
         await self._api.aclose()
         await self._phone.aclose()
 
+    async def get_on(self, more: int, patience: float, *, done: bool = False) -> bool:
+        """Wait until `more` further cases are told ended (or `done`); say whether that came to pass in time."""
+
+        def ended() -> int:
+            return sum(not done or end == "done" for end in self.told.ended.values())
+
+        enough = ended() + more
+        try:
+            async with asyncio.timeout(patience):
+                while ended() < enough:  # noqa: ASYNC110 - every person tells it
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            return False
+        return True
+
     async def _visit(self) -> None:
         while not self.stopping.is_set() and self._queue:
             account = self._queue.pop(0)

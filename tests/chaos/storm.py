@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ import msgspec
 
 from jiebang.model.plan import NETWORKS
 from jiebang.participants.base import UNANSWERED
-from jiebang.sandbox.faults import LIES, Fault, FaultKind, FaultOp, Phase
+from jiebang.sandbox.faults import LIES, Fault, FaultKind, Phase
 from jiebang.sandbox.proxy import FAIR, Way, Weather
 from jiebang.store.embedded import PLACEMENT, postmaster_pid
 
@@ -53,8 +53,7 @@ _FAULTS: Final[Mapping[str, Fault]] = {
     "refuses": Fault(FaultKind.REFUSE, share=0.3),
     "twice": Fault(FaultKind.TWICE),
     "dies": Fault(FaultKind.DIE, phase=Phase.DURING, count=2),
-    **{f"lies: {kind}": Fault(kind) for kind in sorted(LIES - {FaultKind.DENY})},
-    "lies: deny": Fault(FaultKind.DENY, ops=(FaultOp.CONFIRM, FaultOp.CANCEL), share=0.5),
+    **{f"lies: {kind}": Fault(kind, count=4) for kind in sorted(LIES)},
 }
 
 
@@ -78,7 +77,7 @@ class Stage:
     paths: Mapping[str, Proxy]
     controls: Mapping[str, Control]
     disk: SmallDisk | str
-    faults: dict[str, list[Fault]] = field(default_factory=lambda: {name: [] for name in NETWORKS})
+    switching: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def plan(seed: int, *, rounds: int, lasts: float, gap: float, centre_lasts: float, disk_lasts: float) -> list[Trouble]:
@@ -98,10 +97,10 @@ def plan(seed: int, *, rounds: int, lasts: float, gap: float, centre_lasts: floa
         every += [("freeze", _WORKERS, lasts)]
         every += [("reset", paths, 0.0)] * 3
         every += [(f"cut: {cut}", paths, lasts) for cut in CUTS]
-        every += [(f"network: {fault}", NETWORKS, lasts) for fault in _FAULTS]
+        every += [(f"network: {fault}", NETWORKS, 2 * lasts) for fault in _FAULTS]
     dice.shuffle(every)
-    every.insert(len(every) // 3, ("data centre gone", (CENTRE,), centre_lasts))
-    every.insert(2 * len(every) // 3, ("disk full", (CENTRE,), disk_lasts))
+    every.insert(len(every) // 2, ("data centre gone", (CENTRE,), centre_lasts))
+    every.insert(5 * len(every) // 6, ("disk full", (CENTRE,), disk_lasts))
     at, storm = gap, list[Trouble]()
     for kind, targets, most in every:
         part = 1 if kind in ("data centre gone", "disk full", "freeze") else dice.uniform(0.3, 1)
@@ -110,9 +109,25 @@ def plan(seed: int, *, rounds: int, lasts: float, gap: float, centre_lasts: floa
     return storm
 
 
-async def rage(stage: Stage, storm: Sequence[Trouble]) -> list[tuple[Trouble, str]]:
-    """Let it come, each trouble at its time; return what each did, in order. Afterwards everything is healed."""
-    began = asyncio.get_running_loop().time()
+async def rage(
+    stage: Stage, storm: Sequence[Trouble], gusts: int, lull: Callable[[], Awaitable[object]]
+) -> list[tuple[Trouble, str]]:
+    """Let it come in gusts, each trouble at its time; return what each did, in order. Afterwards everything is healed.
+
+    A `lull` comes before each gust: whatever the machine's speed, people then get on, and meet the lies still to come.
+    """
+    done, size = list[str](), -(-len(storm) // gusts)
+    try:
+        for first in range(0, len(storm), size):
+            await lull()
+            done += await _gust(stage, storm[first : first + size])
+    finally:
+        await heal(stage)
+    return list(zip(storm, done, strict=True))
+
+
+async def _gust(stage: Stage, troubles: Sequence[Trouble]) -> list[str]:
+    began = asyncio.get_running_loop().time() - troubles[0].at
 
     async def one(trouble: Trouble) -> str:
         await asyncio.sleep(began + trouble.at - asyncio.get_running_loop().time())
@@ -122,11 +137,7 @@ async def rage(stage: Stage, storm: Sequence[Trouble]) -> list[tuple[Trouble, st
         except UNANSWERED as error:  # it met another trouble
             return f"missed: {type(error).__name__}"
 
-    try:
-        done = await asyncio.gather(*(one(trouble) for trouble in storm))
-    finally:
-        await heal(stage)
-    return list(zip(storm, done, strict=True))
+    return await asyncio.gather(*(one(trouble) for trouble in troubles))
 
 
 async def heal(stage: Stage) -> None:
@@ -137,9 +148,8 @@ async def heal(stage: Stage) -> None:
         _signal(process.pid, signal.SIGCONT)
     if not isinstance(stage.disk, str):
         stage.disk.empty()
-    for name, control in stage.controls.items():
-        stage.faults[name].clear()
-        await _tell_faults(stage, name, control)
+    for control in stage.controls.values():
+        await _switch(stage, control, on=(), off=set(FaultKind))
 
 
 def _signal(pid: int | None, number: signal.Signals) -> bool:
@@ -247,24 +257,24 @@ async def _disk_full(stage: Stage, trouble: Trouble) -> str:
 
 
 async def _network(stage: Stage, trouble: Trouble) -> str:
+    """Give a network a fault for a while; a lie until it was told so often, or the storm is over."""
     fault, control = _FAULTS[trouble.kind.removeprefix("network: ")], stage.controls[trouble.target]
-    faults = stage.faults[trouble.target]
-    faults.append(fault)
-    await _tell_faults(stage, trouble.target, control)
+    await _switch(stage, control, on=[fault], off=set())
     await asyncio.sleep(trouble.lasts)
-    if fault in faults:
-        faults.remove(fault)
-    await _tell_faults(stage, trouble.target, control)
+    if fault.kind not in LIES:
+        await _switch(stage, control, on=(), off={fault.kind})
     return "done"
 
 
-async def _tell_faults(stage: Stage, name: str, control: Control) -> None:
-    """Switch a network's faults; one that is dead just now is told once it lives again."""
-    while True:
-        try:
-            return await control.set_faults(stage.faults[name])
-        except OSError:
-            await asyncio.sleep(0.1)
+async def _switch(stage: Stage, control: Control, *, on: Sequence[Fault], off: Collection[FaultKind]) -> None:
+    """Switch a network's faults on and off; one that is dead just now is told once it lives again."""
+    async with stage.switching:
+        while True:
+            try:
+                there = [fault for fault in await control.faults() if fault.kind not in off]
+                return await control.set_faults([*there, *on])
+            except OSError:
+                await asyncio.sleep(0.1)
 
 
 _STRIKES: Final[Mapping[str, Callable[[Stage, Trouble], Awaitable[str]]]] = {
