@@ -58,9 +58,10 @@ async def read(one: Person, case: str) -> Any:
 
 
 async def rows(one: Person, case: str) -> list[Any]:
-    """The timeline as its stream tells it."""
-    told = (await one.ask("GET", f"/v1/cases/{case}/events")).text
-    return [msgspec.json.decode(data) for data in re.findall(r"^data: (\{.+\})\r?$", told, re.MULTILINE)]
+    """The timeline as it was recorded."""
+    told = (await one.ask("GET", f"/v1/cases/{case}/timeline")).json()
+    assert told["receipt"] == (await read(one, case))["receipt"]
+    return list(told["rows"])
 
 
 async def test_anybody_can_check_a_receipt(world: World, client: httpx.AsyncClient, check: Any) -> None:
@@ -97,6 +98,13 @@ async def test_anybody_can_check_a_receipt(world: World, client: httpx.AsyncClie
         other["seal"]["statement"] = receipt["seal"]["statement"][:-4] + "AAAA"
         with pytest.raises(InvalidSignature):
             check(shown["account"], other, told, keys)
+
+
+async def test_a_timeline_is_told_to_nobody_else(world: World, client: httpx.AsyncClient) -> None:
+    """It says which systems hold what of whom: a stranger must learn not even that the case is there."""
+    case = (await Person(client, world.token(1006), 1006).submit()).json()["id"]
+    answer = await Person(client, world.token(1001), 1001).ask("GET", f"/v1/cases/{case}/timeline")
+    assert (answer.status_code, answer.json()["code"]) == (404, "UNKNOWN-CASE")
 
 
 async def test_a_seal_over_another_head_is_not_shown_as_this_ones(world: World, client: httpx.AsyncClient) -> None:

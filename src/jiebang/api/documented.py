@@ -105,6 +105,7 @@ _SHAPES: Final = (
     shapes.Health,
     shapes.Readiness,
     shapes.PublicKeys,
+    shapes.RecordedTimeline,
 )
 
 

@@ -25,7 +25,7 @@ from jiebang.store.cases import Key
 from jiebang.store.idempotency import Kept
 from jiebang.usecases.context import Found, Render
 from jiebang.usecases.prove import Attempt, prove, send_code
-from jiebang.usecases.read import find
+from jiebang.usecases.read import find, recorded
 from jiebang.usecases.submit import Submission, submit
 from jiebang.usecases.withdraw import withdraw
 
@@ -263,6 +263,26 @@ async def follow_case(
     return ServerSentEvent(_events(request, deps, key, seen))
 
 
+@get(
+    "/v1/cases/{case_id:str}/timeline",
+    guards=[authenticated],
+    opt={"scope": Scope.CASE_READ},
+    security=secured(Scope.CASE_READ),
+    operation_id="readTimeline",
+    tags=["cases"],
+    summary="The timeline as it was recorded 时间线原文",
+    description="What the case's receipt proves, row by row and exactly as it was hashed; how anybody checks it: "
+    "docs/receipts.md. 回执所证明的原文,任何人可据此核验。",
+    responses=refusals(errors.UnknownCaseError),
+)
+async def read_timeline(
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath
+) -> Response[shapes.RecordedTimeline]:
+    """Return a timeline as it was recorded, with its receipt."""
+    shape = shapes.recorded_shape(*await recorded(deps.context, _own_case(request, deps, case_id)))
+    return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
+
+
 async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> AsyncIterator[ServerSentEventMessage]:
     """Yield the timeline; a stream lives no longer than the token that opened it."""
     async for item in deps.follower.follow(key, seen):
@@ -276,4 +296,4 @@ async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> As
     yield ServerSentEventMessage(data="{}", event="end")
 
 
-CASES: Final = [check, submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case]
+CASES: Final = [check, submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case, read_timeline]

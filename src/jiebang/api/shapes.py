@@ -21,9 +21,12 @@ from jiebang.saga.seals import PathStep
 from jiebang.store.proofs import Method
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jiebang.model.check import CheckAnswer
     from jiebang.model.ids import CaseIds
     from jiebang.participants.movements import Outcome
+    from jiebang.saga.chain import Row
     from jiebang.store.proofs import Proof
     from jiebang.usecases.context import Found
 
@@ -226,6 +229,24 @@ class CaseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     receipt: Receipt
 
 
+class RecordedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a timeline, exactly as its hash is made 时间线的一行,与计算哈希时一致."""
+
+    revision: Annotated[int, Meta(ge=1)]
+    at: Annotated[
+        str, Meta(description="UTC, with six digits of a second 世界时", examples=["2026-04-01T08:00:00.000000Z"])
+    ]
+    entries: list[dict[str, Any]]
+
+
+class RecordedTimeline(msgspec.Struct, frozen=True, kw_only=True):
+    """A timeline as it was recorded, with the receipt that it is checked against 时间线原文与回执."""
+
+    account: Account
+    receipt: Receipt
+    rows: list[RecordedRow]
+
+
 class MovementState(StrEnum):
     """What became of a movement of money that was not refused."""
 
@@ -314,6 +335,18 @@ def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
     )
 
 
+def recorded_shape(found: Found, rows: Iterable[Row]) -> RecordedTimeline:
+    """Return a timeline as it was recorded, as it goes over the wire."""
+    return RecordedTimeline(
+        account=str(found.case.account_id),
+        receipt=_receipt(found),
+        rows=[
+            RecordedRow(revision=row.revision, at=time_text(row.at), entries=msgspec.json.decode(row.entries))
+            for row in rows
+        ],
+    )
+
+
 def _receipt(found: Found) -> Receipt:
     case, sealed, seal = found.case, found.sealed, None
     if sealed is not None:
@@ -346,5 +379,5 @@ def movement_shape(outcome: Outcome, account_id: int) -> Movement:
 
 
 def event_data(entries: list[dict[str, Any]], revision: int, at: datetime) -> bytes:
-    """Return one row of a timeline as the data of a server-sent event, its time as it enters the chain."""
-    return msgspec.json.encode({"revision": revision, "at": time_text(at), "entries": entries})
+    """Return one row of a timeline as the data of a server-sent event."""
+    return msgspec.json.encode({"revision": revision, "at": at, "entries": entries})

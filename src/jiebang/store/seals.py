@@ -164,6 +164,15 @@ async def timelines(
         yield case, rows
 
 
+async def recorded(db: Database, keys: Iterable[Key]) -> dict[Key, list[Row]]:
+    """Return the timelines of some cases as they were recorded, each row in order."""
+    ordered = sorted(keys)
+    found: dict[Key, list[Row]] = {key: [] for key in ordered}
+    for row in await db.fetch(_SQL["recorded_rows"], [key[0] for key in ordered], [key[1] for key in ordered]):
+        found[row["account_id"], row["case_no"]].append(Row(row["revision"], row["at"], row["entries"], row["head"]))
+    return found
+
+
 async def without_case(db: Database, after: int, upto: int, limit: int) -> list[tuple[int, int, int]]:
     """Return up to `limit` rows of timelines whose case is gone, in a range of accounts: (account, case, revision)."""
     return [

@@ -72,6 +72,13 @@ LEFT JOIN platform.case_event e ON e.account_id = c.account_id AND e.case_no = c
 WHERE c.account_id > $1 AND c.account_id <= $2
 ORDER BY c.account_id, c.case_no, e.revision
 
+-- name: recorded_rows
+-- The rows of the timelines of several cases as they were recorded, in order.
+SELECT e.account_id, e.case_no, e.revision, e.at, e.entries::text AS entries, e.head
+FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.account_id = ANY ($1::bigint[])
+ORDER BY e.account_id, e.case_no, e.revision
+
 -- name: timelines_without_case
 -- Rows of timelines whose case is gone, the first of each.
 SELECT e.account_id, e.case_no, e.revision FROM platform.case_event e

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Case
     from jiebang.participants.base import Participant
+    from jiebang.saga.chain import Row
     from jiebang.store.cases import Key, Timeline
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +37,16 @@ async def find(context: Context, key: Key) -> Found:
     held = await proofs.of_cases(context.platform, [key])
     found = Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {}))
     return found if case.state not in ENDED else msgspec.structs.replace(found, sealed=await _sealed(context, case))
+
+
+async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
+    """Return a case and its timeline as it was recorded: what a receipt is checked with. Raises UnknownCaseError.
+
+    A row that came between the two readings is left out: rows and head are then of one moment.
+    """
+    found = await find(context, key)
+    rows = (await seals.recorded(context.platform, [key]))[key]
+    return found, [row for row in rows if row.revision <= found.case.revision]
 
 
 async def _sealed(context: Context, case: Case) -> Sealed | None:
