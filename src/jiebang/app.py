@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from jiebang.api.auth import Verifier
     from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
+    from jiebang.usecases.recover import Found
     from jiebang.usecases.seal import Sealing
     from jiebang.usecases.verify import Report
     from jiebang.worker import Chore, Worker
@@ -138,6 +139,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.advance import Driver, Limits
         from jiebang.usecases.gauges import Gauges
         from jiebang.usecases.notify import Delivery, HttpGateway
+        from jiebang.usecases.operate import Watch
         from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.worker import Seldom, Worker
 
@@ -164,6 +166,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "purge": Seldom(self._purge, _PURGE_EVERY),
             "transfers": Seldom(self._finish_transfers, _TRANSFERS_EVERY),
             "seals": self.sealing(),
+            "tasks": Watch(pool, self.registry.plan_of, limits=self.settings.tasks, timing=self.settings.saga),
             "gauges": Gauges(
                 pool,
                 lambda pack, kind: self.registry.pack(pack).plans[kind],
@@ -201,6 +204,34 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 anchor_at=self.anchor,
                 progress=progress,
             )
+
+    async def recover(
+        self,
+        restored: Sequence[str],
+        by: str,
+        *,
+        gap: int,
+        dry_run: bool,
+        progress: Callable[[int], None] = lambda _done: None,
+    ) -> Found:
+        """Recover after a restore from backup of the databases `restored`; see `usecases.recover`."""
+        from jiebang.saga.recovery import Restored
+        from jiebang.usecases.recover import Recovering, recover
+
+        plans = await self.registry.plans_ever_in_force()
+        return await recover(
+            Recovering(
+                pool=self.pools["platform"],
+                participants=self.participants,
+                restored=Restored(plan_of=self.registry.plan_of, plans=plans, databases=restored, gap=gap),
+                clock=utc_now,
+                new_id=uuid4,
+                still_within=6 * self.settings.worker.lease,
+            ),
+            by,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def _verifier(self) -> Verifier:
         import httpx

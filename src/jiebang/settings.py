@@ -17,6 +17,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     [saga]                                 # JIEBANG_SAGA_TRY_LIMIT=3 …: fields of Timing; times in seconds
     [worker]                               # JIEBANG_WORKER_LEASE=10 …: fields of Pace
     [seals]                                # JIEBANG_SEALS_EVERY=15 …: fields of SealPace
+    [tasks]                                # JIEBANG_TASKS_SILENT=120 …: fields of Watchfulness
     [http]                                 # JIEBANG_HTTP_PORT=8700 …
     [capacity]                             # JIEBANG_CAPACITY_PLACES=48 …: fields of Capacity
 
@@ -44,6 +45,7 @@ from jiebang.model.plan import NETWORKS
 from jiebang.saga.coordinator import Timing
 from jiebang.store.embedded import PLACEMENT
 from jiebang.store.migrate import owner_of
+from jiebang.usecases.operate import Watchfulness
 from jiebang.usecases.seal import SealPace
 from jiebang.worker import Pace
 
@@ -97,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     saga: Timing = Timing()
     worker: Pace = Pace()
     seals: SealPace = SealPace()
+    tasks: Watchfulness = Watchfulness()
     http: Http = Http()
     capacity: Capacity = Capacity()
 
@@ -126,6 +129,7 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
     "seals": SealPace,
+    "tasks": Watchfulness,
     "http": Http,
     "capacity": Capacity,
     "issuer": Issuer,

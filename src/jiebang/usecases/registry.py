@@ -21,12 +21,13 @@ from jiebang.policy.load import load_pack
 from jiebang.store import packs as store
 
 if TYPE_CHECKING:
-    from jiebang.model.case import Case
+    from jiebang.model.case import Case, Kind
     from jiebang.model.plan import Plan
     from jiebang.policy.pack import Pack
     from jiebang.store.cases import Database
     from jiebang.store.packs import PolicyState
 
+_ALL: Final = 1_000_000
 POLL: Final = timedelta(milliseconds=200)
 LEAD: Final = timedelta(milliseconds=500)
 """How far ahead a version comes into force: more than two polls, so that everyone has loaded it by then."""
@@ -74,6 +75,13 @@ class Registry:
     def plan_of(self, case: Case) -> Plan:
         """Return the plan that a case follows, for ever that of the version it was opened under."""
         return self.pack(case.plan).plans[case.kind]
+
+    async def plans_ever_in_force(self) -> list[tuple[Kind, Plan]]:
+        """Return every plan that a case may follow, with its kind, the newest last."""
+        await self.refresh()
+        names = [each.pack for each in await store.history(self._db, _ALL) if each.in_force_since is not None]
+        packs = [self._packs[name] for name in dict.fromkeys(reversed(names)) if name in self._packs]
+        return [(kind, plan) for pack in packs for kind, plan in pack.plans.items()]
 
     async def know(self, cases: Iterable[Case]) -> None:
         """Load what `cases` follow and this process has not yet seen; most often nothing."""
