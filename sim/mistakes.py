@@ -128,7 +128,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
     "wish-for-ever": Mistake(
         "a wish whose save is refused is taken in for ever",
         Parts(driver=driver.WishForEver),
-        worlds={"poison": 0.3, "withdraw": 0.9, "accounts": 16},
+        worlds={"poison": 0.2, "withdraw": 0.9, "accounts": 12, "workers": 1, "restores": 0, "faults_end": 4000},
     ),
     "forgets-in-restart": Mistake(
         "a participant answers before what it did is durable", Parts(party=driver.ForgetsInRestart)
@@ -158,10 +158,12 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
     "restore-opens-at-once": Mistake(
         "a restored database is open while old messages are under way",
         Parts(restores=driver.OpensAtOnce),
-        worlds=RESTORED,
+        worlds={**RESTORED, "accounts": 10, "slow": 0.3, "repeat": 0.3},
     ),
     "warm-workers": Mistake(
-        "workers go on with what they heard before a restore", Parts(restores=driver.WarmWorkers), worlds=RESTORED
+        "workers go on with what they heard before a restore",
+        Parts(restores=driver.WarmWorkers),
+        worlds={**RESTORED, "accounts": 10, "slow": 0.3, "repeat": 0.3},
     ),
 }
 """Every planted mistake by name."""
