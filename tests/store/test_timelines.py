@@ -21,7 +21,7 @@ from jiebang.store import cases, seals
 from jiebang.store.cases import NewCase, Save
 from jiebang.store.seal_keys import SealKeys, keys_of, read_seal_keys
 from jiebang.usecases.seal import Sealing, SealPace, SealRacedError
-from jiebang.usecases.verify_timelines import TimelineReport, audit_chains, audit_seals
+from jiebang.usecases.verify_timelines import Restored, TimelineReport, audit_chains, audit_seals
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
@@ -305,13 +305,13 @@ async def test_a_restore_that_somebody_acknowledges_is_no_tampering_but_stands_i
     """After a restore from backup the chain must go on, and never as if nothing had happened."""
     async with kept.tampered("DELETE FROM platform.timeline_seal WHERE seal_no > 2"):
         now = datetime.now(UTC)
-        assert await kept.sealing().go_on_after_restore(now) == 5
-        assert await kept.sealing().go_on_after_restore(now) is None, "there is nothing more to acknowledge"
+        assert await kept.sealing().go_on_after_restore(now, "mei") == 5
+        assert await kept.sealing().go_on_after_restore(now, "mei") is None, "there is nothing more to acknowledge"
         report = await kept.audit()
-        assert (report.findings, report.restored) == ([], [(3, 4)])
+        assert (report.findings, report.restored) == ([], [Restored(3, 4, "mei")])
         assert await kept.sealing().turn(now) == 2
         report = await kept.audit()
-        assert (report.findings, report.restored, report.unsealed) == ([], [(3, 4)], 0)
+        assert (report.findings, report.restored, report.unsealed) == ([], [Restored(3, 4, "mei")], 0)
 
 
 async def test_without_an_anchor_the_end_is_not_proven_and_the_audit_says_so(kept: Kept) -> None:

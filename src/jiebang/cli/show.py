@@ -308,5 +308,6 @@ def _timelines(table: Table, found: TimelineReport) -> None:
     table.add_row(say("封印(所含时间线)", "Seals (timelines in them)"), f"{found.seals:,} ({found.sealed:,})")
     if found.unsealed:
         table.add_row(say("已结束、尚待封印", "Ended, waiting for their seal"), f"{found.unsealed:,}")
-    for first, last in found.restored:
-        table.add_row(say("因恢复备份而失去的封印", "Seals lost in a restore from backup"), f"{first:,}-{last:,}")
+    for lost in found.restored:
+        words = say(f"因恢复备份而失去的封印({lost.by} 确认)", f"Seals lost in a restore, acknowledged by {lost.by}")
+        table.add_row(words, f"{lost.first:,}-{lost.last:,}")

@@ -47,7 +47,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     `ended` cases of `cases` come first and ended after the seal before said and no later than `ended_until`; the `live`
     ones follow: they were moved, no later than `moved_until`. `restored`: the number of the seal that a restore from
-    backup took away together with all after `previous`, acknowledged by an operator.
+    backup took away together with all after `previous`, as operator `by` acknowledged.
     """
 
     v: Literal[1] = 1
@@ -61,6 +61,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cases: _Hex
     root: _Hex
     restored: int | None = None
+    by: str | None = None
 
 
 def pack(leaves: Sequence[Leaf]) -> bytes:
@@ -84,6 +85,7 @@ def statement(
     ended_until: datetime,
     moved_until: datetime,
     restored: int | None = None,
+    by: str | None = None,
 ) -> tuple[bytes, bytes]:
     """Return what is to be signed (canonical JSON), and the cases as the row holds them."""
     packed = pack([*ended, *live])
@@ -98,6 +100,7 @@ def statement(
         cases=sha256(packed).hexdigest(),
         root=root(packed).hex(),
         restored=restored,
+        by=by,
     )
     return msgspec.json.encode(said, order="sorted"), packed
 

@@ -54,6 +54,18 @@ class SealPace(msgspec.Struct, frozen=True, kw_only=True):
     seals_a_turn: int = 16
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where sealing stands: the last seal, the one that the anchor holds (None: there is no anchor), and troubles.
+
+    `halted`: why nothing is sealed, None where all is well. `unsealed_s`: for how long the oldest case has waited.
+    """
+
+    seal: int
+    anchored: int | None
+    halted: str | None
+    unsealed_s: int
+
+
 class _Walk(msgspec.Struct):
     """A walk through the live cases, of what moved after `since`; it has come as far as `after`.
 
@@ -113,10 +125,21 @@ class Sealing:
         UNSEALED_SECONDS.set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
         return last.seal_no - first.seal_no
 
-    async def go_on_after_restore(self, now: datetime) -> int | None:
+    async def standing(self, now: datetime) -> Standing:
+        """Say how far is sealed, what the anchor holds, and what keeps us from sealing; changes nothing."""
+        last = await seals.last(self._pool)
+        anchored, oldest = await self._anchored(), await seals.first_ended_after(self._pool, last.ended_until)
+        return Standing(
+            seal=last.seal_no,
+            anchored=None if anchored is None else anchored.seal,
+            halted=await self._wrong(last),
+            unsealed_s=0 if oldest is None else max(0, int((now - oldest).total_seconds())),
+        )
+
+    async def go_on_after_restore(self, now: datetime, by: str) -> int | None:
         """Have a chain that a restore from backup has cut short go on above the number the anchor holds.
 
-        The gap and that somebody acknowledged it are signed, and stand in every audit. Returns the number of the new
+        The gap and who (`by`) acknowledged it are signed, and stand in every audit. Returns the number of the new
         seal; None where the chain is what it was, or its end is not signed by a key of ours.
         """
         last = await seals.last(self._pool)
@@ -124,9 +147,9 @@ class Sealing:
         if anchored is None or not self._signed(last) or await self._wrong(last) is None:
             return None
         lost = max(anchored.seal, last.seal_no)
-        sealed = await self._add(last, now, seal_no=lost + 1, restored=lost)
+        sealed = await self._add(last, now, seal_no=lost + 1, restored=lost, by=by)
         await self._anchor(sealed, now)
-        _log.warning("sealing_goes_on_after_restore", seal=sealed.seal_no, kept=last.seal_no, lost=lost)
+        _log.warning("sealing_goes_on_after_restore", seal=sealed.seal_no, kept=last.seal_no, lost=lost, by=by)
         return sealed.seal_no
 
     async def _wrong(self, last: Seal) -> str | None:
@@ -195,6 +218,7 @@ class Sealing:
         moved_until: datetime | None = None,
         seal_no: int | None = None,
         restored: int | None = None,
+        by: str | None = None,
     ) -> Seal:
         """Add one seal after `last`. Raises SealRacedError where somebody else was quicker; the next turn goes on."""
         number = seal_no or last.seal_no + 1
@@ -207,6 +231,7 @@ class Sealing:
             ended_until=ended_until or last.ended_until,
             moved_until=moved_until or last.moved_until,
             restored=restored,
+            by=by,
         )
         sealed = Seal(
             seal_no=number,

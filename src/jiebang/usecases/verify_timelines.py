@@ -44,12 +44,20 @@ class TimelineFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     seal: int | None = None
 
 
+class Restored(msgspec.Struct, frozen=True):
+    """Seals `first` to `last`, which a restore from backup took away, as operator `by` acknowledged."""
+
+    first: int
+    last: int
+    by: str | None
+
+
 class TimelineReport(msgspec.Struct, kw_only=True):
     """What was read of timelines and seals, and what is wrong.
 
     `unsealed`: cases that ended and wait for their seal, which nothing is proven of yet; `oldest_unsealed`: since when.
     `anchored`: the number of the seal that the anchor outside holds, None where there is none: then nothing is proven
-    of the chain's end. `restored`: ranges of seals that a restore from backup took away, as an operator acknowledged.
+    of the chain's end. `restored`: seals that restores from backup took away.
     """
 
     timelines: int = 0
@@ -59,7 +67,7 @@ class TimelineReport(msgspec.Struct, kw_only=True):
     unsealed: int = 0
     oldest_unsealed: datetime | None = None
     anchored: int | None = None
-    restored: list[tuple[int, int]] = msgspec.field(default_factory=list)
+    restored: list[Restored] = msgspec.field(default_factory=list)
     findings: list[TimelineFinding] = msgspec.field(default_factory=list)
 
 
@@ -125,8 +133,8 @@ def _judge(seal: Seal, said: Statement | None, before: Seal, report: TimelineRep
     expected = before.seal_no + 1
     gap = seal.seal_no != expected
     restored = said is not None and said.restored == seal.seal_no - 1
-    if gap and restored:
-        report.restored.append((expected, seal.seal_no - 1))
+    if gap and said is not None and restored:
+        report.restored.append(Restored(expected, seal.seal_no - 1, said.by))
     elif gap:
         report.findings.append(TimelineFinding(fault=SealFault.MISSING, seal=expected))
     if said is None:
