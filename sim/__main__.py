@@ -6,13 +6,12 @@ import json
 import sys
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from sim.explore import DEFAULT, SMALL, Walk, walk
-from sim.mistakes import MISTAKES
+from sim.explore_command import HELP as EXPLORE_HELP
+from sim.explore_command import check_mistake, explore
 from sim.run import LETTERS, STATE_MOVES, UNREACHABLE, Summary, cores, play_many, replay
 
 app = typer.Typer(
@@ -54,7 +53,7 @@ def simulate(
     """Play random worlds, unless a command was named."""
     if context.invoked_subcommand is not None:
         return
-    _check_mistake(mistake)
+    check_mistake(mistake)
     if seed is not None:
         broken = replay(seed, mistake, lambda line: print(line, file=sys.stderr if as_json else sys.stdout))
         if as_json:
@@ -68,48 +67,6 @@ def simulate(
     else:
         _print_summary(first, summary, mistake)
     raise typer.Exit(1 if summary.failed() else 0)
-
-
-@app.command()
-def explore(
-    small: Annotated[bool, typer.Option("--small", help="更小的世界，一秒 / a smaller world, a second")] = False,
-    faults: Annotated[int | None, typer.Option(min=0, help="几次故障 / how many faults; default: 2")] = None,
-    cases: Annotated[int | None, typer.Option(min=1, help="先后几个申请 / consecutive cases; default: 2")] = None,
-    mistake: Annotated[str | None, typer.Option(help="植入的错误；? 列出全部 / planted mistake; ? lists them")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="以 JSON 输出结果 / result as JSON")] = False,
-) -> None:
-    """遍历小世界的每一种交错 / Walk every interleaving of a small world.
-
-    一个账户、先后两个申请、三个参与方（钱包最后）、两次故障，每条消息可重复、可延迟。
-    打印见到的状态数；有违例时打印最短经过，退出码 1。
-    One account, two consecutive cases, three participants (the wallet last), two faults, every message repeated and
-    delayed. Prints how many states it saw; on a violation the shortest way there, and exits 1. What is abstracted is
-    said in sim/explore.py.
-    """
-    _check_mistake(mistake)
-    parts = MISTAKES[mistake].parts if mistake else None
-    console = Console(stderr=True)
-    with console.status("…") as status:
-        progress = (lambda states: status.update(f"{states:,} 状态 / states")) if console.is_terminal else None
-        shape = SMALL if small else DEFAULT
-        shape = msgspec.structs.replace(
-            shape, faults=shape.faults if faults is None else faults, cases=cases or shape.cases
-        )
-        seen = walk(shape, parts, progress)
-    if as_json:
-        print(json.dumps(seen.as_json(), ensure_ascii=False))
-    else:
-        _print_walk(seen)
-    raise typer.Exit(1 if seen.violation else 0)
-
-
-def _check_mistake(mistake: str | None) -> None:
-    if mistake is None or mistake in MISTAKES:
-        return
-    print("可植入的错误 / mistakes that can be planted:")
-    for name, planted in MISTAKES.items():
-        print(f"  {name:<26} {planted.what}")
-    raise typer.Exit(0 if mistake == "?" else 2)
 
 
 def _with_progress(first: int, seeds: int, processes: int, mistake: str | None) -> Summary:
@@ -168,22 +125,7 @@ def _print_summary(first: int, summary: Summary, mistake: str | None) -> None:
         print("无违例 / no violation")
 
 
-def _print_walk(seen: Walk) -> None:
-    print(
-        f"状态 / states {seen.states:,} · 步 / transitions {seen.transitions:,} · "
-        f"深度 / depth {seen.depth} · {seen.seconds:.1f} s"
-    )
-    print("结局 / ways it ended:")
-    for ending, times in sorted(seen.endings.items()):
-        print(f"  {ending:<28} {times:>10,}")
-    if seen.violation is None:
-        print("无违例 / no violation")
-        return
-    print("最短经过 / the shortest way there:")
-    for number, line in enumerate(seen.story, 1):
-        print(f"  {number:>3}. {line}")
-    print(f"违例 / VIOLATION  {seen.violation}")
-
+app.command(name="explore", help=EXPLORE_HELP)(explore)
 
 if __name__ == "__main__":
     app(prog_name="python -m sim")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.explore import SMALL, walk
+from sim.bounds import SMALL
+from sim.explore import walk
 from sim.mistakes import MISTAKES
 from sim.run import play_all, replay
 
