@@ -6,9 +6,11 @@ Accounts that are not measured have all had a case already that is done: their r
 step 10 million (or as many as there are) such cases stand in the store with their timelines and messages, chained as
 the product chains them.
 
-The hot set has the same size everywhere: neighbours in the middle of the accounts, and, told beside it, accounts strewn
-evenly over all of them, of which no two share a page once the store is big: every case then makes a page of its own
-dirty at each participant, and writes it whole to the WAL after a checkpoint, which no index can help.
+The hot set has the same size everywhere: neighbours in the middle of the accounts, driven in batches; and, one case at
+a time, accounts strewn evenly over all of them, which have nothing to share with anybody. The bars are about these two.
+Told beside them are the strewn ones in batches: in the small store a batch finds many of its accounts on one page, in
+the big one each on its own, dirty at every participant and written whole to the WAL after a checkpoint. What grows
+there is what the small store saves, and no index can help it.
 
 Counted is what one worker's connections did from the first case recorded to the last one done, by the databases' own
 counters, autovacuum switched off meanwhile.
@@ -16,7 +18,6 @@ counters, autovacuum switched off meanwhile.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -26,17 +27,16 @@ from statistics import median
 from time import perf_counter
 from typing import Final
 
-import asyncpg
 import msgspec
 import uvloop
 
 from bench import counters
+from bench.filling import LONG, Hot, archive, fill, owned, set_server, vacuumed
 from bench.measure import Bar, Result, Row, row
 from bench.picture import Axis, Line, chart
 from bench.processes import LIMITS, TIMING
 from bench.world import SIX, World, _on_one, joined, opened
-from jiebang.model.plan import DATABASES
-from jiebang.saga.chain import canonical, digest, time_text
+from jiebang.store import cases
 from jiebang.store.embedded import embedded
 from jiebang.store.home import SERVERS
 from jiebang.store.migrate import migrate_all
@@ -46,81 +46,11 @@ _SIZES: Final = (100_000, 1_000_000)
 _FULL: Final = (*_SIZES, 10_000_000)
 _CASES: Final = 4_096
 """Cases of one measured window."""
-_PART: Final = 500_000
-"""Accounts filled in one statement."""
-_LONG: Final = 3_600.0
 _SEED: Final = 4
-_KINDS: Final = ("near", "strewn")
+_KINDS: Final = ("near", "strewn", "alone")
+_ALONE: Final = 64
+"""Cases of a window in which each is driven by itself."""
 COUNTED: Final = ("platform", *SIX)
-
-_FILL: Final = """INSERT INTO {owner}.account (account_id, facts_version, case_no, case_op, epoch{columns})
-SELECT id, CASE WHEN hot THEN 1 ELSE 2 END, CASE WHEN hot THEN 0 ELSE 1 END,
-    CASE WHEN hot THEN 'cancelled' ELSE 'confirmed' END, CASE WHEN hot THEN 1 ELSE 2 END{values}
-FROM (SELECT id, {hot} AS hot FROM generate_series($1::bigint, $2::bigint) id) accounts"""
-_IDENTITY: Final = (
-    ", state, level, document_type, sealed, document_index, birth_date, region, changed_at, key_destroy_at",
-    """, CASE WHEN hot THEN 'active' ELSE 'reclaimed' END, CASE WHEN hot THEN 2 ELSE 0 END,
-    CASE WHEN hot THEN 'resident_id' END, decode(repeat('00', 64), 'hex'),
-    CASE WHEN hot THEN sha256(id::text::bytea) END, CASE WHEN hot THEN date '1990-01-01' END,
-    CASE WHEN hot THEN '440300' END, now() - interval '1 year', CASE WHEN NOT hot THEN now() END""",
-)
-_FILL_PLATFORM: Final = """INSERT INTO platform.account (account_id, last_case_no, created_at)
-SELECT id, CASE WHEN {hot} THEN 0 ELSE 1 END, now() FROM generate_series($1::bigint, $2::bigint) id"""
-
-_ENDED: Final = r"""
-WITH ids AS (
-    SELECT id FROM generate_series($1::bigint, $2::bigint) id WHERE NOT ({hot})
-), chained AS MATERIALIZED (
-    SELECT id, sha256(sha256(convert_to(E'jiebang-timeline-1\n' || id || E'\n1', 'UTF8')) || $5::bytea) AS head_1
-    FROM ids
-), heads AS MATERIALIZED (
-    {heads}
-), told AS (
-    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
-    SELECT h.id, 1, t.revision, t.at, t.entries, CASE t.revision {pick} END
-    FROM heads h CROSS JOIN platform.case_event t WHERE t.account_id = $3 AND t.case_no = $4
-), messages AS (
-    INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, delivered_at)
-    SELECT id, gen_random_uuid(), id % 256, 1, 'case_done', '{{}}', now(), now() FROM ids
-)
-INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, versions, wallet_version, revision,
-    created_at, deadline, ended_at, head)
-SELECT h.id, 1, h.id % 256, c.kind, c.state, c.plan, c.marks, c.versions, c.wallet_version, c.revision, c.created_at,
-    c.deadline, c.ended_at - make_interval(secs => h.id / 1000.0), h.head_{last}
-FROM heads h CROSS JOIN platform.cases c WHERE c.account_id = $3 AND c.case_no = $4
-"""
-"""Copies of one case that the product drove: the same rows for other accounts, with chains of their own."""
-
-
-class Hot(msgspec.Struct, frozen=True):
-    """Which accounts of `first` to `last` are hot: a block in their middle, and others strewn evenly over all."""
-
-    first: int
-    last: int
-    size: int
-
-    @property
-    def block(self) -> range:
-        """Neighbours."""
-        middle = (self.first + self.last) // 2
-        return range(middle, middle + self.size)
-
-    @property
-    def stride(self) -> int:
-        """From one strewn account to the next."""
-        return max((self.last - self.first + 1 - self.size) // self.size, 1)
-
-    def strewn(self) -> list[int]:
-        """Accounts far from each other, in random order."""
-        start = self.first + -self.first % self.stride
-        found = [each for each in range(start, self.last + 1, self.stride) if each not in self.block]
-        random.Random(_SEED).shuffle(found)
-        return found
-
-    @property
-    def sql(self) -> str:
-        """The same as a condition on `id`."""
-        return f"(id BETWEEN {self.block.start} AND {self.block.stop - 1} OR id % {self.stride} = 0)"
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,89 +87,25 @@ class Store(msgspec.Struct, frozen=True):
         return await counters.read(self.dsns, [name for name in self.dsns if name in COUNTED], idle=self.idle)
 
 
-# --- Filling ---------------------------------------------------------------------------------------------------------
-
-
-def _owned(world: World) -> list[str]:
-    return [name for name in world.plan.participants if name in DATABASES]
-
-
-async def _fill(world: World, hot: Hot) -> None:
-    """Make the accounts of a range: the hot ones bound, all others unbound by a case before."""
-
-    async def fill(name: str) -> None:
-        owner = name.split("_", maxsplit=1)[0]
-        columns, values = _IDENTITY if owner == "identity" else ("", "")
-        sql = _FILL.format(owner=owner, columns=columns, values=values, hot=hot.sql)
-        for start in range(hot.first, hot.last + 1, _PART):
-            last = min(start + _PART - 1, hot.last)
-            await world.pools[name].execute(sql, start, last, timeout=_LONG)
-
-    gate = asyncio.Semaphore(2)
-
-    async def in_turn(name: str) -> None:
-        async with gate:
-            await fill(name)
-
-    await asyncio.gather(*(in_turn(name) for name in _owned(world)))
-    sql = _FILL_PLATFORM.format(hot=hot.sql)
-    await world.pools["platform"].execute(sql, hot.first, hot.last, timeout=_LONG)
-
-
-async def _archive(world: World, ranges: Sequence[Hot], template: int) -> int:
-    """Give every account that is not hot the done case it had, as a copy of `template`'s; return how many."""
-    pool, made = world.pools["platform"], 0
-    rows = await pool.fetch(
-        "SELECT revision, at, entries::text FROM platform.case_event WHERE account_id = $1 ORDER BY revision",
-        template,
-    )
-    digests = [
-        digest(one["revision"], time_text(one["at"]), canonical(msgspec.json.decode(one["entries"]))) for one in rows
-    ]
-    last = len(digests)
-    heads = "SELECT id, head_1 FROM chained"
-    for at in range(2, last + 1):
-        every = ", ".join(f"head_{before}" for before in range(1, at))
-        heads = f"SELECT id, {every}, sha256(head_{at - 1} || ${at + 4}::bytea) AS head_{at} FROM ({heads}) h{at}"  # noqa: S608 - numbers
-    pick = " ".join(f"WHEN {at} THEN h.head_{at}" for at in range(1, last + 1))
-    for hot in ranges:
-        sql = _ENDED.format(hot=hot.sql, heads=heads, pick=pick, last=last)
-        for start in range(hot.first, hot.last + 1, _PART):
-            end = min(start + _PART - 1, hot.last)
-            status = await pool.execute(sql, start, end, template, 1, *digests, timeout=_LONG)
-            made += int(status.rpartition(" ")[2])
-    return made
-
-
-async def _set(world: World, settings: Mapping[str, str]) -> None:
-    """Set, or with an empty value reset, the server's settings."""
-    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(world.dsns["platform"])
-    try:
-        for name, value in settings.items():
-            await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'" if value else f"ALTER SYSTEM RESET {name}")
-        await connection.execute("SELECT pg_reload_conf()")
-    finally:
-        await connection.close()
-
-
-async def _vacuumed(world: World) -> None:
-    """Vacuum and analyse: the planner knows the size, and index-only reads need no heap."""
-    for name in ("platform", *_owned(world)):
-        await world.pools[name].execute("VACUUM (ANALYZE, PARALLEL 0)", timeout=_LONG)
-    await world.pools["platform"].execute("CHECKPOINT", timeout=_LONG)
-
-
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-async def _window(store: Store, accounts: Sequence[int]) -> Window:
-    """Record a case for each of `accounts` and have one worker drive them, on connections of their own."""
+async def _window(store: Store, accounts: Sequence[int], *, alone: bool) -> Window:
+    """Record a case for each of `accounts` and drive them, on connections of their own.
+
+    `alone`: each by itself, and without a worker, whose looking for more to do would count with a few cases only.
+    """
     before = await store.counted()
     async with store.open() as world:
-        await world.pools["platform"].execute("CHECKPOINT", timeout=_LONG)
+        await world.pools["platform"].execute("CHECKPOINT", timeout=LONG)
         driver, started = world.driver(timing=TIMING, limits=LIMITS), perf_counter()
         await world.record(accounts)
-        await world.drained(driver, len(accounts))
+        if alone:
+            for case in await cases.of_accounts(world.pools["platform"], accounts):
+                await driver.drive([case])
+            await driver.aclose()
+        else:
+            await world.drained(driver, len(accounts))
         seconds = perf_counter() - started
     counted = await store.counted() - before
     async with store.open() as world:
@@ -255,39 +121,44 @@ async def _small(home: Path) -> AsyncIterator[Store]:
         await migrate_all(dsns)
         store = Store(dsns, 0)
         async with store.open() as world:
-            await _set(world, {"autovacuum": "off"})
+            await set_server(world, {"autovacuum": "off"})
         yield store
 
 
 async def _made_anew(store: Store, accounts: int) -> None:
     """Make the accounts of the small store anew, none of which had a case."""
     async with store.open() as world:
-        for name in ("platform", *_owned(world)):
+        for name in ("platform", *owned(world)):
             tables = await world.pools[name].fetch(
                 "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_catalog.pg_tables"
                 " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'schema_migration'"
             )
             await world.pools[name].execute("TRUNCATE " + ", ".join(table["name"] for table in tables))
         await world.fill(1, accounts)
-        await _vacuumed(world)
+        await vacuumed(world)
+
+
+def _sets(block: Sequence[int], strewn: Sequence[int], share: int) -> dict[str, Sequence[int]]:
+    """Return the accounts of each kind of window. `share`: how many the windows of one kind need at most."""
+    return {"near": block[:share], "strewn": strewn[:share], "alone": strewn[share:]}
 
 
 async def _step(
-    grown: Store, small: Store, hot: Mapping[str, Sequence[int]], *, rounds: int, first: int
+    grown: Store, small: Store, hot: Mapping[str, Sequence[int]], *, rounds: int, size: int, first: int
 ) -> tuple[dict[str, list[Window]], dict[str, list[Window]]]:
     """Measure both stores in turns. `hot`: accounts of the grown one, by kind; `first`: accounts of the small one."""
-    cases = len(hot[_KINDS[0]]) // (rounds + 1)
     rest = list(range(first // 2 + 1, first + 1))
     random.Random(_SEED).shuffle(rest)
-    of_small = {"near": range(1, first // 2 + 1), "strewn": rest}
+    of_small = _sets(range(1, first // 2 + 1), rest, (rounds + 1) * size)
     of_grown, beside = ({kind: list[Window]() for kind in _KINDS} for _ in range(2))
     await _made_anew(small, first)
     for number in range(-1, rounds):
-        at = (number + 1) * cases
         for kind in _KINDS:
+            count = min(_ALONE, size) if kind == "alone" else size
+            at = (number + 1) * count
             turns = [(of_grown, grown, hot), (beside, small, of_small)]
             for windows, store, accounts in turns if number % 2 else reversed(turns):
-                window = await _window(store, accounts[kind][at : at + cases])
+                window = await _window(store, accounts[kind][at : at + count], alone=kind == "alone")
                 if number >= 0:
                     windows[kind].append(window)
     return of_grown, beside
@@ -297,10 +168,11 @@ def _say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-async def _measure(rounds: int, cases: int, sizes: Sequence[int]) -> list[Step]:
-    first, share, steps, ranges, before = sizes[0], (rounds + 1) * cases, list[Step](), list[Hot](), 1
-    if share > first // 2:
-        message = f"the first size is too small for {rounds} rounds of {cases} cases"
+async def _measure(rounds: int, size: int, sizes: Sequence[int]) -> list[Step]:
+    first, steps, ranges, before = sizes[0], list[Step](), list[Hot](), 1
+    share, lone = (rounds + 1) * size, (rounds + 1) * min(_ALONE, size)
+    if share + lone > first // 2:
+        message = f"the first size is too small for {rounds} rounds of {size} cases"
         raise SystemExit(message)
     async with opened(1) as base:
         if base.home is None:
@@ -308,18 +180,18 @@ async def _measure(rounds: int, cases: int, sizes: Sequence[int]) -> list[Step]:
         grown = Store(dict(base.dsns), await counters.connected(base.dsns["platform"]))
         async with _small(base.home) as small:
             for accounts in sizes[1:]:
-                hot = Hot(before + 1, accounts, 2 * share)  # half of it is for the step with ended cases
+                hot = Hot(before + 1, accounts, 2 * (share + lone))  # half of it is for the step with ended cases
                 async with _loading(grown, f"{accounts:,} accounts") as world:
-                    await _fill(world, hot)
+                    await fill(world, hot)
                 ranges.append(hot)
                 before, strewn = accounts, hot.strewn()
-                sets = {"near": hot.block[:share], "strewn": strewn[:share]}
-                windows = await _step(grown, small, sets, rounds=rounds, first=first)
+                sets = _sets(hot.block, strewn, share)
+                windows = await _step(grown, small, sets, rounds=rounds, size=size, first=first)
                 steps.append(Step(accounts=accounts, ended=0, grown=windows[0], small=windows[1]))
             async with _loading(grown, "an ended case each") as world:
-                ended = await _archive(world, ranges, template=hot.block[0])
-            sets = {"near": hot.block[share:], "strewn": strewn[share : 2 * share]}
-            windows = await _step(grown, small, sets, rounds=rounds, first=first)
+                ended = await archive(world, ranges, template=hot.block[0])
+            sets = _sets(hot.block[share:], strewn[share + lone :], share)
+            windows = await _step(grown, small, sets, rounds=rounds, size=size, first=first)
             steps.append(Step(accounts=before, ended=ended, grown=windows[0], small=windows[1]))
     return steps
 
@@ -329,10 +201,10 @@ async def _loading(store: Store, what: str) -> AsyncIterator[World]:
     """Open a store for a bulk load; afterwards it is vacuumed and set as the product sets it, but for autovacuum."""
     started = perf_counter()
     async with store.open() as world:
-        await _set(world, {"autovacuum": "off", "max_wal_size": "16GB"})
+        await set_server(world, {"autovacuum": "off", "max_wal_size": "16GB"})
         yield world
-        await _vacuumed(world)
-        await _set(world, {"max_wal_size": ""})
+        await vacuumed(world)
+        await set_server(world, {"max_wal_size": ""})
     _say(f"{what} made in {perf_counter() - started:,.0f} s")
 
 
@@ -386,6 +258,7 @@ def _picture(steps: Sequence[Step], first: int, path: Path) -> None:
         places.append((float(at), (f"{step.accounts:,} 账户 accounts", ended)))
     names = {
         ("buffers", "near"): ("触及的块", "blocks touched"),
+        ("buffers", "alone"): ("触及的块(单独办理)", "blocks touched, alone"),
         ("rows", "near"): ("写入的行", "rows written"),
         ("rate", "near"): ("速率", "rate"),
         ("rate", "strewn"): ("速率(散布账户)", "rate, strewn accounts"),
@@ -394,7 +267,7 @@ def _picture(steps: Sequence[Step], first: int, path: Path) -> None:
         Line(
             words,
             [(0.0, 100.0), *((float(at), 100 * _ratio(step, kind, what)) for at, step in enumerate(steps, 1))],
-            dashed=kind == "strewn",
+            dashed=kind != "near",
         )
         for (what, kind), words in names.items()
     ]
@@ -433,9 +306,14 @@ def run(
     return Result(
         _rows(steps, sizes[0]),
         [
-            Bar("blocks a case, grown / small", max(_ratio(step, "near", "buffers") for step in steps), at_most=1.2),
-            Bar("rows a case, grown / small", max(_ratio(step, "near", "rows") for step in steps), at_most=1.2),
-            Bar("rate, grown / small", min(_ratio(step, "near", "rate") for step in steps), at_least=0.8),
+            *(
+                Bar(
+                    f"blocks a case, {kind}: / small", max(_ratio(step, kind, "buffers") for step in steps), at_most=1.2
+                )
+                for kind in ("near", "alone")
+            ),
+            Bar("rows a case, near: / small", max(_ratio(step, "near", "rows") for step in steps), at_most=1.2),
+            Bar("rate, near: / small", min(_ratio(step, "near", "rate") for step in steps), at_least=0.8),
             Bar("sequential scans", sum(scanned.values()), at_most=0),
         ],
     )
