@@ -208,3 +208,104 @@ def test_its_memory_can_be_put_away_and_taken_up(history: Callable[[], Auditor])
     other.recall(A, memory)
     assert other.memory(A) == memory
     assert len({one().memory(A) for one in (opened, trying, granted, committed)}) == 4
+
+
+def confirmed(judge: Auditor, *names: str) -> Auditor:
+    for name in names:
+        judge.sent(A, 1, name, "confirm")
+        write(judge, 1, name, "confirm", (1, "tried"), (1, "confirmed"), ("pending", "reclaimed"))
+    return judge
+
+
+def platform_restored(*names: str) -> Auditor:
+    """The commit was saved, and by some confirmed, after the backup that the platform goes back to."""
+    judge = granted()
+    backup = judge.backed_up("platform")
+    judge.saved(A, 1, "confirming", "cc", (1, 1), 1, False)
+    confirmed(judge, *names)
+    judge.restored("platform", backup)
+    return judge
+
+
+def undone() -> Auditor:
+    """The case is done, and then the wallet goes back to before it."""
+    judge = opened()
+    backup = judge.backed_up("wallet")
+    judge.proof_read(A, 1, 1)
+    judge.saved(A, 1, "ready", "..", (), 1, False)
+    judge.saved(A, 1, "trying", "tt", (1, 1), 1, False)
+    for name in NAMES:
+        judge.sent(A, 1, name, "try")
+        write(judge, 1, name, "try", FREE, (1, "tried"), ("bound", "pending"))
+    judge.saved(A, 1, "confirming", "cc", (1, 1), 1, False)
+    confirmed(judge, *NAMES)
+    judge.saved(A, 1, "done", "dd", (1, 1), 1, False)
+    judge.restored("wallet", backup)
+    return judge
+
+
+def test_a_commit_that_the_platform_lost_stands_where_anybody_confirmed_it() -> None:
+    """All or nothing, whatever the platform has forgotten; and where nobody confirmed, nothing has happened yet."""
+    platform_restored().recovered(A, 1, NAMES, "cancelling", "xx", outcome_lost=False)
+    platform_restored("identity").recovered(A, 1, NAMES, "confirming", "cc", outcome_lost=False)
+    with pytest.raises(ViolationError, match="recovery made it cancelling"):
+        platform_restored("identity").recovered(A, 1, NAMES, "cancelling", "xx", outcome_lost=False)
+    with pytest.raises(ViolationError, match="recovery made it confirming"):
+        platform_restored().recovered(A, 1, NAMES, "confirming", "cc", outcome_lost=False)
+    with pytest.raises(ViolationError, match="recovery cancels at wallet"):
+        platform_restored("identity").resent(A, 1, "wallet", "cancel")
+    with pytest.raises(ViolationError, match="nothing proves the commit"):
+        platform_restored().resent(A, 1, "wallet", "confirm")
+    with pytest.raises(ViolationError, match="recovery made up a case"):
+        platform_restored().recovered(A, 2, NAMES, "cancelling", "xx", outcome_lost=False)
+    with pytest.raises(ViolationError, match="recovery marks wallet confirmed"):
+        platform_restored("identity").recovered(A, 1, NAMES, "confirming", "dd", outcome_lost=False)
+
+
+def test_a_number_that_a_participant_holds_is_not_given_again() -> None:
+    """A case created after the platform's backup is forgotten by it; its number is not free."""
+    judge = Auditor()
+    judge.opened(A, 100)
+    backup = judge.backed_up("platform")
+    judge.submitted(A, 1, NAMES, WAVES)
+    judge.proof_read(A, 1, 1)
+    judge.saved(A, 1, "ready", "..", (), 1, False)
+    judge.saved(A, 1, "trying", "tt", (1, 1), 1, False)
+    judge.sent(A, 1, "identity", "try")
+    write(judge, 1, "identity", "try", FREE, (1, "tried"), ("bound", "pending"))
+    judge.restored("platform", backup)
+    with pytest.raises(ViolationError, match="its number is not above 1"):
+        judge.submitted(A, 1, NAMES, WAVES)
+    judge.submitted(A, 2, NAMES, WAVES)
+
+
+def test_what_a_participant_lost_must_be_done_again() -> None:
+    """A person whose identity the wallet holds again after its restore has not had it unbound."""
+    rows = [(A, "identity", (1, "confirmed"), "reclaimed"), (A, "wallet", FREE, "bound")]
+    with pytest.raises(ViolationError, match=r"not confirmed by \['wallet'\]"):
+        undone().finished(rows, [])
+    judge = undone()
+    judge.resent(A, 1, "wallet", "try")
+    write(judge, 1, "wallet", "try", FREE, (1, "tried"), ("bound", "pending"))
+    judge.resent(A, 1, "wallet", "confirm")
+    write(judge, 1, "wallet", "confirm", (1, "tried"), (1, "confirmed"), ("pending", "reclaimed"))
+    judge.finished([rows[0], (A, "wallet", (1, "confirmed"), "reclaimed")], [])
+
+
+def test_money_that_a_restore_took_back_is_not_missed_and_a_version_that_comes_again_is_not_believed() -> None:
+    """After a restore the wallet's version 2 may mean other money than it did when the person proved themselves."""
+    judge = opened()
+    backup = judge.backed_up("wallet")
+    judge.moved(A, 1, -10, 90, (1, 2))
+    judge.moved(OTHER, 1, 10, 60, (1, 2))
+    judge.proof_read(A, 1, 2)
+    judge.saved(A, 1, "ready", "..", (), 2, False)
+    judge.restored("wallet", backup)
+    judge.moved(A, 2, -60, 40, (1, 2))
+    judge.moved(OTHER, 2, 60, 110, (1, 2))
+    judge.saved(A, 1, "trying", "tt", (1, 2), 2, False)
+    judge.sent(A, 1, "identity", "try")
+    write(judge, 1, "identity", "try", FREE, (1, "tried"), ("bound", "pending"))
+    judge.sent(A, 1, "wallet", "try")
+    with pytest.raises(ViolationError, match="since the last proof"):
+        judge.answered(A, 1, "wallet", "try", "granted", (FREE, (1, "tried")), ("bound", "pending"), (2, False))
