@@ -210,9 +210,15 @@ class Checker:
             for task in tasks.values():
                 if not task.done():
                     self._cut_off.add(task)
-                    task.add_done_callback(self._cut_off.discard)
+                    task.add_done_callback(self._let_go)
                     task.cancel()
         return {name: part for name, task in tasks.items() if (part := _result(name, task)) is not None}
+
+    def _let_go(self, task: asyncio.Task[Part | None]) -> None:
+        """Forget a read that was cut off, and whatever the driver raised when it was: the part was unread anyway."""
+        self._cut_off.discard(task)
+        if not task.cancelled():
+            task.exception()
 
 
 def _result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
