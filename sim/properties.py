@@ -54,7 +54,7 @@ def during(told: str) -> Iterator[None]:
 
 
 def judge_save(before: Head, after: Head, marks: tuple[str, str], *, late: bool) -> None:
-    """P1, P5, P7: a save moves along the state table, and commits neither late nor over a promise nor over money."""
+    """P1, P4, P6, P7: a save moves along the state table, commits neither late nor over a promise nor over money."""
     if after.state not in AFTER.get(before.state, ()):
         broken(f"P7: the case went from {before.state} to {after.state}")
     if any(new not in MARK_AFTER[old] for old, new in zip(*marks, strict=True)):
