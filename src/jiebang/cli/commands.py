@@ -8,7 +8,7 @@ import typer
 from typer import rich_utils
 
 from jiebang import __version__
-from jiebang.cli import accounts, backtest, operate, policy, remedies
+from jiebang.cli import accounts, backtest, operate, operations, policy, remedies, seals, stuck
 from jiebang.cli.running import REFUSED, Json, console, errors, print_json, run, telling, with_app
 from jiebang.cli.words import LANGUAGE, say
 from jiebang.model.case import Kind
@@ -32,6 +32,7 @@ cli = typer.Typer(
 )
 cli.add_typer(accounts.commands, name="accounts")
 cli.add_typer(policy.commands, name="policy")
+cli.add_typer(seals.commands, name="seals")
 backtest.register(accounts.commands, policy.commands)
 
 Account = Annotated[str, typer.Argument(help=say("账户号,例如 1", "Account number, such as 1"))]
@@ -230,6 +231,9 @@ def version() -> None:
 
 
 operate.register(cli)
+cli.add_typer(stuck.cases, name="cases")
+cli.add_typer(stuck.tasks, name="tasks")
+operations.register(cli)
 remedies.register(cli)
 
 

@@ -7,7 +7,7 @@ SELECT (SELECT begun_at FROM platform.recovery WHERE ended_at IS NULL) AS recove
 -- name: outage_history
 -- Who was out of service, the latest first.
 SELECT participant, out_since, reason, out_by, back_at, back_by FROM platform.participant_outage
-ORDER BY out_since DESC, participant LIMIT $1
+ORDER BY (back_at IS NULL) DESC, out_since DESC, participant LIMIT $1
 
 -- name: take_out
 -- Takes participants out of service; one that is out already stays as it is.

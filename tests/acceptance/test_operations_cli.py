@@ -1,0 +1,118 @@
+"""The operator on duty at the terminal: every command on real databases and networks, as a person and as a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from jiebang.cli.commands import cli
+from jiebang.model.case import Case, Kind, State
+from jiebang.model.ids import CaseIds
+from jiebang.model.plan import NETWORKS
+from jiebang.sandbox.processes import sandbox
+from jiebang.settings import read_secrets
+from jiebang.store import operating
+from jiebang.store.pool import open_pools
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HERE, NOW = 7, datetime(2026, 3, 1, 4, 0, tzinfo=UTC)
+PARKED = Case(
+    account_id=HERE,
+    case_no=3,
+    kind=Kind.REVOKE,
+    state=State.CONFIRMING,
+    plan="wechat/1",
+    marks="d" * 10 + "C",
+    revision=1,
+    created_at=NOW,
+    versions=(0,) * 11,
+)
+
+
+class Desk(msgspec.Struct):
+    """One installation, and the id of the one case in it, whose wallet refused its Confirm twice."""
+
+    case: str
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run `jiebang …` and return what it printed."""
+        ran = CliRunner().invoke(cli, arguments)
+        assert ran.exit_code == code, ran.output
+        return ran.output
+
+    def asked(self, *arguments: str, code: int = 0) -> Any:
+        """Run it for a program."""
+        return json.loads(self.run(*arguments, "--json", code=code))
+
+
+@pytest.fixture(scope="module")
+async def desk(databases: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    home: Path = tmp_path_factory.mktemp("operator")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JIEBANG_HOME", str(home))
+        patch.setenv("JIEBANG_DATABASES", json.dumps(dict(databases)))
+        async with open_pools({"platform": databases["platform"]}, size=1) as pools:
+            await operating.raise_numbers(pools["platform"], {HERE: 3}, NOW)
+            assert await operating.make_again(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)
+        async with sandbox(home, names=NETWORKS):
+            yield Desk(CaseIds(read_secrets(home / "keys").case_ids).encode(*PARKED.key))
+
+
+def test_a_stuck_case_is_listed_shown_and_tried_again(desk: Desk) -> None:
+    [stuck] = desk.asked("cases", "stuck", code=1)
+    assert (stuck["case"], stuck["why"], stuck["waits_for"]) == (desk.case, "parked", ["wallet"])
+    shown = desk.asked("cases", "show", desk.case)
+    assert {party["participant"]: party["mark"] for party in shown["participants"]}["wallet"] == "C"
+    assert all(party["answers"] for party in shown["participants"])
+    assert desk.asked("cases", "retry", desk.case, "--by", "Ann") == {desk.case: "retried"}
+    desk.run("cases", "retry", desk.case, "--by", " ", code=2)
+
+
+def test_a_recovery_leaves_to_people_what_it_cannot_decide(desk: Desk) -> None:
+    """The account is in no participant any more: a proven commit, and nobody who still could confirm it."""
+    foreseen = desk.asked("recover", "--restored", "platform", "--by", "Ann", "--dry-run")
+    assert foreseen["found"]["sent"]["try"] > 0
+    desk.run("recover", "--restored", "walet", "--by", "Ann", code=2)
+    told = desk.asked("recover", "--restored", "platform", "--restored", "wallet", "--by", "Ann", code=1)
+    assert (told["complete"], told["found"]["undecided"]) == (True, {"cannot_confirm": 1})
+    [task] = desk.asked("tasks", "list", code=1)
+    assert (task["case"], task["kind"], task["why"]) == (desk.case, "undecided", "cannot_confirm")
+    assert desk.asked("tasks", "ack", desk.case, "--by", "Ben") == {"done": [desk.case], "nothing": []}
+    desk.run("tasks", "close", desk.case, "--by", "Ben", "--note", "closed by court order")
+    assert "Nothing is open" in desk.run("tasks", "list")
+    assert "closed by court order" in desk.run("cases", "show", desk.case)
+
+
+def test_a_participant_goes_out_of_service_and_comes_back(desk: Desk) -> None:
+    told = desk.asked("participants", "out", "wallet", "gaming", "--by", "Ann", "--reason", "new racks")
+    out = {each["participant"] for each in told["participants"] if not each["in_service"]}
+    assert out == {"wallet", "gaming"}
+    told = desk.run("participants", "in", "wallet", "gaming", "--by", "Ben")
+    assert "in service" in told
+    assert "out since" not in told
+    desk.run("participants", "out", "nobody", "--by", "Ann", "--reason", "x", code=2)
+
+
+def test_workers_are_named_or_all_of_them(desk: Desk) -> None:
+    assert desk.asked("workers", "list") == []
+    for wish in ("pause", "resume", "drain"):
+        desk.run("workers", wish, "--by", "Ann", code=2)
+    assert desk.asked("workers", "drain", "nobody", "--by", "Ann", code=1)["unknown"] == ["nobody"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["cases"], ["tasks"], ["workers"], ["participants"], ["recover"], ["cases", "retry"], ["participants", "out"]],
+)
+def test_every_command_teaches_itself(arguments: Sequence[str]) -> None:
+    told = CliRunner().invoke(cli, [*arguments, "--help"])
+    assert told.exit_code == 0
+    assert len(told.output.split()) > 30
