@@ -87,6 +87,32 @@ async def test_the_most_urgent_go_first_and_find_places_kept_for_them() -> None:
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def test_where_work_ends_slowly_less_is_taken_on() -> None:
+    """Else on a slow day everybody waits for many seconds, and gives up, and the work was for nothing."""
+    seconds = Seconds()
+    line = Line(Capacity(places=200, kept=2, within=timedelta(seconds=1), wait=timedelta(milliseconds=1)), seconds)
+
+    async def let_in() -> int:
+        count = 0
+        while await line.enter(Urgency.NEW):
+            count += 1
+        return count
+
+    assert await let_in() == 196
+    for _ in range(196):
+        seconds.now += 4 / 196  # 49 a second
+        line.leave()
+    assert 40 < await let_in() < 50
+    for _ in range(12):
+        seconds.now += 0.1
+        while line.busy:
+            line.leave()
+        await let_in()
+    assert line.busy > 100  # it was quick: there is room again
+    while line.busy:
+        line.leave()
+
+
 async def test_those_sent_away_are_told_to_come_back_one_after_the_other() -> None:
     """If all came back at the same second, all but a few would be sent away again, for ever."""
     seconds = Seconds()

@@ -19,16 +19,20 @@ import msgspec
 _PATIENCE_S: Final = 60
 """The longest time that we send anybody away for."""
 _STALE_S: Final = 5
+_LEAST_NEW: Final = 8
+"""Places for new work that there always are: what is slow to end may also have been little to do."""
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """Technical limits of one API process. Rates are requests a second, bursts how many may come at once."""
 
-    places: int = 48
-    """Requests worked on at a time."""
+    places: int = 256
+    """Requests worked on at a time, at most."""
+    within: timedelta = timedelta(seconds=1)
+    """How long one may take while all places are: where they end more slowly, there are fewer places."""
     kept: int = 4
     """Of them, places that new work may not take; as many again that only a way out may (`Urgency`)."""
-    line: int = 96
+    line: int = 256
     """How many wait for a place, of each urgency."""
     wait: timedelta = timedelta(milliseconds=250)
     """How long they wait at most."""
@@ -63,17 +67,23 @@ class Urgency(IntEnum):
 
 
 class Line:
-    """Places for the work in hand, and the line before them. Of those who wait, the most urgent go first."""
+    """Places for the work in hand, and the line before them. Of those who wait, the most urgent go first.
+
+    There are as many places as work ends in `within`: so whoever is let in has their answer by about then, however
+    slow the machine is today.
+    """
 
     def __init__(self, capacity: Capacity, clock: Callable[[], float]) -> None:
         """`clock`: seconds, monotonic."""
-        most, kept = capacity.places, min(capacity.kept, (capacity.places - 1) // 2)
-        self._ceilings = {Urgency.NEW: most - 2 * kept, Urgency.GOING_ON: most - kept, Urgency.WAY_OUT: most}
+        self._most, self._within_s = capacity.places, capacity.within.total_seconds()
+        self._kept = min(capacity.kept, (capacity.places - 1) // 2)
+        self._least = min(2 * self._kept + _LEAST_NEW, capacity.places)
         self._longest, self._wait_s = capacity.line, capacity.wait.total_seconds()
         self._lines: dict[Urgency, deque[asyncio.Future[bool]]] = {each: deque() for each in Urgency}
         self._clock = clock
         self._since, self._ended, self._sent_away = clock(), 0, 0.0
-        self._pace = float(most)  # until it has been measured: a place a second
+        self._pace = float(self._most)  # until it has been measured: a place a second
+        self._ceilings = self._places()
         self.busy = 0
 
     @property
@@ -83,6 +93,7 @@ class Line:
 
     async def enter(self, urgency: Urgency) -> bool:
         """Take a place, having waited for it if need be; False where there is none. Whoever got one must `leave`."""
+        self._measure()
         line = self._lines[urgency]
         if not line and self.busy < self._ceilings[urgency]:
             self.busy += 1
@@ -132,15 +143,25 @@ class Line:
         As if those sent away stood in a line that moves as fast as work ends at present: so that they do not all come
         back at once.
         """
-        now = self._clock()
-        passed = now - self._since
-        if passed >= 1:
-            if passed < _STALE_S:  # else it was quiet meanwhile, which tells nothing of how fast work ends
-                self._pace = max(self._ended / passed, 1.0)
-            self._sent_away = max(self._sent_away - self._pace * passed, 0.0)
-            self._since, self._ended = now, 0
+        self._measure()
         self._sent_away += 1
         return min(1 + int(self._sent_away / self._pace), _PATIENCE_S)
+
+    def _measure(self) -> None:
+        """See, once a second, how fast work ends, and how much may be in hand then."""
+        now = self._clock()
+        passed = now - self._since
+        if passed < 1:
+            return
+        if passed < _STALE_S:  # else it was quiet meanwhile, which tells nothing of how fast work ends
+            self._pace = max(self._ended / passed, 1.0)
+        self._sent_away = max(self._sent_away - self._pace * passed, 0.0)
+        self._since, self._ended = now, 0
+        self._ceilings = self._places()
+
+    def _places(self) -> dict[Urgency, int]:
+        most = min(max(ceil(self._pace * self._within_s), self._least), self._most)
+        return {Urgency.NEW: most - 2 * self._kept, Urgency.GOING_ON: most - self._kept, Urgency.WAY_OUT: most}
 
 
 class Rates:
