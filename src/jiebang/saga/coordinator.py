@@ -33,8 +33,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """From the first Try to the commit point; past it the case is rolled back."""
     resend: timedelta = timedelta(milliseconds=250)
     """First wait before an unanswered op is sent again; doubles with each attempt."""
-    resend_limit: timedelta = timedelta(seconds=30)
-    """Longest wait between two sends of an op."""
+    resend_limit: timedelta = timedelta(seconds=10)
+    """Longest wait between two sends of an op; a worker's lease, because a wallet that is back is busy no longer."""
 
 
 class Proven(msgspec.Struct, frozen=True, gc=False):
