@@ -54,7 +54,6 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     accounts: tuple[Shape, ...]
     faults: int
     transfers: int = 1
-    why: str = ""
 
 
 class Head(NamedTuple):
