@@ -151,6 +151,7 @@ class Admission:
         if scope["type"] != ScopeType.HTTP or scope["path"] in OPEN:
             await self._inner(scope, receive, send)
             return
+        body: bytes | None = None
         try:
             urgency = urgency_of(scope["method"], scope["path"])
             headers = _headers(scope)
@@ -160,7 +161,7 @@ class Admission:
                 return  # the client went away
             await self._take(scope, urgency)
         except errors.JiebangError as error:
-            await _refuse(error, scope, send)
+            await _refuse(error, scope, send, unread=body is None)
             return
         ADMITTED_TOTAL.labels(urgency.name.lower()).inc()
         await self._work(scope, _after(body, receive), send)
@@ -270,7 +271,8 @@ def _headers(scope: HTTPScope) -> dict[bytes, bytes]:
     return dict(reversed(found))
 
 
-async def _refuse(error: errors.JiebangError, scope: Scope, send: Send) -> None:
+async def _refuse(error: errors.JiebangError, scope: HTTPScope, send: Send, *, unread: bool) -> None:
+    """Answer with a problem. Where the body is not read, nobody waits for it: the connection ends."""
     language = next((value for name, value in scope["headers"] if name == b"accept-language"), b"")
     problem = problem_of(error, language.decode("latin-1"))
     body = msgspec.json.encode(problem)
@@ -280,7 +282,7 @@ async def _refuse(error: errors.JiebangError, scope: Scope, send: Send) -> None:
         *((name.encode(), value.encode()) for name, value in headers_of(error, problem).items()),
         *HARDENING,
     ]
-    if problem.status in (408, 413, 431):  # what the client still sends is not wanted
+    if unread and scope["method"] not in ("GET", "HEAD"):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
