@@ -82,6 +82,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 1 or (options.size is not None and options.size < 1):
         parser.error("--rounds and --size are at least 1")
+    if options.picture and not Path(options.picture).absolute().parent.is_dir():
+        parser.error(f"no such folder: {Path(options.picture).parent}")
     if (options.name is None) != options.all:
         parser.error("give the name of one comparison, or --all")
     for name in sorted(benches) if options.all else [options.name]:
