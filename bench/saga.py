@@ -57,7 +57,7 @@ async def ours(world: World, cases: int, *, rules: bool = False) -> Outcome:
 
 
 async def _ceiling(world: World, cases: int) -> Outcome:
-    return await ceiling(world, cases, world.batch)
+    return await ceiling(world, cases, min(world.batch, cases))
 
 
 WAYS: Final[Mapping[str, Way]] = {
@@ -84,7 +84,7 @@ async def _measure(rounds: int, size: int, names: Sequence[str], *, profile: boo
     found: dict[str, list[Outcome]] = {name: [] for name in names}
     profiler = cProfile.Profile()
     each = sum(_cases(size, WAYS[name]) + 8_192 * (name == "ceiling") for name in names)
-    async with opened(max(PEOPLE, (rounds + 1) * each)) as world:
+    async with opened(max(PEOPLE if size >= _CASES else 0, (rounds + 1) * each)) as world:
         for number in range(-1, rounds):
             for place in range(len(names)):
                 name = names[(place + max(number, 0)) % len(names)]

@@ -15,9 +15,9 @@ from bench.measure import Bar, ratio, row, take_turns
 ROOT = Path(__file__).parents[2]
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own module
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False)  # noqa: S603 - our own module
 
 
 def test_what_is_compared_takes_turns_and_the_first_round_does_not_count() -> None:
@@ -64,3 +64,15 @@ def test_bench_load_gives_the_one_form_and_exits_0() -> None:
     assert {one["name"] for one in answer["rows"]} >= {"generate", "load", "raw_copy"}
     assert {bar["name"].partition(" ")[0]: bar["at_least"] for bar in answer["bars"]} == {"generate": 0.3, "load": 0.6}
     assert all(one["median"] > 0 for one in answer["rows"])
+
+
+def test_bench_saga_drives_every_case_to_its_end_whoever_drives() -> None:
+    """Each turn looks its cases up at the store and all six, and an audit ends the run: who cheats fails it."""
+    names = "ours,ceiling,dbos_1024"
+    told = bench("saga", "--json", "--rounds", "1", "--size", "100", "--only", names, limit=280)
+    assert told.returncode == 0, told.stderr
+    found: dict[str, Any] = msgspec.json.decode(told.stdout)
+    rates = {one["name"]: one["median"] for one in found["rows"] if one["name"].endswith(": rate")}
+    assert rates.keys() == {f"{name}: rate" for name in names.split(",")}
+    assert min(rates.values()) > 0
+    assert {one["name"] for one in found["bars"]} == {"ours / ceiling", "ours / dbos per batch"}
