@@ -60,6 +60,8 @@ async def test_no_interleaving_loses_money_or_moves_it_under_a_case(raced: Mappi
             error.add_note(f"FUNDS_RACE_SEED={seed}")
             raise
         met += race.met
+        if seed % 100 == 99:
+            print(seed + 1, "races", flush=True)  # noqa: T201 - a long run tells how far it is
     print(dict(met))  # noqa: T201 - what a long run has met
     if not ONE:  # a race in which nothing happens proves nothing
         assert {"done", "rejected", "aborted", "completed", "returned", "busy", "death"} <= met.keys()
