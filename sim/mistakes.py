@@ -17,6 +17,7 @@ from sim.options import Options, drawn
 from sim.world import Parts
 
 RESTORED: Final = {"restores": 2, "faults_end": 16_000}
+UNDER_WAY: Final = {**RESTORED, "accounts": 6, "slow": 0.5, "repeat": 0.3, "loss": 0.3, "crashes": 0, "poison": 0}
 
 
 class Mistake(msgspec.Struct, frozen=True):
@@ -158,12 +159,12 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
     "restore-opens-at-once": Mistake(
         "a restored database is open while old messages are under way",
         Parts(restores=driver.OpensAtOnce),
-        worlds={**RESTORED, "accounts": 10, "slow": 0.3, "repeat": 0.3},
+        worlds=UNDER_WAY,
     ),
     "warm-workers": Mistake(
         "workers go on with what they heard before a restore",
         Parts(restores=driver.WarmWorkers),
-        worlds={**RESTORED, "accounts": 10, "slow": 0.3, "repeat": 0.3},
+        worlds=UNDER_WAY,
     ),
 }
 """Every planted mistake by name."""
