@@ -119,7 +119,7 @@ class _Connections:
             self._free.put_nowait(statements)
 
     async def one(self, name: str, *arguments: Any) -> None:
-        """Run one statement that must write one row."""
+        """Run one statement that must write one row. Raises RuntimeError."""
         statements = await self._free.get()
         try:
             statement = statements[name]
