@@ -20,7 +20,7 @@ _FOUR_TWICE: Final = Shape(parties=FOUR, waves=(0, 0, 0, 1), cases=2)
 _THREE_TWICE: Final = Shape(parties=("identity", "unionpay", "wallet"), waves=(0, 0, 1), cases=2)
 _TWO: Final = Shape(parties=("identity", "wallet"), waves=(0, 1), cases=1)
 _TWO_TWICE: Final = Shape(parties=("identity", "wallet"), waves=(0, 1), cases=2)
-_WALLET: Final = Shape(parties=("wallet",), waves=(0,), cases=1)
+_WALLET: Final = Shape(parties=("wallet",), waves=(0,), cases=1, withdrawals=False)
 _WAVES: Final = Shape(parties=FOUR, waves=(0, 0, 1, 2), cases=1)
 _REVIEWED: Final = Shape(parties=("identity", "wallet"), waves=(0, 1), cases=2, reviews=True)
 

@@ -20,17 +20,19 @@ from sim.turns import SLIPS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sim.states import Bounds
+    from sim.states import Bounds, Shape
 
 
 def told(bounds: Bounds) -> str:
     """Say the bounds of a world in a line."""
-    accounts = " + ".join(
-        f"{shape.cases} 申请/cases × {len(shape.parties)} 参与方/participants ({', '.join(shape.parties)}; waves "
-        f"{'/'.join(map(str, shape.waves))}){' 审核/reviews' if shape.reviews else ''}"
-        for shape in bounds.accounts
-    )
+    accounts = " + ".join(_told(shape) for shape in bounds.accounts)
     return f"{accounts}; ≤{bounds.faults} 故障/faults, ≤{bounds.transfers} 转账/transfers"
+
+
+def _told(shape: Shape) -> str:
+    parties = ", ".join(f"{name} {wave}" for name, wave in zip(shape.parties, shape.waves, strict=True))
+    more = [", 审核/reviews"] * shape.reviews + [", 无撤回/no withdrawals"] * (not shape.withdrawals)
+    return f"{shape.cases} 申请/cases × (参与方及波次/participants and waves: {parties}{''.join(more)})"
 
 
 HELP = """遍历小世界的每一种交错 / Walk every interleaving of small worlds.

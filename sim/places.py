@@ -151,15 +151,22 @@ class World:
         return [place >> ACCOUNT_BITS, place & (1 << ACCOUNT_BITS) - 1], transfer, budget
 
     def after(self, place: int) -> Iterator[int]:
-        """Everything that may come next."""
+        """Everything that may come next. Where accounts keep their places, a step only adds to the place's number."""
         numbers, transfer, budget = self.read(place)
         faults = budget >> 2
+        shift = BUDGET_BITS + TRANSFER_BITS + ACCOUNT_BITS * len(numbers)
         for at, local in enumerate(self.locals):
-            rest = numbers.copy()
-            for after, cost in local.of(numbers[at], faults):
-                if cost <= faults:
-                    rest[at] = after
-                    yield self.place(rest, transfer, budget - cost * 4)
+            shift -= ACCOUNT_BITS
+            number = numbers[at]
+            for after, cost in local.of(number, faults):
+                if cost > faults:
+                    continue
+                if self.alike:
+                    yield self.place(
+                        [after if at == one else numbers[one] for one in (0, 1)], transfer, budget - cost * 4
+                    )
+                else:
+                    yield place + (after - number << shift) - (cost << 2)
         going = [*self._goes_on(numbers, transfer)]
         stands = not going and not any(local.due[number] for local, number in zip(self.locals, numbers, strict=True))
         if stands and (transfer or any(map(self._busy, self.locals, numbers))):
