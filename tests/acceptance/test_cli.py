@@ -354,3 +354,16 @@ async def test_people_made_here_can_be_loaded_and_audited(home: Path, tmp_path: 
     assert checked.code in (0, 1)
     assert checked.json()["account_id"] == 5001
     assert audited.json()["violations"] == 0, audited.json()
+
+
+async def test_sealing_is_told_and_goes_on_after_a_restore(home: Path) -> None:
+    """Nothing is sealed until somebody says that a backup was restored; then it goes on, and every audit names it."""
+    anchor = home / "timeline-anchor.jsonl"
+    anchor.write_text('{"seal":7,"hash":"%s","at":"2026-04-01T08:00:00.000000Z"}\n' % ("ab" * 32))
+    told = await jiebang(home, "seals", "status")
+    assert (told.code, "chain_ends_before_the_anchor" in told.out) == (1, True)
+    assert "jiebang seals resume" in told.out
+    resumed = await jiebang(home, "seals", "resume", "--by", "梅 Mei", "--json")
+    assert (resumed.code, resumed.json()) == (0, {"seal": 8})
+    audited = await jiebang(home, "verify")
+    assert (audited.code, "acknowledged by 梅 Mei" in audited.out) == (0, True), audited.out
