@@ -11,9 +11,9 @@ abstracted and why that loses nothing); here accounts are put side by side with 
   and then ends both entries in either order; that is wider than the wallet of ours, which writes both at once. With one
   account the other side is somebody without a case, who is never busy and never closed: an account cannot tell.
 
-Every state is judged by `sim.properties`, and two things make sure that nobody is stranded (P9): without another fault,
-withdrawal aside, no sequence of steps ever comes back to where it was; and wherever something has not ended, something
-is due that happens by itself. So every path on which what is due happens comes to an end.
+Every state is judged by `sim.properties`, and two things make sure that nobody is stranded (P9): without another fault
+or transfer, no sequence of steps ever comes back to where it was; and wherever something has not ended, something is
+due that happens by itself. So every path on which what is due happens comes to an end.
 """
 
 from __future__ import annotations
