@@ -154,8 +154,6 @@ def test_a_rule_tells_what_to_do_in_both_languages(name: str) -> None:
         assert re.search(r"[A-Za-z]{3,} [a-z]+", rule["annotations"][text])
     page, _, anchor = rule["annotations"]["runbook_url"].removeprefix("docs/").partition("#")
     assert anchor in RUNBOOK
-    if not (DOCS / page).exists():
-        pytest.skip("the runbook is being written")
     headings = re.findall(r"^#+ (.+)$", (DOCS / page).read_text("utf-8"), re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
     anchors |= set(re.findall(r'<a (?:id|name)="([\w-]+)"', (DOCS / page).read_text("utf-8")))
