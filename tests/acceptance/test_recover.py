@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from jiebang.model.case import Case, Kind, State
@@ -246,3 +247,19 @@ async def test_during_a_recovery_no_case_is_opened(world: Installation) -> None:
     assert await world.ready([first]) == []
     await operating.end_recovery(pool, run, {}, now())
     assert len(await world.ready([second])) == 1
+
+
+async def test_a_commit_found_again_has_its_slot_of_the_documents_quota(world: Installation) -> None:
+    """Else the document could be used once more than the law allows; the slot was lost with the backup's later days."""
+    ids, platform = await world.people(1, 3), world.pools["platform"]
+    cases = await world.ready(ids)
+    await platform.execute("UPDATE platform.cases SET document_index = $1", bytes(32))
+    await world.back_up("platform")
+    await world.driver.drive([msgspec.structs.replace(case, document_index=bytes(32)) for case in cases])
+    await world.restore("platform")
+    found = await world.recover("platform")
+    assert found.states == {"confirming": 3}
+    await world.to_the_end(ids)
+    report = await world.verify()
+    assert (report.violations, report.quota_slots) == ([], 3)
+    await platform.execute("TRUNCATE platform.identity_quota")

@@ -99,7 +99,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
     `sends`: what recovery sends itself, at most one op a participant. While there are any, `changed` and `made` are
     empty: send, look again, ask again. `plans`: by case number, the plan whose effects a Confirm of `sends` applies.
-    `changed`: cases to save, one revision on. `made`: lost cases to insert. `last_case_no`: the next number is above it.
+    `changed`: cases to save, one revision on. `made`: lost cases to insert. `last_case_no`: the next number is above
+    it.
     """
 
     account_id: int
