@@ -250,7 +250,7 @@ async def test_a_case_nobody_can_step_keeps_nobody_else_back(world: World) -> No
     assert await states(world, others) == {State.DONE}
     assert (odd.state, odd.marks) == (State.READY, "." * len(odd.marks))
     assert odd.due_at is not None
-    assert odd.due_at > now() + timedelta(seconds=10), "it is not tried again at once"
+    assert odd.due_at > now() + timedelta(seconds=5), "it is not tried again at once"
     world.driver._plan_of = known
     await world.driver.drive([odd])
     assert await states(world, cases) == {State.DONE}
