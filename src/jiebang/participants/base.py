@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import asyncpg
 import msgspec
 
+from jiebang.saga.coordinator import Reply
+from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from jiebang.model.facts import FactBatch
-    from jiebang.saga.coordinator import Reply
-    from jiebang.saga.fence import FenceRow, Op
 
 
 SILENCE: Final = (
@@ -36,6 +40,88 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     account_id: int
     case_no: int
     version: int | None = None
+
+
+class Orders(msgspec.Struct, frozen=True, gc=False):
+    """A batch of orders in columns, in order of account, each account once. `versions`: of Trys alone."""
+
+    accounts: Sequence[int]
+    case_nos: Sequence[int]
+    versions: Sequence[int | None] | None = None
+
+    def __len__(self) -> int:
+        """How many cases it names."""
+        return len(self.accounts)
+
+    def part(self, start: int, end: int | None) -> Orders:
+        """Return the orders from `start` up to `end`."""
+        versions = None if self.versions is None else self.versions[start:end]
+        return Orders(self.accounts[start:end], self.case_nos[start:end], versions)
+
+    def one_by_one(self) -> list[Order]:
+        """Return the orders case by case."""
+        versions = self.versions or [None] * len(self.accounts)
+        return [Order(*each) for each in zip(self.accounts, self.case_nos, versions, strict=True)]
+
+
+_YES: Final = {
+    Op.TRY: (Answer.GRANTED, CaseOp.TRIED),
+    Op.CONFIRM: (Answer.DONE, CaseOp.CONFIRMED),
+    Op.CANCEL: (Answer.DONE, CaseOp.CANCELLED),
+}
+
+
+class Answers(msgspec.Struct, frozen=True, gc=False):
+    """What one participant answered to a batch: `yes` are the accounts it granted (a Try) or did it for, at `at`.
+
+    `rest`: every other answer. An order in neither is unknown.
+    """
+
+    participant: str
+    op: Op
+    orders: Orders
+    at: datetime | None = None
+    yes: frozenset[int] = frozenset()
+    rest: Sequence[Reply] = ()
+
+    def yes_to(self, account_id: int, case_no: int) -> Reply:
+        """Return the yes to one case."""
+        answer, row = _YES[self.op]
+        return Reply(account_id, case_no, self.participant, self.op, answer, None, FenceRow(case_no, row), self.at)
+
+    def one_by_one(self, without: Collection[tuple[int, int]] = ()) -> list[Reply]:
+        """Return the answers case by case, but for the cases `without`."""
+        yes = [
+            self.yes_to(*key)
+            for key in zip(self.orders.accounts, self.orders.case_nos, strict=True)
+            if key[0] in self.yes and key not in without
+        ]
+        return yes + [reply for reply in self.rest if (reply.account_id, reply.case_no) not in without]
+
+
+def in_columns(participant: str, op: Op, orders: Orders, replies: Sequence[Reply], now: datetime) -> Answers:
+    """Put replies that came one by one into columns: a single yes counts as such, everything else stays a reply."""
+    positive, case_nos = _YES[op][0], dict(zip(orders.accounts, orders.case_nos, strict=True))
+    times = Counter(reply.account_id for reply in replies)
+    yes, rest = [], []
+    for reply in replies:
+        if (
+            reply.answer is positive
+            and times[reply.account_id] == 1
+            and case_nos.get(reply.account_id) == reply.case_no
+        ):
+            yes.append(reply.account_id)
+        else:
+            rest.append(reply if reply.at else msgspec.structs.replace(reply, at=now))
+    return Answers(participant, op, orders, now, frozenset(yes), rest)
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """A participant that also takes and answers orders in columns: what most cases have in common is said once."""
+
+    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+        """Do what `apply` does."""
 
 
 class Participant(Protocol):

@@ -20,20 +20,18 @@ import msgspec
 
 from jiebang.model.facts import FACTS, FactBatch, FactType
 from jiebang.model.plan import EFFECTS
+from jiebang.participants.base import Answers, Order, Orders
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from jiebang.participants.base import Order
-
     Pool = asyncpg.Pool[asyncpg.Record]
 
 VERSION_CHANGED: Final = "VERSION-CHANGED"
 """A fact changed between the check and the Try."""
 
-_CASE_OPS: Final = {op.value: op for op in CaseOp}
 _FACTS_FROM: Final = 2
 """Facts follow account_id and facts_version in the columns of a facts query."""
 
@@ -99,25 +97,51 @@ class DatabaseParticipant:
         Of several cases of one account only the lowest is answered.
         """
         batch = _lowest(orders)
-        rows = await self._pool.fetch(self._sql[op], *self._arguments(op, batch, effects))
-        written = {account_id: (case_op, code) for account_id, case_op, code in rows}
-        now = self._clock()
-        replies = [
-            self._wrote(op, order, *written[order.account_id], now) for order in batch if order.account_id in written
-        ]
-        if len(replies) == len(batch):
-            return replies
-        return replies + await self._unwritten(op, [each for each in batch if each.account_id not in written], effects)
+        columns = Orders(
+            [order.account_id for order in batch],
+            [order.case_no for order in batch],
+            [order.version for order in batch] if op is Op.TRY else None,
+        )
+        return (await self.carry_out(op, columns, effects)).one_by_one()
 
-    def _wrote(self, op: Op, order: Order, case_op: str, code: str | None, now: datetime) -> Reply:
-        """Answer an order whose row was written: what the fence says of it is what the guard let through."""
-        row = FenceRow(order.case_no, _CASE_OPS[case_op])
-        answer = Answer.DONE if op is not Op.TRY else Answer.GRANTED if row.case_op is CaseOp.TRIED else Answer.REFUSED
-        return Reply(order.account_id, order.case_no, self.name, op, answer, code, row, now)
+    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+        """Carry out `op` as `apply` does, in columns: of a row that was written, what was written is the answer."""
+        rows = await self._pool.fetch(self._sql[op], *self._arguments(op, orders, effects))
+        now = self._clock()
+        if op is Op.TRY:
+            yes = frozenset([account_id for account_id, case_op, _ in rows if case_op == "tried"])
+        else:
+            yes = frozenset([row[0] for row in rows])
+        if len(yes) == len(orders):
+            return Answers(self.name, op, orders, now, yes)
+        case_nos = dict(zip(orders.accounts, orders.case_nos, strict=True))
+        rest = [
+            Reply(
+                account_id,
+                case_nos[account_id],
+                self.name,
+                op,
+                Answer.REFUSED,
+                code,
+                FenceRow(case_nos[account_id], CaseOp.CANCELLED),
+                now,
+            )
+            for account_id, _, code in rows
+            if account_id not in yes
+        ]
+        written = {row[0] for row in rows}
+        if left := [order for order in orders.one_by_one() if order.account_id not in written]:
+            rest += await self._unwritten(op, left, effects)
+        return Answers(self.name, op, orders, now, yes, rest)
 
     async def _unwritten(self, op: Op, batch: Sequence[Order], effects: Mapping[str, Any]) -> list[Reply]:
         """Answer orders whose rows the guard kept as they are, or that have no row."""
-        rows = await self._pool.fetch(self._sql[f"judge_{op}"], *self._arguments(op, batch, effects))
+        orders = Orders(
+            [order.account_id for order in batch],
+            [order.case_no for order in batch],
+            [order.version for order in batch],
+        )
+        rows = await self._pool.fetch(self._sql[f"judge_{op}"], *self._arguments(op, orders, effects))
         before, written = dict[int, tuple[FenceRow, str | None]](), dict[int, FenceRow]()
         for wrote, account_id, case_no, case_op, refusal in rows:
             row = FenceRow(case_no, CaseOp(case_op)) if case_op is not None else NO_ROW
@@ -140,11 +164,11 @@ class DatabaseParticipant:
     async def aclose(self) -> None:
         """Let go of nothing: connections belong to the pool, and the pool to whoever opened it."""
 
-    def _arguments(self, op: Op, batch: Sequence[Order], effects: Mapping[str, Any]) -> list[Any]:
-        keys: list[Any] = [[order.account_id for order in batch], [order.case_no for order in batch]]
+    def _arguments(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> list[Any]:
+        keys: list[Any] = [orders.accounts, orders.case_nos]
         match op:
             case Op.TRY:
-                return [*keys, [order.version for order in batch]]
+                return [*keys, orders.versions or [None] * len(orders)]
             case Op.CONFIRM:
                 return [*keys, msgspec.json.encode(effects).decode(), self._clock()]
             case Op.CANCEL:

@@ -50,6 +50,8 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A stepped case with its timeline entries, and the message its end sends to the person, if any.
 
     `record`: the check that ended it, for `Records.keep` in the same transaction; `save` itself does not write it.
+    `versions`: whether the case's versions and wallet_version are to be written too, or stand as they are.
+    Saves that share the very same `entries` are told of once.
     """
 
     case: Case
@@ -57,6 +59,7 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     template: str | None = None
     message_id: UUID | None = None
     record: Record | None = None
+    versions: bool = True
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -207,24 +210,49 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
     cases = [save.case for save in ordered]
-    entries, at = [canonical(save.entries) for save in ordered], time_text(now)
+    groups: dict[tuple[Any, ...], int] = {}
+    group_of = [
+        groups.setdefault(
+            (
+                id(save.entries),
+                case.revision,
+                case.state,
+                case.marks,
+                case.attempt,
+                case.due_at,
+                case.deadline,
+                case.reason,
+                save.template,
+            ),
+            len(groups),
+        )
+        for save, case in zip(ordered, cases, strict=True)
+    ]
+    shared = {id(save.entries): save.entries for save in ordered}
+    texts, at = {each: canonical(entries) for each, entries in shared.items()}, time_text(now)
+    told = [texts[group[0]] for group in groups]
     arguments = [
         [case.account_id for case in cases],
         [case.case_no for case in cases],
-        [case.revision for case in cases],
-        [case.state for case in cases],
-        [case.marks for case in cases],
-        ["{" + ",".join(map(str, case.versions)) + "}" for case in cases],
-        [case.wallet_version for case in cases],
-        [case.attempt for case in cases],
-        [case.due_at for case in cases],
-        [case.deadline for case in cases],
-        [case.reason for case in cases],
-        [case.state in ENDED for case in cases],
-        entries,
-        [save.template for save in ordered],
-        [save.message_id for save in ordered],
-        [digest(case.revision, at, text) for case, text in zip(cases, entries, strict=True)],
+        group_of,
+        # Arrays that end early are filled with NULL: what stands is kept.
+        ["{" + ",".join(map(str, save.case.versions)) + "}" if save.versions else None for save in ordered]
+        if any(save.versions for save in ordered)
+        else [],
+        [case.wallet_version for case in cases] if any(save.versions for save in ordered) else [],
+        [save.message_id for save in ordered] if any(save.template for save in ordered) else [],
+        range(len(groups)),
+        [group[1] for group in groups],
+        [group[2] for group in groups],
+        [group[3] for group in groups],
+        [group[4] for group in groups],
+        [group[5] for group in groups],
+        [group[6] for group in groups],
+        [group[7] for group in groups],
+        [group[2] in ENDED for group in groups],
+        told,
+        [group[8] for group in groups],
+        [digest(group[1], at, text) for group, text in zip(groups, told, strict=True)],
         now,
     ]
     broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]

@@ -23,9 +23,21 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from jiebang.model.case import ENDED, Case, State, moved
-from jiebang.participants.base import SILENCE, Order, Participant
+from jiebang.participants.base import SILENCE, Answers, Columnar, Orders, Participant, in_columns
 from jiebang.policy.record import Evidence
-from jiebang.saga.coordinator import Decision, Event, Rechecked, Replied, Reply, Send, Timing, Woken, step
+from jiebang.saga.coordinator import (
+    Event,
+    Rechecked,
+    Replied,
+    Reply,
+    Send,
+    Timing,
+    Woken,
+    alike,
+    step,
+    step_alike,
+)
+from jiebang.saga.fence import Answer, Op
 from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store.cases import Key, Save
@@ -33,7 +45,6 @@ from jiebang.store.records import Record, Records, Step, record_of
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
-    from jiebang.saga.fence import Op
 
 Recheck = Callable[[Sequence[Case]], Awaitable[Mapping[Key, Rechecked]]]
 """The check on fresh facts for a batch of cases in `ready`. A case left out could not be checked now."""
@@ -77,7 +88,7 @@ class Driver:
         self._records, self._know = records, know
         self._pool, self._participants, self._plan_of, self._recheck = pool, participants, plan_of, recheck
         self._clock, self._new_id, self._timing, self._limits = clock, new_id, timing, limits
-        self._calls: set[asyncio.Task[list[Reply]]] = set()
+        self._calls: set[asyncio.Task[list[Answers]]] = set()
         self._listeners: dict[asyncio.Future[None], Collection[Key]] = {}
         self.late: list[Reply] = []
 
@@ -121,10 +132,14 @@ class Driver:
             events |= await self._recheck(ready)
         BATCH_SIZE.observe(len(work))
         learnt: dict[Key, list[dict[str, Any]]] = {}
-        while events:
-            work, sends, events = await self._step_and_save(work, events, learnt)
-            if sends:
-                events |= {key: Replied(replies) for key, replies in _by_case(await self._round(work, sends)).items()}
+        heard: list[_Heard] = []
+        while events or heard:
+            moves = self._steps(work, events, heard, learnt)
+            work, moves, events = await self._saved(work, moves)
+            heard = []
+            if sends := [move for move in moves if move.sends]:
+                heard, answered = await self._round(work, sends)
+                events |= answered
         if learnt:
             now = self._clock()
             await self._save([Save(case=moved(work[key], work[key].state), entries=learnt[key]) for key in learnt], now)
@@ -135,42 +150,68 @@ class Driver:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    async def _step_and_save(
-        self, work: Mapping[Key, Case], events: Mapping[Key, Event], learnt: dict[Key, list[dict[str, Any]]]
-    ) -> tuple[dict[Key, Case], list[Send], dict[Key, Event]]:
-        """Step every case that has an event and save what must be.
+    def _steps(
+        self,
+        work: Mapping[Key, Case],
+        events: Mapping[Key, Event],
+        heard: Iterable[_Heard],
+        learnt: dict[Key, list[dict[str, Any]]],
+    ) -> list[_Move]:
+        """Step every case that has an event: those that are alike and heard the same together, the others one by one.
 
-        Returns the cases still ours, what may now be sent, and events for cases whose save met a wish to withdraw.
         `learnt` holds timeline entries of what needs no save yet, by case; the case's next save takes them in.
         """
         now = self._clock()
-        kept, sends, decided, saves = dict(work), list[Send](), dict[Key, Decision](), list[Save]()
+        moves: list[_Move] = []
+        for answers in heard:
+            groups: defaultdict[Any, list[Case]] = defaultdict(list)
+            for key in answers.keys:
+                if (case := work.get(key)) is not None and key not in events:
+                    groups[alike(case), id(learnt.get(key))].append(case)
+            for cases in groups.values():
+                yes = answers.replies_to(cases[0])
+                after, decision = step_alike(cases, self._plan_of(cases[0]), yes, now, self._timing)
+                moves.append(_Move(cases, after, decision.sends, yes))
         for key, event in events.items():
             before = work.get(key)
             if before is None:
                 continue
             decision = step(before, self._plan_of(before), event, now, self._timing)
-            if decision.case is before:
-                continue
             replies = event.replies if isinstance(event, Replied) else ()
-            told = learnt.pop(key, []) + entries(before, decision.case, decision.sends, replies, now)
-            if decision.case.revision == before.revision:
-                kept[key], learnt[key] = decision.case, told
-                sends.extend(decision.sends)
-            else:
-                decided[key] = decision
-                saves.append(self._save_of(decision.case, told, event))
+            moves.append(_Move([before], [decision.case], decision.sends, replies, _record(decision.case, event)))
+        moves = _joined([move for move in moves if move.after[0] is not move.before[0]], learnt)
+        for move in moves:
+            told = entries(move.before[0], move.after[0], move.sends, move.replies, now)
+            move.entries = learnt.get(move.before[0].key, []) + told
+            for case in move.before:
+                if move.unsaved:
+                    learnt[case.key] = move.entries
+                else:
+                    learnt.pop(case.key, None)
+        return moves
+
+    async def _saved(
+        self, work: Mapping[Key, Case], moves: Sequence[_Move]
+    ) -> tuple[dict[Key, Case], list[_Move], dict[Key, Event]]:
+        """Save what must be.
+
+        Returns the cases still ours, the moves whose sends may leave now, and events for cases whose save met a wish to
+        withdraw.
+        """
+        kept = dict(work)
+        for move in moves:
+            kept.update({case.key: case for case in move.after})
+        saves = [save for move in moves if not move.unsaved for save in self._saves_of(move)]
         if not saves:
-            return kept, sends, {}
-        saved = await self._save(saves, now)
-        for case in saved.values():
-            if case.state in ENDED:
-                ENDED_TOTAL.labels(case.state).inc()
-        sends.extend(send for key in saved for send in decided[key].sends)
-        lost = decided.keys() - saved.keys()
-        kept = {key: case for key, case in kept.items() if key not in lost} | saved
+            return kept, list(moves), {}
+        saved = await self._save(saves, self._clock())
+        for state, count in Counts(case.state for case in saved.values()).items():
+            if state in ENDED:
+                ENDED_TOTAL.labels(state).inc(count)
+        kept |= saved
+        lost = {save.case.key for save in saves} - saved.keys()
         if not lost:
-            return kept, sends, {}
+            return kept, list(moves), {}
         LOST_SAVES_TOTAL.inc(len(lost))
         reloaded = await store.load_many(self._pool, lost)
         wished = {
@@ -178,17 +219,23 @@ class Driver:
             for key, case in reloaded.items()
             if case.withdraw_at is not None and work[key].withdraw_at is None and case.revision == work[key].revision
         }
-        return kept | wished, sends, {key: Woken() for key in wished}
+        kept = {key: case for key, case in kept.items() if key not in lost} | wished
+        return kept, [left for move in moves if (left := move.without(lost)).after], {key: Woken() for key in wished}
 
-    def _save_of(self, after: Case, told: list[dict[str, Any]], event: Event) -> Save:
-        ended = after.state in ENDED
-        return Save(
-            case=after,
-            entries=told,
-            template=f"case_{after.state.value}" if ended else None,
-            message_id=self._new_id() if ended else None,
-            record=_record(after, event),
-        )
+    def _saves_of(self, move: _Move) -> list[Save]:
+        ended = move.after[0].state in ENDED
+        template = f"case_{move.after[0].state.value}" if ended else None
+        return [
+            Save(
+                case=case,
+                entries=move.entries,
+                template=template,
+                message_id=self._new_id() if ended else None,
+                record=move.record,
+                versions=not move.replies,
+            )
+            for case in move.after
+        ]
 
     async def _save(self, saves: Sequence[Save], now: datetime) -> dict[Key, Case]:
         """Save a batch; one that the database refuses as a whole is halved until the bad case stands alone."""
@@ -209,26 +256,38 @@ class Driver:
         half = len(saves) // 2
         return await self._save(saves[:half], now) | await self._save(saves[half:], now)
 
-    async def _round(self, work: Mapping[Key, Case], sends: Iterable[Send]) -> list[Reply]:
-        """Send everything, one call a participant and op, and gather replies until the round closes."""
-        grouped: defaultdict[tuple[str, Op, str], list[Order]] = defaultdict(list)
+    async def _round(self, work: Mapping[Key, Case], moves: Sequence[_Move]) -> tuple[list[_Heard], dict[Key, Event]]:
+        """Send everything, one call a participant and op, and gather answers until the round closes.
+
+        Returns which cases heard a yes from everybody they asked, and the replies to every other case.
+        """
         plans: dict[str, Plan] = {}
-        for send in sends:
-            plan = self._plan_of(work[send.account_id, send.case_no])
+        columns: defaultdict[tuple[str, Op, str], list[tuple[Sequence[Case], int | None]]] = defaultdict(list)
+        for move in moves:
+            plan = self._plan_of(move.after[0])
             plans[plan.name] = plan
-            grouped[send.participant, send.op, plan.name].append(Order(send.account_id, send.case_no, send.version))
+            for send in move.sends:
+                at = plan.participants.index(send.participant) if send.op is Op.TRY else None
+                columns[send.participant, send.op, plan.name].append((move.after, at))
         calls = {
-            asyncio.create_task(self._call(name, op, orders, plans[plan]))
-            for (name, op, plan), orders in grouped.items()
+            asyncio.create_task(self._call(name, op, _orders(parts), plans[plan])): (name, op, plan)
+            for (name, op, plan), parts in columns.items()
         }
-        await self._closed(calls, work)
+        await self._closed(set(calls), work)
         for call in calls:
             if not call.done():
                 self._calls.add(call)
                 call.add_done_callback(self._came_late)
-        return [reply for call in calls if call.done() for reply in call.result()] + self.take_late(work.keys())
+        answered: dict[tuple[str, Op, str], list[Answers]] = {
+            where: call.result() for call, where in calls.items() if call.done()
+        }
+        late = self.take_late(work.keys())
+        heard = _heard(moves, answered, {(reply.account_id, reply.case_no) for reply in late}, self._plan_of)
+        told = {key for each in heard for key in each.keys}
+        rest = [reply for answers in answered.values() for each in answers for reply in each.one_by_one(without=told)]
+        return heard, {key: Replied(replies) for key, replies in _by_case([*rest, *late]).items()}
 
-    async def _closed(self, calls: set[asyncio.Task[list[Reply]]], work: Mapping[Key, Case]) -> None:
+    async def _closed(self, calls: set[asyncio.Task[list[Answers]]], work: Mapping[Key, Case]) -> None:
         """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""
         late = asyncio.get_running_loop().create_future()
         everybody = asyncio.create_task(asyncio.wait(calls))
@@ -258,21 +317,22 @@ class Driver:
             self.late = [reply for reply in self.late if (reply.account_id, reply.case_no) not in keys]
         return taken
 
-    def _came_late(self, call: asyncio.Task[list[Reply]]) -> None:
+    def _came_late(self, call: asyncio.Task[list[Answers]]) -> None:
         self._calls.discard(call)
         if call.cancelled():
             return
-        self.late.extend(call.result())
-        heard = {(reply.account_id, reply.case_no) for reply in call.result()}
+        replies = [reply for answers in call.result() for reply in answers.one_by_one()]
+        self.late.extend(replies)
+        heard = {(reply.account_id, reply.case_no) for reply in replies}
         for listener, keys in self._listeners.items():
             if not listener.done() and not heard.isdisjoint(keys):
                 listener.set_result(None)
 
-    async def _call(self, name: str, op: Op, orders: Sequence[Order], plan: Plan) -> list[Reply]:
-        """Call one participant; silence is an empty list. A batch that fails as a whole is halved."""
+    async def _call(self, name: str, op: Op, orders: Orders, plan: Plan) -> list[Answers]:
+        """Call one participant; silence is no answer at all. A batch that fails as a whole is halved."""
         try:
             async with asyncio.timeout(self._limits.call.total_seconds()):
-                replies = await self._participants[name].apply(op, orders, plan.effects.get(name, {}))
+                answers = await self._ask(self._participants[name], op, orders, plan.effects.get(name, {}))
         except SILENCE as error:
             SILENCES_TOTAL.labels(name, op).inc()
             _log.warning(
@@ -286,15 +346,107 @@ class Driver:
                 return []
             half = len(orders) // 2
             halves = await asyncio.gather(
-                self._call(name, op, orders[:half], plan), self._call(name, op, orders[half:], plan)
+                self._call(name, op, orders.part(0, half), plan), self._call(name, op, orders.part(half, None), plan)
             )
-            return [reply for replies in halves for reply in replies]
-        for answer, count in Counts(reply.answer for reply in replies).items():
+            return [answers for each in halves for answers in each]
+        if answers.yes:
+            ANSWERS_TOTAL.labels(name, op, Answer.GRANTED if op is Op.TRY else Answer.DONE).inc(len(answers.yes))
+        for answer, count in Counts(reply.answer for reply in answers.rest).items():
             ANSWERS_TOTAL.labels(name, op, answer).inc(count)
-        if any(reply.at is None for reply in replies):
-            now = self._clock()
-            return [msgspec.structs.replace(reply, at=now) for reply in replies]
-        return list(replies)
+        return [answers]
+
+    async def _ask(self, participant: Participant, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+        if isinstance(participant, Columnar):
+            return await participant.carry_out(op, orders, effects)
+        replies = await participant.apply(op, orders.one_by_one(), effects)
+        return in_columns(participant.name, op, orders, replies, self._clock())
+
+
+class _Move(msgspec.Struct):
+    """Cases that took the same step: before and after, what is sent for each of them, the replies that led to it."""
+
+    before: list[Case]
+    after: list[Case]
+    sends: Sequence[Send]
+    replies: Sequence[Reply] = ()
+    record: Record | None = None
+    entries: list[dict[str, Any]] = []
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the step only learnt grants, and needs no save."""
+        return self.after[0].revision == self.before[0].revision
+
+    def without(self, lost: Collection[Key]) -> _Move:
+        """Return the move of those whose save was not lost."""
+        return msgspec.structs.replace(self, after=[case for case in self.after if case.key not in lost])
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """Cases that heard a yes from everybody they asked in a round."""
+
+    keys: Sequence[Key]
+    answers: Sequence[Answers]
+
+    def replies_to(self, case: Case) -> list[Reply]:
+        """Return the replies as they came to one of the cases."""
+        return [answers.yes_to(case.account_id, case.case_no) for answers in self.answers]
+
+
+def _joined(moves: Sequence[_Move], learnt: Mapping[Key, object]) -> list[_Move]:
+    """Join moves of single cases that took the same step without a reply, so that they are saved and told of as one."""
+    joined: list[_Move] = []
+    groups: dict[Any, _Move] = {}
+    for move in moves:
+        [before, *others], after = move.before, move.after[0]
+        if others or move.replies or move.record is not None or before.key in learnt:
+            joined.append(move)
+            continue
+        sends = tuple([send.participant for send in move.sends])
+        same = (alike(before), alike(after), sends)
+        if same in groups:
+            groups[same].before.append(before)
+            groups[same].after.append(after)
+        else:
+            groups[same] = move
+            joined.append(move)
+    return joined
+
+
+def _orders(parts: Sequence[tuple[Sequence[Case], int | None]]) -> Orders:
+    """Return the orders of several moves at one participant; `at`: its place in the plan, for the version of a Try."""
+    rows = sorted(
+        [
+            (case.account_id, case.case_no, None if at is None else case.versions[at] or None)
+            for cases, at in parts
+            for case in cases
+        ]
+    )
+    accounts, case_nos, versions = zip(*rows, strict=True)
+    return Orders(list(accounts), list(case_nos), None if parts[0][1] is None else list(versions))
+
+
+def _heard(
+    moves: Sequence[_Move],
+    answered: Mapping[tuple[str, Op, str], Sequence[Answers]],
+    late: Collection[Key],
+    plan_of: Callable[[Case], Plan],
+) -> list[_Heard]:
+    """Return which cases of which moves heard a yes from everybody they asked, in time and without a late reply."""
+    found: list[_Heard] = []
+    for move in moves:
+        plan = plan_of(move.after[0]).name
+        answers = [answered.get((send.participant, send.op, plan), ()) for send in move.sends]
+        if any(len(each) != 1 for each in answers):
+            continue
+        whole = [each[0] for each in answers]
+        yes = frozenset.intersection(*[each.yes for each in whole]).difference(
+            [reply.account_id for each in whole for reply in each.rest]
+        )
+        keys = [case.key for case in move.after if case.account_id in yes and case.key not in late]
+        if keys:
+            found.append(_Heard(keys, whole))
+    return found
 
 
 def _record(after: Case, event: Event) -> Record | None:
