@@ -91,10 +91,11 @@ class Restores:
         self._bring_back(name, *backups)
         left = list(world.accounts)
         while left:
-            while not (yield from self._settled(left[0], name)):
-                yield 60
-            left.pop(0)
-            if world.chance(world.options.die):
+            account = left.pop(0)
+            if not (yield from self._settled(account, name)):
+                left.append(account)  # it may wait for another: money between the two, whose wallet rows both went back
+                yield 60 // len(left)
+            elif world.chance(world.options.die):
                 world.seen["recovery broken off and begun anew"] += 1
                 left = list(world.accounts)
         self._go_on()

@@ -49,7 +49,7 @@ def _mount(folder: Path, like: os.stat_result) -> str | None:
     done = subprocess.run(  # noqa: S603 - the system's own program, our own path
         [mount, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False, text=True
     )
-    return None if done.returncode == 0 else f"mounting is not permitted here: {done.stderr.strip()}"
+    return None if done.returncode == 0 else f"mounting is not permitted here: {done.stderr.partition(chr(10))[0]}"
 
 
 @asynccontextmanager

@@ -308,15 +308,16 @@ async def test_during_a_recovery_nothing_is_claimed(world: World) -> None:
     """What recovery decides of an account must not change under it."""
     pool = world.pools["platform"]
     ids = await world.people(8_200, 3)
-    async with running(made(world, "a")):
-        await eventually(lambda: _bucket_count(pool, "a"))
-        run = await operating.begin_recovery(pool, ["wallet"], "Ann", now())
-        await eventually(lambda: _state_is(pool, "a", "paused"))
-        cases = await world.ready(ids)
-        await asyncio.sleep(0.05)
-        assert await states(world, cases) == {State.READY}
+    cases = await world.ready(ids)
+    run = await operating.begin_recovery(pool, ["wallet"], "Ann", now())
+    try:
+        async with running(made(world, "a")):
+            await eventually(lambda: _state_is(pool, "a", "paused"))
+            assert await states(world, cases) == {State.READY}
+            await operating.end_recovery(pool, run, {}, now())
+            await eventually(lambda: ended(world, cases))
+    finally:
         await operating.end_recovery(pool, run, {}, now())
-        await eventually(lambda: ended(world, cases))
     await world.agree(ids)
 
 
