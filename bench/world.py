@@ -358,7 +358,7 @@ class World:
         while ended() - before < cases:
             if running.done():
                 await running
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.01)
         outcome = meter.read(cases, driver.latencies)
         self.batch = int(statistics.median_high([size for size in driver.sizes for _ in range(size)] or [self.batch]))
         worker.stop()

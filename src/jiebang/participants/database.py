@@ -84,7 +84,7 @@ class DatabaseParticipant:
             ids,
             versions,
             {
-                name: [_items(value) if value and value != "[]" else [] for value in column]
+                name: [_items(value) if value and value != "[]" else () for value in column]
                 if name in self._items
                 else column
                 for name, column in zip(names, columns, strict=True)

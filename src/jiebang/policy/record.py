@@ -65,7 +65,7 @@ def recorded(evidence: Evidence) -> bytes:
     kept: dict[str, Any] = {}
     for name, spec in FACTS.items():
         value = facts.items[name][row] if spec.type is FactType.ITEMS else values[name]
-        if value != _absent(name, unread):
+        if list(value) if spec.type is FactType.ITEMS else value != _absent(name, unread):
             kept[name] = value
     found = Recorded(
         account=answer.account_id,

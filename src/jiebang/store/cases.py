@@ -72,13 +72,16 @@ class Timeline(msgspec.Struct, frozen=True):
     entries: list[dict[str, Any]]
 
 
+_KINDS, _STATES = {kind.value: kind for kind in Kind}, {state.value: state for state in State}
+
+
 def from_row(row: asyncpg.Record) -> Case:
     """Build a case from its row, here and nowhere else."""
     return Case(
         account_id=row["account_id"],
         case_no=row["case_no"],
-        kind=Kind(row["kind"]),
-        state=State(row["state"]),
+        kind=_KINDS[row["kind"]],
+        state=_STATES[row["state"]],
         plan=row["plan"],
         marks=row["marks"],
         revision=row["revision"],

@@ -117,10 +117,10 @@ class Driver:
 
     async def _together(self, taken: Sequence[Case], late: Sequence[Reply]) -> None:
         events: dict[Key, Event] = {}
-        work = {case.key: case for case in taken}
+        work = {case.key: case for case in sorted(taken, key=_account)}  # everything goes in order of account from here
         replied = _by_case(late)
         if missing := replied.keys() - work.keys():
-            work |= await store.load_many(self._pool, missing)
+            work = dict(sorted((work | await store.load_many(self._pool, missing)).items()))
         if self._know is not None:
             await self._know(work.values())
         for key, case in work.items():
@@ -262,13 +262,13 @@ class Driver:
         Returns which cases heard a yes from everybody they asked, and the replies to every other case.
         """
         plans: dict[str, Plan] = {}
-        columns: defaultdict[tuple[str, Op, str], list[tuple[Sequence[Case], int | None]]] = defaultdict(list)
+        columns: defaultdict[tuple[str, Op, str], list[tuple[_Move, int | None]]] = defaultdict(list)
         for move in moves:
             plan = self._plan_of(move.after[0])
             plans[plan.name] = plan
             for send in move.sends:
                 at = plan.participants.index(send.participant) if send.op is Op.TRY else None
-                columns[send.participant, send.op, plan.name].append((move.after, at))
+                columns[send.participant, send.op, plan.name].append((move, at))
         calls = {
             asyncio.create_task(self._call(name, op, _orders(parts), plans[plan])): (name, op, plan)
             for (name, op, plan), parts in columns.items()
@@ -371,6 +371,14 @@ class _Move(msgspec.Struct):
     replies: Sequence[Reply] = ()
     record: Record | None = None
     entries: list[dict[str, Any]] = []
+    _columns: tuple[list[int], list[int]] | None = None
+
+    @property
+    def columns(self) -> tuple[list[int], list[int]]:
+        """The accounts and case numbers, for every participant the same."""
+        if self._columns is None:
+            self._columns = ([case.account_id for case in self.after], [case.case_no for case in self.after])
+        return self._columns
 
     @property
     def unsaved(self) -> bool:
@@ -379,7 +387,7 @@ class _Move(msgspec.Struct):
 
     def without(self, lost: Collection[Key]) -> _Move:
         """Return the move of those whose save was not lost."""
-        return msgspec.structs.replace(self, after=[case for case in self.after if case.key not in lost])
+        return msgspec.structs.replace(self, after=[case for case in self.after if case.key not in lost], _columns=None)
 
 
 class _Heard(msgspec.Struct, frozen=True):
@@ -413,17 +421,19 @@ def _joined(moves: Sequence[_Move], learnt: Mapping[Key, object]) -> list[_Move]
     return joined
 
 
-def _orders(parts: Sequence[tuple[Sequence[Case], int | None]]) -> Orders:
+def _account(case: Case) -> int:
+    return case.account_id
+
+
+def _orders(parts: Sequence[tuple[_Move, int | None]]) -> Orders:
     """Return the orders of several moves at one participant; `at`: its place in the plan, for the version of a Try."""
-    rows = sorted(
-        [
-            (case.account_id, case.case_no, None if at is None else case.versions[at] or None)
-            for cases, at in parts
-            for case in cases
-        ]
-    )
-    accounts, case_nos, versions = zip(*rows, strict=True)
-    return Orders(list(accounts), list(case_nos), None if parts[0][1] is None else list(versions))
+    if len(parts) == 1:
+        [(move, at)] = parts
+        accounts, case_nos = move.columns
+        return Orders(accounts, case_nos, None if at is None else [case.versions[at] or None for case in move.after])
+    together = sorted([(case, at) for move, at in parts for case in move.after], key=lambda each: each[0].account_id)
+    versions = None if parts[0][1] is None else [case.versions[at] or None for case, at in together if at is not None]
+    return Orders([case.account_id for case, _ in together], [case.case_no for case, _ in together], versions)
 
 
 def _heard(
