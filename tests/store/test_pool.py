@@ -24,7 +24,8 @@ ANALYZE plan_test
 """
 PREPARE = """
 PREPARE raise (bigint[]) AS
-UPDATE plan_test t SET n = t.n + 1 FROM unnest($1) AS i (account_id) WHERE t.account_id = i.account_id
+UPDATE plan_test t SET n = t.n + 1 FROM unnest($1) AS i (account_id)
+WHERE t.account_id = i.account_id AND t.account_id = ANY ($1)
 """
 BATCH = [n * 19 for n in range(1, 1025)]
 

@@ -24,8 +24,10 @@ from jiebang.saga.coordinator import (
     Timing,
     Unparked,
     Woken,
+    alike,
     backoff,
     step,
+    step_alike,
 )
 from jiebang.saga.fence import Answer, Op
 
@@ -416,6 +418,51 @@ def test_any_history_keeps_the_rules(case: Case, walk: list[tuple[Event, int, bo
         case = decision.case
     if committed:
         assert case.state in {State.CONFIRMING, State.DONE}
+
+
+@given(
+    st.sampled_from([trying(), play(trying(), granted("identity", "unionpay")).case, confirming(), cancelling()]),
+    st.integers(0, 4000),
+    st.booleans(),
+    st.lists(st.sampled_from([*PLAN.participants, "stranger"]), unique=True),
+    st.sampled_from(Op),
+)
+def test_alike_cases_step_alike(case: Case, wait: int, withdraws: bool, names: list[str], op: Op) -> None:
+    """A batch takes one step for everybody: had a case its own fate, it would be lost in the crowd."""
+    now = NOW + timedelta(milliseconds=wait)
+    if withdraws and case.state is not State.CONFIRMING:
+        case = msgspec.structs.replace(case, withdraw_at=NOW)
+    answer = Answer.GRANTED if op is Op.TRY else Answer.DONE
+    crowd = [
+        msgspec.structs.replace(case, account_id=account, case_no=account % 3 + 1, versions=(account, 0, 2, 3))
+        for account in (7, 8, 9)
+    ]
+    assert len({alike(one) for one in crowd}) == 1
+
+    def replies(one: Case) -> tuple[Reply, ...]:
+        return tuple(Reply(*one.key, name, op, answer) for name in names)
+
+    together, decision = step_alike(crowd, PLAN, replies(crowd[0]), now, TIMING)
+    alone = [step(one, PLAN, Replied(replies(one)), now, TIMING) for one in crowd]
+    assert together == [each.case for each in alone]
+    assert decision == alone[0]
+    assert {sent(each)[0] if each.sends else None for each in alone} == {sent(decision)[0] if decision.sends else None}
+
+
+def test_cases_that_a_step_tells_apart_are_not_alike() -> None:
+    """Else a person who withdrew, or whose deadline has come, would be taken along by those who did not."""
+    case = trying()
+    for change in (
+        {"withdraw_at": NOW},
+        {"deadline": NOW},
+        {"marks": "gttt"},
+        {"attempt": 3},
+        {"revision": 9},
+        {"due_at": NOW},
+        {"reason": "X"},
+        {"plan": "p/2"},
+    ):
+        assert alike(msgspec.structs.replace(case, **change)) != alike(case)
 
 
 AWAITED = {Op.TRY: "t", Op.CONFIRM: "ce", Op.CANCEL: "xy"}
