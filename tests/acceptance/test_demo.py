@@ -47,7 +47,6 @@ def test_the_four_stories_end_as_told_and_the_audit_finds_nothing(home: Path) ->
     assert all(story["ok"] and story["ms"] > 0 for story in stories.values())
     for name in ("clear", "blocked"):
         assert stories[name]["participants"] == dict.fromkeys(EVERYBODY, "confirmed")
-    assert stories["moving"]["participants"] == dict.fromkeys(EVERYBODY, "cancelled")
-    untouched = {name for name, state in stories["silent"]["participants"].items() if state == "untouched"}
-    assert untouched == {"wallet"}, "the wallet's wave comes after the silent network's"
+    for name in ("moving", "silent"):
+        assert stories[name]["participants"] == dict.fromkeys(EVERYBODY, "cancelled")
     assert summary["verify"] == {"accounts": 60, "cases": 18, "violations": 0}

@@ -341,7 +341,7 @@ EXPECTED: Mapping[str, Any] = {
 }
 ABSENT: Mapping[str, Any] = {
     **{
-        name: {FactType.ITEMS: [], FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}.get(FACTS[name].type)
+        name: {FactType.ITEMS: (), FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}.get(FACTS[name].type)
         for name in EXPECTED
     },
     **{name: value for name, value in EXPECTED.items() if FACTS[name].owner == "identity"},
@@ -349,13 +349,13 @@ ABSENT: Mapping[str, Any] = {
 """An account with a row and nothing else (its identity apart): counted as none, never as unread."""
 DEAD = {
     "autodebit_contracts": 0,
-    "autodebit_items": [],
+    "autodebit_items": (),
     "grants": 0,
-    "grant_items": [],
+    "grant_items": (),
     "open_approvals": 0,
-    "approval_items": [],
+    "approval_items": (),
     "bank_cards": 0,
-    "bank_card_items": [],
+    "bank_card_items": (),
 }
 TYPES = {
     FactType.INT: int,
@@ -412,7 +412,7 @@ def test_facts_have_their_types(batches: Mapping[str, FactBatch], name: str) -> 
     """The check evaluates typed columns: a time that came as text would be compared as text."""
     for fact, column in batches[name].columns.items():
         assert len(column) == len(batches[name].accounts)
-        assert all(value is None or type(value) is TYPES[FACTS[fact].type] for value in column), fact
+        assert all(value is None or value == () or type(value) is TYPES[FACTS[fact].type] for value in column), fact
         if FACTS[fact].type is FactType.ITEMS:
             assert {field for items in column for item in items for field in item} == set(ITEM_FIELDS[fact]), fact
 

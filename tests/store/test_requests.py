@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -17,7 +17,6 @@ from jiebang.store.cases import NewCase
 from jiebang.store.idempotency import Claim, Kept
 from jiebang.store.outbox import Message
 from jiebang.store.proofs import Method, Proof
-from jiebang.store.queries import load
 
 if TYPE_CHECKING:
     from jiebang.store.cases import Database
@@ -121,64 +120,3 @@ async def test_wrong_tries_add_up_over_cases(platform: Pool) -> None:
     assert await proofs.wrong_tries(platform, 501, Method.SMS_CODE, 5, NOW - timedelta(days=1)) == 6
     assert await proofs.wrong_tries(platform, 501, Method.SMS_CODE, 5, NOW + timedelta(days=1)) == 2
     assert await proofs.wrong_tries(platform, 501, Method.PAYMENT_PASSWORD, 5, NOW - timedelta(days=1)) == 0
-
-
-SAMPLES: Mapping[str, Any] = {
-    "int8[]": list(range(10)), "int2[]": [1] * 10, "int4[]": [1] * 10, "text[]": ["[{}]"] * 10, "bytea[]": [b"x"] * 10,
-    "timestamptz[]": [NOW] * 10, "uuid[]": [UUID(int=1)] * 10, "bool[]": [False] * 10, "text": "[{}]", "bytea": b"x",
-    "timestamptz": NOW, "int8": 100, "int4": 5, "int2": 200,
-}  # fmt: skip
-"""Ten of each: what a generic plan, which our sessions are held to, believes an array to hold."""
-
-
-def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", ()):
-        yield from nodes(child)
-
-
-@pytest.fixture(scope="module")
-async def crowded(pools: Mapping[str, Pool]) -> Pool:
-    """Big tables that were just filled and that nobody ever analysed."""
-    for table, columns in (
-        ("proof (account_id, case_no, method, tries_left)", "n, 1, 'sms_code', 5"),
-        ("outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)",
-         "n, gen_random_uuid(), n % 256, 1, 't', '{}', now(), now()"),
-        ("idempotency (caller, route, key, body_hash, expires_at)", "'c' || n, 'r', 'k', 'x', now()"),
-        ("cases (account_id, case_no, bucket, kind, state, plan, marks, created_at)",
-         "n, 9, 1, 'revoke', 'open', 'p/1', '.', now()"),
-        ("case_event (account_id, case_no, revision, at, entries)", "n, 9, 1, now(), '[{}]'"),
-        ("account (account_id, created_at)", "n, now()"),
-        ("consent (account_id, consent_id, code, what, given_at)", "n, gen_random_uuid(), 'C', '{1}', now()"),
-        ("remedy (account_id, remedy_id, code, action, begun_at)", "n, gen_random_uuid(), 'C', 'a', now()"),
-        ("step_up (account_id, remedy_id, code, kind, what, nonce, created_at, expires_at)",
-         "n, gen_random_uuid(), 'C', 'revoke', '{1}', 'x', now(), now()"),
-    ):  # fmt: skip
-        await pools["platform"].execute(f"ALTER TABLE platform.{table.split()[0]} SET (autovacuum_enabled = false)")
-        await pools["platform"].execute(
-            f"INSERT INTO platform.{table} SELECT {columns} FROM generate_series(10001, 30000) AS n"  # noqa: S608 - above
-        )
-    return pools["platform"]
-
-
-QUERIES = {
-    **load("jiebang.store", "requests.sql"),
-    **load("jiebang.store", "remedies.sql"),
-    **{
-        name: sql
-        for name, sql in load("jiebang.store", "queries.sql").items()
-        if "platform.cases" in sql or "platform.case_event" in sql
-    },
-}
-
-
-@pytest.mark.parametrize(("name", "sql"), QUERIES.items())
-async def test_rows_are_reached_by_key(crowded: Pool, name: str, sql: str) -> None:
-    """A request that reads a whole table works in every small test and stops the platform on its busiest day."""
-    async with crowded.acquire() as connection:
-        prepared = await connection.prepare(sql)
-        (top,) = await prepared.explain(*(SAMPLES[each.name] for each in prepared.get_parameters()))
-    for node in nodes(top["Plan"]):
-        if "Relation Name" in node and node["Node Type"].endswith("Scan"):
-            assert node["Node Type"] in ("Index Scan", "Index Only Scan"), f"{name}: {node}"
-            assert node.get("Index Cond"), f"{name}: {node}"

@@ -140,7 +140,7 @@ async def tell(story: Story, account_id: int, other_id: int, world: World, liste
         name=story.role.value,
         expected=story.expected,
         ended=ended["state"],
-        ok=ended["state"] == story.expected and len(set(ended["participants"].values()) - {"untouched"}) == 1,
+        ok=ended["state"] == story.expected and len(set(ended["participants"].values())) == 1,
         participants=ended["participants"],
         ms=_milliseconds(timeline),
         case=case,
