@@ -87,7 +87,8 @@ class _Work:
     async def all_written(self, name: str, op: Op, accounts: Sequence[int], *more: object) -> list[int]:
         """Carry out one op for a batch; return those whose row was not written."""
         rows = await self.pools[name].fetch(self.sql[name][op], accounts, [_CASE_NO] * len(accounts), *more)
-        return [] if len(rows) == len(accounts) else sorted(set(accounts) - {row[0] for row in rows})
+        [(yes, written, *_)] = rows
+        return [] if yes == len(accounts) else sorted(set(accounts).difference(written or ()))
 
     async def all_saved(
         self, sql: str, revision: int, told: list[dict[str, Any]], accounts: Sequence[int], *more: object

@@ -48,6 +48,13 @@ class Orders(msgspec.Struct, frozen=True, gc=False):
     accounts: Sequence[int]
     case_nos: Sequence[int]
     versions: Sequence[int | None] | None = None
+    everybody: frozenset[int] = frozenset()
+    """The accounts once more: what is answered when all are a yes. Made where it is not given."""
+
+    def __post_init__(self) -> None:
+        """Make `everybody`."""
+        if len(self.everybody) != len(self.accounts):
+            msgspec.structs.force_setattr(self, "everybody", frozenset(self.accounts))
 
     def __len__(self) -> int:
         """How many cases it names."""

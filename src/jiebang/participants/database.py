@@ -106,14 +106,11 @@ class DatabaseParticipant:
 
     async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
         """Carry out `op` as `apply` does, in columns: of a row that was written, what was written is the answer."""
-        rows = await self._pool.fetch(self._sql[op], *self._arguments(op, orders, effects))
+        [(yes, accounts, refused, codes)] = await self._pool.fetch(self._sql[op], *self._arguments(op, orders, effects))
         now = self._clock()
-        if op is Op.TRY:
-            yes = frozenset([account_id for account_id, case_op, _ in rows if case_op == "tried"])
-        else:
-            yes = frozenset([row[0] for row in rows])
-        if len(yes) == len(orders):
-            return Answers(self.name, op, orders, now, yes)
+        if yes == len(orders):
+            return Answers(self.name, op, orders, now, orders.everybody)
+        said_yes, refusals = frozenset(accounts or ()), dict(zip(refused or (), codes or (), strict=True))
         case_nos = dict(zip(orders.accounts, orders.case_nos, strict=True))
         rest = [
             Reply(
@@ -126,13 +123,14 @@ class DatabaseParticipant:
                 FenceRow(case_nos[account_id], CaseOp.CANCELLED),
                 now,
             )
-            for account_id, _, code in rows
-            if account_id not in yes
+            for account_id, code in refusals.items()
         ]
-        written = {row[0] for row in rows}
-        if left := [order for order in orders.one_by_one() if order.account_id not in written]:
+        left = [
+            each for each in orders.one_by_one() if each.account_id not in said_yes and each.account_id not in refusals
+        ]
+        if left:
             rest += await self._unwritten(op, left, effects)
-        return Answers(self.name, op, orders, now, yes, rest)
+        return Answers(self.name, op, orders, now, said_yes, rest)
 
     async def _unwritten(self, op: Op, batch: Sequence[Order], effects: Mapping[str, Any]) -> list[Reply]:
         """Answer orders whose rows the guard kept as they are, or that have no row."""
@@ -183,7 +181,8 @@ class DatabaseParticipant:
 def statements(name: str, own: Particulars) -> Mapping[str, str]:
     """Return a participant's statements: each op's, "judge_" and the op, "look" and "marks".
 
-    An op answers with a row for each order it wrote: (account_id, case_op, code of a refusal). Judging answers with two
+    An op answers with one row: how many of the orders it wrote with a yes; which, where that is not all; which it wrote
+    with a refusal, and the codes. Judging answers with two
     kinds of rows: (false, account_id, case_no, case_op, refusal) as read, one an order, and (true, account_id, case_no,
     case_op, NULL) as written. Ids come sorted and are updated in that order, so that two batches never wait for each
     other crosswise. `= ANY ($1)` says nothing new: it is a condition on the key that no missing statistic (how many
@@ -254,11 +253,18 @@ class _Op(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _write(table: str, op: _Op) -> str:
-    """Build the one statement of the usual way: the guarded update."""
-    refused = f"CASE WHEN a.case_op = 'cancelled' THEN {op.refusal} END" if op.refusal else "NULL::text"
-    return f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.effects or ""}
-UPDATE {table} a {op.update}
-RETURNING a.account_id, a.case_op, {refused}"""  # noqa: S608 - names and expressions of ours
+    """Build the one statement of the usual way: the guarded update, answered in one row."""
+    code = f"CASE WHEN a.case_op = 'cancelled' THEN {op.refusal} END" if op.refusal else "NULL::text"
+    yes = "case_op = 'tried'" if op.refusal else "true"
+    return f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.effects or ""}, written AS (
+    UPDATE {table} a {op.update}
+    RETURNING a.account_id, a.case_op, {code} AS code
+)
+SELECT count(*) FILTER (WHERE {yes}) AS yes,
+    CASE WHEN count(*) FILTER (WHERE {yes}) < cardinality($1::bigint[])
+        THEN array_agg(account_id) FILTER (WHERE {yes}) END,
+    array_agg(account_id) FILTER (WHERE NOT {yes}), array_agg(code) FILTER (WHERE NOT {yes})
+FROM written"""  # noqa: S608 - names and expressions of ours
 
 
 def _judge(table: str, op: _Op) -> str:

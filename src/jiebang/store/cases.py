@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
-from jiebang.saga.chain import canonical, digest, time_text
+from jiebang.saga.chain import canonical, digest, head, time_text
 from jiebang.saga.timeline import told
 from jiebang.store import quota
 from jiebang.store.queries import load
@@ -234,6 +234,7 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
     shared = {id(save.entries): save.entries for save in ordered}
     texts, at = {each: canonical(entries) for each, entries in shared.items()}, time_text(now)
     told = [texts[group[0]] for group in groups]
+    digests = [digest(group[1], at, text) for group, text in zip(groups, told, strict=True)]
     arguments = [
         [case.account_id for case in cases],
         [case.case_no for case in cases],
@@ -255,24 +256,39 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
         [group[2] in ENDED for group in groups],
         told,
         [group[8] for group in groups],
-        [digest(group[1], at, text) for group, text in zip(groups, told, strict=True)],
+        digests,
         now,
     ]
     broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]
     if broken_off:
         async with _transaction(db) as connection:
-            rows = await connection.fetch(_SQL["save_cases"], *arguments)
-            saved = {(row["account_id"], row["case_no"]) for row in rows}
+            [answer] = await connection.fetch(_SQL["save_cases"], *arguments)
+            lost = _lost(cases, answer)
             # A statement of its own: the save may have waited for a claim, whose slot its own view does not show.
-            await quota.release(connection, [case for case in broken_off if case.key in saved])
+            await quota.release(connection, [case for case in broken_off if case.key not in lost])
     else:
-        rows = await db.fetch(_SQL["save_cases"], *arguments)
-    stand = {(row["account_id"], row["case_no"]): row for row in rows}
+        [answer] = await db.fetch(_SQL["save_cases"], *arguments)
+        lost = _lost(cases, answer)
+    withdrawing = _keys(answer["withdrawing"], answer["withdrawing_no"])
+    wishes = dict(zip(withdrawing, answer["withdrawn_at"] or (), strict=True))
     return {
-        case.key: msgspec.structs.replace(case, withdraw_at=row["withdraw_at"], head=row["head"])
-        for case in cases
-        if (row := stand.get(case.key)) is not None
+        case.key: msgspec.structs.replace(
+            case, head=head(case.head, digests[group]), withdraw_at=wishes.get(case.key) if wishes else None
+        )
+        for case, group in zip(cases, group_of, strict=True)
+        if not lost or case.key not in lost
     }
+
+
+def _lost(cases: Sequence[Case], answer: asyncpg.Record) -> set[Key]:
+    """Return the cases whose save was refused by its guard."""
+    if answer["saved"] == len(cases):
+        return set()
+    return {case.key for case in cases}.difference(_keys(answer["accounts"], answer["case_nos"]))
+
+
+def _keys(accounts: Sequence[int] | None, case_nos: Sequence[int] | None) -> list[Key]:
+    return list(zip(accounts or (), case_nos or (), strict=True))
 
 
 async def put_off(db: Database, keys: Iterable[Key], due_at: datetime) -> None:

@@ -87,7 +87,14 @@ WITH g AS MATERIALIZED (
     SELECT s.account_id, s.message_id, s.bucket, s.case_no, g.template, '{}', $19, $19
     FROM saved s JOIN g USING (group_no) WHERE g.template IS NOT NULL
 )
-SELECT account_id, case_no, withdraw_at, head FROM saved
+-- One row: how many were saved; which, where not all were; and which of them somebody wishes to withdraw, since when.
+SELECT count(*) AS saved,
+    CASE WHEN count(*) < cardinality($1::bigint[]) THEN array_agg(account_id) END AS accounts,
+    CASE WHEN count(*) < cardinality($1::bigint[]) THEN array_agg(case_no) END AS case_nos,
+    array_agg(account_id) FILTER (WHERE withdraw_at IS NOT NULL) AS withdrawing,
+    array_agg(case_no) FILTER (WHERE withdraw_at IS NOT NULL) AS withdrawing_no,
+    array_agg(withdraw_at) FILTER (WHERE withdraw_at IS NOT NULL) AS withdrawn_at
+FROM saved
 
 -- name: put_off_cases
 -- Cases that could not be stepped wait, so that they are not read again and again before those that can.

@@ -371,13 +371,14 @@ class _Move(msgspec.Struct):
     replies: Sequence[Reply] = ()
     record: Record | None = None
     entries: list[dict[str, Any]] = []
-    _columns: tuple[list[int], list[int]] | None = None
+    _columns: tuple[list[int], list[int], frozenset[int]] | None = None
 
     @property
-    def columns(self) -> tuple[list[int], list[int]]:
-        """The accounts and case numbers, for every participant the same."""
+    def columns(self) -> tuple[list[int], list[int], frozenset[int]]:
+        """The accounts, their case numbers, and the accounts as a set: for every participant the same."""
         if self._columns is None:
-            self._columns = ([case.account_id for case in self.after], [case.case_no for case in self.after])
+            accounts = [case.account_id for case in self.after]
+            self._columns = (accounts, [case.case_no for case in self.after], frozenset(accounts))
         return self._columns
 
     @property
@@ -429,8 +430,9 @@ def _orders(parts: Sequence[tuple[_Move, int | None]]) -> Orders:
     """Return the orders of several moves at one participant; `at`: its place in the plan, for the version of a Try."""
     if len(parts) == 1:
         [(move, at)] = parts
-        accounts, case_nos = move.columns
-        return Orders(accounts, case_nos, None if at is None else [case.versions[at] or None for case in move.after])
+        accounts, case_nos, everybody = move.columns
+        versions = None if at is None else [case.versions[at] or None for case in move.after]
+        return Orders(accounts, case_nos, versions, everybody)
     together = sorted([(case, at) for move, at in parts for case in move.after], key=lambda each: each[0].account_id)
     versions = None if parts[0][1] is None else [case.versions[at] or None for case, at in together if at is not None]
     return Orders([case.account_id for case, _ in together], [case.case_no for case, _ in together], versions)
@@ -450,7 +452,7 @@ def _heard(
         if any(len(each) != 1 for each in answers):
             continue
         whole = [each[0] for each in answers]
-        yes = frozenset.intersection(*[each.yes for each in whole]).difference(
+        yes = frozenset.intersection(*{id(each.yes): each.yes for each in whole}.values()).difference(
             [reply.account_id for each in whole for reply in each.rest]
         )
         keys = [case.key for case in move.after if case.account_id in yes and case.key not in late]
