@@ -6,6 +6,7 @@ Stateless: any number of workers may run.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Key
     from jiebang.usecases.advance import Driver
 
+_YOUNG = 50_000
+"""New objects between two looks for cycles."""
 _log = structlog.get_logger(__name__)
 
 Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
@@ -105,6 +108,10 @@ class Worker:
 
     async def run(self) -> None:
         """Run until `stop`, then finish the batches at hand and give the buckets back."""
+        # What a batch makes has no cycles and goes when the batch does; looking through it all every few hundred objects
+        # was a tenth of a worker's time.
+        gc.freeze()
+        gc.set_threshold(_YOUNG)
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._keep_leases())
             loops.create_task(self._keep_driving())

@@ -30,7 +30,6 @@ from jiebang.saga.coordinator import (
     Rechecked,
     Replied,
     Reply,
-    Send,
     Timing,
     Woken,
     alike,
@@ -42,6 +41,7 @@ from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store.cases import Key, Save
 from jiebang.store.records import Record, Records, Step, record_of
+from jiebang.usecases.moves import Heard, Move, heard_by, joined, orders_of
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -132,7 +132,7 @@ class Driver:
             events |= await self._recheck(ready)
         BATCH_SIZE.observe(len(work))
         learnt: dict[Key, list[dict[str, Any]]] = {}
-        heard: list[_Heard] = []
+        heard: list[Heard] = []
         while events or heard:
             moves = self._steps(work, events, heard, learnt)
             work, moves, events = await self._saved(work, moves)
@@ -154,45 +154,57 @@ class Driver:
         self,
         work: Mapping[Key, Case],
         events: Mapping[Key, Event],
-        heard: Iterable[_Heard],
+        heard: Iterable[Heard],
         learnt: dict[Key, list[dict[str, Any]]],
-    ) -> list[_Move]:
+    ) -> list[Move]:
         """Step every case that has an event: those that are alike and heard the same together, the others one by one.
 
         `learnt` holds timeline entries of what needs no save yet, by case; the case's next save takes them in.
         """
         now = self._clock()
-        moves: list[_Move] = []
-        for answers in heard:
-            groups: defaultdict[Any, list[Case]] = defaultdict(list)
-            for key in answers.keys:
-                if (case := work.get(key)) is not None and key not in events:
-                    groups[alike(case), id(learnt.get(key))].append(case)
-            for cases in groups.values():
-                yes = answers.replies_to(cases[0])
-                after, decision = step_alike(cases, self._plan_of(cases[0]), yes, now, self._timing)
-                moves.append(_Move(cases, after, decision.sends, yes))
+        moves = [move for answers in heard for move in self._in_step(work, answers, events, learnt, now)]
         for key, event in events.items():
             before = work.get(key)
             if before is None:
                 continue
             decision = step(before, self._plan_of(before), event, now, self._timing)
             replies = event.replies if isinstance(event, Replied) else ()
-            moves.append(_Move([before], [decision.case], decision.sends, replies, _record(decision.case, event)))
-        moves = _joined([move for move in moves if move.after[0] is not move.before[0]], learnt)
+            moves.append(Move([key], [before], [decision.case], decision.sends, replies, _record(decision.case, event)))
+        moves = joined([move for move in moves if move.after[0] is not move.before[0]], learnt)
         for move in moves:
             told = entries(move.before[0], move.after[0], move.sends, move.replies, now)
-            move.entries = learnt.get(move.before[0].key, []) + told
-            for case in move.before:
-                if move.unsaved:
-                    learnt[case.key] = move.entries
-                else:
-                    learnt.pop(case.key, None)
+            move.entries = learnt.get(move.keys[0], []) + told
+            if move.unsaved:
+                learnt.update(dict.fromkeys(move.keys, move.entries))
+            elif learnt:
+                for key in move.keys:
+                    learnt.pop(key, None)
+        return moves
+
+    def _in_step(
+        self,
+        work: Mapping[Key, Case],
+        answers: Heard,
+        events: Mapping[Key, Event],
+        learnt: Mapping[Key, list[dict[str, Any]]],
+        now: datetime,
+    ) -> list[Move]:
+        """Step those who heard a yes from everybody, all that are alike at once."""
+        groups: defaultdict[Any, list[Key]] = defaultdict(list)
+        for key in answers.keys:
+            if (case := work.get(key)) is not None and key not in events:
+                groups[alike(case), id(learnt.get(key))].append(key)
+        moves: list[Move] = []
+        for keys in groups.values():
+            cases = [work[key] for key in keys]
+            yes = answers.replies_to(cases[0])
+            after, decision = step_alike(cases, self._plan_of(cases[0]), yes, now, self._timing)
+            moves.append(Move(keys, cases, after, decision.sends, yes))
         return moves
 
     async def _saved(
-        self, work: Mapping[Key, Case], moves: Sequence[_Move]
-    ) -> tuple[dict[Key, Case], list[_Move], dict[Key, Event]]:
+        self, work: Mapping[Key, Case], moves: Sequence[Move]
+    ) -> tuple[dict[Key, Case], list[Move], dict[Key, Event]]:
         """Save what must be.
 
         Returns the cases still ours, the moves whose sends may leave now, and events for cases whose save met a wish to
@@ -200,7 +212,7 @@ class Driver:
         """
         kept = dict(work)
         for move in moves:
-            kept.update({case.key: case for case in move.after})
+            kept.update(zip(move.keys, move.after, strict=True))
         saves = [save for move in moves if not move.unsaved for save in self._saves_of(move)]
         if not saves:
             return kept, list(moves), {}
@@ -209,9 +221,9 @@ class Driver:
             if state in ENDED:
                 ENDED_TOTAL.labels(state).inc(count)
         kept |= saved
-        lost = {save.case.key for save in saves} - saved.keys()
-        if not lost:
+        if len(saved) == len(saves):
             return kept, list(moves), {}
+        lost = {save.case.key for save in saves} - saved.keys()
         LOST_SAVES_TOTAL.inc(len(lost))
         reloaded = await store.load_many(self._pool, lost)
         wished = {
@@ -220,9 +232,9 @@ class Driver:
             if case.withdraw_at is not None and work[key].withdraw_at is None and case.revision == work[key].revision
         }
         kept = {key: case for key, case in kept.items() if key not in lost} | wished
-        return kept, [left for move in moves if (left := move.without(lost)).after], {key: Woken() for key in wished}
+        return kept, [left for move in moves if (left := move.without(lost)).keys], {key: Woken() for key in wished}
 
-    def _saves_of(self, move: _Move) -> list[Save]:
+    def _saves_of(self, move: Move) -> list[Save]:
         ended = move.after[0].state in ENDED
         template = f"case_{move.after[0].state.value}" if ended else None
         return [
@@ -256,13 +268,13 @@ class Driver:
         half = len(saves) // 2
         return await self._save(saves[:half], now) | await self._save(saves[half:], now)
 
-    async def _round(self, work: Mapping[Key, Case], moves: Sequence[_Move]) -> tuple[list[_Heard], dict[Key, Event]]:
+    async def _round(self, work: Mapping[Key, Case], moves: Sequence[Move]) -> tuple[list[Heard], dict[Key, Event]]:
         """Send everything, one call a participant and op, and gather answers until the round closes.
 
         Returns which cases heard a yes from everybody they asked, and the replies to every other case.
         """
         plans: dict[str, Plan] = {}
-        columns: defaultdict[tuple[str, Op, str], list[tuple[_Move, int | None]]] = defaultdict(list)
+        columns: defaultdict[tuple[str, Op, str], list[tuple[Move, int | None]]] = defaultdict(list)
         for move in moves:
             plan = self._plan_of(move.after[0])
             plans[plan.name] = plan
@@ -270,7 +282,7 @@ class Driver:
                 at = plan.participants.index(send.participant) if send.op is Op.TRY else None
                 columns[send.participant, send.op, plan.name].append((move, at))
         calls = {
-            asyncio.create_task(self._call(name, op, _orders(parts), plans[plan])): (name, op, plan)
+            asyncio.create_task(self._call(name, op, orders_of(parts), plans[plan])): (name, op, plan)
             for (name, op, plan), parts in columns.items()
         }
         await self._closed(set(calls), work)
@@ -282,7 +294,7 @@ class Driver:
             where: call.result() for call, where in calls.items() if call.done()
         }
         late = self.take_late(work.keys())
-        heard = _heard(moves, answered, {(reply.account_id, reply.case_no) for reply in late}, self._plan_of)
+        heard = heard_by(moves, answered, {(reply.account_id, reply.case_no) for reply in late}, self._plan_of)
         told = {key for each in heard for key in each.keys}
         rest = [reply for answers in answered.values() for each in answers for reply in each.one_by_one(without=told)]
         return heard, {key: Replied(replies) for key, replies in _by_case([*rest, *late]).items()}
@@ -362,103 +374,8 @@ class Driver:
         return in_columns(participant.name, op, orders, replies, self._clock())
 
 
-class _Move(msgspec.Struct):
-    """Cases that took the same step: before and after, what is sent for each of them, the replies that led to it."""
-
-    before: list[Case]
-    after: list[Case]
-    sends: Sequence[Send]
-    replies: Sequence[Reply] = ()
-    record: Record | None = None
-    entries: list[dict[str, Any]] = []
-    _columns: tuple[list[int], list[int], frozenset[int]] | None = None
-
-    @property
-    def columns(self) -> tuple[list[int], list[int], frozenset[int]]:
-        """The accounts, their case numbers, and the accounts as a set: for every participant the same."""
-        if self._columns is None:
-            accounts = [case.account_id for case in self.after]
-            self._columns = (accounts, [case.case_no for case in self.after], frozenset(accounts))
-        return self._columns
-
-    @property
-    def unsaved(self) -> bool:
-        """Whether the step only learnt grants, and needs no save."""
-        return self.after[0].revision == self.before[0].revision
-
-    def without(self, lost: Collection[Key]) -> _Move:
-        """Return the move of those whose save was not lost."""
-        return msgspec.structs.replace(self, after=[case for case in self.after if case.key not in lost], _columns=None)
-
-
-class _Heard(msgspec.Struct, frozen=True):
-    """Cases that heard a yes from everybody they asked in a round."""
-
-    keys: Sequence[Key]
-    answers: Sequence[Answers]
-
-    def replies_to(self, case: Case) -> list[Reply]:
-        """Return the replies as they came to one of the cases."""
-        return [answers.yes_to(case.account_id, case.case_no) for answers in self.answers]
-
-
-def _joined(moves: Sequence[_Move], learnt: Mapping[Key, object]) -> list[_Move]:
-    """Join moves of single cases that took the same step without a reply, so that they are saved and told of as one."""
-    joined: list[_Move] = []
-    groups: dict[Any, _Move] = {}
-    for move in moves:
-        [before, *others], after = move.before, move.after[0]
-        if others or move.replies or move.record is not None or before.key in learnt:
-            joined.append(move)
-            continue
-        sends = tuple([send.participant for send in move.sends])
-        same = (alike(before), alike(after), sends)
-        if same in groups:
-            groups[same].before.append(before)
-            groups[same].after.append(after)
-        else:
-            groups[same] = move
-            joined.append(move)
-    return joined
-
-
 def _account(case: Case) -> int:
     return case.account_id
-
-
-def _orders(parts: Sequence[tuple[_Move, int | None]]) -> Orders:
-    """Return the orders of several moves at one participant; `at`: its place in the plan, for the version of a Try."""
-    if len(parts) == 1:
-        [(move, at)] = parts
-        accounts, case_nos, everybody = move.columns
-        versions = None if at is None else [case.versions[at] or None for case in move.after]
-        return Orders(accounts, case_nos, versions, everybody)
-    together = sorted([(case, at) for move, at in parts for case in move.after], key=lambda each: each[0].account_id)
-    versions = None if parts[0][1] is None else [case.versions[at] or None for case, at in together if at is not None]
-    return Orders([case.account_id for case, _ in together], [case.case_no for case, _ in together], versions)
-
-
-def _heard(
-    moves: Sequence[_Move],
-    answered: Mapping[tuple[str, Op, str], Sequence[Answers]],
-    late: Collection[Key],
-    plan_of: Callable[[Case], Plan],
-) -> list[_Heard]:
-    """Return which cases of which moves heard a yes from everybody they asked, in time and without a late reply."""
-    found: list[_Heard] = []
-    for move in moves:
-        plan = plan_of(move.after[0]).name
-        answers = [answered.get((send.participant, send.op, plan), ()) for send in move.sends]
-        if any(len(each) != 1 for each in answers):
-            continue
-        whole = [each[0] for each in answers]
-        yes = frozenset.intersection(*{id(each.yes): each.yes for each in whole}.values()).difference(
-            [reply.account_id for each in whole for reply in each.rest]
-        )
-        keys = [case.key for case in move.after if case.account_id in yes and case.key not in late]
-        if keys:
-            found.append(_Heard(keys, whole))
-    return found
 
 
 def _record(after: Case, event: Event) -> Record | None:
