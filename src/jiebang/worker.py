@@ -108,8 +108,8 @@ class Worker:
 
     async def run(self) -> None:
         """Run until `stop`, then finish the batches at hand and give the buckets back."""
-        # What a batch makes has no cycles and goes when the batch does; looking through it all every few hundred objects
-        # was a tenth of a worker's time.
+        # What a batch makes has no cycles and goes when the batch does; looking through it all every few hundred
+        # objects was a tenth of a worker's time.
         gc.freeze()
         gc.set_threshold(_YOUNG)
         async with asyncio.TaskGroup() as loops:
