@@ -60,7 +60,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """What that grows to while more waits than a batch takes."""
     batch_time: timedelta = timedelta(milliseconds=250)
     """Batches grow as long as they take no longer than this."""
-    lanes: int = 2
+    lanes: int = 3
     busy_poll: timedelta = timedelta(milliseconds=5)
     idle_poll: timedelta = timedelta(milliseconds=10)
     chore_poll: timedelta = timedelta(milliseconds=50)
