@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 ASKED: Final = os.environ.get("FUNDS_RACE", "12").replace("long", "4000")
 ONE: Final = os.environ.get("FUNDS_RACE_SEED")
 SEEDS: Final = [int(ONE)] if ONE else range(int(ASKED))
+MORE: Final = 60
+"""Races added one by one while something that should happen in them has not: what interleaves differs by machine."""
+EVENTS: Final = frozenset({"done", "rejected", "aborted", "completed", "returned", "busy", "death"})
 ENOUGH: Final = 200
 """A mistake that so many races do not show is not looked for."""
 
@@ -48,11 +52,13 @@ async def unguarded(raced: Mapping[str, Pool]) -> Mapping[str, Pool]:
     return raced
 
 
-@pytest.mark.timeout(120 + 3 * len(SEEDS))
+@pytest.mark.timeout(300 + 3 * len(SEEDS))
 async def test_no_interleaving_loses_money_or_moves_it_under_a_case(raced: Mapping[str, Pool]) -> None:
     """Else somebody's money is gone, or their name is taken from a wallet that still has something to settle."""
     met = Counter[str]()
-    for seed in SEEDS:
+    for seed in chain(SEEDS, range(len(SEEDS), len(SEEDS) + MORE)):
+        if seed not in SEEDS and (ONE or met.keys() >= EVENTS):
+            break
         race = Race(seed, raced)
         try:
             await race.run()
@@ -64,7 +70,7 @@ async def test_no_interleaving_loses_money_or_moves_it_under_a_case(raced: Mappi
             print(seed + 1, "races", flush=True)  # noqa: T201 - a long run tells how far it is
     print(dict(met))  # noqa: T201 - what a long run has met
     if not ONE:  # a race in which nothing happens proves nothing
-        assert {"done", "rejected", "aborted", "completed", "returned", "busy", "death"} <= met.keys()
+        assert met.keys() >= EVENTS
 
 
 class IgnoresOpenEntries(Wallet):
