@@ -35,7 +35,7 @@ from bench.filling import LONG, Hot, archive, fill, owned, set_server, vacuumed
 from bench.measure import Bar, Result, Row, row
 from bench.picture import Axis, Line, chart
 from bench.processes import LIMITS, TIMING
-from bench.world import SIX, World, _on_one, joined, opened
+from bench.world import SIX, World, joined, on_one, opened
 from jiebang.store import cases
 from jiebang.store.embedded import embedded
 from jiebang.store.home import SERVERS
@@ -117,7 +117,7 @@ async def _window(store: Store, accounts: Sequence[int], *, alone: bool) -> Wind
 async def _small(home: Path) -> AsyncIterator[Store]:
     """Make an empty store on the other server."""
     async with embedded(home) as servers:
-        dsns = await _on_one(servers[SERVERS[1]])
+        dsns = await on_one(servers[SERVERS[1]])
         await migrate_all(dsns)
         store = Store(dsns, 0)
         async with store.open() as world:

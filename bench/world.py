@@ -464,7 +464,7 @@ async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> 
     try:
         async with AsyncExitStack() as stack:
             servers = await stack.enter_async_context(embedded(home))
-            databases = await dsns(servers) if full else await _on_one(servers[SERVERS[0]])
+            databases = await dsns(servers) if full else await on_one(servers[SERVERS[0]])
             await migrate_all(databases)
             pools = await stack.enter_async_context(open_pools(databases, size=size))
             networks: dict[str, Participant] | None = None
@@ -497,7 +497,7 @@ def _removed(folder: Path, home: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _on_one(base: str) -> dict[str, str]:
+async def on_one(base: str) -> dict[str, str]:
     """Create the platform's database and all participants' on one server; return their DSNs."""
     names = ("platform", *DATABASES)
     connection = await asyncpg.connect(base)

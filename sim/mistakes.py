@@ -23,7 +23,7 @@ UNDER_WAY: Final = {**RESTORED, "accounts": 6, "slow": 0.5, "repeat": 0.3, "loss
 class Mistake(msgspec.Struct, frozen=True):
     """What the programmer did, the parts that do it, and whether the walk over every interleaving sees it too.
 
-    The walk has its own driver, so it sees slips in step, fence, participant and guard, not in the worker.
+    The walk has its own driver, so slips in drivers, leases and recovery are the simulator's alone to see.
     """
 
     what: str

@@ -43,7 +43,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 
 
 class Orders(msgspec.Struct, frozen=True, gc=False):
-    """A batch of orders in columns, in order of account, each account once. `versions`: of Trys alone."""
+    """A batch of orders in columns, in order of account, each account once. `versions`: for Trys."""
 
     accounts: Sequence[int]
     case_nos: Sequence[int]
@@ -55,6 +55,15 @@ class Orders(msgspec.Struct, frozen=True, gc=False):
         """Make `everybody`."""
         if len(self.everybody) != len(self.accounts):
             msgspec.structs.force_setattr(self, "everybody", frozenset(self.accounts))
+
+    @classmethod
+    def of(cls, batch: Sequence[Order]) -> Orders:
+        """Put orders that are in order of account into columns."""
+        return cls(
+            [order.account_id for order in batch],
+            [order.case_no for order in batch],
+            [order.version for order in batch],
+        )
 
     def __len__(self) -> int:
         """How many cases it names."""

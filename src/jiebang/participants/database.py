@@ -96,13 +96,7 @@ class DatabaseParticipant:
 
         Of several cases of one account only the lowest is answered.
         """
-        batch = _lowest(orders)
-        columns = Orders(
-            [order.account_id for order in batch],
-            [order.case_no for order in batch],
-            [order.version for order in batch] if op is Op.TRY else None,
-        )
-        return (await self.carry_out(op, columns, effects)).one_by_one()
+        return (await self.carry_out(op, Orders.of(_lowest(orders)), effects)).one_by_one()
 
     async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
         """Carry out `op` as `apply` does, in columns: of a row that was written, what was written is the answer."""
@@ -134,12 +128,7 @@ class DatabaseParticipant:
 
     async def _unwritten(self, op: Op, batch: Sequence[Order], effects: Mapping[str, Any]) -> list[Reply]:
         """Answer orders whose rows the guard kept as they are, or that have no row."""
-        orders = Orders(
-            [order.account_id for order in batch],
-            [order.case_no for order in batch],
-            [order.version for order in batch],
-        )
-        rows = await self._pool.fetch(self._sql[f"judge_{op}"], *self._arguments(op, orders, effects))
+        rows = await self._pool.fetch(self._sql[f"judge_{op}"], *self._arguments(op, Orders.of(batch), effects))
         before, written = dict[int, tuple[FenceRow, str | None]](), dict[int, FenceRow]()
         for wrote, account_id, case_no, case_op, refusal in rows:
             row = FenceRow(case_no, CaseOp(case_op)) if case_op is not None else NO_ROW

@@ -212,53 +212,10 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
     nothing of it may be sent. A case that is broken off gives its slot of a quota back in the same transaction.
     """
     ordered = sorted(saves, key=lambda save: save.case.key)
+    if not ordered:
+        return {}
     cases = [save.case for save in ordered]
-    groups: dict[tuple[Any, ...], int] = {}
-    group_of = [
-        groups.setdefault(
-            (
-                id(save.entries),
-                case.revision,
-                case.state,
-                case.marks,
-                case.attempt,
-                case.due_at,
-                case.deadline,
-                case.reason,
-                save.template,
-            ),
-            len(groups),
-        )
-        for save, case in zip(ordered, cases, strict=True)
-    ]
-    shared = {id(save.entries): save.entries for save in ordered}
-    texts, at = {each: canonical(entries) for each, entries in shared.items()}, time_text(now)
-    told = [texts[group[0]] for group in groups]
-    digests = [digest(group[1], at, text) for group, text in zip(groups, told, strict=True)]
-    arguments = [
-        [case.account_id for case in cases],
-        [case.case_no for case in cases],
-        group_of,
-        # Arrays that end early are filled with NULL: what stands is kept.
-        ["{" + ",".join(map(str, save.case.versions)) + "}" if save.versions else None for save in ordered]
-        if any(save.versions for save in ordered)
-        else [],
-        [case.wallet_version for case in cases] if any(save.versions for save in ordered) else [],
-        [save.message_id for save in ordered] if any(save.template for save in ordered) else [],
-        range(len(groups)),
-        [group[1] for group in groups],
-        [group[2] for group in groups],
-        [group[3] for group in groups],
-        [group[4] for group in groups],
-        [group[5] for group in groups],
-        [group[6] for group in groups],
-        [group[7] for group in groups],
-        [group[2] in ENDED for group in groups],
-        told,
-        [group[8] for group in groups],
-        digests,
-        now,
-    ]
+    arguments, group_of, digests = _grouped(ordered, now)
     broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]
     if broken_off:
         async with _transaction(db) as connection:
@@ -278,6 +235,59 @@ async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, 
         for case, group in zip(cases, group_of, strict=True)
         if not lost or case.key not in lost
     }
+
+
+def _grouped(ordered: Sequence[Save], now: datetime) -> tuple[list[Any], list[int], list[bytes]]:
+    """Return the arguments of a save, the group of each of its cases, and the digest of each group's timeline row."""
+    cases = [save.case for save in ordered]
+    groups: dict[tuple[Any, ...], int] = {}
+    group_of = [
+        groups.setdefault(
+            (
+                id(save.entries),
+                case.revision,
+                case.state,
+                case.marks,
+                case.attempt,
+                case.due_at,
+                case.deadline,
+                case.reason,
+                save.template,
+            ),
+            len(groups),
+        )
+        for save, case in zip(ordered, cases, strict=True)
+    ]
+    told, revisions, states, marks, attempts, due, deadlines, reasons, templates = zip(*groups, strict=True)
+    shared, at = {id(save.entries): save.entries for save in ordered}, time_text(now)
+    texts = {each: canonical(entries) for each, entries in shared.items()}
+    digests = [digest(revision, at, texts[each]) for revision, each in zip(revisions, told, strict=True)]
+    versions = any(save.versions for save in ordered)
+    arguments = [
+        [case.account_id for case in cases],
+        [case.case_no for case in cases],
+        group_of,
+        # Arrays that end early are filled with NULL: what stands is kept.
+        ["{" + ",".join(map(str, save.case.versions)) + "}" if save.versions else None for save in ordered]
+        if versions
+        else [],
+        [case.wallet_version for case in cases] if versions else [],
+        [save.message_id for save in ordered] if any(templates) else [],
+        range(len(groups)),
+        revisions,
+        states,
+        marks,
+        attempts,
+        due,
+        deadlines,
+        reasons,
+        [state in ENDED for state in states],
+        [texts[each] for each in told],
+        templates,
+        digests,
+        now,
+    ]
+    return arguments, group_of, digests
 
 
 def _lost(cases: Sequence[Case], answer: asyncpg.Record) -> set[Key]:
