@@ -11,7 +11,7 @@ system database is on the same server. The workflow is called, not queued; every
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -104,69 +104,107 @@ class _Work:
         at = now()
         return [{"at": at, "what": what, "participant": name, "op": op.value, **more} for name in self.names]
 
-
-_work: dict[str, _Work] = {}
-
-
-@DBOS.step()
-async def _try_first(accounts: list[int]) -> list[int]:
-    work = _work["now"]
-    *first, _ = work.names
-
-    async def facts_and_try(name: str) -> list[int]:
-        rows = await work.pools[name].fetch(PARTICULARS[name].facts, accounts)
+    async def tried(self, name: str, accounts: list[int]) -> list[int]:
+        """Read facts and carry out Try at one participant."""
+        rows = await self.pools[name].fetch(PARTICULARS[name].facts, accounts)
         versions = {row["account_id"]: row["facts_version"] for row in rows}
-        return await work.all_written(name, Op.TRY, accounts, [versions[account] for account in accounts])
+        return await self.all_written(name, Op.TRY, accounts, [versions[account] for account in accounts])
 
-    wallet = asyncio.ensure_future(work.pools[work.names[-1]].fetch(PARTICULARS[work.names[-1]].facts, accounts))
-    missed = await asyncio.gather(*map(facts_and_try, first))
-    await wallet
-    return [account for each in missed for account in each]
+    async def confirmed(self, name: str, accounts: list[int]) -> list[int]:
+        """Carry out Confirm at one participant."""
+        return await self.all_written(name, Op.CONFIRM, accounts, self.effects[name], now())
 
-
-@DBOS.step()
-async def _try_wallet(accounts: list[int]) -> list[int]:
-    work = _work["now"]
-    missed = await work.all_written(work.names[-1], Op.TRY, accounts, [1] * len(accounts))
-    if work.guarded and not missed:
+    async def committed(self, accounts: list[int]) -> list[int]:
+        """Save the commit point."""
         state = {"at": now(), "what": "state", "state": "confirming"}
-        told = [*_tried(work), *work.told("send", Op.CONFIRM), state]
-        missed = await work.all_saved(_COMMITTED, 2, told, accounts)
-    return missed
+        told = [*_tried(self), *self.told("send", Op.CONFIRM), state]
+        return await self.all_saved(_COMMITTED, 2, told, accounts)
 
-
-@DBOS.step()
-async def _confirm(accounts: list[int]) -> list[int]:
-    work, at = _work["now"], now()
-    missed = await asyncio.gather(
-        *(work.all_written(name, Op.CONFIRM, accounts, work.effects[name], at) for name in work.names)
-    )
-    return [account for each in missed for account in each]
-
-
-@DBOS.step()
-async def _end(accounts: list[int]) -> list[int]:
-    work, at = _work["now"], now()
-    told = work.told("answer", Op.CONFIRM, answer="done")
-    if not work.guarded:
-        told = [*_tried(work), *work.told("send", Op.CONFIRM), *told]
-    told.append({"at": at, "what": "state", "state": "done"})
-    revision = 2 + work.guarded
-    messages = [uuid4() for _ in accounts]
-    return await work.all_saved(_ENDED, revision, told, accounts, messages, revision - 1)
+    async def ended(self, accounts: list[int]) -> list[int]:
+        """Save the end."""
+        told = self.told("answer", Op.CONFIRM, answer="done")
+        if not self.guarded:
+            told = [*_tried(self), *self.told("send", Op.CONFIRM), *told]
+        told.append({"at": now(), "what": "state", "state": "done"})
+        revision = 2 + self.guarded
+        messages = [uuid4() for _ in accounts]
+        return await self.all_saved(_ENDED, revision, told, accounts, messages, revision - 1)
 
 
 def _tried(work: _Work) -> list[dict[str, Any]]:
     return [*work.told("send", Op.TRY), *work.told("answer", Op.TRY, answer="granted")]
 
 
+_work: dict[str, _Work] = {}
+
+
+@DBOS.step()
+async def _try(name: str, accounts: list[int]) -> list[int]:
+    return await _work["now"].tried(name, accounts)
+
+
+@DBOS.step()
+async def _commit(accounts: list[int]) -> list[int]:
+    return await _work["now"].committed(accounts)
+
+
+@DBOS.step()
+async def _confirm(name: str, accounts: list[int]) -> list[int]:
+    return await _work["now"].confirmed(name, accounts)
+
+
+@DBOS.step()
+async def _end(accounts: list[int]) -> list[int]:
+    return await _work["now"].ended(accounts)
+
+
 @DBOS.workflow()
 async def _saga(accounts: list[int]) -> None:
-    """Drive cases to their end. On the way that is timed nothing is refused."""
-    for step in (_try_first, _try_wallet, _confirm, _end):
-        if missed := await step(accounts):
-            message = f"{len(missed)} cases were not granted"
-            raise RuntimeError(message)
+    """Drive cases to their end, each call a step. On the way that is timed nothing is refused."""
+    *first, last = _work["now"].names
+    _none(*await asyncio.gather(*(_try(name, accounts) for name in first)))
+    _none(await _try(last, accounts))
+    if _work["now"].guarded:
+        _none(await _commit(accounts))
+    _none(*await asyncio.gather(*(_confirm(name, accounts) for name in (*first, last))))
+    _none(await _end(accounts))
+
+
+@DBOS.step()
+async def _try_first(accounts: list[int]) -> list[int]:
+    work = _work["now"]
+    return _of_all(await asyncio.gather(*(work.tried(name, accounts) for name in work.names[:-1])))
+
+
+@DBOS.step()
+async def _try_last(accounts: list[int]) -> list[int]:
+    work = _work["now"]
+    missed = await work.tried(work.names[-1], accounts)
+    return missed or await work.committed(accounts) if work.guarded else missed
+
+
+@DBOS.step()
+async def _confirm_all(accounts: list[int]) -> list[int]:
+    work = _work["now"]
+    return _of_all(await asyncio.gather(*(work.confirmed(name, accounts) for name in work.names)))
+
+
+@DBOS.workflow()
+async def _merged(accounts: list[int]) -> None:
+    """Drive cases to their end, in as few steps as can be repeated as a whole."""
+    for step in (_try_first, _try_last, _confirm_all, _end):
+        _none(await step(accounts))
+
+
+def _of_all(missed: Iterable[list[int]]) -> list[int]:
+    return [account for each in missed for account in each]
+
+
+def _none(*missed: list[int]) -> None:
+    """Make sure that nobody was missed. Raises RuntimeError."""
+    if number := len(_of_all(missed)):
+        message = f"{number} cases were not granted"
+        raise RuntimeError(message)
 
 
 @asynccontextmanager
@@ -198,8 +236,11 @@ async def _launched(dsns: Mapping[str, str], names: Sequence[str], size: int) ->
 class _Turn:
     """One turn of DBOS, on a thread and a loop of its own: it takes over whatever loop it is launched in."""
 
-    def __init__(self, world: World, batches: Sequence[list[int]], at_once: int, *, guarded: bool) -> None:
+    def __init__(
+        self, world: World, batches: Sequence[list[int]], at_once: int, *, merged: bool, guarded: bool
+    ) -> None:
         self._world, self._batches, self._at_once, self._guarded = world, batches, at_once, guarded
+        self._saga = _merged if merged else _saga
         self._connections = 8 if at_once > BATCHES_AT_ONCE else at_once
         self.launched: Future[None] = Future()
         self.go: Future[None] = Future()
@@ -231,15 +272,15 @@ class _Turn:
     async def _lane(self, waiting: Iterator[list[int]], latencies: list[float]) -> None:
         for accounts in waiting:
             started = perf_counter()
-            await _saga(accounts)
+            await self._saga(accounts)
             latencies.extend([(perf_counter() - started) * 1000] * len(accounts))
 
 
-async def dbos(world: World, cases: int, *, batch: int, guarded: bool = True) -> Outcome:
+async def dbos(world: World, cases: int, *, batch: int, merged: bool = False, guarded: bool = True) -> Outcome:
     """Drive `cases` in workflows of `batch` cases each."""
     accounts = world.unused(cases)
     batches = [list(accounts[start : start + batch]) for start in range(0, cases, batch)]
-    turn = _Turn(world, batches, CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE, guarded=guarded)
+    turn = _Turn(world, batches, CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE, merged=merged, guarded=guarded)
     thread = asyncio.create_task(asyncio.to_thread(turn.run))
     await asyncio.wrap_future(turn.launched)
     meter = Meter(world)

@@ -68,6 +68,7 @@ WAYS: Final[Mapping[str, Way]] = {
     "per_case": Way(per_case, 32, "a transaction per case and op, 64 cases at a time"),
     "dbos_1024": Way(partial(dbos, batch=1_024), 1, "DBOS, a workflow per batch of 1,024, four in flight"),
     "dbos_256": Way(partial(dbos, batch=256), 2, "DBOS, a workflow per batch of 256, four in flight"),
+    "dbos_merged": Way(partial(dbos, batch=1_024, merged=True), 1, "as dbos_1024, all calls of a phase one step"),
     "dbos_bare": Way(partial(dbos, batch=1_024, guarded=False), 1, "as dbos_1024, without the guarded commit point"),
     "dbos_case": Way(partial(dbos, batch=1), 128, "DBOS, a workflow per case, 64 at a time"),
 }
