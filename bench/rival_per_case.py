@@ -1,9 +1,11 @@
-"""The same saga with a transaction per case and op, written as lean as it goes.
+"""The same saga with a transaction per case and op, as asyncpg's documentation teaches it, and as lean as it goes.
 
 64 cases at a time. For each case: facts read at the six, trying saved, Try at five and then at the wallet, the commit
 point saved, Confirm at the six, the end saved with timeline and message. Every op is one prepared statement for one id,
-its fence in the WHERE clause; every statement commits alone. No pool resets connections, no driver decides, nothing is
-leased, and plans are generic. A statement that writes no row ends the run: nothing is refused on the way that is timed.
+its fence in the WHERE clause, in a transaction: a connection from asyncpg's pool, BEGIN, the statement, COMMIT, and the
+pool's reset. `lean` leaves out all but the statement: it commits alone, on connections that nobody resets. Either way
+no driver decides, nothing is leased, and plans are generic. A statement that writes no row ends the run: nothing is
+refused on the way that is timed.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
 import asyncpg
-import msgspec
 
-from bench.world import Meter, Outcome, World, now
+from bench.cost import Meter, Outcome
+from bench.world import World, now
 from jiebang.model.plan import EFFECTS
 from jiebang.participants import PARTICULARS
+from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.coordinator import Timing
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from asyncpg.prepared_stmt import PreparedStatement
 
     from jiebang.participants.database import Particulars
+    from jiebang.store.pool import Pool
 
     Statements = Mapping[str, PreparedStatement[asyncpg.Record]]
 
@@ -41,26 +45,26 @@ _TYPES: Final[Mapping[type, str]] = {int: "bigint", bool: "boolean", str: "text"
 
 _SAVED: Final = """
 WITH saved AS (
-    UPDATE platform.cases SET {changes}, revision = revision + 1
+    UPDATE platform.cases SET {changes}, revision = revision + 1, head = sha256(head || $6::bytea)
     WHERE account_id = $1 AND case_no = $2 AND revision = $3 AND state = '{before}' {guard}
-    RETURNING account_id, case_no, revision, bucket
+    RETURNING account_id, case_no, revision, bucket, head
 ), told AS ({told})
-INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
-SELECT account_id, case_no, revision, $4, $5::text::jsonb FROM saved
+INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+SELECT account_id, case_no, revision, $4, $5::text::jsonb, head FROM saved
 """
 _MESSAGE: Final = """
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
-    SELECT account_id, $6, bucket, case_no, 'case_done', '{}', $4, $4 FROM saved
+    SELECT account_id, $7, bucket, case_no, 'case_done', '{}', $4, $4 FROM saved
 """
 _PLATFORM: Final[Mapping[str, str]] = {
     "trying": _SAVED.format(
-        changes="state = 'trying', marks = $6, versions = $7::bigint[], deadline = $8, due_at = $9",
+        changes="state = 'trying', marks = $7, versions = $8::bigint[], deadline = $9, due_at = $10",
         before="ready",
         guard="AND withdraw_at IS NULL",
         told="SELECT",
     ),
     "confirming": _SAVED.format(
-        changes="state = 'confirming', marks = $6",
+        changes="state = 'confirming', marks = $7",
         before="trying",
         guard="AND withdraw_at IS NULL",
         told="SELECT",
@@ -102,8 +106,33 @@ def _sets(changes: Mapping[str, str]) -> str:
     return ", ".join(f"{column} = {value}" for column, value in changes.items())
 
 
-class _Connections:
-    """Connections to one database that stay prepared; whoever needs one waits for it."""
+class _Database(Protocol):
+    """One of the databases: each statement is one transaction."""
+
+    async def rows(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run a statement that answers with rows."""
+
+    async def one(self, name: str, *arguments: Any) -> None:
+        """Run a statement that must write one row. Raises RuntimeError."""
+
+
+class _Pooled:
+    """A pool as asyncpg makes it: connections are reset when they come back, and prepare what they have seen."""
+
+    def __init__(self, pool: Pool, statements: Mapping[str, str]) -> None:
+        self._pool, self._statements = pool, statements
+
+    async def rows(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with self._pool.acquire() as connection, connection.transaction():
+            return await connection.fetch(self._statements[name], *arguments)
+
+    async def one(self, name: str, *arguments: Any) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            _written(name, await connection.execute(self._statements[name], *arguments))
+
+
+class _Lean:
+    """Connections that stay prepared and are never reset; whoever needs one waits for it."""
 
     def __init__(self, statements: Sequence[Statements]) -> None:
         self._free: asyncio.LifoQueue[Statements] = asyncio.LifoQueue()
@@ -111,7 +140,6 @@ class _Connections:
             self._free.put_nowait(each)
 
     async def rows(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run one statement, which is one transaction."""
         statements = await self._free.get()
         try:
             return await statements[name].fetch(*arguments)
@@ -119,23 +147,26 @@ class _Connections:
             self._free.put_nowait(statements)
 
     async def one(self, name: str, *arguments: Any) -> None:
-        """Run one statement that must write one row. Raises RuntimeError."""
         statements = await self._free.get()
         try:
             statement = statements[name]
-            found = await statement.fetch(*arguments)
-            written = bool(found) or statement.get_statusmsg() == "INSERT 0 1"
+            await statement.fetch(*arguments)
+            status = statement.get_statusmsg()
         finally:
             self._free.put_nowait(statements)
-        if not written:
-            message = f"{name} wrote nothing"
-            raise RuntimeError(message)
+        _written(name, status)
+
+
+def _written(name: str, status: str | None) -> None:
+    if status is None or not status.endswith(" 1"):
+        message = f"{name} wrote nothing: {status}"
+        raise RuntimeError(message)
 
 
 class _Saga:
     """Drives one case after another, many at a time."""
 
-    def __init__(self, world: World, at: Mapping[str, _Connections]) -> None:
+    def __init__(self, world: World, at: Mapping[str, _Database]) -> None:
         self._at, self._plan, self._timing = at, world.plan, Timing()
         *self._first, self._last = world.plan.participants
         self._effects = {
@@ -160,19 +191,20 @@ class _Saga:
         sent = _sends(self._first, "try", at)
         marks = "t" * len(names)
         deadline = at + self._timing.try_limit
-        told = _json([_state("trying", at), *sent])
-        await platform.one("trying", account, case_no, 1, at, told, marks, list(versions.values()), deadline, due)
+        told = _row(2, at, [_state("trying", at), *sent])
+        await platform.one("trying", account, case_no, 1, at, *told, marks, list(versions.values()), deadline, due)
         await asyncio.gather(*(self._at[name].one("try", account, case_no, versions[name]) for name in self._first))
         await self._at[self._last].one("try", account, case_no, versions[self._last])
         at = now()
-        told = _json([*_answers(names, "try", "granted", at), _state("confirming", at), *_sends(names, "confirm", at)])
-        await platform.one("confirming", account, case_no, 2, at, told, "c" * len(names))
+        heard = _answers(names, "try", "granted", at)
+        told = _row(3, at, [*heard, _state("confirming", at), *_sends(names, "confirm", at)])
+        await platform.one("confirming", account, case_no, 2, at, *told, "c" * len(names))
         await asyncio.gather(
             *(self._at[name].one("confirm", account, case_no, at, *self._effects[name]) for name in names)
         )
         at = now()
-        told = _json([*_answers(names, "confirm", "done", at), _state("done", at)])
-        await platform.one("done", account, case_no, 3, at, told, uuid4())
+        told = _row(4, at, [*_answers(names, "confirm", "done", at), _state("done", at)])
+        await platform.one("done", account, case_no, 3, at, *told, uuid4())
 
 
 def _state(state: str, at: datetime) -> dict[str, Any]:
@@ -187,35 +219,39 @@ def _answers(names: Sequence[str], op: str, answer: str, at: datetime) -> list[d
     return [{"at": at, "what": "answer", "participant": name, "op": op, "answer": answer} for name in names]
 
 
-def _json(entries: list[dict[str, Any]]) -> str:
-    return msgspec.json.encode(entries).decode()
+def _row(revision: int, at: datetime, entries: list[dict[str, Any]]) -> tuple[str, bytes]:
+    """Return a timeline row's entries and its digest."""
+    told = canonical(entries)
+    return told, digest(revision, time_text(at), told)
 
 
 @asynccontextmanager
-async def _connected(world: World, connections: int) -> AsyncIterator[Mapping[str, _Connections]]:
-    opened: list[asyncpg.Connection[asyncpg.Record]] = []
-
-    async def connect(name: str, statements: Mapping[str, str]) -> tuple[str, _Connections]:
-        prepared: list[Statements] = []
-        for _ in range(connections):
-            connection = await asyncpg.connect(world.dsns[name], server_settings=_SETTINGS)
-            opened.append(connection)
-            prepared.append({key: await connection.prepare(sql) for key, sql in statements.items()})
-        return name, _Connections(prepared)
-
+async def _connected(world: World, connections: int, *, lean: bool) -> AsyncIterator[Mapping[str, _Database]]:
+    statements = {"platform": _PLATFORM, **{name: _ops(name, PARTICULARS[name]) for name in world.plan.participants}}
+    pools: dict[str, Pool] = {}
     try:
-        owned = {name: _ops(name, PARTICULARS[name]) for name in world.plan.participants}
-        found = await asyncio.gather(*(connect(name, sql) for name, sql in {"platform": _PLATFORM, **owned}.items()))
-        yield dict(found)
+        for name in statements:
+            pools[name] = await asyncpg.create_pool(
+                world.dsns[name], min_size=connections, max_size=connections, server_settings=_SETTINGS
+            )
+        if not lean:
+            yield {name: _Pooled(pools[name], sql) for name, sql in statements.items()}
+            return
+        found: dict[str, _Lean] = {}
+        for name, sql in statements.items():
+            held = [await pools[name].acquire() for _ in range(connections)]
+            found[name] = _Lean([{key: await one.prepare(text) for key, text in sql.items()} for one in held])
+        yield found
     finally:
-        await asyncio.gather(*(connection.close() for connection in opened))
+        for pool in pools.values():
+            pool.terminate()
 
 
-async def per_case(world: World, cases: int, *, connections: int = _CONNECTIONS) -> Outcome:
+async def per_case(world: World, cases: int, *, lean: bool = False, connections: int = _CONNECTIONS) -> Outcome:
     """Drive `cases`, 64 at a time, each alone."""
-    async with _connected(world, connections) as at:
+    async with _connected(world, connections, lean=lean) as at:
         saga, meter = _Saga(world, at), Meter(world)
-        accounts = world.unused(cases, rival=True)
+        accounts = world.unused(cases)
         await world.record(accounts)
         waiting = iter(accounts)
         async with asyncio.TaskGroup() as together:

@@ -25,11 +25,12 @@ import msgspec
 import uvloop
 
 from bench.ceiling import ceiling, script
+from bench.cost import Meter, Outcome
 from bench.measure import Bar, Result, Row, ratio, row
 from bench.mix import mix
 from bench.rival_dbos import dbos
 from bench.rival_per_case import per_case
-from bench.world import PEOPLE, Meter, Outcome, World, opened
+from bench.world import PEOPLE, World, opened
 
 _CASES: Final = 8_192
 _FULL_SHARE: Final = 4
@@ -66,6 +67,7 @@ WAYS: Final[Mapping[str, Way]] = {
     "mix": Way(mix, 0.4, "ours with 5% of cases refused and 1% timing out"),
     "rules": Way(partial(ours, rules=True), 2, "ours, re-check with all facts and rules of the pack"),
     "per_case": Way(per_case, 32, "a transaction per case and op, 64 cases at a time"),
+    "per_case_lean": Way(partial(per_case, lean=True), 32, "as per_case, each statement committing alone, no reset"),
     "dbos_1024": Way(partial(dbos, batch=1_024), 1, "DBOS, a workflow per batch of 1,024, four in flight"),
     "dbos_256": Way(partial(dbos, batch=256), 2, "DBOS, a workflow per batch of 256, four in flight"),
     "dbos_merged": Way(partial(dbos, batch=1_024, merged=True), 1, "as dbos_1024, all calls of a phase one step"),
