@@ -17,18 +17,6 @@ from bench.measure import Result, machine
 if TYPE_CHECKING:
     from types import ModuleType
 
-_FRAME = (
-    "measure",
-    "zen_rules",
-    "world",
-    "rival_per_case",
-    "rival_dbos",
-    "ceiling",
-    "mix",
-    "processes",
-    "picture",
-    "__main__",
-)
 _OFFERED = ("only", "profile", "picture", "accounts", "full")
 """Options of some benches alone: those whose `run` takes them."""
 
@@ -37,8 +25,8 @@ def _benches() -> dict[str, str]:
     """Return every comparison by name, with the first line of its docstring. A bench is a module with `run`."""
     found = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in _FRAME:
-            text = (Path(__file__).parent / f"{module.name}.py").read_text("utf-8")
+        text = (Path(__file__).parent / f"{module.name}.py").read_text("utf-8")
+        if "\ndef run(" in text:
             found[module.name] = text.lstrip().removeprefix('"""').partition("\n")[0].removesuffix('"""')
     return found
 

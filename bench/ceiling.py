@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import asyncpg
 import msgspec
 
-from bench.world import Meter, Outcome, World, joined, now
+from bench.cost import Meter, Outcome
+from bench.world import World, joined, now
 from jiebang.model.case import BUCKETS
 from jiebang.saga.coordinator import Timing
 from jiebang.store import cases as store

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from bench.world import Meter, Outcome, World, now
+from bench.cost import Meter, Outcome
+from bench.world import World, now
 from jiebang.participants.database import VERSION_CHANGED
 from jiebang.saga.coordinator import TIMED_OUT, Reply, Timing
 from jiebang.saga.fence import Op

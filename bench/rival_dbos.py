@@ -23,7 +23,8 @@ import msgspec
 import uvloop
 from dbos import DBOS
 
-from bench.world import Meter, Outcome, World, now
+from bench.cost import Meter, Outcome
+from bench.world import World, now
 from jiebang.participants import PARTICULARS
 from jiebang.participants.database import statements
 from jiebang.saga.chain import canonical, digest, time_text
