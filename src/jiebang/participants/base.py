@@ -140,6 +140,14 @@ class Columnar(Protocol):
         """Do what `apply` does."""
 
 
+@runtime_checkable
+class Foretelling(Protocol):
+    """A participant that can say beforehand whether it would refuse a Try. A Try that is refused leaves its mark."""
+
+    async def refusals(self, accounts: Sequence[int]) -> Mapping[int, str]:
+        """Return the code with which a new Try would be refused now, by account; who would be granted is absent."""
+
+
 class Participant(Protocol):
     """A party to the saga. Every method takes a batch; one person is a batch of one.
 

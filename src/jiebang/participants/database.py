@@ -148,6 +148,11 @@ class DatabaseParticipant:
         rows = await self._pool.fetch(self._sql["marks"], after, upto, limit)
         return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
 
+    async def refusals(self, accounts: Sequence[int]) -> Mapping[int, str]:
+        """Tell with which code a new Try of each account would be refused now, whatever the version asked."""
+        rows = await self._pool.fetch(self._sql["refusals"], sorted(set(accounts)))
+        return {row["account_id"]: row["code"] for row in rows}
+
     async def aclose(self) -> None:
         """Let go of nothing: connections belong to the pool, and the pool to whoever opened it."""
 
@@ -168,7 +173,7 @@ class DatabaseParticipant:
 
 
 def statements(name: str, own: Particulars) -> Mapping[str, str]:
-    """Return a participant's statements: each op's, "judge_" and the op, "look" and "marks".
+    """Return a participant's statements: each op's, "judge_" and the op, "look", "marks" and "refusals".
 
     An op answers with one row: how many of the orders it wrote with a yes; which, where that is not all; which it wrote
     with a refusal, and the codes. Judging answers with two
@@ -178,7 +183,7 @@ def statements(name: str, own: Particulars) -> Mapping[str, str]:
     rows are tried?) can talk the planner out of.
     """
     table = f"{own.owner}.account"
-    granted = _refusal(own)
+    granted = _refusal({**own.refusals, VERSION_CHANGED: "a.facts_version <> i.version"})
     missing = f"CASE WHEN i.version IS NOT NULL THEN '{VERSION_CHANGED}' ELSE {_literal(own.missing)} END"
     tried = {"case_no": "i.case_no", "case_op": f"CASE WHEN {granted} IS NULL THEN 'tried' ELSE 'cancelled' END"}
     for column, value in own.on_try.items():
@@ -210,6 +215,12 @@ def statements(name: str, own: Particulars) -> Mapping[str, str]:
         "look": f"SELECT account_id, case_no, case_op FROM {table} WHERE account_id = ANY ($1::bigint[])",  # noqa: S608 - names of ours
         "marks": f"""SELECT account_id, case_no, case_op FROM {table}
             WHERE account_id > $1 AND account_id <= $2 AND case_no > 0 ORDER BY account_id LIMIT $3""",  # noqa: S608 - names of ours
+        "refusals": f"""SELECT * FROM (
+            SELECT i.account_id,
+                CASE WHEN a.account_id IS NULL THEN {_literal(own.missing)} ELSE {_refusal(own.refusals)} END
+            FROM unnest($1::bigint[]) AS i (account_id)
+            LEFT JOIN {table} a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
+        ) AS r (account_id, code) WHERE code IS NOT NULL""",  # noqa: S608 - names and expressions of ours
     }
 
 
@@ -279,10 +290,10 @@ SELECT true, account_id, case_no, case_op, NULL FROM written
 UNION ALL SELECT false, account_id, case_no, case_op, refusal FROM before"""  # noqa: S608 - names of ours
 
 
-def _refusal(own: Particulars) -> str:
-    """The code a Try of row `a` is refused with, NULL to grant it."""
-    conditions = {**own.refusals, VERSION_CHANGED: "a.facts_version <> i.version"}
-    return "CASE " + " ".join(f"WHEN {when} THEN '{code}'" for code, when in conditions.items()) + " END"
+def _refusal(conditions: Mapping[str, str]) -> str:
+    """The code of the first condition that row `a` meets, NULL where it meets none."""
+    cases = (f"WHEN {when} THEN '{code}'" for code, when in conditions.items())
+    return f"CASE {' '.join(cases)} END" if conditions else _literal(None)
 
 
 def _effects(name: str) -> str:

@@ -267,7 +267,7 @@ CREATE TABLE platform.task (
     bucket smallint NOT NULL CHECK (bucket BETWEEN 0 AND 255),
     place smallint CHECK (place >= 0),
     op text CHECK (op IN ('confirm', 'cancel')),
-    why text CHECK (why IN ('contradicted', 'outcome_lost', 'plan_lost', 'cannot_confirm', 'waits_below')),
+    why text CHECK (why IN ('contradicted', 'outcome_lost', 'plan_lost', 'cannot_confirm', 'cannot_try', 'waits_below')),
     raised_at timestamptz NOT NULL,
     acknowledged_by text CHECK (acknowledged_by <> ''),
     acknowledged_at timestamptz,

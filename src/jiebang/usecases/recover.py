@@ -1,18 +1,20 @@
 """Recover after a restore from backup: stop claims, look everywhere, bring every decision to its end again.
 
 All accounts are walked in ranges and in constant memory, those that only a participant knows too. What is decided is
-`saga.recovery`'s; this carries it out, set by set: sends what recovery sends itself, looks again, and saves. Every part
-of it may be repeated: what one run began, the next goes on with.
+`saga.recovery`'s; this carries it out, set by set: sends what recovery sends itself, looks again, and saves. Accounts
+that something stands in the way of which clears by itself are waited for at the end, all together. Every part of it may
+be repeated: what one run began, the next goes on with.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -21,11 +23,12 @@ import structlog
 
 from jiebang.model.case import COUNTED, ENDED, Case
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
-from jiebang.participants.base import UNANSWERED, Order
+from jiebang.participants.base import UNANSWERED, Foretelling, Order
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.policy.calendar import local_date
+from jiebang.saga.coordinator import Timing, backoff
 from jiebang.saga.fence import Op
-from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, recovered
+from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, Wait, recovered
 from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store import operating, quota, tasks
@@ -45,6 +48,9 @@ _TRIES: Final = 3
 _SLOTS: Final = 1_000
 """A commit that was proven has its slot, whatever policy allows: it held one when it was made."""
 
+_Party = TypeVar("_Party")
+_Answer = TypeVar("_Answer")
+
 Rows = Mapping[str, Mapping[int, "FenceRow"]]
 """Fence rows by participant and account."""
 
@@ -54,7 +60,8 @@ _log = structlog.get_logger(__name__)
 class Found(msgspec.Struct, kw_only=True):
     """What a recovery counted. `unfinished`: accounts of which somebody did not answer; another run goes on there.
 
-    `states`: what was saved, by the state it was put into. `sent`: ops that recovery sent itself.
+    `states`: what was saved, by the state it was put into. `sent`: ops that recovery sent itself. `waited`: cases that
+    had to wait for a refusal to clear, by participant and code.
     """
 
     accounts: int = 0
@@ -64,6 +71,7 @@ class Found(msgspec.Struct, kw_only=True):
     states: dict[str, int] = msgspec.field(default_factory=dict)
     sent: dict[str, int] = msgspec.field(default_factory=dict)
     undecided: dict[str, int] = msgspec.field(default_factory=dict)
+    waited: dict[str, int] = msgspec.field(default_factory=dict)
     unfinished: list[int] = msgspec.field(default_factory=list)
     dry_run: bool = False
 
@@ -73,8 +81,16 @@ class Found(msgspec.Struct, kw_only=True):
         return not self.unfinished
 
 
+async def _nothing() -> None:
+    pass
+
+
 class Recovering(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recovery works with. `call`: how long a participant is given for a batch; `page`: accounts at a time."""
+    """What a recovery works with. `call`: how long a participant is given for a batch; `page`: accounts at a time.
+
+    `meanwhile`: what helps along what is waited for, called at each turn; what it raises of UNANSWERED is borne.
+    `pause`: the shortest wait between two turns; it doubles up to `longest_pause`.
+    """
 
     pool: asyncpg.Pool[asyncpg.Record]
     participants: Mapping[str, Participant]
@@ -84,17 +100,28 @@ class Recovering(msgspec.Struct, frozen=True, kw_only=True):
     page: int = 2_000
     call: timedelta = timedelta(seconds=30)
     pause: timedelta = timedelta(milliseconds=100)
+    longest_pause: timedelta = timedelta(seconds=10)
+    meanwhile: Callable[[], Awaitable[object]] = _nothing
     still_within: timedelta = timedelta(seconds=60)
 
 
+Waiting = Callable[[Mapping[str, int], timedelta], object]
+"""What is told at each turn of waiting: how many cases wait, by participant and code, and for how long at most yet."""
+
+
 async def recover(
-    with_: Recovering, by: str, *, dry_run: bool = False, progress: Callable[[int], Any] = lambda _done: None
+    with_: Recovering,
+    by: str,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int], object] = lambda _done: None,
+    waiting: Waiting = lambda _for, _left: None,
 ) -> Found:
     """Recover everything. With `dry_run` nothing is stopped, sent or saved: it counts what the first pass would do.
 
-    Claims and new cases stay stopped where the answer is not complete. Raises ParticipantUnavailableError where a
-    participant does not answer at all, WorkersBusyError where workers do not come to a stop in time, and what the
-    platform's database raises; another run then goes on.
+    Claims and new cases stay stopped while it waits, and where the answer is not complete. Raises
+    ParticipantUnavailableError where a participant does not answer at all, WorkersBusyError where workers do not come
+    to a stop in time, and what the platform's database raises; another run then goes on.
     """
     await _asked(with_, methodcaller("look", [1]))  # nothing is stopped for a recovery that could decide nothing
     found = Found(dry_run=dry_run)
@@ -104,10 +131,12 @@ async def recover(
         both = msgspec.structs.replace(with_.restored, databases=run.restored)
         with_ = msgspec.structs.replace(with_, restored=both)
         await _still(with_)
-    after = 0
+    after, waits = 0, list[Wait]()
     while after < MAX_ACCOUNT:
-        after = await _range(with_, after, found)
+        after, more = await _range(with_, after, found)
+        waits += more
         progress(found.accounts)
+    await _wait(with_, waits, found, waiting)
     if run is not None and found.complete:
         await operating.end_recovery(with_.pool, run, msgspec.to_builtins(found), with_.clock())
     return found
@@ -128,58 +157,133 @@ async def _still(with_: Recovering) -> None:
         raise WorkersBusyError(workers=busy) from error
 
 
-async def _range(with_: Recovering, after: int, found: Found) -> int:
-    """Recover the accounts of the next range, as far as a page of anybody's goes; return where it ends."""
+async def _range(with_: Recovering, after: int, found: Found) -> tuple[int, list[Wait]]:
+    """Recover the accounts of the next range, as far as a page of anybody's goes; return where it ends, and who waits.
+
+    In a dry run nobody waits: that is counted.
+    """
     numbers = await operating.numbers(with_.pool, after, MAX_ACCOUNT, with_.page)
     upto = max(numbers) if len(numbers) == with_.page else MAX_ACCOUNT
     rows = await _asked(with_, methodcaller("marks", after, upto, with_.page))
     upto = min([upto, *(max(of) for of in rows.values() if len(of) == with_.page)])
-    left = sorted({account for account in {*numbers}.union(*rows.values()) if account <= upto})
-    found.accounts += len(left)
-    undecided, in_vain = list[Undecided](), 0
+    accounts = sorted({account for account in {*numbers}.union(*rows.values()) if account <= upto})
+    found.accounts += len(accounts)
+    if found.dry_run:
+        _foresee(found, await _decided(with_, accounts, rows, numbers, timedelta(0)), numbers)
+        return upto, []
+    waits = await _as_far_as_it_goes(with_, accounts, rows, numbers, timedelta(0), found)
+    _count(found.waited, waits)
+    return upto, waits
+
+
+async def _wait(with_: Recovering, waits: Sequence[Wait], found: Found, waiting: Waiting) -> None:
+    """Wait, with growing pauses, for what clears by itself; the decision when to wait no longer is recovery's."""
+    since, turn = with_.clock(), 0
+    pace = Timing(resend=with_.pause, resend_limit=with_.longest_pause)
+    while waits:
+        left = max(with_.restored.patience - (with_.clock() - since), timedelta(0))
+        waiting(_count({}, waits), left)
+        try:
+            await with_.meanwhile()
+        except UNANSWERED as error:
+            _log.warning("recovery_not_helped", error=type(error).__name__)
+        await asyncio.sleep(min(backoff(turn, pace), left).total_seconds())
+        turn += 1
+        waited, accounts, waits = with_.clock() - since, sorted({wait.account_id for wait in waits}), []
+        for start in range(0, len(accounts), with_.page):
+            page = accounts[start : start + with_.page]
+            rows = await _asked(with_, methodcaller("look", page))
+            numbers = await operating.numbers_among(with_.pool, page)
+            waits += await _as_far_as_it_goes(with_, page, rows, numbers, waited, found)
+
+
+def _count(counted: dict[str, int], waits: Iterable[Wait]) -> dict[str, int]:
+    """Count waits by participant and code."""
+    for name, cases in Counter(f"{wait.participant} {wait.code}" for wait in waits).items():
+        counted[name] = counted.get(name, 0) + cases
+    return counted
+
+
+async def _as_far_as_it_goes(
+    with_: Recovering,
+    accounts: Sequence[int],
+    rows: Rows,
+    numbers: Mapping[int, int],
+    waited: timedelta,
+    found: Found,
+) -> list[Wait]:
+    """Decide, send and save for these accounts until nothing moves any more; return what is to be waited for."""
+    left, in_vain, undecided, waits = sorted(accounts), 0, list[Undecided](), list[Wait]()
     for _ in range(_PASSES):
-        told = await _decided(with_, left, rows, numbers)
-        if found.dry_run:
-            _foresee(found, told, numbers)
-            return upto
-        undone = await _settle(with_, [one for one in told if not one.sends], found)
-        undecided += [each for one in told if not one.sends and one.account_id not in undone for each in one.undecided]
+        told = await _decided(with_, left, rows, numbers, waited)
+        undone = await _settle(with_, [one for one in told if not one.sends and not one.waits], found)
+        for one in told:
+            if not one.sends and one.account_id not in undone:
+                undecided += one.undecided if not one.waits else ()
+                waits += one.waits
         sending = [one for one in told if one.sends]
         left = sorted({one.account_id for one in sending} | undone)
         if not left or in_vain == _IN_VAIN:
             break
         await _send(with_, sending, found)
         before, rows = rows, await _asked(with_, methodcaller("look", left))
-        numbers = numbers | await operating.numbers(with_.pool, left[0] - 1, left[-1], with_.page)
+        numbers = await operating.numbers_among(with_.pool, left)
         moved = any(before[name].get(account) != of.get(account) for account in left for name, of in rows.items())
         in_vain = 0 if moved else in_vain + 1
         await asyncio.sleep(with_.pause.total_seconds() * in_vain)
     found.unfinished += left
-    await _tell(with_, after, upto, undecided, found, whole=not left)
-    return upto
+    settled = {*accounts}.difference(left, (wait.account_id for wait in waits))
+    await _tell(with_, settled, undecided, found)
+    return waits
 
 
 async def _decided(
-    with_: Recovering, accounts: Sequence[int], rows: Rows, numbers: Mapping[int, int]
+    with_: Recovering, accounts: Sequence[int], rows: Rows, numbers: Mapping[int, int], waited: timedelta
 ) -> list[Recovery]:
-    """Decide about each account, by the rows read before and the cases read now."""
+    """Decide about each account, by the rows read before and the cases read now.
+
+    Who is to be sent a Try is first asked whether it would be refused.
+    """
     held: defaultdict[int, list[Case]] = defaultdict(list)
     for case in await store.of_accounts(with_.pool, accounts):
         held[case.account_id].append(case)
     now = with_.clock()
-    return [
-        recovered(
-            Seen(
-                account_id=account,
-                last_case_no=numbers.get(account, 0),
-                cases=tuple(held[account]),
-                rows={name: of[account] for name, of in rows.items() if account in of},
-            ),
-            with_.restored,
-            now,
+    seen = [
+        Seen(
+            account_id=account,
+            last_case_no=numbers.get(account, 0),
+            cases=tuple(held[account]),
+            rows={name: of[account] for name, of in rows.items() if account in of},
+            waited=waited,
         )
         for account in accounts
     ]
+    told = [recovered(one, with_.restored, now) for one in seen]
+    refusals = await _refusals(with_, told)
+    return [
+        recovered(msgspec.structs.replace(one, refusals=refusals[one.account_id]), with_.restored, now)
+        if one.account_id in refusals
+        else decided
+        for one, decided in zip(seen, told, strict=True)
+    ]
+
+
+async def _refusals(with_: Recovering, told: Iterable[Recovery]) -> dict[int, dict[str, str]]:
+    """Ask those who are to be sent Trys which they would refuse; return the codes by account and participant."""
+    tries: defaultdict[str, list[int]] = defaultdict(list)
+    for one in told:
+        for send in one.sends:
+            if send.op is Op.TRY:
+                tries[send.participant].append(send.account_id)
+    can_tell = [(name, party) for name in tries if isinstance(party := with_.participants[name], Foretelling)]
+    answers = await asyncio.gather(
+        *(_heard(with_, name, methodcaller("refusals", tries[name]), party) for name, party in can_tell)
+    )
+    refusals: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for (name, _), codes in zip(can_tell, answers, strict=True):
+        for account, code in codes.items():
+            refusals[account][name] = code
+    return refusals
 
 
 async def _settle(with_: Recovering, told: Sequence[Recovery], found: Found) -> set[int]:
@@ -260,17 +364,14 @@ async def _send(with_: Recovering, told: Iterable[Recovery], found: Found) -> No
     await asyncio.gather(*(call(name, op, orders, effects[key]) for (name, op, key), orders in grouped.items()))
 
 
-async def _tell(
-    with_: Recovering, after: int, upto: int, undecided: Collection[Undecided], found: Found, *, whole: bool
-) -> None:
-    """Raise what an operator must decide, and, where the whole range was decided, close what no longer is."""
+async def _tell(with_: Recovering, settled: Collection[int], undecided: Collection[Undecided], found: Found) -> None:
+    """Raise what an operator must decide, and close what no longer is of accounts that are settled."""
     now, keys = with_.clock(), set[store.Key]()
     for each in undecided:
         found.undecided[each.why.value] = found.undecided.get(each.why.value, 0) + 1
         keys.add((each.account_id, each.case_no))
     await tasks.raise_(with_.pool, [_task(each) for each in undecided], now)
-    if whole:
-        await tasks.close_decided(with_.pool, after, upto, keys, now)
+    await tasks.close_decided(with_.pool, settled, keys, now)
 
 
 def _task(each: Undecided) -> NewTask:
@@ -280,7 +381,7 @@ def _task(each: Undecided) -> NewTask:
         kind="undecided",
         participant="platform",
         why=each.why.value,
-        note=", ".join(each.participants) or None,
+        note=", ".join(" ".join(told) for told in zip_longest(each.participants, each.codes, fillvalue="")) or None,
     )
 
 
@@ -288,20 +389,21 @@ async def _asked(
     with_: Recovering, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
 ) -> dict[str, Mapping[int, FenceRow]]:
     """Read fence rows from everybody at once. Raises ParticipantUnavailableError: a row unread could be a proof."""
-
-    async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow]:
-        for tried in range(1, _TRIES + 1):
-            try:
-                async with asyncio.timeout(with_.call.total_seconds()):
-                    return await read(participant)
-            except UNANSWERED as error:
-                if tried == _TRIES:
-                    raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
-                await asyncio.sleep(with_.pause.total_seconds() * tried)
-        raise AssertionError("the last try returns or raises")
-
-    answers = await asyncio.gather(*(ask(name, each) for name, each in with_.participants.items()))
+    answers = await asyncio.gather(*(_heard(with_, name, read, each) for name, each in with_.participants.items()))
     return dict(zip(with_.participants, answers, strict=True))
+
+
+async def _heard(with_: Recovering, name: str, read: Callable[[_Party], Awaitable[_Answer]], party: _Party) -> _Answer:
+    """Read from one participant, asking again. Raises ParticipantUnavailableError."""
+    for tried in range(1, _TRIES + 1):
+        try:
+            async with asyncio.timeout(with_.call.total_seconds()):
+                return await read(party)
+        except UNANSWERED as error:
+            if tried == _TRIES:
+                raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
+            await asyncio.sleep(with_.pause.total_seconds() * tried)
+    raise AssertionError("the last try returns or raises")
 
 
 def _foresee(found: Found, told: Iterable[Recovery], numbers: Mapping[int, int]) -> None:
@@ -310,6 +412,7 @@ def _foresee(found: Found, told: Iterable[Recovery], numbers: Mapping[int, int])
         found.numbers_raised += one.last_case_no != numbers.get(one.account_id)
         found.changed += len(one.changed)
         found.made_again += len(one.made)
+        _count(found.waited, one.waits)
         for send in one.sends:
             found.sent[send.op.value] = found.sent.get(send.op.value, 0) + 1
         for case in (*one.changed, *one.made):
