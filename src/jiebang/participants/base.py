@@ -141,11 +141,15 @@ class Columnar(Protocol):
 
 
 @runtime_checkable
-class Foretelling(Protocol):
-    """A participant that can say beforehand whether it would refuse a Try. A Try that is refused leaves its mark."""
+class Forgiving(Protocol):
+    """A participant that can be tried without a mark: a Try that is refused leaves one for ever."""
 
-    async def refusals(self, accounts: Sequence[int]) -> Mapping[int, str]:
-        """Return the code with which a new Try would be refused now, by account; who would be granted is absent."""
+    async def try_again(self, orders: Sequence[Order]) -> Mapping[int, str]:
+        """Try for the accounts that can grant it, and change nothing of the others.
+
+        Of those returns the code, by account, with which a Try would be refused now. For recovery alone, which tries
+        again until what is in the way has cleared.
+        """
 
 
 class Participant(Protocol):

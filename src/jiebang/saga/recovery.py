@@ -83,13 +83,14 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     `sends`: what recovery sends itself, at most one op a participant; `waits`: what it waits for. While there are any
     of either, `changed` and `made` are empty: send or wait, look again, ask again. `plans`: by case number, the plan
     whose effects a Confirm of `sends` applies. `changed`: cases to save, one revision on. `made`: lost cases to insert.
-    `last_case_no`: the next number is above it.
+    `refusals`: what was known of those, for the next time it is asked. `last_case_no`: the next number is above it.
     """
 
     account_id: int
     last_case_no: int
     sends: tuple[Send, ...] = ()
     waits: tuple[Wait, ...] = ()
+    refusals: Mapping[str, str] = {}
     plans: Mapping[int, Plan] = {}
     changed: tuple[Case, ...] = ()
     made: tuple[Case, ...] = ()
@@ -130,6 +131,7 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
         last_case_no=last,
         sends=sends,
         waits=waits,
+        refusals=seen.refusals,
         plans={one.number: one.plan for one in ones if one.plan is not None} if sends else {},
         changed=tuple(changed),
         made=tuple(made),

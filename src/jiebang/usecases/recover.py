@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -23,7 +23,7 @@ import structlog
 
 from jiebang.model.case import COUNTED, ENDED, Case
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
-from jiebang.participants.base import UNANSWERED, Foretelling, Order
+from jiebang.participants.base import UNANSWERED, Forgiving, Order
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.policy.calendar import local_date
 from jiebang.saga.coordinator import Timing, backoff
@@ -48,11 +48,10 @@ _TRIES: Final = 3
 _SLOTS: Final = 1_000
 """A commit that was proven has its slot, whatever policy allows: it held one when it was made."""
 
-_Party = TypeVar("_Party")
-_Answer = TypeVar("_Answer")
-
 Rows = Mapping[str, Mapping[int, "FenceRow"]]
 """Fence rows by participant and account."""
+Refusals = Mapping[int, Mapping[str, str]]
+"""Codes of Trys that would be refused now, by account and participant."""
 
 _log = structlog.get_logger(__name__)
 
@@ -158,10 +157,7 @@ async def _still(with_: Recovering) -> None:
 
 
 async def _range(with_: Recovering, after: int, found: Found) -> tuple[int, list[Wait]]:
-    """Recover the accounts of the next range, as far as a page of anybody's goes; return where it ends, and who waits.
-
-    In a dry run nobody waits: that is counted.
-    """
+    """Recover the next range of accounts, as far as a page of anybody's goes; return where it ends, and who waits."""
     numbers = await operating.numbers(with_.pool, after, MAX_ACCOUNT, with_.page)
     upto = max(numbers) if len(numbers) == with_.page else MAX_ACCOUNT
     rows = await _asked(with_, methodcaller("marks", after, upto, with_.page))
@@ -169,7 +165,7 @@ async def _range(with_: Recovering, after: int, found: Found) -> tuple[int, list
     accounts = sorted({account for account in {*numbers}.union(*rows.values()) if account <= upto})
     found.accounts += len(accounts)
     if found.dry_run:
-        _foresee(found, await _decided(with_, accounts, rows, numbers, timedelta(0)), numbers)
+        _foresee(found, await _decided(with_, accounts, rows, numbers, {}, timedelta(0)), numbers)
         return upto, []
     waits = await _as_far_as_it_goes(with_, accounts, rows, numbers, timedelta(0), found)
     _count(found.waited, waits)
@@ -214,8 +210,9 @@ async def _as_far_as_it_goes(
 ) -> list[Wait]:
     """Decide, send and save for these accounts until nothing moves any more; return what is to be waited for."""
     left, in_vain, undecided, waits = sorted(accounts), 0, list[Undecided](), list[Wait]()
+    refusals: Refusals = {}
     for _ in range(_PASSES):
-        told = await _decided(with_, left, rows, numbers, waited)
+        told = await _decided(with_, left, rows, numbers, refusals, waited)
         undone = await _settle(with_, [one for one in told if not one.sends and not one.waits], found)
         for one in told:
             if not one.sends and one.account_id not in undone:
@@ -225,7 +222,7 @@ async def _as_far_as_it_goes(
         left = sorted({one.account_id for one in sending} | undone)
         if not left or in_vain == _IN_VAIN:
             break
-        await _send(with_, sending, found)
+        refusals = await _send(with_, sending, found)
         before, rows = rows, await _asked(with_, methodcaller("look", left))
         numbers = await operating.numbers_among(with_.pool, left)
         moved = any(before[name].get(account) != of.get(account) for account in left for name, of in rows.items())
@@ -238,52 +235,33 @@ async def _as_far_as_it_goes(
 
 
 async def _decided(
-    with_: Recovering, accounts: Sequence[int], rows: Rows, numbers: Mapping[int, int], waited: timedelta
+    with_: Recovering,
+    accounts: Sequence[int],
+    rows: Rows,
+    numbers: Mapping[int, int],
+    refusals: Refusals,
+    waited: timedelta,
 ) -> list[Recovery]:
-    """Decide about each account, by the rows read before and the cases read now.
-
-    Who is to be sent a Try is first asked whether it would be refused.
-    """
+    """Decide about each account, by the rows read before and the cases read now."""
     held: defaultdict[int, list[Case]] = defaultdict(list)
     for case in await store.of_accounts(with_.pool, accounts):
         held[case.account_id].append(case)
     now = with_.clock()
-    seen = [
-        Seen(
-            account_id=account,
-            last_case_no=numbers.get(account, 0),
-            cases=tuple(held[account]),
-            rows={name: of[account] for name, of in rows.items() if account in of},
-            waited=waited,
+    return [
+        recovered(
+            Seen(
+                account_id=account,
+                last_case_no=numbers.get(account, 0),
+                cases=tuple(held[account]),
+                rows={name: of[account] for name, of in rows.items() if account in of},
+                refusals=refusals.get(account, {}),
+                waited=waited,
+            ),
+            with_.restored,
+            now,
         )
         for account in accounts
     ]
-    told = [recovered(one, with_.restored, now) for one in seen]
-    refusals = await _refusals(with_, told)
-    return [
-        recovered(msgspec.structs.replace(one, refusals=refusals[one.account_id]), with_.restored, now)
-        if one.account_id in refusals
-        else decided
-        for one, decided in zip(seen, told, strict=True)
-    ]
-
-
-async def _refusals(with_: Recovering, told: Iterable[Recovery]) -> dict[int, dict[str, str]]:
-    """Ask those who are to be sent Trys which they would refuse; return the codes by account and participant."""
-    tries: defaultdict[str, list[int]] = defaultdict(list)
-    for one in told:
-        for send in one.sends:
-            if send.op is Op.TRY:
-                tries[send.participant].append(send.account_id)
-    can_tell = [(name, party) for name in tries if isinstance(party := with_.participants[name], Foretelling)]
-    answers = await asyncio.gather(
-        *(_heard(with_, name, methodcaller("refusals", tries[name]), party) for name, party in can_tell)
-    )
-    refusals: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    for (name, _), codes in zip(can_tell, answers, strict=True):
-        for account, code in codes.items():
-            refusals[account][name] = code
-    return refusals
 
 
 async def _settle(with_: Recovering, told: Sequence[Recovery], found: Found) -> set[int]:
@@ -341,11 +319,16 @@ async def _hold_slots(
         await quota.claim(with_.pool, without, local_date(now).year, now)
 
 
-async def _send(with_: Recovering, told: Iterable[Recovery], found: Found) -> None:
-    """Send one op to each participant that lacks one, all at once. What comes of it is seen in the rows."""
+async def _send(with_: Recovering, told: Iterable[Recovery], found: Found) -> Refusals:
+    """Send one op to each participant that lacks one, all at once; return the Trys that were refused without a mark.
+
+    What comes of the rest is seen in the rows.
+    """
     grouped: defaultdict[tuple[str, Op, bytes], list[Order]] = defaultdict(list)
     effects = dict[bytes, Mapping[str, Any]]()
+    refusals: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for one in told:
+        refusals[one.account_id] |= one.refusals
         for send in one.sends:
             plan = one.plans.get(send.case_no) if send.op is Op.CONFIRM else None
             applied = {} if plan is None else plan.effects.get(send.participant, {})
@@ -355,13 +338,20 @@ async def _send(with_: Recovering, told: Iterable[Recovery], found: Found) -> No
             found.sent[send.op.value] = found.sent.get(send.op.value, 0) + 1
 
     async def call(name: str, op: Op, orders: Sequence[Order], applied: Mapping[str, Any]) -> None:
+        party = with_.participants[name]
         try:
             async with asyncio.timeout(with_.call.total_seconds()):
-                await with_.participants[name].apply(op, orders, applied)
+                if op is not Op.TRY or not isinstance(party, Forgiving):
+                    await party.apply(op, orders, applied)
+                    return
+                for account, code in (await party.try_again(orders)).items():
+                    refusals[account][name] = code
+                    found.sent[op.value] -= 1
         except UNANSWERED as error:
             _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
 
     await asyncio.gather(*(call(name, op, orders, effects[key]) for (name, op, key), orders in grouped.items()))
+    return refusals
 
 
 async def _tell(with_: Recovering, settled: Collection[int], undecided: Collection[Undecided], found: Found) -> None:
@@ -389,21 +379,20 @@ async def _asked(
     with_: Recovering, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
 ) -> dict[str, Mapping[int, FenceRow]]:
     """Read fence rows from everybody at once. Raises ParticipantUnavailableError: a row unread could be a proof."""
-    answers = await asyncio.gather(*(_heard(with_, name, read, each) for name, each in with_.participants.items()))
+
+    async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow]:
+        for tried in range(1, _TRIES + 1):
+            try:
+                async with asyncio.timeout(with_.call.total_seconds()):
+                    return await read(participant)
+            except UNANSWERED as error:
+                if tried == _TRIES:
+                    raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
+                await asyncio.sleep(with_.pause.total_seconds() * tried)
+        raise AssertionError("the last try returns or raises")
+
+    answers = await asyncio.gather(*(ask(name, each) for name, each in with_.participants.items()))
     return dict(zip(with_.participants, answers, strict=True))
-
-
-async def _heard(with_: Recovering, name: str, read: Callable[[_Party], Awaitable[_Answer]], party: _Party) -> _Answer:
-    """Read from one participant, asking again. Raises ParticipantUnavailableError."""
-    for tried in range(1, _TRIES + 1):
-        try:
-            async with asyncio.timeout(with_.call.total_seconds()):
-                return await read(party)
-        except UNANSWERED as error:
-            if tried == _TRIES:
-                raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
-            await asyncio.sleep(with_.pause.total_seconds() * tried)
-    raise AssertionError("the last try returns or raises")
 
 
 def _foresee(found: Found, told: Iterable[Recovery], numbers: Mapping[int, int]) -> None:
@@ -412,7 +401,6 @@ def _foresee(found: Found, told: Iterable[Recovery], numbers: Mapping[int, int])
         found.numbers_raised += one.last_case_no != numbers.get(one.account_id)
         found.changed += len(one.changed)
         found.made_again += len(one.made)
-        _count(found.waited, one.waits)
         for send in one.sends:
             found.sent[send.op.value] = found.sent.get(send.op.value, 0) + 1
         for case in (*one.changed, *one.made):
