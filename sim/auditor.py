@@ -89,6 +89,7 @@ class Auditor(Evidence):
             self._judge_commit(known, account, no, late)
         case.state, case.marks, case.versions = state, marks, versions
         if state in ENDED:
+            case.truth = state == "done"
             self._judge_end(known, account, no)
 
     def _judge_marks(self, known: SeenAccount, account: int, no: int, marks: str) -> None:
@@ -158,6 +159,14 @@ class Auditor(Evidence):
             self._broken(account, no, f"recovery sends {op} to {name} and nothing proves the commit")
         case.try_saved.update(case.names)
 
+    def found_out(self, account: int, no: int) -> bool:
+        """People found out from evidence outside whether a case was done, of which no database can tell any more."""
+        case = self.accounts[account].cases.get(no)
+        if case is None:
+            return False
+        case.committed |= case.truth
+        return case.truth
+
     def recovered(
         self, account: int, no: int, names: tuple[str, ...], state: str, marks: str, outcome_lost: bool
     ) -> None:
@@ -169,6 +178,8 @@ class Auditor(Evidence):
         if outcome_lost:
             case.state, case.marks = state, marks
             return
+        if (state, marks) == (case.state, case.marks):
+            return  # nothing is claimed: it was put to sleep, for people to decide
         committed = state in ("confirming", "done")
         if committed != case.committed and (committed or case.confirmed):
             self._broken(account, no, f"recovery made it {state}; {sorted(case.confirmed)} have confirmed it")
@@ -177,6 +188,8 @@ class Auditor(Evidence):
             if mark not in "CX" and untrue and known.rows.get(name, FREE)[0] <= no:
                 self._broken(account, no, f"recovery marks {name} {untrue}")
         case.state, case.marks, case.committed = state, marks, committed
+        if state in ENDED:
+            case.truth = committed
         case.try_saved.update(names if state in ("confirming", "cancelling") else ())
         case.cancel_saved.update(names if state == "cancelling" else ())
 

@@ -53,7 +53,7 @@ class SeenCase:
 
     __slots__ = (
         "cancel_saved", "committed", "confirmed", "granted", "marks", "names", "proof_moves", "reads", "refused",
-        "refused_late", "state", "try_saved", "undone", "versions", "waves", "wished",
+        "refused_late", "state", "truth", "try_saved", "undone", "versions", "waves", "wished",
     )  # fmt: skip
 
     SAVED = ("state", "marks", "versions", "committed", "wished", "proof_moves")
@@ -69,6 +69,8 @@ class SeenCase:
         self.reads: dict[int, int] = {}
         self.granted, self.refused, self.confirmed = set[str](), set[str](), set[str]()
         self.try_saved, self.cancel_saved, self.refused_late = set[str](), set[str](), set[str]()
+        self.truth = False
+        """Whether it ended done, as its person knows, whatever was restored since."""
         self.undone = set[str]()
         """Participants that were restored to a time before what they had done of this case."""
 

@@ -17,6 +17,8 @@ from sim.options import Options, drawn
 from sim.world import Parts
 
 RESTORED: Final = {"restores": 2, "faults_end": 16_000}
+LOST_TOGETHER: Final = {**RESTORED, "accounts": 6, "cases": 4, "poison": 0, "withdraw": 0, "review": 0}
+MONEY_MOVES: Final = {**LOST_TOGETHER, "transfers": 120}
 UNDER_WAY: Final = {**RESTORED, "accounts": 6, "slow": 0.5, "repeat": 0.3, "loss": 0.3, "crashes": 0, "poison": 0}
 
 
@@ -152,6 +154,16 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
     ),
     "recover-commits-tried": Mistake(
         "recovery commits a case that was only tried", Parts(recovered=driver.commits_what_was_tried), worlds=RESTORED
+    ),
+    "recover-overlooks-forgotten": Mistake(
+        "recovery passes by a case that the platform and one participant forgot together",
+        Parts(recovered=driver.overlooks_forgotten),
+        worlds=LOST_TOGETHER,
+    ),
+    "recover-leaves-marks": Mistake(
+        "a wallet with money moving refuses recovery's Try for ever",
+        Parts(wallet=driver.Unforgiving),
+        worlds=MONEY_MOVES,
     ),
     "no-recovery": Mistake(
         "a database is brought back and nobody recovers", Parts(restores=driver.NoRecovery), worlds=RESTORED

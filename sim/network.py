@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jiebang.saga.coordinator import Reply, Send
-from jiebang.saga.fence import Answer, FenceRow, Op
+from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from sim.parties import Applied, Party, PartyRow
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     op: Op
     orders: tuple[Send, ...]
     heard: Callable[[tuple[Reply, ...] | None], None]
-    recovering: bool = False  # sent by recovery, after people cleared what stood in the way
+    recovering: bool = False  # sent by recovery, whose Try leaves no mark where it is refused
 
 
 class Network:
@@ -121,6 +121,11 @@ class Network:
 
     def _apply(self, party: Party, send: Send, row: PartyRow, recovering: bool) -> Applied:
         world = self.world
+        refusal = party.refusal(send.account_id)
+        free = row.fence.case_no < send.case_no and row.fence.case_op is not CaseOp.TRIED
+        if recovering and send.op is Op.TRY and refusal and free:
+            world.seen["recovery's Try refused without a mark"] += 1
+            return Applied(Answer.PENDING, refusal, row)
         whim = "BUSINESS" if not recovering and world.chance(world.options.whim) else None
         world.fenced[_place(row.fence, send.case_no), row.fence.case_op, send.op] += 1
         return party.take(send.account_id, send.case_no, send.op, send.version, whim)

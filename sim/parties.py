@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OTHER = {"bound": "reclaimed", "reclaimed": "bound"}
 VERSION_CHANGED = "VERSION-CHANGED"
 IN_THE_WAY = "IN-THE-WAY"
+MOVING = "MOVING"
 
 
 class PartyRow(NamedTuple):
@@ -109,6 +110,10 @@ class Party:
         """Forget what was under way; rows are durable."""
         self.life += 1
 
+    def refusal(self, account: int) -> str | None:
+        """With which code a recovery's Try would be refused now."""
+        return IN_THE_WAY if self.row(account).open_items else None
+
     def change(self, account: int, open_items: int) -> None:
         """A fact changes: the version rises in the same write."""
         row = self.row(account)
@@ -133,6 +138,10 @@ class Wallet(Party):
         rows, balances, transfers = backup
         super().restore(rows)
         self.balances, self.transfers = dict(balances), dict(transfers)
+
+    def refusal(self, account: int) -> str | None:
+        """With which code a recovery's Try would be refused now: money that moves comes to rest by itself."""
+        return MOVING if self.row(account).open_items else None
 
     def busy(self, account: int) -> bool:
         """Whether a case's Try holds the account, so that a new movement must come back later."""

@@ -167,6 +167,8 @@ class Operator:
 
     def _retry(self, key: Key) -> None:
         world, case = self.world, self.world.store.cases[key]
+        if key in world.restores.theirs:
+            return  # it is recovered again instead
         world.tell("the operator", f"has {key[0]}/{key[1]} tried again")
         decision = world.parts.step(case, world.plan_of(case), Unparked(), world.time(), world.options.timing)
         # What is to be sent is saved as sent and due: a worker sends it.

@@ -1,26 +1,28 @@
-"""Restores from backup of one database of a simulated world, and the `jiebang recover` that follows each.
+"""Restores from backup of a simulated world, of several databases at once too, and the `jiebang recover` after each.
 
-What the operator does is what docs/operations.md asks for: no worker claims cases, nobody writes to the restored
-database, what is under way has come in or is given up; then every participant is asked with `look`, account by account,
-until recovery has nothing more to do. Recovery's decision is the product's (`saga/recovery.py`).
+Databases that are lost together go back to different moments. What the operator does is what docs/operations.md asks
+for: no worker claims cases, nobody writes to the restored databases, what is under way has come in or is given up; then
+every participant is asked with `look`, account by account, until recovery has nothing more to do. Recovery's decision
+is the product's (`saga/recovery.py`).
 
 What recovery may not decide, people do, by evidence from outside: which plan a lost case followed (its papers say), and
-that a case whose end was lost before anything was sent to anybody came to nothing. A Try that is done again for a
-committed case finds nothing in its way: whatever is, they clear first.
+how a case ended whose end was lost (the person knows; the judge remembers). What stands in a Try's way for good they
+clear, and recover again; transfers complete by themselves, and recovery waits for them.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jiebang.model.case import ENDED, Case, Kind, State
+from jiebang.model.case import Case, Kind, State
 from jiebang.saga.coordinator import Send
-from jiebang.saga.fence import Op
+from jiebang.saga.fence import Answer, Op
 from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Seen, Why
 from sim.network import LATEST_FINISH, SLOW_DISK, SLOWEST, Call
-from sim.parties import Party
+from sim.parties import MOVING
 from sim.process import Process
 
 if TYPE_CHECKING:
@@ -33,10 +35,22 @@ if TYPE_CHECKING:
     from sim.world import World
 
 PLATFORM = "platform"
+MOST = 3
+"""So many databases are lost at once, at most."""
+PATIENCE = timedelta(milliseconds=1_500)
+MS = timedelta(milliseconds=1)
+RATHER = 60
+"""So often the wallet's backup is put off while no money moves."""
+ENOUGH = 5
+"""After so many failures people look at who fails."""
 GAP = 8
 """Numbers that a restored platform may have given and nobody saw."""
 QUIET = SLOWEST + SLOW_DISK + LATEST_FINISH + 100
 """Milliseconds until nothing sent before the restore can still do anything."""
+
+
+Loss = dict[str, tuple[Any, Any, int]]
+"""What is lost at once: by database its backup, what the judge remembers of it, and how many restores there were."""
 
 
 class Restores:
@@ -47,74 +61,131 @@ class Restores:
     def __init__(self, world: World) -> None:
         """Plan the world's restores."""
         self.world = world
+        self.in_vain = 0
         self.life, self.stalled_until = 0, 0
-        self.under_way, self.down = False, ""
+        self.under_way, self.once_more, self.down = False, False, frozenset[str]()
         self.lost: dict[tuple[int, int], Case] = {}
+        self.theirs = set[tuple[int, int]]()
+        """Cases left to people, whom recovering again helps, and retrying does not."""
+        self.before = frozenset[tuple[int, int]]()
+        self.outcomes = dict[tuple[int, int], bool]()
+        """How cases ended whose end was lost, as people found out and tell each recovery from then on."""
+        self.papers = dict[tuple[int, int], str]()
+        """What lost cases were, the same way."""
+        self.refusals: dict[int, dict[str, str]] = {}
         end = world.options.faults_end
         for _ in range(world.options.restores):
-            names = (PLATFORM, *world.parties)
-            name, taken = names[world.up_to(2 * len(names)) % len(names)], world.up_to(end - 1000)
-            world.after(taken, self._backup, name, taken + 50 + world.up_to(end - taken - 100))
+            fails, loss = 1050 + world.up_to(end - 1150), Loss()
+            for name in self._names():
+                world.after(world.up_to(fails - 50), self._backup, name, loss, RATHER)
+            world.after(fails, self._fail, loss)
 
-    def _backup(self, name: str, until: int) -> None:
+    def _names(self) -> list[str]:
+        """What is lost at once: often one database, half of the time the platform alone or with others."""
+        world = self.world
+        names = [PLATFORM, *world.parties]
+        lost = [names[at] if (at := world.up_to(2 * len(names) - 1)) < len(names) else PLATFORM]
+        while len(lost) < MOST and not world.up_to(1):
+            left = [name for name in names if name not in lost]
+            lost.append(left[world.up_to(len(left) - 1)])
+        return lost
+
+    def _backup(self, name: str, loss: Loss, rather: int) -> None:
+        """Take a backup; of the wallet rather while money moves, which is the moment that is hard to come back to."""
         world = self.world
         if self.under_way:
             return
+        if name == world.wallet.name and not world.wallet.transfers and rather:
+            world.after(world.up_to(100), self._backup, name, loss, rather - 1)
+            return
         backup = world.store.backup() if name == PLATFORM else world.parties[name].backup()
-        shown = world.judge.backed_up(name)
+        loss[name] = (backup, world.judge.backed_up(name), world.seen["restored"])
         world.tell(name, "is backed up")
-        world.after(until - world.now, self._fail, name, (backup, shown), world.seen["restored"])
 
-    def _fail(self, name: str, backups: tuple[Any, Any], restores: int) -> None:
-        """A database is lost and is brought back, unless one was since the backup: what recovery did stays done."""
+    def _fail(self, loss: Loss) -> None:
+        """Databases are lost and brought back, unless restored since the backup: what recovery did stays done."""
         world = self.world
-        if self.under_way or world.seen["restored"] != restores:
+        loss = {name: backup for name, backup in loss.items() if backup[2] == world.seen["restored"]}
+        if self.under_way or not loss:
             return
         self.under_way = world.claims_stopped = True
         world.seen["restored"] += 1
-        world.seen[f"restored {'the platform' if name == PLATFORM else 'a participant'}"] += 1
-        world.tell(name, "is lost and will be brought back to its backup; no more cases are claimed")
-        if name == PLATFORM:
-            self.lost = dict(world.store.cases)
-            world.store_up = False
-        else:
-            self.down = name
-            world.parties[name].up = False
+        world.seen[f"restored {len(loss)} at once"] += len(loss) > 1
+        world.tell(", ".join(loss), "lost and to be brought back to a backup; no more cases are claimed")
+        self.down = frozenset(loss) - {PLATFORM}
+        for name in loss:
+            world.seen[f"restored {'the platform' if name == PLATFORM else 'a participant'}"] += 1
+            if name == PLATFORM:
+                self.lost |= world.store.cases
+                world.store_up = False
+            else:
+                world.parties[name].up = False
             if name == world.wallet.name:
                 world.money.stopped = True
-        Process(world, self, self._recover(name, backups))
+        Process(world, self, self._recover(loss))
 
-    def _recover(self, name: str, backups: tuple[Any, Any]) -> Steps:
+    def _recover(self, loss: Loss) -> Steps:
         """Stop, wait until nothing is under way, bring back, look everywhere and settle, then go on."""
-        world = self.world
         yield self.quiet
-        self._bring_back(name, *backups)
-        left = list(world.accounts)
+        self._bring_back(loss)
+        yield from self._settle(tuple(loss))
+
+    def _again(self, names: tuple[str, ...]) -> None:
+        """People have cleared what stood in the way, and recover once more."""
+        world = self.world
+        if self.under_way:
+            world.after(500, self._again, names)
+            return
+        self.under_way = world.claims_stopped = self.once_more = True
+        world.seen["recovered once more"] += 1
+        world.tell("the operator", "has cleared what was in the way, and recovers once more")
+        for account, _ in self.theirs:
+            for party in world.parties.values():
+                if party.refusal(account) and party is not world.wallet:
+                    party.change(account, 0)
+        Process(world, self, self._once_more(names))
+
+    def _once_more(self, names: tuple[str, ...]) -> Steps:
+        yield self.quiet
+        for worker in self.world.workers:
+            self.stop(worker)
+        yield from self._settle(names)
+
+    def _settle(self, names: tuple[str, ...]) -> Steps:
+        world = self.world
+        left, since = list(world.accounts), world.now
+        self.before, self.theirs = frozenset(self.theirs), set()
         while left:
             account = left.pop(0)
-            if not (yield from self._settled(account, name)):
-                left.append(account)  # it may wait for another: money between the two, whose wallet rows both went back
+            if not (yield from self._settled(account, names, world.now - since)):
+                left.append(account)
                 yield 60 // len(left)
             elif world.chance(world.options.die):
                 world.seen["recovery broken off and begun anew"] += 1
                 left = list(world.accounts)
         self._go_on()
+        self.once_more = False
+        if self.theirs:
+            world.after(100 + world.up_to(1000), self._again, names)
 
-    def _bring_back(self, name: str, backup: Any, shown: Any) -> None:
+    def _bring_back(self, loss: Loss) -> None:
         world = self.world
         for worker in world.workers:
             self.stop(worker)
-        self.down = ""
-        if name == PLATFORM:
-            world.store.restore(backup)
-        else:
+        self.down = frozenset()
+        for name, (backup, _, _) in loss.items():
+            if name == PLATFORM:
+                world.store.restore(backup)
+                continue
             party = world.parties[name]
             party.restore(backup)
             party.up = True
             if party is world.wallet:
                 world.money.resume()
-        world.judge.restored(name, shown)
-        world.tell(name, "is brought back")
+            world.tell(name, "is brought back")
+        # The judge forgets what participants forgot first: what proves a commit to the platform is what is left then.
+        for name in sorted(loss, key=lambda name: name == PLATFORM):
+            world.judge.restored(name, loss[name][1])
 
     def _go_on(self) -> None:
         world = self.world
@@ -135,26 +206,42 @@ class Restores:
         """Workers begin anew: an answer of before the restore may be about what the restore has undone."""
         worker.crash()
 
-    def _settled(self, account: int, name: str) -> Steps:
+    def _settled(self, account: int, names: tuple[str, ...], waited: int) -> Steps:
         """Recover one account as far as it goes now; return whether nothing is left to do."""
         world = self.world
         cases = tuple(case for key, case in world.store.cases.items() if key[0] == account)
         yield world.up_to(3)
         if not all(party.up for party in world.parties.values()):
             return False
-        rows = self.rows(account)
-        seen = Seen(account_id=account, last_case_no=world.store.numbers.get(account, 0), cases=cases, rows=rows)
-        decided = world.parts.recovered(seen, self._restored(account, name, ()), world.time())
-        if any(one.why is Why.PLAN_LOST for one in decided.undecided):
-            world.seen["plan of a lost case found in its papers"] += 1
-            lost = [one.case_no for one in decided.undecided if one.why is Why.PLAN_LOST]
-            plans = [
-                world.plan_of(self.lost[account, number]).name for number in lost if (account, number) in self.lost
-            ]
-            decided = world.parts.recovered(seen, self._restored(account, name, plans), world.time())
+        seen = Seen(
+            account_id=account,
+            last_case_no=world.store.numbers.get(account, 0),
+            cases=cases,
+            rows=self.rows(account),
+            refusals=self.refusals.pop(account, {}),
+            waited=waited * MS,
+            theirs=tuple(number for one, number in self.before if one == account),
+        )
+        find_out = self.once_more or not world.up_to(1)
+        outcomes, papers = self.outcomes, self.papers
+        while True:
+            decided = world.parts.recovered(seen, self._restored(names), world.time())
+            asked = [(account, one.case_no) for one in decided.undecided if one.why is Why.OUTCOME_LOST]
+            nobodys = [(account, one.case_no) for one in decided.undecided if one.why is Why.PLAN_LOST]
+            if find_out and (new := {key: world.judge.found_out(*key) for key in asked if key not in outcomes}):
+                world.seen["people found out how a case ended"] += len(new)
+                outcomes |= new
+            elif found := {key: self.lost[key] for key in nobodys if key in self.lost and key not in papers}:
+                world.seen["plan of a lost case found in its papers"] += len(found)
+                papers |= {key: f"{case.kind}@{case.plan}" for key, case in found.items()}
+            else:
+                break
         yield world.up_to(3)
         if decided.sends:
             yield from self._send(decided.sends)
+            return False
+        if decided.waits:
+            world.seen["recovery waited"] += 1
             return False
         settled = self._save(decided)
         return self._decided_by_people(decided) and settled
@@ -163,14 +250,16 @@ class Restores:
         """What every participant answers to `look`."""
         return {name: party.row(account).fence for name, party in self.world.parties.items() if account in party.rows}
 
-    def _restored(self, account: int, name: str, papers: Sequence[str]) -> Restored:
-        del account
-        plans = [plan for plan in self.world.plans.values() if not papers or plan.name in papers]
+    def _restored(self, names: tuple[str, ...]) -> Restored:
         return Restored(
             plan_of=self.world.plan_of,
-            plans=[(Kind.REVOKE, plan) for plan in plans],
-            databases=(name,),
-            gap=GAP if name == PLATFORM else 0,
+            plans=[(Kind.REVOKE, plan) for plan in self.world.plans.values()],
+            databases=names,
+            gap=GAP if PLATFORM in names else 0,
+            passing=(MOVING,),
+            patience=PATIENCE,
+            outcomes=self.outcomes,
+            papers=self.papers,
         )
 
     def _send(self, sends: Sequence[Send]) -> Steps:
@@ -178,13 +267,18 @@ class Restores:
         world = self.world
 
         def heard(replies: tuple[Reply, ...] | None) -> None:
-            del replies  # it looks again instead
+            """Note who would refuse; have people mend what fails as a whole. It looks again for the rest."""
+            if replies is None:
+                self.in_vain += 1
+                if self.in_vain % ENOUGH == 0:
+                    world.seen["people mended what held a recovery up"] += 1
+                    for send in sends:
+                        world.poison.pop((send.account_id, send.case_no), None)
+            for reply in replies or ():
+                if reply.op is Op.TRY and reply.answer is Answer.PENDING and reply.code:
+                    self.refusals.setdefault(reply.account_id, {})[reply.participant] = reply.code
 
         for send in sends:
-            party = world.parties[send.participant]
-            if send.op is Op.TRY and party.row(send.account_id).open_items:
-                self._clear(party, send.account_id)
-                continue
             world.seen[f"recovery sent {send.op}"] += 1
             if world.traced:
                 told = f"recovers: {send.op} {send.account_id}/{send.case_no} to {send.participant}"
@@ -192,11 +286,6 @@ class Restores:
             world.judge.resent(send.account_id, send.case_no, send.participant, send.op)
             world.network.carry(Call(send.participant, send.op, (send,), heard, recovering=True))
         yield 40
-
-    def _clear(self, party: Party, account: int) -> None:
-        """People clear what stands in the way of a Try that is done again; transfers complete by themselves."""
-        if party is not self.world.wallet:
-            party.change(account, 0)
 
     def _save(self, decided: Recovery) -> bool:
         """Save what was decided under the revision, and raise the number; return whether every save succeeded."""
@@ -217,20 +306,12 @@ class Restores:
         return every
 
     def _decided_by_people(self, decided: Recovery) -> bool:
-        """Close by hand what came to nothing and whose end was lost; return whether nothing is left open."""
+        """Take note of what is left to people; return whether nothing is left that they are to do at once."""
         world, left = self.world, True
         for one in decided.undecided:
-            key = (one.account_id, one.case_no)
-            held = world.store.cases.get(key)
-            if one.why is Why.OUTCOME_LOST and held is not None and held.state not in ENDED:
-                world.seen["people closed a case whose end was lost"] += 1
-                closed = msgspec.structs.replace(
-                    held, state=State.REJECTED, revision=held.revision + 1, due_at=None, reason=OUTCOME_LOST
-                )
-                world.store.cases[key] = closed
-                world.judge.recovered(
-                    *key, world.plan_of(held).participants, closed.state, closed.marks, outcome_lost=True
-                )
             world.seen[f"undecided: {one.why}"] += 1
-            left = False
+            if one.why in (Why.CANNOT_TRY, Why.WAITS_BELOW, Why.OUTCOME_LOST):
+                self.theirs.add((one.account_id, one.case_no))
+            else:
+                left = False
         return left

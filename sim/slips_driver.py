@@ -13,7 +13,7 @@ from jiebang.model.case import ENDED, Case, State
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.saga.recovery import Recovery, Restored, Seen, recovered
 from sim.driver import Driver, Round, TornError
-from sim.parties import Applied, Party
+from sim.parties import Applied, Party, Wallet
 from sim.restores import Restores
 from sim.worker import Worker
 
@@ -196,9 +196,23 @@ def commits_what_was_tried(seen: Seen, restored: Restored, now: datetime) -> Rec
     return recovered(msgspec.structs.replace(seen, cases=cases), restored, now)
 
 
+def overlooks_forgotten(seen: Seen, restored: Restored, now: datetime) -> Recovery:
+    """Looks only at cases that somebody still holds: one that the platform and one more forgot is passed by."""
+    held = [*(case.case_no for case in seen.cases), *(row.case_no for row in seen.rows.values())]
+    last = max(seen.last_case_no, *held, 0)
+    return recovered(msgspec.structs.replace(seen, last_case_no=last, theirs=()), restored, now)
+
+
+class Unforgiving(Wallet):
+    """Leaves its mark where it refuses a recovery's Try, as it does for everybody else's."""
+
+    def refusal(self, account: int) -> None:
+        del account
+
+
 class NoRecovery(Restores):
-    def _settled(self, account: int, name: str) -> Steps:
-        del account, name
+    def _settled(self, account: int, names: tuple[str, ...], waited: int) -> Steps:
+        del account, names, waited
         yield 1
         return True
 

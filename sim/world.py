@@ -195,7 +195,7 @@ class World:
 
     def _set_up(self, party: Party, up: bool) -> None:
         self.seen["participant silent"] += not up and party.up
-        party.up = (up or self.healed) and party.name != self.restores.down
+        party.up = (up or self.healed) and party.name not in self.restores.down
         self.tell(party.name, "answers again" if party.up else "falls silent")
 
     def _restart(self, party: Party) -> None:
@@ -219,7 +219,7 @@ class World:
         self.after(MENDED, self._mend)
         self.tell("the world", "heals: no more faults from here")
         for party in self.parties.values():
-            party.up = party.name != self.restores.down
+            party.up = party.name not in self.restores.down
         for worker in self.workers:
             worker.restart()
         self.rescan()

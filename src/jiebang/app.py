@@ -213,6 +213,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         gap: int,
         patience: timedelta,
         outcomes: Mapping[tuple[int, int], bool],
+        papers: Mapping[tuple[int, int], str],
         dry_run: bool,
         progress: Callable[[int], None] = lambda _done: None,
         waiting: Waiting = lambda _for, _left: None,
@@ -220,13 +221,20 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Recover after a restore from backup of the databases `restored`; see `usecases.recover`.
 
         `patience`: how long open transfers are waited for, which it completes itself, since no worker runs meanwhile.
-        `outcomes`: see `saga.proof.Restored`.
+        `outcomes`, `papers`: see `saga.proof.Restored`; InvalidInputError for a plan that was never in force.
         """
+        from jiebang.model.check import Text
+        from jiebang.model.errors import InvalidInputError
         from jiebang.participants.wallet import FUNDS_MOVING
         from jiebang.saga.recovery import Restored
         from jiebang.usecases.recover import Recovering, recover
 
         plans = await self.registry.plans_ever_in_force()
+        known = [f"{kind}@{plan.name}" for kind, plan in plans]
+        if unknown := set(papers.values()).difference(known):
+            told = ", ".join(known)
+            reason = Text(f"没有这种方案;应为 {told}", f"there never was such a plan; known: {told}")
+            raise InvalidInputError(field=", ".join(sorted(unknown)), reason=reason)
         return await recover(
             Recovering(
                 pool=self.pools["platform"],
@@ -239,6 +247,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                     passing=(FUNDS_MOVING,),
                     patience=patience,
                     outcomes=outcomes,
+                    papers=papers,
                 ),
                 clock=utc_now,
                 new_id=uuid4,

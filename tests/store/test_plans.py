@@ -69,6 +69,7 @@ WHOLE_INDEX: Mapping[str, Sequence[str]] = {
     "tasks.acknowledge": ["task_open"],
     "tasks.close_by_hand": ["task_open"],
     "tasks.close_decided": ["task_open"],
+    "tasks.undecided_of": ["task_open"],
     "tasks.close_done": ["task_open"],
     "tasks.stuck_cases": ["case_due", "case_parked"],
 }

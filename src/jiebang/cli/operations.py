@@ -272,6 +272,16 @@ def _recover(
             ),
         ),
     ] = None,
+    was: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CASE=KIND@PLAN",
+            help=say(
+                "查明的申请种类与方案(仅用于 plan_lost),如 case_…=revoke@wechat/1",
+                "What a case was, of a plan_lost task, such as case_…=revoke@wechat/1",
+            ),
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help=say("只说明会做什么", "Stop, send and save nothing; say what it would do"))
     ] = False,
@@ -294,6 +304,9 @@ def _recover(
                 gap=gap,
                 patience=timedelta(seconds=patience),
                 outcomes=outcomes,
+                papers={
+                    _key(app, "--was", case): what for case, _, what in (each.partition("=") for each in was or ())
+                },
                 dry_run=dry_run,
                 progress=lambda done: bar.update(task, completed=done),
                 waiting=_tell_waiting,
@@ -310,15 +323,19 @@ def _recover(
         raise typer.Exit(REFUSED)
 
 
+def _key(app: App, option: str, public_id: str) -> tuple[int, int]:
+    key = app.case_ids.decode(public_id)
+    if key is None:
+        raise InvalidInputError(field=option, reason=Text("不是申请编号", "this is no case id"))
+    return key
+
+
 def _outcomes(app: App, committed: Sequence[str], broken_off: Sequence[str]) -> dict[tuple[int, int], bool]:
     """Read what people found out. Raises InvalidInputError for what is no case, and for a case said to be both."""
     outcomes = dict[tuple[int, int], bool]()
     for option, ids, outcome in (("--committed", committed, True), ("--broken-off", broken_off, False)):
         for each in ids:
-            key = app.case_ids.decode(each)
-            if key is None:
-                raise InvalidInputError(field=option, reason=Text("不是申请编号", "this is no case id"))
-            if outcomes.setdefault(key, outcome) is not outcome:
+            if outcomes.setdefault(_key(app, option, each), outcome) is not outcome:
                 reason = Text("同一申请不能既已生效又未生效", "a case cannot have been done and come to nothing")
                 raise InvalidInputError(field=option, reason=reason)
     return outcomes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,6 +18,9 @@ from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+PLATFORM: Final = "platform"
+"""The platform's database among those that were restored."""
 
 
 class Why(StrEnum):
@@ -36,7 +39,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     `rows`: by participant, all of which answered; one without a row for the account is absent. `refusals`: by
     participant, the code with which it would refuse a Try of this account now; who would grant it, or cannot say, is
-    absent. `waited`: for how long this recovery has waited for such refusals to clear.
+    absent. `waited`: for how long this recovery has waited for such refusals to clear. `theirs`: numbers that an
+    earlier recovery left to people, and that are still theirs.
     """
 
     account_id: int
@@ -45,6 +49,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     rows: Mapping[str, FenceRow]
     refusals: Mapping[str, str] = {}
     waited: timedelta = timedelta(0)
+    theirs: Collection[int] = ()
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +59,8 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     have followed, the newest last. `databases`: what was restored, by participant or "platform". `gap`: how many
     numbers a restored platform may have given that nobody saw. `passing`: codes of refusals that clear by themselves;
     `patience`: how long such are waited for. `outcomes`: by (account, number), whether a case was committed, as people
-    found out from evidence outside; heard only where no database can prove how it ended.
+    found out from evidence outside; heard only where no database can prove how it ended. `papers`: by the same, what a
+    lost case was, as its papers say: the kind and the plan's name, such as "revoke@wechat/1".
     """
 
     plan_of: Callable[[Case], Plan]
@@ -64,6 +70,12 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     passing: Collection[str] = ()
     patience: timedelta = timedelta(0)
     outcomes: Mapping[tuple[int, int], bool] = {}
+    papers: Mapping[tuple[int, int], str] = {}
+
+    def may_be(self, account_id: int, number: int) -> list[tuple[Kind, Plan]]:
+        """Return what a lost case may have been before anything is looked at: any plan, or what its papers say."""
+        paper = self.papers.get((account_id, number))
+        return [(kind, plan) for kind, plan in self.plans if paper in (None, f"{kind}@{plan.name}")]
 
 
 class Stand(StrEnum):
@@ -92,6 +104,8 @@ def judged(seen: Seen, restored: Restored, number: int, *, above: bool) -> Judge
     """Find what is proven of one number, and what it was. `above`: somebody holds a later case."""
     held = next((case for case in seen.cases if case.case_no == number), None)
     marks = {name: row.case_op for name, row in seen.rows.items() if row.case_no == number}
+    if held is None and not marks:
+        return _forgotten(seen, restored, number)
     stand, why = _proven(held.state if held else None, frozenset(marks.values()), above=above)
     outcome = restored.outcomes.get((seen.account_id, number))
     if why is Why.OUTCOME_LOST and outcome is not None:
@@ -107,6 +121,40 @@ def judged(seen: Seen, restored: Restored, number: int, *, above: bool) -> Judge
         # Cancelling a lost case needs no plan: what it reserved is let go, only its record stays open.
         stand = stand if held is None and stand is Stand.BROKEN_OFF else Stand.OPEN
     return Judged(number, held, kind, plan, stand, parties, why)
+
+
+def numbers_of(seen: Seen, restored: Restored) -> list[int]:
+    """Return every number of the account that something is to be found out about, in order.
+
+    Those that somebody holds; those below that a restored platform has given and forgotten; those that people have.
+    """
+    held = {case.case_no for case in seen.cases} | {row.case_no for row in seen.rows.values()} - {0}
+    last = max(held, default=0)
+    given = seen.last_case_no + 1
+    forgotten = range(given, min(last, given + restored.gap)) if PLATFORM in restored.databases else ()
+    told = (number for account, number in restored.outcomes if account == seen.account_id)
+    return sorted(held.union(number for number in (*forgotten, *seen.theirs, *told) if number < last))
+
+
+def _forgotten(seen: Seen, restored: Restored, number: int) -> Judged:
+    """Judge a number that nobody holds any more, though somebody holds a later one (rule 8)."""
+    restored_to_before = dict.fromkeys(
+        name
+        for _, plan in restored.may_be(seen.account_id, number)
+        if not _never_tried(seen, plan, number, restored)
+        for name in plan.participants
+        if below(seen, name, number)
+    )
+    outcome = restored.outcomes.get((seen.account_id, number))
+    if not restored_to_before or outcome is False:
+        return Judged(number, None, None, None, Stand.UNTOUCHED, ())
+    parties = tuple(restored_to_before)
+    if outcome is None:
+        return Judged(number, None, None, None, Stand.OPEN, parties, Why.OUTCOME_LOST)
+    kind, plan = _must_be(seen, {}, number, Stand.COMMITTED, restored)
+    if plan is None:
+        return Judged(number, None, None, None, Stand.OPEN, parties, Why.PLAN_LOST)
+    return Judged(number, None, kind, plan, Stand.COMMITTED, plan.participants)
 
 
 def _proven(state: State | None, marks: frozenset[CaseOp], *, above: bool) -> tuple[Stand, Why | None]:
@@ -145,7 +193,7 @@ def _must_be(
     A committed case was tried by its whole plan: whoever is below its number must have been restored.
     """
     possible, same = list[tuple[Kind, Plan]](), set[tuple[object, ...]]()
-    for kind, plan in restored.plans:
+    for kind, plan in restored.may_be(seen.account_id, number):
         parties, before = set(plan.participants), [name for name in plan.participants if below(seen, name, number)]
         if marks.keys() <= parties and (stand is not Stand.COMMITTED or set(before) <= set(restored.databases)):
             possible.append((kind, plan))

@@ -21,9 +21,10 @@ true, only less. So no restored database can prove that something did not happen
    (`sends`); then it looks again and asks again. Each op raises a row, so this ends.
 7. A case that the platform lost is made again with its number where the plans leave no choice of what it was.
 8. Nothing is guessed. What stays open is an operator's: a platform and a row that contradict each other; an outcome or
-   a plan that nobody holds any more; a committed case whose Try was refused (parked there, as a refused Confirm is).
-   Nothing is sent past an undecided case. What people find out about a lost outcome they tell (`outcomes`), and it
-   counts where nothing is proven.
+   a plan that nobody holds any more; a committed case whose Try was refused (parked there, as a refused Confirm is). A
+   number that a restored platform may have given, that nobody holds and that somebody else who was restored has not
+   come to, may be a case that the others did: its outcome is lost. Nothing is sent past an undecided case. What people
+   find out about a lost outcome they tell (`outcomes`), and it counts where nothing is proven.
 9. A refused Try leaves its mark for ever. So a Try that would be refused is not sent: what clears by itself is waited
    for (`waits`), up to a limit; what does not, or not in time, is an operator's, and the row stays free to take the
    Try when it has been cleared.
@@ -41,7 +42,7 @@ from jiebang.model.case import ENDED, Case, Mark, State
 from jiebang.model.plan import WALLET, Plan
 from jiebang.saga.coordinator import FUNDS_MOVED, Send
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
-from jiebang.saga.proof import Judged, Restored, Seen, Stand, Why, at, finished, judged
+from jiebang.saga.proof import PLATFORM, Judged, Restored, Seen, Stand, Why, at, finished, judged, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,15 +103,13 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
 
     `rows` must be read before the cases, and while no worker claims any.
     """
-    numbers = {case.case_no for case in seen.cases} | {row.case_no for row in seen.rows.values()} - {0}
+    numbers = numbers_of(seen, restored)
     last = max(seen.last_case_no, *numbers, 0)
-    if restored.gap and "platform" in restored.databases:
+    if PLATFORM in restored.databases:
         last += restored.gap
-    ones = [judged(seen, restored, number, above=number < max(numbers)) for number in sorted(numbers)]
+    ones = [judged(seen, restored, number, above=number < numbers[-1]) for number in numbers]
     undecided = [
-        Undecided(seen.account_id, one.number, one.why, tuple(name for name in one.parties if at(seen, name, one)))
-        for one in ones
-        if one.why is not None
+        Undecided(seen.account_id, one.number, one.why, _where(seen, one)) for one in ones if one.why is not None
     ]
     top = ones[-1] if ones and ones[-1].plan and (ones[-1].held is None or ones[-1].held.state not in ENDED) else None
     wanted = [send for name in _everyone(ones, seen) if (send := _send(seen, ones, name, top)) is not None]
@@ -137,6 +136,12 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
         made=tuple(made),
         undecided=tuple(sorted(undecided)),
     )
+
+
+def _where(seen: Seen, one: Judged) -> tuple[str, ...]:
+    """Who stands at an undecided case; where nobody does and the platform forgot it, those restored to before it."""
+    holding = tuple(name for name in one.parties if at(seen, name, one))
+    return holding or (one.parties if one.held is None else ())
 
 
 def _everyone(ones: Sequence[Judged], seen: Seen) -> list[str]:

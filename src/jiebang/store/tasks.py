@@ -100,6 +100,11 @@ async def close_decided(db: Database, accounts: Collection[int], undecided: Coll
     await db.execute(_SQL["close_decided"], sorted(accounts), *_keys(undecided), now)
 
 
+async def undecided(db: Database, accounts: Collection[int]) -> set[Key]:
+    """Return the cases of these accounts that a recovery left to people and that are still theirs."""
+    return {(row["account_id"], row["case_no"]) for row in await db.fetch(_SQL["undecided_of"], sorted(accounts))}
+
+
 async def standing(db: Database, limit: int) -> list[Task]:
     """Return what is open, the oldest first."""
     return [_task(row) for row in await db.fetch(_SQL["open_tasks"], limit)]

@@ -50,6 +50,11 @@ WHERE t.account_id = ANY ($1::bigint[]) AND t.kind = 'undecided' AND t.closed_at
   AND NOT EXISTS (SELECT FROM unnest($2::bigint[], $3::bigint[]) AS i (account_id, case_no)
       WHERE i.account_id = t.account_id AND i.case_no = t.case_no)
 
+-- name: undecided_of
+-- What a recovery left to people of these accounts and is still open.
+SELECT account_id, case_no FROM platform.task t
+WHERE t.account_id = ANY ($1::bigint[]) AND t.kind = 'undecided' AND t.closed_at IS NULL
+
 -- name: open_tasks
 -- What is open, the oldest first.
 SELECT * FROM platform.task WHERE closed_at IS NULL ORDER BY raised_at, account_id, case_no LIMIT $1

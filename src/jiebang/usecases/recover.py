@@ -246,6 +246,9 @@ async def _decided(
     held: defaultdict[int, list[Case]] = defaultdict(list)
     for case in await store.of_accounts(with_.pool, accounts):
         held[case.account_id].append(case)
+    theirs: defaultdict[int, list[int]] = defaultdict(list)
+    for account, number in await tasks.undecided(with_.pool, accounts):
+        theirs[account].append(number)
     now = with_.clock()
     return [
         recovered(
@@ -256,6 +259,7 @@ async def _decided(
                 rows={name: of[account] for name, of in rows.items() if account in of},
                 refusals=refusals.get(account, {}),
                 waited=waited,
+                theirs=tuple(theirs[account]),
             ),
             with_.restored,
             now,
