@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
-import inspect
 import pkgutil
 import sys
 from pathlib import Path
@@ -21,22 +21,35 @@ _OFFERED = ("only", "profile", "picture", "accounts", "full")
 """Options of some benches alone: those whose `run` takes them."""
 
 
-def _benches() -> dict[str, str]:
-    """Return every comparison by name, with the first line of its docstring. A bench is a module with `run`."""
+class Bench(msgspec.Struct, frozen=True):
+    """A comparison as its module says, read without importing it: its docstring, and what its `run` offers."""
+
+    about: str
+    offers: list[str]
+
+
+def _benches() -> dict[str, Bench]:
+    """Return every comparison by name. A bench is a module with `run`."""
     found = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        text = (Path(__file__).parent / f"{module.name}.py").read_text("utf-8")
-        if "\ndef run(" in text:
-            found[module.name] = text.lstrip().removeprefix('"""').partition("\n")[0].removesuffix('"""')
+        tree = ast.parse((Path(__file__).parent / f"{module.name}.py").read_text("utf-8"))
+        for run in (one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == "run"):
+            names = [argument.arg for argument in run.args.kwonlyargs]
+            found[module.name] = Bench(ast.get_docstring(tree) or "", [name for name in _OFFERED if name in names])
     return found
 
 
-def _parser(benches: dict[str, str]) -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {name:12} {what}" for name, what in sorted(benches.items()))
+def _parser(benches: dict[str, Bench], asked: str | None) -> argparse.ArgumentParser:
+    """Return the parser; its help tells all about the comparison `asked`, or names each with the options it offers."""
+    listed = []
+    for name, bench in sorted(benches.items()):
+        offers = " ".join(f"--{option}" for option in bench.offers)
+        listed.append(f"  {name:12} {bench.about.partition(chr(10))[0]}{f' [{offers}]' if offers else ''}")
+    told = "Measure one comparison: what is compared takes turns in rounds, and medians are quoted."
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure one comparison: what is compared takes turns in rounds, and medians are quoted.",
-        epilog=f"comparisons:\n{listed}",
+        description=benches[asked].about if asked else f"{told}\n`python -m bench NAME --help` tells all about one.",
+        epilog="\n".join(["comparisons, and which of the options above each offers:", *listed]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", choices=sorted(benches), metavar="NAME", help="which comparison")
@@ -44,29 +57,28 @@ def _parser(benches: dict[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help='print {"machine", "rows", "bars"} and nothing else')
     parser.add_argument("--rounds", type=int, default=5, help="how many rounds (default 5)")
     parser.add_argument("--size", type=int, default=None, help="how much work a round does (default: the bench's own)")
-    parser.add_argument("--only", default=None, help="some ways alone, a comma between (benches that offer it)")
-    parser.add_argument(
-        "--profile", action="store_true", help="a profile of our side on stderr (benches that offer it)"
-    )
-    parser.add_argument("--picture", metavar="FILE", help="draw the figures as SVG (benches that offer it)")
-    parser.add_argument("--accounts", type=int, nargs="+", metavar="N", help="sizes to measure at (growth)")
-    parser.add_argument("--full", action="store_true", help="the longest form (benches that offer it)")
+    parser.add_argument("--only", default=None, help="some ways alone, a comma between")
+    parser.add_argument("--profile", action="store_true", help="a profile of our side on stderr")
+    parser.add_argument("--picture", metavar="FILE", help="draw the figures as SVG")
+    parser.add_argument("--accounts", type=int, nargs="+", metavar="N", help="sizes to measure at")
+    parser.add_argument("--full", action="store_true", help="the longest form")
     return parser
 
 
 def _print(name: str, where: dict[str, object], result: Result) -> None:
     print(f"{name} on {where['cpu']}, {where['cores']} cores, Python {where['python']}")
+    wide = max(len(name) for name in [one.name for one in result.rows] + [one.name for one in result.bars])
     for one in result.rows:
-        print(f"  {one.name:34} {one.median:>14,.3f} {one.unit:10} {one.note}")
+        print(f"  {one.name:{wide}} {one.median:>14,.3f} {one.unit:10} {one.note}")
     for bar in result.bars:
         limit = f"at least {bar.at_least}" if bar.at_least is not None else f"at most {bar.at_most}"
-        print(f"  {bar.name:34} {bar.value:>14,.3f} {limit:14} {'holds' if bar.held else 'MISSED'}")
+        print(f"  {bar.name:{wide}} {bar.value:>14,.3f} {limit:14} {'holds' if bar.held else 'MISSED'}")
 
 
 def main() -> None:
     """Run one comparison."""
     benches = _benches()
-    parser = _parser(benches)
+    parser = _parser(benches, next((one for one in sys.argv[1:] if one in benches), None))
     options = parser.parse_args()
     if options.rounds < 1 or (options.size is not None and options.size < 1):
         parser.error("--rounds and --size are at least 1")
@@ -75,11 +87,11 @@ def main() -> None:
     if (options.name is None) != options.all:
         parser.error("give the name of one comparison, or --all")
     for name in sorted(benches) if options.all else [options.name]:
-        module: ModuleType = importlib.import_module(f"bench.{name}")
-        before = machine()
         asked = {name: getattr(options, name) for name in _OFFERED if getattr(options, name)}
-        if asked.keys() - inspect.signature(module.run).parameters.keys():
-            parser.error(f"{name} offers no --{' --'.join(asked)}")
+        if missing := asked.keys() - set(benches[name].offers):
+            parser.error(f"{name} offers no --{' --'.join(sorted(missing))}")
+        before = machine()
+        module: ModuleType = importlib.import_module(f"bench.{name}")
         result: Result = module.run(options.rounds, options.size, **asked)
         if options.json:
             answer = {"machine": before, "rows": result.rows, "bars": result.bars}

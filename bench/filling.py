@@ -68,7 +68,10 @@ Pair = tuple[int, int]
 
 
 class Hot(msgspec.Struct, frozen=True):
-    """Which accounts of `first` to `last` are hot, in `pairs`: a block in their middle, and as many strewn over all."""
+    """Which accounts of `first` to `last` are hot, in `pairs`: a block in their middle, and as many strewn over all.
+
+    There are six accounts a pair at least.
+    """
 
     first: int
     last: int
@@ -82,7 +85,7 @@ class Hot(msgspec.Struct, frozen=True):
     @property
     def _stride(self) -> int:
         """From one strewn pair to the next."""
-        return max((self.last - self.first + 1 - 2 * self.pairs) // self.pairs, 2)
+        return max((self.last - self.first + 1 - 2 * self.pairs) // (self.pairs + 3), 2)
 
     def block(self) -> list[Pair]:
         """Pairs side by side."""

@@ -28,6 +28,7 @@ counters, autovacuum switched off meanwhile. Cases driven alone are read as a wo
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -217,8 +218,10 @@ def _say(text: str) -> None:
 async def _measure(rounds: int, size: int, sizes: Sequence[int]) -> list[Step]:
     first, steps, ranges, before = sizes[0], list[Step](), list[Hot](), 1
     share, lone = rounds * size, rounds * min(_ALONE, size)
-    if 2 * (share + lone) > first // 2:
-        message = f"the first size is too small for {rounds} rounds of {size} cases"
+    grows = min(after - at for at, after in itertools.pairwise(sizes))
+    if 4 * (share + lone) > first or 12 * (share + lone) > grows:
+        least = 4 * (share + lone)
+        message = f"{rounds} rounds of {size} cases: {least:,} accounts at first, and three times as many more a step"
         raise SystemExit(message)
     async with opened(1) as base:
         if base.home is None:

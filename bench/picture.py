@@ -17,7 +17,7 @@ _STYLE: Final = """
 .limit{stroke:#c2571a;stroke-width:1;stroke-dasharray:2 3}
 .c0{--c:#2f6fde}.c1{--c:#138a4b}.c2{--c:#b3307c}.c3{--c:#8a6a00}.c4{--c:#5b4bc4}.c5{--c:#c2571a}
 @media (prefers-color-scheme:dark){.paper{fill:#15181d}.ink{fill:#e8eaf0}.soft{fill:#a0a7b4}.grid{stroke:#363b45}
-.c0{--c:#6ea3ff}.c1{--c:#4cc38a}.c2{--c:#f07ac0}.c3{--c:#d9b44a}.c4{--c:#a99bff}.c5{--c:#f0995b}}
+.limit{stroke:#f0995b}.c0{--c:#6ea3ff}.c1{--c:#4cc38a}.c2{--c:#f07ac0}.c3{--c:#d9b44a}.c4{--c:#a99bff}.c5{--c:#f0995b}}
 text{font:13px "PingFang SC","Noto Sans SC","Noto Sans CJK SC","Microsoft YaHei",system-ui,sans-serif}
 .title{font-size:17px;font-weight:600}.small{font-size:11px}
 .line{fill:none;stroke:var(--c);stroke-width:2.2;stroke-linejoin:round}.dot,.name{fill:var(--c)}
@@ -102,7 +102,7 @@ def chart(
     ]
     parts += [
         f'<line class="limit" x1="{_LEFT}" x2="{_WIDE - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-        f'<text class="soft small" x="{_WIDE - _RIGHT - 4}" y="{y(value) - 5:.1f}" text-anchor="end">'
+        f'<text class="soft small" x="{_LEFT + 4}" y="{y(value) - 5:.1f}">'
         f"{_both(name)} {_number(value)}</text>"
         for value, name in limits
     ]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from bench.filling import Hot
 from bench.measure import Bar, ratio, row, take_turns
+from bench.picture import Axis, Line, chart
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +60,32 @@ def test_help_lists_every_comparison() -> None:
     names = [path.stem for path in (ROOT / "bench").glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8")]
     assert len(names) > 1
     assert all(f"\n  {name} " in told.stdout for name in names)
+
+
+@given(first=st.integers(1, 10**6), pairs=st.integers(3, 200), room=st.integers(6, 400))
+def test_hot_accounts_are_enough_and_none_is_in_two_pairs(first: int, pairs: int, room: int) -> None:
+    """Too few of them, or one of the accounts that had its case already, and the growth bench would measure less."""
+    hot = Hot(first, first + pairs * room - 1, pairs)
+    found = [*hot.block(), *hot.strewn()[:pairs]]
+    assert len(found) == 2 * pairs
+    accounts = sorted(account for pair in found for account in pair)
+    assert len(set(accounts)) == len(accounts)
+    assert (hot.first <= accounts[0], accounts[-1] <= hot.last) == (True, True)
+    block, strewn = re.fullmatch(r"\((.*) OR (.*)\)", hot.sql).groups()  # type: ignore[union-attr]
+    low, high, stride = map(int, re.findall(r"\d+", f"{block} {strewn}")[:3])
+    assert all(low <= account <= high or account % stride < 2 for account in accounts)
+
+
+def test_a_legend_of_many_names_stays_in_the_frame() -> None:
+    """Whoever reads a picture must see whose line is whose, however many there are."""
+    lines = [Line(("触及的块(单独办理)", f"blocks touched, alone, {number}"), [(0.0, 1.0)]) for number in range(6)]
+    across = Axis(("横", "across"), [(0.0, ("here", ""))])
+    picture = chart(("图", "picture"), across, Axis(("纵", "up")), lines)
+    names = [one for one in ET.fromstring(picture).iter() if one.get("class") == "name"]  # noqa: S314 - our own
+    assert [one.text for one in names] == [" ".join(line.name) for line in lines]
+    ends = [float(one.get("x", "")) + 7 * len(one.text or "") + 7 * 10 for one in names]  # full-width signs count twice
+    assert max(ends) < 900
+    assert len({one.get("y") for one in names}) > 1
 
 
 def test_bench_load_gives_the_one_form_and_exits_0() -> None:
