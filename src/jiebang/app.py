@@ -18,6 +18,8 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from jiebang.model.errors import ParticipantUnavailableError
+from jiebang.model.facts import PLATFORM
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import NETWORKS
 from jiebang.participants import open_participants
@@ -31,13 +33,13 @@ from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded
-from jiebang.store.migrate import migrate_all, require_migrated
+from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
 from jiebang.store.seal_keys import SealKeys, read_seal_keys
-from jiebang.usecases import policy
 from jiebang.usecases.check import Checker
 from jiebang.usecases.context import Context
+from jiebang.usecases.join import Joining
 from jiebang.usecases.registry import Registry
 from jiebang.usecases.shadow import Shadow
 
@@ -91,8 +93,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     context: Context
     links: Mapping[str, Link]
     registry: Registry
-    edited: Sequence[str]
-    """Packs that come with us whose file was edited after its version was added, so that the edit has no effect."""
+    joining: Joining
+    """Done when the installation is opened, unless that was patient."""
     shadow: Shadow
     resources: AsyncExitStack
     """What is closed together with the installation."""
@@ -118,6 +120,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 bodies_key=self.secrets.bodies,
                 seal_keys=self.seal_keys.public(),
                 capacity=self.settings.capacity,
+                repeats=self.settings.repeats,
+                joined=self.joining.done.is_set,
             )
         )
 
@@ -172,6 +176,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 lambda pack, kind: self.registry.pack(pack).plans[kind],
                 lease=self.settings.worker.lease,
                 resend_limit=self.settings.saga.resend_limit,
+                pace=self.settings.gauges,
             ),
         }
         if PHONE in self.links:
@@ -286,11 +291,12 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[App]:
+async def open_app(settings: Settings, *, pool_size: int = 8, patient: bool = False) -> AsyncIterator[App]:
     """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
 
     Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
     for outside databases that are behind, and ParticipantUnavailableError when the platform's own does not answer.
+    `patient`, for processes that stay: it is waited for, for ever; `App.joining` says when it has come.
     """
     async with AsyncExitStack() as stack:
         keys = read_secrets(settings.keys)
@@ -300,36 +306,28 @@ async def open_app(settings: Settings, *, pool_size: int = 8) -> AsyncIterator[A
             await migrate_all(databases)
         else:
             databases = settings.databases
-        pools = await stack.enter_async_context(open_pools(databases, size=pool_size))
-        if settings.databases is not None:
-            await require_migrated(pools)
+        pools = await stack.enter_async_context(open_pools(databases, size=pool_size, patient=patient))
         found = find_links(settings)
         networks = {name: HttpParticipant(found[name]) for name in NETWORKS}
         for network in networks.values():
             stack.push_async_callback(network.aclose)
         owned = open_participants(pools, utc_now, pepper=keys.passwords)
-        registry, edited = await _policies(pools["platform"])
+        registry = Registry(pools["platform"], utc_now)
+        joining = Joining(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
+        try:
+            await joining.join()
+        except UNANSWERED as error:
+            if not patient:
+                raise ParticipantUnavailableError(participant=PLATFORM, error=type(error).__name__) from error
         shadow = Shadow(pools["platform"], registry.shadow)
-        for loop in (registry.run(), shadow.run()):
+        for loop in (joining.run(), shadow.run()):
             stack.push_async_callback(_ended, asyncio.create_task(loop))
         try:
             parties: dict[str, Participant] = {**owned, **networks}
-            yield _joined(settings, keys, seal_keys, databases, pools, parties, found, registry, edited, shadow, stack)
+            yield _joined(settings, keys, seal_keys, databases, pools, parties, found, registry, joining, shadow, stack)
         finally:
             with suppress(*UNANSWERED):
                 await shadow.flush()
-
-
-async def _policies(platform: Pool) -> tuple[Registry, list[str]]:
-    """Return the versions in the store, having added ours, and which of ours the store has otherwise.
-
-    On the very first start ours is put in force.
-    """
-    shipped = {name: packs.text(name) for name in packs.NAMES}
-    edited = await policy.install(platform, shipped, POLICY, utc_now())
-    registry = Registry(platform, utc_now)
-    await registry.refresh()
-    return registry, edited
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -364,7 +362,7 @@ def _joined(
     participants: Mapping[str, Participant],
     links: Mapping[str, Link],
     registry: Registry,
-    edited: Sequence[str],
+    joining: Joining,
     shadow: Shadow,
     resources: AsyncExitStack,
 ) -> App:
@@ -410,7 +408,7 @@ def _joined(
         context=context,
         links=links,
         registry=registry,
-        edited=edited,
+        joining=joining,
         shadow=shadow,
         resources=resources,
     )

@@ -18,6 +18,8 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     [worker]                               # JIEBANG_WORKER_LEASE=10 …: fields of Pace
     [seals]                                # JIEBANG_SEALS_EVERY=15 …: fields of SealPace
     [tasks]                                # JIEBANG_TASKS_SILENT=120 …: fields of Watchfulness
+    [gauges]                               # JIEBANG_GAUGES_EVERY=10 …: fields of GaugePace
+    [repeats]                              # JIEBANG_REPEATS_HELD=30 …: fields of Repeats
     [http]                                 # JIEBANG_HTTP_PORT=8700 …
     [capacity]                             # JIEBANG_CAPACITY_PLACES=48 …: fields of Capacity
 
@@ -44,7 +46,9 @@ from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.model.plan import NETWORKS
 from jiebang.saga.coordinator import Timing
 from jiebang.store.embedded import PLACEMENT
+from jiebang.store.idempotency import Repeats
 from jiebang.store.migrate import owner_of
+from jiebang.usecases.gauges import GaugePace
 from jiebang.usecases.operate import Watchfulness
 from jiebang.usecases.seal import SealPace
 from jiebang.worker import Pace
@@ -100,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: Pace = Pace()
     seals: SealPace = SealPace()
     tasks: Watchfulness = Watchfulness()
+    gauges: GaugePace = GaugePace()
+    repeats: Repeats = Repeats()
     http: Http = Http()
     capacity: Capacity = Capacity()
 
@@ -130,6 +136,8 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "worker": Pace,
     "seals": SealPace,
     "tasks": Watchfulness,
+    "gauges": GaugePace,
+    "repeats": Repeats,
     "http": Http,
     "capacity": Capacity,
     "issuer": Issuer,

@@ -87,13 +87,15 @@ async def test_a_participant_that_is_down_joins_in_once_it_is_back(
     await admin.close()
 
 
-async def test_without_the_platform_database_nothing_starts(databases: Mapping[str, str]) -> None:
+async def test_without_the_platform_database_no_command_starts(databases: Mapping[str, str]) -> None:
     """Breaks the operator who gets a stack trace instead of the name of what is down."""
     nowhere = "postgresql://jiebang:secret@127.0.0.1:1/platform"
     with pytest.raises(ParticipantUnavailableError) as caught:
         async with open_pools({**databases, "platform": nowhere}):
             pass
     assert caught.value.fields == {"participant": "platform"}
+    async with open_pools({**databases, "platform": nowhere}, patient=True) as opened:  # but what stays, waits
+        assert await opened["wallet"].fetchval("SELECT 1") == 1
 
 
 async def test_a_killed_connection_costs_one_statement(pools: Mapping[str, Pool]) -> None:

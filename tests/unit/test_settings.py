@@ -59,6 +59,8 @@ def test_the_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
         "JIEBANG_SETTINGS": str(folder / "own.toml"),
         "JIEBANG_HTTP_PORT": "0",
         "JIEBANG_WORKER_LEASE": "1.5",
+        "JIEBANG_GAUGES_STUCK_AFTER": "60",
+        "JIEBANG_REPEATS_HELD": "12.5",
         "JIEBANG_KEYS": "elsewhere",
         "JIEBANG_DATABASES": json.dumps(DSNS),
     }
@@ -68,6 +70,8 @@ def test_the_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     assert found.keys == tmp_path / "elsewhere"
     assert found.saga.try_limit == timedelta(seconds=4.5)
     assert found.worker.lease == timedelta(seconds=1.5)
+    assert (found.gauges.stuck_after, found.gauges.every) == (timedelta(minutes=1), timedelta(seconds=10))
+    assert (found.repeats.held, found.repeats.kept) == (timedelta(seconds=12.5), timedelta(hours=24))
     assert found.issuer is not None
     assert found.issuer.jwks_file == folder / "jwks.json"
     assert found.networks is not None

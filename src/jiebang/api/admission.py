@@ -1,10 +1,10 @@
 """The gate before the application: who may come in now. What is refused here has done nothing and cost next to nothing.
 
-In this order: headers of a bearable size; the caller's own rate, or for a token not known yet the rate of its address,
-before the token is verified; the body, whole and in time; the backlog of the workers, for a new case; a place for the
-work. Whoever asks how we are (`OPEN`) is always let in. A refusal is a problem in both languages, with `Retry-After`
-where coming back helps, and has touched no database: not even the Idempotency-Key is taken, so the same request may
-come again as it is.
+In this order: that we have begun, for the platform's database may come after us; headers of a bearable size; the
+caller's own rate, or for a token not known yet the rate of its address, before the token is verified; the body, whole
+and in time; the backlog of the workers, for a new case; a place for the work. Whoever asks how we are (`OPEN`) is
+always let in. A refusal is a problem in both languages, with `Retry-After` where coming back helps, and has touched no
+database: not even the Idempotency-Key is taken, so the same request may come again as it is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from jiebang.api.deps import BODY_LIMIT
 from jiebang.api.observed import HARDENING
 from jiebang.api.problems import PROBLEM_JSON, headers_of, problem_of
 from jiebang.model import errors
+from jiebang.model.facts import PLATFORM
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
@@ -138,9 +139,20 @@ def _address(scope: Scope) -> str:
 class Admission:
     """The gate, as an ASGI application around another."""
 
-    def __init__(self, inner: ASGIApp, *, capacity: Capacity, callers: Callers, backlog: Backlog) -> None:
-        """Take what lies behind the gate, and what it goes by. `callers` also hears of tokens found valid."""
-        self._inner, self._callers, self._backlog = inner, callers, backlog
+    def __init__(
+        self,
+        inner: ASGIApp,
+        *,
+        capacity: Capacity,
+        callers: Callers,
+        backlog: Backlog,
+        joined: Callable[[], bool],
+    ) -> None:
+        """Take what lies behind the gate, and what it goes by. `callers` also hears of tokens found valid.
+
+        `joined`: whether the platform's database has answered since the start; before that nobody else comes in.
+        """
+        self._inner, self._callers, self._backlog, self._joined = inner, callers, backlog, joined
         self.capacity = capacity
         self._line = Line(capacity, monotonic)
         self._body_within_s = capacity.body_within.total_seconds()
@@ -153,6 +165,9 @@ class Admission:
             return
         body: bytes | None = None
         try:
+            if not self._joined():
+                REFUSED_TOTAL.labels("not_joined").inc()
+                raise errors.ParticipantUnavailableError(participant=PLATFORM)
             urgency = urgency_of(scope["method"], scope["path"])
             headers = _headers(scope)
             self._callers.come(scope, headers.get(b"authorization"), urgency)

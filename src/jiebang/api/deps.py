@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     """The public keys that timelines are sealed with: a JWK Set."""
     capacity: Capacity = Capacity()
     repeats: Repeats = Repeats()
+    joined: Callable[[], bool] = lambda: True
+    """Whether what every request needs has been found since the start: the platform's database and its policy."""
     ready_within: timedelta = timedelta(seconds=1)
     """How long a party may take to answer before it counts as silent for `/ready`."""
     streams: int = 4096

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import msgspec
-from litestar import Response, get
+from litestar import Request, Response, get
+from litestar.datastructures import State
 from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from jiebang.api.deps import Joined
 from jiebang.api.shapes import Health, PublicKeys, Readiness
-from jiebang.usecases.read import answering
 
 
 @get("/health", operation_id="health", tags=["operation"], summary="Alive 存活检查")
@@ -28,10 +28,10 @@ async def health() -> Health:
     "平台数据库可用即为就绪;未应答的系统会列出。",
     responses={503: ResponseSpec(Readiness, generate_examples=False, description="Not ready 未就绪")},
 )
-async def ready(deps: Joined) -> Response[Readiness]:
+async def ready(deps: Joined, request: Request[None, None, State]) -> Response[Readiness]:
     """Say whether requests can be served."""
-    found = await answering(deps.context, deps.ready_within)
-    up = found.pop("platform")
+    found = dict(await request.app.state.readiness.ask(None, None))
+    up = found.pop("platform") and deps.joined()
     body = Readiness(ready=up, participants=found)
     return Response(msgspec.json.encode(body), status_code=200 if up else 503, media_type="application/json")  # type: ignore[arg-type]
 

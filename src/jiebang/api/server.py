@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from time import monotonic
+from typing import Final
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -19,6 +22,11 @@ from jiebang.api.problems import HANDLERS
 from jiebang.api.remedies import REMEDIES
 from jiebang.api.routes import CASES
 from jiebang.usecases.backlog import Backlog
+from jiebang.usecases.coalesce import Coalescer
+from jiebang.usecases.read import answering
+
+_READY_WINDOW: Final = timedelta(milliseconds=100)
+"""Whoever asks whether we are ready shares one round of questions with all who ask meanwhile."""
 
 
 def create_app(deps: Deps) -> Admission:
@@ -32,7 +40,8 @@ def create_app(deps: Deps) -> Admission:
         overdue=capacity.overdue,
         every=capacity.backlog_every,
     )
-    return Admission(_routes(deps, callers), capacity=capacity, callers=callers, backlog=backlog)
+    routes = _routes(deps, callers)
+    return Admission(routes, capacity=capacity, callers=callers, backlog=backlog, joined=deps.joined)
 
 
 def _routes(deps: Deps, callers: Callers) -> Litestar:
@@ -40,6 +49,11 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
     async def end_streams(_: Litestar) -> None:
         await deps.follower.aclose()
 
+    async def asked(_topic: None, questions: Sequence[None]) -> list[dict[str, bool]]:
+        return [await answering(context, deps.ready_within)] * len(questions)
+
+    context = deps.context
+    state = {"deps": deps, "callers": callers, "readiness": Coalescer(asked, window=_READY_WINDOW, limit=2)}
     return Litestar(
         route_handlers=[*CASES, *CODES, *MONEY, *REMEDIES, *OPERATION],
         dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
@@ -49,7 +63,7 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
         on_shutdown=[end_streams],
         openapi_config=openapi_config(),
         request_max_body_size=BODY_LIMIT,
-        state=State({"deps": deps, "callers": callers}, deep_copy=False),
+        state=State(state, deep_copy=False),
         logging_config=None,
         debug=False,
     )

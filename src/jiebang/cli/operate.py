@@ -44,18 +44,19 @@ def _serve(
     async def work(app: App) -> None:
         configure_logs(sys.stderr)
         tell_edited(app, errors)
+        _tell_waiting(app)
         http = app.settings.http
         listening = _listen(host or http.host, http.port if port is None else port)
         config = server_config(app.api(), trusted_proxies=http.trusted_proxies)
         _say_where(listening.getsockname(), machine=with_parent)
         await uvicorn.Server(config).serve(sockets=[listening])
 
-    with_app(work, pool_size=16)
+    with_app(work, pool_size=16, patient=True)
 
 
 def tell_edited(app: App, screen: Console) -> None:
     """Tell whoever starts us that the file of a pack was edited in vain: a version never changes once it was added."""
-    for pack in app.edited:
+    for pack in app.joining.edited:
         name = pack.partition("/")[0]
         screen.print(
             say(
@@ -112,8 +113,10 @@ def _work(
     async def work(app: App) -> None:
         configure_logs(sys.stderr)
         tell_edited(app, errors)
+        _tell_waiting(app)
         worker = app.worker()
-        _stop_on_signals(worker)
+        joining = asyncio.create_task(app.joining.done.wait())
+        _stop_on_signals(worker, joining)
         if port is not None or with_parent:
             try:
                 server, _ = start_http_server(port or 0, addr="127.0.0.1")
@@ -122,15 +125,34 @@ def _work(
             _say_where(("127.0.0.1", server.server_port), machine=with_parent)
         else:
             console.print(say("工作进程已启动,按 Ctrl-C 停止。", "The worker runs; Ctrl-C stops it."))
-        await worker.run()
+        await asyncio.wait({joining})
+        if not joining.cancelled():
+            await worker.run()
 
-    with_app(work, pool_size=8)
+    with_app(work, pool_size=8, patient=True)
 
 
-def _stop_on_signals(worker: Worker) -> None:
+def _stop_on_signals(worker: Worker, joining: asyncio.Task[bool]) -> None:
+    """Stop the worker, or the wait for what it needs."""
+
+    def stop() -> None:
+        joining.cancel()
+        worker.stop()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, worker.stop)
+        loop.add_signal_handler(number, stop)
+
+
+def _tell_waiting(app: App) -> None:
+    """Tell whoever starts us that nothing can be done yet."""
+    if not app.joining.done.is_set():
+        told = say(
+            "平台数据库暂无应答;进程已启动,待其应答后自动开始。原因见日志 platform_awaited。",
+            "The platform's database does not answer yet. This process runs, and begins by itself once it does; the "
+            "log says why (platform_awaited).",
+        )
+        errors.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _migrate(as_json: Json = False) -> None:

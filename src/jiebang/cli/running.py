@@ -81,12 +81,14 @@ def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
         return uvloop.run(work)
 
 
-def with_app(work: Callable[[App], Awaitable[T]], *, as_json: bool = False, pool_size: int = 8) -> T:
-    """Open the installation, do the work, close it."""
+def with_app(
+    work: Callable[[App], Awaitable[T]], *, as_json: bool = False, pool_size: int = 8, patient: bool = False
+) -> T:
+    """Open the installation, do the work, close it. `patient`: without the platform's database too (`open_app`)."""
     from jiebang.app import configured, open_app
 
     async def opened() -> T:
-        async with open_app(configured(), pool_size=pool_size) as app:
+        async with open_app(configured(), pool_size=pool_size, patient=patient) as app:
             return await work(app)
 
     return run(opened(), as_json=as_json)

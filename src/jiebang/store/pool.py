@@ -64,18 +64,19 @@ async def open_pools(
     size: int = 8,
     command_limit: float | None = 30.0,
     settings: Mapping[str, str] = BY_KEY,
+    patient: bool = False,
 ) -> AsyncIterator[Mapping[str, Pool]]:
     """Open one pool a database, by name; close them on the way out.
 
     `size`: connections at most, each; `command_limit`: seconds a statement may take before TimeoutError. A
     participant's database that does not answer now only leaves a line in the log: its pool connects whenever it is
     next used, so that it joins in once it is back. Raises ParticipantUnavailableError when the platform's own database
-    does not answer.
+    does not answer, unless `patient`: then it is one like the others.
     """
     pools = {name: _pool(dsn, size=size, command_limit=command_limit, settings=settings) for name, dsn in dsns.items()}
     try:
         warmed = await asyncio.gather(*(_warm(name, pool) for name, pool in pools.items()))
-        if False in (up for name, up in zip(pools, warmed, strict=True) if name == PLATFORM):
+        if not patient and False in (up for name, up in zip(pools, warmed, strict=True) if name == PLATFORM):
             raise ParticipantUnavailableError(participant=PLATFORM)
         yield pools
     finally:

@@ -43,8 +43,11 @@ class GaugePace(msgspec.Struct, frozen=True, kw_only=True):
     """When a case is stuck, and how often gauges are read."""
 
     stuck_after: timedelta = timedelta(minutes=5)
+    """How long past its deadline a case under way counts as stuck."""
     every: timedelta = timedelta(seconds=10)
+    """How often they are read."""
     most: int = 1_000
+    """How many late cases of one bucket are counted at most: more are as bad."""
 
 
 class Gauges:
