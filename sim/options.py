@@ -121,7 +121,7 @@ def draw(random: Random) -> Options:
         never_proven=rate(0.15),
         retries=count(2),
         fact_changes=count(2),
-        transfers=(count(2) + (rarely(1 / 2, 20) if restores else 0)) * accounts,
+        transfers=count(2) * accounts,
     )
 
 

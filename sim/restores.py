@@ -39,8 +39,6 @@ MOST = 3
 """So many databases are lost at once, at most."""
 PATIENCE = timedelta(milliseconds=1_500)
 MS = timedelta(milliseconds=1)
-RATHER = 60
-"""So often the wallet's backup is put off while no money moves."""
 ENOUGH = 5
 """After so many failures people look at who fails."""
 GAP = 8
@@ -61,7 +59,7 @@ class Restores:
     def __init__(self, world: World) -> None:
         """Plan the world's restores."""
         self.world = world
-        self.in_vain = 0
+        self.in_vain, self.transfers = 0, world.options.transfers
         self.life, self.stalled_until = 0, 0
         self.under_way, self.once_more, self.down = False, False, frozenset[str]()
         self.lost: dict[tuple[int, int], Case] = {}
@@ -77,27 +75,28 @@ class Restores:
         for _ in range(world.options.restores):
             fails, loss = 1050 + world.up_to(end - 1150), Loss()
             for name in self._names():
-                world.after(world.up_to(fails - 50), self._backup, name, loss, RATHER)
+                world.after(world.up_to(fails - 50), self._backup, name, loss)
             world.after(fails, self._fail, loss)
 
     def _names(self) -> list[str]:
-        """What is lost at once: often one database, half of the time the platform alone or with others."""
+        """What is lost at once: often one database, half of the time the platform's or the wallet's, or with others."""
         world = self.world
         names = [PLATFORM, *world.parties]
-        lost = [names[at] if (at := world.up_to(2 * len(names) - 1)) < len(names) else PLATFORM]
+        lost = [[*names, *(PLATFORM, world.wallet.name) * 3][world.up_to(len(names) + 5)]]
         while len(lost) < MOST and not world.up_to(1):
             left = [name for name in names if name not in lost]
             lost.append(left[world.up_to(len(left) - 1)])
         return lost
 
-    def _backup(self, name: str, loss: Loss, rather: int) -> None:
-        """Take a backup; of the wallet rather while money moves, which is the moment that is hard to come back to."""
+    def _backup(self, name: str, loss: Loss) -> None:
+        """Take a backup; of the wallet while money moves, which is the moment that is hard to come back to."""
         world = self.world
         if self.under_way:
             return
-        if name == world.wallet.name and not world.wallet.transfers and rather:
-            world.after(world.up_to(100), self._backup, name, loss, rather - 1)
-            return
+        if name == world.wallet.name and world.options.transfers:
+            for _ in world.accounts:
+                self.transfers += 1
+                world.money.start(self.transfers)
         backup = world.store.backup() if name == PLATFORM else world.parties[name].backup()
         loss[name] = (backup, world.judge.backed_up(name), world.seen["restored"])
         world.tell(name, "is backed up")
