@@ -158,7 +158,6 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             records=self.context.records,
             know=self.registry.know,
             clock=utc_now,
-            new_id=uuid4,
             timing=self.settings.saga,
             limits=Limits(),
         )
@@ -225,7 +224,6 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 participants=self.participants,
                 restored=Restored(plan_of=self.registry.plan_of, plans=plans, databases=restored, gap=gap),
                 clock=utc_now,
-                new_id=uuid4,
                 still_within=6 * self.settings.worker.lease,
             ),
             by,

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import msgspec
 import pytest
@@ -76,7 +75,6 @@ class Installation(World):
                     gap=gap,
                 ),
                 clock=now,
-                new_id=uuid4,
                 page=page,
                 pause=timedelta(milliseconds=5),
             ),
