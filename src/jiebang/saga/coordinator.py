@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -195,36 +195,41 @@ def step_alike(
 
 
 def start_alike(
-    cases: Sequence[Case], plan: Plan, events: Sequence[Rechecked], now: datetime, timing: Timing
+    cases: Sequence[Case],
+    plan: Plan,
+    versions: Sequence[tuple[int, ...]],
+    event: Rechecked,
+    now: datetime,
+    timing: Timing,
 ) -> tuple[list[Case], Decision]:
-    """Step cases in `ready` that are `alike` and that all `passes`, as `step_alike` does."""
-    first, names = cases[0], plan.participants
-    decision = step(first, plan, events[0], now, timing)
-    after = decision.case
-    changed = _changed(first, after)
+    """Step cases in `ready` that are `alike` and may start, as `step_alike` does.
+
+    `versions`: what `versions_to_start` said of each; `event`: the first one's re-check.
+    """
+    first = cases[0]
+    decision = step(first, plan, event, now, timing)
+    changed = _changed(first, decision.case)
     return [
-        after,
-        *[
-            msgspec.structs.replace(case, versions=tuple(map(event.versions.get, names, _ABSENT)), **changed)
-            for case, event in zip(cases[1:], events[1:], strict=True)
-        ],
+        msgspec.structs.replace(case, versions=own, **changed) for case, own in zip(cases, versions, strict=True)
     ], decision
 
 
-def passes(case: Case, plan: Plan, event: Rechecked) -> bool:
-    """Whether a case in `ready` may start trying after its re-check."""
-    return (
-        case.withdraw_at is None
-        and not event.blockers
-        and None not in event.versions.values()
-        and not _funds_moved(case, plan, event)
-    )
+def versions_to_start(case: Case, plan: Plan, event: Rechecked) -> tuple[int, ...] | None:
+    """Return the versions that a case in `ready` starts trying with after this re-check; None where it may not."""
+    if case.withdraw_at is not None or event.blockers or _funds_moved(case, plan, event):
+        return None
+    versions = _versions(plan, event)
+    return None if None in versions else cast("tuple[int, ...]", versions)
 
 
 _STEPPED: Final = ("state", "marks", "revision", "attempt", "due_at", "deadline", "reason")
 """What a step may change, but for `versions`."""
 _ABSENT: Final = repeat(0)
 """The version of a participant without facts."""
+
+
+def _versions(plan: Plan, event: Rechecked) -> tuple[int | None, ...]:
+    return tuple(map(event.versions.get, plan.participants, _ABSENT))
 
 
 def _changed(before: Case, after: Case) -> dict[str, Any]:
@@ -255,7 +260,7 @@ def _ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) 
         return Decision(case)
     if event.blockers:
         return _end(case, State.REJECTED, ",".join(event.blockers))
-    versions = tuple(map(event.versions.get, plan.participants, _ABSENT))
+    versions = _versions(plan, event)
     if None in versions:
         due = now + backoff(case.attempt, timing)
         return Decision(moved(case, State.READY, due_at=due, attempt=case.attempt + 1, reason=FACT_UNAVAILABLE))

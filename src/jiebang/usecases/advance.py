@@ -33,10 +33,10 @@ from jiebang.saga.coordinator import (
     Timing,
     Woken,
     alike,
-    passes,
     start_alike,
     step,
     step_alike,
+    versions_to_start,
 )
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.timeline import entries
@@ -166,22 +166,27 @@ class Driver:
         """
         now = self._clock()
         moves = [self._heard(each, now) for each in heard]
-        starting: defaultdict[Hashable, list[tuple[Case, Rechecked]]] = defaultdict(list)
+        starting: defaultdict[Hashable, list[tuple[Case, tuple[int, ...], Rechecked]]] = defaultdict(list)
         for key, event in events.items():
             before = work.get(key)
             if before is None:
                 continue
             plan = self._plan_of(before)
-            if isinstance(event, Rechecked) and before.state is State.READY and passes(before, plan, event):
-                starting[alike(before)].append((before, event))
+            if (
+                isinstance(event, Rechecked)
+                and before.state is State.READY
+                and (versions := versions_to_start(before, plan, event)) is not None
+            ):
+                starting[alike(before)].append((before, versions, event))
                 continue
             decision = step(before, plan, event, now, self._timing)
             replies = event.replies if isinstance(event, Replied) else ()
             record = _record(decision.case, event)
             moves.append(Move(Crowd.of([key]), [before], [decision.case], decision.sends, replies, record))
         for crowd in starting.values():
-            cases, rechecked = [case for case, _ in crowd], [event for _, event in crowd]
-            after, decision = start_alike(cases, self._plan_of(cases[0]), rechecked, now, self._timing)
+            cases, versions_of_each = [case for case, _, _ in crowd], [versions for _, versions, _ in crowd]
+            plan, event = self._plan_of(cases[0]), crowd[0][2]
+            after, decision = start_alike(cases, plan, versions_of_each, event, now, self._timing)
             moves.append(Move(Crowd.of([case.key for case in cases]), cases, after, decision.sends))
         moves = joined([move for move in moves if move.after[0] is not move.before[0]], learnt)
         for move in moves:
