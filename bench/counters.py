@@ -58,6 +58,16 @@ async def connected(dsn: str) -> int:
     return found
 
 
+async def checkpoint(dsn: str) -> int:
+    """Return where in the log a server's last checkpoint began."""
+    connection: Connection = await asyncpg.connect(dsn)
+    try:
+        found: int = await connection.fetchval("SELECT (redo_lsn - '0/0'::pg_lsn)::bigint FROM pg_control_checkpoint()")
+    finally:
+        await connection.close()
+    return found
+
+
 async def read(databases: Mapping[str, str], names: Sequence[str], *, idle: int) -> Counters:
     """Read the counters of the databases `names`, all on one server.
 

@@ -37,21 +37,22 @@ _IDENTITY: Final = (
 _FILL_PLATFORM: Final = """INSERT INTO platform.account (account_id, last_case_no, created_at)
 SELECT id, CASE WHEN {hot} THEN 0 ELSE 1 END, now() FROM generate_series($1::bigint, $2::bigint) id"""
 
-_ENDED: Final = r"""
-WITH ids AS (
-    SELECT id FROM generate_series($1::bigint, $2::bigint) id WHERE NOT ({hot})
-), chained AS MATERIALIZED (
+_CHAINED: Final = r"""
+WITH chained AS MATERIALIZED (
     SELECT id, sha256(sha256(convert_to(E'jiebang-timeline-1\n' || id || E'\n1', 'UTF8')) || $5::bytea) AS head_1
-    FROM ids
+    FROM generate_series($1::bigint, $2::bigint) id WHERE NOT ({hot})
 ), heads AS MATERIALIZED (
     {heads}
-), told AS (
-    INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
-    SELECT h.id, 1, t.revision, t.at, t.entries, CASE t.revision {pick} END
-    FROM heads h CROSS JOIN platform.case_event t WHERE t.account_id = $3 AND t.case_no = $4
-), messages AS (
+)"""
+"""The accounts of a part, each with the heads of its timeline."""
+_TOLD: Final = """
+INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
+SELECT h.id, 1, t.revision, t.at, t.entries, CASE t.revision {pick} END
+FROM heads h CROSS JOIN platform.case_event t WHERE t.account_id = $3 AND t.case_no = $4 AND t.revision IN ({some})
+"""
+_ENDED: Final = """, told AS ({told}), messages AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, delivered_at)
-    SELECT id, gen_random_uuid(), id % 256, 1, 'case_done', '{{}}', now(), now() FROM ids
+    SELECT id, gen_random_uuid(), id % 256, 1, 'case_done', '{{}}', now(), now() FROM chained
 )
 INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, versions, wallet_version, revision,
     created_at, deadline, ended_at, head)
@@ -62,35 +63,46 @@ FROM heads h CROSS JOIN platform.cases c WHERE c.account_id = $3 AND c.case_no =
 """Copies of one case that the product drove: the same rows for other accounts, with chains of their own."""
 
 
+Pair = tuple[int, int]
+"""Two accounts side by side, which share their pages nearly everywhere."""
+
+
 class Hot(msgspec.Struct, frozen=True):
-    """Which accounts of `first` to `last` are hot: a block in their middle, and others strewn evenly over all."""
+    """Which accounts of `first` to `last` are hot, in `pairs`: a block in their middle, and as many strewn over all."""
 
     first: int
     last: int
-    size: int
+    pairs: int
 
     @property
-    def block(self) -> range:
-        """Neighbours."""
+    def _block(self) -> range:
         middle = (self.first + self.last) // 2
-        return range(middle, middle + self.size)
+        return range(middle, middle + 2 * self.pairs)
 
     @property
-    def stride(self) -> int:
-        """From one strewn account to the next."""
-        return max((self.last - self.first + 1 - self.size) // self.size, 1)
+    def _stride(self) -> int:
+        """From one strewn pair to the next."""
+        return max((self.last - self.first + 1 - 2 * self.pairs) // self.pairs, 2)
 
-    def strewn(self) -> list[int]:
-        """Accounts far from each other, in random order."""
-        start = self.first + -self.first % self.stride
-        found = [each for each in range(start, self.last + 1, self.stride) if each not in self.block]
+    def block(self) -> list[Pair]:
+        """Pairs side by side."""
+        return [(one, one + 1) for one in self._block[::2]]
+
+    def strewn(self) -> list[Pair]:
+        """Pairs far from each other, in random order."""
+        start = self.first + -self.first % self._stride
+        found = [
+            (one, one + 1)
+            for one in range(start, self.last, self._stride)
+            if one not in self._block and one + 1 not in self._block
+        ]
         random.Random(_SEED).shuffle(found)
         return found
 
     @property
     def sql(self) -> str:
         """The same as a condition on `id`."""
-        return f"(id BETWEEN {self.block.start} AND {self.block.stop - 1} OR id % {self.stride} = 0)"
+        return f"(id BETWEEN {self._block.start} AND {self._block.stop - 1} OR id % {self._stride} < 2)"
 
 
 def owned(world: World) -> list[str]:
@@ -119,10 +131,16 @@ async def fill(world: World, hot: Hot) -> None:
 
 
 async def archive(world: World, ranges: Sequence[Hot], template: int) -> int:
-    """Give every account that is not hot the done case it had, as a copy of `template`'s; return how many."""
+    """Give every account that is not hot the done case it had, as a copy of `template`'s; return how many.
+
+    Of the timelines the larger rows come first, and after a vacuum the smaller ones, which go into what is left of
+    their pages, as they do in a store whose cases came one after the other. Were all of it left until the end, every
+    small row of the cases that follow would be written to some old page of its own, and this whole to the log.
+    """
     pool = world.pools["platform"]
     rows = await pool.fetch(
-        "SELECT revision, at, entries::text FROM platform.case_event WHERE account_id = $1 ORDER BY revision",
+        """SELECT revision, at, entries::text, pg_column_size(e.*) AS size
+           FROM platform.case_event e WHERE account_id = $1 ORDER BY revision""",
         template,
     )
     digests = [
@@ -134,12 +152,18 @@ async def archive(world: World, ranges: Sequence[Hot], template: int) -> int:
         every = ", ".join(f"head_{before}" for before in range(1, at))
         heads = f"SELECT id, {every}, sha256(head_{at - 1} || ${at + 4}::bytea) AS head_{at} FROM ({heads}) h{at}"  # noqa: S608 - numbers
     pick = " ".join(f"WHEN {at} THEN h.head_{at}" for at in range(1, last + 1))
+    falling = [one["revision"] for one in sorted(rows, key=lambda one: -one["size"])]
+    large, small = (
+        _TOLD.format(pick=pick, some=", ".join(map(str, some))) for some in (falling[: last // 2], falling[last // 2 :])
+    )
 
     async def copied(hot: Hot, start: int) -> int:
-        sql = _ENDED.format(hot=hot.sql, heads=heads, pick=pick, last=last)
+        part = (start, min(start + _PART - 1, hot.last), template, 1, *digests)
+        chained = _CHAINED.format(hot=hot.sql, heads=heads)
         async with _TWO:
-            end = min(start + _PART - 1, hot.last)
-            status = await pool.execute(sql, start, end, template, 1, *digests, timeout=LONG)
+            status = await pool.execute(chained + _ENDED.format(told=large, last=last), *part, timeout=LONG)
+            await pool.execute("VACUUM (PARALLEL 0) platform.case_event", timeout=LONG)
+            await pool.execute(chained + small, *part, timeout=LONG)
         return int(status.rpartition(" ")[2])
 
     parts = [copied(hot, start) for hot in ranges for start in range(hot.first, hot.last + 1, _PART)]

@@ -9,11 +9,21 @@ the product chains them.
 The hot set has the same size everywhere: neighbours in the middle of the accounts, driven in batches; and, one case at
 a time, accounts strewn evenly over all of them, which have nothing to share with anybody. The bars are about these two.
 Told beside them are the strewn ones in batches: in the small store a batch finds many of its accounts on one page, in
-the big one each on its own, dirty at every participant and written whole to the WAL after a checkpoint. What grows
-there is what the small store saves, and no index can help it.
+the big one each on its own, dirty at every participant. What grows there is what the small store saves, and no index
+can help it.
+
+Both stores are measured as systems that run. After a checkpoint PostgreSQL writes every page that is first touched
+whole into the log, and after a vacuum a page's first writer clears its mark in the visibility map: both are paid once a
+page, whatever the store's size, until the next checkpoint or vacuum. A load ends with both, so windows just after it
+would tell how few cases had shared that price by then. So hot accounts come in pairs side by side, which share their
+pages: the first of each is driven in a lap after the checkpoint, the second is measured. (An account that was unbound
+cannot be unbound again: that is why another one warms its pages.) The lap is told too, as `after a checkpoint`, without
+a bar: a hot set strewn over more pages pays for each of them there. No checkpoint falls into what is measured: the
+servers' settings put off those that time or the log's size bring, and one that happens all the same is an error. For
+the same reason the archive is laid out with its pages full (`filling.archive`).
 
 Counted is what one worker's connections did from the first case recorded to the last one done, by the databases' own
-counters, autovacuum switched off meanwhile.
+counters, autovacuum switched off meanwhile. Cases driven alone are read as a worker reads them, but all at once.
 """
 
 from __future__ import annotations
@@ -31,11 +41,12 @@ import msgspec
 import uvloop
 
 from bench import counters
-from bench.filling import LONG, Hot, archive, fill, owned, set_server, vacuumed
+from bench.filling import LONG, Hot, Pair, archive, fill, owned, set_server, vacuumed
 from bench.measure import Bar, Result, Row, row
-from bench.picture import Axis, Line, chart
+from bench.picture import Axis, Line, Words, chart
 from bench.processes import LIMITS, TIMING
-from bench.world import SIX, World, joined, on_one, opened
+from bench.world import RECORDED_AT_ONCE, SIX, World, joined, now, on_one, opened
+from jiebang.model.case import BUCKETS, Case
 from jiebang.store import cases
 from jiebang.store.embedded import embedded
 from jiebang.store.home import SERVERS
@@ -50,6 +61,9 @@ _SEED: Final = 4
 _KINDS: Final = ("near", "strewn", "alone")
 _ALONE: Final = 64
 """Cases of a window in which each is driven by itself."""
+_LAP: Final = "{}, after a checkpoint"
+_SETTINGS: Final = {"autovacuum": "off", "max_wal_size": "16GB", "checkpoint_timeout": "1d"}
+"""Of both servers: nothing happens beside what is measured, and a load has few checkpoints."""
 COUNTED: Final = ("platform", *SIX)
 
 
@@ -95,13 +109,17 @@ async def _window(store: Store, accounts: Sequence[int], *, alone: bool) -> Wind
 
     `alone`: each by itself, and without a worker, whose looking for more to do would count with a few cases only.
     """
+    if alone:
+        async with (
+            store.open() as world
+        ):  # an idle worker looks all the time, and so clears what is dead out of its way
+            await _due(world)
     before = await store.counted()
     async with store.open() as world:
-        await world.pools["platform"].execute("CHECKPOINT", timeout=LONG)
         driver, started = world.driver(timing=TIMING, limits=LIMITS), perf_counter()
         await world.record(accounts)
         if alone:
-            for case in await cases.of_accounts(world.pools["platform"], accounts):
+            for case in await _due(world):
                 await driver.drive([case])
             await driver.aclose()
         else:
@@ -113,6 +131,11 @@ async def _window(store: Store, accounts: Sequence[int], *, alone: bool) -> Wind
     return Window(cases=len(accounts), rate=len(accounts) / seconds, counted=counted)
 
 
+async def _due(world: World) -> list[Case]:
+    """Read what is due as a worker does that holds all buckets."""
+    return await cases.due(world.pools["platform"], range(BUCKETS), now(), RECORDED_AT_ONCE)
+
+
 @asynccontextmanager
 async def _small(home: Path) -> AsyncIterator[Store]:
     """Make an empty store on the other server."""
@@ -121,7 +144,7 @@ async def _small(home: Path) -> AsyncIterator[Store]:
         await migrate_all(dsns)
         store = Store(dsns, 0)
         async with store.open() as world:
-            await set_server(world, {"autovacuum": "off"})
+            await set_server(world, _SETTINGS)
         yield store
 
 
@@ -138,30 +161,53 @@ async def _made_anew(store: Store, accounts: int) -> None:
         await vacuumed(world)
 
 
-def _sets(block: Sequence[int], strewn: Sequence[int], share: int) -> dict[str, Sequence[int]]:
-    """Return the accounts of each kind of window. `share`: how many the windows of one kind need at most."""
+def _sets(block: Sequence[Pair], strewn: Sequence[Pair], share: int) -> dict[str, Sequence[Pair]]:
+    """Return the pairs of each kind of window. `share`: how many the windows of one kind need at most."""
     return {"near": block[:share], "strewn": strewn[:share], "alone": strewn[share:]}
 
 
+Turns = Sequence[tuple[Store, Mapping[str, Sequence[Pair]], dict[str, list[Window]]]]
+"""Both stores: the pairs of each kind, and the windows measured, by kind."""
+
+
 async def _step(
-    grown: Store, small: Store, hot: Mapping[str, Sequence[int]], *, rounds: int, size: int, first: int
-) -> tuple[dict[str, list[Window]], dict[str, list[Window]]]:
-    """Measure both stores in turns. `hot`: accounts of the grown one, by kind; `first`: accounts of the small one."""
-    rest = list(range(first // 2 + 1, first + 1))
+    grown: Store, small: Store, hot: Mapping[str, Sequence[Pair]], *, rounds: int, size: int, first: int
+) -> list[Mapping[str, list[Window]]]:
+    """Measure both stores in turns. `hot`: pairs of the grown one, by kind; `first`: accounts of the small one."""
+    rest = [(one, one + 1) for one in range(first // 2 + 1, first, 2)]
     random.Random(_SEED).shuffle(rest)
-    of_small = _sets(range(1, first // 2 + 1), rest, (rounds + 1) * size)
-    of_grown, beside = ({kind: list[Window]() for kind in _KINDS} for _ in range(2))
+    lone = min(_ALONE, size)
+    block = [(one, one + 1) for one in range(1, first // 2, 2)]
+    of_small = _sets(block, rest[: rounds * (size + lone)], rounds * size)
     await _made_anew(small, first)
-    for number in range(-1, rounds):
+    turns: Turns = [(grown, hot, {}), (small, of_small, {})]
+    since = [await _checkpointed(store) for store, _, _ in turns]
+    await _lap(turns)
+    for number in range(rounds):
         for kind in _KINDS:
-            count = min(_ALONE, size) if kind == "alone" else size
-            at = (number + 1) * count
-            turns = [(of_grown, grown, hot), (beside, small, of_small)]
-            for windows, store, accounts in turns if number % 2 else reversed(turns):
-                window = await _window(store, accounts[kind][at : at + count], alone=kind == "alone")
-                if number >= 0:
-                    windows[kind].append(window)
-    return of_grown, beside
+            count = lone if kind == "alone" else size
+            for store, pairs, windows in turns if number % 2 else reversed(turns):
+                accounts = [second for _, second in pairs[kind][number * count : (number + 1) * count]]
+                window = await _window(store, accounts, alone=kind == "alone")
+                windows.setdefault(kind, []).append(window)
+    if since != [await counters.checkpoint(store.dsns["platform"]) for store, _, _ in turns]:
+        raise RuntimeError("a checkpoint fell into what was measured")
+    return [windows for _, _, windows in turns]
+
+
+async def _checkpointed(store: Store) -> int:
+    """Write everything out; return where the log went on."""
+    async with store.open() as world:
+        await world.pools["platform"].execute("CHECKPOINT", timeout=LONG)
+    return await counters.checkpoint(store.dsns["platform"])
+
+
+async def _lap(turns: Turns) -> None:
+    """Touch what is to be measured: drive the first of every pair. Those that are measured alone are strewn, too."""
+    for kind, kinds in (("near", ("near",)), ("strewn", ("strewn", "alone"))):
+        for store, pairs, windows in turns:
+            accounts = [first for one in kinds for first, _ in pairs[one]]
+            windows[_LAP.format(kind)] = [await _window(store, accounts, alone=False)]
 
 
 def _say(text: str) -> None:
@@ -170,41 +216,41 @@ def _say(text: str) -> None:
 
 async def _measure(rounds: int, size: int, sizes: Sequence[int]) -> list[Step]:
     first, steps, ranges, before = sizes[0], list[Step](), list[Hot](), 1
-    share, lone = (rounds + 1) * size, (rounds + 1) * min(_ALONE, size)
-    if share + lone > first // 2:
+    share, lone = rounds * size, rounds * min(_ALONE, size)
+    if 2 * (share + lone) > first // 2:
         message = f"the first size is too small for {rounds} rounds of {size} cases"
         raise SystemExit(message)
     async with opened(1) as base:
         if base.home is None:
             raise RuntimeError("the world has no servers of its own")
         grown = Store(dict(base.dsns), await counters.connected(base.dsns["platform"]))
+        await set_server(base, _SETTINGS)
         async with _small(base.home) as small:
+
+            async def measure(block: Sequence[Pair], strewn: Sequence[Pair], ended: int) -> None:
+                windows = await _step(grown, small, _sets(block, strewn, share), rounds=rounds, size=size, first=first)
+                steps.append(Step(accounts=before, ended=ended, grown=windows[0], small=windows[1]))
+
             for accounts in sizes[1:]:
                 hot = Hot(before + 1, accounts, 2 * (share + lone))  # half of it is for the step with ended cases
                 async with _loading(grown, f"{accounts:,} accounts") as world:
                     await fill(world, hot)
                 ranges.append(hot)
-                before, strewn = accounts, hot.strewn()
-                sets = _sets(hot.block, strewn, share)
-                windows = await _step(grown, small, sets, rounds=rounds, size=size, first=first)
-                steps.append(Step(accounts=accounts, ended=0, grown=windows[0], small=windows[1]))
+                before, block, strewn = accounts, hot.block(), hot.strewn()
+                await measure(block[:share], strewn[: share + lone], 0)
             async with _loading(grown, "an ended case each") as world:
-                ended = await archive(world, ranges, template=hot.block[0])
-            sets = _sets(hot.block[share:], strewn[share + lone :], share)
-            windows = await _step(grown, small, sets, rounds=rounds, size=size, first=first)
-            steps.append(Step(accounts=before, ended=ended, grown=windows[0], small=windows[1]))
+                ended = await archive(world, ranges, template=block[0][0])
+            await measure(block[share : 2 * share], strewn[share + lone : 2 * (share + lone)], ended)
     return steps
 
 
 @asynccontextmanager
 async def _loading(store: Store, what: str) -> AsyncIterator[World]:
-    """Open a store for a bulk load; afterwards it is vacuumed and set as the product sets it, but for autovacuum."""
+    """Open a store for a bulk load; afterwards it is vacuumed."""
     started = perf_counter()
     async with store.open() as world:
-        await set_server(world, {"autovacuum": "off", "max_wal_size": "16GB"})
         yield world
         await vacuumed(world)
-        await set_server(world, {"max_wal_size": ""})
     _say(f"{what} made in {perf_counter() - started:,.0f} s")
 
 
@@ -239,7 +285,7 @@ def _short(count: int) -> str:
 
 def _rows(steps: Sequence[Step], first: int) -> list[Row]:
     rows = []
-    for kind in _KINDS:
+    for kind in steps[0].grown:
         base = [window for step in steps for window in step.small[kind]]
         table = [(_short(first), base, None), *((_name(step), step.grown[kind], step) for step in steps)]
         for name, windows, step in table:
@@ -252,7 +298,7 @@ def _rows(steps: Sequence[Step], first: int) -> list[Row]:
 
 
 def _picture(steps: Sequence[Step], first: int, path: Path) -> None:
-    places: list[tuple[float, tuple[str, str]]] = [(0.0, (f"{first:,} 账户 accounts", ""))]
+    places: list[tuple[float, Words]] = [(0.0, (f"{first:,} 账户 accounts", ""))]
     for at, step in enumerate(steps, 1):
         ended = f"{step.ended:,} 已结案件 ended cases" if step.ended else ""
         places.append((float(at), (f"{step.accounts:,} 账户 accounts", ended)))
@@ -261,7 +307,7 @@ def _picture(steps: Sequence[Step], first: int, path: Path) -> None:
         ("buffers", "alone"): ("触及的块(单独办理)", "blocks touched, alone"),
         ("rows", "near"): ("写入的行", "rows written"),
         ("rate", "near"): ("速率", "rate"),
-        ("rate", "strewn"): ("速率(散布账户)", "rate, strewn accounts"),
+        ("rate", "strewn"): ("速率(散布的账户)", "rate, strewn accounts"),
     }
     lines = [
         Line(
@@ -272,8 +318,12 @@ def _picture(steps: Sequence[Step], first: int, path: Path) -> None:
         for (what, kind), words in names.items()
     ]
     title = ("数据增长时每个案件的代价", "What a case costs as the store grows")
-    up = Axis(("占最小库的百分比", "% of the smallest store"))
-    path.write_text(chart(title, Axis(("库的规模", "size of the store"), places), up, lines), encoding="utf-8")
+    across, up = Axis(("库的规模", "size of the store"), places), Axis(("占最小库的百分比", "% of the smallest store"))
+    limits: list[tuple[float, Words]] = [
+        (120.0, ("块、行的上限", "blocks, rows: at most")),
+        (80.0, ("速率的下限", "rate: at least")),
+    ]
+    path.write_text(chart(title, across, up, lines, limits), encoding="utf-8")
 
 
 def run(
@@ -297,8 +347,8 @@ def run(
     scanned = {
         name: times
         for step in steps
-        for kind in _KINDS
-        for window in step.grown[kind]
+        for windows in step.grown.values()
+        for window in windows
         for name, times in window.counted.scanned.items()
     }
     if scanned:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from jiebang.api.auth import Verifier
     from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
-    from jiebang.usecases.recover import Found
+    from jiebang.usecases.recover import Found, Waiting
     from jiebang.usecases.seal import Sealing
     from jiebang.usecases.verify import Report
     from jiebang.worker import Chore, Worker
@@ -210,10 +210,18 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         by: str,
         *,
         gap: int,
+        patience: timedelta,
+        outcomes: Mapping[tuple[int, int], bool],
         dry_run: bool,
         progress: Callable[[int], None] = lambda _done: None,
+        waiting: Waiting = lambda _for, _left: None,
     ) -> Found:
-        """Recover after a restore from backup of the databases `restored`; see `usecases.recover`."""
+        """Recover after a restore from backup of the databases `restored`; see `usecases.recover`.
+
+        `patience`: how long open transfers are waited for, which it completes itself, since no worker runs meanwhile.
+        `outcomes`: see `saga.proof.Restored`.
+        """
+        from jiebang.participants.wallet import FUNDS_MOVING
         from jiebang.saga.recovery import Restored
         from jiebang.usecases.recover import Recovering, recover
 
@@ -222,13 +230,23 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             Recovering(
                 pool=self.pools["platform"],
                 participants=self.participants,
-                restored=Restored(plan_of=self.registry.plan_of, plans=plans, databases=restored, gap=gap),
+                restored=Restored(
+                    plan_of=self.registry.plan_of,
+                    plans=plans,
+                    databases=restored,
+                    gap=gap,
+                    passing=(FUNDS_MOVING,),
+                    patience=patience,
+                    outcomes=outcomes,
+                ),
                 clock=utc_now,
                 still_within=6 * self.settings.worker.lease,
+                meanwhile=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
             ),
             by,
             dry_run=dry_run,
             progress=progress,
+            waiting=waiting,
         )
 
     def _verifier(self) -> Verifier:

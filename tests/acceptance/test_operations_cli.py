@@ -82,9 +82,9 @@ def test_a_recovery_leaves_to_people_what_it_cannot_decide(desk: Desk) -> None:
     assert foreseen["found"]["sent"]["try"] > 0
     desk.run("recover", "--restored", "walet", "--by", "Ann", code=2)
     told = desk.asked("recover", "--restored", "platform", "--restored", "wallet", "--by", "Ann", code=1)
-    assert (told["complete"], told["found"]["undecided"]) == (True, {"cannot_confirm": 1})
+    assert (told["complete"], told["found"]["undecided"]) == (True, {"cannot_try": 1})
     [task] = desk.asked("tasks", "list", code=1)
-    assert (task["case"], task["kind"], task["why"]) == (desk.case, "undecided", "cannot_confirm")
+    assert (task["case"], task["kind"], task["why"]) == (desk.case, "undecided", "cannot_try")
     assert desk.asked("tasks", "ack", desk.case, "--by", "Ben") == {"done": [desk.case], "nothing": []}
     desk.run("tasks", "close", desk.case, "--by", "Ben", "--note", "closed by court order")
     assert "Nothing is open" in desk.run("tasks", "list")

@@ -6,7 +6,7 @@ Real databases throughout: a backup is a copy of the tables, a restore puts the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -18,7 +18,9 @@ from jiebang.model.case import Case, Kind, State
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.plan import DATABASES
 from jiebang.participants.money import Wallet
-from jiebang.saga.fence import FenceRow, Op
+from jiebang.participants.movements import Transfer
+from jiebang.participants.wallet import FUNDS_MOVING
+from jiebang.saga.fence import NO_ROW, FenceRow, Op
 from jiebang.saga.recovery import Restored
 from jiebang.store import cases as store
 from jiebang.store import operating, tasks
@@ -39,6 +41,7 @@ class Installation(World):
     def __init__(self, pools: Mapping[str, Pool], whole: Pool) -> None:
         super().__init__(pools)
         self.whole = whole
+        self.wallet = Wallet(pools["wallet"], now, pepper=bytes(32))
 
     async def back_up(self, database: str) -> None:
         """Copy a database's tables aside."""
@@ -63,7 +66,21 @@ class Installation(World):
         )
         return [row["tablename"] for row in rows]
 
-    async def recover(self, *restored: str, gap: int = 0, page: int = 7, dry_run: bool = False) -> Found:
+    async def recover(
+        self,
+        *restored: str,
+        gap: int = 0,
+        page: int = 7,
+        dry_run: bool = False,
+        patience: timedelta = timedelta(0),
+        outcomes: Mapping[tuple[int, int], bool] | None = None,
+        meanwhile: Callable[[], Awaitable[object]] | None = None,
+    ) -> Found:
+        self.waited_for = list[Mapping[str, int]]()
+
+        async def nobody() -> None:
+            """Nobody helps what is waited for along."""
+
         return await recover(
             Recovering(
                 pool=self.pools["platform"],
@@ -73,13 +90,19 @@ class Installation(World):
                     plans=((Kind.REVOKE, PLAN),),
                     databases=restored,
                     gap=gap,
+                    passing=(FUNDS_MOVING,),
+                    patience=patience,
+                    outcomes=outcomes or {},
                 ),
                 clock=now,
                 page=page,
                 pause=timedelta(milliseconds=5),
+                longest_pause=timedelta(milliseconds=40),
+                meanwhile=meanwhile or nobody,
             ),
             "Ann",
             dry_run=dry_run,
+            waiting=lambda waits, _left: self.waited_for.append(waits),
         )
 
     async def to_the_end(self, ids: Sequence[int]) -> list[Case]:
@@ -200,6 +223,55 @@ async def test_what_nobody_can_decide_is_an_operators_and_the_rest_goes_on(world
     )
     await world.recover("platform")
     assert not await tasks.standing(world.pools["platform"], 10), "decided since, by whoever found out"
+
+
+async def _with_an_open_transfer(world: Installation) -> Transfer:
+    """Twenty people were done; the wallet goes back to when the first was sending the second some money."""
+    ids, one = await world.people(1, 20), Transfer(transfer_id=uuid4(), sender=1, receiver=2, amount_fen=500)
+    await world.pools["wallet"].execute("UPDATE wallet.account SET balance_fen = 1000 WHERE account_id = 1")
+    await world.wallet.begin_transfers([one])
+    await world.back_up("wallet")
+    await world.wallet.complete_transfers([one])
+    cases = [
+        msgspec.structs.replace(case, wallet_version=version)
+        for case, version in zip(await world.ready(ids), (3, 3, *[1] * 18), strict=True)
+    ]
+    await world.driver.drive(cases)
+    assert {case.state for case in await world.to_the_end(ids)} == {State.DONE}
+    await world.restore("wallet")
+    return one
+
+
+async def test_a_recovery_waits_for_an_open_transfer_and_sees_it_through(world: Installation) -> None:
+    """A Try sent while money moves would be refused for ever: the wallet of somebody who is unbound stays open."""
+    await _with_an_open_transfer(world)
+    found = await world.recover(
+        "wallet", patience=timedelta(minutes=1), meanwhile=lambda: world.wallet.complete_pending(now())
+    )
+    assert (found.complete, found.undecided, found.waited) == (True, {}, {"wallet FUNDS-MOVING": 2})
+    assert world.waited_for[0] == {"wallet FUNDS-MOVING": 2}, "and the operator is told what for"
+    assert (found.sent["try"], found.sent["confirm"]) == (20, 20)
+    report = await world.verify()
+    assert report.violations == []
+    assert await world.pools["wallet"].fetchval("SELECT sum(balance_fen) FROM wallet.account") == 1000
+
+
+async def test_what_was_waited_for_in_vain_is_an_operators_and_can_still_be_done(world: Installation) -> None:
+    """Nothing is sent to a wallet that would refuse: its row stays free for the next recovery."""
+    one = await _with_an_open_transfer(world)
+    found = await world.recover("wallet", patience=timedelta(milliseconds=30))
+    assert (found.complete, found.undecided, found.sent["try"]) == (True, {"cannot_try": 2}, 18)
+    told = await tasks.standing(world.pools["platform"], 10)
+    assert {(task.account_id, task.why, task.note) for task in told} == {
+        (1, "cannot_try", "wallet FUNDS-MOVING"),
+        (2, "cannot_try", "wallet FUNDS-MOVING"),
+    }
+    assert await world.participants["wallet"].look([1, 2]) == {1: NO_ROW, 2: NO_ROW}
+    await world.wallet.complete_transfers([one])
+    found = await world.recover("wallet")
+    assert (found.undecided, found.sent) == ({}, {"try": 2, "confirm": 2})
+    assert not await tasks.standing(world.pools["platform"], 10)
+    assert (await world.verify()).violations == []
 
 
 async def test_a_recovery_that_cannot_hear_somebody_decides_nothing(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 import asyncpg
 import msgspec
@@ -251,7 +251,8 @@ class Race:
             "Context", SimpleNamespace(platform=self._pools["platform"], wallet=self.wallet, clock=self.clock)
         )
         key = str(one.transfer_id)
-        claim = Claim(caller="race", route="transfer", key=key, body_hash=bytes(32), expires_at=self.clock() + NEVER)
+        ends = self.clock() + NEVER
+        claim = Claim(caller="race", route="transfer", key=key, body_hash=bytes(32), expires_at=ends, holder=uuid4())
         payment = Payment(sender=one.sender, receiver=one.receiver, amount_fen=one.amount_fen)
         try:
             answered = await transfer(context, payment, claim, render)

@@ -14,7 +14,7 @@ import pytest
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.plan import DATABASES, Plan
 from jiebang.participants import open_participants
-from jiebang.participants.base import Order, Participant
+from jiebang.participants.base import Forgiving, Order, Participant
 from jiebang.saga.audit import audit
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
@@ -54,6 +54,10 @@ class Wrapped:
 
     async def marks(self, after: int, upto: int, limit: int) -> Any:
         return await self._real.marks(after, upto, limit)
+
+    async def try_again(self, orders: Sequence[Order]) -> Mapping[int, str]:
+        assert isinstance(self._real, Forgiving)
+        return await self._real.try_again(orders)
 
     async def aclose(self) -> None:
         await self._real.aclose()

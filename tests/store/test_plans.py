@@ -46,6 +46,8 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "requests.due_messages": ["bucket"],
     "requests.claim_key": ["caller"],
     "requests.kept_answer": ["caller"],
+    "requests.release_key": ["caller"],
+    "requests.settle_key": ["caller"],
     "requests.keep_answer": ["caller"],
     "requests.purge_keys": ["expires_at", "caller"],
     "quota.quota_used": ["document_index"],
@@ -66,6 +68,7 @@ WHOLE_INDEX: Mapping[str, Sequence[str]] = {
     "tasks.count_open": ["task_open"],
     "tasks.acknowledge": ["task_open"],
     "tasks.close_by_hand": ["task_open"],
+    "tasks.close_decided": ["task_open"],
     "tasks.close_done": ["task_open"],
     "tasks.stuck_cases": ["case_due", "case_parked"],
 }
@@ -132,7 +135,8 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "created_at": AT,
         "due_at": AT,
     },
-    "platform.idempotency": {"route": "/v1/cases", "key": "1", "body_hash": b"\1", "expires_at": AT},
+    "platform.idempotency": {"route": "/v1/cases", "key": "1", "body_hash": b"\1", "expires_at": AT}
+    | {"status": 201, "answer": b"{}"},
     "platform.check_record": {
         "case_no": 1,
         "step": "submit",

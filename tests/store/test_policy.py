@@ -298,7 +298,8 @@ async def process(world: World, db: Pool, clock: Clock) -> AsyncIterator[Process
 
 async def opened(at: Process, account: int) -> Case:
     """Submit a case."""
-    claim = Claim(caller="t", route="t", key=str(uuid4()), body_hash=b"", expires_at=START + timedelta(days=900))
+    ends = START + timedelta(days=900)
+    claim = Claim(caller="t", route="t", key=str(uuid4()), body_hash=b"", expires_at=ends, holder=uuid4())
     asked = Submission(account_id=account, kind=Kind.REVOKE, device=f"phone-{account}")
     await submit(at.context, asked, claim, lambda _found: Kept(201, b"{}"))
     return (await cases.live(at.context.platform, [account]))[account]

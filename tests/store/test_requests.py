@@ -8,15 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from jiebang.model.case import Kind, bucket_of
-from jiebang.model.errors import IdempotencyReusedError
+from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
 from jiebang.store import cases, idempotency, outbox, proofs
 from jiebang.store.cases import NewCase
 from jiebang.store.idempotency import Claim, Kept
 from jiebang.store.outbox import Message
 from jiebang.store.proofs import Method, Proof
+from tests.locks import waiting
 
 if TYPE_CHECKING:
     from jiebang.store.cases import Database
@@ -32,7 +34,10 @@ def platform(pools: Mapping[str, Pool]) -> Pool:
 
 
 def claim(key: str, body: bytes = b"a", lives: timedelta = timedelta(hours=1)) -> Claim:
-    return Claim(caller="person:1", route="POST /v1/cases", key=key, body_hash=body, expires_at=NOW + lives)
+    """A claim of a request of its own on `key`."""
+    return Claim(
+        caller="person:1", route="POST /v1/cases", key=key, body_hash=body, expires_at=NOW + lives, holder=uuid4()
+    )
 
 
 async def test_one_of_two_with_the_same_key_works(platform: Pool) -> None:
@@ -69,11 +74,95 @@ async def test_who_fails_leaves_the_key_free(platform: Pool) -> None:
         await idempotency.once(platform, claim("f", b"c"), NOW, works)
 
 
+async def test_what_was_told_first_holds(platform: Pool) -> None:
+    """A repeat was refused while the first was held up: the first does nothing, and is told the refusal."""
+    done = []
+
+    async def works(_: Database) -> Kept:
+        done.append(1)
+        return Kept(201, b"made")
+
+    refusal, other = Kept(409, b"no"), Kept(409, b"no, otherwise")
+    told = await idempotency.settle(platform, claim("s"), refusal, NOW)
+    assert (told.kept, told.replayed) == (refusal, False)
+    late = await idempotency.once(platform, claim("s"), NOW, works)
+    assert (late.kept, late.replayed, done) == (refusal, True, [])
+    assert (await idempotency.settle(platform, claim("s"), other, NOW)).kept == refusal
+    with pytest.raises(IdempotencyReusedError):
+        await idempotency.settle(platform, claim("s", b"b"), other, NOW)
+    await idempotency.once(platform, claim("w"), NOW, works)
+    told = await idempotency.settle(platform, claim("w"), refusal, NOW)
+    assert (told.kept, told.replayed) == (Kept(201, b"made"), True), "nobody is told no about what was done"
+
+
+async def test_a_refusal_waits_for_what_may_yet_be_done(platform: Pool) -> None:
+    """The first has done it and is about to commit: its repeat is not told no meanwhile."""
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def works(_: Database) -> Kept:
+        begun.set()
+        await goes_on.wait()
+        return Kept(201, b"made")
+
+    first = asyncio.create_task(idempotency.once(platform, claim("u"), NOW, works))
+    await begun.wait()
+    repeat = asyncio.create_task(idempotency.settle(platform, claim("u"), Kept(409, b"no"), NOW))
+    await waiting(platform, 1)
+    assert not repeat.done()
+    goes_on.set()
+    assert (await first).kept == (await repeat).kept == Kept(201, b"made")
+
+
+async def test_a_key_is_held_by_one_and_lapses_with_a_dead_holder(platform: Pool) -> None:
+    """One request alone may act in another's database; one that died keeps nobody waiting for ever."""
+    first, repeat = claim("h"), claim("h")
+    assert await idempotency.take(platform, first, NOW) is None
+    for meets in (idempotency.take, idempotency.recall):
+        with pytest.raises(IdempotencyInUseError):
+            await meets(platform, repeat, NOW)
+        with pytest.raises(IdempotencyReusedError):
+            await meets(platform, claim("h", b"b"), NOW)
+    with pytest.raises(IdempotencyInUseError):
+        await idempotency.settle(platform, repeat, Kept(409, b"no"), NOW)
+    later = NOW + first.held
+    with pytest.raises(IdempotencyReusedError):
+        await idempotency.take(platform, claim("h", b"b"), later)
+    taken = await asyncio.gather(
+        *(idempotency.take(platform, each, later) for each in (repeat, *(claim("h") for _ in range(9)))),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in taken].count(type(None)) == 1, "one of ten takes over"
+    with pytest.raises(IdempotencyInUseError):  # taken for dead, it was only slow: what it found is not the answer
+        await idempotency.keep(platform, first, Kept(200, b"slow"))
+    assert taken[0] is None
+    await idempotency.keep(platform, repeat, Kept(200, b"done"))
+    assert await idempotency.take(platform, first, later) == Kept(200, b"done")
+
+
+async def test_whoever_fails_lets_go_and_whoever_is_too_slow_gives_up(platform: Pool) -> None:
+    """A repeat need not wait for a claim to lapse when the first has failed; none acts after its claim has lapsed."""
+    first = claim("l")
+    await idempotency.take(platform, first, NOW)
+    with pytest.raises(ConnectionResetError):
+        async with idempotency.held(platform, first):
+            raise ConnectionResetError
+    with pytest.raises(IdempotencyReusedError):  # whether it was done nobody knows: the key stays that request's
+        await idempotency.take(platform, claim("l", b"b"), NOW)
+    assert await idempotency.recall(platform, claim("l"), NOW) is None
+    brief = msgspec.structs.replace(claim("l"), held=timedelta(milliseconds=1))
+    assert await idempotency.take(platform, brief, NOW) is None
+    with pytest.raises(TimeoutError):
+        async with idempotency.held(platform, brief):
+            await asyncio.sleep(60)
+    assert await idempotency.take(platform, claim("l"), NOW) is None
+
+
 async def test_a_key_ends_with_its_lifetime(platform: Pool) -> None:
     """A stale key is a new one, and the sweep takes stale keys alone, a bounded number at a time."""
     for number in range(5):
-        assert await idempotency.take(platform, claim(f"old-{number}"), NOW) is None
-        await idempotency.keep(platform, claim(f"old-{number}"), Kept(200, b"old"))
+        mine = claim(f"old-{number}")
+        assert await idempotency.take(platform, mine, NOW) is None
+        await idempotency.keep(platform, mine, Kept(200, b"old"))
     later = NOW + timedelta(hours=2)
     assert await idempotency.recall(platform, claim("old-0"), later) is None
     again = claim("old-0", b"other", timedelta(hours=9))

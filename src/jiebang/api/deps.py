@@ -12,6 +12,7 @@ from litestar.params import SkipValidation
 from jiebang.api.auth import Verifier
 from jiebang.api.capacity import Capacity
 from jiebang.model.ids import CaseIds
+from jiebang.store.idempotency import Repeats
 from jiebang.usecases.context import Context
 from jiebang.usecases.read import Follower
 
@@ -30,8 +31,7 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     seal_keys: dict[str, list[dict[str, Any]]]
     """The public keys that timelines are sealed with: a JWK Set."""
     capacity: Capacity = Capacity()
-    answers_live: timedelta = timedelta(hours=24)
-    """How long the answer to a mutation is kept for its Idempotency-Key."""
+    repeats: Repeats = Repeats()
     ready_within: timedelta = timedelta(seconds=1)
     """How long a party may take to answer before it counts as silent for `/ready`."""
     streams: int = 4096

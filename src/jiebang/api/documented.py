@@ -39,7 +39,7 @@ _BODY: Final = (
     problems.MediaTypeError,
 )
 _RETRY_AFTER: Final = "Whole seconds after which it is worth asking again 建议等待的秒数"
-_KEYED: Final = (errors.IdempotencyMissingError, errors.IdempotencyReusedError)
+_KEYED: Final = (errors.IdempotencyMissingError, errors.IdempotencyInUseError, errors.IdempotencyReusedError)
 
 
 def refusals(
@@ -121,7 +121,8 @@ def enriched(document: Mapping[str, Any]) -> dict[str, Any]:
         if bad_input and problems.PROBLEM_JSON not in bad_input:
             del operation["responses"]["400"]  # Litestar's guess, for path parameters that cannot fail here
         for status, answer in operation["responses"].items():
-            if status in ("429", "503") and problems.PROBLEM_JSON in answer.get("content", {}):
+            waits = status in ("429", "503") or errors.IdempotencyInUseError.code in answer["description"]
+            if waits and problems.PROBLEM_JSON in answer.get("content", {}):
                 answer.setdefault("headers", {})["Retry-After"] = {
                     "description": _RETRY_AFTER,
                     "schema": {"type": "string", "pattern": "^[0-9]+$"},

@@ -13,7 +13,7 @@ from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, keyed, respond
+from jiebang.api.mutations import REPLAYED, IdempotencyKey, keyed, once, respond
 from jiebang.model import errors
 from jiebang.store.idempotency import Kept
 from jiebang.usecases.transfer import Payment, transfer
@@ -60,7 +60,7 @@ async def send_money(
     sender, receiver = account_in(asked.sender, "from"), account_in(asked.to, "to")
     request.user.require_account(sender)
     payment = Payment(sender=sender, receiver=receiver, amount_fen=asked.amount_fen)
-    return respond(await transfer(deps.context, payment, await claim_of(request, deps), _rendering(sender)))
+    return respond(await once(request, deps, lambda claim: transfer(deps.context, payment, claim, _rendering(sender))))
 
 
 MONEY: Final = [send_money]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from jiebang.api import problems
 from jiebang.api.door import CallerRequest
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
 from jiebang.store.idempotency import Answered, Claim, Kept
+from jiebang.usecases.repeats import answered
 
 if TYPE_CHECKING:
     from jiebang.api.deps import Deps
@@ -31,8 +33,9 @@ IdempotencyKey = Annotated[
         name="Idempotency-Key",
         pattern=KEY_PATTERN,
         description="1 to 128 printable characters, new for each new request. A repeat with the same key and body "
-        "gets the "
-        "same answer, with `Idempotency-Replayed: true`. 幂等键:同一请求重试时保持不变。",
+        "gets the same answer, a refusal too, with `Idempotency-Replayed: true`; 429 and 503 are no answer yet. "
+        "幂等键:同一请求重试时保持不变,并得到原答复(包括拒绝);429 与 503 不算答复,可用同一键重试。"
+        "要重新申请,请换新的键。",
     ),
 ]
 REPLAYED: Final = ResponseHeader(
@@ -48,6 +51,21 @@ async def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
         raise IdempotencyMissingError
 
 
+async def once(request: CallerRequest, deps: Deps, mutate: Callable[[Claim], Awaitable[Answered]]) -> Answered:
+    """Carry out a mutation under the key of this request; what was answered first under it, if it was.
+
+    Raises IdempotencyInUseError, and what `mutate` raises that the same request may come again after.
+    """
+    claim = await claim_of(request, deps)
+    return await answered(
+        deps.context,
+        claim,
+        deps.repeats.wait,
+        lambda: mutate(claim),
+        lambda error: kept_problem(error, request),
+    )
+
+
 async def claim_of(request: CallerRequest, deps: Deps) -> Claim:
     """Return the caller's claim on the key of this request.
 
@@ -61,7 +79,9 @@ async def claim_of(request: CallerRequest, deps: Deps) -> Claim:
         route=f"{request.method} {path}",
         key=request.headers["idempotency-key"],
         body_hash=digest,
-        expires_at=deps.context.clock() + deps.answers_live,
+        expires_at=deps.context.clock() + deps.repeats.kept,
+        holder=deps.context.new_id(),
+        held=deps.repeats.held,
     )
 
 
@@ -71,15 +91,26 @@ def kept_problem(error: JiebangError, request: CallerRequest) -> Kept:
     return Kept(problem.status, msgspec.json.encode(problem))
 
 
-def respond(answered: Answered, *, location: str | None = None) -> Response[Any]:
-    """Return the answer of a mutation, said to be a repeat where it is one."""
-    refused = answered.kept.status >= 400  # noqa: PLR2004 - statuses read best as numbers
-    headers = {"idempotency-replayed": "true"} if answered.replayed else {}
-    if location is not None and not refused:
-        headers["location"] = location
+class _Titled(msgspec.Struct):
+    title: str
+    en: problems.Said
+
+
+def respond(told: Answered, *, location: Callable[[Kept], str] | None = None) -> Response[Any]:
+    """Return the answer of a mutation, said to be a repeat where it is one. `location`: of what was made."""
+    headers = {"idempotency-replayed": "true"} if told.replayed else {}
+    if refused(told):
+        headers |= problems.language_of(msgspec.json.decode(told.kept.answer, type=_Titled))
+    elif location is not None:
+        headers["location"] = location(told.kept)
     return Response(
-        answered.kept.answer,
-        status_code=answered.kept.status,
-        media_type=problems.PROBLEM_JSON if refused else "application/json",
+        told.kept.answer,
+        status_code=told.kept.status,
+        media_type=problems.PROBLEM_JSON if refused(told) else "application/json",
         headers=headers,
     )
+
+
+def refused(told: Answered) -> bool:
+    """Whether what was answered is a problem."""
+    return told.kept.status >= 400  # noqa: PLR2004 - statuses read best as numbers

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import asyncpg
 import msgspec
@@ -78,6 +78,7 @@ STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     MediaTypeError: 415,
     errors.KindNotOfferedError: 422,
     errors.ConsentNotAskedError: 422,
+    errors.IdempotencyInUseError: 409,
     errors.IdempotencyReusedError: 422,
     errors.RateExceededError: 429,
     errors.TooSoonError: 429,
@@ -165,12 +166,26 @@ def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance
     )
 
 
-def headers_of(error: errors.JiebangError, problem: Problem) -> dict[str, str]:
-    """Return the headers that a problem's answer carries beside its content type."""
-    headers = {
+class _Told(Protocol):
+    """A problem, as far as its language shows."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def en(self) -> Said: ...
+
+
+def language_of(problem: _Told) -> dict[str, str]:
+    """Return the headers that say in which language a problem is told."""
+    return {
         "content-language": "en" if problem.title == problem.en.title else "zh-CN",
         "vary": "accept-language, authorization",
     }
+
+
+def headers_of(error: errors.JiebangError, problem: Problem) -> dict[str, str]:
+    """Return the headers that a problem's answer carries beside its content type."""
+    headers = language_of(problem)
     if problem.status == 401:  # noqa: PLR2004 - statuses read best as numbers
         cause = error.fields.get("cause", "missing")
         headers["www-authenticate"] = (
@@ -180,7 +195,7 @@ def headers_of(error: errors.JiebangError, problem: Problem) -> dict[str, str]:
         headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.fields["scope"]}"'
     elif problem.status == 405:  # noqa: PLR2004
         headers["allow"] = ", ".join(error.fields.get("allow", ()))
-    elif problem.status in (429, 503):
+    elif problem.status in (429, 503) or "retry_after_s" in error.fields:
         headers["retry-after"] = str(error.fields.get("retry_after_s", _RETRY_AFTER_S))
     return headers
 

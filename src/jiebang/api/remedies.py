@@ -14,7 +14,7 @@ from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, kept_problem, keyed, respond
+from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed, once, refused, respond
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
@@ -98,9 +98,9 @@ async def cash_out(
 ) -> Response[shapes.Remedied]:
     """Cash out everything."""
     asked = strict(data, shapes.RemedyBody)
-    del idempotency_key  # read by claim_of; named here so that the document holds it
+    del idempotency_key  # read by `once`; named here so that the document holds it
     wanted = _wanted(request, asked.account, asked.kind)
-    return respond(await remedy.cash_out(deps.context, wanted, await claim_of(request, deps), _remedied))
+    return respond(await once(request, deps, lambda claim: remedy.cash_out(deps.context, wanted, claim, _remedied)))
 
 
 @post(
@@ -125,8 +125,11 @@ async def clear_red_packets(
     del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind, asked.packets)
     give_back = asked.action is shapes.PacketAction.RETURN
-    claim = await claim_of(request, deps)
-    return respond(await remedy.red_packets(deps.context, wanted, claim, _remedied, give_back=give_back))
+    return respond(
+        await once(
+            request, deps, lambda claim: remedy.red_packets(deps.context, wanted, claim, _remedied, give_back=give_back)
+        )
+    )
 
 
 @post(
@@ -146,7 +149,9 @@ async def end_autodebits(
     asked = strict(data, shapes.AutoDebitsBody)
     del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind, asked.contracts)
-    return respond(await remedy.end_autodebits(deps.context, wanted, await claim_of(request, deps), _remedied))
+    return respond(
+        await once(request, deps, lambda claim: remedy.end_autodebits(deps.context, wanted, claim, _remedied))
+    )
 
 
 @post(
@@ -172,7 +177,7 @@ async def ask_logins(
     asked = strict(data, shapes.LoginsBody)
     del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind, asked.logins)
-    return respond(await step_up.ask_logins(deps.context, wanted, await claim_of(request, deps), _awaited))
+    return respond(await once(request, deps, lambda claim: step_up.ask_logins(deps.context, wanted, claim, _awaited)))
 
 
 @post(
@@ -203,8 +208,13 @@ async def confirm_logins(
     del idempotency_key
     wanted = _wanted(request, asked.account)
     secrets = step_up.Secrets(password=asked.password, code=asked.code)
-    claim = await claim_of(request, deps)
-    return respond(await step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _proven(request)))
+    return respond(
+        await once(
+            request,
+            deps,
+            lambda claim: step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _proven(request)),
+        )
+    )
 
 
 @post(
@@ -230,7 +240,9 @@ async def ask_hand_over(
     asked = strict(data, shapes.RemedyBody)
     del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind)
-    answered = await step_up.ask_hand_over(deps.context, wanted, await claim_of(request, deps), _awaited)
+    answered = await once(request, deps, lambda claim: step_up.ask_hand_over(deps.context, wanted, claim, _awaited))
+    if refused(answered):
+        return respond(answered)
     # The code is added here, so that it is nowhere kept.
     awaited = msgspec.json.decode(answered.kept.answer, type=shapes.Awaited)
     code = step_up.hand_over_code(deps.context.codes_key, wanted.account_id, awaited.id)
@@ -259,8 +271,13 @@ async def approve_hand_over(
     asked = strict(data, shapes.ApprovalBody)
     del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind)
-    claim = await claim_of(request, deps)
-    return respond(await step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _proven(request)))
+    return respond(
+        await once(
+            request,
+            deps,
+            lambda claim: step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _proven(request)),
+        )
+    )
 
 
 @post(
@@ -283,8 +300,11 @@ async def give_consent(
     asked = strict(data, shapes.ConsentBody)
     del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind)
-    claim = await claim_of(request, deps)
-    return respond(await consent.give(deps.context, wanted, asked.code, asked.shown, claim, _consented))
+    return respond(
+        await once(
+            request, deps, lambda claim: consent.give(deps.context, wanted, asked.code, asked.shown, claim, _consented)
+        )
+    )
 
 
 @delete(
@@ -307,7 +327,9 @@ async def withdraw_consent(
     """Take a consent back."""
     del idempotency_key
     wanted = _own(request)
-    return respond(await consent.take_back(deps.context, wanted, code, await claim_of(request, deps), _consented))
+    return respond(
+        await once(request, deps, lambda claim: consent.take_back(deps.context, wanted, code, claim, _consented))
+    )
 
 
 def _own(request: CallerRequest) -> remedy.Wanted:

@@ -18,7 +18,7 @@ from jiebang.api.auth import Scope
 from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, IdempotencyKey, claim_of, kept_problem, keyed, respond
+from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed, once, respond
 from jiebang.model import errors
 from jiebang.model.case import ENDED
 from jiebang.store.cases import Key
@@ -121,7 +121,7 @@ async def submit_case(
 ) -> Response[shapes.CaseAnswer]:
     """Submit a case."""
     asked = strict(data, shapes.SubmitBody)
-    del idempotency_key  # read by claim_of; named here so that the document holds it
+    del idempotency_key  # read by `once`; named here so that the document holds it
     account_id = account_in(asked.account)
     request.user.require_account(account_id)
     submission = Submission(
@@ -131,8 +131,9 @@ async def submit_case(
         consents=tuple(dict.fromkeys(asked.consents)),
         shown=None if asked.shown is None else tuple(asked.shown),
     )
-    answered = await submit(deps.context, submission, await claim_of(request, deps), _rendering(request, deps, 201))
-    return respond(answered, location=f"/v1/cases/{msgspec.json.decode(answered.kept.answer)['id']}")
+    render = _rendering(request, deps, 201)
+    told = await once(request, deps, lambda claim: submit(deps.context, submission, claim, render))
+    return respond(told, location=lambda kept: f"/v1/cases/{msgspec.json.decode(kept.answer)['id']}")
 
 
 @get(
@@ -174,7 +175,9 @@ async def withdraw_case(
     """Withdraw a case."""
     del idempotency_key
     key = _own_case(request, deps, case_id)
-    return respond(await withdraw(deps.context, key, await claim_of(request, deps), _rendering(request, deps, 202)))
+    return respond(
+        await once(request, deps, lambda claim: withdraw(deps.context, key, claim, _rendering(request, deps, 202)))
+    )
 
 
 @post(
@@ -204,8 +207,11 @@ async def prove_case(
     del idempotency_key
     key = _own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
-    claim = await claim_of(request, deps)
-    return respond(await prove(deps.context, key, attempt, claim, _rendering(request, deps, 200)))
+    return respond(
+        await once(
+            request, deps, lambda claim: prove(deps.context, key, attempt, claim, _rendering(request, deps, 200))
+        )
+    )
 
 
 @post(
@@ -227,7 +233,9 @@ async def send_new_code(
     """Send a new code."""
     del idempotency_key
     key = _own_case(request, deps, case_id)
-    return respond(await send_code(deps.context, key, await claim_of(request, deps), _rendering(request, deps, 202)))
+    return respond(
+        await once(request, deps, lambda claim: send_code(deps.context, key, claim, _rendering(request, deps, 202)))
+    )
 
 
 @get(

@@ -41,6 +41,7 @@ def claim(route: str) -> Claim:
         key=key,
         body_hash=hashlib.sha256(key.encode()).digest(),
         expires_at=utc_now() + _LIFETIME,
+        holder=uuid4(),
     )
 
 

@@ -103,6 +103,17 @@ class IdempotencyReusedError(CallerError):
     action = Text("新请求请换用新的幂等键。", "Use a new key for a new request.")
 
 
+class IdempotencyInUseError(CallerError):
+    """A request with this Idempotency-Key is still being carried out. fields: retry_after_s."""
+
+    code = "IDEMPOTENCY-KEY-IN-USE"
+    title = Text("同一幂等键的请求仍在处理", "A request with this Idempotency-Key is still being carried out")
+    action = Text(
+        "请在 retry_after_s 秒后原样重试,即可得到其答复。",
+        "Send the same request again after `retry_after_s` seconds: you will be told what it came to.",
+    )
+
+
 class IdempotencyMissingError(CallerError):
     """A mutation came without an Idempotency-Key."""
 

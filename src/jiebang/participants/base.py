@@ -140,6 +140,18 @@ class Columnar(Protocol):
         """Do what `apply` does."""
 
 
+@runtime_checkable
+class Forgiving(Protocol):
+    """A participant that can be tried without a mark: a Try that is refused leaves one for ever."""
+
+    async def try_again(self, orders: Sequence[Order]) -> Mapping[int, str]:
+        """Try for the accounts that can grant it, and change nothing of the others.
+
+        Of those returns the code, by account, with which a Try would be refused now. For recovery alone, which tries
+        again until what is in the way has cleared.
+        """
+
+
 class Participant(Protocol):
     """A party to the saga. Every method takes a batch; one person is a batch of one.
 

@@ -148,6 +148,19 @@ class DatabaseParticipant:
         rows = await self._pool.fetch(self._sql["marks"], after, upto, limit)
         return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
 
+    async def try_again(self, orders: Sequence[Order]) -> Mapping[int, str]:
+        """Try for the accounts that can grant it; of the others, which stay as they are, return the code."""
+        batch = Orders.of(_lowest(orders))
+        rows = await self._pool.fetch(self._sql["try_again"], *self._arguments(Op.TRY, batch, {}))
+        written = {account_id for wrote, account_id, *_ in rows if wrote}
+        case_nos = dict(zip(batch.accounts, batch.case_nos, strict=True))
+        return {
+            account_id: refusal
+            for wrote, account_id, case_no, case_op, refusal in rows
+            if not wrote and account_id not in written and refusal is not None
+            if case_op is None or (case_no < case_nos[account_id] and case_op != CaseOp.TRIED)
+        }
+
     async def aclose(self) -> None:
         """Let go of nothing: connections belong to the pool, and the pool to whoever opened it."""
 
@@ -168,7 +181,7 @@ class DatabaseParticipant:
 
 
 def statements(name: str, own: Particulars) -> Mapping[str, str]:
-    """Return a participant's statements: each op's, "judge_" and the op, "look" and "marks".
+    """Return a participant's statements: each op's, "judge_" and the op, "look", "marks" and "try_again".
 
     An op answers with one row: how many of the orders it wrote with a yes; which, where that is not all; which it wrote
     with a refusal, and the codes. Judging answers with two
@@ -204,9 +217,13 @@ def statements(name: str, own: Particulars) -> Mapping[str, str]:
         Op.CONFIRM: _Op(ask=_ASK, effects=_effects(name), changes=confirmed, guard=tried_here),
         Op.CANCEL: _Op(ask=_ASK, changes=cancelled, guard=f"({tried_here} OR {finished_below})", made="'cancelled'"),
     }
+    again = msgspec.structs.replace(
+        ops[Op.TRY], guard=f"{finished_below} AND {granted} IS NULL", made="'tried'", makes="refusal IS NULL"
+    )
     return {
         **{op: _write(table, how) for op, how in ops.items()},
         **{f"judge_{op}": _judge(table, how) for op, how in ops.items()},
+        "try_again": _judge(table, again),
         "look": f"SELECT account_id, case_no, case_op FROM {table} WHERE account_id = ANY ($1::bigint[])",  # noqa: S608 - names of ours
         "marks": f"""SELECT account_id, case_no, case_op FROM {table}
             WHERE account_id > $1 AND account_id <= $2 AND case_no > 0 ORDER BY account_id LIMIT $3""",  # noqa: S608 - names of ours
@@ -221,7 +238,7 @@ class _Op(msgspec.Struct, frozen=True, kw_only=True):
     """How one op is carried out, in SQL expressions over the row `a`, the order `i` and the effects `e`.
 
     `refusal`: the code a Try is refused with, `missing` where there is no row; `made`: the op that a missing row is
-    made with, None where none is made.
+    made with, None where none is made; `makes`: the condition under which it is.
     """
 
     ask: str
@@ -231,6 +248,7 @@ class _Op(msgspec.Struct, frozen=True, kw_only=True):
     missing: str = "NULL::text"
     effects: str | None = None
     made: str | None = None
+    makes: str = "true"
 
     @property
     def update(self) -> str:
@@ -269,7 +287,7 @@ def _judge(table: str, op: _Op) -> str:
     if op.made is not None:
         sql += f""", made AS (
     INSERT INTO {table} (account_id, case_no, case_op)
-    SELECT account_id, asked, {op.made} FROM before WHERE case_op IS NULL ORDER BY account_id
+    SELECT account_id, asked, {op.made} FROM before WHERE case_op IS NULL AND {op.makes} ORDER BY account_id
     ON CONFLICT (account_id) DO NOTHING
     RETURNING account_id, case_no, case_op
 )"""  # noqa: S608 - names and expressions of ours

@@ -8,8 +8,9 @@ true, only less. So no restored database can prove that something did not happen
 2. **Committed** is proven by one confirmed row, or by a platform that holds `confirming` or `done`. Then every
    participant of the plan is to confirm: the commit point said that all had granted.
 3. **Broken off** is proven by a platform that holds `cancelling` or `aborted`, or by a cancelled row where nothing
-   proves a commit. Where nothing proves either, and nobody has gone on to a later case, tried rows are cancelled:
-   everyone who can still say anything then agrees. So a case in `trying` is always broken off.
+   proves a commit, or by a participant that was not restored and never came to *n*: it cannot have granted. Where
+   nothing proves either, and nobody has gone on to a later case, tried rows are cancelled: everyone who can still say
+   anything then agrees. So a case in `trying` is always broken off.
 4. A row above *n* has finished *n*, whichever way, and is left alone. A platform that holds *n* unfinished while a row
    is above it has lost how *n* ended: **undecided**, unless rule 2 or 3 still finds a proof.
 5. The fence stays as it is. A participant put back to before *n* takes *n* again, in the order of numbers: Cancel for
@@ -20,28 +21,33 @@ true, only less. So no restored database can prove that something did not happen
    (`sends`); then it looks again and asks again. Each op raises a row, so this ends.
 7. A case that the platform lost is made again with its number where the plans leave no choice of what it was.
 8. Nothing is guessed. What stays open is an operator's: a platform and a row that contradict each other; an outcome or
-   a plan that nobody holds any more; a committed case whose Try is now refused (parked there, as a refused Confirm
-   is). Nothing is sent past an undecided case.
-9. A version of the wallet from before its restore may come to be a second time and mean other money: a case in `ready`
+   a plan that nobody holds any more; a committed case whose Try was refused (parked there, as a refused Confirm is).
+   Nothing is sent past an undecided case. What people find out about a lost outcome they tell (`outcomes`), and it
+   counts where nothing is proven.
+9. A refused Try leaves its mark for ever. So a Try that would be refused is not sent: what clears by itself is waited
+   for (`waits`), up to a limit; what does not, or not in time, is an operator's, and the row stays free to take the
+   Try when it has been cleared.
+10. A version of the wallet from before its restore may come to be a second time and mean other money: a case in `ready`
    that was proven at one is rejected, as if funds had moved.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.model.case import ENDED, Case, Kind, Mark, State
-from jiebang.model.errors import JiebangError
+from jiebang.model.case import ENDED, Case, Mark, State
 from jiebang.model.plan import WALLET, Plan
 from jiebang.saga.coordinator import FUNDS_MOVED, Send
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
+from jiebang.saga.proof import Judged, Restored, Seen, Stand, Why, at, finished, judged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+__all__ = ["Recovery", "Restored", "Seen", "Undecided", "Wait", "Why", "recovered"]
 
 RECOVERED: Final = "RECOVERED"
 """Reason of a case that was broken off because nothing was left to prove its commit."""
@@ -49,89 +55,46 @@ OUTCOME_LOST: Final = "OUTCOME-LOST"
 """Reason of a case whose end was lost: a later case shows that it ended, nothing shows how."""
 
 
-class Why(StrEnum):
-    """Why a case is an operator's."""
-
-    CONTRADICTED = "contradicted"  # the platform's saved decision and a participant's row exclude each other
-    OUTCOME_LOST = "outcome_lost"  # a later case shows that it ended, nothing shows how
-    PLAN_LOST = "plan_lost"  # which kind of case it was, and what its Confirm applies
-    CANNOT_CONFIRM = "cannot_confirm"  # committed, but a participant's row says cancelled
-    WAITS_BELOW = "waits_below"  # decided, but a lower case of the account is not
-
-
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of one account: the platform's record of it, and what every participant answered to `look`.
-
-    `rows`: by participant, all of which answered; one without a row for the account is absent.
-    """
-
-    account_id: int
-    last_case_no: int
-    cases: tuple[Case, ...]
-    rows: Mapping[str, FenceRow]
-
-
-class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """The installation that recovers.
-
-    `plan_of` raises KeyError or an error of ours for a plan it does not know. `plans`: every plan that a lost case may
-    have followed, the newest last. `databases`: what was restored, by participant or "platform". `gap`: how many
-    numbers a restored platform may have given that nobody saw.
-    """
-
-    plan_of: Callable[[Case], Plan]
-    plans: Sequence[tuple[Kind, Plan]]
-    databases: Collection[str]
-    gap: int = 0
-
-
 class Undecided(msgspec.Struct, frozen=True, order=True):
-    """A case that an operator must decide. `participants`: where it stands against the rest, as far as known."""
+    """A case that an operator must decide. `participants`: where it stands against the rest, as far as known.
+
+    `codes`: what those that would refuse its Try would refuse it with.
+    """
 
     account_id: int
     case_no: int
     why: Why
     participants: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+
+
+class Wait(msgspec.Struct, frozen=True, order=True):
+    """A committed case whose Try this participant would refuse now, with a code that clears by itself."""
+
+    account_id: int
+    case_no: int
+    participant: str
+    code: str
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """What to do about one account.
 
-    `sends`: what recovery sends itself, at most one op a participant. While there are any, `changed` and `made` are
-    empty: send, look again, ask again. `plans`: by case number, the plan whose effects a Confirm of `sends` applies.
-    `changed`: cases to save, one revision on. `made`: lost cases to insert. `last_case_no`: the next number is above
-    it.
+    `sends`: what recovery sends itself, at most one op a participant; `waits`: what it waits for. While there are any
+    of either, `changed` and `made` are empty: send or wait, look again, ask again. `plans`: by case number, the plan
+    whose effects a Confirm of `sends` applies. `changed`: cases to save, one revision on. `made`: lost cases to insert.
+    `refusals`: what was known of those, for the next time it is asked. `last_case_no`: the next number is above it.
     """
 
     account_id: int
     last_case_no: int
     sends: tuple[Send, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    refusals: Mapping[str, str] = {}
     plans: Mapping[int, Plan] = {}
     changed: tuple[Case, ...] = ()
     made: tuple[Case, ...] = ()
     undecided: tuple[Undecided, ...] = ()
-
-
-class _Stand(StrEnum):
-    """What is proven of a case."""
-
-    COMMITTED = "committed"
-    BROKEN_OFF = "broken off"
-    UNTOUCHED = "untouched"
-    OPEN = "open"
-
-
-class _One(msgspec.Struct):
-    """One number of the account: the platform's case, its plan, what it is or must have been, and what is proven."""
-
-    number: int
-    held: Case | None
-    kind: Kind | None
-    plan: Plan | None
-    stand: _Stand
-    parties: tuple[str, ...]
-    """Who takes part: the plan's participants, or where no plan is known whoever holds a mark."""
-    why: Why | None = None
 
 
 def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
@@ -143,20 +106,21 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
     last = max(seen.last_case_no, *numbers, 0)
     if restored.gap and "platform" in restored.databases:
         last += restored.gap
-    ones = [_judged(seen, restored, number, above=number < max(numbers)) for number in sorted(numbers)]
+    ones = [judged(seen, restored, number, above=number < max(numbers)) for number in sorted(numbers)]
     undecided = [
-        Undecided(seen.account_id, one.number, one.why, tuple(name for name in one.parties if _at(seen, name, one)))
+        Undecided(seen.account_id, one.number, one.why, tuple(name for name in one.parties if at(seen, name, one)))
         for one in ones
         if one.why is not None
     ]
     top = ones[-1] if ones and ones[-1].plan and (ones[-1].held is None or ones[-1].held.state not in ENDED) else None
-    sends = tuple(send for name in _everyone(ones, seen) if (send := _send(seen, ones, name, top)) is not None)
+    wanted = [send for name in _everyone(ones, seen) if (send := _send(seen, ones, name, top)) is not None]
+    sends = tuple(send for send in wanted if not _refused(seen, send))
+    waits = _waits(seen, restored, wanted)
     changed, made = list[Case](), list[Case]()
-    for one in ones if not sends else ():
+    for one in ones if not sends and not waits else ():
         after, why = _after(seen, ones, one, restored, now, lives=one is top)
         if why is not None and one.why is None:
-            parties = tuple(name for name in one.parties if not _finished(seen, name, one))
-            undecided.append(Undecided(seen.account_id, one.number, why, parties))
+            undecided.append(_left(seen, one, why))
         if after is not None and after is not one.held:
             (made if one.held is None else changed).append(after)
     blocked = _blocked(seen, changed, made)
@@ -166,6 +130,8 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
         account_id=seen.account_id,
         last_case_no=last,
         sends=sends,
+        waits=waits,
+        refusals=seen.refusals,
         plans={one.number: one.plan for one in ones if one.plan is not None} if sends else {},
         changed=tuple(changed),
         made=tuple(made),
@@ -173,151 +139,115 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
     )
 
 
-def _judged(seen: Seen, restored: Restored, number: int, *, above: bool) -> _One:
-    """Find what is proven of one number, and what it was. `above`: somebody holds a later case."""
-    held = next((case for case in seen.cases if case.case_no == number), None)
-    marks = {name: row.case_op for name, row in seen.rows.items() if row.case_no == number}
-    stand, why = _proven(held.state if held else None, frozenset(marks.values()), above=above)
-    kind, plan = _of(held, restored) if held else _must_be(seen, marks, number, stand, restored)
-    parties = tuple(dict.fromkeys((*(plan.participants if plan else ()), *marks)))
-    if stand is _Stand.UNTOUCHED:
-        return _One(number, held, kind, plan, stand, ())
-    if plan is None or len(parties) > len(plan.participants):
-        why = why or (Why.PLAN_LOST if plan is None else Why.CONTRADICTED)
-        # Cancelling a lost case needs no plan: what it reserved is let go, only its record stays open.
-        stand = stand if held is None and stand is _Stand.BROKEN_OFF else _Stand.OPEN
-    return _One(number, held, kind, plan, stand, parties, why)
-
-
-def _proven(state: State | None, marks: frozenset[CaseOp], *, above: bool) -> tuple[_Stand, Why | None]:
-    """Rules 2 to 4. `state`: the platform's, None where it lost the case; `marks`: the rows at its number."""
-    if state in (State.CANCELLING, State.ABORTED):
-        return (_Stand.OPEN, Why.CONTRADICTED) if CaseOp.CONFIRMED in marks else (_Stand.BROKEN_OFF, None)
-    if state in (State.REJECTED, State.WITHDRAWN, State.EXPIRED):
-        return (_Stand.OPEN, Why.CONTRADICTED) if marks else (_Stand.UNTOUCHED, None)
-    if state in (State.CONFIRMING, State.DONE) or CaseOp.CONFIRMED in marks:
-        return _Stand.COMMITTED, None
-    if CaseOp.CANCELLED in marks:
-        return _Stand.BROKEN_OFF, None
-    if above:
-        return _Stand.OPEN, Why.OUTCOME_LOST
-    return (_Stand.BROKEN_OFF if marks or state is State.TRYING else _Stand.UNTOUCHED), None
-
-
-def _of(held: Case, restored: Restored) -> tuple[Kind, Plan | None]:
-    try:
-        plan = restored.plan_of(held)
-    except (KeyError, JiebangError):
-        return held.kind, None
-    return held.kind, plan if len(plan.participants) == len(held.marks) else None
-
-
-def _must_be(
-    seen: Seen, marks: Mapping[str, CaseOp], number: int, stand: _Stand, restored: Restored
-) -> tuple[Kind | None, Plan | None]:
-    """Rule 7: the kind and plan of a lost case, where everything it may have been comes to the same.
-
-    A committed case was tried by its whole plan: whoever is below its number must have been restored.
-    """
-    possible, same = list[tuple[Kind, Plan]](), set[tuple[object, ...]]()
-    for kind, plan in restored.plans:
-        parties, before = set(plan.participants), [name for name in plan.participants if _below(seen, name, number)]
-        if marks.keys() <= parties and (stand is not _Stand.COMMITTED or set(before) <= set(restored.databases)):
-            possible.append((kind, plan))
-            open_yet = [name for name in plan.participants if name in before or marks.get(name) is CaseOp.TRIED]
-            applied = [(name, sorted(plan.effects.get(name, {}).items())) for name in open_yet]
-            same.add((kind, plan.participants, str(applied) if stand is _Stand.COMMITTED else None))
-    return possible[-1] if len(same) == 1 else (None, None)
-
-
-def _below(seen: Seen, name: str, number: int) -> bool:
-    return seen.rows.get(name, NO_ROW).case_no < number
-
-
-def _everyone(ones: Sequence[_One], seen: Seen) -> list[str]:
+def _everyone(ones: Sequence[Judged], seen: Seen) -> list[str]:
     return list(dict.fromkeys((*(name for one in ones for name in one.parties), *seen.rows)))
 
 
-def _at(seen: Seen, name: str, one: _One) -> bool:
-    return seen.rows.get(name, NO_ROW).case_no == one.number
-
-
-def _finished(seen: Seen, name: str, one: _One) -> bool:
-    """Whether nothing is left to do for the case at this participant."""
+def _held_up(seen: Seen, ones: Sequence[Judged], name: str, one: Judged) -> bool:
+    """Whether a lower case that cannot be brought to its end now stands between the participant's row and this one."""
     row = seen.rows.get(name, NO_ROW)
-    if row.case_no != one.number:
-        return row.case_no > one.number
-    if one.stand is _Stand.OPEN:
-        return row.case_op is not CaseOp.TRIED
-    return row.case_op is (CaseOp.CONFIRMED if one.stand is _Stand.COMMITTED else CaseOp.CANCELLED)
+    passed = row.case_no if row.case_op is not CaseOp.TRIED else row.case_no - 1
+    return any(passed < lower.number < one.number and name in lower.parties for lower in ones)
 
 
-def _held_up(seen: Seen, ones: Sequence[_One], name: str, one: _One) -> bool:
-    """Whether a lower case that is not decided stands between the participant's row and this case."""
-    return any(
-        lower.stand is _Stand.OPEN and name in lower.parties and not _finished(seen, name, lower)
-        for lower in ones
-        if lower.number < one.number
-    )
-
-
-def _send(seen: Seen, ones: Sequence[_One], name: str, top: _One | None) -> Send | None:
-    """Rules 5 and 6: the one op that recovery sends this participant next. None: none, or it must not go on."""
+def _send(seen: Seen, ones: Sequence[Judged], name: str, top: Judged | None) -> Send | None:
+    """Rules 5 and 6: the one op that this participant needs of recovery next. None: none, or it must not go on."""
     row = seen.rows.get(name, NO_ROW)
     for one in ones:
-        if name not in one.parties or row.case_no > one.number or one.stand is _Stand.UNTOUCHED:
+        if name not in one.parties or row.case_no > one.number or one.stand is Stand.UNTOUCHED:
             continue
         here = row.case_no == one.number
         if here and row.case_op is not CaseOp.TRIED:
             continue
-        if one.stand is _Stand.OPEN:
+        if one.stand is Stand.OPEN:
             return None  # nothing may pass by what is not decided
-        op = Op.CANCEL if one.stand is _Stand.BROKEN_OFF else Op.CONFIRM if here else Op.TRY
+        op = Op.CANCEL if one.stand is Stand.BROKEN_OFF else Op.CONFIRM if here else Op.TRY
         return None if one is top and op is not Op.TRY else Send(seen.account_id, one.number, name, op)
     return None
 
 
+def _refused(seen: Seen, send: Send) -> bool:
+    return send.op is Op.TRY and send.participant in seen.refusals
+
+
+def _waits(seen: Seen, restored: Restored, wanted: Sequence[Send]) -> tuple[Wait, ...]:
+    """Rule 9: the Trys that would be refused, with what clears by itself, while there is patience left."""
+    if seen.waited >= restored.patience:
+        return ()
+    refused = [(send, seen.refusals[send.participant]) for send in wanted if _refused(seen, send)]
+    return tuple(
+        Wait(send.account_id, send.case_no, send.participant, code)
+        for send, code in refused
+        if code in restored.passing
+    )
+
+
+def _cannot_try(seen: Seen, name: str, one: Judged) -> bool:
+    """Whether a committed case lacks its Try here, and it would be refused."""
+    lacks = one.stand is Stand.COMMITTED and seen.rows.get(name, NO_ROW).case_no < one.number
+    return lacks and name in seen.refusals
+
+
+def _left(seen: Seen, one: Judged, why: Why) -> Undecided:
+    """What is left to people of a case that is decided."""
+    of = one.parties
+    if why is Why.CANNOT_TRY:
+        of = tuple(name for name in of if _cannot_try(seen, name, one))
+        return Undecided(seen.account_id, one.number, why, of, tuple(seen.refusals[name] for name in of))
+    return Undecided(seen.account_id, one.number, why, tuple(name for name in of if not finished(seen, name, one)))
+
+
 def _after(
-    seen: Seen, ones: Sequence[_One], one: _One, restored: Restored, now: datetime, *, lives: bool
+    seen: Seen, ones: Sequence[Judged], one: Judged, restored: Restored, now: datetime, *, lives: bool
 ) -> tuple[Case | None, Why | None]:
     """The case as it is to stand now (None: not made), and why it cannot be settled, if so."""
     held = one.held
-    if one.stand is _Stand.UNTOUCHED:
+    if one.stand is Stand.UNTOUCHED:
         return _stale(held, restored) if held else None, None
-    if one.stand is _Stand.OPEN or one.plan is None:
+    if one.stand is Stand.OPEN or one.plan is None:
         return _left_open(seen, one), None
     if lives:
-        return _living(seen, ones, one, now)
-    if not all(_finished(seen, name, one) for name in one.parties):
-        cancelled = one.stand is _Stand.COMMITTED and any(
-            seen.rows.get(name) == FenceRow(one.number, CaseOp.CANCELLED) for name in one.parties
-        )
-        return held, Why.CANNOT_CONFIRM if cancelled else Why.WAITS_BELOW
+        return _living(seen, ones, one, restored, now)
+    if not all(finished(seen, name, one) for name in one.parties):
+        return held, min((_in_the_way(seen, ones, name, one) or Why.WAITS_BELOW for name in one.parties), key=_GRAVEST)
     if held is not None and held.state in ENDED:
         return held, None
-    state, mark = (State.DONE, Mark.CONFIRMED) if one.stand is _Stand.COMMITTED else (State.ABORTED, Mark.CANCELLED)
+    state, mark = (State.DONE, Mark.CONFIRMED) if one.stand is Stand.COMMITTED else (State.ABORTED, Mark.CANCELLED)
     return _put(seen, one, now, state=state, marks=mark * len(one.parties), due_at=None), None
 
 
-def _living(seen: Seen, ones: Sequence[_One], one: _One, now: datetime) -> tuple[Case, Why | None]:
-    """The highest case, as the workers are to go on with it. Marks that agree with the rows stay as they are."""
-    committed = one.stand is _Stand.COMMITTED
+_GRAVEST: Final = (Why.CANNOT_CONFIRM, Why.CANNOT_TRY, Why.WAITS_BELOW).index
+"""Of several things in a decided case's way, an operator is told the one that does not go away with the others."""
+
+
+def _in_the_way(seen: Seen, ones: Sequence[Judged], name: str, one: Judged) -> Why | None:
+    """What keeps this participant from ending a decided case, if anything does."""
+    if one.stand is Stand.COMMITTED and seen.rows.get(name) == FenceRow(one.number, CaseOp.CANCELLED):
+        return Why.CANNOT_CONFIRM
+    if _held_up(seen, ones, name, one):
+        return Why.WAITS_BELOW
+    return Why.CANNOT_TRY if _cannot_try(seen, name, one) else None
+
+
+def _living(
+    seen: Seen, ones: Sequence[Judged], one: Judged, restored: Restored, now: datetime
+) -> tuple[Case, Why | None]:
+    """The highest case, as the workers are to go on with it. Marks that agree with the rows stay as they are.
+
+    What was refused before the restore is asked again: the refusal went with what was restored.
+    """
+    committed = one.stand is Stand.COMMITTED
     sent, ended = (Mark.CONFIRM_SENT, Mark.CONFIRMED) if committed else (Mark.CANCEL_SENT, Mark.CANCELLED)
     state = State.CONFIRMING if committed else State.CANCELLING
     before = one.held.marks if one.held and one.held.state is state else sent * len(one.parties)
     parked = Mark.CONFIRM_PARKED if committed else Mark.CANCEL_PARKED
-    marks, why = list[str](), None
-    for name, mark in zip(one.parties, before, strict=True):
-        if committed and seen.rows.get(name) == FenceRow(one.number, CaseOp.CANCELLED):
-            marks.append(parked)
-            why = Why.CANNOT_CONFIRM
-        elif _held_up(seen, ones, name, one):
-            marks.append(parked)
-            why = why or Why.WAITS_BELOW
-        elif mark == ended and not _finished(seen, name, one):
-            marks.append(sent)
-        else:
-            marks.append(mark)
+    reasons = [_in_the_way(seen, ones, name, one) for name in one.parties]
+    marks = list[str]()
+    for name, mark, reason in zip(one.parties, before, reasons, strict=True):
+        undone = mark == ended and not finished(seen, name, one)
+        again = undone or (mark == parked and name in restored.databases)
+        marks.append(parked if reason else sent if again else mark)
+    why = min((reason for reason in reasons if reason), key=_GRAVEST, default=None)
     told = "".join(marks)
     if one.held and one.held.state is state and one.held.marks == told:
         return one.held, why
@@ -325,7 +255,7 @@ def _living(seen: Seen, ones: Sequence[_One], one: _One, now: datetime) -> tuple
     return _put(seen, one, now, state=state, marks=told, due_at=now if open_ops else None), why
 
 
-def _left_open(seen: Seen, one: _One) -> Case | None:
+def _left_open(seen: Seen, one: Judged) -> Case | None:
     """A case that is an operator's. One whose end alone was lost, and that nobody holds open, is closed and says so."""
     held = one.held
     if held is None or held.state in ENDED or one.why is not Why.OUTCOME_LOST:
@@ -357,13 +287,13 @@ def _stale(held: Case, restored: Restored) -> Case:
     )
 
 
-def _put(seen: Seen, one: _One, now: datetime, *, state: State, marks: str, due_at: datetime | None) -> Case:
+def _put(seen: Seen, one: Judged, now: datetime, *, state: State, marks: str, due_at: datetime | None) -> Case:
     """The case in the state that was proven.
 
     Not along the table of moves: a restore took the case back behind moves that it has made, and these are not made
     again but found again. After a commit no wish to withdraw is left.
     """
-    committed = one.stand is _Stand.COMMITTED
+    committed = one.stand is Stand.COMMITTED
     if one.held is None:
         if one.kind is None or one.plan is None:
             raise ValueError("a case without a plan is not made")

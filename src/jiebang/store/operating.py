@@ -138,6 +138,11 @@ async def numbers(db: Database, after: int, upto: int, limit: int) -> dict[int, 
     return {row["account_id"]: row["last_case_no"] for row in await db.fetch(_SQL["numbers_of"], after, upto, limit)}
 
 
+async def numbers_among(db: Database, accounts: Collection[int]) -> dict[int, int]:
+    """Return the last case number of each of these accounts; one that is unknown is absent."""
+    return {row["account_id"]: row["last_case_no"] for row in await db.fetch(_SQL["numbers_among"], sorted(accounts))}
+
+
 async def raise_numbers(db: Database, last: Mapping[int, int], now: datetime) -> int:
     """Raise case numbers by account, making the accounts that are missing; return how many accounts that touched."""
     ordered = sorted(last.items())

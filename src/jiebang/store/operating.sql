@@ -58,6 +58,10 @@ GROUP BY w.worker_id ORDER BY w.worker_id
 -- The last case number of each account in a range of them.
 SELECT account_id, last_case_no FROM platform.account WHERE account_id > $1 AND account_id <= $2 ORDER BY account_id LIMIT $3
 
+-- name: numbers_among
+-- The last case number of each of these accounts.
+SELECT account_id, last_case_no FROM platform.account WHERE account_id = ANY ($1::bigint[])
+
 -- name: raise_numbers
 -- Raises case numbers, and brings back accounts that the platform lost: a number is never given twice.
 INSERT INTO platform.account AS a (account_id, last_case_no, created_at)

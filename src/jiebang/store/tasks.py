@@ -95,9 +95,9 @@ async def close_done(db: Database, buckets: Collection[int], now: datetime) -> i
     return len(await db.fetch(_SQL["close_done"], sorted(buckets), now))
 
 
-async def close_decided(db: Database, after: int, upto: int, undecided: Collection[Key], now: datetime) -> None:
-    """Close what is undecided no more among accounts above `after` up to `upto`."""
-    await db.execute(_SQL["close_decided"], after, upto, *_keys(undecided), now)
+async def close_decided(db: Database, accounts: Collection[int], undecided: Collection[Key], now: datetime) -> None:
+    """Close what is undecided no more of these accounts."""
+    await db.execute(_SQL["close_decided"], sorted(accounts), *_keys(undecided), now)
 
 
 async def standing(db: Database, limit: int) -> list[Task]:

@@ -44,10 +44,10 @@ WHERE t.account_id = o.account_id AND t.case_no = o.case_no AND t.kind = o.kind 
 RETURNING t.account_id
 
 -- name: close_decided
--- Closes what a recovery could not decide before and decided now: of a range of accounts, all but the cases named.
-UPDATE platform.task t SET closed_at = $5
-WHERE t.account_id > $1 AND t.account_id <= $2 AND t.kind = 'undecided' AND t.closed_at IS NULL
-  AND NOT EXISTS (SELECT FROM unnest($3::bigint[], $4::bigint[]) AS i (account_id, case_no)
+-- Closes what a recovery could not decide before and decided now: of these accounts, all but the cases named.
+UPDATE platform.task t SET closed_at = $4
+WHERE t.account_id = ANY ($1::bigint[]) AND t.kind = 'undecided' AND t.closed_at IS NULL
+  AND NOT EXISTS (SELECT FROM unnest($2::bigint[], $3::bigint[]) AS i (account_id, case_no)
       WHERE i.account_id = t.account_id AND i.case_no = t.case_no)
 
 -- name: open_tasks

@@ -102,11 +102,7 @@ async def give(
         await remedies.lock(connection, [asked.account_id])
         given = Given(account_id=asked.account_id, consent_id=context.new_id(), code=code, what=what[code])
         await consents.give(connection, [given], now)
-    kept = render(
-        Standing(account_id=asked.account_id, code=code, what=what[code], check=await checked(context, asked))
-    )
-    await idempotency.keep(context.platform, claim, kept)
-    return idempotency.Answered(kept, replayed=False)
+    return await _told(context, asked, code, what[code], claim, render)
 
 
 async def take_back(context: Context, asked: Wanted, code: str, claim: Claim, render: Render) -> Answered:
@@ -126,8 +122,17 @@ async def take_back(context: Context, asked: Wanted, code: str, claim: Claim, re
         if kept is not None:
             return idempotency.Answered(kept, replayed=True)
         await _taken_back(context, connection, asked.account_id, code, now)
-    kept = render(Standing(account_id=asked.account_id, code=code, what=None, check=await checked(context, asked)))
-    await idempotency.keep(context.platform, claim, kept)
+    return await _told(context, asked, code, None, claim, render)
+
+
+async def _told(
+    context: Context, asked: Wanted, code: str, what: tuple[str, ...] | None, claim: Claim, render: Render
+) -> Answered:
+    """Keep what stands now, with a check of what was just committed."""
+    async with idempotency.held(context.platform, claim):
+        check = await checked(context, asked)
+        kept = render(Standing(account_id=asked.account_id, code=code, what=what, check=check))
+        await idempotency.keep(context.platform, claim, kept)
     return idempotency.Answered(kept, replayed=False)
 
 

@@ -2,7 +2,8 @@
 
 No transaction spans our own store and a participant's. So the key is claimed and the remedy recorded as begun first;
 the participant does it under an id that is derived from the key and answers a repeat as it did the first time; what
-was done, and the answer, are kept last. Whoever repeats a request that was cut off anywhere meets the first one.
+was done, and the answer, are kept last. Whoever repeats a request that was cut off anywhere meets the first one; while
+that one is under way it holds the key.
 """
 
 from __future__ import annotations
@@ -145,17 +146,30 @@ async def carried_out(
     """Carry out a remedy that was recorded as begun and whose key is claimed; record and keep what it came to.
 
     Raises what `work` raises; ParticipantUnavailableError when its participant does not answer, and then the record
-    stays: nobody knows whether it was done, and a repeat finds out.
+    stays: nobody knows whether it was done, and a repeat finds out. IdempotencyInUseError when this took so long that a
+    repeat carries it out now: its answer is this one's too.
     """
-    try:
-        items, amount_fen, state = await work(begun.remedy_id)
-    except UNANSWERED:
-        raise ParticipantUnavailableError(participant=participant) from None
-    except JiebangError:
-        await remedies.drop(context.platform, [begun.key])
-        raise
+    async with idempotency.held(context.platform, claim):
+        try:
+            items, amount_fen, state = await work(begun.remedy_id)
+        except UNANSWERED:
+            raise ParticipantUnavailableError(participant=participant) from None
+        except JiebangError:
+            await remedies.drop(context.platform, [begun.key])
+            raise
+        cleared = await _cleared(context, asked, begun, (items, amount_fen, state))
+        kept = render(cleared)
+        async with context.platform.acquire() as connection, connection.transaction():
+            # The key first, as in `_once`: a repeat holds it while it waits for the record, and would wait crosswise.
+            await idempotency.keep(connection, claim, kept)
+            await record(connection, begun, items, amount_fen, cleared.at)
+    return idempotency.Answered(kept, replayed=False)
+
+
+async def _cleared(context: Context, asked: Wanted, begun: Remedy, done: Done) -> Cleared:
+    items, amount_fen, state = done
     check, now = await checked(context, asked), context.clock()
-    cleared = Cleared(
+    return Cleared(
         account_id=asked.account_id,
         remedy_id=begun.remedy_id,
         code=remedies.cleared_by(context.pack(), begun.code),
@@ -165,12 +179,6 @@ async def carried_out(
         state=state,
         check=check,
     )
-    kept = render(cleared)
-    async with context.platform.acquire() as connection, connection.transaction():
-        # The key first, as in `_once`: a repeat holds it while it waits for the record, and would wait crosswise.
-        await idempotency.keep(connection, claim, kept)
-        await record(connection, begun, items, amount_fen, now)
-    return idempotency.Answered(kept, replayed=False)
 
 
 async def record(db: Any, begun: Remedy, items: tuple[str, ...], amount_fen: int | None, now: datetime) -> None:

@@ -79,7 +79,8 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
         evidence, agreed = await _checked(context, asked)
         check = evidence.answer
         if not check.passes:
-            # What stands in the way may be the case that this very request opened, sent twice at once.
+            # What stands in the way may be the case that this very request opened, sent twice at once: no quota is
+            # refused for that. One that opens it after this finds the refusal kept and opens nothing.
             kept = await idempotency.recall(context.platform, claim, context.clock())
             if kept is not None:
                 return idempotency.Answered(kept, replayed=True)

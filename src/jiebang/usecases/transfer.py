@@ -54,14 +54,15 @@ def _granted(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 async def _once(context: Context, claim: Claim, work: Callable[[UUID], Awaitable[Kept]]) -> Answered:
-    """Claim the key, move, keep the answer. A refusal is not kept: once its reason is gone the request may pass."""
+    """Claim the key, move, keep the answer."""
     now = context.clock()
     kept = await idempotency.take(context.platform, claim, now)
     if kept is not None:
         return idempotency.Answered(kept, replayed=True)
-    try:
-        kept = await work(uuid5(_NAMESPACE, f"{claim.caller}\n{claim.route}\n{claim.key}"))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        raise ParticipantUnavailableError(participant=WALLET) from None
-    await idempotency.keep(context.platform, claim, kept)
+    async with idempotency.held(context.platform, claim):
+        try:
+            kept = await work(uuid5(_NAMESPACE, f"{claim.caller}\n{claim.route}\n{claim.key}"))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            raise ParticipantUnavailableError(participant=WALLET) from None
+        await idempotency.keep(context.platform, claim, kept)
     return idempotency.Answered(kept, replayed=False)

@@ -196,7 +196,8 @@ CREATE TABLE platform.outbox (
 ) WITH (fillfactor = 50);
 CREATE INDEX outbox_due ON platform.outbox (bucket, due_at) WHERE due_at IS NOT NULL;
 
--- Answers kept for repeated mutations, claimed in the mutation's own transaction.
+-- Answers kept for repeated mutations: the first that is kept is everybody's. holder, held_until: while a mutation that works in
+-- another's database has no answer yet, which request holds the key, and until when.
 -- Distributed by caller, not by account: the same key must meet itself whatever account the body names.
 CREATE TABLE platform.idempotency (
     caller text NOT NULL,
@@ -205,8 +206,13 @@ CREATE TABLE platform.idempotency (
     body_hash bytea NOT NULL,
     status smallint,
     answer bytea,
+    holder uuid,
+    held_until timestamptz,
     expires_at timestamptz NOT NULL,
-    PRIMARY KEY (caller, route, key)
+    PRIMARY KEY (caller, route, key),
+    CONSTRAINT answered_or_held CHECK ((status IS NULL) = (held_until IS NOT NULL)),
+    CONSTRAINT whole_answer CHECK ((status IS NULL) = (answer IS NULL)),
+    CONSTRAINT whole_hold CHECK ((holder IS NULL) = (held_until IS NULL))
 );
 CREATE INDEX idempotency_expiry ON platform.idempotency (expires_at);
 
@@ -267,7 +273,7 @@ CREATE TABLE platform.task (
     bucket smallint NOT NULL CHECK (bucket BETWEEN 0 AND 255),
     place smallint CHECK (place >= 0),
     op text CHECK (op IN ('confirm', 'cancel')),
-    why text CHECK (why IN ('contradicted', 'outcome_lost', 'plan_lost', 'cannot_confirm', 'waits_below')),
+    why text CHECK (why IN ('contradicted', 'outcome_lost', 'plan_lost', 'cannot_confirm', 'cannot_try', 'waits_below')),
     raised_at timestamptz NOT NULL,
     acknowledged_by text CHECK (acknowledged_by <> ''),
     acknowledged_at timestamptz,
