@@ -224,7 +224,6 @@ class World:
             records=Records(bytes(32), lambda: os.urandom(16)),
             recheck=self._rules() if rules else facts_alone(parties),
             clock=now,
-            new_id=uuid4,
             timing=timing or Timing(),
             limits=limits or Limits(),
         )

@@ -162,7 +162,6 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             records=self.context.records,
             know=self.registry.know,
             clock=utc_now,
-            new_id=uuid4,
             timing=self.settings.saga,
             limits=Limits(),
         )
@@ -255,7 +254,6 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                     papers=papers,
                 ),
                 clock=utc_now,
-                new_id=uuid4,
                 still_within=6 * self.settings.worker.lease,
                 meanwhile=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
             ),

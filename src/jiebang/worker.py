@@ -177,10 +177,11 @@ class Worker:
         heard = {(reply.account_id, reply.case_no) for reply in self._driver.late}
         late = self._driver.take_late(heard - self._busy)
         keys = heard - self._busy
-        found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._batch + len(self._busy))
+        busy = [key[0] for key in self._busy]
+        found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._batch, busy)
         if not self._told.may_claim:  # told so while it read: nothing may begin once it has said that it is still
             return False
-        taken = [case for case in found if case.key not in self._busy][: self._batch]
+        taken = [case for case in found if case.key not in self._busy]
         keys |= {case.key for case in taken}
         if not keys:
             return False

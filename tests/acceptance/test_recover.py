@@ -96,7 +96,6 @@ class Installation(World):
                     outcomes=outcomes or {},
                 ),
                 clock=now,
-                new_id=uuid4,
                 page=page,
                 pause=timedelta(milliseconds=5),
                 longest_pause=timedelta(milliseconds=40),

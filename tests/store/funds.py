@@ -327,7 +327,7 @@ class Race:
             await store.wish_withdraw(platform, [made[account].key], self.clock())
             return made[account].key
         decision = step(made[account], PLAN, Proven(version), self.clock(), TIMING)
-        save = Save(case=decision.case, entries=entries(made[account], decision.case, (), (), self.clock()))
+        save = Save(cases=[decision.case], entries=entries(made[account], decision.case, (), (), self.clock()))
         await store.save(platform, [save], self.clock())
         return made[account].key
 
@@ -355,7 +355,6 @@ class Race:
             recheck=self._recheck,
             records=Records(bytes(32), lambda: os.urandom(16)),
             clock=self.clock,
-            new_id=self.id,
             timing=TIMING,
             limits=Limits(round=timedelta(seconds=20), call=timedelta(seconds=20)),
         )

@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import msgspec
 import pytest
@@ -84,7 +83,6 @@ class World:
             records=Records(bytes(32), lambda: os.urandom(16)),
             recheck=self.recheck,
             clock=now,
-            new_id=uuid4,
             timing=TIMING,
             limits=LIMITS,
         )
@@ -135,8 +133,8 @@ class World:
         saves = []
         for case in opened_cases.values():
             proven = step(case, PLAN, Proven(1), now(), TIMING)
-            saves.append(Save(case=proven.case, entries=entries(case, proven.case, (), (), now())))
-        return list((await store.save(self.pools["platform"], saves, now())).values())
+            saves.append(Save(cases=[proven.case], entries=entries(case, proven.case, (), (), now())))
+        return list((await store.save(self.pools["platform"], saves, now())).kept().values())
 
     async def until_ended(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Case]:
         """Do what a worker's loop does, until every case has ended."""
@@ -355,4 +353,5 @@ async def test_a_stale_save_changes_nothing(world: World) -> None:
     (account_id,) = await world.people(12_000, 1)
     (case,) = await world.ready([account_id])
     stale = msgspec.structs.replace(case, state=State.REJECTED, reason="X", due_at=None, revision=case.revision)
-    assert await store.save(world.pools["platform"], [Save(case=stale, entries=[opened(now())])], now()) == {}
+    saved = await store.save(world.pools["platform"], [Save(cases=[stale], entries=[opened(now())])], now())
+    assert saved.kept() == {}

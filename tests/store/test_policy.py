@@ -430,7 +430,6 @@ async def test_a_worker_keeps_what_it_rejected_a_case_for(world: World, db: Pool
             records=at.context.records,
             know=at.registry.know,
             clock=clock,
-            new_id=uuid4,
             timing=Timing(),
             limits=Limits(),
         )

@@ -67,7 +67,7 @@ async def test_settings_stay_when_a_connection_comes_back(pools: Mapping[str, Po
     """Breaks every plan from the second use of a connection on: a pool resets what was SET."""
     for _ in range(2):
         async with pools["platform"].acquire() as connection:
-            assert await connection.fetchval("SHOW plan_cache_mode") == "force_custom_plan"
+            assert await connection.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
             await connection.execute("SET enable_seqscan = on")
 
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -130,8 +129,8 @@ class World:
 
     async def saved(self, cases: Sequence[Case]) -> list[Case]:
         """Save stepped cases; those whose guard refused are left out."""
-        saves = [Save(case=case, entries=[opened(self.now)]) for case in cases]
-        return list((await store.save(self.platform, saves, self.now)).values())
+        saves = [Save(cases=[case], entries=[opened(self.now)]) for case in cases]
+        return list((await store.save(self.platform, saves, self.now)).kept().values())
 
     async def recheck(self, cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
         """What blocks is tested with the check; here everybody passes."""
@@ -150,7 +149,6 @@ class World:
             plan_of=lambda _case: PLAN,
             recheck=recheck or self.claiming(),
             clock=lambda: self.now,
-            new_id=uuid4,
             timing=Timing(try_limit=timedelta(0)) if self.social.silent else Timing(),
             limits=Limits(),
             records=Records(bytes(32), lambda: os.urandom(16)),

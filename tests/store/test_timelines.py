@@ -47,20 +47,22 @@ async def withdrawn(platform: Pool, ids: list[int], at: datetime = NOW) -> list[
         ended = state is State.WITHDRAWN
         saves = [
             Save(
-                case=msgspec.structs.replace(
-                    case,
-                    revision=case.revision + 1,
-                    state=state,
-                    due_at=None if ended else case.due_at,
-                    withdraw_at=at if ended else None,
-                ),
+                cases=[
+                    msgspec.structs.replace(
+                        case,
+                        revision=case.revision + 1,
+                        state=state,
+                        due_at=None if ended else case.due_at,
+                        withdraw_at=at if ended else None,
+                    )
+                ],
                 entries=[{"at": at, **told}],
             )
             for case in found.values()
         ]
         if ended:
-            await cases.wish_withdraw(platform, [save.case.key for save in saves], at)
-        found = {key[0]: case for key, case in (await cases.save(platform, saves, at)).items()}
+            await cases.wish_withdraw(platform, [case.key for save in saves for case in save.cases], at)
+        found = {key[0]: case for key, case in (await cases.save(platform, saves, at)).kept().items()}
     return list(found.values())
 
 

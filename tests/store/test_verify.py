@@ -81,8 +81,8 @@ class World:
         saves = []
         for case in (await store.insert(pool, new, now(), [opened(now())])).values():
             proven = step(case, PLAN, Proven(1), now(), Timing()).case
-            saves.append(Save(case=proven, entries=entries(case, proven, (), (), now())))
-        ready = await store.save(pool, saves, now())
+            saves.append(Save(cases=[proven], entries=entries(case, proven, (), (), now())))
+        ready = (await store.save(pool, saves, now())).kept()
 
         async def recheck(cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
             right = dict.fromkeys(DATABASES, 1)
@@ -95,7 +95,6 @@ class World:
             records=Records(bytes(32), lambda: os.urandom(16)),
             recheck=recheck,
             clock=now,
-            new_id=uuid4,
             timing=Timing(),
             limits=Limits(round=timedelta(seconds=5), call=timedelta(seconds=5)),
         )

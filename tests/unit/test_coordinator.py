@@ -26,8 +26,10 @@ from jiebang.saga.coordinator import (
     Woken,
     alike,
     backoff,
+    start_alike,
     step,
     step_alike,
+    versions_to_start,
 )
 from jiebang.saga.fence import Answer, Op
 
@@ -447,6 +449,38 @@ def test_alike_cases_step_alike(case: Case, wait: int, withdraws: bool, names: l
     assert together == [each.case for each in alone]
     assert decision == alone[0]
     assert {sent(each)[0] if each.sends else None for each in alone} == {sent(decision)[0] if decision.sends else None}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, NOW]),
+            st.sampled_from([(), ("PAY-BALANCE",)]),
+            st.dictionaries(st.sampled_from([*PLAN.participants, "stranger"]), st.sampled_from([None, 1, 2])),
+        ),
+        min_size=1,
+    ),
+    st.sampled_from([1, 2]),
+)
+def test_who_starts_together_starts_as_alone(
+    crowd: list[tuple[datetime | None, tuple[str, ...], dict[str, int | None]]], wallet_version: int
+) -> None:
+    """Whose re-check found something in the way, or whose money moved, must not be taken along by those who passed."""
+    cases = [
+        msgspec.structs.replace(play(opened(account_id=at), Proven(wallet_version)).case, withdraw_at=wish)
+        for at, (wish, _, _) in enumerate(crowd, 1)
+    ]
+    events = [Rechecked(versions, blockers) for _, blockers, versions in crowd]
+    alone = [step(case, PLAN, event, NOW, TIMING) for case, event in zip(cases, events, strict=True)]
+    versions = [versions_to_start(case, PLAN, event) for case, event in zip(cases, events, strict=True)]
+    assert [one.case.state is State.TRYING for one in alone] == [each is not None for each in versions]
+    starting = [at for at, each in enumerate(versions) if each is not None]
+    if starting:
+        of_these = [each for each in versions if each is not None]
+        first = events[starting[0]]
+        after, decision = start_alike([cases[at] for at in starting], PLAN, of_these, first, NOW, TIMING)
+        assert after == [alone[at].case for at in starting]
+        assert decision == alone[starting[0]]
 
 
 def test_cases_that_a_step_tells_apart_are_not_alike() -> None:

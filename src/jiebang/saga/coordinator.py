@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from itertools import repeat
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -162,7 +163,7 @@ def step(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) ->
 
 
 def alike(case: Case) -> Hashable:
-    """Return all that a step reads of a case whose replies came: cases with an equal one take equal steps."""
+    """Return all that a step reads of a case, but what a re-check compares: cases with an equal one step equally."""
     return (
         case.state,
         case.marks,
@@ -189,12 +190,54 @@ def step_alike(
     after = decision.case
     if after is first:
         return list(cases), decision
-    changed = {name: getattr(after, name) for name in _STEPPED if getattr(after, name) != getattr(first, name)}
-    return [after, *(msgspec.structs.replace(case, **changed) for case in cases[1:])], decision
+    changed = _changed(first, after)
+    return [after, *[msgspec.structs.replace(case, **changed) for case in cases[1:]]], decision
+
+
+def start_alike(
+    cases: Sequence[Case],
+    plan: Plan,
+    versions: Sequence[tuple[int, ...]],
+    event: Rechecked,
+    now: datetime,
+    timing: Timing,
+) -> tuple[list[Case], Decision]:
+    """Step cases in `ready` that are `alike` and may start, as `step_alike` does.
+
+    `versions`: what `versions_to_start` said of each; `event`: the first one's re-check.
+    """
+    first = cases[0]
+    decision = step(first, plan, event, now, timing)
+    changed = _changed(first, decision.case)
+    return [
+        msgspec.structs.replace(case, versions=own, **changed) for case, own in zip(cases, versions, strict=True)
+    ], decision
+
+
+def versions_to_start(case: Case, plan: Plan, event: Rechecked) -> tuple[int, ...] | None:
+    """Return the versions that a case in `ready` starts trying with after this re-check; None where it may not."""
+    if case.withdraw_at is not None or event.blockers or _funds_moved(case, plan, event):
+        return None
+    versions = _versions(plan, event)
+    return None if None in versions else cast("tuple[int, ...]", versions)
 
 
 _STEPPED: Final = ("state", "marks", "revision", "attempt", "due_at", "deadline", "reason")
-"""What a step that takes in replies may change."""
+"""What a step may change, but for `versions`."""
+_ABSENT: Final = repeat(0)
+"""The version of a participant without facts."""
+
+
+def _versions(plan: Plan, event: Rechecked) -> tuple[int | None, ...]:
+    return tuple(map(event.versions.get, plan.participants, _ABSENT))
+
+
+def _changed(before: Case, after: Case) -> dict[str, Any]:
+    return {name: getattr(after, name) for name in _STEPPED if getattr(after, name) != getattr(before, name)}
+
+
+def _funds_moved(case: Case, plan: Plan, event: Rechecked) -> bool:
+    return WALLET in plan.participants and event.versions.get(WALLET) != case.wallet_version
 
 
 def _end(case: Case, state: State, reason: str | None) -> Decision:
@@ -217,11 +260,11 @@ def _ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) 
         return Decision(case)
     if event.blockers:
         return _end(case, State.REJECTED, ",".join(event.blockers))
-    versions = tuple(event.versions.get(name, 0) for name in plan.participants)
+    versions = _versions(plan, event)
     if None in versions:
         due = now + backoff(case.attempt, timing)
         return Decision(moved(case, State.READY, due_at=due, attempt=case.attempt + 1, reason=FACT_UNAVAILABLE))
-    if WALLET in plan.participants and event.versions.get(WALLET) != case.wallet_version:
+    if _funds_moved(case, plan, event):
         return _end(case, State.REJECTED, FUNDS_MOVED)
     deadline = now + timing.try_limit
     tried = moved(

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -21,6 +21,7 @@ from jiebang.store.queries import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from asyncpg.pool import PoolConnectionProxy
 
@@ -47,19 +48,39 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A stepped case with its timeline entries, and the message its end sends to the person, if any.
+    """Cases that took the same step, as stepped, with the step's timeline entries and the message of their end, if any.
 
-    `record`: the check that ended it, for `Records.keep` in the same transaction; `save` itself does not write it.
-    `versions`: whether the case's versions and wallet_version are to be written too, or stand as they are.
-    Saves that share the very same `entries` are told of once.
+    They share revision, state, marks, attempt, due_at, deadline and reason: these are sent, and the entries read, once.
+    `record`: the check that ended them, for `Records.keep` in the same transaction; `save` itself does not write it.
+    `versions`: whether the cases' versions and wallet_version are to be written too, or stand as they are.
     """
 
-    case: Case
+    cases: Sequence[Case]
     entries: Sequence[Mapping[str, Any]]
     template: str | None = None
-    message_id: UUID | None = None
     record: Record | None = None
     versions: bool = True
+
+
+class Saved(msgspec.Struct, frozen=True, gc=False):
+    """What a save made of its cases: `lost` were refused by their guard, `wishes` says who wishes to withdraw."""
+
+    saves: Sequence[Save]
+    digests: Sequence[bytes]
+    lost: AbstractSet[Key] = frozenset()
+    wishes: Mapping[Key, datetime] = MappingProxyType({})
+
+    def kept(self) -> dict[Key, Case]:
+        """Return the cases that were saved as they stand: with new heads, and a wish to withdraw that came meanwhile.
+
+        What is missing was not saved: nothing of it may be sent.
+        """
+        return {
+            case.key: msgspec.structs.replace(case, head=head(case.head, digest), withdraw_at=self.wishes.get(case.key))
+            for save, digest in zip(self.saves, self.digests, strict=True)
+            for case in save.cases
+            if case.key not in self.lost
+        }
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -191,110 +212,102 @@ async def account_page(db: Database, after: int, limit: int) -> list[int]:
     return [row["account_id"] for row in await db.fetch(_SQL["account_page"], after, limit)]
 
 
-async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -> list[Case]:
-    """Return up to `limit` due cases of `buckets`, the oldest first.
+async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int, but: Iterable[int] = ()) -> list[Case]:
+    """Return up to `limit` due cases of `buckets` but of the accounts `but`, the oldest first.
 
     Of each bucket twice its share at most is read, however many wait there; all of it only where others hold too few.
     """
     if not buckets:
         return []
-    share = -(-2 * limit // len(buckets))
-    rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, share)
+    share, without = -(-2 * limit // len(buckets)), list(but)
+    rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, share, without)
     if len(rows) < limit and share < limit and share in Counter(row["bucket"] for row in rows).values():
-        rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, limit)
+        rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, limit, without)
     return [from_row(row) for row in rows]
 
 
-async def save(db: Database, saves: Iterable[Save], now: datetime) -> dict[Key, Case]:
-    """Save stepped cases, guarded by revision and by a wish to withdraw; return those that were saved.
+async def save(db: Database, saves: Sequence[Save], now: datetime) -> Saved:
+    """Save stepped cases, guarded by revision and by a wish to withdraw.
 
-    A returned case carries its new head, and a wish to withdraw that came meanwhile. What is missing was not saved:
-    nothing of it may be sent. A case that is broken off gives its slot of a quota back in the same transaction.
+    A case that is broken off gives its slot of a quota back in the same transaction.
     """
-    ordered = sorted(saves, key=lambda save: save.case.key)
-    if not ordered:
-        return {}
-    cases = [save.case for save in ordered]
-    arguments, group_of, digests = _grouped(ordered, now)
-    broken_off = [case for case in cases if case.document_index is not None and case.state in BROKEN_OFF]
+    if not saves:
+        return Saved((), ())
+    arguments, digests = _grouped(saves, now)
+    broken_off = [
+        case
+        for save in saves
+        if save.cases[0].state in BROKEN_OFF
+        for case in save.cases
+        if case.document_index is not None
+    ]
     if broken_off:
         async with _transaction(db) as connection:
             [answer] = await connection.fetch(_SQL["save_cases"], *arguments)
-            lost = _lost(cases, answer)
+            lost = _lost(saves, answer)
             # A statement of its own: the save may have waited for a claim, whose slot its own view does not show.
             await quota.release(connection, [case for case in broken_off if case.key not in lost])
     else:
         [answer] = await db.fetch(_SQL["save_cases"], *arguments)
-        lost = _lost(cases, answer)
+        lost = _lost(saves, answer)
     withdrawing = _keys(answer["withdrawing"], answer["withdrawing_no"])
-    wishes = dict(zip(withdrawing, answer["withdrawn_at"] or (), strict=True))
-    return {
-        case.key: msgspec.structs.replace(
-            case, head=head(case.head, digests[group]), withdraw_at=wishes.get(case.key) if wishes else None
-        )
-        for case, group in zip(cases, group_of, strict=True)
-        if not lost or case.key not in lost
-    }
+    return Saved(saves, digests, lost, dict(zip(withdrawing, answer["withdrawn_at"] or (), strict=True)))
 
 
-def _grouped(ordered: Sequence[Save], now: datetime) -> tuple[list[Any], list[int], list[bytes]]:
-    """Return the arguments of a save, the group of each of its cases, and the digest of each group's timeline row."""
-    cases = [save.case for save in ordered]
-    groups: dict[tuple[Any, ...], int] = {}
-    group_of = [
-        groups.setdefault(
-            (
-                id(save.entries),
-                case.revision,
-                case.state,
-                case.marks,
-                case.attempt,
-                case.due_at,
-                case.deadline,
-                case.reason,
-                save.template,
-            ),
-            len(groups),
-        )
-        for save, case in zip(ordered, cases, strict=True)
-    ]
-    told, revisions, states, marks, attempts, due, deadlines, reasons, templates = zip(*groups, strict=True)
-    shared, at = {id(save.entries): save.entries for save in ordered}, time_text(now)
-    texts = {each: canonical(entries) for each, entries in shared.items()}
-    digests = [digest(revision, at, texts[each]) for revision, each in zip(revisions, told, strict=True)]
-    versions = any(save.versions for save in ordered)
+def _grouped(saves: Sequence[Save], now: datetime) -> tuple[list[Any], list[bytes]]:
+    """Return the arguments of a save, and the digest of each group's timeline row."""
+    firsts, at = [save.cases[0] for save in saves], time_text(now)
+    told = [canonical(save.entries) for save in saves]
+    digests = [digest(first.revision, at, text) for first, text in zip(firsts, told, strict=True)]
+    columns = _columns([(case, at, save.versions) for at, save in enumerate(saves) for case in save.cases])
     arguments = [
-        [case.account_id for case in cases],
-        [case.case_no for case in cases],
-        group_of,
-        # Arrays that end early are filled with NULL: what stands is kept.
-        ["{" + ",".join(map(str, save.case.versions)) + "}" if save.versions else None for save in ordered]
-        if versions
-        else [],
-        [case.wallet_version for case in cases] if versions else [],
-        [save.message_id for save in ordered] if any(templates) else [],
-        range(len(groups)),
-        revisions,
-        states,
-        marks,
-        attempts,
-        due,
-        deadlines,
-        reasons,
-        [state in ENDED for state in states],
-        [texts[each] for each in told],
-        templates,
+        *columns,
+        range(len(saves)),
+        [case.revision for case in firsts],
+        [case.state for case in firsts],
+        [case.marks for case in firsts],
+        [case.attempt for case in firsts],
+        [case.due_at for case in firsts],
+        [case.deadline for case in firsts],
+        [case.reason for case in firsts],
+        [case.state in ENDED for case in firsts],
+        told,
+        [save.template for save in saves],
         digests,
         now,
     ]
-    return arguments, group_of, digests
+    return arguments, digests
 
 
-def _lost(cases: Sequence[Case], answer: asyncpg.Record) -> set[Key]:
+def _columns(rows: list[tuple[Case, int, bool]]) -> list[Any]:
+    """Return the columns that say what is each case's own; a column that ends early is filled with NULL.
+
+    Rows are written in key order: two saves never wait for each other crosswise.
+    """
+    several = rows[-1][1] > 0
+    if several:
+        rows.sort(key=lambda row: row[0].key)
+    versions = any(row[2] for row in rows)
+    return [
+        [case.account_id for case, _, _ in rows],
+        [case.case_no for case, _, _ in rows],
+        [group for _, group, _ in rows] if several else [],
+        [_array(case.versions) if written else None for case, _, written in rows] if versions else [],
+        [case.wallet_version if written else None for case, _, written in rows] if versions else [],
+    ]
+
+
+@lru_cache(maxsize=4_096)
+def _array(versions: tuple[int, ...]) -> str:
+    """Return versions as PostgreSQL reads an array: most cases of a batch have the same."""
+    return "{" + ",".join(map(str, versions)) + "}"
+
+
+def _lost(saves: Sequence[Save], answer: asyncpg.Record) -> AbstractSet[Key]:
     """Return the cases whose save was refused by its guard."""
-    if answer["saved"] == len(cases):
-        return set()
-    return {case.key for case in cases}.difference(_keys(answer["accounts"], answer["case_nos"]))
+    if answer["saved"] == sum(len(save.cases) for save in saves):
+        return frozenset()
+    return {case.key for save in saves for case in save.cases}.difference(_keys(answer["accounts"], answer["case_nos"]))
 
 
 def _keys(accounts: Sequence[int] | None, case_nos: Sequence[int] | None) -> list[Key]:

@@ -42,11 +42,12 @@ SELECT c.* FROM unnest($1::bigint[]) AS i (account_id)
 JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
 
 -- name: due_cases
--- What a worker reads: due cases of its buckets, up to $4 of each, the oldest first. It claims nothing; the guard of the
--- save does.
+-- What a worker reads: due cases of its buckets, up to $4 of each, the oldest first, but those of the accounts $5 that it is
+-- driving already. It claims nothing; the guard of the save does.
 SELECT c.* FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (
-    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 ORDER BY c.due_at LIMIT $4
+    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 AND c.account_id <> ALL ($5::bigint[])
+    ORDER BY c.due_at LIMIT $4
 ) c
 ORDER BY c.due_at
 LIMIT $3
@@ -55,36 +56,37 @@ LIMIT $3
 -- The guarded save: only the revision just before this one is overwritten, and the commit point is refused while a wish to
 -- withdraw stands on the row. Writes the timeline and the message to the person in the same statement. The new head goes on
 -- from the one that stands; nothing ends at a time that is sealed already, however late its save comes. Cases that took the
--- same step are a group (g): what they have in common is sent, and its entries are read, once.
+-- same step are a group (g): what they have in common is sent, and its entries are read, once. A message to the person has its
+-- id from the head, which no other save has.
 WITH g AS MATERIALIZED (
     SELECT g.group_no, revision, state, marks, attempt, due_at, deadline, reason, ended, entries::jsonb AS entries, template, digest
-    FROM unnest($7::integer[], $8::integer[], $9::text[], $10::text[], $11::integer[], $12::timestamptz[], $13::timestamptz[],
-            $14::text[], $15::boolean[], $16::text[], $17::text[], $18::bytea[])
+    FROM unnest($6::integer[], $7::integer[], $8::text[], $9::text[], $10::integer[], $11::timestamptz[], $12::timestamptz[],
+            $13::text[], $14::boolean[], $15::text[], $16::text[], $17::bytea[])
         AS g (group_no, revision, state, marks, attempt, due_at, deadline, reason, ended, entries, template, digest)
 ), input AS (
-    SELECT i.account_id, i.case_no, i.versions, i.wallet_version, i.message_id, g.*
-    FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::bigint[], $6::uuid[])
-        AS i (account_id, case_no, group_no, versions, wallet_version, message_id)
-    JOIN g USING (group_no)
+    SELECT i.account_id, i.case_no, i.versions, i.wallet_version, g.*
+    FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::bigint[])
+        AS i (account_id, case_no, group_no, versions, wallet_version)
+    JOIN g ON g.group_no = coalesce(i.group_no, 0)
 ), saved AS (
     UPDATE platform.cases c
     SET revision = i.revision, state = i.state, marks = i.marks,
         versions = coalesce(i.versions::bigint[], c.versions), wallet_version = coalesce(i.wallet_version, c.wallet_version),
         attempt = i.attempt, due_at = i.due_at, deadline = i.deadline,
         reason = i.reason, head = sha256(c.head || i.digest),
-        ended_at = CASE WHEN i.ended THEN greatest($19::timestamptz, (SELECT s.ended_until + interval '1 microsecond'
+        ended_at = CASE WHEN i.ended THEN greatest($18::timestamptz, (SELECT s.ended_until + interval '1 microsecond'
             FROM platform.timeline_seal s WHERE s.seal_no > 0 ORDER BY s.seal_no DESC LIMIT 1)) END
     FROM input i
     WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
       AND c.revision = i.revision - 1
       AND NOT (i.state = 'confirming' AND c.withdraw_at IS NOT NULL)
-    RETURNING c.account_id, c.case_no, c.revision, c.withdraw_at, c.bucket, c.head, i.group_no, i.message_id
+    RETURNING c.account_id, c.case_no, c.revision, c.withdraw_at, c.bucket, c.head, i.group_no
 ), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
-    SELECT s.account_id, s.case_no, s.revision, $19, g.entries, s.head FROM saved s JOIN g USING (group_no)
+    SELECT s.account_id, s.case_no, s.revision, $18, g.entries, s.head FROM saved s JOIN g USING (group_no)
 ), told AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
-    SELECT s.account_id, s.message_id, s.bucket, s.case_no, g.template, '{}', $19, $19
+    SELECT s.account_id, encode(substring(s.head FOR 16), 'hex')::uuid, s.bucket, s.case_no, g.template, '{}', $18, $18
     FROM saved s JOIN g USING (group_no) WHERE g.template IS NOT NULL
 )
 -- One row: how many were saved; which, where not all were; and which of them somebody wishes to withdraw, since when.

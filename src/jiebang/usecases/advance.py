@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Counts
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -33,15 +33,17 @@ from jiebang.saga.coordinator import (
     Timing,
     Woken,
     alike,
+    start_alike,
     step,
     step_alike,
+    versions_to_start,
 )
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store.cases import Key, Save
 from jiebang.store.records import Record, Records, Step, record_of
-from jiebang.usecases.moves import Heard, Move, heard_by, joined, orders_of
+from jiebang.usecases.moves import Crowd, Heard, Move, heard_by, joined, orders_of
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -80,14 +82,13 @@ class Driver:
         records: Records,
         know: Callable[[Iterable[Case]], Awaitable[None]] | None = None,
         clock: Callable[[], datetime],
-        new_id: Callable[[], UUID],
         timing: Timing,
         limits: Limits,
     ) -> None:
         """Join what a driver needs. `plan_of` finds the plan that a case follows, once `know` has seen the case."""
         self._records, self._know = records, know
         self._pool, self._participants, self._plan_of, self._recheck = pool, participants, plan_of, recheck
-        self._clock, self._new_id, self._timing, self._limits = clock, new_id, timing, limits
+        self._clock, self._timing, self._limits = clock, timing, limits
         self._calls: set[asyncio.Task[list[Answers]]] = set()
         self._listeners: dict[asyncio.Future[None], Collection[Key]] = {}
         self.late: list[Reply] = []
@@ -116,33 +117,35 @@ class Driver:
                 )
 
     async def _together(self, taken: Sequence[Case], late: Sequence[Reply]) -> None:
-        events: dict[Key, Event] = {}
-        work = {case.key: case for case in sorted(taken, key=_account)}  # everything goes in order of account from here
         replied = _by_case(late)
+        work = {case.key: case for case in sorted(taken, key=_account)}  # everything goes in order of account from here
         if missing := replied.keys() - work.keys():
             work = dict(sorted((work | await store.load_many(self._pool, missing)).items()))
         if self._know is not None:
             await self._know(work.values())
-        for key, case in work.items():
-            events[key] = Replied(replied[key]) if key in replied else Woken()
-            if case.state is State.READY and case.withdraw_at is None:
-                del events[key]
-        ready = [case for key, case in work.items() if key not in events]
+        events: dict[Key, Event] = {key: Replied(replies) for key, replies in replied.items() if key in work}
+        ready = {
+            key: case
+            for key, case in work.items()
+            if case.state is State.READY and case.withdraw_at is None and key not in events
+        }
+        events |= {key: Woken() for key in work if key not in ready and key not in events}
         if ready:
-            events |= await self._recheck(ready)
+            events |= await self._recheck(list(ready.values()))
         BATCH_SIZE.observe(len(work))
         learnt: dict[Key, list[dict[str, Any]]] = {}
         heard: list[Heard] = []
         while events or heard:
             moves = self._steps(work, events, heard, learnt)
-            work, moves, events = await self._saved(work, moves)
+            moves, events = await self._saved(work, moves)
             heard = []
             if sends := [move for move in moves if move.sends]:
                 heard, answered = await self._round(work, sends)
                 events |= answered
         if learnt:
             now = self._clock()
-            await self._save([Save(case=moved(work[key], work[key].state), entries=learnt[key]) for key in learnt], now)
+            after = {key: moved(work[key], work[key].state) for key in learnt}
+            await self._save([Save(cases=[after[key]], entries=learnt[key]) for key in learnt], now)
 
     async def aclose(self) -> None:
         """Let outstanding calls go; what they did is found again by the next worker."""
@@ -157,116 +160,124 @@ class Driver:
         heard: Iterable[Heard],
         learnt: dict[Key, list[dict[str, Any]]],
     ) -> list[Move]:
-        """Step every case that has an event: those that are alike and heard the same together, the others one by one.
+        """Step every case that has an event: those that are alike and met the same together, the others one by one.
 
         `learnt` holds timeline entries of what needs no save yet, by case; the case's next save takes them in.
         """
         now = self._clock()
-        moves = [move for answers in heard for move in self._in_step(work, answers, events, learnt, now)]
+        moves = [self._heard(each, now) for each in heard]
+        starting: defaultdict[Hashable, list[tuple[Case, tuple[int, ...], Rechecked]]] = defaultdict(list)
         for key, event in events.items():
             before = work.get(key)
             if before is None:
                 continue
-            decision = step(before, self._plan_of(before), event, now, self._timing)
+            plan = self._plan_of(before)
+            if (
+                isinstance(event, Rechecked)
+                and before.state is State.READY
+                and (versions := versions_to_start(before, plan, event)) is not None
+            ):
+                starting[alike(before)].append((before, versions, event))
+                continue
+            decision = step(before, plan, event, now, self._timing)
             replies = event.replies if isinstance(event, Replied) else ()
-            moves.append(Move([key], [before], [decision.case], decision.sends, replies, _record(decision.case, event)))
+            record = _record(decision.case, event)
+            moves.append(Move(Crowd.of([key]), [before], [decision.case], decision.sends, replies, record))
+        for crowd in starting.values():
+            cases, versions_of_each = [case for case, _, _ in crowd], [versions for _, versions, _ in crowd]
+            plan, event = self._plan_of(cases[0]), crowd[0][2]
+            after, decision = start_alike(cases, plan, versions_of_each, event, now, self._timing)
+            moves.append(Move(Crowd.of([case.key for case in cases]), cases, after, decision.sends))
         moves = joined([move for move in moves if move.after[0] is not move.before[0]], learnt)
         for move in moves:
+            keys = move.crowd.keys
             told = entries(move.before[0], move.after[0], move.sends, move.replies, now)
-            move.entries = learnt.get(move.keys[0], []) + told
+            move.entries = learnt.get(keys[0], []) + told
             if move.unsaved:
-                learnt.update(dict.fromkeys(move.keys, move.entries))
+                learnt.update(dict.fromkeys(keys, move.entries))
             elif learnt:
-                for key in move.keys:
+                for key in keys:
                     learnt.pop(key, None)
         return moves
 
-    def _in_step(
-        self,
-        work: Mapping[Key, Case],
-        answers: Heard,
-        events: Mapping[Key, Event],
-        learnt: Mapping[Key, list[dict[str, Any]]],
-        now: datetime,
-    ) -> list[Move]:
-        """Step those who heard a yes from everybody, all that are alike at once."""
-        groups: defaultdict[Any, list[Key]] = defaultdict(list)
-        for key in answers.keys:
-            if (case := work.get(key)) is not None and key not in events:
-                groups[alike(case), id(learnt.get(key))].append(key)
-        moves: list[Move] = []
-        for keys in groups.values():
-            cases = [work[key] for key in keys]
-            yes = answers.replies_to(cases[0])
-            after, decision = step_alike(cases, self._plan_of(cases[0]), yes, now, self._timing)
-            moves.append(Move(keys, cases, after, decision.sends, yes))
-        return moves
+    def _heard(self, heard: Heard, now: datetime) -> Move:
+        """Step those who heard a yes from everybody: they took their last step together, and take this one so."""
+        replies = heard.replies()
+        plan = self._plan_of(heard.cases[0])
+        after, decision = step_alike(heard.cases, plan, replies, now, self._timing)
+        return Move(heard.crowd, heard.cases, after, decision.sends, replies)
 
-    async def _saved(
-        self, work: Mapping[Key, Case], moves: Sequence[Move]
-    ) -> tuple[dict[Key, Case], list[Move], dict[Key, Event]]:
-        """Save what must be.
+    async def _saved(self, work: dict[Key, Case], moves: list[Move]) -> tuple[list[Move], dict[Key, Event]]:
+        """Save what must be, and put every case into `work` as it stands; what is no longer ours is taken out.
 
-        Returns the cases still ours, the moves whose sends may leave now, and events for cases whose save met a wish to
-        withdraw.
+        Returns the moves whose sends may leave now, and events for cases whose save met a wish to withdraw.
         """
-        kept = dict(work)
+        before = {key: work[key] for move in moves for key in move.crowd.keys} if moves else {}
         for move in moves:
-            kept.update(zip(move.keys, move.after, strict=True))
-        saves = [save for move in moves if not move.unsaved for save in self._saves_of(move)]
-        if not saves:
-            return kept, list(moves), {}
-        saved = await self._save(saves, self._clock())
-        for state, count in Counts(case.state for case in saved.values()).items():
-            if state in ENDED:
-                ENDED_TOTAL.labels(state).inc(count)
-        kept |= saved
-        if len(saved) == len(saves):
-            return kept, list(moves), {}
-        lost = {save.case.key for save in saves} - saved.keys()
-        LOST_SAVES_TOTAL.inc(len(lost))
-        reloaded = await store.load_many(self._pool, lost)
-        wished = {
-            key: case
-            for key, case in reloaded.items()
-            if case.withdraw_at is not None and work[key].withdraw_at is None and case.revision == work[key].revision
-        }
-        kept = {key: case for key, case in kept.items() if key not in lost} | wished
-        return kept, [left for move in moves if (left := move.without(lost)).keys], {key: Woken() for key in wished}
-
-    def _saves_of(self, move: Move) -> list[Save]:
-        ended = move.after[0].state in ENDED
-        template = f"case_{move.after[0].state.value}" if ended else None
-        return [
+            work.update(zip(move.crowd.keys, move.after, strict=True))
+        saves = [
             Save(
-                case=case,
+                cases=move.after,
                 entries=move.entries,
-                template=template,
-                message_id=self._new_id() if ended else None,
+                template=f"case_{move.after[0].state.value}" if move.after[0].state in ENDED else None,
                 record=move.record,
                 versions=not move.replies,
             )
-            for case in move.after
+            for move in moves
+            if not move.unsaved
         ]
+        if not saves:
+            return moves, {}
+        lost, wishes = await self._save(saves, self._clock())
+        for save in saves:
+            if save.cases[0].state in ENDED:
+                ENDED_TOTAL.labels(save.cases[0].state).inc(sum(case.key not in lost for case in save.cases))
+        if wishes:
+            moves = [part for move in moves for part in _parted(move, wishes)]
+            work.update((key, case) for move in moves for key, case in zip(move.crowd.keys, move.after, strict=True))
+        if not lost:
+            return moves, {}
+        LOST_SAVES_TOTAL.inc(len(lost))
+        wished = {
+            key: case
+            for key, case in (await store.load_many(self._pool, lost)).items()
+            if case.withdraw_at is not None
+            and before[key].withdraw_at is None
+            and case.revision == before[key].revision
+        }
+        for key in lost:
+            work.pop(key, None)
+        work |= wished
+        left = [part for move in moves if (part := move.only(lambda key: key not in lost)) is not None]
+        return left, {key: Woken() for key in wished}
 
-    async def _save(self, saves: Sequence[Save], now: datetime) -> dict[Key, Case]:
-        """Save a batch; one that the database refuses as a whole is halved until the bad case stands alone."""
-        records = {save.case.key: save.record for save in saves if save.record is not None}
+    async def _save(self, saves: Sequence[Save], now: datetime) -> tuple[AbstractSet[Key], Mapping[Key, datetime]]:
+        """Save a batch; one that the database refuses as a whole is halved until the bad case stands alone.
+
+        Returns whose save was lost, and who of the others wishes to withdraw, since when.
+        """
+        records = {save.cases[0].key: save.record for save in saves if save.record is not None}
         try:
             if not records:
-                return await store.save(self._pool, saves, now)
+                saved = await store.save(self._pool, saves, now)
+                return saved.lost, saved.wishes
             async with self._pool.acquire() as connection, connection.transaction():
                 saved = await store.save(connection, saves, now)
-                await self._records.keep(connection, [records[key] for key in records.keys() & saved.keys()])
-                return saved
+                await self._records.keep(connection, [records[key] for key in records.keys() - saved.lost])
+                return saved.lost, saved.wishes
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
-            if len(saves) == 1:
-                _log.exception("save_refused", state=saves[0].case.state, marks=saves[0].case.marks)
+            if len(saves) == len(saves[0].cases) == 1:
+                case = saves[0].cases[0]
+                _log.exception("save_refused", state=case.state, marks=case.marks)
                 # Still due, it would be taken up and refused again without a pause.
-                await store.put_off(self._pool, [saves[0].case.key], now + self._timing.resend_limit)
-                return {}
-        half = len(saves) // 2
-        return await self._save(saves[:half], now) | await self._save(saves[half:], now)
+                await store.put_off(self._pool, [case.key], now + self._timing.resend_limit)
+                return {case.key}, {}
+        lost, wishes = set[Key](), dict[Key, datetime]()
+        for half in _halves(saves):
+            more_lost, more_wishes = await self._save(half, now)
+            lost |= more_lost
+            wishes |= more_wishes
+        return lost, wishes
 
     async def _round(self, work: Mapping[Key, Case], moves: Sequence[Move]) -> tuple[list[Heard], dict[Key, Event]]:
         """Send everything, one call a participant and op, and gather answers until the round closes.
@@ -294,8 +305,16 @@ class Driver:
             where: call.result() for call, where in calls.items() if call.done()
         }
         late = self.take_late(work.keys())
-        heard = heard_by(moves, answered, {(reply.account_id, reply.case_no) for reply in late}, self._plan_of)
-        told = {key for each in heard for key in each.keys}
+        late_keys = {(reply.account_id, reply.case_no) for reply in late}
+        heard = list[Heard]()
+        for move in moves:
+            followed = self._plan_of(move.after[0]).name
+            of_move = [answered.get((send.participant, send.op, followed), ()) for send in move.sends]
+            if each := heard_by(move, of_move, late_keys):
+                heard.append(each)
+        if not late and sum(len(each.cases) for each in heard) == sum(len(move.after) for move in moves):
+            return heard, {}
+        told = {key for each in heard for key in each.crowd.keys}
         rest = [reply for answers in answered.values() for each in answers for reply in each.one_by_one(without=told)]
         return heard, {key: Replied(replies) for key, replies in _by_case([*rest, *late]).items()}
 
@@ -372,6 +391,28 @@ class Driver:
             return await participant.carry_out(op, orders, effects)
         replies = await participant.apply(op, orders.one_by_one(), effects)
         return in_columns(participant.name, op, orders, replies, self._clock())
+
+
+def _parted(move: Move, wishes: Mapping[Key, datetime]) -> list[Move]:
+    """Part a move: those who wish to withdraw are alike to nobody any more."""
+    parts = [move.only(lambda key: key not in wishes)]
+    for key in wishes.keys() & set(move.crowd.keys):
+        wishing = move.only(lambda each, key=key: each == key)  # type: ignore[misc]
+        if wishing is not None:
+            wishing.after = [msgspec.structs.replace(wishing.after[0], withdraw_at=wishes[key])]
+            parts.append(wishing)
+    return [part for part in parts if part is not None]
+
+
+def _halves(saves: Sequence[Save]) -> tuple[list[Save], list[Save]]:
+    """Part saves in two: by groups, and one group by its cases."""
+    half = len(saves) // 2
+    if half:
+        return list(saves[:half]), list(saves[half:])
+    [save] = saves
+    half = len(save.cases) // 2
+    first, second = (msgspec.structs.replace(save, cases=part) for part in (save.cases[:half], save.cases[half:]))
+    return [first], [second]
 
 
 def _account(case: Case) -> int:

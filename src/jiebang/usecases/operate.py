@@ -187,7 +187,7 @@ async def retry(
         after = step(case, plan_of(case), Unparked(), now, timing).case
         if after is not case:
             after = msgspec.structs.replace(after, due_at=now)
-            saves.append(Save(case=after, entries=entries(case, after, (), (), now)))
+            saves.append(Save(cases=[after], entries=entries(case, after, (), (), now)))
             outcomes[key] = Outcome.MOVED
         elif case.due_at is None:
             outcomes[key] = Outcome.UNDECIDED
@@ -195,7 +195,7 @@ async def retry(
             wake.append(key)
             outcomes[key] = Outcome.WOKEN
     if saves:
-        outcomes |= dict.fromkeys(await store.save(pool, saves, now), Outcome.RETRIED)
+        outcomes |= dict.fromkeys((await store.save(pool, saves, now)).kept(), Outcome.RETRIED)
     if wake:
         await store.put_off(pool, wake, now)
     await tasks.acknowledge(pool, keys, by, now)

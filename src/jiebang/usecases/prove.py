@@ -178,7 +178,7 @@ async def _wallet_version(context: Context, account_id: int) -> int:
 async def _ready(context: Context, db: Database, case: Case, version: int, now: datetime) -> Case:
     decision = step(case, context.plan_of(case), Proven(version), now, context.timing)
     told = timeline.entries(case, decision.case, decision.sends, (), now)
-    saved = await cases.save(db, [Save(case=decision.case, entries=told)], now)
+    saved = (await cases.save(db, [Save(cases=[decision.case], entries=told)], now)).kept()
     if case.key not in saved:
         raise ProofRefusedError(cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED])
     return saved[case.key]

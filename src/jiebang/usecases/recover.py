@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from itertools import zip_longest
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -95,7 +94,6 @@ class Recovering(msgspec.Struct, frozen=True, kw_only=True):
     participants: Mapping[str, Participant]
     restored: Restored
     clock: Callable[[], datetime]
-    new_id: Callable[[], UUID]
     page: int = 2_000
     call: timedelta = timedelta(seconds=30)
     pause: timedelta = timedelta(milliseconds=100)
@@ -277,14 +275,14 @@ async def _settle(with_: Recovering, told: Sequence[Recovery], found: Found) -> 
     made = {case.key: case for one in told for case in one.made}
     before = await store.load_many(with_.pool, changed)
     await _hold_slots(with_, changed.values(), before, now)
-    saves = [_save(with_, before[key], case, now) for key, case in changed.items() if key in before]
-    committed = [before[save.case.key] for save in saves if save.case.state in COUNTED]
+    saves = [_save(before[key], case, now) for key, case in changed.items() if key in before]
+    committed = [before[case.key] for save in saves for case in save.cases if case.state in COUNTED]
     async with with_.pool.acquire() as connection, connection.transaction():
         found.numbers_raised += await operating.raise_numbers(
             connection, {one.account_id: one.last_case_no for one in told}, now
         )
         await operating.forget_wishes(connection, committed)
-        saved = await store.save(connection, saves, now)
+        saved = (await store.save(connection, saves, now)).kept()
         moved = {key[0] for key in changed.keys() - saved.keys()}
         again = {case: [_begun(case, now)] for case in made.values() if case.account_id not in moved}
         there = await operating.make_again(connection, again, now)
@@ -295,13 +293,12 @@ async def _settle(with_: Recovering, told: Sequence[Recovery], found: Found) -> 
     return moved | {key[0] for key in made.keys() - there}
 
 
-def _save(with_: Recovering, before: Case, after: Case, now: datetime) -> Save:
+def _save(before: Case, after: Case, now: datetime) -> Save:
     ends = after.state in ENDED
     return Save(
-        case=after,
+        cases=[after],
         entries=entries(before, after, (), (), now),
         template=f"case_{after.state.value}" if ends else None,
-        message_id=with_.new_id() if ends else None,
     )
 
 

@@ -56,6 +56,6 @@ async def _taken_in(context: Context, db: Database, case: Case, now: datetime) -
     """Step the case; the row is locked by the wish, so the guarded save cannot lose."""
     decision = step(case, context.plan_of(case), Woken(), now, context.timing)
     told = timeline.entries(case, decision.case, decision.sends, (), now)
-    save = Save(case=decision.case, entries=told, template=f"case_{decision.case.state}", message_id=context.new_id())
+    save = Save(cases=[decision.case], entries=told, template=f"case_{decision.case.state}")
     saved = await cases.save(db, [save], now)
-    return saved.get(case.key, case)
+    return saved.kept().get(case.key, case)
