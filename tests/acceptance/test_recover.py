@@ -275,6 +275,30 @@ async def test_what_was_waited_for_in_vain_is_an_operators_and_can_still_be_done
     assert (await world.verify()).violations == []
 
 
+async def test_a_case_that_two_databases_forgot_together_is_found_and_people_can_settle_it(world: Installation) -> None:
+    """The platform and the wallet go back to before case 1; the others were done with it and have gone on to case 2."""
+    ids = await world.people(1, 2)
+    await world.back_up("platform")
+    await world.back_up("wallet")
+    await world.driver.drive(await world.ready(ids))
+    again = [msgspec.structs.replace(case, wallet_version=2) for case in await world.ready(ids)]
+    await world.driver.drive(again)  # refused: the identity is gone already
+    assert {case.state for case in await world.to_the_end(ids)} == {State.DONE, State.ABORTED}
+    await world.restore("platform")
+    await world.restore("wallet")
+
+    found = await world.recover("platform", "wallet", gap=100)
+    assert found.undecided["outcome_lost"] == 2
+    found = await world.recover("platform", "wallet", gap=100)
+    assert found.undecided["outcome_lost"] == 2, "it stays theirs, though its number is below the raised one by now"
+    found = await world.recover("platform", "wallet", gap=100, outcomes={(1, 1): True, (2, 1): True})
+    assert (found.undecided, found.sent["try"], found.sent["confirm"]) == ({}, 2, 2)
+    states = {case.key: case.state for case in await world.to_the_end(ids)}
+    assert states == {(each, number): end for each in ids for number, end in ((1, State.DONE), (2, State.ABORTED))}
+    assert not await tasks.standing(world.pools["platform"], 10)
+    assert (await world.verify()).violations == []
+
+
 async def test_a_recovery_that_cannot_hear_somebody_decides_nothing(
     world: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,8 @@ DEMANDED = {
     "recover-reuses-numbers",
     "recover-ignores-confirmed",
     "recover-believes-platform",
+    "recover-overlooks-forgotten",
+    "recover-leaves-marks",
     "restore-opens-at-once",
     "no-recovery",
 }

@@ -15,7 +15,7 @@ from jiebang.model.plan import Plan
 from jiebang.saga.audit import audit
 from jiebang.saga.coordinator import FUNDS_MOVED, Replied, Reply, Timing, Woken, step
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
-from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Seen, Undecided, Why, recovered
+from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Seen, Undecided, Wait, Why, recovered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -394,3 +394,84 @@ def test_one_database_put_back_leaves_no_outcome_open(
     one.drive()
     assert all(case.state in ENDED or case.state in (State.OPEN, State.READY) for case in one.cases.values())
     assert not audit(one.cases.values(), _whole(one.rows), plans)
+
+
+MOVING = "MOVING"
+
+
+def waiting(seconds: float, **refusals: str) -> Recovery:
+    """Case 1 was done; the wallet forgot it, and it has been waited for."""
+    one = installation(of(1, State.CONFIRMING, "ddd"), identity=(1, CONFIRMED), unionpay=(1, CONFIRMED))
+    seen = msgspec.structs.replace(one.seen(), refusals=refusals, waited=timedelta(seconds=seconds))
+    restored = msgspec.structs.replace(after("wallet"), passing=(MOVING,), patience=timedelta(seconds=60))
+    return recovered(seen, restored, NOW)
+
+
+def test_what_clears_by_itself_is_waited_for_and_nothing_is_sent_or_saved_meanwhile() -> None:
+    """A Try sent to a wallet whose money moves would be refused for ever."""
+    told = waiting(59, wallet=MOVING)
+    assert told.waits == (Wait(7, 1, "wallet", MOVING),)
+    assert not [*told.sends, *told.changed, *told.undecided]
+    assert [send.op for send in waiting(59).sends] == [Op.TRY], "and when it has cleared it is tried"
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(60, MOVING), (0, "NO-IDENTITY")])
+def test_what_does_not_clear_is_an_operators_and_the_row_stays_free(seconds: float, code: str) -> None:
+    """Nobody would ever look at it else; and a mark in the row would shut the case out of this wallet for good."""
+    told = waiting(seconds, wallet=code)
+    assert told.undecided == (Undecided(7, 1, Why.CANNOT_TRY, ("wallet",), (code,)),)
+    assert [case.marks for case in told.changed] == ["ddC"]
+    assert not [*told.sends, *told.waits]
+
+
+def test_what_recovery_parked_goes_on_when_it_could_be_tried_after_all() -> None:
+    """Else an operator who cleared the reason would have to know that a retry is needed as well."""
+    one = installation(of(1, State.CONFIRMING, "ddC", due_at=None), identity=(1, CONFIRMED), unionpay=(1, CONFIRMED))
+    one.recover(after("wallet"))
+    assert (one.cases[1].marks, one.cases[1].due_at) == ("ddc", NOW)
+
+
+def test_who_forgot_nothing_and_never_came_to_a_case_proves_that_it_was_not_committed() -> None:
+    """Else a person is asked about a case that was withdrawn before anybody heard of it."""
+    one = installation(of(2, State.OPEN, "..."), identity=(3, CANCELLED), unionpay=(3, TRIED))
+    told = one.recover(after("platform"))
+    assert (one.cases[2].state, told.undecided) == (State.ABORTED, ())
+
+
+def test_a_case_that_the_platform_and_one_participant_forgot_is_not_passed_by() -> None:
+    """Identity and cards were done with case 1 and have gone on; nobody else would tell that the wallet lacks it."""
+    one = installation(identity=(2, TRIED), unionpay=(2, TRIED))
+    told = one.recover(after("platform", "wallet", gap=5))
+    assert Undecided(7, 1, Why.OUTCOME_LOST, ("wallet",)) in told.undecided
+    assert one.cases[2].marks == "xxX", "and nothing is sent past it"
+    later = msgspec.structs.replace(one.seen(), theirs=(1,))
+    assert 1 in {each.case_no for each in recovered(later, after("platform", "wallet"), NOW).undecided}
+    one.last = 1
+    assert one.recover(after("platform", "wallet", gap=5)).undecided == (), "what the platform knows of was no case"
+
+
+@pytest.mark.parametrize(("committed", "ops"), [(True, [Op.TRY, Op.CONFIRM]), (False, [])])
+def test_what_people_found_out_about_a_forgotten_case_is_carried_out(committed: bool, ops: list[Op]) -> None:
+    """A finding that nobody can act on leaves the wallet as it is for ever."""
+    one = installation(identity=(2, TRIED), unionpay=(2, TRIED))
+    found = msgspec.structs.replace(after("platform", "wallet", gap=5), outcomes={(7, 1): committed})
+    told = one.recover(found)
+    assert [op for name, number, op in one.ops if (name, number) == ("wallet", 1)] == ops
+    assert told.undecided == ()
+    one.drive()
+    assert one.cases[2].state is State.ABORTED
+
+
+def test_what_people_found_out_does_not_outweigh_what_is_proven() -> None:
+    one = installation(of(1, State.TRYING, "ttt", deadline=NOW), identity=(1, CONFIRMED), unionpay=(2, CANCELLED))
+    found = msgspec.structs.replace(after("platform", "wallet"), outcomes={(7, 1): False})
+    one.recover(found)
+    assert ("wallet", 1, Op.CONFIRM) in one.ops
+
+
+def test_papers_say_what_a_lost_case_was() -> None:
+    both = ((Kind.REVOKE, PLAN), (Kind.CLOSE_PAYMENT, msgspec.structs.replace(CLOSE, name="p/2")))
+    one = installation(unionpay=(1, CONFIRMED), wallet=(1, CONFIRMED))
+    known = after("platform", "identity", known=both)
+    told = recovered(one.seen(), msgspec.structs.replace(known, papers={(7, 1): "close_payment@p/2"}), NOW)
+    assert [case.kind for case in told.made] == [Kind.CLOSE_PAYMENT]
