@@ -38,6 +38,8 @@ _CODE: Final = re.compile(r"验证码\s*(\d+)")
 _ONE_ANSWER: Final = 5.0
 _PAUSE: Final = 0.2
 _BUSY: Final = "WALLET-BUSY"
+_HELD: Final = "IDEMPOTENCY-KEY-IN-USE"
+"""By the request before it, which may have died with its process: to be sent again."""
 
 
 def sends(account: int) -> bool:
@@ -280,10 +282,11 @@ class People:
                 if url.startswith(self._api_url):
                     self._api_url = next(self._apis)
             else:
-                if answer.status_code != httpx.codes.TOO_MANY_REQUESTS and not answer.is_server_error:
+                code = _code_of(answer)
+                again = answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error or code == _HELD
+                if not again:
                     self.told.waiting -= 1
                     return answer
-                code = _code_of(answer)
                 self.told.unanswered[f"{answer.status_code} {code}"] += 1
                 if code == _BUSY:
                     busy_since = busy_since or now()

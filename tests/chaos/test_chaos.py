@@ -46,6 +46,7 @@ GUSTS, GETTING_ON = (6, 40) if LONG else (3, 6)
 PATIENCE: Final = 240.0 if LONG else 60.0
 _PACE: Final = {
     "JIEBANG_WORKER_LEASE": "2",
+    "JIEBANG_REPEATS_HELD": "3",
     "JIEBANG_SAGA_RESEND_LIMIT": "10" if LONG else "1",
 }
 
