@@ -58,11 +58,11 @@ async def connected(dsn: str) -> int:
     return found
 
 
-async def checkpoint(dsn: str) -> int:
-    """Return where in the log a server's last checkpoint began."""
+async def checkpoints(dsn: str) -> int:
+    """Return how many checkpoints a server has begun."""
     connection: Connection = await asyncpg.connect(dsn)
     try:
-        found: int = await connection.fetchval("SELECT (redo_lsn - '0/0'::pg_lsn)::bigint FROM pg_control_checkpoint()")
+        found: int = await connection.fetchval("SELECT num_timed + num_requested FROM pg_stat_checkpointer")
     finally:
         await connection.close()
     return found

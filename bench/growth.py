@@ -16,11 +16,12 @@ Both stores are measured as systems that run. After a checkpoint PostgreSQL writ
 whole into the log, and after a vacuum a page's first writer clears its mark in the visibility map: both are paid once a
 page, whatever the store's size, until the next checkpoint or vacuum. A load ends with both, so windows just after it
 would tell how few cases had shared that price by then. So hot accounts come in pairs side by side, which share their
-pages: the first of each is driven in a lap after the checkpoint, the second is measured. (An account that was unbound
-cannot be unbound again: that is why another one warms its pages.) The lap is told too, as `after a checkpoint`, without
-a bar: a hot set strewn over more pages pays for each of them there. No checkpoint falls into what is measured: the
-servers' settings put off those that time or the log's size bring, and one that happens all the same is an error. For
-the same reason the archive is laid out with its pages full (`filling.archive`).
+pages: a lap over the first of each pair comes between the checkpoint and the second ones, which are measured. (An
+account that was unbound cannot be unbound again: that is why another one warms its pages.) The lap is told too, as
+`after a checkpoint`, without a bar: a hot set strewn over more pages pays for each of them there. Every window has a
+checkpoint and a lap of its own, so that none falls into what is measured: less is written to the log meanwhile than the
+servers' settings allow, and one that happens all the same is an error. For the same reason the archive is laid out
+with its pages full (`filling.archive`).
 
 Counted is what one worker's connections did from the first case recorded to the last one done, by the databases' own
 counters, autovacuum switched off meanwhile. Cases driven alone are read as a worker reads them, but all at once.
@@ -62,9 +63,9 @@ _SEED: Final = 4
 _KINDS: Final = ("near", "strewn", "alone")
 _ALONE: Final = 64
 """Cases of a window in which each is driven by itself."""
-_LAP: Final = "{}, after a checkpoint"
-_SETTINGS: Final = {"autovacuum": "off", "max_wal_size": "16GB", "checkpoint_timeout": "1d"}
-"""Of both servers: nothing happens beside what is measured, and a load has few checkpoints."""
+_LAPS: Final = {kind: f"{kind}, after a checkpoint" for kind in ("near", "strewn")}
+_TOLD: Final = (*_KINDS, *_LAPS.values())
+_QUIET: Final = {"autovacuum": "off"}
 COUNTED: Final = ("platform", *SIX)
 
 
@@ -105,16 +106,29 @@ class Store(msgspec.Struct, frozen=True):
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-async def _window(store: Store, accounts: Sequence[int], *, alone: bool) -> Window:
+async def _window(store: Store, pairs: Sequence[Pair], *, alone: bool) -> tuple[Window, Window]:
+    """Measure a lap over the first of each pair, just after a checkpoint, and then the second of each.
+
+    `alone`: the second ones are each driven by themselves.
+    """
+    async with store.open() as world:
+        await world.pools["platform"].execute("CHECKPOINT", timeout=LONG)
+    begun = await counters.checkpoints(store.dsns["platform"])
+    lap = await _driven(store, [first for first, _ in pairs], alone=False)
+    if alone:  # an idle worker looks all the time, and so clears what is dead out of its way
+        async with store.open() as world:
+            await _due(world)
+    measured = await _driven(store, [second for _, second in pairs], alone=alone)
+    if begun != await counters.checkpoints(store.dsns["platform"]):
+        raise RuntimeError("a checkpoint fell into what was measured")
+    return lap, measured
+
+
+async def _driven(store: Store, accounts: Sequence[int], *, alone: bool) -> Window:
     """Record a case for each of `accounts` and drive them, on connections of their own.
 
     `alone`: each by itself, and without a worker, whose looking for more to do would count with a few cases only.
     """
-    if alone:
-        async with (
-            store.open() as world
-        ):  # an idle worker looks all the time, and so clears what is dead out of its way
-            await _due(world)
     before = await store.counted()
     async with store.open() as world:
         driver, started = world.driver(timing=TIMING, limits=LIMITS), perf_counter()
@@ -145,7 +159,7 @@ async def _small(home: Path) -> AsyncIterator[Store]:
         await migrate_all(dsns)
         store = Store(dsns, 0)
         async with store.open() as world:
-            await set_server(world, _SETTINGS)
+            await set_server(world, _QUIET)
         yield store
 
 
@@ -167,48 +181,27 @@ def _sets(block: Sequence[Pair], strewn: Sequence[Pair], share: int) -> dict[str
     return {"near": block[:share], "strewn": strewn[:share], "alone": strewn[share:]}
 
 
-Turns = Sequence[tuple[Store, Mapping[str, Sequence[Pair]], dict[str, list[Window]]]]
-"""Both stores: the pairs of each kind, and the windows measured, by kind."""
-
-
 async def _step(
     grown: Store, small: Store, hot: Mapping[str, Sequence[Pair]], *, rounds: int, size: int, first: int
 ) -> list[Mapping[str, list[Window]]]:
     """Measure both stores in turns. `hot`: pairs of the grown one, by kind; `first`: accounts of the small one."""
     rest = [(one, one + 1) for one in range(first // 2 + 1, first, 2)]
     random.Random(_SEED).shuffle(rest)
-    lone = min(_ALONE, size)
     block = [(one, one + 1) for one in range(1, first // 2, 2)]
-    of_small = _sets(block, rest[: rounds * (size + lone)], rounds * size)
+    of_small = _sets(block, rest, rounds * size)
     await _made_anew(small, first)
-    turns: Turns = [(grown, hot, {}), (small, of_small, {})]
-    since = [await _checkpointed(store) for store, _, _ in turns]
-    await _lap(turns)
+    of_grown, beside = ({name: list[Window]() for name in _TOLD} for _ in range(2))
     for number in range(rounds):
         for kind in _KINDS:
-            count = lone if kind == "alone" else size
-            for store, pairs, windows in turns if number % 2 else reversed(turns):
-                accounts = [second for _, second in pairs[kind][number * count : (number + 1) * count]]
-                window = await _window(store, accounts, alone=kind == "alone")
-                windows.setdefault(kind, []).append(window)
-    if since != [await counters.checkpoint(store.dsns["platform"]) for store, _, _ in turns]:
-        raise RuntimeError("a checkpoint fell into what was measured")
-    return [windows for _, _, windows in turns]
-
-
-async def _checkpointed(store: Store) -> int:
-    """Write everything out; return where the log went on."""
-    async with store.open() as world:
-        await world.pools["platform"].execute("CHECKPOINT", timeout=LONG)
-    return await counters.checkpoint(store.dsns["platform"])
-
-
-async def _lap(turns: Turns) -> None:
-    """Touch what is to be measured: drive the first of every pair. Those that are measured alone are strewn, too."""
-    for kind, kinds in (("near", ("near",)), ("strewn", ("strewn", "alone"))):
-        for store, pairs, windows in turns:
-            accounts = [first for one in kinds for first, _ in pairs[one]]
-            windows[_LAP.format(kind)] = [await _window(store, accounts, alone=False)]
+            count = min(_ALONE, size) if kind == "alone" else size
+            at = number * count
+            turns = [(of_grown, grown, hot), (beside, small, of_small)]
+            for windows, store, pairs in turns if number % 2 else reversed(turns):
+                lap, window = await _window(store, pairs[kind][at : at + count], alone=kind == "alone")
+                windows[kind].append(window)
+                if kind in _LAPS:
+                    windows[_LAPS[kind]].append(lap)
+    return [of_grown, beside]
 
 
 def _say(text: str) -> None:
@@ -227,7 +220,7 @@ async def _measure(rounds: int, size: int, sizes: Sequence[int]) -> list[Step]:
         if base.home is None:
             raise RuntimeError("the world has no servers of its own")
         grown = Store(dict(base.dsns), await counters.connected(base.dsns["platform"]))
-        await set_server(base, _SETTINGS)
+        await set_server(base, _QUIET)
         async with _small(base.home) as small:
 
             async def measure(block: Sequence[Pair], strewn: Sequence[Pair], ended: int) -> None:
@@ -288,7 +281,7 @@ def _short(count: int) -> str:
 
 def _rows(steps: Sequence[Step], first: int) -> list[Row]:
     rows = []
-    for kind in steps[0].grown:
+    for kind in _TOLD:
         base = [window for step in steps for window in step.small[kind]]
         table = [(_short(first), base, None), *((_name(step), step.grown[kind], step) for step in steps)]
         for name, windows, step in table:
