@@ -47,6 +47,10 @@ class Statement(msgspec.Struct, frozen=True):
     ended: float
 
 
+_Batch = tuple[list[int], list[list[Statement]]]
+"""The accounts of a batch, and its statements in groups that run side by side."""
+
+
 class _Noting(_Connection):
     """A connection that takes down what is sent over it."""
 
@@ -172,47 +176,39 @@ async def ceiling(world: World, cases: int, batch: int) -> Outcome:
     ]
     try:
         warm = world.unused(batch * lanes, rival=True)
-        await world.record(warm)
-        await _all(connections, _prepared(groups, before, list(warm), batch))
+        await _all(world, connections, _prepared(groups, before, list(warm), batch))
         await world.settle()
         accounts = world.unused(max(cases - cases % batch, batch), rival=True)
-        meter = Meter(world)
-        await world.record(accounts)
-        recorded = Meter(world)
         ready = _prepared(groups, before, list(accounts), batch)
-        preparing = recorded.read(1)
-        latencies = await _all(connections, ready)
-        whole = meter.read(len(accounts), latencies)
+        meter = Meter(world)
+        latencies = await _all(world, connections, ready)
+        outcome = meter.read(len(accounts), latencies)
     finally:
         await asyncio.gather(*(one.close() for lane in connections for one in lane.values()))
     await world.require_done(accounts)
-    return msgspec.structs.replace(whole, seconds=whole.seconds - preparing.seconds, cpu=whole.cpu - preparing.cpu)
+    return outcome
 
 
 def _prepared(
     groups: Sequence[Sequence[Statement]], before: list[int], accounts: list[int], batch: int
-) -> list[list[list[Statement]]]:
+) -> list[_Batch]:
     at = now()
-    return [
-        _for_others(groups, before, accounts[start : start + batch], at) for start in range(0, len(accounts), batch)
-    ]
+    parts = [accounts[start : start + batch] for start in range(0, len(accounts), batch)]
+    return [(part, _for_others(groups, before, part, at)) for part in parts]
 
 
 async def _all(
-    connections: Sequence[Mapping[tuple[str, int], _Connection]],
-    batches: Sequence[list[list[Statement]]],
+    world: World, connections: Sequence[Mapping[tuple[str, int], _Connection]], batches: Sequence[_Batch]
 ) -> list[float]:
-    """Run all batches, as many in flight as there are lanes; return milliseconds by case."""
+    """Record and run all batches, as many in flight as there are lanes; return milliseconds by case."""
     waiting, latencies = iter(batches), list[float]()
 
     async def lane(own: Mapping[tuple[str, int], _Connection]) -> None:
-        for groups in waiting:
+        for accounts, groups in waiting:
+            await world.record(accounts, db=own["platform", 0])
             started = perf_counter()
             await _Lane(own).run(groups)
-            size = max(
-                len(value) for group in groups for one in group for value in one.arguments if isinstance(value, list)
-            )
-            latencies.extend([(perf_counter() - started) * 1000] * size)
+            latencies.extend([(perf_counter() - started) * 1000] * len(accounts))
 
     await asyncio.gather(*map(lane, connections))
     return latencies

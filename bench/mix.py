@@ -7,6 +7,7 @@ hundred, `social` is never asked to Try and nobody answers, until the deadline: 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -96,9 +97,10 @@ async def mix(world: World, cases: int) -> Outcome:
     parties = dict(world.participants)
     parties["security"], parties["social"] = Refusing(parties["security"]), Silent(parties["social"])
     driver = world.driver(participants=parties, timing=Timing(try_limit=TRY_LIMIT))
-    meter, started = Meter(world), now()
-    accounts = await world.ready(cases)
-    outcome = await world.drained(driver, cases, meter=meter)
+    accounts, meter, started = world.unused(cases), Meter(world), now()
+    async with asyncio.TaskGroup() as together:
+        together.create_task(world.record(accounts))
+        outcome = await world.drained(driver, cases, meter=meter)
     rows = await world.pools["platform"].fetch(
         """SELECT account_id, state, reason, ended_at FROM platform.cases
            WHERE account_id BETWEEN $1 AND $2 AND case_no = 1 ORDER BY ended_at""",

@@ -272,6 +272,7 @@ class _Turn:
 
     async def _lane(self, waiting: Iterator[list[int]], latencies: list[float]) -> None:
         for accounts in waiting:
+            await self._world.record(accounts, db=_work["now"].pools["platform"])
             started = perf_counter()
             await self._saga(accounts)
             latencies.extend([(perf_counter() - started) * 1000] * len(accounts))
@@ -285,7 +286,6 @@ async def dbos(world: World, cases: int, *, batch: int, merged: bool = False, gu
     thread = asyncio.create_task(asyncio.to_thread(turn.run))
     await asyncio.wrap_future(turn.launched)
     meter = Meter(world)
-    await world.record(accounts)
     turn.go.set_result(None)
     try:
         latencies = await asyncio.wrap_future(turn.driven)

@@ -2,10 +2,10 @@
 
 The reference work: six participants and the platform in seven databases of one durable server, 200,000 accounts. Each
 case is recorded, its facts are read at the six, Try at five and then at the wallet, the commit point, Confirm at the
-six, its end with timeline and message. A turn begins with recording its cases, a thousand a statement, the same for
-every way; and after it every case is looked up at the store and at all six. All ways run in this process, DBOS on a
-thread of its own; the server is another. `ours` drives with the product's Worker and Driver at their own pace, and its
-re-check reads facts alone, as the others do; with `rules` it evaluates the whole pack over everybody's facts.
+six, its end with timeline and message. Every way records its cases as it goes, a thousand a statement (the per-case
+saga all of them first); after a turn every case is looked up at the store and at all six. All ways run in this process,
+DBOS on a thread of its own; the server is another. `ours` drives with the product's Worker and Driver at their own
+pace, and its re-check reads facts alone, as the others do; with `rules` it evaluates the whole pack over all facts.
 
 The full plan, measured after it: nine databases on two servers and both clearing networks as processes, with rules.
 
@@ -14,6 +14,7 @@ The full plan, measured after it: nine databases on two servers and both clearin
 
 from __future__ import annotations
 
+import asyncio
 import cProfile
 import pstats
 import sys
@@ -32,7 +33,7 @@ from bench.rival_dbos import dbos
 from bench.rival_per_case import per_case
 from bench.world import PEOPLE, World, opened
 
-_CASES: Final = 8_192
+_CASES: Final = 16_384
 _FULL_SHARE: Final = 4
 _PROFILED: Final = 45
 """Lines of a profile."""
@@ -50,9 +51,10 @@ class Way(msgspec.Struct, frozen=True):
 
 async def ours(world: World, cases: int, *, rules: bool = False) -> Outcome:
     """Have one worker of the product drive `cases`."""
-    driver, meter = world.driver(rules=rules), Meter(world)
-    accounts = await world.ready(cases)
-    outcome = await world.drained(driver, cases, meter=meter)
+    driver, accounts, meter = world.driver(rules=rules), world.unused(cases), Meter(world)
+    async with asyncio.TaskGroup() as together:
+        together.create_task(world.record(accounts))
+        outcome = await world.drained(driver, cases, meter=meter)
     await world.require_done(accounts)
     return outcome
 
@@ -66,13 +68,13 @@ WAYS: Final[Mapping[str, Way]] = {
     "ceiling": Way(_ceiling, 1, "the very statements of ours, prepared before, answers ignored"),
     "mix": Way(mix, 0.4, "ours with 5% of cases refused and 1% timing out"),
     "rules": Way(partial(ours, rules=True), 2, "ours, re-check with all facts and rules of the pack"),
-    "per_case": Way(per_case, 32, "a transaction per case and op, 64 cases at a time"),
-    "per_case_lean": Way(partial(per_case, lean=True), 32, "as per_case, each statement committing alone, no reset"),
+    "per_case": Way(per_case, 64, "a transaction per case and op, 64 cases at a time"),
+    "per_case_lean": Way(partial(per_case, lean=True), 64, "as per_case, each statement committing alone, no reset"),
     "dbos_1024": Way(partial(dbos, batch=1_024), 1, "DBOS, a workflow per batch of 1,024, four in flight"),
     "dbos_256": Way(partial(dbos, batch=256), 2, "DBOS, a workflow per batch of 256, four in flight"),
     "dbos_merged": Way(partial(dbos, batch=1_024, merged=True), 1, "as dbos_1024, all calls of a phase one step"),
     "dbos_bare": Way(partial(dbos, batch=1_024, guarded=False), 1, "as dbos_1024, without the guarded commit point"),
-    "dbos_case": Way(partial(dbos, batch=1), 128, "DBOS, a workflow per case, 64 at a time"),
+    "dbos_case": Way(partial(dbos, batch=1), 256, "DBOS, a workflow per case, 64 at a time"),
 }
 FULL: Final = "full"
 _FULL_NOTE: Final = "nine databases on two servers, two clearing networks, all rules"

@@ -61,7 +61,7 @@ from jiebang.worker import Pace, Worker
 if TYPE_CHECKING:
     from jiebang.participants.base import Participant
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases import Key
+    from jiebang.store.cases import Database, Key
     from jiebang.store.pool import Pool
     from jiebang.usecases.advance import Recheck
 
@@ -194,16 +194,21 @@ class World:
         await self.record(accounts, due=due)
         return accounts
 
-    async def record(self, accounts: Sequence[int], *, due: timedelta = timedelta()) -> None:
-        """Record a proven case for each of `accounts`, due `due` from now: its number, row and first timeline row."""
-        at = now() + due
+    async def record(
+        self, accounts: Sequence[int], *, due: timedelta = timedelta(), db: Database | None = None
+    ) -> None:
+        """Record a proven case for each of `accounts`, due `due` from now: its number, row and first timeline row.
+
+        `db`: another connection to the platform's database than this world's.
+        """
+        db, at = db or self.pools["platform"], now() + due
         entries = canonical([{"at": at, "what": "state", "state": "ready"}])
         first = digest(1, time_text(at), entries)
         for start in range(0, len(accounts), RECORDED_AT_ONCE):
             part = list(accounts[start : start + RECORDED_AT_ONCE])
             buckets = [bucket_of(account) for account in part]
             marks = "." * len(self.plan.participants)
-            await self.pools["platform"].execute(_READY, part, buckets, self.plan.name, marks, at, entries, first)
+            await db.execute(_READY, part, buckets, self.plan.name, marks, at, entries, first)
 
     # The product's parts
 
