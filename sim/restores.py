@@ -242,7 +242,7 @@ class Restores:
         if decided.waits:
             world.seen["recovery waited"] += 1
             return False
-        settled = self._save(decided)
+        settled = self._save(decided) and not decided.again
         return self._decided_by_people(decided) and settled
 
     def rows(self, account: int) -> Mapping[str, FenceRow]:

@@ -19,6 +19,8 @@ from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+OUTCOME_LOST: Final = "OUTCOME-LOST"
+"""Reason of a case whose end was lost: a later case shows that it ended, nothing shows how."""
 PLATFORM: Final = "platform"
 """The platform's database among those that were restored."""
 
@@ -106,7 +108,8 @@ def judged(seen: Seen, restored: Restored, number: int, *, above: bool) -> Judge
     marks = {name: row.case_op for name, row in seen.rows.items() if row.case_no == number}
     if held is None and not marks:
         return _forgotten(seen, restored, number)
-    stand, why = _proven(held.state if held else None, frozenset(marks.values()), above=above)
+    state = held.state if held and not _closed_unknown(seen, held, restored) else None
+    stand, why = _proven(state, frozenset(marks.values()), above=above)
     outcome = restored.outcomes.get((seen.account_id, number))
     if why is Why.OUTCOME_LOST and outcome is not None:
         stand, why = Stand.COMMITTED if outcome else Stand.BROKEN_OFF, None
@@ -170,6 +173,14 @@ def _proven(state: State | None, marks: frozenset[CaseOp], *, above: bool) -> tu
     if above:
         return Stand.OPEN, Why.OUTCOME_LOST
     return (Stand.BROKEN_OFF if marks or state is State.TRYING else Stand.UNTOUCHED), None
+
+
+def _closed_unknown(seen: Seen, held: Case, restored: Restored) -> bool:
+    """Whether a recovery closed the case without knowing how it ended, and somebody still has not come to its end."""
+    if held.state is not State.REJECTED or held.reason != OUTCOME_LOST:
+        return False
+    _, plan = _of(held, restored)
+    return plan is not None and any(seen.rows.get(name, NO_ROW).case_no <= held.case_no for name in plan.participants)
 
 
 def _never_tried(seen: Seen, plan: Plan, number: int, restored: Restored) -> bool:

@@ -18,7 +18,8 @@ true, only less. So no restored database can prove that something did not happen
    Confirm there would be answered by an error.
 6. Of all cases of an account the highest may live: it is put into `confirming` or `cancelling`, and the workers end
    it. What lower and ended cases need, and every Try, recovery sends itself before, one op a participant at a time
-   (`sends`); then it looks again and asks again. Each op raises a row, so this ends.
+   (`sends`), the lowest case first; then it looks again and asks again. Each op raises a row, so this ends. What is
+   settled of a case is saved before a row goes on that may be all that proves it (`again`).
 7. A case that the platform lost is made again with its number where the plans leave no choice of what it was.
 8. Nothing is guessed. What stays open is an operator's: a platform and a row that contradict each other; an outcome or
    a plan that nobody holds any more; a committed case whose Try was refused (parked there, as a refused Confirm is). A
@@ -42,18 +43,28 @@ from jiebang.model.case import ENDED, Case, Mark, State
 from jiebang.model.plan import WALLET, Plan
 from jiebang.saga.coordinator import FUNDS_MOVED, Send
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
-from jiebang.saga.proof import PLATFORM, Judged, Restored, Seen, Stand, Why, at, finished, judged, numbers_of
+from jiebang.saga.proof import (
+    OUTCOME_LOST,
+    PLATFORM,
+    Judged,
+    Restored,
+    Seen,
+    Stand,
+    Why,
+    at,
+    finished,
+    judged,
+    numbers_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["Recovery", "Restored", "Seen", "Undecided", "Wait", "Why", "recovered"]
+__all__ = ["OUTCOME_LOST", "Recovery", "Restored", "Seen", "Undecided", "Wait", "Why", "recovered"]
 
 RECOVERED: Final = "RECOVERED"
 """Reason of a case that was broken off because nothing was left to prove its commit."""
-OUTCOME_LOST: Final = "OUTCOME-LOST"
-"""Reason of a case whose end was lost: a later case shows that it ended, nothing shows how."""
 
 
 class Undecided(msgspec.Struct, frozen=True, order=True):
@@ -84,13 +95,15 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     `sends`: what recovery sends itself, at most one op a participant; `waits`: what it waits for. While there are any
     of either, `changed` and `made` are empty: send or wait, look again, ask again. `plans`: by case number, the plan
     whose effects a Confirm of `sends` applies. `changed`: cases to save, one revision on. `made`: lost cases to insert.
-    `refusals`: what was known of those, for the next time it is asked. `last_case_no`: the next number is above it.
+    `again`: more is to be decided once these are saved. `refusals`: what was known of those, for the next time it is
+    asked. `last_case_no`: the next number is above it.
     """
 
     account_id: int
     last_case_no: int
     sends: tuple[Send, ...] = ()
     waits: tuple[Wait, ...] = ()
+    again: bool = False
     refusals: Mapping[str, str] = {}
     plans: Mapping[int, Plan] = {}
     changed: tuple[Case, ...] = ()
@@ -115,6 +128,22 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
     wanted = [send for name in _everyone(ones, seen) if (send := _send(seen, ones, name, top)) is not None]
     sends = tuple(send for send in wanted if not _refused(seen, send))
     waits = _waits(seen, restored, wanted)
+    lowest = min((send.case_no for send in sends), default=0)
+    sends = tuple(send for send in sends if send.case_no == lowest)
+    first = [one for one in ones if one.number < lowest and all(finished(seen, name, one) for name in one.parties)]
+    records = [
+        (one, after)
+        for one in first
+        if (after := _after(seen, ones, one, restored, now, lives=False)[0]) is not None and after is not one.held
+    ]
+    if records:  # before a row goes on that is all that proves them
+        return Recovery(
+            account_id=seen.account_id,
+            last_case_no=max(seen.last_case_no, *numbers),
+            again=True,
+            changed=tuple(after for one, after in records if one.held is not None),
+            made=tuple(after for one, after in records if one.held is None),
+        )
     changed, made = list[Case](), list[Case]()
     for one in ones if not sends and not waits else ():
         after, why = _after(seen, ones, one, restored, now, lives=one is top)
@@ -215,7 +244,8 @@ def _after(
         return _living(seen, ones, one, restored, now)
     if not all(finished(seen, name, one) for name in one.parties):
         return held, min((_in_the_way(seen, ones, name, one) or Why.WAITS_BELOW for name in one.parties), key=_GRAVEST)
-    if held is not None and held.state in ENDED:
+    closed_unknown = held is not None and held.state is State.REJECTED and held.reason == OUTCOME_LOST
+    if held is not None and held.state in ENDED and not closed_unknown:
         return held, None
     state, mark = (State.DONE, Mark.CONFIRMED) if one.stand is Stand.COMMITTED else (State.ABORTED, Mark.CANCELLED)
     return _put(seen, one, now, state=state, marks=mark * len(one.parties), due_at=None), None
@@ -265,8 +295,9 @@ def _left_open(seen: Seen, one: Judged) -> Case | None:
     held = one.held
     if held is None or held.state in ENDED or one.why is not Why.OUTCOME_LOST:
         return _asleep(held)
-    if not all(seen.rows.get(name, NO_ROW).case_no > one.number for name in one.parties):
-        return _asleep(held)
+    passed = all(seen.rows.get(name, NO_ROW).case_no > one.number for name in one.parties)
+    if not passed and held.state not in (State.OPEN, State.IN_REVIEW, State.READY):
+        return _asleep(held)  # one that is not under way its person could prove and set going again
     if held.state is State.TRYING:
         closed: tuple[State, str] = (State.ABORTED, Mark.CANCELLED * len(held.marks))
     else:

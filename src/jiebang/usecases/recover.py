@@ -213,7 +213,9 @@ async def _as_far_as_it_goes(
         told = await _decided(with_, left, rows, numbers, refusals, waited)
         undone = await _settle(with_, [one for one in told if not one.sends and not one.waits], found)
         for one in told:
-            if not one.sends and one.account_id not in undone:
+            if one.again:
+                undone.add(one.account_id)
+            elif not one.sends and one.account_id not in undone:
                 undecided += one.undecided if not one.waits else ()
                 waits += one.waits
         sending = [one for one in told if one.sends]
