@@ -45,11 +45,10 @@ WITH chained AS MATERIALIZED (
     {heads}
 )"""
 """The accounts of a part, each with the heads of its timeline."""
-_TOLD: Final = """
-INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
-SELECT h.id, 1, t.revision, t.at, t.entries, CASE t.revision {pick} END
-FROM heads h CROSS JOIN platform.case_event t WHERE t.account_id = $3 AND t.case_no = $4 AND t.revision IN ({some})
+_ROW: Final = """SELECT h.id, 1, t.revision, t.at, t.entries, h.head_{revision}
+FROM heads h CROSS JOIN platform.case_event t WHERE t.account_id = $3 AND t.case_no = $4 AND t.revision = {revision}
 """
+_TOLD: Final = "\nINSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)\n"
 _ENDED: Final = """, told AS ({told}), messages AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, delivered_at)
     SELECT id, gen_random_uuid(), id % 256, 1, 'case_done', '{{}}', now(), now() FROM chained
@@ -154,10 +153,10 @@ async def archive(world: World, ranges: Sequence[Hot], template: int) -> int:
     for at in range(2, last + 1):
         every = ", ".join(f"head_{before}" for before in range(1, at))
         heads = f"SELECT id, {every}, sha256(head_{at - 1} || ${at + 4}::bytea) AS head_{at} FROM ({heads}) h{at}"  # noqa: S608 - numbers
-    pick = " ".join(f"WHEN {at} THEN h.head_{at}" for at in range(1, last + 1))
     falling = [one["revision"] for one in sorted(rows, key=lambda one: -one["size"])]
     large, small = (
-        _TOLD.format(pick=pick, some=", ".join(map(str, some))) for some in (falling[: last // 2], falling[last // 2 :])
+        _TOLD + "UNION ALL ".join(_ROW.format(revision=one) for one in some)  # one after the other, never mixed
+        for some in (falling[: last // 2], falling[last // 2 :])
     )
 
     async def copied(hot: Hot, start: int) -> int:
