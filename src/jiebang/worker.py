@@ -58,9 +58,9 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """Cases a batch takes at most, to begin with. It takes what is due: alone, a case goes at once."""
     batch_limit: int = 1_024
     """What that grows to while more waits than a batch takes."""
-    batch_time: timedelta = timedelta(milliseconds=250)
+    batch_time: timedelta = timedelta(milliseconds=400)
     """Batches grow as long as they take no longer than this."""
-    lanes: int = 3
+    lanes: int = 4
     busy_poll: timedelta = timedelta(milliseconds=5)
     idle_poll: timedelta = timedelta(milliseconds=10)
     chore_poll: timedelta = timedelta(milliseconds=50)

@@ -43,10 +43,11 @@ JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1)
 
 -- name: due_cases
 -- What a worker reads: due cases of its buckets, up to $4 of each, the oldest first, but those of the accounts $5 that it is
--- driving already. It claims nothing; the guard of the save does.
+-- driving already (a list that is hashed: an array is searched from end to end for each row). It claims nothing; the guard
+-- of the save does.
 SELECT c.* FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (
-    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 AND c.account_id <> ALL ($5::bigint[])
+    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 AND c.account_id NOT IN (SELECT unnest($5::bigint[]))
     ORDER BY c.due_at LIMIT $4
 ) c
 ORDER BY c.due_at
