@@ -27,6 +27,7 @@ from jiebang.store import cases as store
 from jiebang.store import operating, tasks
 from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
+from jiebang.usecases.advance import Limits
 from jiebang.usecases.recover import Found, Recovering, recover
 from jiebang.usecases.verify import Report, verify
 from tests.store.test_advance import PLAN, World, now
@@ -40,7 +41,8 @@ class Installation(World):
     """The driver's world, with backups."""
 
     def __init__(self, pools: Mapping[str, Pool], whole: Pool) -> None:
-        super().__init__(pools)
+        # However slow the machine: nothing here is about rounds that close before everybody has answered.
+        super().__init__(pools, Limits(round=timedelta(seconds=20), call=timedelta(seconds=20)))
         self.whole = whole
         self.wallet = Wallet(pools["wallet"], now, pepper=bytes(32))
 

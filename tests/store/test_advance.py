@@ -72,7 +72,7 @@ class Wrapped:
 class World:
     """Nine real databases, a driver, and accounts whose identity is bound."""
 
-    def __init__(self, pools: Mapping[str, Pool]) -> None:
+    def __init__(self, pools: Mapping[str, Pool], limits: Limits = LIMITS) -> None:
         self.pools = pools
         real = open_participants(pools, now, pepper=bytes(32))
         self.participants = {name: Wrapped(each) for name, each in real.items()}
@@ -84,7 +84,7 @@ class World:
             recheck=self.recheck,
             clock=now,
             timing=TIMING,
-            limits=LIMITS,
+            limits=limits,
         )
 
     async def recheck(self, cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
