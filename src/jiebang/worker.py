@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _YOUNG = 50_000
 """New objects between two looks for cycles."""
+_AT_ONCE = timedelta(milliseconds=1)
+"""A batch that takes no time at all still grows by a number."""
 _log = structlog.get_logger(__name__)
 
 Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
@@ -68,14 +70,15 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     def next_batch(self, batch: int, cases: int, took: timedelta) -> int:
         """Return how many cases the next batch may take, after one of `cases` that might have been `batch`.
 
-        Larger batches cost less a case and keep each case longer. So a full one that was quick doubles the next, and
-        one that `took` twice `batch_time` halves it; never below the first `batch`, because a participant that is
-        silent takes as long with few cases as with many.
+        Larger batches cost less a case and keep each case longer. So a full one that was quick doubles the next, or
+        makes it as many times as large as it was quicker than `batch_time`; and one that `took` twice that halves it;
+        never below the first `batch`, because a participant that is silent takes as long with few cases as with many.
         """
         if took > 2 * self.batch_time:
             return max(self.batch, batch // 2)
         if cases >= batch and took <= self.batch_time:
-            return max(self.batch, min(self.batch_limit, 2 * batch))
+            times = max(2, int(self.batch_time / max(took, _AT_ONCE)))
+            return max(self.batch, min(self.batch_limit, times * batch))
         return batch
 
 

@@ -29,6 +29,7 @@ def test_only_a_full_and_quick_batch_lets_the_next_grow() -> None:
     assert PACE.next_batch(256, 255, QUICK) == 256
     assert PACE.next_batch(512, 512, PACE.batch_time * 1.5) == 512
     assert PACE.next_batch(1_024, 1_024, QUICK) == 1_024
+    assert PACE.next_batch(256, 256, PACE.batch_time / 3.5) == 768, "as large as would still be quick"
 
 
 def test_a_slow_batch_halves_the_next() -> None:
