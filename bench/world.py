@@ -341,12 +341,12 @@ def facts_alone(participants: Mapping[str, Participant]) -> Recheck:
     async def recheck(cases: Sequence[Case]) -> Mapping[Key, Rechecked]:
         accounts = [case.account_id for case in cases]
         batches = await asyncio.gather(*(each.facts(accounts) for each in participants.values()))
-        versions = {
-            name: dict(zip(batch.accounts, batch.versions, strict=True))
-            for name, batch in zip(participants, batches, strict=True)
-            if batch is not None
-        }
-        return {case.key: Rechecked({name: of[case.account_id] for name, of in versions.items()}) for case in cases}
+        found = {name: batch for name, batch in zip(participants, batches, strict=True) if batch is not None}
+        if any(list(batch.accounts) != accounts for batch in found.values()):
+            message = "somebody does not know all of them"
+            raise RuntimeError(message)
+        rows = zip(*(batch.versions for batch in found.values()), strict=True)
+        return {case.key: Rechecked(dict(zip(found, row, strict=True))) for case, row in zip(cases, rows, strict=True)}
 
     return recheck
 
