@@ -277,8 +277,13 @@ async def test_what_was_waited_for_in_vain_is_an_operators_and_can_still_be_done
     assert (await world.verify()).violations == []
 
 
-async def test_a_case_that_two_databases_forgot_together_is_found_and_people_can_settle_it(world: Installation) -> None:
-    """The platform and the wallet go back to before case 1; the others were done with it and have gone on to case 2."""
+async def test_a_case_that_two_databases_forgot_together_is_found_and_people_can_settle_it(
+    world: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform and the wallet go back to before case 1; the others were done with it and have gone on to case 2.
+
+    The first recovery dies when it has raised the numbers over case 1: the next must still know of it.
+    """
     ids = await world.people(1, 2)
     await world.back_up("platform")
     await world.back_up("wallet")
@@ -289,6 +294,13 @@ async def test_a_case_that_two_databases_forgot_together_is_found_and_people_can
     await world.restore("platform")
     await world.restore("wallet")
 
+    async def dies(*_of: object) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as broken:
+        broken.setattr("jiebang.usecases.recover._tell", dies)
+        with pytest.raises(ConnectionResetError):
+            await world.recover("platform", "wallet", gap=100)
     found = await world.recover("platform", "wallet", gap=100)
     assert found.undecided["outcome_lost"] == 2
     found = await world.recover("platform", "wallet", gap=100)

@@ -87,6 +87,8 @@ class Installation:
             assert not (told.sends and [*told.changed, *told.made])
             for case in (*told.changed, *told.made):
                 self.cases[case.case_no] = case
+            if told.again:
+                self.last = max(self.last, told.last_case_no)
             assert len({send.participant for send in told.sends}) == len(told.sends)
             for send in told.sends:
                 self.apply(send)
@@ -450,6 +452,16 @@ def test_a_case_that_the_platform_and_one_participant_forgot_is_not_passed_by() 
     assert 1 in {each.case_no for each in recovered(later, after("platform", "wallet"), NOW).undecided}
     one.last = 1
     assert one.recover(after("platform", "wallet", gap=5)).undecided == (), "what the platform knows of was no case"
+
+
+def test_a_forgotten_case_is_still_looked_for_when_the_end_of_one_below_has_been_saved() -> None:
+    """Saving case 1 first must not raise the number over case 2: nobody would be told that the wallet lacks it."""
+    one = installation(of(1, State.TRYING, "ttt"), identity=(3, TRIED), unionpay=(3, TRIED), wallet=(1, CANCELLED))
+    either = ((Kind.REVOKE, PLAN), (Kind.CLOSE_PAYMENT, PLAN))
+    told = one.recover(after("platform", "wallet", gap=5, known=either))
+    assert one.cases[1].state is State.ABORTED
+    assert Undecided(7, 2, Why.OUTCOME_LOST, ("wallet",)) in told.undecided
+    assert one.rows["wallet"] == FenceRow(1, CANCELLED), "and nothing is sent past it"
 
 
 @pytest.mark.parametrize(("committed", "ops"), [(True, [Op.TRY, Op.CONFIRM]), (False, [])])

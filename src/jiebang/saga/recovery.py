@@ -139,7 +139,7 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
     if records:  # before a row goes on that is all that proves them
         return Recovery(
             account_id=seen.account_id,
-            last_case_no=max(seen.last_case_no, *numbers),
+            last_case_no=seen.last_case_no,  # what was given and forgotten is looked for above it, until all is decided
             again=True,
             changed=tuple(after for one, after in records if one.held is not None),
             made=tuple(after for one, after in records if one.held is None),

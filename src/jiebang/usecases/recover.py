@@ -280,6 +280,8 @@ async def _settle(with_: Recovering, told: Sequence[Recovery], found: Found) -> 
     saves = [_save(before[key], case, now) for key, case in changed.items() if key in before]
     committed = [before[case.key] for save in saves for case in save.cases if case.state in COUNTED]
     async with with_.pool.acquire() as connection, connection.transaction():
+        # Before the number goes over what was given and forgotten: from then on only its task tells of such a case.
+        await tasks.raise_(connection, [_task(each) for one in told for each in one.undecided], now)
         found.numbers_raised += await operating.raise_numbers(
             connection, {one.account_id: one.last_case_no for one in told}, now
         )
