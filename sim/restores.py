@@ -39,6 +39,8 @@ MOST = 3
 """So many databases are lost at once, at most."""
 PATIENCE = timedelta(milliseconds=1_500)
 MS = timedelta(milliseconds=1)
+REST = 2_500
+"""Milliseconds that people let the workers end cases before they recover again, while money moves at the wallet."""
 ENOUGH = 5
 """After so many failures people look at who fails."""
 GAP = 8
@@ -129,11 +131,17 @@ class Restores:
         self._bring_back(loss)
         yield from self._settle(tuple(loss))
 
-    def _again(self, names: tuple[str, ...]) -> None:
-        """People have cleared what stood in the way, and recover once more."""
+    def _again(self, names: tuple[str, ...], rest: int = REST) -> None:
+        """People have cleared what stood in the way, and recover once more.
+
+        Money that moves they cannot clear: a transfer may wait for a case at its other account, which only workers end.
+        """
         world = self.world
         if self.under_way:
             world.after(500, self._again, names)
+            return
+        if rest > 0 and any(world.wallet.refusal(account) for account, _ in self.theirs):
+            world.after(500, self._again, names, rest - 500)
             return
         self.under_way = world.claims_stopped = self.once_more = True
         world.seen["recovered once more"] += 1
@@ -202,7 +210,11 @@ class Restores:
                 world.after(100 + world.up_to(1000), world.people[key[0]].reviewed, key)
 
     def stop(self, worker: Worker) -> None:
-        """Workers begin anew: an answer of before the restore may be about what the restore has undone."""
+        """Workers begin anew: an answer of before the restore may be about what the restore has undone.
+
+        They are stopped in good order and leave no lease behind, which would keep the next ones waiting.
+        """
+        worker.give_back()
         worker.crash()
 
     def _settled(self, account: int, names: tuple[str, ...], waited: int) -> Steps:
@@ -219,7 +231,7 @@ class Restores:
             rows=self.rows(account),
             refusals=self.refusals.pop(account, {}),
             waited=waited * MS,
-            theirs=tuple(number for one, number in self.before if one == account),
+            theirs=tuple(number for one, number in self.before | self.theirs if one == account),
         )
         find_out = self.once_more or not world.up_to(1)
         outcomes, papers = self.outcomes, self.papers

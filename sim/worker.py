@@ -72,6 +72,10 @@ class Worker:
             self.leaving = True
             self._left(self.life)
 
+    def give_back(self) -> None:
+        """Leave no lease behind."""
+        self.world.store.release(self._id())
+
     def _left(self, life: int) -> None:
         if life != self.life:
             return
@@ -79,7 +83,7 @@ class Worker:
             self.world.after(20, self._left, life)
             return
         self.world.tell(self.name, "has finished and gives its buckets back")
-        self.world.store.release(self._id())
+        self.give_back()
         self.alive, self.life = False, self.life + 1
         self._forget()
         self.world.after(200 + self.world.up_to(1500), self.restart)
