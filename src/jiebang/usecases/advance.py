@@ -143,9 +143,14 @@ class Driver:
                 heard, answered = await self._round(work, sends)
                 events |= answered
         if learnt:
-            now = self._clock()
-            after = {key: moved(work[key], work[key].state) for key in learnt}
-            await self._save([Save(cases=[after[key]], entries=learnt[key]) for key in learnt], now)
+            groups: defaultdict[int, list[Key]] = defaultdict(list)
+            for key, told in learnt.items():
+                groups[id(told)].append(key)  # of one move, whose cases are alike
+            saves = [
+                Save(cases=[moved(work[key], work[key].state) for key in keys], entries=learnt[keys[0]])
+                for keys in groups.values()
+            ]
+            await self._save(saves, self._clock())
 
     async def aclose(self) -> None:
         """Let outstanding calls go; what they did is found again by the next worker."""
@@ -212,7 +217,6 @@ class Driver:
 
         Returns the moves whose sends may leave now, and events for cases whose save met a wish to withdraw.
         """
-        before = {key: work[key] for move in moves for key in move.crowd.keys} if moves else {}
         for move in moves:
             work.update(zip(move.crowd.keys, move.after, strict=True))
         saves = [
@@ -238,6 +242,7 @@ class Driver:
         if not lost:
             return moves, {}
         LOST_SAVES_TOTAL.inc(len(lost))
+        before = {key: case for move in moves for key, case in zip(move.crowd.keys, move.before, strict=True)}
         wished = {
             key: case
             for key, case in (await store.load_many(self._pool, lost)).items()
@@ -397,7 +402,7 @@ def _parted(move: Move, wishes: Mapping[Key, datetime]) -> list[Move]:
     """Part a move: those who wish to withdraw are alike to nobody any more."""
     parts = [move.only(lambda key: key not in wishes)]
     for key in wishes.keys() & set(move.crowd.keys):
-        wishing = move.only(lambda each, key=key: each == key)  # type: ignore[misc]
+        wishing = move.only({key}.__contains__)
         if wishing is not None:
             wishing.after = [msgspec.structs.replace(wishing.after[0], withdraw_at=wishes[key])]
             parts.append(wishing)
