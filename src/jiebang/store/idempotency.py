@@ -83,22 +83,17 @@ async def recall(db: Database, claim: Claim, now: datetime) -> Kept | None:
     return None
 
 
+def _claimed(claim: Claim, now: datetime) -> tuple[object, ...]:
+    """Return what a statement that writes a claim's row begins with."""
+    return claim.caller, claim.route, claim.key, claim.body_hash, claim.expires_at, now, claim.holder
+
+
 async def take(db: Database, claim: Claim, now: datetime) -> Kept | None:
     """Claim the key; None: the caller of this function now carries the mutation out, until `now + claim.held`.
 
     Waits for another transaction that holds the same key. Raises as `recall` does.
     """
-    while not await db.fetchval(
-        _SQL["claim_key"],
-        claim.caller,
-        claim.route,
-        claim.key,
-        claim.body_hash,
-        claim.expires_at,
-        now,
-        claim.holder,
-        now + claim.held,
-    ):
+    while not await db.fetchval(_SQL["claim_key"], *_claimed(claim, now), now + claim.held):
         kept = await recall(db, claim, now)
         if kept is not None:
             return kept
@@ -122,18 +117,7 @@ async def settle(pool: Database, claim: Claim, refusal: Kept, now: datetime) -> 
 
     For a mutation that was refused and left nothing behind. Raises as `recall` does.
     """
-    while not await pool.fetchval(
-        _SQL["settle_key"],
-        claim.caller,
-        claim.route,
-        claim.key,
-        claim.body_hash,
-        claim.expires_at,
-        now,
-        claim.holder,
-        refusal.status,
-        refusal.answer,
-    ):
+    while not await pool.fetchval(_SQL["settle_key"], *_claimed(claim, now), refusal.status, refusal.answer):
         kept = await recall(pool, claim, now)
         if kept is not None:
             return Answered(kept, replayed=True)
