@@ -1,11 +1,13 @@
 """The same saga on DBOS, a workflow per case and, the fair rival, a workflow per batch.
 
-A workflow takes accounts (one, or a batch) through four steps: facts read and Try at five; Try at the wallet; Confirm
-at the six; the end saved with timeline and message. Each op is the set-based fence statement of ours; a step runs its
-statements at the same time and returns only what was not granted: nothing. What DBOS keeps of a workflow and its steps
-is the record of the Trys. The commit point is saved in the case, too, because a wish to withdraw must lose against it
-or win, with a row of the timeline in its chain; `guarded=False` leaves even that to DBOS. Nothing is saved twice. Its
-system database is on the same server. The workflow is called, not queued; every statement has a connection at once.
+A workflow takes accounts (one, or a batch) through its steps: facts read at the six, before anybody is tried, because
+the re-check decides on all of them; Try at five and then at the wallet, at the versions read; the commit point; Confirm
+at the six; the end saved with timeline and message. Each op is the set-based fence statement of ours; a step returns
+only what was not granted: nothing. What DBOS keeps of a workflow and its steps is the record of the Trys and of the
+versions they were sent at. The commit point is saved in the case, too, because a wish to withdraw must lose against it
+or win, with a row of the timeline in its chain and in its form; `guarded=False` leaves even that to DBOS. Nothing is
+saved twice. Its system database is on the same server. The workflow is called, not queued; every statement has a
+connection at once.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 import asyncpg
 import msgspec
@@ -28,7 +30,7 @@ from bench.world import World, now
 from jiebang.participants import PARTICULARS
 from jiebang.participants.database import statements
 from jiebang.saga.chain import canonical, digest, time_text
-from jiebang.saga.fence import Op
+from jiebang.saga.fence import Answer, Op
 from jiebang.store.embedded import database_dsn
 from jiebang.store.pool import BY_KEY
 
@@ -45,8 +47,8 @@ _CASE_NO: Final = 1
 _COMMITTED: Final = """
 WITH saved AS (
     UPDATE platform.cases c SET state = 'confirming', marks = repeat('c', length(marks)), revision = 2,
-        versions = array_fill(1::bigint, ARRAY[length(marks)]), head = sha256(c.head || $4::bytea)
-    FROM unnest($1::bigint[]) AS i (account_id)
+        versions = i.versions::bigint[], head = sha256(c.head || $4::bytea)
+    FROM unnest($1::bigint[], $5::text[]) AS i (account_id, versions)
     WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.revision = 1
         AND c.withdraw_at IS NULL
     RETURNING c.account_id, c.case_no, c.revision, c.head
@@ -54,25 +56,25 @@ WITH saved AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
     SELECT account_id, case_no, revision, $2, $3::text::jsonb, head FROM saved
 )
-SELECT account_id FROM saved
+SELECT count(*), CASE WHEN count(*) < cardinality($1) THEN array_agg(account_id) END FROM saved
 """
 """The guarded save of the commit point."""
 _ENDED: Final = """
 WITH saved AS (
     UPDATE platform.cases c SET state = 'done', marks = repeat('d', length(marks)), revision = revision + 1,
-        versions = array_fill(1::bigint, ARRAY[length(marks)]), due_at = NULL, ended_at = $2,
+        versions = coalesce(i.versions::bigint[], c.versions), due_at = NULL, ended_at = $2,
         head = sha256(c.head || $4::bytea)
-    FROM unnest($1::bigint[], $5::uuid[]) AS i (account_id, message_id)
+    FROM unnest($1::bigint[], $5::text[]) AS i (account_id, versions)
     WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.revision = $6::integer
-    RETURNING c.account_id, c.case_no, c.revision, c.bucket, c.head, i.message_id
+    RETURNING c.account_id, c.case_no, c.revision, c.bucket, c.head
 ), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
     SELECT account_id, case_no, revision, $2, $3::text::jsonb, head FROM saved
 ), told AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
-    SELECT account_id, message_id, bucket, case_no, 'case_done', '{}', $2, $2 FROM saved
+    SELECT account_id, encode(substring(head FOR 16), 'hex')::uuid, bucket, case_no, 'case_done', '{}', $2, $2 FROM saved
 )
-SELECT account_id FROM saved
+SELECT count(*), CASE WHEN count(*) < cardinality($1) THEN array_agg(account_id) END FROM saved
 """
 
 
@@ -97,56 +99,78 @@ class _Work:
         """Save a batch, with a timeline row that is the same for all of it; return those that were not saved."""
         at, entries = told[-1]["at"], canonical(told)
         chained = digest(revision, time_text(at), entries)
-        rows = await self.pools["platform"].fetch(sql, accounts, at, entries, chained, *more)
-        return [] if len(rows) == len(accounts) else sorted(set(accounts) - {row[0] for row in rows})
+        [(saved, which)] = await self.pools["platform"].fetch(sql, accounts, at, entries, chained, *more)
+        return [] if saved == len(accounts) else sorted(set(accounts).difference(which or ()))
 
-    def told(self, what: str, op: Op, **more: str) -> list[dict[str, Any]]:
-        """Return one timeline entry for each participant."""
-        at = now()
-        return [{"at": at, "what": what, "participant": name, "op": op.value, **more} for name in self.names]
+    def sent(self, op: Op) -> dict[str, Any]:
+        """Return the timeline's entry of an op sent to everybody."""
+        return {"at": now(), "what": "send", "op": op.value, "attempt": 0, "participants": self.names}
 
-    async def tried(self, name: str, accounts: list[int]) -> list[int]:
-        """Read facts and carry out Try at one participant."""
+    def answered(self, op: Op, answer: Answer) -> dict[str, Any]:
+        """Return the timeline's entry of everybody's answer."""
+        came = [[name, 0] for name in self.names]
+        return {"at": now(), "what": "answer", "op": op.value, "answer": answer.value, "came": came}
+
+    async def facts(self, name: str, accounts: list[int]) -> list[int]:
+        """Read facts at one participant; return their versions, in order of account."""
         rows = await self.pools[name].fetch(PARTICULARS[name].facts, accounts)
         versions = {row["account_id"]: row["facts_version"] for row in rows}
-        return await self.all_written(name, Op.TRY, accounts, [versions[account] for account in accounts])
+        return [versions[account] for account in accounts]
+
+    async def tried(self, name: str, accounts: list[int], versions: list[int]) -> list[int]:
+        """Carry out Try at one participant."""
+        return await self.all_written(name, Op.TRY, accounts, versions)
 
     async def confirmed(self, name: str, accounts: list[int]) -> list[int]:
         """Carry out Confirm at one participant."""
         return await self.all_written(name, Op.CONFIRM, accounts, self.effects[name], now())
 
-    async def committed(self, accounts: list[int]) -> list[int]:
+    async def committed(self, accounts: list[int], versions: list[list[int]]) -> list[int]:
         """Save the commit point."""
-        state = {"at": now(), "what": "state", "state": "confirming"}
-        told = [*_tried(self), *self.told("send", Op.CONFIRM), state]
-        return await self.all_saved(_COMMITTED, 2, told, accounts)
+        told = [*_tried(self), self.sent(Op.CONFIRM), {"at": now(), "what": "state", "state": "confirming"}]
+        return await self.all_saved(_COMMITTED, 2, told, accounts, _arrays(versions))
 
-    async def ended(self, accounts: list[int]) -> list[int]:
+    async def ended(self, accounts: list[int], versions: list[list[int]]) -> list[int]:
         """Save the end."""
-        told = self.told("answer", Op.CONFIRM, answer="done")
-        if not self.guarded:
-            told = [*_tried(self), *self.told("send", Op.CONFIRM), *told]
-        told.append({"at": now(), "what": "state", "state": "done"})
+        told = [] if self.guarded else [*_tried(self), self.sent(Op.CONFIRM)]
+        told += [self.answered(Op.CONFIRM, Answer.DONE), {"at": now(), "what": "state", "state": "done"}]
         revision = 2 + self.guarded
-        messages = [uuid4() for _ in accounts]
-        return await self.all_saved(_ENDED, revision, told, accounts, messages, revision - 1)
+        arrays = [] if self.guarded else _arrays(versions)
+        return await self.all_saved(_ENDED, revision, told, accounts, arrays, revision - 1)
 
 
 def _tried(work: _Work) -> list[dict[str, Any]]:
-    return [*work.told("send", Op.TRY), *work.told("answer", Op.TRY, answer="granted")]
+    return [work.sent(Op.TRY), work.answered(Op.TRY, Answer.GRANTED)]
+
+
+def _arrays(versions: list[list[int]]) -> list[str]:
+    """Return each account's versions as PostgreSQL reads an array."""
+    return [_array(own) for own in zip(*versions, strict=True)]
+
+
+@lru_cache(maxsize=4_096)
+def _array(own: tuple[int, ...]) -> str:
+    return "{" + ",".join(map(str, own)) + "}"
 
 
 _work: dict[str, _Work] = {}
 
 
 @DBOS.step()
-async def _try(name: str, accounts: list[int]) -> list[int]:
-    return await _work["now"].tried(name, accounts)
+async def _facts(accounts: list[int]) -> list[list[int]]:
+    """Read facts at everybody; return the versions by participant."""
+    work = _work["now"]
+    return list(await asyncio.gather(*(work.facts(name, accounts) for name in work.names)))
 
 
 @DBOS.step()
-async def _commit(accounts: list[int]) -> list[int]:
-    return await _work["now"].committed(accounts)
+async def _try(name: str, accounts: list[int], versions: list[int]) -> list[int]:
+    return await _work["now"].tried(name, accounts, versions)
+
+
+@DBOS.step()
+async def _commit(accounts: list[int], versions: list[list[int]]) -> list[int]:
+    return await _work["now"].committed(accounts, versions)
 
 
 @DBOS.step()
@@ -155,33 +179,35 @@ async def _confirm(name: str, accounts: list[int]) -> list[int]:
 
 
 @DBOS.step()
-async def _end(accounts: list[int]) -> list[int]:
-    return await _work["now"].ended(accounts)
+async def _end(accounts: list[int], versions: list[list[int]]) -> list[int]:
+    return await _work["now"].ended(accounts, versions)
 
 
 @DBOS.workflow()
 async def _saga(accounts: list[int]) -> None:
     """Drive cases to their end, each call a step. On the way that is timed nothing is refused."""
-    *first, last = _work["now"].names
-    _none(*await asyncio.gather(*(_try(name, accounts) for name in first)))
-    _none(await _try(last, accounts))
+    names, versions = _work["now"].names, await _facts(accounts)
+    *first, last = zip(names, versions, strict=True)
+    _none(*await asyncio.gather(*(_try(name, accounts, at) for name, at in first)))
+    _none(await _try(last[0], accounts, last[1]))
     if _work["now"].guarded:
-        _none(await _commit(accounts))
-    _none(*await asyncio.gather(*(_confirm(name, accounts) for name in (*first, last))))
-    _none(await _end(accounts))
+        _none(await _commit(accounts, versions))
+    _none(*await asyncio.gather(*(_confirm(name, accounts) for name in names)))
+    _none(await _end(accounts, versions))
 
 
 @DBOS.step()
-async def _try_first(accounts: list[int]) -> list[int]:
+async def _try_first(accounts: list[int], versions: list[list[int]]) -> list[int]:
     work = _work["now"]
-    return _of_all(await asyncio.gather(*(work.tried(name, accounts) for name in work.names[:-1])))
+    asked = zip(work.names[:-1], versions[:-1], strict=True)
+    return _of_all(await asyncio.gather(*(work.tried(name, accounts, at) for name, at in asked)))
 
 
 @DBOS.step()
-async def _try_last(accounts: list[int]) -> list[int]:
+async def _try_last(accounts: list[int], versions: list[list[int]]) -> list[int]:
     work = _work["now"]
-    missed = await work.tried(work.names[-1], accounts)
-    return missed or await work.committed(accounts) if work.guarded else missed
+    missed = await work.tried(work.names[-1], accounts, versions[-1])
+    return missed or await work.committed(accounts, versions) if work.guarded else missed
 
 
 @DBOS.step()
@@ -193,8 +219,11 @@ async def _confirm_all(accounts: list[int]) -> list[int]:
 @DBOS.workflow()
 async def _merged(accounts: list[int]) -> None:
     """Drive cases to their end, in as few steps as can be repeated as a whole."""
-    for step in (_try_first, _try_last, _confirm_all, _end):
-        _none(await step(accounts))
+    versions = await _facts(accounts)
+    for step in (_try_first, _try_last):
+        _none(await step(accounts, versions))
+    _none(await _confirm_all(accounts))
+    _none(await _end(accounts, versions))
 
 
 def _of_all(missed: Iterable[list[int]]) -> list[int]:
