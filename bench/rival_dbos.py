@@ -1,19 +1,20 @@
 """The same saga on DBOS, a workflow per case and, the fair rival, a workflow per batch.
 
-A workflow takes accounts (one, or a batch) through its steps: facts read at the six, before anybody is tried, because
-the re-check decides on all of them; Try at five and then at the wallet, at the versions read; the commit point; Confirm
-at the six; the end saved with timeline and message. Each op is the set-based fence statement of ours; a step returns
-only what was not granted: nothing. What DBOS keeps of a workflow and its steps is the record of the Trys and of the
-versions they were sent at. The commit point is saved in the case, too, because a wish to withdraw must lose against it
-or win, with a row of the timeline in its chain and in its form; `guarded=False` leaves even that to DBOS. Nothing is
-saved twice. Its system database is on the same server. The workflow is called, not queued; every statement has a
-connection at once.
+Whoever is free reads which cases are due, but for those at hand, and calls a workflow with them (one, or a batch). It
+takes them through its steps: facts read at the six, before anybody is tried, because the re-check decides on all of
+them; Try at five and then at the wallet, at the versions read; the commit point; Confirm at the six; the end saved with
+timeline and message. Each op is the set-based fence statement of ours; a step returns only what was not granted:
+nothing. What DBOS keeps of a workflow and its steps is the record of the Trys and of the versions they were sent at.
+The commit point is saved in the case, too, because a wish to withdraw must lose against it or win, with a row of the
+timeline in its chain and in its form; `guarded=False` leaves even that to DBOS. Nothing is saved twice. Its system
+database is on the same server. The workflow is called, not queued; nothing is leased; every statement has a connection
+at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -27,6 +28,7 @@ from dbos import DBOS
 
 from bench.cost import Meter, Outcome
 from bench.world import World, now
+from jiebang.model.case import BUCKETS
 from jiebang.participants import PARTICULARS
 from jiebang.participants.database import statements
 from jiebang.saga.chain import canonical, digest, time_text
@@ -42,19 +44,34 @@ if TYPE_CHECKING:
 CASES_AT_ONCE: Final = 64
 BATCHES_AT_ONCE: Final = 4
 _SYSTEM: Final = "dbos"
-_CASE_NO: Final = 1
+_POLL: Final = 0.005
+"""Seconds between two looks for cases."""
 
+Taken = tuple[list[int], list[int], list[int]]
+"""Cases in order of account, in columns: account_id, case_no, and the wallet's version as of the last proof."""
+
+_DUE: Final = """
+SELECT c.account_id, c.case_no, c.wallet_version FROM unnest($1::smallint[]) AS b (bucket)
+CROSS JOIN LATERAL (
+    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 AND c.state = 'ready'
+        AND c.account_id NOT IN (SELECT unnest($5::bigint[]))
+    ORDER BY c.due_at LIMIT $4
+) c
+ORDER BY c.due_at
+LIMIT $3
+"""
+"""What is due, as the product asks for it, but for less of each case."""
 _COMMITTED: Final = """
 WITH saved AS (
     UPDATE platform.cases c SET state = 'confirming', marks = repeat('c', length(marks)), revision = 2,
-        versions = i.versions::bigint[], head = sha256(c.head || $4::bytea)
-    FROM unnest($1::bigint[], $5::text[]) AS i (account_id, versions)
-    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.revision = 1
+        versions = i.versions::bigint[], head = sha256(c.head || $5::bytea)
+    FROM unnest($1::bigint[], $2::bigint[], $6::text[]) AS i (account_id, case_no, versions)
+    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = i.case_no AND c.revision = 1
         AND c.withdraw_at IS NULL
     RETURNING c.account_id, c.case_no, c.revision, c.head
 ), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
-    SELECT account_id, case_no, revision, $2, $3::text::jsonb, head FROM saved
+    SELECT account_id, case_no, revision, $3, $4::text::jsonb, head FROM saved
 )
 SELECT count(*), CASE WHEN count(*) < cardinality($1) THEN array_agg(account_id) END FROM saved
 """
@@ -62,17 +79,17 @@ SELECT count(*), CASE WHEN count(*) < cardinality($1) THEN array_agg(account_id)
 _ENDED: Final = """
 WITH saved AS (
     UPDATE platform.cases c SET state = 'done', marks = repeat('d', length(marks)), revision = revision + 1,
-        versions = coalesce(i.versions::bigint[], c.versions), due_at = NULL, ended_at = $2,
-        head = sha256(c.head || $4::bytea)
-    FROM unnest($1::bigint[], $5::text[]) AS i (account_id, versions)
-    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = 1 AND c.revision = $6::integer
+        versions = coalesce(i.versions::bigint[], c.versions), due_at = NULL, ended_at = $3,
+        head = sha256(c.head || $5::bytea)
+    FROM unnest($1::bigint[], $2::bigint[], $6::text[]) AS i (account_id, case_no, versions)
+    WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = i.case_no AND c.revision = $7::integer
     RETURNING c.account_id, c.case_no, c.revision, c.bucket, c.head
 ), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
-    SELECT account_id, case_no, revision, $2, $3::text::jsonb, head FROM saved
+    SELECT account_id, case_no, revision, $3, $4::text::jsonb, head FROM saved
 ), told AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
-    SELECT account_id, encode(substring(head FOR 16), 'hex')::uuid, bucket, case_no, 'case_done', '{}', $2, $2 FROM saved
+    SELECT account_id, encode(substring(head FOR 16), 'hex')::uuid, bucket, case_no, 'case_done', '{}', $3, $3 FROM saved
 )
 SELECT count(*), CASE WHEN count(*) < cardinality($1) THEN array_agg(account_id) END FROM saved
 """
@@ -87,60 +104,64 @@ class _Work:
         self.sql = {name: statements(name, PARTICULARS[name]) for name in self.names}
         self.effects = {name: msgspec.json.encode(world.plan.effects.get(name, {})).decode() for name in self.names}
 
-    async def all_written(self, name: str, op: Op, accounts: Sequence[int], *more: object) -> list[int]:
-        """Carry out one op for a batch; return those whose row was not written."""
-        rows = await self.pools[name].fetch(self.sql[name][op], accounts, [_CASE_NO] * len(accounts), *more)
-        [(yes, written, *_)] = rows
-        return [] if yes == len(accounts) else sorted(set(accounts).difference(written or ()))
-
-    async def all_saved(
-        self, sql: str, revision: int, told: list[dict[str, Any]], accounts: Sequence[int], *more: object
-    ) -> list[int]:
-        """Save a batch, with a timeline row that is the same for all of it; return those that were not saved."""
-        at, entries = told[-1]["at"], canonical(told)
-        chained = digest(revision, time_text(at), entries)
-        [(saved, which)] = await self.pools["platform"].fetch(sql, accounts, at, entries, chained, *more)
-        return [] if saved == len(accounts) else sorted(set(accounts).difference(which or ()))
-
-    def sent(self, op: Op) -> dict[str, Any]:
-        """Return the timeline's entry of an op sent to everybody."""
-        return {"at": now(), "what": "send", "op": op.value, "attempt": 0, "participants": self.names}
-
-    def answered(self, op: Op, answer: Answer) -> dict[str, Any]:
-        """Return the timeline's entry of everybody's answer."""
-        came = [[name, 0] for name in self.names]
-        return {"at": now(), "what": "answer", "op": op.value, "answer": answer.value, "came": came}
-
     async def facts(self, name: str, accounts: list[int]) -> list[int]:
         """Read facts at one participant; return their versions, in order of account."""
         rows = await self.pools[name].fetch(PARTICULARS[name].facts, accounts)
         versions = {row["account_id"]: row["facts_version"] for row in rows}
         return [versions[account] for account in accounts]
 
-    async def tried(self, name: str, accounts: list[int], versions: list[int]) -> list[int]:
+    async def tried(self, name: str, taken: Taken, versions: list[int]) -> list[int]:
         """Carry out Try at one participant."""
-        return await self.all_written(name, Op.TRY, accounts, versions)
+        return await self._written(name, Op.TRY, taken, versions)
 
-    async def confirmed(self, name: str, accounts: list[int]) -> list[int]:
+    async def confirmed(self, name: str, taken: Taken) -> list[int]:
         """Carry out Confirm at one participant."""
-        return await self.all_written(name, Op.CONFIRM, accounts, self.effects[name], now())
+        return await self._written(name, Op.CONFIRM, taken, self.effects[name], now())
 
-    async def committed(self, accounts: list[int], versions: list[list[int]]) -> list[int]:
+    async def _written(self, name: str, op: Op, taken: Taken, *more: object) -> list[int]:
+        """Carry out one op for a batch; return those whose row was not written."""
+        accounts, case_nos, _ = taken
+        [(yes, written, *_)] = await self.pools[name].fetch(self.sql[name][op], accounts, case_nos, *more)
+        return _missed(accounts, yes, written)
+
+    async def committed(self, taken: Taken, versions: list[list[int]]) -> list[int]:
         """Save the commit point."""
-        told = [*_tried(self), self.sent(Op.CONFIRM), {"at": now(), "what": "state", "state": "confirming"}]
-        return await self.all_saved(_COMMITTED, 2, told, accounts, _arrays(versions))
+        told = [*self._tried(), self._sent(Op.CONFIRM), {"at": now(), "what": "state", "state": "confirming"}]
+        return await self._saved(_COMMITTED, 2, told, taken, _arrays(versions))
 
-    async def ended(self, accounts: list[int], versions: list[list[int]]) -> list[int]:
+    async def ended(self, taken: Taken, versions: list[list[int]]) -> list[int]:
         """Save the end."""
-        told = [] if self.guarded else [*_tried(self), self.sent(Op.CONFIRM)]
-        told += [self.answered(Op.CONFIRM, Answer.DONE), {"at": now(), "what": "state", "state": "done"}]
+        told = [] if self.guarded else [*self._tried(), self._sent(Op.CONFIRM)]
+        told += [self._answered(Op.CONFIRM, Answer.DONE), {"at": now(), "what": "state", "state": "done"}]
         revision = 2 + self.guarded
         arrays = [] if self.guarded else _arrays(versions)
-        return await self.all_saved(_ENDED, revision, told, accounts, arrays, revision - 1)
+        return await self._saved(_ENDED, revision, told, taken, arrays, revision - 1)
+
+    async def _saved(
+        self, sql: str, revision: int, told: list[dict[str, Any]], taken: Taken, *more: object
+    ) -> list[int]:
+        """Save a batch, with a timeline row that is the same for all of it; return those that were not saved."""
+        accounts, case_nos, _ = taken
+        at, entries = told[-1]["at"], canonical(told)
+        chained = digest(revision, time_text(at), entries)
+        rows = await self.pools["platform"].fetch(sql, accounts, case_nos, at, entries, chained, *more)
+        return _missed(accounts, *rows[0])
+
+    def _tried(self) -> list[dict[str, Any]]:
+        return [self._sent(Op.TRY), self._answered(Op.TRY, Answer.GRANTED)]
+
+    def _sent(self, op: Op) -> dict[str, Any]:
+        """Return the timeline's entry of an op sent to everybody."""
+        return {"at": now(), "what": "send", "op": op.value, "attempt": 0, "participants": self.names}
+
+    def _answered(self, op: Op, answer: Answer) -> dict[str, Any]:
+        """Return the timeline's entry of everybody's answer."""
+        came = [[name, 0] for name in self.names]
+        return {"at": now(), "what": "answer", "op": op.value, "answer": answer.value, "came": came}
 
 
-def _tried(work: _Work) -> list[dict[str, Any]]:
-    return [work.sent(Op.TRY), work.answered(Op.TRY, Answer.GRANTED)]
+def _missed(accounts: list[int], count: int, done: Sequence[int] | None) -> list[int]:
+    return [] if count == len(accounts) else sorted(set(accounts).difference(done or ()))
 
 
 def _arrays(versions: list[list[int]]) -> list[str]:
@@ -157,73 +178,80 @@ _work: dict[str, _Work] = {}
 
 
 @DBOS.step()
-async def _facts(accounts: list[int]) -> list[list[int]]:
+async def _facts(taken: Taken) -> list[list[int]]:
     """Read facts at everybody; return the versions by participant."""
     work = _work["now"]
-    return list(await asyncio.gather(*(work.facts(name, accounts) for name in work.names)))
+    return list(await asyncio.gather(*(work.facts(name, taken[0]) for name in work.names)))
 
 
 @DBOS.step()
-async def _try(name: str, accounts: list[int], versions: list[int]) -> list[int]:
-    return await _work["now"].tried(name, accounts, versions)
+async def _try(name: str, taken: Taken, versions: list[int]) -> list[int]:
+    return await _work["now"].tried(name, taken, versions)
 
 
 @DBOS.step()
-async def _commit(accounts: list[int], versions: list[list[int]]) -> list[int]:
-    return await _work["now"].committed(accounts, versions)
+async def _commit(taken: Taken, versions: list[list[int]]) -> list[int]:
+    return await _work["now"].committed(taken, versions)
 
 
 @DBOS.step()
-async def _confirm(name: str, accounts: list[int]) -> list[int]:
-    return await _work["now"].confirmed(name, accounts)
+async def _confirm(name: str, taken: Taken) -> list[int]:
+    return await _work["now"].confirmed(name, taken)
 
 
 @DBOS.step()
-async def _end(accounts: list[int], versions: list[list[int]]) -> list[int]:
-    return await _work["now"].ended(accounts, versions)
+async def _end(taken: Taken, versions: list[list[int]]) -> list[int]:
+    return await _work["now"].ended(taken, versions)
 
 
 @DBOS.workflow()
-async def _saga(accounts: list[int]) -> None:
+async def _saga(taken: Taken) -> None:
     """Drive cases to their end, each call a step. On the way that is timed nothing is refused."""
-    names, versions = _work["now"].names, await _facts(accounts)
+    names, versions = _work["now"].names, await _facts(taken)
+    _none(_moved(taken, versions))
     *first, last = zip(names, versions, strict=True)
-    _none(*await asyncio.gather(*(_try(name, accounts, at) for name, at in first)))
-    _none(await _try(last[0], accounts, last[1]))
+    _none(*await asyncio.gather(*(_try(name, taken, at) for name, at in first)))
+    _none(await _try(last[0], taken, last[1]))
     if _work["now"].guarded:
-        _none(await _commit(accounts, versions))
-    _none(*await asyncio.gather(*(_confirm(name, accounts) for name in names)))
-    _none(await _end(accounts, versions))
+        _none(await _commit(taken, versions))
+    _none(*await asyncio.gather(*(_confirm(name, taken) for name in names)))
+    _none(await _end(taken, versions))
 
 
 @DBOS.step()
-async def _try_first(accounts: list[int], versions: list[list[int]]) -> list[int]:
+async def _try_first(taken: Taken, versions: list[list[int]]) -> list[int]:
     work = _work["now"]
     asked = zip(work.names[:-1], versions[:-1], strict=True)
-    return _of_all(await asyncio.gather(*(work.tried(name, accounts, at) for name, at in asked)))
+    return _of_all(await asyncio.gather(*(work.tried(name, taken, at) for name, at in asked)))
 
 
 @DBOS.step()
-async def _try_last(accounts: list[int], versions: list[list[int]]) -> list[int]:
+async def _try_last(taken: Taken, versions: list[list[int]]) -> list[int]:
     work = _work["now"]
-    missed = await work.tried(work.names[-1], accounts, versions[-1])
-    return missed or await work.committed(accounts, versions) if work.guarded else missed
+    missed = await work.tried(work.names[-1], taken, versions[-1])
+    return missed or await work.committed(taken, versions) if work.guarded else missed
 
 
 @DBOS.step()
-async def _confirm_all(accounts: list[int]) -> list[int]:
+async def _confirm_all(taken: Taken) -> list[int]:
     work = _work["now"]
-    return _of_all(await asyncio.gather(*(work.confirmed(name, accounts) for name in work.names)))
+    return _of_all(await asyncio.gather(*(work.confirmed(name, taken) for name in work.names)))
 
 
 @DBOS.workflow()
-async def _merged(accounts: list[int]) -> None:
+async def _merged(taken: Taken) -> None:
     """Drive cases to their end, in as few steps as can be repeated as a whole."""
-    versions = await _facts(accounts)
-    for step in (_try_first, _try_last):
-        _none(await step(accounts, versions))
-    _none(await _confirm_all(accounts))
-    _none(await _end(accounts, versions))
+    versions = await _facts(taken)
+    _none(_moved(taken, versions))
+    _none(await _try_first(taken, versions))
+    _none(await _try_last(taken, versions))
+    _none(await _confirm_all(taken))
+    _none(await _end(taken, versions))
+
+
+def _moved(taken: Taken, versions: list[list[int]]) -> list[int]:
+    """Return the accounts whose funds have moved since the last proof: the wallet is the last that is asked."""
+    return [account for account, _, proven, read in zip(*taken, versions[-1], strict=True) if proven != read]
 
 
 def _of_all(missed: Iterable[list[int]]) -> list[int]:
@@ -266,12 +294,12 @@ async def _launched(dsns: Mapping[str, str], names: Sequence[str], size: int) ->
 class _Turn:
     """One turn of DBOS, on a thread and a loop of its own: it takes over whatever loop it is launched in."""
 
-    def __init__(
-        self, world: World, batches: Sequence[list[int]], at_once: int, *, merged: bool, guarded: bool
-    ) -> None:
-        self._world, self._batches, self._at_once, self._guarded = world, batches, at_once, guarded
+    def __init__(self, world: World, accounts: Sequence[int], batch: int, *, merged: bool, guarded: bool) -> None:
+        self._world, self._accounts, self._batch, self._guarded = world, accounts, batch, guarded
+        self._at_once = CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE
         self._saga = _merged if merged else _saga
-        self._connections = 8 if at_once > BATCHES_AT_ONCE else at_once
+        self._left, self._taking, self._waiting = len(accounts), asyncio.Lock(), list[Taken]()
+        self._busy = set[int]()
         self.launched: Future[None] = Future()
         self.go: Future[None] = Future()
         self.driven: Future[list[float]] = Future()
@@ -279,7 +307,7 @@ class _Turn:
         """Connections stay until their CPU is read: of a backend that ends meanwhile some would be missed."""
 
     def run(self) -> None:
-        """Launch, wait for `go`, drive all batches, wait for `counted`, and let go of everything."""
+        """Launch, wait for `go`, drive everything, wait for `counted`, and let go of everything."""
         try:
             uvloop.run(self._run())
         except BaseException as error:
@@ -290,28 +318,50 @@ class _Turn:
 
     async def _run(self) -> None:
         names = ("platform", *self._world.plan.participants)
-        async with _launched(self._world.dsns, names, self._connections) as pools:
+        async with _launched(self._world.dsns, names, min(self._at_once, 8) + 1) as pools:
             _work["now"] = _Work(self._world, pools, guarded=self._guarded)
             self.launched.set_result(None)
             await asyncio.wrap_future(self.go)
-            latencies, waiting = list[float](), iter(self._batches)
-            await asyncio.gather(*(self._lane(waiting, latencies) for _ in range(self._at_once)))
+            latencies = list[float]()
+            async with asyncio.TaskGroup() as together:
+                together.create_task(self._world.record(self._accounts, db=pools["platform"]))
+                for _ in range(self._at_once):
+                    together.create_task(self._lane(pools["platform"], latencies))
             self.driven.set_result(latencies)
             await asyncio.wrap_future(self.counted)
 
-    async def _lane(self, waiting: Iterator[list[int]], latencies: list[float]) -> None:
-        for accounts in waiting:
-            await self._world.record(accounts, db=_work["now"].pools["platform"])
-            started = perf_counter()
-            await self._saga(accounts)
+    async def _lane(self, platform: Pool, latencies: list[float]) -> None:
+        while taken := await self._next(platform):
+            accounts, started = taken[0], perf_counter()
+            await self._saga(taken)
+            self._busy.difference_update(accounts)
             latencies.extend([(perf_counter() - started) * 1000] * len(accounts))
+
+    async def _next(self, platform: Pool) -> Taken | None:
+        """Take the next batch; one lane after the other, and single cases so many at a time as are driven at once."""
+        async with self._taking:
+            buckets, size = list(range(BUCKETS)), max(self._batch, CASES_AT_ONCE)
+            while not self._waiting and self._left:
+                for share in (-(-2 * size // BUCKETS), size):  # of each bucket; all of it where others hold too few
+                    rows = await platform.fetch(_DUE, buckets, now(), size, share, list(self._busy))
+                    if len(rows) >= min(size, self._left):
+                        break
+                else:  # DBOS does best with whole batches
+                    await asyncio.sleep(_POLL)
+                    continue
+                rows.sort()
+                for start in range(0, len(rows), self._batch):
+                    accounts, case_nos, proven = zip(*rows[start : start + self._batch], strict=True)
+                    self._waiting.append((list(accounts), list(case_nos), list(proven)))
+                self._left -= len(rows)
+                self._busy.update(row[0] for row in rows)
+            return self._waiting.pop() if self._waiting else None
 
 
 async def dbos(world: World, cases: int, *, batch: int, merged: bool = False, guarded: bool = True) -> Outcome:
     """Drive `cases` in workflows of `batch` cases each."""
     accounts = world.unused(cases)
-    batches = [list(accounts[start : start + batch]) for start in range(0, cases, batch)]
-    turn = _Turn(world, batches, CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE, merged=merged, guarded=guarded)
+    turn = _Turn(world, accounts, batch, merged=merged, guarded=guarded)
     thread = asyncio.create_task(asyncio.to_thread(turn.run))
     await asyncio.wrap_future(turn.launched)
     meter = Meter(world)
