@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import lru_cache
+from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,7 +90,8 @@ WITH saved AS (
     SELECT account_id, case_no, revision, $3, $4::text::jsonb, head FROM saved
 ), told AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
-    SELECT account_id, encode(substring(head FOR 16), 'hex')::uuid, bucket, case_no, 'case_done', '{}', $3, $3 FROM saved
+    SELECT account_id, encode(substring(head FOR 16), 'hex')::uuid, bucket, case_no, 'case_done', '{}', $3, $3
+    FROM saved
 )
 SELECT count(*), CASE WHEN count(*) < cardinality($1) THEN array_agg(account_id) END FROM saved
 """
@@ -349,9 +351,9 @@ class _Turn:
                 else:  # DBOS does best with whole batches
                     await asyncio.sleep(_POLL)
                     continue
-                rows.sort()
-                for start in range(0, len(rows), self._batch):
-                    accounts, case_nos, proven = zip(*rows[start : start + self._batch], strict=True)
+                ordered = sorted(rows, key=itemgetter(0))
+                for start in range(0, len(ordered), self._batch):
+                    accounts, case_nos, proven = zip(*ordered[start : start + self._batch], strict=True)
                     self._waiting.append((list(accounts), list(case_nos), list(proven)))
                 self._left -= len(rows)
                 self._busy.update(row[0] for row in rows)

@@ -117,10 +117,12 @@ WITH numbered AS (
 ), recorded AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, wallet_version, created_at,
         due_at, head)
-    SELECT n.account_id, n.last_case_no, i.bucket, 'revoke', 'ready', $3, $4, 1, $5, $5,
+    SELECT n.account_id, n.last_case_no, i.bucket, 'revoke', 'ready', $3, $4, 1, $5::timestamptz,
+        $5::timestamptz + i.place * interval '1 microsecond',
         sha256(sha256(
             convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $7::bytea)
-    FROM unnest($1::bigint[], $2::smallint[]) AS i (account_id, bucket) JOIN numbered n USING (account_id)
+    FROM unnest($1::bigint[], $2::smallint[]) WITH ORDINALITY AS i (account_id, bucket, place)
+    JOIN numbered n USING (account_id)
     RETURNING account_id, case_no, head
 )
 INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)

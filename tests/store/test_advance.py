@@ -180,6 +180,25 @@ async def test_a_batch_is_unbound_everywhere_with_one_call_a_participant_and_op(
     await world.agree(ids)
 
 
+async def test_people_who_proved_themselves_one_by_one_are_saved_as_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody becomes ready in the same microsecond as another: were each saved alone for that, all would cost double."""
+    cases = await world.ready(await world.people(1_500, 20))
+    assert len({case.due_at for case in cases}) == 20
+    groups: list[list[int]] = []
+    save = store.save
+
+    async def noted(db: store.Database, saves: Sequence[Save], at: datetime) -> store.Saved:
+        groups.append([len(each.cases) for each in saves])
+        return await save(db, saves, at)
+
+    monkeypatch.setattr(store, "save", noted)
+    await world.driver.drive(cases)
+    assert groups == [[20], [20], [20]]
+    await world.agree([case.account_id for case in cases])
+
+
 async def test_one_refusal_rolls_back_that_person_alone(world: World) -> None:
     """Else one person's changed facts would cost others their turn, or leave them half unbound."""
     ids = await world.people(2_000, 10)

@@ -177,24 +177,15 @@ def alike(case: Case) -> Hashable:
     )
 
 
-def step_alike(
-    cases: Sequence[Case], plan: Plan, replies: Sequence[Reply], now: datetime, timing: Timing
-) -> tuple[list[Case], Decision]:
-    """Step cases that are `alike` and got the same replies; `replies` are the first one's.
+def condition(case: Case) -> dict[str, Any]:
+    """Return what a step may change of a case, but for its versions. Cases that are `alike` share it after a step too.
 
-    Returns the cases after the step, and the first one's decision, whose sends stand for everybody's. The same as
-    `step` for each: what holds of one case holds of a thousand, and need not be found out a thousand times.
+    So one is stepped for all of them: what holds of one holds of a thousand, and need not be found out so many times.
     """
-    first = cases[0]
-    decision = step(first, plan, Replied(tuple(replies)), now, timing)
-    after = decision.case
-    if after is first:
-        return list(cases), decision
-    changed = _changed(first, after)
-    return [after, *[msgspec.structs.replace(case, **changed) for case in cases[1:]]], decision
+    return {name: getattr(case, name) for name in _STEPPED}
 
 
-def start_alike(
+def start_together(
     cases: Sequence[Case],
     plan: Plan,
     versions: Sequence[tuple[int, ...]],
@@ -202,15 +193,16 @@ def start_alike(
     now: datetime,
     timing: Timing,
 ) -> tuple[list[Case], Decision]:
-    """Step cases in `ready` that are `alike` and may start, as `step_alike` does.
+    """Step cases in `ready` of one plan and revision that may start.
 
-    `versions`: what `versions_to_start` said of each; `event`: the first one's re-check.
+    `versions`: what `versions_to_start` said of each; `event`: the first one's re-check. Returns the cases after the
+    step, and the first one's decision, whose sends stand for everybody's. The same as `step` for each: whatever else
+    told them apart, since when they were due or how often they were looked at, ends here.
     """
-    first = cases[0]
-    decision = step(first, plan, event, now, timing)
-    changed = _changed(first, decision.case)
+    decision = step(cases[0], plan, event, now, timing)
+    started = condition(decision.case)
     return [
-        msgspec.structs.replace(case, versions=own, **changed) for case, own in zip(cases, versions, strict=True)
+        msgspec.structs.replace(case, versions=own, **started) for case, own in zip(cases, versions, strict=True)
     ], decision
 
 
@@ -230,10 +222,6 @@ _ABSENT: Final = repeat(0)
 
 def _versions(plan: Plan, event: Rechecked) -> tuple[int | None, ...]:
     return tuple(map(event.versions.get, plan.participants, _ABSENT))
-
-
-def _changed(before: Case, after: Case) -> dict[str, Any]:
-    return {name: getattr(after, name) for name in _STEPPED if getattr(after, name) != getattr(before, name)}
 
 
 def _funds_moved(case: Case, plan: Plan, event: Rechecked) -> bool:

@@ -32,10 +32,9 @@ from jiebang.saga.coordinator import (
     Reply,
     Timing,
     Woken,
-    alike,
-    start_alike,
+    condition,
+    start_together,
     step,
-    step_alike,
     versions_to_start,
 )
 from jiebang.saga.fence import Answer, Op
@@ -123,25 +122,20 @@ class Driver:
             work = dict(sorted((work | await store.load_many(self._pool, missing)).items()))
         if self._know is not None:
             await self._know(work.values())
-        events: dict[Key, Event] = {key: Replied(replies) for key, replies in replied.items() if key in work}
-        ready = {
-            key: case
-            for key, case in work.items()
-            if case.state is State.READY and case.withdraw_at is None and key not in events
-        }
-        events |= {key: Woken() for key in work if key not in ready and key not in events}
-        if ready:
-            events |= await self._recheck(list(ready.values()))
         BATCH_SIZE.observe(len(work))
+        keys, events = frozenset(work), await self._met(work, replied)
         learnt: dict[Key, list[dict[str, Any]]] = {}
         heard: list[Heard] = []
         while events or heard:
             moves = self._steps(work, events, heard, learnt)
             moves, events = await self._saved(work, moves)
-            heard = []
+            heard, parting = [], [move for move in moves if not move.sends and move.after.state not in ENDED]
             if sends := [move for move in moves if move.sends]:
-                heard, answered = await self._round(work, sends)
+                heard, answered, apart = await self._round(keys, sends)
                 events |= answered
+                parting += apart
+            for move in parting:
+                _part(move, work, learnt)
         if learnt:
             groups: defaultdict[int, list[Key]] = defaultdict(list)
             for key, told in learnt.items():
@@ -152,6 +146,21 @@ class Driver:
             ]
             await self._save(saves, self._clock())
 
+    async def _met(self, work: Mapping[Key, Case], replied: Mapping[Key, tuple[Reply, ...]]) -> dict[Key, Event]:
+        """Return what every case meets first: late replies, a re-check, or that it is due."""
+        events: dict[Key, Event] = {}
+        ready: list[Case] = []
+        for key, case in work.items():
+            if key in replied:
+                events[key] = Replied(replied[key])
+            elif case.state is State.READY and case.withdraw_at is None:
+                ready.append(case)
+            else:
+                events[key] = Woken()
+        if ready:
+            events.update(await self._recheck(ready))
+        return events
+
     async def aclose(self) -> None:
         """Let outstanding calls go; what they did is found again by the next worker."""
         for call in self._calls:
@@ -160,17 +169,18 @@ class Driver:
 
     def _steps(
         self,
-        work: Mapping[Key, Case],
+        work: dict[Key, Case],
         events: Mapping[Key, Event],
         heard: Iterable[Heard],
         learnt: dict[Key, list[dict[str, Any]]],
     ) -> list[Move]:
-        """Step every case that has an event: those that are alike and met the same together, the others one by one.
+        """Step every case that has an event: those that met the same together, the others one by one.
 
-        `learnt` holds timeline entries of what needs no save yet, by case; the case's next save takes them in.
+        `work` holds the cases that stand alone, and loses those that go on together. `learnt` holds timeline entries of
+        what needs no save yet, by case; the case's next save takes them in.
         """
         now = self._clock()
-        moves = [self._heard(each, now) for each in heard]
+        moves: list[Move] = []
         starting: defaultdict[Hashable, list[tuple[Case, tuple[int, ...], Rechecked]]] = defaultdict(list)
         for key, event in events.items():
             before = work.get(key)
@@ -182,48 +192,46 @@ class Driver:
                 and before.state is State.READY
                 and (versions := versions_to_start(before, plan, event)) is not None
             ):
-                starting[alike(before)].append((before, versions, event))
+                del work[key]
+                starting[before.plan, before.revision].append((before, versions, event))
                 continue
             decision = step(before, plan, event, now, self._timing)
+            if decision.case is before:
+                continue
+            del work[key]
             replies = event.replies if isinstance(event, Replied) else ()
             record = _record(decision.case, event)
-            moves.append(Move(Crowd.of([key]), [before], [decision.case], decision.sends, replies, record))
-        for crowd in starting.values():
-            cases, versions_of_each = [case for case, _, _ in crowd], [versions for _, versions, _ in crowd]
-            plan, event = self._plan_of(cases[0]), crowd[0][2]
-            after, decision = start_alike(cases, plan, versions_of_each, event, now, self._timing)
-            moves.append(Move(Crowd.of([case.key for case in cases]), cases, after, decision.sends))
-        moves = joined([move for move in moves if move.after[0] is not move.before[0]], learnt)
+            crowd = Crowd.of([decision.case])
+            moves.append(Move(crowd, before, decision.case, decision.sends, replies, record, learnt.pop(key, [])))
+        moves = joined(moves)
+        for together in starting.values():
+            cases, versions_of_each = [case for case, _, _ in together], [versions for _, versions, _ in together]
+            plan, event = self._plan_of(cases[0]), together[0][2]
+            after, decision = start_together(cases, plan, versions_of_each, event, now, self._timing)
+            moves.append(Move(Crowd.of(after), cases[0], decision.case, decision.sends))
+        moves += [self._heard(each, now) for each in heard]
         for move in moves:
-            keys = move.crowd.keys
-            told = entries(move.before[0], move.after[0], move.sends, move.replies, now)
-            move.entries = learnt.get(keys[0], []) + told
-            if move.unsaved:
-                learnt.update(dict.fromkeys(keys, move.entries))
-            elif learnt:
-                for key in keys:
-                    learnt.pop(key, None)
+            move.entries = move.entries + entries(move.before, move.after, move.sends, move.replies, now)
         return moves
 
     def _heard(self, heard: Heard, now: datetime) -> Move:
         """Step those who heard a yes from everybody: they took their last step together, and take this one so."""
         replies = heard.replies()
-        plan = self._plan_of(heard.cases[0])
-        after, decision = step_alike(heard.cases, plan, replies, now, self._timing)
-        return Move(heard.crowd, heard.cases, after, decision.sends, replies)
+        decision = step(heard.one, self._plan_of(heard.one), Replied(tuple(replies)), now, self._timing)
+        return Move(heard.crowd, heard.one, decision.case, decision.sends, replies, None, heard.learnt)
 
     async def _saved(self, work: dict[Key, Case], moves: list[Move]) -> tuple[list[Move], dict[Key, Event]]:
-        """Save what must be, and put every case into `work` as it stands; what is no longer ours is taken out.
+        """Save what must be; what is no longer ours is left out from then on.
 
-        Returns the moves whose sends may leave now, and events for cases whose save met a wish to withdraw.
+        Returns the moves whose sends may leave now, and events for cases whose save met a wish to withdraw: these are
+        in `work` again.
         """
-        for move in moves:
-            work.update(zip(move.crowd.keys, move.after, strict=True))
         saves = [
             Save(
-                cases=move.after,
+                cases=move.crowd.cases,
+                like=move.after,
                 entries=move.entries,
-                template=f"case_{move.after[0].state.value}" if move.after[0].state in ENDED else None,
+                template=f"case_{move.after.state.value}" if move.after.state in ENDED else None,
                 record=move.record,
                 versions=not move.replies,
             )
@@ -234,15 +242,14 @@ class Driver:
             return moves, {}
         lost, wishes = await self._save(saves, self._clock())
         for save in saves:
-            if save.cases[0].state in ENDED:
-                ENDED_TOTAL.labels(save.cases[0].state).inc(sum(case.key not in lost for case in save.cases))
+            if save.stepped.state in ENDED:
+                ENDED_TOTAL.labels(save.stepped.state).inc(sum(case.key not in lost for case in save.cases))
         if wishes:
             moves = [part for move in moves for part in _parted(move, wishes)]
-            work.update((key, case) for move in moves for key, case in zip(move.crowd.keys, move.after, strict=True))
         if not lost:
             return moves, {}
         LOST_SAVES_TOTAL.inc(len(lost))
-        before = {key: case for move in moves for key, case in zip(move.crowd.keys, move.before, strict=True)}
+        before = {key: move.before for move in moves for key in move.crowd.keys}
         wished = {
             key: case
             for key, case in (await store.load_many(self._pool, lost)).items()
@@ -250,11 +257,9 @@ class Driver:
             and before[key].withdraw_at is None
             and case.revision == before[key].revision
         }
-        for key in lost:
-            work.pop(key, None)
         work |= wished
-        left = [part for move in moves if (part := move.only(lambda key: key not in lost)) is not None]
-        return left, {key: Woken() for key in wished}
+        left = [move.without(lost) for move in moves]
+        return [move for move in left if move.crowd.keys], {key: Woken() for key in wished}
 
     async def _save(self, saves: Sequence[Save], now: datetime) -> tuple[AbstractSet[Key], Mapping[Key, datetime]]:
         """Save a batch; one that the database refuses as a whole is halved until the bad case stands alone.
@@ -272,7 +277,7 @@ class Driver:
                 return saved.lost, saved.wishes
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
             if len(saves) == len(saves[0].cases) == 1:
-                case = saves[0].cases[0]
+                case = saves[0].stepped
                 _log.exception("save_refused", state=case.state, marks=case.marks)
                 # Still due, it would be taken up and refused again without a pause.
                 await store.put_off(self._pool, [case.key], now + self._timing.resend_limit)
@@ -284,15 +289,18 @@ class Driver:
             wishes |= more_wishes
         return lost, wishes
 
-    async def _round(self, work: Mapping[Key, Case], moves: Sequence[Move]) -> tuple[list[Heard], dict[Key, Event]]:
+    async def _round(
+        self, keys: frozenset[Key], moves: Sequence[Move]
+    ) -> tuple[list[Heard], dict[Key, Event], list[Move]]:
         """Send everything, one call a participant and op, and gather answers until the round closes.
 
-        Returns which cases heard a yes from everybody they asked, and the replies to every other case.
+        `keys`: of the whole batch, whose late replies are heard. Returns which cases heard a yes from everybody they
+        asked, the replies to every other case, and the moves that these had taken.
         """
         plans: dict[str, Plan] = {}
         columns: defaultdict[tuple[str, Op, str], list[tuple[Move, int | None]]] = defaultdict(list)
         for move in moves:
-            plan = self._plan_of(move.after[0])
+            plan = self._plan_of(move.after)
             plans[plan.name] = plan
             for send in move.sends:
                 at = plan.participants.index(send.participant) if send.op is Op.TRY else None
@@ -301,7 +309,7 @@ class Driver:
             asyncio.create_task(self._call(name, op, orders_of(parts), plans[plan])): (name, op, plan)
             for (name, op, plan), parts in columns.items()
         }
-        await self._closed(set(calls), work)
+        await self._closed(set(calls), keys)
         for call in calls:
             if not call.done():
                 self._calls.add(call)
@@ -309,26 +317,32 @@ class Driver:
         answered: dict[tuple[str, Op, str], list[Answers]] = {
             where: call.result() for call, where in calls.items() if call.done()
         }
-        late = self.take_late(work.keys())
+        late = self.take_late(keys)
         late_keys = {(reply.account_id, reply.case_no) for reply in late}
-        heard = list[Heard]()
+        heard, apart = list[Heard](), list[Move]()
         for move in moves:
-            followed = self._plan_of(move.after[0]).name
-            of_move = [answered.get((send.participant, send.op, followed), ()) for send in move.sends]
-            if each := heard_by(move, of_move, late_keys):
-                heard.append(each)
-        if not late and sum(len(each.cases) for each in heard) == sum(len(move.after) for move in moves):
-            return heard, {}
+            followed = self._plan_of(move.after).name
+            each = heard_by(
+                move, [answered.get((send.participant, send.op, followed), ()) for send in move.sends], late_keys
+            )
+            if each is None:
+                apart.append(move)
+                continue
+            heard.append(each)
+            if len(each.crowd.keys) < len(move.crowd.keys):
+                apart.append(move.without(each.crowd.keys))
+        if not late and not apart:
+            return heard, {}, []
         told = {key for each in heard for key in each.crowd.keys}
         rest = [reply for answers in answered.values() for each in answers for reply in each.one_by_one(without=told)]
-        return heard, {key: Replied(replies) for key, replies in _by_case([*rest, *late]).items()}
+        return heard, {key: Replied(replies) for key, replies in _by_case([*rest, *late]).items()}, apart
 
-    async def _closed(self, calls: set[asyncio.Task[list[Answers]]], work: Mapping[Key, Case]) -> None:
+    async def _closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
         """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""
         late = asyncio.get_running_loop().create_future()
         everybody = asyncio.create_task(asyncio.wait(calls))
-        self._listeners[late] = work.keys()
-        if any((reply.account_id, reply.case_no) in work for reply in self.late):
+        self._listeners[late] = keys
+        if any((reply.account_id, reply.case_no) in keys for reply in self.late):
             late.set_result(None)
         try:
             limit = self._limits.round.total_seconds()
@@ -398,15 +412,25 @@ class Driver:
         return in_columns(participant.name, op, orders, replies, self._clock())
 
 
+def _part(move: Move, work: dict[Key, Case], learnt: dict[Key, list[dict[str, Any]]]) -> None:
+    """Let cases that took a step together stand alone from here."""
+    cases = move.each()
+    work.update(zip(move.crowd.keys, cases, strict=True))
+    if move.unsaved:
+        learnt.update(dict.fromkeys(move.crowd.keys, move.entries))
+
+
 def _parted(move: Move, wishes: Mapping[Key, datetime]) -> list[Move]:
     """Part a move: those who wish to withdraw are alike to nobody any more."""
-    parts = [move.only(lambda key: key not in wishes)]
-    for key in wishes.keys() & set(move.crowd.keys):
-        wishing = move.only({key}.__contains__)
-        if wishing is not None:
-            wishing.after = [msgspec.structs.replace(wishing.after[0], withdraw_at=wishes[key])]
-            parts.append(wishing)
-    return [part for part in parts if part is not None]
+    wishing = [case for case in move.crowd.cases if case.key in wishes]
+    if not wishing:
+        return [move]
+    alone = [
+        move.by([msgspec.structs.replace(case, **condition(move.after), withdraw_at=wishes[case.key])])
+        for case in wishing
+    ]
+    left = move.without(wishes)
+    return [left, *alone] if left.crowd.keys else alone
 
 
 def _halves(saves: Sequence[Save]) -> tuple[list[Save], list[Save]]:

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Sequence
 from typing import Any
 
 import msgspec
 
 from jiebang.model.case import Case
 from jiebang.participants.base import Answers, Orders
-from jiebang.saga.coordinator import Reply, Send, alike
+from jiebang.saga.coordinator import Reply, Send, alike, condition
 from jiebang.store.cases import Key
 from jiebang.store.records import Record
 
 
 class Crowd(msgspec.Struct, frozen=True, gc=False):
-    """Cases by key, in order of account, in columns: for every participant and every round the same."""
+    """Cases that stay together, in order of account; keys in columns too, the same for every participant and round.
 
+    `cases` are as they came together. What is each one's own stays so (its number, its versions, its document); of all
+    else one of them speaks for everybody, and the others are not written out again at every step.
+    """
+
+    cases: Sequence[Case]
     keys: Sequence[Key]
     accounts: Sequence[int]
     case_nos: Sequence[int]
     everybody: frozenset[int]
 
     @classmethod
-    def of(cls, keys: Sequence[Key]) -> Crowd:
-        """Put keys into columns."""
-        accounts = [key[0] for key in keys]
-        return cls(keys, accounts, [key[1] for key in keys], frozenset(accounts))
+    def of(cls, cases: Sequence[Case]) -> Crowd:
+        """Put cases together."""
+        accounts, case_nos = [case.account_id for case in cases], [case.case_no for case in cases]
+        return cls(cases, list(zip(accounts, case_nos, strict=True)), accounts, case_nos, frozenset(accounts))
+
+    def as_of(self, one: Case) -> list[Case]:
+        """Return every case in the condition of `one`."""
+        shared = condition(one)
+        return [msgspec.structs.replace(case, **shared) for case in self.cases]
 
 
 class Move(msgspec.Struct):
-    """Cases that took the same step: before and after, what is sent for each of them, the replies that led to it.
+    """Cases that took the same step: the first of them before and after, what is sent, the replies that led to it.
 
-    Cases that were `alike` before it are `alike` after it.
+    All of them were of one state and revision before, and are `alike` after it. The sends and replies are the first
+    one's, and stand for everybody's. `entries`: for the timeline, with what had been learnt before and not saved.
     """
 
     crowd: Crowd
-    before: Sequence[Case]
-    after: Sequence[Case]
+    before: Case
+    after: Case
     sends: Sequence[Send]
     replies: Sequence[Reply] = ()
     record: Record | None = None
@@ -47,45 +58,52 @@ class Move(msgspec.Struct):
     @property
     def unsaved(self) -> bool:
         """Whether the step only learnt grants, and needs no save."""
-        return self.after[0].revision == self.before[0].revision
+        return self.after.revision == self.before.revision
 
-    def only(self, wanted: Callable[[Key], bool]) -> Move | None:
-        """Return the move of the cases `wanted`."""
-        at = [place for place, key in enumerate(self.crowd.keys) if wanted(key)]
-        if not at:
-            return None
-        crowd = Crowd.of([self.crowd.keys[place] for place in at])
-        before, after = [self.before[place] for place in at], [self.after[place] for place in at]
-        return msgspec.structs.replace(self, crowd=crowd, before=before, after=after)
+    def each(self) -> list[Case]:
+        """Return the cases after the step."""
+        return self.crowd.as_of(self.after)
+
+    def by(self, cases: Sequence[Case]) -> Move:
+        """Return the same move, taken by `cases`."""
+        after = msgspec.structs.replace(cases[0], **condition(self.after)) if cases else self.after
+        return msgspec.structs.replace(self, crowd=Crowd.of(cases), after=after)
+
+    def without(self, keys: Container[Key]) -> Move:
+        """Return the move without the cases of `keys`; perhaps nobody's."""
+        crowd = self.crowd
+        return self.by([case for case, key in zip(crowd.cases, crowd.keys, strict=True) if key not in keys])
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """Cases that heard a yes from everybody they asked in a round."""
+    """Cases that heard a yes from everybody they asked in a round; `one` speaks for all, as they asked.
+
+    `learnt`: entries of the timeline for their next save.
+    """
 
     crowd: Crowd
-    cases: Sequence[Case]
+    one: Case
     answers: Sequence[Answers]
+    learnt: list[dict[str, Any]] = []
 
     def replies(self) -> list[Reply]:
         """Return the replies as they came to the first of the cases."""
         return [answers.yes_to(*self.crowd.keys[0]) for answers in self.answers]
 
 
-def joined(moves: Sequence[Move], learnt: Mapping[Key, object]) -> list[Move]:
+def joined(moves: Sequence[Move]) -> list[Move]:
     """Join moves of single cases that took the same step without a reply, so that they are saved and told of as one."""
     found: list[Move] = []
     groups: defaultdict[Hashable, list[Move]] = defaultdict(list)
     for move in moves:
-        if len(move.after) > 1 or move.replies or move.record is not None or move.crowd.keys[0] in learnt:
+        if len(move.crowd.keys) > 1 or move.replies or move.record is not None or move.entries:
             found.append(move)
         else:
-            sends = tuple([send.participant for send in move.sends])
-            groups[alike(move.before[0]), alike(move.after[0]), sends].append(move)
+            before = move.before.state, move.before.reason, move.before.revision
+            groups[before, alike(move.after), tuple([send.participant for send in move.sends])].append(move)
     for group in groups.values():
-        crowd = Crowd.of([key for move in group for key in move.crowd.keys])
-        before = [case for move in group for case in move.before]
-        after = [case for move in group for case in move.after]
-        found.append(msgspec.structs.replace(group[0], crowd=crowd, before=before, after=after))
+        crowd = Crowd.of([case for move in group for case in move.crowd.cases])
+        found.append(msgspec.structs.replace(group[0], crowd=crowd))
     return found
 
 
@@ -94,11 +112,15 @@ def orders_of(parts: Sequence[tuple[Move, int | None]]) -> Orders:
     if len(parts) == 1:
         [(move, at)] = parts
         crowd = move.crowd
-        versions = None if at is None else [case.versions[at] or None for case in move.after]
+        versions = None if at is None else [case.versions[at] or None for case in crowd.cases]
         return Orders(crowd.accounts, crowd.case_nos, versions, crowd.everybody)
-    together = sorted([(case, at) for move, at in parts for case in move.after], key=lambda each: each[0].account_id)
+    together = sorted([(case, at) for move, at in parts for case in move.crowd.cases], key=_account)
     versions = None if parts[0][1] is None else [case.versions[at] or None for case, at in together if at is not None]
     return Orders([case.account_id for case, _ in together], [case.case_no for case, _ in together], versions)
+
+
+def _account(order: tuple[Case, int | None]) -> int:
+    return order[0].account_id
 
 
 def heard_by(move: Move, answers: Sequence[Sequence[Answers]], late: Collection[Key]) -> Heard | None:
@@ -109,10 +131,11 @@ def heard_by(move: Move, answers: Sequence[Sequence[Answers]], late: Collection[
     if any(len(each) != 1 for each in answers):
         return None
     whole, crowd = [each[0] for each in answers], move.crowd
+    learnt = move.entries if move.unsaved else []
     if not late and all(each.yes is crowd.everybody and not each.rest for each in whole):
-        return Heard(crowd, move.after, whole)
+        return Heard(crowd, move.after, whole, learnt)
     yes = frozenset.intersection(*{id(each.yes): each.yes for each in whole}.values()).difference(
         [reply.account_id for each in whole for reply in each.rest]
     )
-    part = move.only(lambda key: key[0] in yes and key not in late)
-    return None if part is None else Heard(part.crowd, part.after, whole)
+    part = move.by([case for case in crowd.cases if case.account_id in yes and case.key not in late])
+    return Heard(part.crowd, part.after, whole, learnt) if part.crowd.keys else None
