@@ -183,7 +183,7 @@ async def test_a_batch_is_unbound_everywhere_with_one_call_a_participant_and_op(
 async def test_people_who_proved_themselves_one_by_one_are_saved_as_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody becomes ready in the same microsecond as another: were each saved alone for that, all would cost double."""
+    """Nobody becomes ready in the same microsecond as another: was each saved alone, all would cost double."""
     cases = await world.ready(await world.people(1_500, 20))
     assert len({case.due_at for case in cases}) == 20
     groups: list[list[int]] = []
