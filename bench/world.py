@@ -347,8 +347,9 @@ def facts_alone(participants: Mapping[str, Participant]) -> Recheck:
         if any(list(batch.accounts) != accounts for batch in found.values()):
             message = "somebody does not know all of them"
             raise RuntimeError(message)
-        rows = zip(*(batch.versions for batch in found.values()), strict=True)
-        return {case.key: Rechecked(dict(zip(found, row, strict=True))) for case, row in zip(cases, rows, strict=True)}
+        rows = list(zip(*(batch.versions for batch in found.values()), strict=True))
+        told = {row: Rechecked(dict(zip(found, row, strict=True))) for row in set(rows)}
+        return {case.key: told[row] for case, row in zip(cases, rows, strict=True)}
 
     return recheck
 

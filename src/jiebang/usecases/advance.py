@@ -298,13 +298,14 @@ class Driver:
         asked, the replies to every other case, and the moves that these had taken.
         """
         plans: dict[str, Plan] = {}
-        columns: defaultdict[tuple[str, Op, str], list[tuple[Move, int | None]]] = defaultdict(list)
+        columns: defaultdict[tuple[str, Op, str], list[tuple[Crowd, Sequence[int | None] | None]]] = defaultdict(list)
         for move in moves:
             plan = self._plan_of(move.after)
             plans[plan.name] = plan
             for send in move.sends:
                 at = plan.participants.index(send.participant) if send.op is Op.TRY else None
-                columns[send.participant, send.op, plan.name].append((move, at))
+                versions = None if at is None else move.crowd.versions(at)
+                columns[send.participant, send.op, plan.name].append((move.crowd, versions))
         calls = {
             asyncio.create_task(self._call(name, op, orders_of(parts), plans[plan])): (name, op, plan)
             for (name, op, plan), parts in columns.items()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Container, Hashable, Sequence
+from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -33,6 +35,10 @@ class Crowd(msgspec.Struct, frozen=True, gc=False):
         """Put cases together."""
         accounts, case_nos = [case.account_id for case in cases], [case.case_no for case in cases]
         return cls(cases, list(zip(accounts, case_nos, strict=True)), accounts, case_nos, frozenset(accounts))
+
+    def versions(self, at: int) -> Sequence[int | None]:
+        """Return the versions that the plan's participant `at` is tried at (None: it has none)."""
+        return [case.versions[at] or None for case in self.cases]
 
     def as_of(self, one: Case) -> list[Case]:
         """Return every case in the condition of `one`."""
@@ -107,20 +113,18 @@ def joined(moves: Sequence[Move]) -> list[Move]:
     return found
 
 
-def orders_of(parts: Sequence[tuple[Move, int | None]]) -> Orders:
-    """Return the orders of several moves at one participant; `at`: its place in the plan, for the version of a Try."""
+def orders_of(parts: Sequence[tuple[Crowd, Sequence[int | None] | None]]) -> Orders:
+    """Return the orders of several crowds at one participant, each with the versions to be tried at (None: no Try)."""
     if len(parts) == 1:
-        [(move, at)] = parts
-        crowd = move.crowd
-        versions = None if at is None else [case.versions[at] or None for case in crowd.cases]
+        [(crowd, versions)] = parts
         return Orders(crowd.accounts, crowd.case_nos, versions, crowd.everybody)
-    together = sorted([(case, at) for move, at in parts for case in move.crowd.cases], key=_account)
-    versions = None if parts[0][1] is None else [case.versions[at] or None for case, at in together if at is not None]
-    return Orders([case.account_id for case, _ in together], [case.case_no for case, _ in together], versions)
-
-
-def _account(order: tuple[Case, int | None]) -> int:
-    return order[0].account_id
+    none = repeat(None)
+    together = sorted(
+        [each for crowd, own in parts for each in zip(crowd.accounts, crowd.case_nos, own or none, strict=False)],
+        key=itemgetter(0),
+    )
+    accounts, case_nos, versions = zip(*together, strict=True)
+    return Orders(accounts, case_nos, None if parts[0][1] is None else versions)
 
 
 def heard_by(move: Move, answers: Sequence[Sequence[Answers]], late: Collection[Key]) -> Heard | None:
