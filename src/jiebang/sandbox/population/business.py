@@ -61,7 +61,8 @@ def write_openplatform(canvas: Canvas, chunk: Chunk) -> None:
     developer = dice.chance(_DEVELOPERS) & _grown(chunk)
     leads = developer & dice.chance(5000)
     apps = {
-        at: b',"apps":%b' % json_of([App(_app_id(chunk, at), f"应用 {at % 97}", True, chunk.ago(at, 300 * DAY))])
+        at: b',"apps":%b'
+        % json_of([App(_app_id(chunk, at), f"应用 {int(chunk.accounts[at]) % 97}", True, chunk.ago(at, 300 * DAY))])
         for at in np.flatnonzero(leads).tolist()
     }
     canvas.write(b',"openplatform":{"api_quota_level":', _LEVELS[developer.astype(np.int64)])
