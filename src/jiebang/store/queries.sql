@@ -47,7 +47,8 @@ JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1)
 -- of the save does.
 SELECT c.* FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (
-    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2 AND c.account_id NOT IN (SELECT unnest($5::bigint[]))
+    SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2
+        AND (c.rests_until IS NULL OR c.rests_until <= $2) AND c.account_id NOT IN (SELECT unnest($5::bigint[]))
     ORDER BY c.due_at LIMIT $4
 ) c
 ORDER BY c.due_at
@@ -58,7 +59,7 @@ LIMIT $3
 -- withdraw stands on the row. Writes the timeline and the message to the person in the same statement. The new head goes on
 -- from the one that stands; nothing ends at a time that is sealed already, however late its save comes. Cases that took the
 -- same step are a group (g): what they have in common is sent, and its entries are read, once. A message to the person has its
--- id from the head, which no other save has.
+-- id from the head, which no other save has. A case that nobody has kept waiting stays where it is in the index of due cases.
 WITH g AS MATERIALIZED (
     SELECT g.group_no, revision, state, marks, attempt, due_at, deadline, reason, ended, entries::jsonb AS entries, template, digest
     FROM unnest($6::integer[], $7::integer[], $8::text[], $9::text[], $10::integer[], $11::timestamptz[], $12::timestamptz[],
@@ -73,7 +74,8 @@ WITH g AS MATERIALIZED (
     UPDATE platform.cases c
     SET revision = i.revision, state = i.state, marks = i.marks,
         versions = coalesce(i.versions::bigint[], c.versions), wallet_version = coalesce(i.wallet_version, c.wallet_version),
-        attempt = i.attempt, due_at = i.due_at, deadline = i.deadline,
+        attempt = i.attempt, deadline = i.deadline,
+        due_at = CASE WHEN i.attempt = 0 AND c.due_at <= i.due_at THEN c.due_at ELSE i.due_at END, rests_until = i.due_at,
         reason = i.reason, head = sha256(c.head || i.digest),
         ended_at = CASE WHEN i.ended THEN greatest($18::timestamptz, (SELECT s.ended_until + interval '1 microsecond'
             FROM platform.timeline_seal s WHERE s.seal_no > 0 ORDER BY s.seal_no DESC LIMIT 1)) END
@@ -101,14 +103,15 @@ FROM saved
 
 -- name: put_off_cases
 -- Cases that could not be stepped wait, so that they are not read again and again before those that can.
-UPDATE platform.cases c SET due_at = CASE WHEN c.due_at IS NOT NULL THEN $3::timestamptz END
+UPDATE platform.cases c SET due_at = CASE WHEN c.due_at IS NOT NULL THEN $3::timestamptz END, rests_until = NULL
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
 
 -- name: wish_withdraw
 -- Records the wish to withdraw; the next guarded step takes it in. Parked cases keep their empty due time.
 UPDATE platform.cases c
-SET withdraw_at = coalesce(c.withdraw_at, $3), due_at = CASE WHEN c.state = 'cancelling' THEN c.due_at ELSE $3 END
+SET withdraw_at = coalesce(c.withdraw_at, $3), due_at = CASE WHEN c.state = 'cancelling' THEN c.due_at ELSE $3 END,
+    rests_until = CASE WHEN c.state = 'cancelling' THEN c.rests_until END
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[]) AND c.state = ANY ($4::text[])
 RETURNING c.account_id, c.case_no

@@ -11,6 +11,8 @@ CREATE TABLE platform.account (
 -- One case. `marks` holds a letter for each participant of its plan; which letters and columns a state allows
 -- is refused or admitted here as well as in model/case.py (a test compares the two). document_index: keyed HMAC of the
 -- document whose quota the case uses (NULL: a kind that uses none). head: the hash of its timeline so far (saga/chain.py).
+-- A case wants a look at due_at, or at rests_until where that is set: a case that is on its way does not move in the index for the
+-- half second it takes, and a save that touches no index costs a third less.
 CREATE TABLE platform.cases (
     account_id bigint NOT NULL,
     case_no bigint NOT NULL CHECK (case_no BETWEEN 1 AND 4294967295),
@@ -26,6 +28,7 @@ CREATE TABLE platform.cases (
     attempt integer NOT NULL DEFAULT 0 CHECK (attempt >= 0),
     created_at timestamptz NOT NULL,
     due_at timestamptz,
+    rests_until timestamptz CHECK (rests_until >= due_at),
     deadline timestamptz,
     withdraw_at timestamptz,
     ended_at timestamptz,
