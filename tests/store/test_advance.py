@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -319,6 +320,60 @@ async def test_a_wish_to_withdraw_before_the_commit_point_wins(world: World) -> 
     assert {case.reason for case in ended.values() if case.state is State.ABORTED} == {"WITHDRAWN"}
     assert await store.wish_withdraw(world.pools["platform"], [(8_000, 1)], now()) == set()
     await world.agree(ids)
+
+
+async def test_a_case_on_its_way_rests_without_moving_in_the_index(world: World) -> None:
+    """Moving it for so short a time cost a third of a save. Were it not at rest, others would take it up meanwhile."""
+    platform, cases = world.pools["platform"], await world.ready(await world.people(8_500, 3))
+    keys = {case.key for case in cases}
+    places: list[asyncpg.Record] = []
+    due: list[set[tuple[int, int]]] = []
+
+    async def read(at: datetime) -> set[tuple[int, int]]:
+        return {case.key for case in await store.due(platform, range(256), at, 10_000)} & keys
+
+    async def looked(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.TRY:
+            until = (await store.load_many(platform, keys))[min(keys)].due_at
+            assert until is not None
+            places.extend(await platform.fetch("SELECT due_at FROM platform.cases WHERE account_id >= 8500"))
+            before = until - timedelta(microseconds=1)
+            due.append(await read(before))
+            due.append(await read(until))
+            await store.wish_withdraw(platform, [min(keys)], before)
+            due.append(await read(before))
+
+    world.participants["wallet"].before = looked
+    await world.driver.drive(cases)
+    assert {row["due_at"] for row in places} == {case.due_at for case in cases}
+    assert due == [set(), keys, {min(keys)}]
+    ended = await world.until_ended([case.key for case in cases])
+    assert [ended[key].state for key in sorted(keys)] == [State.ABORTED, State.DONE, State.DONE]
+
+
+async def test_a_case_kept_waiting_moves_to_when_it_is_looked_at_next(world: World) -> None:
+    """Else whoever waits for a dead network would be read again with every look for due cases."""
+    platform, (case,) = world.pools["platform"], await world.ready(await world.people(8_600, 1))
+
+    async def silent(op: Op, _orders: Sequence[Order]) -> None:
+        if op is Op.TRY:
+            raise OSError
+
+    world.participants["gaming"].before = silent
+    await world.driver.drive([case])
+    await world.driver.drive((await store.load_many(platform, [case.key])).values())
+    for waits in range(2):
+        after = (await store.load_many(platform, [case.key]))[case.key]
+        raw = await platform.fetchrow("SELECT due_at FROM platform.cases WHERE account_id = 8600")
+        assert raw is not None
+        if after.attempt:
+            assert raw["due_at"] == after.due_at
+            break
+        assert not waits, "an unanswered case is asked again"
+        await asyncio.sleep(TIMING.resend.total_seconds())
+        await world.driver.drive([after])
+    world.participants["gaming"].before = None
+    await world.until_ended([case.key])
 
 
 async def test_two_workers_on_the_same_cases_do_no_harm(world: World, pools: Mapping[str, Pool]) -> None:
