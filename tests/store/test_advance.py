@@ -200,6 +200,30 @@ async def test_people_who_proved_themselves_one_by_one_are_saved_as_one(
     await world.agree([case.account_id for case in cases])
 
 
+async def test_each_kind_follows_its_own_plan_in_one_batch(world: World) -> None:
+    """Plans of one pack share its name: had a batch one plan a name, some would lose what others asked for."""
+    short = msgspec.structs.replace(PLAN, participants=("social", "security"), waves=(0, 0))
+    other = msgspec.structs.replace(short, participants=("security", "social"))
+    plans = {Kind.REVOKE: PLAN, Kind.CLOSE_PAYMENT: short, Kind.CHANGE_IDENTITY: other}
+    world.driver._plan_of = lambda case: plans[case.kind]
+    whole = await world.ready(await world.people(1_700, 4))
+    mixed = [
+        msgspec.structs.replace(case, kind=kind, marks="." * len(plans[kind].participants))
+        for case, kind in zip(whole, (*plans, Kind.CLOSE_PAYMENT), strict=True)
+    ]
+    await world.pools["platform"].executemany(
+        "UPDATE platform.cases SET kind = $2, marks = $3 WHERE account_id = $1",
+        [(case.account_id, case.kind.value, case.marks) for case in mixed],
+    )
+    await world.driver.drive(mixed)
+    ended = await store.load_many(world.pools["platform"], [case.key for case in mixed])
+    assert [(case.kind, case.state, case.marks) for case in ended.values()] == [
+        (case.kind, State.DONE, "d" * len(case.marks)) for case in mixed
+    ]
+    assert world.participants["gaming"].calls == [(Op.TRY, 1), (Op.CONFIRM, 1)]
+    assert world.participants["social"].calls.count((Op.TRY, 2)) == 1
+
+
 async def test_one_refusal_rolls_back_that_person_alone(world: World) -> None:
     """Else one person's changed facts would cost others their turn, or leave them half unbound."""
     ids = await world.people(2_000, 10)

@@ -504,6 +504,7 @@ def test_cases_that_a_step_tells_apart_are_not_alike() -> None:
         {"due_at": NOW},
         {"reason": "X"},
         {"plan": "p/2"},
+        {"kind": Kind.CLOSE_PAYMENT},
     ):
         assert alike(msgspec.structs.replace(case, **change)) != alike(case)
 

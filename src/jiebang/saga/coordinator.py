@@ -168,6 +168,7 @@ def alike(case: Case) -> Hashable:
         case.state,
         case.marks,
         case.plan,
+        case.kind,
         case.revision,
         case.attempt,
         case.due_at,
@@ -193,7 +194,7 @@ def start_together(
     now: datetime,
     timing: Timing,
 ) -> tuple[list[Case], Decision]:
-    """Step cases in `ready` of one plan and revision that may start.
+    """Step cases in `ready` of one kind, plan and revision that may start.
 
     `versions`: what `versions_to_start` said of each; `event`: the first one's re-check. Returns the cases after the
     step, and the first one's decision, whose sends stand for everybody's. The same as `step` for each: whatever else

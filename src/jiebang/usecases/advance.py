@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Histogram
 
-from jiebang.model.case import ENDED, Case, State, moved
+from jiebang.model.case import ENDED, Case, Kind, State, moved
 from jiebang.participants.base import SILENCE, Answers, Columnar, Orders, Participant, in_columns
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import (
@@ -49,6 +49,11 @@ if TYPE_CHECKING:
 
 Recheck = Callable[[Sequence[Case]], Awaitable[Mapping[Key, Rechecked]]]
 """The check on fresh facts for a batch of cases in `ready`. A case left out could not be checked now."""
+
+Followed = tuple[str, Kind]
+"""What tells which plan a case follows: the version it was opened under has one for each kind."""
+Asked = tuple[str, Op, Followed]
+"""Who is asked for what under which plan: one call."""
 
 ENDED_TOTAL = Counter("jiebang_cases_ended_total", "Cases ended, by state", ["state"])
 ANSWERS_TOTAL = Counter("jiebang_answers_total", "Answers of participants", ["participant", "op", "answer"])
@@ -193,7 +198,7 @@ class Driver:
                 and (versions := versions_to_start(before, plan, event)) is not None
             ):
                 del work[key]
-                starting[before.plan, before.revision].append((before, versions, event))
+                starting[before.plan, before.kind, before.revision].append((before, versions, event))
                 continue
             decision = step(before, plan, event, now, self._timing)
             if decision.case is before:
@@ -205,6 +210,7 @@ class Driver:
             moves.append(Move(crowd, before, decision.case, decision.sends, replies, record, learnt.pop(key, [])))
         moves = joined(moves)
         for together in starting.values():
+            together.sort(key=lambda each: each[0].account_id)
             cases, versions_of_each = [case for case, _, _ in together], [versions for _, versions, _ in together]
             plan, event = self._plan_of(cases[0]), together[0][2]
             after, decision = start_together(cases, plan, versions_of_each, event, now, self._timing)
@@ -297,32 +303,30 @@ class Driver:
         `keys`: of the whole batch, whose late replies are heard. Returns which cases heard a yes from everybody they
         asked, the replies to every other case, and the moves that these had taken.
         """
-        plans: dict[str, Plan] = {}
-        columns: defaultdict[tuple[str, Op, str], list[tuple[Crowd, Sequence[int | None] | None]]] = defaultdict(list)
+        plans: dict[Followed, Plan] = {}
+        columns: defaultdict[Asked, list[tuple[Crowd, Sequence[int | None] | None]]] = defaultdict(list)
         for move in moves:
-            plan = self._plan_of(move.after)
-            plans[plan.name] = plan
+            plan, followed = self._plan_of(move.after), _followed(move)
+            plans[followed] = plan
             for send in move.sends:
                 at = plan.participants.index(send.participant) if send.op is Op.TRY else None
                 versions = None if at is None else move.crowd.versions(at)
-                columns[send.participant, send.op, plan.name].append((move.crowd, versions))
+                columns[send.participant, send.op, followed].append((move.crowd, versions))
         calls = {
-            asyncio.create_task(self._call(name, op, orders_of(parts), plans[plan])): (name, op, plan)
-            for (name, op, plan), parts in columns.items()
+            asyncio.create_task(self._call(name, op, orders_of(parts), plans[followed])): (name, op, followed)
+            for (name, op, followed), parts in columns.items()
         }
         await self._closed(set(calls), keys)
         for call in calls:
             if not call.done():
                 self._calls.add(call)
                 call.add_done_callback(self._came_late)
-        answered: dict[tuple[str, Op, str], list[Answers]] = {
-            where: call.result() for call, where in calls.items() if call.done()
-        }
+        answered: dict[Asked, list[Answers]] = {where: call.result() for call, where in calls.items() if call.done()}
         late = self.take_late(keys)
         late_keys = {(reply.account_id, reply.case_no) for reply in late}
         heard, apart = list[Heard](), list[Move]()
         for move in moves:
-            followed = self._plan_of(move.after).name
+            followed = _followed(move)
             each = heard_by(
                 move, [answered.get((send.participant, send.op, followed), ()) for send in move.sends], late_keys
             )
@@ -411,6 +415,10 @@ class Driver:
             return await participant.carry_out(op, orders, effects)
         replies = await participant.apply(op, orders.one_by_one(), effects)
         return in_columns(participant.name, op, orders, replies, self._clock())
+
+
+def _followed(move: Move) -> Followed:
+    return move.after.plan, move.after.kind
 
 
 def _part(move: Move, work: dict[Key, Case], learnt: dict[Key, list[dict[str, Any]]]) -> None:

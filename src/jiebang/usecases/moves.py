@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Container, Hashable, Sequence
 from itertools import repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
@@ -108,7 +108,7 @@ def joined(moves: Sequence[Move]) -> list[Move]:
             before = move.before.state, move.before.reason, move.before.revision
             groups[before, alike(move.after), tuple([send.participant for send in move.sends])].append(move)
     for group in groups.values():
-        crowd = Crowd.of([case for move in group for case in move.crowd.cases])
+        crowd = Crowd.of(sorted([case for move in group for case in move.crowd.cases], key=attrgetter("account_id")))
         found.append(msgspec.structs.replace(group[0], crowd=crowd))
     return found
 
