@@ -249,7 +249,8 @@ class Driver:
         lost, wishes = await self._save(saves, self._clock())
         for save in saves:
             if save.stepped.state in ENDED:
-                ENDED_TOTAL.labels(save.stepped.state).inc(sum(case.key not in lost for case in save.cases))
+                missed = sum(case.key in lost for case in save.cases) if lost else 0
+                ENDED_TOTAL.labels(save.stepped.state).inc(len(save.cases) - missed)
         if wishes:
             moves = [part for move in moves for part in _parted(move, wishes)]
         if not lost:
@@ -335,7 +336,7 @@ class Driver:
                 continue
             heard.append(each)
             if len(each.crowd.keys) < len(move.crowd.keys):
-                apart.append(move.without(each.crowd.keys))
+                apart.append(move.without(set(each.crowd.keys)))
         if not late and not apart:
             return heard, {}, []
         told = {key for each in heard for key in each.crowd.keys}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Container, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -75,7 +76,7 @@ class Move(msgspec.Struct):
         after = msgspec.structs.replace(cases[0], **condition(self.after)) if cases else self.after
         return msgspec.structs.replace(self, crowd=Crowd.of(cases), after=after)
 
-    def without(self, keys: Container[Key]) -> Move:
+    def without(self, keys: AbstractSet[Key] | Mapping[Key, object]) -> Move:
         """Return the move without the cases of `keys`; perhaps nobody's."""
         crowd = self.crowd
         return self.by([case for case, key in zip(crowd.cases, crowd.keys, strict=True) if key not in keys])
