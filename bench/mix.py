@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
 from bench.cost import Meter, Outcome
 from bench.world import World, now
-from jiebang.participants.database import VERSION_CHANGED
+from jiebang.participants.base import Answers, Orders
+from jiebang.participants.database import VERSION_CHANGED, DatabaseParticipant
 from jiebang.saga.coordinator import TIMED_OUT, Reply, Timing
 from jiebang.saga.fence import Op
 
 if TYPE_CHECKING:
     from jiebang.model.facts import FactBatch
-    from jiebang.participants.base import Order, Participant
+    from jiebang.participants.base import Order
     from jiebang.saga.fence import FenceRow
 
 TRY_LIMIT: Final = timedelta(seconds=2)
@@ -45,7 +46,7 @@ def silent(account_id: int) -> bool:
 class _Wrapped:
     """A real participant, all but unchanged."""
 
-    def __init__(self, real: Participant) -> None:
+    def __init__(self, real: DatabaseParticipant) -> None:
         self.real, self.name = real, real.name
 
     async def facts(self, accounts: Sequence[int]) -> FactBatch | None:
@@ -55,6 +56,10 @@ class _Wrapped:
     async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
         """Ask the real one."""
         return await self.real.apply(op, orders, effects)
+
+    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+        """Ask the real one."""
+        return await self.real.carry_out(op, orders, effects)
 
     async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
         """Ask the real one."""
@@ -83,10 +88,17 @@ class Refusing(_Wrapped):
 class Silent(_Wrapped):
     """Never hears of some accounts' Trys."""
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
         """Carry out what it hears of."""
-        heard = [order for order in orders if op is not Op.TRY or not silent(order.account_id)]
-        return await self.real.apply(op, heard, effects) if heard else []
+        if op is not Op.TRY or not any(map(silent, orders.accounts)):
+            return await self.real.carry_out(op, orders, effects)
+        heard = Orders.of([order for order in orders.one_by_one() if not silent(order.account_id)])
+        answers = await self.real.carry_out(op, heard, effects) if len(heard) else Answers(self.name, op, heard)
+        return msgspec.structs.replace(answers, orders=orders)
+
+
+def _owned(participant: object) -> DatabaseParticipant:
+    return cast("DatabaseParticipant", participant)
 
 
 async def mix(world: World, cases: int) -> Outcome:
@@ -95,7 +107,7 @@ async def mix(world: World, cases: int) -> Outcome:
     A case that times out counts if it has ended by then: the last two seconds of waiting for a deadline are no work.
     """
     parties = dict(world.participants)
-    parties["security"], parties["social"] = Refusing(parties["security"]), Silent(parties["social"])
+    parties["security"], parties["social"] = Refusing(_owned(parties["security"])), Silent(_owned(parties["social"]))
     driver = world.driver(participants=parties, timing=Timing(try_limit=TRY_LIMIT))
     accounts, meter, started = world.unused(cases), Meter(world), now()
     async with asyncio.TaskGroup() as together:

@@ -42,7 +42,7 @@ from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store.cases import Key, Save
 from jiebang.store.records import Record, Records, Step, record_of
-from jiebang.usecases.moves import Crowd, Heard, Move, heard_by, joined, orders_of
+from jiebang.usecases.moves import Crowd, Heard, Move, by_case, heard_by, joined, orders_of
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -121,7 +121,7 @@ class Driver:
                 )
 
     async def _together(self, taken: Sequence[Case], late: Sequence[Reply]) -> None:
-        replied = _by_case(late)
+        replied = by_case(late)
         work = {case.key: case for case in sorted(taken, key=_account)}  # everything goes in order of account from here
         if missing := replied.keys() - work.keys():
             work = dict(sorted((work | await store.load_many(self._pool, missing)).items()))
@@ -215,16 +215,20 @@ class Driver:
             plan, event = self._plan_of(cases[0]), together[0][2]
             after, decision = start_together(cases, plan, versions_of_each, event, now, self._timing)
             moves.append(Move(Crowd.of(after), cases[0], decision.case, decision.sends))
-        moves += [self._heard(each, now) for each in heard]
+        for each in heard:
+            move = self._heard(each, now)
+            if move.after is move.before:  # "pending" alone moves nobody
+                _part(move, work, learnt)
+            else:
+                moves.append(move)
         for move in moves:
             move.entries = move.entries + entries(move.before, move.after, move.sends, move.replies, now)
         return moves
 
     def _heard(self, heard: Heard, now: datetime) -> Move:
-        """Step those who heard a yes from everybody: they took their last step together, and take this one so."""
-        replies = heard.replies()
-        decision = step(heard.one, self._plan_of(heard.one), Replied(tuple(replies)), now, self._timing)
-        return Move(heard.crowd, heard.one, decision.case, decision.sends, replies, None, heard.learnt)
+        """Step those who heard the same: they took their last step together, and take this one so."""
+        decision = step(heard.one, self._plan_of(heard.one), Replied(heard.replies), now, self._timing)
+        return Move(heard.crowd, heard.one, decision.case, decision.sends, heard.replies, None, heard.learnt)
 
     async def _saved(self, work: dict[Key, Case], moves: list[Move]) -> tuple[list[Move], dict[Key, Event]]:
         """Save what must be; what is no longer ours is left out from then on.
@@ -301,8 +305,8 @@ class Driver:
     ) -> tuple[list[Heard], dict[Key, Event], list[Move]]:
         """Send everything, one call a participant and op, and gather answers until the round closes.
 
-        `keys`: of the whole batch, whose late replies are heard. Returns which cases heard a yes from everybody they
-        asked, the replies to every other case, and the moves that these had taken.
+        `keys`: of the whole batch, whose late replies are heard. Returns which cases heard the same in time, the
+        replies to those who heard something late, and the moves that these, and those who heard nothing, had taken.
         """
         plans: dict[Followed, Plan] = {}
         columns: defaultdict[Asked, list[tuple[Crowd, Sequence[int | None] | None]]] = defaultdict(list)
@@ -323,25 +327,22 @@ class Driver:
                 self._calls.add(call)
                 call.add_done_callback(self._came_late)
         answered: dict[Asked, list[Answers]] = {where: call.result() for call, where in calls.items() if call.done()}
-        late = self.take_late(keys)
-        late_keys = {(reply.account_id, reply.case_no) for reply in late}
+        replies = self.take_late(keys)
+        late = {(reply.account_id, reply.case_no) for reply in replies}
         heard, apart = list[Heard](), list[Move]()
         for move in moves:
             followed = _followed(move)
-            each = heard_by(
-                move, [answered.get((send.participant, send.op, followed), ()) for send in move.sends], late_keys
-            )
-            if each is None:
-                apart.append(move)
-                continue
-            heard.append(each)
-            if len(each.crowd.keys) < len(move.crowd.keys):
-                apart.append(move.without(set(each.crowd.keys)))
-        if not late and not apart:
-            return heard, {}, []
-        told = {key for each in heard for key in each.crowd.keys}
-        rest = [reply for answers in answered.values() for each in answers for reply in each.one_by_one(without=told)]
-        return heard, {key: Replied(replies) for key, replies in _by_case([*rest, *late]).items()}, apart
+            answers = [answered.get((send.participant, send.op, followed), ()) for send in move.sends]
+            together, left = heard_by(move, answers, late)
+            heard += together
+            if left.crowd.keys:
+                apart.append(left)
+        if not late:
+            return heard, {}, apart
+        # Whoever is told something late steps alone, with all that it was told.
+        accounts = {key[0] for key in late}
+        told = by_case([reply for each in answered.values() for one in each for reply in one.one_by_one(accounts)])
+        return heard, {key: Replied(told.get(key, ()) + of_case) for key, of_case in by_case(replies).items()}, apart
 
     async def _closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
         """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""
@@ -426,7 +427,7 @@ def _part(move: Move, work: dict[Key, Case], learnt: dict[Key, list[dict[str, An
     """Let cases that took a step together stand alone from here."""
     cases = move.each()
     work.update(zip(move.crowd.keys, cases, strict=True))
-    if move.unsaved:
+    if move.unsaved and move.entries:
         learnt.update(dict.fromkeys(move.crowd.keys, move.entries))
 
 
@@ -467,10 +468,3 @@ def _record(after: Case, event: Event) -> Record | None:
     ):
         return None
     return record_of(event.evidence, after.case_no, Step.TAKE, after.reason or "")
-
-
-def _by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:
-    grouped: defaultdict[Key, list[Reply]] = defaultdict(list)
-    for reply in replies:
-        grouped[reply.account_id, reply.case_no].append(reply)
-    return {key: tuple(of_case) for key, of_case in grouped.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import repeat
 from operator import attrgetter, itemgetter
@@ -83,19 +83,15 @@ class Move(msgspec.Struct):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """Cases that heard a yes from everybody they asked in a round; `one` speaks for all, as they asked.
+    """Cases that heard the same in a round; `one` speaks for all, as they asked, and `replies` are those it heard.
 
     `learnt`: entries of the timeline for their next save.
     """
 
     crowd: Crowd
     one: Case
-    answers: Sequence[Answers]
+    replies: tuple[Reply, ...]
     learnt: list[dict[str, Any]] = []
-
-    def replies(self) -> list[Reply]:
-        """Return the replies as they came to the first of the cases."""
-        return [answers.yes_to(*self.crowd.keys[0]) for answers in self.answers]
 
 
 def joined(moves: Sequence[Move]) -> list[Move]:
@@ -128,19 +124,45 @@ def orders_of(parts: Sequence[tuple[Crowd, Sequence[int | None] | None]]) -> Ord
     return Orders(accounts, case_nos, None if parts[0][1] is None else versions)
 
 
-def heard_by(move: Move, answers: Sequence[Sequence[Answers]], late: Collection[Key]) -> Heard | None:
-    """Return which cases of a move heard a yes from everybody they asked, in time and without a late reply.
+def heard_by(move: Move, answers: Sequence[Sequence[Answers]], late: Container[Key]) -> tuple[list[Heard], Move]:
+    """Return those cases of a move that heard the same, together, and the move of those who heard nothing.
 
-    `answers`: of each that was asked, in the order of the sends.
+    `answers`: of each that was asked, in order of the sends. Whoever is in `late` goes with those who heard nothing.
     """
-    if any(len(each) != 1 for each in answers):
-        return None
-    whole, crowd = [each[0] for each in answers], move.crowd
-    learnt = move.entries if move.unsaved else []
-    if not late and all(each.yes is crowd.everybody and not each.rest for each in whole):
-        return Heard(crowd, move.after, whole, learnt)
-    yes = frozenset.intersection(*{id(each.yes): each.yes for each in whole}.values()).difference(
-        [reply.account_id for each in whole for reply in each.rest]
-    )
-    part = move.by([case for case in crowd.cases if case.account_id in yes and case.key not in late])
-    return Heard(part.crowd, part.after, whole, learnt) if part.crowd.keys else None
+    crowd, told = move.crowd, [each for of_one in answers for each in of_one]
+    once = all(len(of_one) == 1 for of_one in answers)
+    if once and not late and all(each.yes is crowd.everybody and not each.rest for each in told):
+        replies_of_first = tuple([each.yes_to(*crowd.keys[0]) for each in told])
+        return [Heard(crowd, move.after, replies_of_first, move.entries if move.unsaved else [])], move.by([])
+    yes: AbstractSet[int] = frozenset()
+    if once:  # most of them heard a yes from everybody even where some did not
+        refused = [reply.account_id for each in told for reply in each.rest]
+        yes = frozenset.intersection(*{id(each.yes): each.yes for each in told}.values()).difference(refused)
+    together: list[Case] = []
+    others: dict[Key, Case] = {}
+    for case, key in zip(crowd.cases, crowd.keys, strict=True):
+        if key[0] in yes and key not in late:
+            together.append(case)
+        else:
+            others[key] = case
+    heard = [_heard(move, together, tuple([each.yes_to(*together[0].key) for each in told]))] if together else []
+    replies = by_case([reply for each in told for reply in each.one_by_one({key[0] for key in others})])
+    groups: defaultdict[Hashable, list[Key]] = defaultdict(list)
+    for key in others.keys() & replies.keys():
+        if key not in late:
+            groups[tuple([(each.participant, each.answer, each.code, each.at) for each in replies[key]])].append(key)
+    heard += [_heard(move, [others[key] for key in sorted(keys)], replies[min(keys)]) for keys in groups.values()]
+    return heard, move.by([case for key, case in others.items() if key in late or key not in replies])
+
+
+def _heard(move: Move, cases: Sequence[Case], replies: tuple[Reply, ...]) -> Heard:
+    part = move.by(cases)
+    return Heard(part.crowd, part.after, replies, move.entries if move.unsaved else [])
+
+
+def by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:
+    """Return replies by the case that they are about."""
+    grouped: defaultdict[Key, list[Reply]] = defaultdict(list)
+    for reply in replies:
+        grouped[reply.account_id, reply.case_no].append(reply)
+    return {key: tuple(of_case) for key, of_case in grouped.items()}
