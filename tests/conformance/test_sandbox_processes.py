@@ -26,9 +26,10 @@ from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.usecases.notify import HttpGateway
 
 _PARENT = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from pathlib import Path
 from jiebang.sandbox.processes import sandbox
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would we
 async def main():
     async with sandbox(Path(sys.argv[1])) as world:
         print(json.dumps([process.pid for process in world.processes.values()]), flush=True)
