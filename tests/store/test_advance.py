@@ -165,27 +165,35 @@ async def world(pools: Mapping[str, Pool]) -> AsyncIterator[World]:
     await made.driver.aclose()
 
 
-async def test_a_batch_is_unbound_everywhere_with_one_call_a_participant_and_op(world: World) -> None:
+@pytest.fixture
+async def patient(pools: Mapping[str, Pool]) -> AsyncIterator[World]:
+    """A world whose rounds wait for everybody, for tests of a single drive: a crowded machine is no silence."""
+    made = World(pools, Limits(round=timedelta(seconds=20), call=timedelta(seconds=20)))
+    yield made
+    await made.driver.aclose()
+
+
+async def test_a_batch_is_unbound_everywhere_with_one_call_a_participant_and_op(patient: World) -> None:
     """Else people wait for one another, and the platform pays for every one of them."""
-    ids = await world.people(1_000, 100)
-    cases = await world.ready(ids)
-    await world.driver.drive(cases)
-    ended = await world.until_ended([case.key for case in cases])
+    ids = await patient.people(1_000, 100)
+    cases = await patient.ready(ids)
+    await patient.driver.drive(cases)
+    ended = await patient.until_ended([case.key for case in cases])
     assert {case.state for case in ended.values()} == {State.DONE}
-    for each in world.participants.values():
+    for each in patient.participants.values():
         assert each.calls == [(Op.TRY, 100), (Op.CONFIRM, 100)]
-    states = await world.pools["identity_guiyang"].fetch(
+    states = await patient.pools["identity_guiyang"].fetch(
         "SELECT DISTINCT state FROM identity.account WHERE account_id = ANY ($1)", ids
     )
     assert [row["state"] for row in states] == ["reclaimed"]
-    await world.agree(ids)
+    await patient.agree(ids)
 
 
 async def test_people_who_proved_themselves_one_by_one_are_saved_as_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    patient: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody becomes ready in the same microsecond as another: was each saved alone, all would cost double."""
-    cases = await world.ready(await world.people(1_500, 20))
+    cases = await patient.ready(await patient.people(1_500, 20))
     assert len({case.due_at for case in cases}) == 20
     groups: list[list[int]] = []
     save = store.save
@@ -195,33 +203,59 @@ async def test_people_who_proved_themselves_one_by_one_are_saved_as_one(
         return await save(db, saves, at)
 
     monkeypatch.setattr(store, "save", noted)
-    await world.driver.drive(cases)
+    await patient.driver.drive(cases)
     assert groups == [[20], [20], [20]]
-    await world.agree([case.account_id for case in cases])
+    await patient.agree([case.account_id for case in cases])
 
 
-async def test_each_kind_follows_its_own_plan_in_one_batch(world: World) -> None:
+async def test_the_case_that_a_save_refuses_is_the_one_that_waits(patient: World) -> None:
+    """Were another of its crowd taken for it, its ops would leave unsaved, and the other's would not leave at all."""
+    cases = await patient.ready(await patient.people(1_600, 5))
+    bad = cases[3]
+    await patient.pools["platform"].execute(
+        """INSERT INTO platform.case_event (account_id, case_no, revision, at, entries)
+           VALUES ($1, $2, $3, now(), '[{"what": "stray"}]')""",
+        *bad.key,
+        bad.revision + 1,
+    )
+    asked: set[int] = set()
+
+    async def noted(_op: Op, orders: Sequence[Order]) -> None:
+        asked.update(order.account_id for order in orders)
+
+    patient.participants["social"].before = noted
+    await patient.driver.drive(cases)
+    found = await store.load_many(patient.pools["platform"], [case.key for case in cases])
+    assert {key for key, case in found.items() if case.state is not State.DONE} == {bad.key}
+    assert (found[bad.key].state, found[bad.key].revision) == (State.READY, bad.revision)
+    assert bad.account_id not in asked, "nothing unsaved is sent"
+    waits = found[bad.key].due_at
+    assert waits is not None
+    assert waits > now() + timedelta(seconds=5), "and it is not refused again at once"
+
+
+async def test_each_kind_follows_its_own_plan_in_one_batch(patient: World) -> None:
     """Plans of one pack share its name: had a batch one plan a name, some would lose what others asked for."""
     short = msgspec.structs.replace(PLAN, participants=("social", "security"), waves=(0, 0))
     other = msgspec.structs.replace(short, participants=("security", "social"))
     plans = {Kind.REVOKE: PLAN, Kind.CLOSE_PAYMENT: short, Kind.CHANGE_IDENTITY: other}
-    world.driver._plan_of = lambda case: plans[case.kind]
-    whole = await world.ready(await world.people(1_700, 4))
+    patient.driver._plan_of = lambda case: plans[case.kind]
+    whole = await patient.ready(await patient.people(1_700, 4))
     mixed = [
         msgspec.structs.replace(case, kind=kind, marks="." * len(plans[kind].participants))
         for case, kind in zip(whole, (*plans, Kind.CLOSE_PAYMENT), strict=True)
     ]
-    await world.pools["platform"].executemany(
+    await patient.pools["platform"].executemany(
         "UPDATE platform.cases SET kind = $2, marks = $3 WHERE account_id = $1",
         [(case.account_id, case.kind.value, case.marks) for case in mixed],
     )
-    await world.driver.drive(mixed)
-    ended = await store.load_many(world.pools["platform"], [case.key for case in mixed])
+    await patient.driver.drive(mixed)
+    ended = await store.load_many(patient.pools["platform"], [case.key for case in mixed])
     assert [(case.kind, case.state, case.marks) for case in ended.values()] == [
         (case.kind, State.DONE, "d" * len(case.marks)) for case in mixed
     ]
-    assert world.participants["gaming"].calls == [(Op.TRY, 1), (Op.CONFIRM, 1)]
-    assert world.participants["social"].calls.count((Op.TRY, 2)) == 1
+    assert patient.participants["gaming"].calls == [(Op.TRY, 1), (Op.CONFIRM, 1)]
+    assert patient.participants["social"].calls.count((Op.TRY, 2)) == 1
 
 
 async def test_one_refusal_rolls_back_that_person_alone(world: World) -> None:
@@ -412,12 +446,12 @@ async def test_two_workers_on_the_same_cases_do_no_harm(world: World, pools: Map
     await other.driver.aclose()
 
 
-async def test_the_timeline_tells_every_step_once(world: World) -> None:
+async def test_the_timeline_tells_every_step_once(patient: World) -> None:
     """Else a reviewer could not say what happened to a person, or would be told things twice."""
-    (account_id,) = await world.people(10_000, 1)
-    (case,) = await world.ready([account_id])
-    await world.driver.drive([case])
-    rows = await store.events_after(world.pools["platform"], {case.key: 0})
+    (account_id,) = await patient.people(10_000, 1)
+    (case,) = await patient.ready([account_id])
+    await patient.driver.drive([case])
+    rows = await store.events_after(patient.pools["platform"], {case.key: 0})
     assert [row.revision for row in rows] == list(range(1, len(rows) + 1))
     told = [entry for row in rows for entry in row.entries]
     assert [entry["state"] for entry in told if entry["what"] == "state"] == [
@@ -432,7 +466,7 @@ async def test_the_timeline_tells_every_step_once(world: World) -> None:
             assert sorted(
                 entry["participant"] for entry in told if entry["what"] == what and entry["op"] == op
             ) == sorted(ORDER)
-    message = await world.pools["platform"].fetchrow(
+    message = await patient.pools["platform"].fetchrow(
         "SELECT template FROM platform.outbox WHERE account_id = $1", account_id
     )
     assert message is not None

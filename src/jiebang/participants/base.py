@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -106,15 +105,14 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
         answer, row = _YES[self.op]
         return Reply(account_id, case_no, self.participant, self.op, answer, None, FenceRow(case_no, row), self.at)
 
-    def one_by_one(self, of: AbstractSet[int] | None = None) -> list[Reply]:
-        """Return the answers case by case; with `of`, those to these accounts."""
-        wanted = self.yes if of is None else self.yes & of
+    def one_by_one(self) -> list[Reply]:
+        """Return the answers case by case."""
         yes = [
             self.yes_to(*key)
             for key in zip(self.orders.accounts, self.orders.case_nos, strict=True)
-            if key[0] in wanted
+            if key[0] in self.yes
         ]
-        return yes + [reply for reply in self.rest if of is None or reply.account_id in of]
+        return yes + list(self.rest)
 
 
 def in_columns(participant: str, op: Op, orders: Orders, replies: Sequence[Reply], now: datetime) -> Answers:

@@ -40,13 +40,16 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     late: list[Late]
 
 
-async def read(db: Database, *, soon: datetime, late_before: datetime, stuck_before: datetime, most: int) -> Readings:
+async def read(
+    db: Database, *, now: datetime, soon: datetime, late_before: datetime, stuck_before: datetime, most: int
+) -> Readings:
     """Read all gauges in one statement.
 
-    `soon`: until when anything under way is due. `late_before`, `stuck_before`: the deadlines from which on a case is
-    late, or stuck. `most`: how many late cases of one bucket are counted.
+    `now`: a case that rests longer is on its way, and nobody's oldest. `soon`: until when anything under way is due.
+    `late_before`, `stuck_before`: the deadlines from which on a case is late, or stuck. `most`: how many late cases of
+    one bucket are counted.
     """
-    rows = await db.fetch(_SQL["readings"], _EVERYWHERE, soon, late_before, most, stuck_before)
+    rows = await db.fetch(_SQL["readings"], _EVERYWHERE, soon, late_before, most, stuck_before, now)
     oldest = {row["what"]: row["oldest_at"] for row in rows if row["what"] in ("due", "message")}
     return Readings(
         due_at=oldest.get("due"),

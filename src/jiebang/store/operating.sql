@@ -50,7 +50,8 @@ SELECT w.worker_id, w.seen_until, w.state, w.wish, w.wished_by, w.wished_at, cou
 FROM platform.worker w
 LEFT JOIN platform.bucket_lease l ON l.worker_id = w.worker_id AND l.until > $1
 LEFT JOIN LATERAL (
-    SELECT c.due_at FROM platform.cases c WHERE c.bucket = l.bucket AND c.due_at <= $1 ORDER BY c.due_at LIMIT 1
+    SELECT c.due_at FROM platform.cases c WHERE c.bucket = l.bucket AND c.due_at <= $1
+        AND coalesce(c.rests_until, c.due_at) <= $1 ORDER BY c.due_at LIMIT 1
 ) d ON true
 GROUP BY w.worker_id ORDER BY w.worker_id
 

@@ -42,7 +42,7 @@ from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store.cases import Key, Save
 from jiebang.store.records import Record, Records, Step, record_of
-from jiebang.usecases.moves import Crowd, Heard, Move, by_case, heard_by, joined, orders_of
+from jiebang.usecases.moves import Crowd, Heard, Move, Told, by_case, heard_by, joined, orders_of
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -146,7 +146,7 @@ class Driver:
             for key, told in learnt.items():
                 groups[id(told)].append(key)  # of one move, whose cases are alike
             saves = [
-                Save(cases=[moved(work[key], work[key].state) for key in keys], entries=learnt[keys[0]])
+                Save(cases=[moved(work[key], work[key].state) for key in sorted(keys)], entries=learnt[keys[0]])
                 for keys in groups.values()
             ]
             await self._save(saves, self._clock())
@@ -288,8 +288,8 @@ class Driver:
                 return saved.lost, saved.wishes
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError):
             if len(saves) == len(saves[0].cases) == 1:
-                case = saves[0].stepped
-                _log.exception("save_refused", state=case.state, marks=case.marks)
+                [case], stepped = saves[0].cases, saves[0].stepped
+                _log.exception("save_refused", state=stepped.state, marks=stepped.marks)
                 # Still due, it would be taken up and refused again without a pause.
                 await store.put_off(self._pool, [case.key], now + self._timing.resend_limit)
                 return {case.key}, {}
@@ -326,7 +326,7 @@ class Driver:
             if not call.done():
                 self._calls.add(call)
                 call.add_done_callback(self._came_late)
-        answered: dict[Asked, list[Answers]] = {where: call.result() for call, where in calls.items() if call.done()}
+        answered = {where: [Told.of(each) for each in call.result()] for call, where in calls.items() if call.done()}
         replies = self.take_late(keys)
         late = {(reply.account_id, reply.case_no) for reply in replies}
         heard, apart = list[Heard](), list[Move]()
@@ -340,9 +340,15 @@ class Driver:
         if not late:
             return heard, {}, apart
         # Whoever is told something late steps alone, with all that it was told.
-        accounts = {key[0] for key in late}
-        told = by_case([reply for each in answered.values() for one in each for reply in one.one_by_one(accounts)])
-        return heard, {key: Replied(told.get(key, ()) + of_case) for key, of_case in by_case(replies).items()}, apart
+        told = [each for of_one in answered.values() for each in of_one]
+        return (
+            heard,
+            {
+                key: Replied((*(reply for each in told for reply in each.to(key)), *of_case))
+                for key, of_case in by_case(replies).items()
+            },
+            apart,
+        )
 
     async def _closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
         """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""

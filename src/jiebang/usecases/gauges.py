@@ -80,6 +80,7 @@ class Gauges:
         self._ours, self._next = True, now + self._pace.every
         found = await gauges.read(
             self._pool,
+            now=now,
             soon=now + self._resend_limit + timedelta(seconds=1),
             late_before=now - self._lease,
             stuck_before=now - self._pace.stuck_after,

@@ -105,8 +105,8 @@ def joined(moves: Sequence[Move]) -> list[Move]:
             before = move.before.state, move.before.reason, move.before.revision
             groups[before, alike(move.after), tuple([send.participant for send in move.sends])].append(move)
     for group in groups.values():
-        crowd = Crowd.of(sorted([case for move in group for case in move.crowd.cases], key=attrgetter("account_id")))
-        found.append(msgspec.structs.replace(group[0], crowd=crowd))
+        cases = [case for move in group for case in move.crowd.cases]
+        found.append(group[0].by(sorted(cases, key=attrgetter("account_id"))))
     return found
 
 
@@ -124,39 +124,63 @@ def orders_of(parts: Sequence[tuple[Crowd, Sequence[int | None] | None]]) -> Ord
     return Orders(accounts, case_nos, None if parts[0][1] is None else versions)
 
 
-def heard_by(move: Move, answers: Sequence[Sequence[Answers]], late: Container[Key]) -> tuple[list[Heard], Move]:
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """What one participant answered to a call; `rest`: what was no plain yes, by the case that it is about."""
+
+    answers: Answers
+    rest: Mapping[Key, tuple[Reply, ...]]
+
+    @classmethod
+    def of(cls, answers: Answers) -> Told:
+        """Look the rest up once for all cases."""
+        return cls(answers, by_case(answers.rest))
+
+    def yes_to(self, key: Key) -> bool:
+        """Whether a case heard a yes, and nothing else."""
+        return key[0] in self.answers.yes and key not in self.rest
+
+    def to(self, key: Key) -> tuple[Reply, ...]:
+        """Return the replies to one of the cases that were asked."""
+        yes = (self.answers.yes_to(*key),) if key[0] in self.answers.yes else ()
+        return yes + self.rest.get(key, ())
+
+
+def heard_by(move: Move, told: Sequence[Sequence[Told]], late: Container[Key]) -> tuple[list[Heard], Move]:
     """Return those cases of a move that heard the same, together, and the move of those who heard nothing.
 
-    `answers`: of each that was asked, in order of the sends. Whoever is in `late` goes with those who heard nothing.
+    `told`: by each that was asked, in order of the sends. Whoever is in `late` goes with those who heard nothing.
     """
-    crowd, told = move.crowd, [each for of_one in answers for each in of_one]
-    once = all(len(of_one) == 1 for of_one in answers)
-    if once and not late and all(each.yes is crowd.everybody and not each.rest for each in told):
-        replies_of_first = tuple([each.yes_to(*crowd.keys[0]) for each in told])
-        return [Heard(crowd, move.after, replies_of_first, move.entries if move.unsaved else [])], move.by([])
-    yes: AbstractSet[int] = frozenset()
-    if once:  # most of them heard a yes from everybody even where some did not
-        refused = [reply.account_id for each in told for reply in each.rest]
-        yes = frozenset.intersection(*{id(each.yes): each.yes for each in told}.values()).difference(refused)
+    crowd, answers = move.crowd, [each for of_one in told for each in of_one]
+    once = all(len(of_one) == 1 for of_one in told)
+    if once and not late and all(each.answers.yes is crowd.everybody and not each.rest for each in answers):
+        return [_heard(move, crowd.cases, answers, crowd)], move.by([])
+    yes = _all_yes(crowd, answers) if once else frozenset()
     together: list[Case] = []
-    others: dict[Key, Case] = {}
+    groups: defaultdict[Hashable, list[Case]] = defaultdict(list)
+    left: list[Case] = []
     for case, key in zip(crowd.cases, crowd.keys, strict=True):
-        if key[0] in yes and key not in late:
-            together.append(case)
+        if key in late:
+            left.append(case)
+        elif key[0] in yes and not any(key in each.rest for each in answers):
+            together.append(case)  # most of them, even where some were refused
+        elif said := [reply for each in answers for reply in each.to(key)]:
+            groups[tuple([(reply.participant, reply.answer, reply.code, reply.at) for reply in said])].append(case)
         else:
-            others[key] = case
-    heard = [_heard(move, together, tuple([each.yes_to(*together[0].key) for each in told]))] if together else []
-    replies = by_case([reply for each in told for reply in each.one_by_one({key[0] for key in others})])
-    groups: defaultdict[Hashable, list[Key]] = defaultdict(list)
-    for key in others.keys() & replies.keys():
-        if key not in late:
-            groups[tuple([(each.participant, each.answer, each.code, each.at) for each in replies[key]])].append(key)
-    heard += [_heard(move, [others[key] for key in sorted(keys)], replies[min(keys)]) for keys in groups.values()]
-    return heard, move.by([case for key, case in others.items() if key in late or key not in replies])
+            left.append(case)
+    parts = [together, *groups.values()] if together else list(groups.values())
+    return [_heard(move, cases, answers) for cases in parts], move.by(left)
 
 
-def _heard(move: Move, cases: Sequence[Case], replies: tuple[Reply, ...]) -> Heard:
-    part = move.by(cases)
+def _all_yes(crowd: Crowd, answers: Sequence[Told]) -> AbstractSet[int]:
+    """Return the accounts that everybody said yes to, of a crowd that is a small part of a call or nearly all of it."""
+    if len(crowd.keys) * 8 < len(answers[0].answers.yes):
+        return {account for account in crowd.accounts if all(account in each.answers.yes for each in answers)}
+    return frozenset.intersection(*{id(each.answers.yes): each.answers.yes for each in answers}.values())
+
+
+def _heard(move: Move, cases: Sequence[Case], answers: Sequence[Told], crowd: Crowd | None = None) -> Heard:
+    part = move if crowd is move.crowd else move.by(cases)
+    replies = tuple([reply for each in answers for reply in each.to(part.crowd.keys[0])])
     return Heard(part.crowd, part.after, replies, move.entries if move.unsaved else [])
 
 
