@@ -97,17 +97,14 @@ class Silent(_Wrapped):
         return msgspec.structs.replace(answers, orders=orders)
 
 
-def _owned(participant: object) -> DatabaseParticipant:
-    return cast("DatabaseParticipant", participant)
-
-
 async def mix(world: World, cases: int) -> Outcome:
     """Have one worker of the product drive `cases`; count until all have ended but those that time out.
 
     A case that times out counts if it has ended by then: the last two seconds of waiting for a deadline are no work.
     """
     parties = dict(world.participants)
-    parties["security"], parties["social"] = Refusing(_owned(parties["security"])), Silent(_owned(parties["social"]))
+    security, social = (cast("DatabaseParticipant", parties[name]) for name in ("security", "social"))
+    parties["security"], parties["social"] = Refusing(security), Silent(social)
     driver = world.driver(participants=parties, timing=Timing(try_limit=TRY_LIMIT))
     accounts, meter, started = world.unused(cases), Meter(world), now()
     async with asyncio.TaskGroup() as together:

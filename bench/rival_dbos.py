@@ -17,7 +17,6 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from operator import itemgetter
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +33,7 @@ from jiebang.participants import PARTICULARS
 from jiebang.participants.database import statements
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.fence import Answer, Op
+from jiebang.store.cases import array_text
 from jiebang.store.embedded import database_dsn
 from jiebang.store.pool import BY_KEY
 
@@ -168,12 +168,7 @@ def _missed(accounts: list[int], count: int, done: Sequence[int] | None) -> list
 
 def _arrays(versions: list[list[int]]) -> list[str]:
     """Return each account's versions as PostgreSQL reads an array."""
-    return [_array(own) for own in zip(*versions, strict=True)]
-
-
-@lru_cache(maxsize=4_096)
-def _array(own: tuple[int, ...]) -> str:
-    return "{" + ",".join(map(str, own)) + "}"
+    return [array_text(own) for own in zip(*versions, strict=True)]
 
 
 _work: dict[str, _Work] = {}

@@ -332,13 +332,13 @@ def _columns(rows: list[tuple[Case, int, bool]]) -> list[Any]:
         [case.account_id for case, _, _ in rows],
         [case.case_no for case, _, _ in rows],
         [group for _, group, _ in rows] if several else [],
-        [_array(case.versions) if written else None for case, _, written in rows] if versions else [],
+        [array_text(case.versions) if written else None for case, _, written in rows] if versions else [],
         [case.wallet_version if written else None for case, _, written in rows] if versions else [],
     ]
 
 
 @lru_cache(maxsize=4_096)
-def _array(versions: tuple[int, ...]) -> str:
+def array_text(versions: tuple[int, ...]) -> str:
     """Return versions as PostgreSQL reads an array: most cases of a batch have the same."""
     return "{" + ",".join(map(str, versions)) + "}"
 

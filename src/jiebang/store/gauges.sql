@@ -3,12 +3,13 @@
 -- name: readings
 -- When the oldest due case and the oldest due message were due; and of the cases under way that are past their deadline, by how
 -- far they came, how many there are (up to $4 a bucket): late where it was before $3, stuck where it was before $5.
--- A case that rests beyond now ($6) is on its way, and nobody's oldest. Only what is due soon ($2) can be stuck: no op waits longer than the back-off; and what is parked has an index of its own.
+-- A case that rests beyond now ($6) is on its way, and nobody's oldest. Only what is due soon ($2) can be stuck: no op waits
+-- longer than the back-off; and what is parked has an index of its own.
 SELECT 'due' AS what, '' AS plan, '' AS kind, '' AS state, '' AS marks, 1::bigint AS cases, min(d.due_at) AS oldest_at
 FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (
     SELECT due_at FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at IS NOT NULL
-        AND (c.rests_until IS NULL OR c.rests_until <= $6 OR c.rests_until = c.due_at) ORDER BY c.due_at LIMIT 1) d
+        AND coalesce(c.rests_until, c.due_at) <= greatest($6, c.due_at) ORDER BY c.due_at LIMIT 1) d
 UNION ALL
 SELECT 'message', '', '', '', '', 1, min(m.due_at)
 FROM unnest($1::smallint[]) AS b (bucket)

@@ -9,6 +9,7 @@ import msgspec
 
 from jiebang.model.case import ENDED, Case, bucket_of
 from jiebang.saga.chain import canonical, digest, time_text
+from jiebang.store.cases import array_text
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ async def make_again(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any
         [case.marks for case in cases],
         [case.due_at for case in cases],
         [case.reason for case in cases],
-        ["{" + ",".join(map(str, case.versions)) + "}" for case in cases],
+        [array_text(case.versions) for case in cases],
         [case.state in ENDED for case in cases],
         now,
         told,

@@ -48,7 +48,7 @@ JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1)
 SELECT c.* FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (
     SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2
-        AND (c.rests_until IS NULL OR c.rests_until <= $2) AND c.account_id NOT IN (SELECT unnest($5::bigint[]))
+        AND coalesce(c.rests_until, c.due_at) <= $2 AND c.account_id NOT IN (SELECT unnest($5::bigint[]))
     ORDER BY c.due_at LIMIT $4
 ) c
 ORDER BY c.due_at

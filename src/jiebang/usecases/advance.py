@@ -32,7 +32,6 @@ from jiebang.saga.coordinator import (
     Reply,
     Timing,
     Woken,
-    condition,
     start_together,
     step,
     versions_to_start,
@@ -256,7 +255,7 @@ class Driver:
                 missed = sum(case.key in lost for case in save.cases) if lost else 0
                 ENDED_TOTAL.labels(save.stepped.state).inc(len(save.cases) - missed)
         if wishes:
-            moves = [part for move in moves for part in _parted(move, wishes)]
+            moves = [part for move in moves for part in move.parted(wishes)]
         if not lost:
             return moves, {}
         LOST_SAVES_TOTAL.inc(len(lost))
@@ -327,8 +326,7 @@ class Driver:
                 self._calls.add(call)
                 call.add_done_callback(self._came_late)
         answered = {where: [Told.of(each) for each in call.result()] for call, where in calls.items() if call.done()}
-        replies = self.take_late(keys)
-        late = {(reply.account_id, reply.case_no) for reply in replies}
+        late = by_case(self.take_late(keys))
         heard, apart = list[Heard](), list[Move]()
         for move in moves:
             followed = _followed(move)
@@ -345,7 +343,7 @@ class Driver:
             heard,
             {
                 key: Replied((*(reply for each in told for reply in each.to(key)), *of_case))
-                for key, of_case in by_case(replies).items()
+                for key, of_case in late.items()
             },
             apart,
         )
@@ -435,19 +433,6 @@ def _part(move: Move, work: dict[Key, Case], learnt: dict[Key, list[dict[str, An
     work.update(zip(move.crowd.keys, cases, strict=True))
     if move.unsaved and move.entries:
         learnt.update(dict.fromkeys(move.crowd.keys, move.entries))
-
-
-def _parted(move: Move, wishes: Mapping[Key, datetime]) -> list[Move]:
-    """Part a move: those who wish to withdraw are alike to nobody any more."""
-    wishing = [case for case in move.crowd.cases if case.key in wishes]
-    if not wishing:
-        return [move]
-    alone = [
-        move.by([msgspec.structs.replace(case, **condition(move.after), withdraw_at=wishes[case.key])])
-        for case in wishing
-    ]
-    left = move.without(wishes)
-    return [left, *alone] if left.crowd.keys else alone
 
 
 def _halves(saves: Sequence[Save]) -> tuple[list[Save], list[Save]]:

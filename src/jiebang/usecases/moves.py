@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -41,11 +42,6 @@ class Crowd(msgspec.Struct, frozen=True, gc=False):
         """Return the versions that the plan's participant `at` is tried at (None: it has none)."""
         return [case.versions[at] or None for case in self.cases]
 
-    def as_of(self, one: Case) -> list[Case]:
-        """Return every case in the condition of `one`."""
-        shared = condition(one)
-        return [msgspec.structs.replace(case, **shared) for case in self.cases]
-
 
 class Move(msgspec.Struct):
     """Cases that took the same step: the first of them before and after, what is sent, the replies that led to it.
@@ -69,7 +65,8 @@ class Move(msgspec.Struct):
 
     def each(self) -> list[Case]:
         """Return the cases after the step."""
-        return self.crowd.as_of(self.after)
+        shared = condition(self.after)
+        return [msgspec.structs.replace(case, **shared) for case in self.crowd.cases]
 
     def by(self, cases: Sequence[Case]) -> Move:
         """Return the same move, taken by `cases`."""
@@ -80,6 +77,15 @@ class Move(msgspec.Struct):
         """Return the move without the cases of `keys`; perhaps nobody's."""
         crowd = self.crowd
         return self.by([case for case, key in zip(crowd.cases, crowd.keys, strict=True) if key not in keys])
+
+    def parted(self, wishes: Mapping[Key, datetime]) -> list[Move]:
+        """Part it: those who wish to withdraw are alike to nobody any more."""
+        wishing = [case for case in self.crowd.cases if case.key in wishes]
+        if not wishing:
+            return [self]
+        alone = [self.by([msgspec.structs.replace(case, withdraw_at=wishes[case.key])]) for case in wishing]
+        left = self.without(wishes)
+        return [left, *alone] if left.crowd.keys else alone
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -99,7 +105,7 @@ def joined(moves: Sequence[Move]) -> list[Move]:
     found: list[Move] = []
     groups: defaultdict[Hashable, list[Move]] = defaultdict(list)
     for move in moves:
-        if len(move.crowd.keys) > 1 or move.replies or move.record is not None or move.entries:
+        if move.replies or move.record is not None or move.entries:
             found.append(move)
         else:
             before = move.before.state, move.before.reason, move.before.revision
@@ -135,10 +141,6 @@ class Told(msgspec.Struct, frozen=True, gc=False):
         """Look the rest up once for all cases."""
         return cls(answers, by_case(answers.rest))
 
-    def yes_to(self, key: Key) -> bool:
-        """Whether a case heard a yes, and nothing else."""
-        return key[0] in self.answers.yes and key not in self.rest
-
     def to(self, key: Key) -> tuple[Reply, ...]:
         """Return the replies to one of the cases that were asked."""
         yes = (self.answers.yes_to(*key),) if key[0] in self.answers.yes else ()
@@ -153,7 +155,7 @@ def heard_by(move: Move, told: Sequence[Sequence[Told]], late: Container[Key]) -
     crowd, answers = move.crowd, [each for of_one in told for each in of_one]
     once = all(len(of_one) == 1 for of_one in told)
     if once and not late and all(each.answers.yes is crowd.everybody and not each.rest for each in answers):
-        return [_heard(move, crowd.cases, answers, crowd)], move.by([])
+        return [_heard(move, answers)], move.by([])
     yes = _all_yes(crowd, answers) if once else frozenset()
     together: list[Case] = []
     groups: defaultdict[Hashable, list[Case]] = defaultdict(list)
@@ -168,7 +170,7 @@ def heard_by(move: Move, told: Sequence[Sequence[Told]], late: Container[Key]) -
         else:
             left.append(case)
     parts = [together, *groups.values()] if together else list(groups.values())
-    return [_heard(move, cases, answers) for cases in parts], move.by(left)
+    return [_heard(move.by(cases), answers) for cases in parts], move.by(left)
 
 
 def _all_yes(crowd: Crowd, answers: Sequence[Told]) -> AbstractSet[int]:
@@ -178,10 +180,9 @@ def _all_yes(crowd: Crowd, answers: Sequence[Told]) -> AbstractSet[int]:
     return frozenset.intersection(*{id(each.answers.yes): each.answers.yes for each in answers}.values())
 
 
-def _heard(move: Move, cases: Sequence[Case], answers: Sequence[Told], crowd: Crowd | None = None) -> Heard:
-    part = move if crowd is move.crowd else move.by(cases)
-    replies = tuple([reply for each in answers for reply in each.to(part.crowd.keys[0])])
-    return Heard(part.crowd, part.after, replies, move.entries if move.unsaved else [])
+def _heard(move: Move, answers: Sequence[Told]) -> Heard:
+    replies = tuple([reply for each in answers for reply in each.to(move.crowd.keys[0])])
+    return Heard(move.crowd, move.after, replies, move.entries if move.unsaved else [])
 
 
 def by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:
