@@ -16,8 +16,8 @@ import msgspec
 from jiebang.model.plan import NETWORKS
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.faults import LIES, Fault, FaultKind, Phase
-from jiebang.sandbox.proxy import FAIR, Way, Weather
 from jiebang.store.embedded import PLACEMENT, postmaster_pid
+from tests.chaos.proxy import FAIR, Way, Weather
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.sandbox.control import Control
     from jiebang.sandbox.processes import Sandbox, SandboxProcess
-    from jiebang.sandbox.proxy import Proxy
     from tests.chaos.disk import SmallDisk
+    from tests.chaos.proxy import Proxy
 
 _WORKERS: Final = ("worker-1", "worker-2")
 _APIS: Final = ("api", "api-2")

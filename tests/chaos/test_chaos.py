@@ -28,7 +28,6 @@ from jiebang.model.plan import NETWORKS
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.processes import SandboxProcess, sandbox
-from jiebang.sandbox.proxy import Proxy
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
 from jiebang.store.embedded import stopped
@@ -36,6 +35,7 @@ from jiebang.store.home import remove
 from tests.chaos.disk import small_disk
 from tests.chaos.judge import Verdict, judge, operated, quiet
 from tests.chaos.people import People, Told, settle
+from tests.chaos.proxy import Proxy
 from tests.chaos.storm import CENTRE, Stage, Trouble, plan, rage
 
 LONG: Final = os.environ.get("CHAOS") == "long"

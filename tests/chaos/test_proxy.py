@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from jiebang.sandbox.proxy import FAIR, HOST, Proxy, Way, Weather
+from tests.chaos.proxy import FAIR, HOST, Proxy, Way, Weather
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

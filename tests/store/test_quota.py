@@ -46,7 +46,6 @@ PLAN: Final = Plan(name="test/1", participants=("social", "gaming", "wallet"), w
 QUOTA: Final = Quota(
     kinds=frozenset({Kind.CHANGE_IDENTITY, Kind.RESTORE}), per_year=3, used_up="ID-QUOTA", cooling="ID-COOLING"
 )
-BACK: Final = timedelta(hours=-1)
 numbers: Final = count(1)
 
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 TEXT, FILE = packs.text("wechat")
 PACK: Final = load_pack(TEXT, FILE)
 NOW: Final = datetime(2026, 2, 28, 16, 0, 0, 1, tzinfo=UTC)
-ANYWHERE: Final = st.sampled_from([UTC, timezone(timedelta(hours=8)), timezone(timedelta(hours=-11, minutes=-30))])
 
 _TEXTS: Final = ("active", "resident_id", "passport", "", "'", "張\U00020000", "\u202e\u0007", "x" * 300)
 _ZONES: Final = (UTC, timezone(timedelta(hours=8)), timezone(timedelta(hours=-11, minutes=-30)))

@@ -17,15 +17,13 @@ from __future__ import annotations
 from datetime import UTC
 from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
-
-HEAD_BYTES: Final = 32
 
 
 def canonical(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -41,14 +41,12 @@ class Operating(msgspec.Struct, frozen=True):
 
 
 class RecoveryRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One recovery. `found`: what it counted, once it has ended."""
+    """One recovery."""
 
     recovery_no: int
     restored: tuple[str, ...]
     begun_by: str
     begun_at: datetime
-    ended_at: datetime | None = None
-    found: Mapping[str, Any] | None = None
 
 
 class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,20 +105,6 @@ async def begin_recovery(db: Database, restored: Collection[str], by: str, now: 
 async def end_recovery(db: Database, run: RecoveryRun, found: Mapping[str, Any], now: datetime) -> None:
     """End it: cases are claimed and opened again."""
     await db.execute(_SQL["end_recovery"], run.recovery_no, now, msgspec.json.encode(found).decode())
-
-
-async def recoveries(db: Database, limit: int) -> list[RecoveryRun]:
-    """Return the recoveries there were, the latest first."""
-    return [
-        RecoveryRun(
-            **{
-                **row,
-                "restored": tuple(row["restored"]),
-                "found": msgspec.json.decode(row["found"]) if row["found"] else None,
-            }
-        )
-        for row in await db.fetch(_SQL["last_recoveries"], limit)
-    ]
 
 
 async def wish(db: Database, workers: Sequence[str] | None, wanted: Wish, by: str, now: datetime) -> list[str]:

@@ -32,11 +32,6 @@ RETURNING recovery_no, restored, begun_by, begun_at
 -- Ends a recovery: from then on cases are claimed and opened again.
 UPDATE platform.recovery SET ended_at = $2, found = $3::text::jsonb WHERE recovery_no = $1 AND ended_at IS NULL
 
--- name: last_recoveries
--- The recoveries there were, the latest first.
-SELECT recovery_no, restored, begun_by, begun_at, ended_at, found::text AS found FROM platform.recovery
-ORDER BY recovery_no DESC LIMIT $1
-
 -- name: wish_of_workers
 -- What an operator wants of some workers (NULL: of all that live).
 UPDATE platform.worker SET wish = $2, wished_by = $3, wished_at = $4

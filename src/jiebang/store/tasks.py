@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jiebang.model.case import BUCKETS, bucket_of
+from jiebang.model.case import bucket_of
 from jiebang.store.cases import from_row
 from jiebang.store.queries import load
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Database, Key
 
 _SQL = load("jiebang.store", "tasks.sql")
-EVERYWHERE = tuple(range(BUCKETS))
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ class Restored(msgspec.Struct, frozen=True):
 class TimelineReport(msgspec.Struct, kw_only=True):
     """What was read of timelines and seals, and what is wrong.
 
-    `unsealed`: cases that ended and wait for their seal, which nothing is proven of yet; `oldest_unsealed`: since when.
+    `unsealed`: cases that ended and wait for their seal, which nothing is proven of yet.
     `anchored`: the number of the seal that the anchor outside holds, None where there is none: then nothing is proven
     of the chain's end. `restored`: seals that restores from backup took away.
     """
@@ -65,7 +65,6 @@ class TimelineReport(msgspec.Struct, kw_only=True):
     seals: int = 0
     sealed: int = 0
     unsealed: int = 0
-    oldest_unsealed: datetime | None = None
     anchored: int | None = None
     restored: list[Restored] = msgspec.field(default_factory=list)
     findings: list[TimelineFinding] = msgspec.field(default_factory=list)
@@ -106,7 +105,6 @@ async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report
         report.findings.append(TimelineFinding(fault=SealFault.CHAIN_CUT, seal=report.anchored))
     waiting = await seals.ended_between(pool, before.ended_until, _END_OF_TIME, _MOST)
     report.unsealed = len(waiting)
-    report.oldest_unsealed = await seals.first_ended_after(pool, before.ended_until)
 
 
 def _said(keys: SealKeys, seal: Seal) -> Statement | None:

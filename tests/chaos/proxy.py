@@ -26,7 +26,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 class Way(StrEnum):
     """What becomes of bytes in one direction."""
 
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"
     HOLD = "hold"  # they come once the weather changes, as what is sent again after a short cut does
     ENDLESS = "endless"  # they come, but not the end of the connection: whoever waits for it waits in vain
     DROP = "drop"  # they never come, and nobody is told: the sockets stay open
