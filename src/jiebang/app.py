@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from jiebang.store.pool import Pool
     from jiebang.usecases.recover import Found, Waiting
     from jiebang.usecases.seal import Sealing
+    from jiebang.usecases.seldom import Chore
     from jiebang.usecases.verify import Report
-    from jiebang.worker import Chore, Worker
+    from jiebang.worker import Worker
 
 POLICY: Final = "wechat"
 """The pack in force from the first start on, until people activate another."""
@@ -145,7 +146,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.notify import Delivery, HttpGateway
         from jiebang.usecases.operate import Watch
         from jiebang.usecases.quota import Claiming, Quotas
-        from jiebang.worker import Seldom, Worker
+        from jiebang.usecases.seldom import Seldom
+        from jiebang.worker import Worker
 
         pool = self.pools["platform"]
         driver = Driver(

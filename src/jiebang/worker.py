@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from jiebang.participants.base import UNANSWERED
+from jiebang.saga.backoff import doubled
 from jiebang.store import cases, leases
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jiebang.saga.coordinator import Reply
     from jiebang.store.cases import Key
     from jiebang.usecases.advance import Driver
+    from jiebang.usecases.seldom import Chore
 
 _YOUNG = 50_000
 """New objects between two looks for cycles."""
@@ -30,25 +32,9 @@ _AT_ONCE = timedelta(milliseconds=1)
 """A batch that takes no time at all still grows by a number."""
 _log = structlog.get_logger(__name__)
 
-Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
-"""Side work for the buckets a worker holds (outbox, transfers, purges): returns how much there was to do."""
-
-
-class Seldom:
-    """A chore that is one for the whole installation: whoever holds bucket 0 carries it out, `every` so often."""
-
-    def __init__(self, chore: Chore, every: timedelta) -> None:
-        """`every`: the pause after a turn that found nothing to do."""
-        self._chore, self._every = chore, every
-        self._next: datetime | None = None
-
-    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Take a turn if it is ours and due; return how much there was to do."""
-        if 0 not in buckets or (self._next is not None and now < self._next):
-            return 0
-        done = await self._chore(buckets, now)
-        self._next = None if done else now + self._every
-        return done
+_LONGEST_PAUSE = timedelta(seconds=1)
+"""Between two attempts to read due cases from a store that is away."""
+_LONGEST_CHORE_PAUSE = timedelta(seconds=5)
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +151,7 @@ class Worker:
             except UNANSWERED as error:
                 failures += 1
                 _log.warning("due_cases_not_read", worker=self._id, error=type(error).__name__)
-                await self._pause(min(self._pace.idle_poll * 2**failures, timedelta(seconds=1)))
+                await self._pause(doubled(self._pace.idle_poll, failures, _LONGEST_PAUSE))
                 continue
             if len(self._lanes) >= self._pace.lanes:
                 await asyncio.wait(self._lanes, return_when=asyncio.FIRST_COMPLETED)
@@ -220,4 +206,4 @@ class Worker:
                 done = 0
                 _log.warning("chore_failed", worker=self._id, chore=name, error=type(error).__name__)
             if not done:
-                await self._pause(min(self._pace.chore_poll * 2 ** min(failures, 8), timedelta(seconds=5)))
+                await self._pause(doubled(self._pace.chore_poll, failures, _LONGEST_CHORE_PAUSE))

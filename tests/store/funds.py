@@ -39,8 +39,9 @@ from jiebang.store.idempotency import Claim, Kept
 from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits
 from jiebang.usecases.context import Context
+from jiebang.usecases.seldom import Seldom
 from jiebang.usecases.transfer import Payment, transfer
-from jiebang.worker import Pace, Seldom, Worker
+from jiebang.worker import Pace, Worker
 from tests.rows import AT, insert, insert_accounts
 from tests.store.turns import Turns, taking
 

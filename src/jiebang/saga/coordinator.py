@@ -24,6 +24,7 @@ import msgspec
 
 from jiebang.model.case import ENDED, Case, Mark, State, moved
 from jiebang.model.plan import WALLET, Plan
+from jiebang.saga.backoff import doubled
 from jiebang.saga.fence import Answer, FenceRow, Op
 
 
@@ -147,7 +148,7 @@ _SECOND_PHASE: Final[Mapping[tuple[str, bool], str]] = {
 
 def backoff(attempt: int, timing: Timing) -> timedelta:
     """How long to wait after the `attempt`-th unanswered send (0 first): doubling, capped at `resend_limit`."""
-    return min(timing.resend * (1 << min(attempt, 16)), timing.resend_limit)
+    return doubled(timing.resend, attempt, timing.resend_limit)
 
 
 def step(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from jiebang.model.errors import ProcessStartError
 from jiebang.model.plan import NETWORKS
 from jiebang.participants.signing import Link, create_keys, our_end
+from jiebang.saga.backoff import doubled
 from jiebang.sandbox.phone import NAME as PHONE
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 
 START_SECONDS: Final = 30.0
 """Longest wait for a process to say where it listens; it takes under one second where the machine is not swamped."""
-REBIRTH_SECONDS: Final = 0.2
+REBIRTH: Final = timedelta(seconds=0.2)
 """Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that does not start."""
-REBIRTH_LIMIT: Final = 5.0
+REBIRTH_LIMIT: Final = timedelta(seconds=5)
 ADDRESSES: Final = "sandbox.json"
 
 
@@ -100,16 +102,16 @@ class SandboxProcess:
             raise ProcessStartError(process=self.name, log=str(self._log)) from error
 
     async def _keep_alive(self) -> None:
-        pause, again = REBIRTH_SECONDS, ("--port", str(self.port), *self._again)
+        failures, again = 0, ("--port", str(self.port), *self._again)
         while self._process is not None:
             await self._process.wait()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(doubled(REBIRTH, failures, REBIRTH_LIMIT).total_seconds())
             self.restarts += 1
             try:
                 await self._spawn(*again)
-                pause = REBIRTH_SECONDS
+                failures = 0
             except (OSError, ProcessStartError):  # the port is taken for the moment, or the disk is full
-                pause = min(pause * 2, REBIRTH_LIMIT)
+                failures += 1
 
     async def stop(self) -> None:
         """End it and wait until it has."""

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,13 +34,15 @@ from jiebang.model.errors import (
     HomeUnusableError,
     JiebangError,
 )
+from jiebang.saga.backoff import doubled
 from jiebang.store.home import SERVERS, Home, binaries, explained, prepare
 from jiebang.store.server import STEP, STOPPING, Server, StartAgainError, free_port, is_free
 
 _POLL: Final = 0.2
 _START_LIMIT: Final = 300.0  # a crash recovery of much WAL takes its time
 _AGAIN_LIMIT: Final = 15.0
-_PAUSE_LIMIT: Final = 5.0
+_FIRST_PAUSE: Final = timedelta(seconds=_POLL)
+_LONGEST_PAUSE: Final = timedelta(seconds=5)
 _TOLD: Final = {
     kind.code: kind for kind in (DatabaseDamagedError, DatabaseStartError, DiskFullError, HomeUnusableError)
 }
@@ -183,7 +186,8 @@ class _Guardian:
             return
         _note(f"{server.name} has died (times in a row: {failures + 1}); starting it again")
         self._failures[server.name] = failures + 1
-        self._retry_at[server.name] = time.monotonic() + min(_POLL * 2**failures, _PAUSE_LIMIT)
+        pause = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
+        self._retry_at[server.name] = time.monotonic() + pause.total_seconds()
         server.start()
 
     def stop(self) -> None:

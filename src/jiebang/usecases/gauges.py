@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 from jiebang.model.case import Mark, State
 from jiebang.model.errors import JiebangError
 from jiebang.store import gauges, tasks
+from jiebang.usecases.seldom import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +66,7 @@ class Gauges:
         """`plan_named`: the plan of a pack for a kind. `lease`: a worker's; `resend_limit`: the longest back-off."""
         self._pool, self._plan_named, self._lease = pool, plan_named, lease
         self._resend_limit, self._pace = resend_limit, pace or GaugePace()
-        self._next: datetime | None = None
+        self._turns = Turns(self._pace.every)
         self._ours = False
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
@@ -73,11 +74,13 @@ class Gauges:
         if 0 not in buckets:
             if self._ours:
                 self._show(gauges.Readings(due_at=None, message_at=None, late=[]), {}, now)
-            self._ours, self._next = False, None
+            self._ours = False
+            self._turns.anew()
             return 0
-        if self._next is not None and now < self._next:
+        if not self._turns.due(now):
             return 0
-        self._ours, self._next = True, now + self._pace.every
+        self._ours = True
+        self._turns.taken(now)
         found = await gauges.read(
             self._pool,
             now=now,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -12,6 +12,7 @@ import structlog
 from jiebang.model.errors import JiebangError
 from jiebang.model.facts import PLATFORM
 from jiebang.participants.base import UNANSWERED
+from jiebang.saga.backoff import doubled
 from jiebang.store.migrate import require_migrated
 from jiebang.usecases import policy
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from jiebang.store.pool import Pool
     from jiebang.usecases.registry import Registry
 
-_FIRST_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 4.0
+_FIRST_PAUSE: Final = timedelta(seconds=0.5)
+_LONGEST_PAUSE: Final = timedelta(seconds=4)
 
 _log = structlog.get_logger(__name__)
 
@@ -61,14 +62,15 @@ class Joining:
         A database that came back behind us, or with a policy that does not load, is waited for too: someone is at work
         on it.
         """
-        pause_s = _FIRST_PAUSE_S
+        failures = 0
         while not self.done.is_set():
             try:
                 await self.join()
                 _log.info("platform_joined")
             except (JiebangError, *UNANSWERED) as error:
                 code = error.code if isinstance(error, JiebangError) else type(error).__name__
+                pause_s = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE).total_seconds()
                 _log.warning("platform_awaited", error=code, again_in_s=pause_s)
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                failures += 1
         await self._registry.run()

@@ -19,6 +19,7 @@ from jiebang.participants.http import SignedClient
 from jiebang.policy.pack import MESSAGE_VALUES
 from jiebang.policy.pack import message as pack_message
 from jiebang.policy.wording import render
+from jiebang.saga.backoff import doubled
 from jiebang.store import cases as store
 from jiebang.store import outbox
 from jiebang.store.remedies import cleared_by
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from jiebang.store.outbox import Message
 
 UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
+
+_FIRST_PUT_OFF: Final = timedelta(seconds=1)
+_LONGEST_PUT_OFF: Final = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
 
@@ -128,7 +132,10 @@ class Delivery:
 
     async def _put_off(self, messages: Sequence[Message], now: datetime) -> None:
         if messages:
-            await outbox.postponed(self._pool, {message.key: now + _pause(message.attempt) for message in messages})
+            again_at = {
+                message.key: now + doubled(_FIRST_PUT_OFF, message.attempt, _LONGEST_PUT_OFF) for message in messages
+            }
+            await outbox.postponed(self._pool, again_at)
 
     def _worded(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
         """Word one message for phone and mailbox. The same message always makes the same notices."""
@@ -159,11 +166,3 @@ class Delivery:
             Notice(message.message_id, account, Channel.SMS, sms),
             Notice(uuid5(message.message_id, Channel.EMAIL), account, Channel.EMAIL, mail),
         ]
-
-
-_FIRST_PUT_OFF: Final = timedelta(seconds=1)
-_LONGEST_PUT_OFF: Final = timedelta(minutes=5)
-
-
-def _pause(attempt: int) -> timedelta:
-    return min(_FIRST_PUT_OFF * (1 << min(attempt, 16)), _LONGEST_PUT_OFF)

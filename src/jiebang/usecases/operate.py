@@ -25,6 +25,7 @@ from jiebang.store import cases as store
 from jiebang.store import tasks
 from jiebang.store.cases import Key, Save
 from jiebang.store.tasks import NewTask, Task
+from jiebang.usecases.seldom import Turns
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -60,18 +61,18 @@ class Watch:
     ) -> None:
         """`timing`: the coordinator's, whose longest wait bounds what can be silent."""
         self._pool, self._plan_of, self._limits, self._timing = pool, plan_of, limits, timing
-        self._next: datetime | None = None
+        self._turns = Turns(limits.every)
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
         """Look once, if it is time; return 0, because there is never a rest that could not wait."""
-        if not buckets or (self._next is not None and now < self._next):
+        if not buckets or not self._turns.due(now):
             return 0
         due_by = now + self._timing.resend_limit + _SOON
         found = await tasks.suspects(self._pool, buckets, due_by, _RESENT, _BATCH)
         owed = [task for case, since in found for task in self._owed(case, since, now)]
         await tasks.raise_(self._pool, owed, now)
         await tasks.close_done(self._pool, buckets, now)
-        self._next = now + self._limits.every
+        self._turns.taken(now)
         return 0
 
     def _owed(self, case: Case, since: datetime | None, now: datetime) -> list[NewTask]:

@@ -16,6 +16,7 @@ from jiebang.model.errors import (
     PolicyRefusalError,
     TooSoonError,
 )
+from jiebang.saga.backoff import doubled
 from jiebang.store import idempotency
 
 if TYPE_CHECKING:
@@ -44,15 +45,16 @@ async def answered(
     Waits up to `wait` for a request that holds the key. Raises IdempotencyInUseError after that, and what `mutate`
     raises that is not final.
     """
-    until, pause = context.clock() + wait, _FIRST_PAUSE
+    until, failures = context.clock() + wait, 0
     while True:
+        pause = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
         try:
             return await _settled(context, claim, mutate, refused)
         except IdempotencyInUseError:
             if context.clock() + pause > until:
                 raise
         await asyncio.sleep(pause.total_seconds())
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        failures += 1
 
 
 async def _settled(

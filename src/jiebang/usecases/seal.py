@@ -20,6 +20,7 @@ from jiebang.saga.seals import NOTHING, seal_hash, statement
 from jiebang.store import anchor, seals
 from jiebang.store.anchor import Anchored
 from jiebang.store.seals import Seal
+from jiebang.usecases.seldom import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,9 @@ SEALING_HALTED: Final = Gauge(
 UNSEALED_SECONDS: Final = Gauge(
     "jiebang_unsealed_seconds", "For how long the oldest ended case has waited for its seal"
 )
+
+_SOON: Final = timedelta(seconds=1)
+"""The pause after a turn that sealed as much as one may: there is more."""
 
 _log = structlog.get_logger(__name__)
 
@@ -87,8 +91,7 @@ class Sealing:
     ) -> None:
         """`anchor_at`: the file outside the database that holds the end of the chain; None: the log alone."""
         self._pool, self._keys, self._anchor_at, self._pace = pool, keys, anchor_at, pace
-        self._next: datetime | None = None
-        self._next_walk: datetime | None = None
+        self._turns, self._walks = Turns(pace.every), Turns(pace.live_every)
         self._walk: _Walk | None = None
         self._trusted: Anchored | None = None
         self._halted: str | None = None
@@ -96,14 +99,15 @@ class Sealing:
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
         """Take a turn if it is ours and due; return how many seals were made."""
         if 0 not in buckets:
-            self._next, self._walk = None, None
+            self._turns.anew()
+            self._walk = None
             SEALING_HALTED.set(0)
             UNSEALED_SECONDS.set(0)
             return 0
-        if self._next is not None and now < self._next:
+        if not self._turns.due(now):
             return 0
         made = await self.turn(now)
-        self._next = now + (self._pace.every if made < self._pace.seals_a_turn else timedelta(seconds=1))
+        self._turns.taken(now, _SOON if made >= self._pace.seals_a_turn else None)
         return made
 
     async def turn(self, now: datetime) -> int:
@@ -189,7 +193,7 @@ class Sealing:
         """Walk some pages of live cases. What moved is sealed when there is a batch of it, or the walk ends."""
         pace = self._pace
         if self._walk is None:
-            if self._next_walk is not None and now < self._next_walk:
+            if not self._walks.due(now):
                 return last
             self._walk = _Walk(since=last.moved_until, until=now - pace.grace)
         walk = self._walk
@@ -199,7 +203,8 @@ class Sealing:
             if len(page) < pace.batch:
                 if walk.moved or walk.sealed:
                     last = await self._add(last, now, live=walk.moved, moved_until=max(walk.until, last.moved_until))
-                self._walk, self._next_walk = None, now + pace.live_every
+                self._walk = None
+                self._walks.taken(now)
                 break
             walk.after = page[-1].leaf.account_id
             if len(walk.moved) >= pace.batch:
