@@ -32,7 +32,6 @@ import os
 import secrets
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,6 +45,7 @@ from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.model.plan import NETWORKS
 from jiebang.saga.coordinator import Timing
 from jiebang.store.embedded import PLACEMENT
+from jiebang.store.files import write_once
 from jiebang.store.idempotency import Repeats
 from jiebang.store.migrate import owner_of
 from jiebang.usecases.gauges import GaugePace
@@ -399,17 +399,7 @@ def read_secrets(folder: Path) -> Secrets:
 
 def _secret(folder: Path, name: str) -> bytes:
     path, size = folder / f"{name}.key", _SIZES.get(name, 32)
-    if not path.exists():
-        draft = folder / f"{name}.key.{secrets.token_hex(4)}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(descriptor, secrets.token_bytes(size))
-            os.fsync(descriptor)
-            with suppress(FileExistsError):  # another process was quicker: its key holds
-                path.hardlink_to(draft)
-        finally:
-            os.close(descriptor)
-            draft.unlink()
+    write_once(path, secrets.token_bytes(size))
     secret = path.read_bytes()
     if len(secret) != size or path.stat().st_mode & 0o007:
         reason = Text(

@@ -7,8 +7,6 @@ docs/remote-participants.md says the same in words, for whoever implements the o
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,6 +27,7 @@ from http_message_signatures.exceptions import HTTPMessageSignaturesException
 
 from jiebang.model.check import Text
 from jiebang.model.errors import BadSignatureError
+from jiebang.store.files import write, write_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -209,11 +208,10 @@ def create_keys(folder: Path, name: str) -> None:
         private = folder / f"{name}-{direction}.pem"
         if not private.exists():
             pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            with suppress(FileExistsError):  # another process was quicker: its key holds
-                _place(private, pem)
+            write_once(private, pem)
         key = load_pem_private_key(private.read_bytes(), password=None)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        (folder / f"{name}-{direction}.pub.pem").write_bytes(public)
+        write(folder / f"{name}-{direction}.pub.pem", public, 0o644)
 
 
 def our_end(folder: Path, name: str, base_url: str) -> Link:
@@ -234,15 +232,3 @@ def other_end(folder: Path, name: str, base_url: str) -> Link:
         private_key=(folder / f"{name}-reply.pem").read_bytes(),
         peer_key=(folder / f"{name}-request.pub.pem").read_bytes(),
     )
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Write a new file whole or not at all, readable by its owner alone. Raises FileExistsError."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    try:
-        os.link(draft, path)
-    finally:
-        draft.unlink()

@@ -6,7 +6,6 @@ from any issuer. It vouches for whoever asks it: nothing of it belongs in produc
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from joserfc import jwt
 from joserfc.jwk import ECKey
+
+from jiebang.store.files import write, write_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,7 @@ class SandboxIssuer:
         self.issuer, self.audience = issuer, audience
         self.jwks_path = home / "issuer-jwks.json"
         self._key = _key(home / "issuer-key.json")
-        _write(self.jwks_path, msgspec.json.encode({"keys": [self._public()]}), 0o644)
+        write(self.jwks_path, msgspec.json.encode({"keys": [self._public()]}), 0o644)
 
     def _public(self) -> dict[str, object]:
         return {**self._key.as_dict(private=False), "use": "sig", "alg": "ES256", "kid": self._key.kid}
@@ -92,23 +93,7 @@ def _key(path: Path) -> ECKey:
     if not path.exists():
         made = ECKey.generate_key("P-256", auto_kid=True)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-        _write(fresh, msgspec.json.encode(made.as_dict(private=True)), 0o600)
-        try:
-            path.hardlink_to(fresh)
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
+        write_once(path, msgspec.json.encode(made.as_dict(private=True)))
     key = ECKey.import_key(msgspec.json.decode(path.read_bytes()))
     key.ensure_kid()
     return key
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write the file whole under another name, then rename it into place, so that a reader never sees half of it."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    fresh.replace(path)

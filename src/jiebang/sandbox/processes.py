@@ -10,7 +10,7 @@ import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from jiebang.model.plan import NETWORKS
 from jiebang.participants.signing import Link, create_keys, our_end
 from jiebang.saga.backoff import doubled
 from jiebang.sandbox.phone import NAME as PHONE
+from jiebang.store.files import write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -178,7 +179,7 @@ async def sandbox(
         for failure in filter(None, started):
             raise failure
         running = Sandbox(processes, home)
-        _write(home / ADDRESSES, running.addresses)
+        write(home / ADDRESSES, msgspec.json.encode(running.addresses), 0o644)
         stack.callback((home / ADDRESSES).unlink, missing_ok=True)
         yield running
 
@@ -193,9 +194,3 @@ def _process(home: Path, name: str) -> SandboxProcess:
     command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / "keys")]
     again = () if name == PHONE else ("--keep-faults",)
     return SandboxProcess(name, command, home / "logs" / f"{name}.log", again=again)
-
-
-def _write(path: Path, value: Any) -> None:
-    draft = path.with_suffix(".new")
-    draft.write_bytes(msgspec.json.encode(value))
-    draft.replace(path)

@@ -142,17 +142,8 @@ class _Guardian:
     def _say(self) -> None:
         """Tell the users the state, and keep the ports for the next time."""
         ports = {server.name: server.port for server in self._servers}
-        self._write("ports.json", msgspec.json.encode(ports))
-        self._write("state.json", msgspec.json.encode(Served(os.getpid(), self._durable, ports)))
-
-    def _write(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all."""
-        descriptor = self._home.open(f"{name}.draft", os.O_WRONLY | os.O_TRUNC)
-        try:
-            os.write(descriptor, content)
-        finally:
-            os.close(descriptor)
-        (self._home.folder / f"{name}.draft").replace(self._home.folder / name)
+        self._home.write("ports.json", msgspec.json.encode(ports))
+        self._home.write("state.json", msgspec.json.encode(Served(os.getpid(), self._durable, ports)))
 
     def watch(self) -> None:
         """Keep the servers up until nobody uses the home, somebody tells us to end, or the home is gone."""

@@ -27,6 +27,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.errors import DiskFullError, HomeUnusableError
+from jiebang.store.files import write, write_once
 
 SERVERS: Final = ("shenzhen", "guiyang")
 """The two embedded servers, one for each data centre."""
@@ -71,6 +72,14 @@ class Home(msgspec.Struct, frozen=True):
             owner = self.folder.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         return descriptor
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file of the folder whole or not at all, private to the folder's owner. Raises OSError."""
+        write(self.folder / name, content, as_folder=True)
+
+    def write_once(self, name: str, content: bytes) -> None:
+        """Do the same unless the file is there."""
+        write_once(self.folder / name, content, as_folder=True)
 
     def popen_options(self) -> dict[str, Any]:
         """Return what subprocess needs to run something as PostgreSQL's user, with nothing of our environment."""
@@ -133,7 +142,7 @@ def prepare(path: Path) -> Home:
         try:
             fcntl.flock(turn, fcntl.LOCK_EX)
             home = _as_root(path) if os.geteuid() == 0 else _as_user(path)
-            _password(home)
+            home.write_once("password", secrets.token_urlsafe(32).encode("ascii"))
         finally:
             os.close(turn)
     return home
@@ -228,20 +237,6 @@ def _elsewhere(home: Home) -> Path:
         f"the database user cannot reach this folder, and none could be made below {_ELSEWHERE}",
     )
     raise HomeUnusableError(path=str(home.folder), reason=reason)
-
-
-def _password(home: Home) -> None:
-    """Make the password once, whole or not at all."""
-    target, draft = home.folder / "password", home.folder / "password.draft"
-    if target.exists():
-        return
-    descriptor = home.open(draft.name, os.O_WRONLY | os.O_TRUNC)
-    try:
-        os.write(descriptor, secrets.token_urlsafe(32).encode("ascii"))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    draft.rename(target)
 
 
 def binaries(home: Home) -> Path:

@@ -8,9 +8,6 @@ as before. A public key that is not in this folder proves nothing, whatever a da
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -21,6 +18,7 @@ from joserfc.jwk import OKPKey
 
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError
+from jiebang.store.files import write_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +80,7 @@ def read_seal_keys(folder: Path, seed: bytes) -> SealKeys:
         ours = keys_of(seed)
         place = folder / FOLDER
         place.mkdir(mode=0o755, exist_ok=True)
-        _keep(place / f"{ours.kid}.json", msgspec.json.encode(ours.public()["keys"][0]))
+        write_once(place / f"{ours.kid}.json", msgspec.json.encode(ours.public()["keys"][0]), 0o644)
         return keys_of(seed, dict(_read(path) for path in sorted(place.glob("*.json"))))
     except OSError as error:
         reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
@@ -97,19 +95,3 @@ def _read(path: Path) -> tuple[str, OKPKey]:
         reason = Text("不是有效的 Ed25519 公钥(JWK)", "is not an Ed25519 public key (JWK)")
         raise HomeUnusableError(path=str(path), reason=reason) from error
     return key.thumbprint(), key
-
-
-def _keep(path: Path, content: bytes) -> None:
-    """Write a file once, whole or not at all."""
-    if path.exists():
-        return
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-        with suppress(FileExistsError):  # another process was quicker, with the same key
-            path.hardlink_to(draft)
-    finally:
-        os.close(descriptor)
-        draft.unlink()
