@@ -18,7 +18,7 @@ from jiebang.model.plan import DATABASES
 from jiebang.participants import PARTICULARS, identity
 from jiebang.participants.database import statements
 from jiebang.store.migrate import owner_of
-from jiebang.store.queries import load
+from jiebang.store.named_sql import load
 
 Label = tuple[str, str]
 """(database, "file.name" or "participant.op")."""

@@ -17,7 +17,7 @@ from jiebang.model.ids import CaseIds
 from jiebang.model.plan import NETWORKS
 from jiebang.sandbox.processes import sandbox
 from jiebang.settings import read_secrets
-from jiebang.store import operating
+from jiebang.store import recoveries
 from jiebang.store.pool import open_pools
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ async def desk(databases: Mapping[str, str], tmp_path_factory: pytest.TempPathFa
         patch.setenv("JIEBANG_HOME", str(home))
         patch.setenv("JIEBANG_DATABASES", json.dumps(dict(databases)))
         async with open_pools({"platform": databases["platform"]}, size=1) as pools:
-            await operating.raise_numbers(pools["platform"], {HERE: 3}, NOW)
-            assert await operating.make_again(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)
+            await recoveries.raise_numbers(pools["platform"], {HERE: 3}, NOW)
+            assert await recoveries.make_again(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)
         async with sandbox(home, names=NETWORKS):
             yield Desk(CaseIds(read_secrets(home / "keys").case_ids).encode(*PARKED.key))
 

@@ -11,7 +11,7 @@ import yaml
 
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
-from jiebang.store import operating
+from jiebang.store import outages, recoveries
 from tests.acceptance.api_world import Person, World, made, on_deck
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ async def test_a_submission_meets_a_participant_out_of_service_as_a_blocker(
 ) -> None:
     """In both languages, with what to do; and as soon as it is back, the same request passes."""
     pool, somebody = world.pools["platform"], person(world, client, 1)
-    await operating.take_out(pool, ["gaming"], "moving house", "Ann", world.now())
+    await outages.take_out(pool, ["gaming"], "moving house", "Ann", world.now())
     refused = await somebody.submit()
     assert refused.status_code == 409
     [blocker] = refused.json()["check"]["blockers"]
     assert blocker["code"] == "PARTICIPANT-OUT"
     assert "gaming (since" in blocker["explanation"]["en"]
     assert "游戏（自" in blocker["explanation"]["zh"]
-    await operating.take_back(pool, ["gaming"], "Ann", world.now())
+    await outages.take_back(pool, ["gaming"], "Ann", world.now())
     assert (await somebody.submit()).status_code == 201
 
 
@@ -62,11 +62,11 @@ async def test_a_policy_that_has_no_word_on_it_lets_no_case_through_either(world
     other = World(world.pools, tmp_path, pack)
     async with on_deck(other) as their_client:
         somebody, pool = Person(their_client, other.token(2), 2), world.pools["platform"]
-        await operating.take_out(pool, ["gaming"], "moving house", "Ann", world.now())
+        await outages.take_out(pool, ["gaming"], "moving house", "Ann", world.now())
         try:
             refused = await somebody.submit()
         finally:
-            await operating.take_back(pool, ["gaming"], "Ann", world.now())
+            await outages.take_back(pool, ["gaming"], "Ann", world.now())
     assert (refused.status_code, refused.json()["code"]) == (503, "OUT-OF-SERVICE")
     assert refused.json()["fields"]["participants"] == ["gaming"]
     assert refused.headers["retry-after"]
@@ -75,9 +75,9 @@ async def test_a_policy_that_has_no_word_on_it_lets_no_case_through_either(world
 async def test_during_a_recovery_the_api_says_so(world: World, client: httpx.AsyncClient) -> None:
     """With a 503 that another try outlives, and nothing half written behind it."""
     pool, somebody = world.pools["platform"], person(world, client, 3)
-    run = await operating.begin_recovery(pool, ["platform"], "Ann", world.now())
+    run = await recoveries.begin_recovery(pool, ["platform"], "Ann", world.now())
     refused = await somebody.submit(key="one-request")
     assert (refused.status_code, refused.json()["code"]) == (503, "RECOVERING")
-    await operating.end_recovery(pool, run, {}, world.now())
+    await recoveries.end_recovery(pool, run, {}, world.now())
     opened = await somebody.submit(key="one-request")
     assert opened.status_code == 201

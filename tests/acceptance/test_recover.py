@@ -24,7 +24,7 @@ from jiebang.participants.wallet import FUNDS_MOVING
 from jiebang.saga.fence import NO_ROW, FenceRow, Op
 from jiebang.saga.recovery import Restored
 from jiebang.store import cases as store
-from jiebang.store import operating, tasks
+from jiebang.store import recoveries, tasks
 from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.usecases.advance import Limits
@@ -160,7 +160,7 @@ async def silent(world: Installation, name: str, op: Op) -> AsyncIterator[None]:
     world.participants[name].before = None
 
 
-async def recoveries(world: Installation) -> list[asyncpg.Record]:
+async def recorded(world: Installation) -> list[asyncpg.Record]:
     return list(await world.pools["platform"].fetch("SELECT restored, ended_at FROM platform.recovery"))
 
 
@@ -177,7 +177,7 @@ async def test_a_participant_put_back_before_everything_takes_part_again(world: 
 
     foreseen = await world.recover("social", dry_run=True)
     assert foreseen.sent == {"try": 10}
-    assert not await recoveries(world), "a dry run stops nothing"
+    assert not await recorded(world), "a dry run stops nothing"
     found = await world.recover("social")
     assert found.complete
     assert found.sent == {"try": 10, "confirm": 10}
@@ -209,7 +209,7 @@ async def test_a_platform_put_back_finds_what_it_lost(world: Installation) -> No
     assert {states[each] for each in ids[14:18]} == {State.ABORTED}
     assert {case.case_no for case in cases} == {1}, "under their own numbers"
     assert (await world.verify()).violations == []
-    numbers = await operating.numbers(world.pools["platform"], 0, 1 << 53, 100)
+    numbers = await recoveries.numbers(world.pools["platform"], 0, 1 << 53, 100)
     assert set(numbers.values()) == {100, 101}, "numbers that nobody saw are stepped over"
     timelines = await store.events_after(world.pools["platform"], {case.key: 0 for case in cases})
     assert {line.revision for line in timelines} >= {1, 2}
@@ -333,7 +333,7 @@ async def test_a_recovery_that_cannot_hear_somebody_decides_nothing(
     monkeypatch.setattr(merchant, "look", gone)
     with pytest.raises(ParticipantUnavailableError):
         await world.recover("wallet")
-    assert not await recoveries(world), "and nothing was stopped for it"
+    assert not await recorded(world), "and nothing was stopped for it"
 
 
 async def test_a_recovery_that_was_broken_off_is_gone_on_with(world: Installation) -> None:
@@ -345,10 +345,10 @@ async def test_a_recovery_that_was_broken_off_is_gone_on_with(world: Installatio
     async with silent(world, "gaming", Op.CONFIRM):
         found = await world.recover("gaming")
     assert found.unfinished == ids
-    assert (await operating.state(world.pools["platform"])).recovering_since is not None
+    assert await recoveries.under_way_since(world.pools["platform"]) is not None
     found = await world.recover("wallet")
     assert found.complete
-    [run] = await recoveries(world)
+    [run] = await recorded(world)
     assert run["restored"] == ["gaming", "wallet"]
     assert run["ended_at"] is not None
     assert (await world.verify()).violations == []
@@ -358,9 +358,9 @@ async def test_during_a_recovery_no_case_is_opened(world: Installation) -> None:
     """Its number might be one that participants know already as another's."""
     [first, second] = await world.people(1, 2)
     pool = world.pools["platform"]
-    run = await operating.begin_recovery(pool, ["platform"], "Ann", now())
+    run = await recoveries.begin_recovery(pool, ["platform"], "Ann", now())
     assert await world.ready([first]) == []
-    await operating.end_recovery(pool, run, {}, now())
+    await recoveries.end_recovery(pool, run, {}, now())
     assert len(await world.ready([second])) == 1
 
 

@@ -29,7 +29,7 @@ from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
 from jiebang.saga.fence import Answer, Op
 from jiebang.store import cases as store
-from jiebang.store import operating
+from jiebang.store import outages
 from jiebang.store.cases import NewCase
 from jiebang.usecases.check import Checker, CheckRequest
 from tests.rows import BOUND, insert
@@ -377,8 +377,8 @@ async def test_a_participant_out_of_service_is_told_with_its_name_and_since_when
 ) -> None:
     """A person must know that they are not the reason; and a case already proven waits, it is not rejected."""
     platform, checker = world["platform"], build()
-    await operating.take_out(platform, ["wallet", "unionpay"], "a new rack", "Ann", NOW)
-    await operating.take_out(platform, ["wallet"], "again", "Ben", NOW + timedelta(hours=1))
+    await outages.take_out(platform, ["wallet", "unionpay"], "a new rack", "Ann", NOW)
+    await outages.take_out(platform, ["wallet"], "again", "Ben", NOW + timedelta(hours=1))
     try:
         [answer] = await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)
         [blocker] = answer.blockers
@@ -391,9 +391,9 @@ async def test_a_participant_out_of_service_is_told_with_its_name_and_since_when
         told = (await checker.recheck([READY]))[READY.key]
         assert (told.blockers, set(told.versions.values())) == ((), {None}), "it waits"
     finally:
-        await operating.take_back(platform, ["wallet", "unionpay"], "Ann", NOW + timedelta(hours=2))
+        await outages.take_back(platform, ["wallet", "unionpay"], "Ann", NOW + timedelta(hours=2))
     assert codes(await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)) == [[]]
-    history = await operating.outages(platform, 10)
+    history = await outages.outages(platform, 10)
     assert {(each.participant, each.by, each.back_by) for each in history} == {
         ("wallet", "Ann", "Ann"),
         ("unionpay", "Ann", "Ann"),

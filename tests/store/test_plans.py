@@ -11,11 +11,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 
+from jiebang import store
 from jiebang.model.facts import PLATFORM
 from jiebang.model.plan import DATABASES
 from jiebang.participants import PARTICULARS, open_participants
@@ -34,8 +36,8 @@ PEOPLE, FIRST, FEW = 20_000, 1_000_001, 10
 BATCH = range(FIRST, FIRST + 1_024)
 OTHERWISE: Mapping[str, Sequence[str]] = {
     "money.left_behind": ["made_at"],
-    "queries.due_cases": ["bucket"],
-    "queries.save_cases": ["account_id", "seal_no"],
+    "cases.due_cases": ["bucket"],
+    "cases.save_cases": ["account_id", "seal_no"],
     "gauges.readings": ["bucket"],
     "seals.last_seal": ["seal_no"],
     "seals.seal_page": ["seal_no"],
@@ -43,13 +45,13 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "seals.ended_cases": ["ended_at"],
     "seals.ended_between": ["ended_at"],
     "seals.first_ended_after": ["ended_at"],
-    "requests.due_messages": ["bucket"],
-    "requests.claim_key": ["caller"],
-    "requests.kept_answer": ["caller"],
-    "requests.release_key": ["caller"],
-    "requests.settle_key": ["caller"],
-    "requests.keep_answer": ["caller"],
-    "requests.purge_keys": ["expires_at", "caller"],
+    "outbox.due_messages": ["bucket"],
+    "idempotency.claim_key": ["caller"],
+    "idempotency.kept_answer": ["caller"],
+    "idempotency.release_key": ["caller"],
+    "idempotency.settle_key": ["caller"],
+    "idempotency.keep_answer": ["caller"],
+    "idempotency.purge_keys": ["expires_at", "caller"],
     "quota.quota_used": ["document_index"],
     "quota.claim_slots": ["document_index"],
     "quota.release_slots": ["document_index"],
@@ -57,7 +59,7 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "quota.slots_of_cases": ["document_index"],
     "identity.brought_in": ["document_index", "account_id"],
     "backlog.overdue_cases": ["bucket"],
-    "operating.workers": ["bucket"],
+    "worker_registry.workers": ["bucket"],
     "tasks.suspects": ["bucket", "account_id"],
     "tasks.stuck_cases": ["bucket", "account_id"],
     "tasks.close_done": ["bucket", "account_id"],
@@ -240,6 +242,15 @@ def test_every_statement_is_known() -> None:
     assert unknown() == [], "put it into a .sql file, or into tests/statements.py"
     labels = {label for _, label in STATEMENTS}
     assert labels >= OTHERWISE.keys() | WHOLE_INDEX.keys() | WHOLE_TABLE.keys(), "a list names a statement that is gone"
+
+
+def test_a_module_of_the_store_has_the_statements_of_its_own_name() -> None:
+    """Whoever looks for a statement of `X.py` must find it in `X.sql`, and nobody else's there."""
+    folder = Path(store.__file__).parent
+    for path in folder.glob("*.py"):
+        read = re.findall(r'load\("jiebang\.store", "(\w+)\.sql"\)', path.read_text("utf-8"))
+        assert read == [path.stem] * path.with_suffix(".sql").exists(), path.name
+    assert all(path.with_suffix(".py").exists() for path in folder.glob("*.sql"))
 
 
 async def test_every_table_that_is_read_is_known(pools: Mapping[str, Pool]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from jiebang.model.case import BUCKETS, Case, State
 from jiebang.saga.fence import Op
 from jiebang.store import cases as store
-from jiebang.store import leases, operating
+from jiebang.store import leases, recoveries, worker_registry
 from jiebang.usecases.advance import Limits
 from jiebang.worker import Pace, Worker
 from tests.acceptance.api_world import closed
@@ -278,7 +278,7 @@ async def test_a_paused_worker_claims_nothing_and_leaves_its_people_to_others(wo
     ids = await world.people(8_500, 6)
     async with running(made(world, "a")):
         await eventually(lambda: _bucket_count(pool, "a"))
-        await operating.wish(pool, ["a"], "pause", "Ann", now())
+        await worker_registry.wish(pool, ["a"], "pause", "Ann", now())
         await eventually(lambda: _state_is(pool, "a", "paused"))
         cases = await world.ready(ids[:3])
         await eventually(lambda: _bucket_count(pool, "a", 0))
@@ -286,7 +286,7 @@ async def test_a_paused_worker_claims_nothing_and_leaves_its_people_to_others(wo
         async with running(made(world, "b")):
             await eventually(lambda: ended(world, cases))
             assert await _bucket_count(pool, "b", BUCKETS), "a paused worker takes no share"
-        await operating.wish(pool, None, "run", "Ann", now())
+        await worker_registry.wish(pool, None, "run", "Ann", now())
         later = await world.ready(ids[3:])
         await eventually(lambda: ended(world, later))
     await world.agree(ids)
@@ -297,11 +297,11 @@ async def test_a_drained_worker_ends_what_it_has_at_hand_and_then_itself(world: 
     cases = await world.ready(ids)
     async with running(made(world, "a")) as task:
         await eventually(lambda: _bucket_count(world.pools["platform"], "a"))
-        assert await operating.wish(world.pools["platform"], ["a", "nobody"], "drain", "Ann", now()) == ["a"]
+        assert await worker_registry.wish(world.pools["platform"], ["a", "nobody"], "drain", "Ann", now()) == ["a"]
         async with asyncio.timeout(20):
             await task
     assert await states(world, cases) <= {State.DONE, State.READY}, "nobody is left half way"
-    assert not await operating.workers(world.pools["platform"], now())
+    assert not await worker_registry.workers(world.pools["platform"], now())
 
 
 async def test_during_a_recovery_nothing_is_claimed(world: World) -> None:
@@ -309,15 +309,15 @@ async def test_during_a_recovery_nothing_is_claimed(world: World) -> None:
     pool = world.pools["platform"]
     ids = await world.people(8_200, 3)
     cases = await world.ready(ids)
-    run = await operating.begin_recovery(pool, ["wallet"], "Ann", now())
+    run = await recoveries.begin_recovery(pool, ["wallet"], "Ann", now())
     try:
         async with running(made(world, "a")):
             await eventually(lambda: _state_is(pool, "a", "paused"))
             assert await states(world, cases) == {State.READY}
-            await operating.end_recovery(pool, run, {}, now())
+            await recoveries.end_recovery(pool, run, {}, now())
             await eventually(lambda: ended(world, cases))
     finally:
-        await operating.end_recovery(pool, run, {}, now())
+        await recoveries.end_recovery(pool, run, {}, now())
     await world.agree(ids)
 
 
@@ -333,7 +333,7 @@ async def test_a_worker_at_rest_has_nothing_under_way_and_forgets_late_answers(w
     wallet.before = slowly
     async with running(worker):
         await eventually(lambda: wallet.calls)
-        run = await operating.begin_recovery(pool, ["wallet"], "Ann", now())
+        run = await recoveries.begin_recovery(pool, ["wallet"], "Ann", now())
         await eventually(lambda: not worker._told.may_claim and not worker._busy)
         await asyncio.sleep(0.6)  # some beats of its lease, less than a call may take
         assert world.driver.still or not await _state_is(pool, "a", "paused")
@@ -341,15 +341,15 @@ async def test_a_worker_at_rest_has_nothing_under_way_and_forgets_late_answers(w
         await eventually(lambda: _state_is(pool, "a", "paused"))
         assert world.driver.still
         await eventually(lambda: not world.driver.late)
-        await operating.end_recovery(pool, run, {}, now())
+        await recoveries.end_recovery(pool, run, {}, now())
         await eventually(lambda: ended(world, cases))
     await world.agree([case.account_id for case in cases])
 
 
 async def _bucket_count(pool: Pool, worker: str, wanted: int | None = None) -> bool:
-    seen = {each.worker_id: each.buckets for each in await operating.workers(pool, now())}
+    seen = {each.worker_id: each.buckets for each in await worker_registry.workers(pool, now())}
     return seen.get(worker, 0) == wanted if wanted is not None else seen.get(worker, 0) > 0
 
 
 async def _state_is(pool: Pool, worker: str, state: str) -> bool:
-    return {each.worker_id: each.state for each in await operating.workers(pool, now())}.get(worker) == state
+    return {each.worker_id: each.state for each in await worker_registry.workers(pool, now())}.get(worker) == state

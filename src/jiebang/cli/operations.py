@@ -16,7 +16,8 @@ from jiebang.model.plan import DATABASES, NETWORKS
 
 if TYPE_CHECKING:
     from jiebang.app import App
-    from jiebang.store.operating import Outage, Wish, WorkerSeen
+    from jiebang.store.outages import Outage
+    from jiebang.store.worker_registry import Wish, WorkerSeen
     from jiebang.usecases.recover import Found
 
 _RECENT: Final = 20
@@ -66,10 +67,10 @@ def ago(at: datetime) -> str:
 @workers.command("list", help=say("列出工作进程:桶、积压、心跳。", "List workers: buckets, lag, heartbeat."))
 def list_workers(as_json: Json = False) -> None:
     """List workers."""
-    from jiebang.store import operating
+    from jiebang.store import worker_registry
 
     async def work(app: App) -> list[WorkerSeen]:
-        return await operating.workers(app.pools["platform"], now())
+        return await worker_registry.workers(app.pools["platform"], now())
 
     found = with_app(work, as_json=as_json)
     if as_json:
@@ -90,7 +91,7 @@ All = Annotated[bool, typer.Option("--all", help=say("全部进程", "Every work
 
 
 def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, as_json: bool) -> None:
-    from jiebang.store import operating
+    from jiebang.store import worker_registry
 
     with telling(as_json=as_json):
         if bool(ids) == everybody:
@@ -98,7 +99,7 @@ def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, 
             raise InvalidInputError(field="ID", reason=reason)
 
     async def work(app: App) -> list[str]:
-        return await operating.wish(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
+        return await worker_registry.wish(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
 
     heard = with_app(work, as_json=as_json)
     unknown = sorted(set(ids or ()) - set(heard))
@@ -143,10 +144,10 @@ def drain(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json =
 @participants.command("list", help=say("列出参与方及其停用记录。", "List participants, and when they were out."))
 def list_participants(as_json: Json = False) -> None:
     """List participants."""
-    from jiebang.store import operating
+    from jiebang.store import outages
 
     async def work(app: App) -> list[Outage]:
-        return await operating.outages(app.pools["platform"], _RECENT)
+        return await outages.outages(app.pools["platform"], _RECENT)
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -200,13 +201,13 @@ def out(
     as_json: Json = False,
 ) -> None:
     """Take participants out of service."""
-    from jiebang.store import operating
+    from jiebang.store import outages
 
     _known(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        await operating.take_out(app.pools["platform"], names, reason, by, now())
-        return await operating.outages(app.pools["platform"], _RECENT)
+        await outages.take_out(app.pools["platform"], names, reason, by, now())
+        return await outages.outages(app.pools["platform"], _RECENT)
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -214,13 +215,13 @@ def out(
 @participants.command("in", help=say("恢复使用:等待的申请自行继续。", "Put back into service: what waits goes on."))
 def back(names: Names, by: By, as_json: Json = False) -> None:
     """Put participants back into service."""
-    from jiebang.store import operating
+    from jiebang.store import outages
 
     _known(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        await operating.take_back(app.pools["platform"], names, by, now())
-        return await operating.outages(app.pools["platform"], _RECENT)
+        await outages.take_back(app.pools["platform"], names, by, now())
+        return await outages.outages(app.pools["platform"], _RECENT)
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 

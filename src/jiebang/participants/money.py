@@ -37,7 +37,7 @@ from jiebang.participants.movements import (
 )
 from jiebang.participants.wallet import WALLET
 from jiebang.policy.calendar import local_date
-from jiebang.store.queries import load
+from jiebang.store.named_sql import load
 from jiebang.store.sealing import SALT_BYTES, password_hash
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jiebang.model.case import BUCKETS
-from jiebang.store.queries import load
+from jiebang.store.named_sql import load
 
 if TYPE_CHECKING:
     from datetime import datetime

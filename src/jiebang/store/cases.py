@@ -18,7 +18,7 @@ from jiebang.saga.chain import canonical, digest, head, time_text
 from jiebang.saga.coordinator import condition
 from jiebang.saga.timeline import told
 from jiebang.store import quota
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Key = tuple[int, int]
 """(account_id, case_no)."""
 
-_SQL = load("jiebang.store", "queries.sql")
+_SQL = load("jiebang.store", "cases.sql")
 
 
 class NewCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,12 +173,9 @@ async def insert(
         _SQL["insert_cases"],
         [case.account_id for case in ordered],
         [bucket_of(case.account_id) for case in ordered],
-        [case.kind.value for case in ordered],
-        [case.plan for case in ordered],
+        *columns(ordered, "kind", "plan"),
         [Mark.UNSENT.value * case.participants for case in ordered],
-        [case.due_at for case in ordered],
-        [case.device_id for case in ordered],
-        [case.document_index for case in ordered],
+        *columns(ordered, "due_at", "device_id", "document_index"),
         now,
         told,
         digest(1, time_text(now), told),
@@ -188,8 +185,7 @@ async def insert(
 
 async def load_many(db: Database, keys: Iterable[Key]) -> dict[Key, Case]:
     """Return the cases of `keys` that exist, by key."""
-    ordered = sorted(keys)
-    rows = await db.fetch(_SQL["load_cases"], [key[0] for key in ordered], [key[1] for key in ordered])
+    rows = await db.fetch(_SQL["load_cases"], *key_columns(keys))
     return {(row["account_id"], row["case_no"]): from_row(row) for row in rows}
 
 
@@ -299,17 +295,11 @@ def _grouped(saves: Sequence[Save], now: datetime) -> tuple[list[Any], list[byte
     firsts, at = [save.stepped for save in saves], time_text(now)
     told = [canonical(save.entries) for save in saves]
     digests = [digest(first.revision, at, text) for first, text in zip(firsts, told, strict=True)]
-    columns = _columns([(case, at, save.versions) for at, save in enumerate(saves) for case in save.cases])
+    own = _columns([(case, at, save.versions) for at, save in enumerate(saves) for case in save.cases])
     arguments = [
-        *columns,
+        *own,
         range(len(saves)),
-        [case.revision for case in firsts],
-        [case.state for case in firsts],
-        [case.marks for case in firsts],
-        [case.attempt for case in firsts],
-        [case.due_at for case in firsts],
-        [case.deadline for case in firsts],
-        [case.reason for case in firsts],
+        *columns(firsts, "revision", "state", "marks", "attempt", "due_at", "deadline", "reason"),
         [case.state in ENDED for case in firsts],
         told,
         [save.template for save in saves],
@@ -356,17 +346,14 @@ def _keys(accounts: Sequence[int] | None, case_nos: Sequence[int] | None) -> lis
 
 async def put_off(db: Database, keys: Iterable[Key], due_at: datetime) -> None:
     """Let cases wait until `due_at` that could not be stepped: nothing was decided of them, and nothing is saved."""
-    ordered = sorted(keys)
-    await db.execute(_SQL["put_off_cases"], [key[0] for key in ordered], [key[1] for key in ordered], due_at)
+    await db.execute(_SQL["put_off_cases"], *key_columns(keys), due_at)
 
 
 async def wish_withdraw(db: Database, keys: Iterable[Key], now: datetime) -> set[Key]:
     """Record a wish to withdraw; return the keys for which it can still win."""
-    ordered = sorted(keys)
     rows = await db.fetch(
         _SQL["wish_withdraw"],
-        [key[0] for key in ordered],
-        [key[1] for key in ordered],
+        *key_columns(keys),
         now,
         [state.value for state in WITHDRAWABLE],
     )
@@ -378,8 +365,7 @@ async def events_after(db: Database, seen: Mapping[Key, int]) -> list[Timeline]:
     ordered = sorted(seen)
     rows = await db.fetch(
         _SQL["events_after"],
-        [key[0] for key in ordered],
-        [key[1] for key in ordered],
+        *key_columns(ordered),
         [seen[key] for key in ordered],
     )
     return [

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from jiebang.model.case import State
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jiebang.store.cases import Database
 
-_SQL = load("jiebang.store", "remedies.sql")
+_SQL = load("jiebang.store", "consents.sql")
 
 
 class Consent(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +51,7 @@ async def give(db: Database, given: Sequence[Given], now: datetime) -> None:
     await withdraw(db, [(one.account_id, one.code) for one in given], now)
     await db.execute(
         _SQL["give_consents"],
-        [one.account_id for one in given],
-        [one.consent_id for one in given],
-        [one.code for one in given],
+        *columns(given, "account_id", "consent_id", "code"),
         [msgspec.json.encode(one.what).decode() for one in given],
         [one.case_no for one in given],
         now,
@@ -62,8 +60,7 @@ async def give(db: Database, given: Sequence[Given], now: datetime) -> None:
 
 async def withdraw(db: Database, keys: Iterable[tuple[int, str]], now: datetime) -> list[Consent]:
     """Take back the standing consents of (account, code); return those that stood."""
-    ordered = sorted(set(keys))
-    rows = await db.fetch(_SQL["withdraw_consents"], [key[0] for key in ordered], [key[1] for key in ordered], now)
+    rows = await db.fetch(_SQL["withdraw_consents"], *key_columns(set(keys)), now)
     return [_consent(row) for row in rows]
 
 

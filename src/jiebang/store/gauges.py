@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jiebang.model.case import BUCKETS, Kind, State
-from jiebang.store.queries import load
+from jiebang.store.named_sql import load
 
 if TYPE_CHECKING:
     from jiebang.store.cases import Database

@@ -24,12 +24,12 @@ import asyncpg
 import msgspec
 
 from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
-from jiebang.store.queries import load
+from jiebang.store.named_sql import load
 
 if TYPE_CHECKING:
     from jiebang.store.cases import Database
 
-_SQL = load("jiebang.store", "requests.sql")
+_SQL = load("jiebang.store", "idempotency.sql")
 _COME_BACK_S: Final = 1
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jiebang.saga.leases import wanted_buckets
-from jiebang.store.queries import load
+from jiebang.store.named_sql import load
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     import asyncpg
 
-_SQL = load("jiebang.store", "queries.sql")
+_SQL = load("jiebang.store", "leases.sql")
 
 
 class Held(msgspec.Struct, frozen=True):

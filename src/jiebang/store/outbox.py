@@ -9,14 +9,14 @@ from uuid import UUID
 import msgspec
 
 from jiebang.model.case import bucket_of
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jiebang.store.cases import Database
 
-_SQL = load("jiebang.store", "requests.sql")
+_SQL = load("jiebang.store", "outbox.sql")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +40,9 @@ async def insert(db: Database, messages: Sequence[Message], now: datetime) -> No
     """Queue `messages`, due at once. A message that is already there is left as it is."""
     await db.execute(
         _SQL["insert_messages"],
-        [message.account_id for message in messages],
-        [message.message_id for message in messages],
+        *columns(messages, "account_id", "message_id"),
         [bucket_of(message.account_id) for message in messages],
-        [message.case_no for message in messages],
-        [message.template for message in messages],
+        *columns(messages, "case_no", "template"),
         [msgspec.json.encode(message.params).decode() for message in messages],
         now,
     )
@@ -69,12 +67,10 @@ async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -
 
 async def delivered(db: Database, keys: Sequence[tuple[int, UUID]], now: datetime) -> None:
     """Mark messages as told."""
-    await db.execute(_SQL["delivered_messages"], [key[0] for key in keys], [key[1] for key in keys], now)
+    await db.execute(_SQL["delivered_messages"], *key_columns(keys), now)
 
 
 async def postponed(db: Database, due_at: Mapping[tuple[int, UUID], datetime]) -> None:
     """Put messages off to the time given for each, and count the attempt."""
     keys = sorted(due_at)
-    await db.execute(
-        _SQL["postponed_messages"], [key[0] for key in keys], [key[1] for key in keys], [due_at[key] for key in keys]
-    )
+    await db.execute(_SQL["postponed_messages"], *key_columns(keys), [due_at[key] for key in keys])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from jiebang.store.cases import Database
 
-_SQL = load("jiebang.store", "policy.sql")
+_SQL = load("jiebang.store", "packs.sql")
 
 
 class StoredPack(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,9 +99,7 @@ async def add(db: Database, packs: Sequence[NewPack], by: str, now: datetime) ->
     """Add versions; return those that were not there before. One that is there stays as it is."""
     rows = await db.fetch(
         _SQL["insert_packs"],
-        [pack.name for pack in packs],
-        [pack.version for pack in packs],
-        [pack.text for pack in packs],
+        *columns(packs, "name", "version", "text"),
         by,
         now,
     )
@@ -173,8 +171,7 @@ async def set_shadow(db: Database, pack: str | None, by: str | None, now: dateti
 async def count(db: Database, counts: Sequence[ShadowCount]) -> None:
     """Add what was counted. In key order, so that processes that count at the same time do not deadlock."""
     ordered = sorted(counts, key=lambda one: (one.shadow, one.live, one.kind, one.segment, one.code))
-    fields = ShadowCount.__struct_fields__
-    await db.execute(_SQL["count_shadow"], *([getattr(one, name) for one in ordered] for name in fields))
+    await db.execute(_SQL["count_shadow"], *columns(ordered, *ShadowCount.__struct_fields__))
 
 
 async def counted(db: Database, shadow: str) -> list[ShadowCount]:

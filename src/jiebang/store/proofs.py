@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jiebang.store.cases import Database, Key
 
-_SQL = load("jiebang.store", "requests.sql")
+_SQL = load("jiebang.store", "proofs.sql")
 
 
 class Method(StrEnum):
@@ -48,20 +48,14 @@ async def insert(db: Database, proofs: Sequence[Proof]) -> None:
     """Insert the proofs of new cases."""
     await db.execute(
         _SQL["insert_proofs"],
-        [proof.account_id for proof in proofs],
-        [proof.case_no for proof in proofs],
-        [proof.method.value for proof in proofs],
-        [proof.nonce for proof in proofs],
-        [proof.expires_at for proof in proofs],
-        [proof.tries_left for proof in proofs],
+        *columns(proofs, "account_id", "case_no", "method", "nonce", "expires_at", "tries_left"),
     )
 
 
 async def of_cases(db: Database, keys: Iterable[Key], *, lock: bool = False) -> dict[Key, dict[Method, Proof]]:
     """Return the proofs of the cases `keys`; with `lock`, held until the transaction ends."""
-    ordered = sorted(keys)
     query = _SQL["lock_proofs" if lock else "load_proofs"]
-    rows: list[asyncpg.Record] = await db.fetch(query, [key[0] for key in ordered], [key[1] for key in ordered])
+    rows: list[asyncpg.Record] = await db.fetch(query, *key_columns(keys))
     found: defaultdict[Key, dict[Method, Proof]] = defaultdict(dict)
     for proof in map(_proof, rows):
         found[proof.account_id, proof.case_no][proof.method] = proof
@@ -72,13 +66,7 @@ async def save(db: Database, proofs: Sequence[Proof]) -> None:
     """Write back proofs that were locked by `of_cases` in the same transaction."""
     await db.execute(
         _SQL["save_proofs"],
-        [proof.account_id for proof in proofs],
-        [proof.case_no for proof in proofs],
-        [proof.method.value for proof in proofs],
-        [proof.nonce for proof in proofs],
-        [proof.expires_at for proof in proofs],
-        [proof.tries_left for proof in proofs],
-        [proof.proven_at for proof in proofs],
+        *columns(proofs, "account_id", "case_no", "method", "nonce", "expires_at", "tries_left", "proven_at"),
     )
 
 

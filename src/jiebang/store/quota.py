@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from jiebang.model.case import Case, Slot
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,9 +47,7 @@ async def used(db: Database, uses: Sequence[Use], year: int) -> list[Used]:
     """Tell of each use, in order, what its document's quota looks like in `year`."""
     rows = await db.fetch(
         _SQL["quota_used"],
-        [use.document_index for use in uses],
-        [use.account_id for use in uses],
-        [use.case_no for use in uses],
+        *columns(uses, "document_index", "account_id", "case_no"),
         year,
     )
     return [Used(row["used"], row["refused_at"]) for row in rows]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from jiebang.model.errors import RecordUnreadableError
 from jiebang.policy.record import Evidence, recorded
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 from jiebang.store.sealing import NONCE_BYTES
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from jiebang.store.cases import Database, Key
 
-_SQL = load("jiebang.store", "policy.sql")
+_SQL = load("jiebang.store", "records.sql")
 PASSED: Final = "PASSED"
 """The outcome of a check with nothing in the way; any other outcome is the codes that were."""
 
@@ -76,12 +76,7 @@ class Records:
             return
         await db.execute(
             _SQL["insert_records"],
-            [record.account_id for record in records],
-            [record.case_no for record in records],
-            [record.step.value for record in records],
-            [record.at for record in records],
-            [record.pack for record in records],
-            [record.outcome for record in records],
+            *columns(records, "account_id", "case_no", "step", "at", "pack", "outcome"),
             [self._sealed(record) for record in records],
         )
 
@@ -90,8 +85,7 @@ class Records:
 
         Raises RecordUnreadableError for one that another key sealed, or that was changed or moved.
         """
-        ordered = sorted(keys)
-        rows = await db.fetch(_SQL["load_records"], [key[0] for key in ordered], [key[1] for key in ordered])
+        rows = await db.fetch(_SQL["load_records"], *key_columns(keys))
         found: defaultdict[Key, list[Record]] = defaultdict(list)
         for row in rows:
             found[row["account_id"], row["case_no"]].append(self._opened(row))

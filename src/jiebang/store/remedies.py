@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from jiebang.policy.pack import REMEDIES
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,10 +85,7 @@ async def begin(db: Database, begun: Sequence[Remedy]) -> None:
     if begun:
         await db.execute(
             _SQL["begin_remedies"],
-            [one.account_id for one in begun],
-            [one.remedy_id for one in begun],
-            [one.code for one in begun],
-            [one.action for one in begun],
+            *columns(begun, "account_id", "remedy_id", "code", "action"),
             begun[0].begun_at,
         )
 
@@ -98,8 +95,7 @@ async def finish(db: Database, outcomes: Mapping[tuple[int, UUID], Mapping[str, 
     keys = sorted(outcomes)
     await db.execute(
         _SQL["finish_remedies"],
-        [key[0] for key in keys],
-        [key[1] for key in keys],
+        *key_columns(keys),
         [msgspec.json.encode(outcomes[key]).decode() for key in keys],
         now,
     )
@@ -107,8 +103,7 @@ async def finish(db: Database, outcomes: Mapping[tuple[int, UUID], Mapping[str, 
 
 async def drop(db: Database, keys: Iterable[tuple[int, UUID]]) -> None:
     """Forget remedies that were refused before anything was done."""
-    ordered = sorted(keys)
-    await db.execute(_SQL["drop_remedies"], [key[0] for key in ordered], [key[1] for key in ordered])
+    await db.execute(_SQL["drop_remedies"], *key_columns(keys))
 
 
 async def of_accounts(db: Database, accounts: Iterable[int]) -> dict[int, list[Remedy]]:
@@ -129,14 +124,9 @@ async def ask(db: Database, asked: Sequence[StepUp], now: datetime) -> None:
     """Record remedies that wait for a proof, each in the place of its account's former one under the same rule."""
     await db.execute(
         _SQL["insert_step_ups"],
-        [one.account_id for one in asked],
-        [one.remedy_id for one in asked],
-        [one.code for one in asked],
-        [one.kind for one in asked],
+        *columns(asked, "account_id", "remedy_id", "code", "kind"),
         [msgspec.json.encode(one.what).decode() for one in asked],
-        [one.nonce for one in asked],
-        [one.device_id for one in asked],
-        [one.expires_at for one in asked],
+        *columns(asked, "nonce", "device_id", "expires_at"),
         now,
     )
 
@@ -153,8 +143,5 @@ async def judged(db: Database, step_ups: Sequence[StepUp]) -> None:
     """Write back what was judged (`wrong`, `used_at`) while the accounts were locked."""
     await db.execute(
         _SQL["save_step_ups"],
-        [one.account_id for one in step_ups],
-        [one.remedy_id for one in step_ups],
-        [one.wrong for one in step_ups],
-        [one.used_at for one in step_ups],
+        *columns(step_ups, "account_id", "remedy_id", "wrong", "used_at"),
     )

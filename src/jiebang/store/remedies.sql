@@ -1,20 +1,3 @@
--- name: give_consents
--- What a person agreed to, in place of what they had agreed to under the same rules before. A consent is never overwritten.
-WITH input AS (
-    SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
-        AS i (account_id, consent_id, code, what, case_no)
-)
-INSERT INTO platform.consent (account_id, consent_id, code, what, case_no, given_at)
-SELECT i.account_id, i.consent_id, i.code, array(SELECT jsonb_array_elements_text(i.what::jsonb)), i.case_no, $6::timestamptz
-FROM input i
-
--- name: withdraw_consents
--- Takes back the standing consents to the given rules; those taken back come back. Once taken back stays taken back.
-UPDATE platform.consent c SET withdrawn_at = greatest($3::timestamptz, c.given_at)
-FROM unnest($1::bigint[], $2::text[]) AS i (account_id, code)
-WHERE c.account_id = i.account_id AND c.code = i.code AND c.account_id = ANY ($1) AND c.withdrawn_at IS NULL
-RETURNING c.account_id, c.code, c.what, c.case_no, c.given_at, c.withdrawn_at
-
 -- name: begin_remedies
 -- Written before the participant is asked; a repeat finds its own row.
 INSERT INTO platform.remedy (account_id, remedy_id, code, action, begun_at)
@@ -72,7 +55,3 @@ ORDER BY s.account_id, s.created_at DESC, s.remedy_id
 UPDATE platform.step_up s SET wrong = i.wrong, used_at = i.used_at
 FROM unnest($1::bigint[], $2::uuid[], $3::smallint[], $4::timestamptz[]) AS i (account_id, remedy_id, wrong, used_at)
 WHERE s.account_id = i.account_id AND s.remedy_id = i.remedy_id AND s.account_id = ANY ($1)
-
--- name: lock_live_case
--- The account's live case, held: nobody steps it while its consent is being taken back.
-SELECT c.case_no, c.state FROM platform.cases c WHERE c.account_id = $1::bigint AND c.ended_at IS NULL FOR UPDATE

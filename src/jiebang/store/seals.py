@@ -10,7 +10,7 @@ import msgspec
 
 from jiebang.saga.chain import Row, Standing
 from jiebang.saga.seals import BEGINNING, Leaf
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,8 +103,7 @@ async def add(db: Database, seal: Seal) -> bool:
 
 async def of_cases(db: Database, keys: Iterable[Key]) -> dict[Key, Seal]:
     """Return the seal under which each of these cases ended, by key; those not sealed yet are left out."""
-    ordered = sorted(keys)
-    rows = await db.fetch(_SQL["seals_of_cases"], [key[0] for key in ordered], [key[1] for key in ordered])
+    rows = await db.fetch(_SQL["seals_of_cases"], *key_columns(keys))
     return {(row["account_id"], row["case_no"]): _seal(row, row["cases"]) for row in rows}
 
 
@@ -117,9 +116,7 @@ async def standing(db: Database, leaves: Sequence[Leaf]) -> list[Found]:
     """Return what stands where `leaves` say how it stood, for each of them."""
     rows = await db.fetch(
         _SQL["sealed_heads"],
-        [leaf.account_id for leaf in leaves],
-        [leaf.case_no for leaf in leaves],
-        [leaf.revision for leaf in leaves],
+        *columns(leaves, "account_id", "case_no", "revision"),
     )
     said = {(leaf.account_id, leaf.case_no, leaf.revision): leaf for leaf in leaves}
     return [
@@ -168,7 +165,7 @@ async def recorded(db: Database, keys: Iterable[Key]) -> dict[Key, list[Row]]:
     """Return the timelines of some cases as they were recorded, each row in order."""
     ordered = sorted(keys)
     found: dict[Key, list[Row]] = {key: [] for key in ordered}
-    for row in await db.fetch(_SQL["recorded_rows"], [key[0] for key in ordered], [key[1] for key in ordered]):
+    for row in await db.fetch(_SQL["recorded_rows"], *key_columns(ordered)):
         found[row["account_id"], row["case_no"]].append(Row(row["revision"], row["at"], row["entries"], row["head"]))
     return found
 

@@ -9,10 +9,10 @@ import msgspec
 
 from jiebang.model.case import bucket_of
 from jiebang.store.cases import from_row
-from jiebang.store.queries import load
+from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     import asyncpg
 
@@ -75,14 +75,9 @@ async def raise_(db: Database, new: Iterable[NewTask], now: datetime) -> int:
         return 0
     raised = await db.fetch(
         _SQL["raise_tasks"],
-        [task.account_id for task in rows],
-        [task.case_no for task in rows],
-        [task.kind for task in rows],
-        [task.participant for task in rows],
+        *columns(rows, "account_id", "case_no", "kind", "participant"),
         [bucket_of(task.account_id) for task in rows],
-        [task.place for task in rows],
-        [task.op for task in rows],
-        [task.why for task in rows],
+        *columns(rows, "place", "op", "why"),
         now,
         [task.note for task in rows],
     )
@@ -96,7 +91,7 @@ async def close_done(db: Database, buckets: Collection[int], now: datetime) -> i
 
 async def close_decided(db: Database, accounts: Collection[int], undecided: Collection[Key], now: datetime) -> None:
     """Close what is undecided no more of these accounts."""
-    await db.execute(_SQL["close_decided"], sorted(accounts), *_keys(undecided), now)
+    await db.execute(_SQL["close_decided"], sorted(accounts), *key_columns(undecided), now)
 
 
 async def undecided(db: Database, accounts: Collection[int]) -> set[Key]:
@@ -116,18 +111,18 @@ async def count(db: Database) -> list[Count]:
 
 async def of_cases(db: Database, keys: Collection[Key]) -> list[Task]:
     """Return every task of the given cases, closed ones too."""
-    return [_task(row) for row in await db.fetch(_SQL["tasks_of"], *_keys(keys))]
+    return [_task(row) for row in await db.fetch(_SQL["tasks_of"], *key_columns(keys))]
 
 
 async def acknowledge(db: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:
     """Record who looks after the open tasks of the given cases; return the cases that had any."""
-    rows = await db.fetch(_SQL["acknowledge"], *_keys(keys), by, now)
+    rows = await db.fetch(_SQL["acknowledge"], *key_columns(keys), by, now)
     return {(row["account_id"], row["case_no"]) for row in rows}
 
 
 async def close_by_hand(db: Database, keys: Collection[Key], note: str, by: str, now: datetime) -> set[Key]:
     """Close the undecided tasks of the given cases; return the cases that had any."""
-    rows = await db.fetch(_SQL["close_by_hand"], *_keys(keys), now, note, by)
+    rows = await db.fetch(_SQL["close_by_hand"], *key_columns(keys), now, note, by)
     return {(row["account_id"], row["case_no"]) for row in rows}
 
 
@@ -137,8 +132,3 @@ async def stuck(
     """Return cases that do not get on, each with when it last did, the quietest first."""
     rows = await db.fetch(_SQL["stuck_cases"], due_by, heard_before, attempts, limit)
     return [(from_row(row), row["heard_at"]) for row in rows]
-
-
-def _keys(keys: Collection[Key]) -> tuple[Sequence[int], Sequence[int]]:
-    ordered = sorted(keys)
-    return [key[0] for key in ordered], [key[1] for key in ordered]

@@ -30,7 +30,7 @@ from jiebang.saga.fence import Op
 from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, Wait, recovered
 from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
-from jiebang.store import operating, quota, tasks
+from jiebang.store import quota, recoveries, tasks, worker_registry
 from jiebang.store.cases import Save
 from jiebang.store.tasks import NewTask
 
@@ -124,7 +124,7 @@ async def recover(
     found = Found(dry_run=dry_run)
     run = None
     if not dry_run:
-        run = await operating.begin_recovery(with_.pool, with_.restored.databases, by, with_.clock())
+        run = await recoveries.begin_recovery(with_.pool, with_.restored.databases, by, with_.clock())
         both = msgspec.structs.replace(with_.restored, databases=run.restored)
         with_ = msgspec.structs.replace(with_, restored=both)
         await _still(with_)
@@ -135,7 +135,7 @@ async def recover(
         progress(found.accounts)
     await _wait(with_, waits, found, waiting)
     if run is not None and found.complete:
-        await operating.end_recovery(with_.pool, run, msgspec.to_builtins(found), with_.clock())
+        await recoveries.end_recovery(with_.pool, run, msgspec.to_builtins(found), with_.clock())
     return found
 
 
@@ -145,7 +145,7 @@ async def _still(with_: Recovering) -> None:
         async with asyncio.timeout(with_.still_within.total_seconds()):
             while True:
                 now = with_.clock()
-                seen = await operating.workers(with_.pool, now)
+                seen = await worker_registry.workers(with_.pool, now)
                 busy = [one.worker_id for one in seen if one.seen_until > now and one.state != "paused"]
                 if not busy:
                     return
@@ -156,7 +156,7 @@ async def _still(with_: Recovering) -> None:
 
 async def _range(with_: Recovering, after: int, found: Found) -> tuple[int, list[Wait]]:
     """Recover the next range of accounts, as far as a page of anybody's goes; return where it ends, and who waits."""
-    numbers = await operating.numbers(with_.pool, after, MAX_ACCOUNT, with_.page)
+    numbers = await recoveries.numbers(with_.pool, after, MAX_ACCOUNT, with_.page)
     upto = max(numbers) if len(numbers) == with_.page else MAX_ACCOUNT
     rows = await _asked(with_, methodcaller("marks", after, upto, with_.page))
     upto = min([upto, *(max(of) for of in rows.values() if len(of) == with_.page)])
@@ -187,7 +187,7 @@ async def _wait(with_: Recovering, waits: Sequence[Wait], found: Found, waiting:
         for start in range(0, len(accounts), with_.page):
             page = accounts[start : start + with_.page]
             rows = await _asked(with_, methodcaller("look", page))
-            numbers = await operating.numbers_among(with_.pool, page)
+            numbers = await recoveries.numbers_among(with_.pool, page)
             waits += await _as_far_as_it_goes(with_, page, rows, numbers, waited, found)
 
 
@@ -224,7 +224,7 @@ async def _as_far_as_it_goes(
             break
         refusals = await _send(with_, sending, found)
         before, rows = rows, await _asked(with_, methodcaller("look", left))
-        numbers = await operating.numbers_among(with_.pool, left)
+        numbers = await recoveries.numbers_among(with_.pool, left)
         moved = any(before[name].get(account) != of.get(account) for account in left for name, of in rows.items())
         in_vain = 0 if moved else in_vain + 1
         await asyncio.sleep(with_.pause.total_seconds() * in_vain)
@@ -282,14 +282,14 @@ async def _settle(with_: Recovering, told: Sequence[Recovery], found: Found) -> 
     async with with_.pool.acquire() as connection, connection.transaction():
         # Before the number goes over what was given and forgotten: from then on only its task tells of such a case.
         await tasks.raise_(connection, [_task(each) for one in told for each in one.undecided], now)
-        found.numbers_raised += await operating.raise_numbers(
+        found.numbers_raised += await recoveries.raise_numbers(
             connection, {one.account_id: one.last_case_no for one in told}, now
         )
-        await operating.forget_wishes(connection, committed)
+        await recoveries.forget_wishes(connection, committed)
         saved = (await store.save(connection, saves, now)).kept()
         moved = {key[0] for key in changed.keys() - saved.keys()}
         again = {case: [_begun(case, now)] for case in made.values() if case.account_id not in moved}
-        there = await operating.make_again(connection, again, now)
+        there = await recoveries.make_again(connection, again, now)
     for case in [*saved.values(), *(made[key] for key in there)]:
         found.states[case.state.value] = found.states.get(case.state.value, 0) + 1
     found.changed += len(saved)

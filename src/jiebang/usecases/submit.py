@@ -16,7 +16,7 @@ from jiebang.model.errors import (
     RecoveringError,
 )
 from jiebang.saga import timeline
-from jiebang.store import cases, consents, idempotency, operating, outbox, proofs
+from jiebang.store import cases, consents, idempotency, outbox, proofs, recoveries
 from jiebang.store.cases import NewCase
 from jiebang.store.consents import Given
 from jiebang.store.outbox import Message
@@ -94,7 +94,7 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
                 context.platform, claim, now, partial(_open, context, asked, evidence, document, agreed, render, now)
             )
         except _RacedError:
-            recovering = (await operating.state(context.platform)).recovering_since
+            recovering = await recoveries.under_way_since(context.platform)
             if recovering is not None:
                 raise RecoveringError(since=recovering.isoformat()) from None
     raise ParticipantUnavailableError(participant="platform")

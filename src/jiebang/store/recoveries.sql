@@ -1,24 +1,6 @@
--- name: operating_state
--- What every process asks several times a second: is a recovery under way, and who is out of service? At most a few rows.
-SELECT (SELECT begun_at FROM platform.recovery WHERE ended_at IS NULL) AS recovering_since,
-    (SELECT jsonb_agg(jsonb_build_object('participant', participant, 'since', out_since, 'reason', reason, 'by', out_by)
-        ORDER BY participant)::text FROM platform.participant_outage WHERE back_at IS NULL) AS outages
-
--- name: outage_history
--- Who was out of service, the latest first.
-SELECT participant, out_since, reason, out_by, back_at, back_by FROM platform.participant_outage
-ORDER BY (back_at IS NULL) DESC, out_since DESC, participant LIMIT $1
-
--- name: take_out
--- Takes participants out of service; one that is out already stays as it is.
-INSERT INTO platform.participant_outage (participant, out_since, reason, out_by)
-SELECT p, $2, $3, $4 FROM unnest($1::text[]) AS p
-ON CONFLICT (participant) WHERE back_at IS NULL DO NOTHING
-
--- name: take_back
--- Puts participants back into service.
-UPDATE platform.participant_outage SET back_at = greatest($2::timestamptz, out_since), back_by = $3
-WHERE participant = ANY ($1::text[]) AND back_at IS NULL
+-- name: under_way_since
+-- Is a recovery under way, during which no case is opened? There is at most one.
+SELECT begun_at FROM platform.recovery WHERE ended_at IS NULL
 
 -- name: begin_recovery
 -- Begins a recovery, or goes on with the one that has not ended: what was restored adds up.
@@ -31,24 +13,6 @@ RETURNING recovery_no, restored, begun_by, begun_at
 -- name: end_recovery
 -- Ends a recovery: from then on cases are claimed and opened again.
 UPDATE platform.recovery SET ended_at = $2, found = $3::text::jsonb WHERE recovery_no = $1 AND ended_at IS NULL
-
--- name: wish_of_workers
--- What an operator wants of some workers (NULL: of all that live).
-UPDATE platform.worker SET wish = $2, wished_by = $3, wished_at = $4
-WHERE seen_until > $4 AND ($1::text[] IS NULL OR worker_id = ANY ($1))
-RETURNING worker_id
-
--- name: workers
--- Every worker that lives or died lately, with its buckets and how long its oldest due case has waited.
-SELECT w.worker_id, w.seen_until, w.state, w.wish, w.wished_by, w.wished_at, count(l.bucket)::integer AS buckets,
-    min(d.due_at) AS oldest_due_at
-FROM platform.worker w
-LEFT JOIN platform.bucket_lease l ON l.worker_id = w.worker_id AND l.until > $1
-LEFT JOIN LATERAL (
-    SELECT c.due_at FROM platform.cases c WHERE c.bucket = l.bucket AND c.due_at <= $1
-        AND coalesce(c.rests_until, c.due_at) <= $1 ORDER BY c.due_at LIMIT 1
-) d ON true
-GROUP BY w.worker_id ORDER BY w.worker_id
 
 -- name: numbers_of
 -- The last case number of each account in a range of them.

@@ -1,0 +1,37 @@
+-- name: insert_proofs
+-- The proofs a new case asks for; a case that already has them keeps them.
+INSERT INTO platform.proof (account_id, case_no, method, nonce, expires_at, tries_left)
+SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[])
+ON CONFLICT DO NOTHING
+
+-- name: load_proofs
+-- The proofs of the given cases.
+SELECT p.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no AND p.account_id = ANY ($1::bigint[])
+ORDER BY p.account_id, p.case_no, p.method
+
+-- name: lock_proofs
+-- The same, locked in key order: guesses of one case take turns, so that parallel ones cannot share a try.
+SELECT p.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
+JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no AND p.account_id = ANY ($1::bigint[])
+ORDER BY p.account_id, p.case_no, p.method
+FOR UPDATE OF p
+
+-- name: save_proofs
+-- Writes back proofs that were locked and judged.
+UPDATE platform.proof p
+SET nonce = i.nonce, expires_at = i.expires_at, tries_left = i.tries_left, proven_at = i.proven_at
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[], $7::timestamptz[])
+    AS i (account_id, case_no, method, nonce, expires_at, tries_left, proven_at)
+WHERE p.account_id = i.account_id AND p.case_no = i.case_no AND p.method = i.method AND p.account_id = ANY ($1::bigint[])
+
+-- name: wrong_tries
+-- How often the account was guessed at by one method since a time, over all its cases and the remedies that ask for proofs.
+SELECT (
+    SELECT coalesce(sum(greatest($3 - p.tries_left, 0)), 0)
+    FROM platform.cases c
+    JOIN platform.proof p ON p.account_id = c.account_id AND p.case_no = c.case_no
+    WHERE c.account_id = $1 AND c.created_at > $4 AND p.method = $2
+)::bigint + (
+    SELECT coalesce(sum(s.wrong), 0) FROM platform.step_up s WHERE s.account_id = $1 AND s.created_at > $4
+)::bigint
