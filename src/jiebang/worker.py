@@ -11,7 +11,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import asyncpg
 import msgspec
 import structlog
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from jiebang.model.case import Case
     from jiebang.saga.coordinator import Reply
     from jiebang.store.cases import Key
+    from jiebang.store.pool import Pool
     from jiebang.usecases.advance import Driver
     from jiebang.usecases.seldom import Chore
 
@@ -75,7 +75,7 @@ class Worker:
         self,
         *,
         worker_id: str,
-        pool: asyncpg.Pool[asyncpg.Record],
+        pool: Pool,
         driver: Driver,
         chores: dict[str, Chore],
         clock: Callable[[], datetime],

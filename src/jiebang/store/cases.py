@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from asyncpg.pool import PoolConnectionProxy
 
+    from jiebang.store.pool import Pool
     from jiebang.store.records import Record
 
-    Database = asyncpg.Pool[asyncpg.Record] | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Database = Pool | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 Key = tuple[int, int]
 """(account_id, case_no)."""

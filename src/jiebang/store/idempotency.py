@@ -28,6 +28,7 @@ from jiebang.store.named_sql import load
 
 if TYPE_CHECKING:
     from jiebang.store.cases import Database
+    from jiebang.store.pool import Pool
 
 _SQL = load("jiebang.store", "idempotency.sql")
 _COME_BACK_S: Final = 1
@@ -153,9 +154,7 @@ class Answered(msgspec.Struct, frozen=True):
     replayed: bool
 
 
-async def once(
-    pool: asyncpg.Pool[asyncpg.Record], claim: Claim, now: datetime, work: Callable[[Database], Awaitable[Kept]]
-) -> Answered:
+async def once(pool: Pool, claim: Claim, now: datetime, work: Callable[[Database], Awaitable[Kept]]) -> Answered:
     """Carry out `work` in a transaction that also claims the key and keeps the answer; or return the kept answer.
 
     Raises what `work` raises, with nothing done and nothing claimed, and IdempotencyReusedError.

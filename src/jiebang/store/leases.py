@@ -15,7 +15,7 @@ from jiebang.store.named_sql import load
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    import asyncpg
+    from jiebang.store.pool import Pool
 
 _SQL = load("jiebang.store", "leases.sql")
 
@@ -33,9 +33,7 @@ class Held(msgspec.Struct, frozen=True):
         return self.wish == "run" and not self.recovering
 
 
-async def hold(
-    pool: asyncpg.Pool[asyncpg.Record], worker_id: str, now: datetime, lease: timedelta, *, still: bool = False
-) -> Held:
+async def hold(pool: Pool, worker_id: str, now: datetime, lease: timedelta, *, still: bool = False) -> Held:
     """Renew the worker's heartbeat and leases, take its fair share, let go of the rest.
 
     `still`: it claims nothing and has nothing at hand. Then, where an operator has paused it, it keeps no bucket.
@@ -57,6 +55,6 @@ async def hold(
     return Held(frozenset(wanted), told["wish"], told["recovering"])
 
 
-async def release(pool: asyncpg.Pool[asyncpg.Record], worker_id: str) -> None:
+async def release(pool: Pool, worker_id: str) -> None:
     """Give up all buckets, and the worker's share of them, so that the others go on at their next turn."""
     await pool.execute(_SQL["release_worker"], worker_id)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.store.cases import Database, Key
+    from jiebang.store.pool import Pool
 
 _SQL = load("jiebang.store", "quota.sql")
 
@@ -53,9 +54,7 @@ async def used(db: Database, uses: Sequence[Use], year: int) -> list[Used]:
     return [Used(row["used"], row["refused_at"]) for row in rows]
 
 
-async def claim(
-    pool: asyncpg.Pool[asyncpg.Record], asked: Iterable[tuple[Case, int]], year: int, now: datetime
-) -> tuple[set[Key], set[Key]]:
+async def claim(pool: Pool, asked: Iterable[tuple[Case, int]], year: int, now: datetime) -> tuple[set[Key], set[Key]]:
     """Claim a slot for each case; beside it stands how many its document may use in `year`. Return (held, full).
 
     A case that holds one already keeps it. One in neither set has moved on since it was read, and got nothing. Asks

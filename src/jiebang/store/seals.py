@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.store.cases import Database, Key
+    from jiebang.store.pool import Pool
 
 _SQL = load("jiebang.store", "seals.sql")
 
@@ -142,9 +143,7 @@ async def first_ended_after(db: Database, after: datetime) -> datetime | None:
     return found
 
 
-async def timelines(
-    pool: asyncpg.Pool[asyncpg.Record], after: int, upto: int, rows_at_once: int
-) -> AsyncIterator[tuple[Standing, list[Row]]]:
+async def timelines(pool: Pool, after: int, upto: int, rows_at_once: int) -> AsyncIterator[tuple[Standing, list[Row]]]:
     """Yield each case of the accounts above `after` up to `upto` with its timeline, holding one case at a time."""
     case: Standing | None = None
     rows: list[Row] = []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from jiebang.model.case import Case, Kind
@@ -24,6 +23,9 @@ from jiebang.store.idempotency import Kept
 from jiebang.store.proofs import Method, Proof
 from jiebang.store.records import Records
 from jiebang.usecases.check import CheckRequest
+
+if TYPE_CHECKING:
+    from jiebang.store.pool import Pool
 
 
 class Check(Protocol):
@@ -69,7 +71,7 @@ Render = Callable[[Found | JiebangError], Kept]
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """The objects the verbs work with. `codes_key`: 32 secret bytes, from which codes are derived."""
 
-    platform: asyncpg.Pool[asyncpg.Record]
+    platform: Pool
     participants: Mapping[str, Participant]
     wallet: Wallet
     check: Check

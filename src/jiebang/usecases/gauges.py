@@ -21,11 +21,10 @@ from jiebang.usecases.seldom import Turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import asyncpg
-
     from jiebang.model.case import Kind
     from jiebang.model.plan import Plan
     from jiebang.store.gauges import Late, Readings
+    from jiebang.store.pool import Pool
 
 OLDEST_DUE: Final = Gauge("jiebang_oldest_due_seconds", "For how long the oldest due case has been due")
 OLDEST_MESSAGE: Final = Gauge("jiebang_oldest_message_seconds", "For how long the oldest due message has been due")
@@ -56,7 +55,7 @@ class Gauges:
 
     def __init__(
         self,
-        pool: asyncpg.Pool[asyncpg.Record],
+        pool: Pool,
         plan_named: Callable[[str, Kind], Plan],
         *,
         lease: timedelta,

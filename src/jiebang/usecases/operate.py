@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
 import msgspec
 
 from jiebang.model.case import ENDED, Case, Mark, State
@@ -30,6 +29,7 @@ from jiebang.usecases.seldom import Turns
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
     from jiebang.saga.fence import FenceRow
+    from jiebang.store.pool import Pool
 
 _PARKED: Final = frozenset({Mark.CONFIRM_PARKED.value, Mark.CANCEL_PARKED.value})
 _OWED: Final = frozenset({Mark.CONFIRM_SENT.value, Mark.CONFIRM_REFUSED, Mark.CANCEL_SENT, Mark.CANCEL_REFUSED})
@@ -53,7 +53,7 @@ class Watch:
 
     def __init__(
         self,
-        pool: asyncpg.Pool[asyncpg.Record],
+        pool: Pool,
         plan_of: Callable[[Case], Plan],
         *,
         limits: Watchfulness,
@@ -117,7 +117,7 @@ class Stuck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def stuck(
-    pool: asyncpg.Pool[asyncpg.Record],
+    pool: Pool,
     plan_of: Callable[[Case], Plan],
     limits: Watchfulness,
     timing: Timing,
@@ -167,7 +167,7 @@ class Outcome(StrEnum):
 
 
 async def retry(
-    pool: asyncpg.Pool[asyncpg.Record],
+    pool: Pool,
     plan_of: Callable[[Case], Plan],
     keys: Collection[Key],
     by: str,
@@ -225,7 +225,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def show(
-    pool: asyncpg.Pool[asyncpg.Record],
+    pool: Pool,
     participants: Mapping[str, Participant],
     plan_of: Callable[[Case], Plan],
     case: Case,

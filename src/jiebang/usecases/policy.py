@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
 import msgspec
 import structlog
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
     from jiebang.store.cases import Database, Key
+    from jiebang.store.pool import Pool
     from jiebang.store.records import Records, Step
     from jiebang.usecases.registry import Registry
 
@@ -69,9 +69,7 @@ def admitted(text: str, source: str) -> tuple[Pack, list[Finding]]:
     return pack, findings
 
 
-async def install(
-    db: asyncpg.Pool[asyncpg.Record], shipped: Mapping[str, tuple[str, str]], first: str, now: datetime
-) -> list[str]:
+async def install(db: Pool, shipped: Mapping[str, tuple[str, str]], first: str, now: datetime) -> list[str]:
     """Add the packs that we ship, and on the very first start put `first` in force. Safe to run at the same time.
 
     `shipped`: text and file name, by name. A version that is in the store already stays as it is there: returned are
@@ -97,9 +95,7 @@ def _new(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
     return found
 
 
-async def add(
-    db: asyncpg.Pool[asyncpg.Record], text: str, source: str, by: str, now: datetime
-) -> tuple[Pack, list[Finding]]:
+async def add(db: Pool, text: str, source: str, by: str, now: datetime) -> tuple[Pack, list[Finding]]:
     """Add a version of a policy. Adding the same text again changes nothing.
 
     Raises PackInvalidError, PackExistsError for another text under the same name and version, NameUnusableError.
@@ -125,7 +121,7 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
     replaces: str
 
 
-async def activate(db: asyncpg.Pool[asyncpg.Record], pack: str, by: str, now: datetime) -> Agreed:
+async def activate(db: Pool, pack: str, by: str, now: datetime) -> Agreed:
     """Propose a version, or approve what another person has proposed: with that it comes into force everywhere.
 
     Raises UnknownPackError, PackInvalidError (the version, as it is in the store, does not load here), SamePersonError,
@@ -152,7 +148,7 @@ async def activate(db: asyncpg.Pool[asyncpg.Record], pack: str, by: str, now: da
         )
 
 
-async def roll_back(db: asyncpg.Pool[asyncpg.Record], by: str, now: datetime) -> Agreed:
+async def roll_back(db: Pool, by: str, now: datetime) -> Agreed:
     """Go back to the version that was in force before the one that is. One person is enough: two agreed to it before.
 
     Raises NothingToRollBackError, PackInvalidError, TooSoonError, NameUnusableError.
@@ -172,7 +168,7 @@ async def roll_back(db: asyncpg.Pool[asyncpg.Record], by: str, now: datetime) ->
         return Agreed(pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack)
 
 
-async def start_shadow(db: asyncpg.Pool[asyncpg.Record], pack: str, by: str, now: datetime) -> PolicyState:
+async def start_shadow(db: Pool, pack: str, by: str, now: datetime) -> PolicyState:
     """Let a version run beside the live one on live checks; what was counted of it before is forgotten.
 
     Raises UnknownPackError, PackInvalidError, AlreadyInForceError for the version in force, NameUnusableError.
@@ -187,7 +183,7 @@ async def start_shadow(db: asyncpg.Pool[asyncpg.Record], pack: str, by: str, now
     return state
 
 
-async def stop_shadow(db: asyncpg.Pool[asyncpg.Record]) -> None:
+async def stop_shadow(db: Pool) -> None:
     """Let no version run in shadow; what was counted stays until it is started again."""
     async with db.acquire() as connection, connection.transaction():
         await _locked(connection)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-import asyncpg
 import msgspec
 
 from jiebang.model.check import Text
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from jiebang.model.case import Case
     from jiebang.policy.pack import Pack, Quota
     from jiebang.store.cases import Database, Key
+    from jiebang.store.pool import Pool
 
 _DATA_CENTRES: Final = 2
 _NEVER: Final = Used(0, None)
@@ -163,7 +163,7 @@ class Claiming:
         recheck: Callable[[Sequence[Case]], Awaitable[Mapping[Key, Rechecked]]],
         quotas: Quotas,
         *,
-        pool: asyncpg.Pool[asyncpg.Record],
+        pool: Pool,
         pack: Callable[[], Pack],
         clock: Callable[[], datetime],
     ) -> None:

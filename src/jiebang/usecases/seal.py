@@ -25,9 +25,8 @@ from jiebang.usecases.seldom import Turns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import asyncpg
-
     from jiebang.saga.seals import Leaf
+    from jiebang.store.pool import Pool
     from jiebang.store.seal_keys import SealKeys
 
 SEALS_TOTAL: Final = Counter("jiebang_seals_total", "Seals made")
@@ -86,9 +85,7 @@ class _Walk(msgspec.Struct):
 class Sealing:
     """The chore that seals. Holds nothing that another could not go on without."""
 
-    def __init__(
-        self, *, pool: asyncpg.Pool[asyncpg.Record], keys: SealKeys, anchor_at: Path | None, pace: SealPace
-    ) -> None:
+    def __init__(self, *, pool: Pool, keys: SealKeys, anchor_at: Path | None, pace: SealPace) -> None:
         """`anchor_at`: the file outside the database that holds the end of the chain; None: the log alone."""
         self._pool, self._keys, self._anchor_at, self._pace = pool, keys, anchor_at, pace
         self._turns, self._walks = Turns(pace.every), Turns(pace.live_every)

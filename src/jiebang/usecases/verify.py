@@ -8,7 +8,6 @@ from datetime import timedelta
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
-import asyncpg
 import msgspec
 
 from jiebang.participants.base import UNANSWERED
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from jiebang.model.plan import Plan
     from jiebang.participants.base import Participant
     from jiebang.saga.fence import FenceRow
+    from jiebang.store.pool import Pool
     from jiebang.store.seal_keys import SealKeys
 
 
@@ -72,7 +72,7 @@ _ATTEMPTS = 6
 
 async def verify(
     *,
-    pool: asyncpg.Pool[asyncpg.Record],
+    pool: Pool,
     participants: Mapping[str, Participant],
     wallet: MoneyAuditor,
     plan_of: Callable[[Case], Plan],
@@ -123,7 +123,7 @@ async def verify(
 
 
 async def _judged(
-    pool: asyncpg.Pool[asyncpg.Record],
+    pool: Pool,
     cases: Sequence[Case],
     rows: Mapping[str, Mapping[int, FenceRow]],
     plan_of: Callable[[Case], Plan],
@@ -134,7 +134,7 @@ async def _judged(
     return audit(cases, rows, plan_of) + uncounted(using, slots)
 
 
-async def _slots(pool: asyncpg.Pool[asyncpg.Record], page: int, settle: timedelta, report: Report) -> None:
+async def _slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
     """Walk all slots of the documents' quota; one that no case has a right to is a violation if it stays."""
     after = quota.FIRST
     while slots := await quota.page(pool, after, page):
@@ -162,7 +162,7 @@ class _Part(msgspec.Struct, frozen=True):
 
 
 async def _part(
-    pool: asyncpg.Pool[asyncpg.Record],
+    pool: Pool,
     participants: Mapping[str, Participant],
     after: int,
     page: int,

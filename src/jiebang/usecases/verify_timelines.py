@@ -20,12 +20,10 @@ from jiebang.store.seals import NONE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import asyncpg
-
+    from jiebang.store.pool import Pool
     from jiebang.store.seal_keys import SealKeys
     from jiebang.store.seals import Found, Seal
 
-    Pool = asyncpg.Pool[asyncpg.Record]
 
 _SEALS_AT_ONCE: Final = 4
 _ROWS_AT_ONCE: Final = 1_000
