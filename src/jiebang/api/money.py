@@ -13,7 +13,7 @@ from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, IdempotencyKey, keyed, once, respond
+from jiebang.api.mutations import REPLAYED, KeyedMutation, keyed
 from jiebang.model import errors
 from jiebang.store.idempotency import Kept
 from jiebang.usecases.transfer import Payment, transfer
@@ -52,15 +52,14 @@ async def send_money(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.TransferBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Movement]:
     """Send money."""
     asked = strict(data, shapes.TransferBody)
-    del idempotency_key
     sender, receiver = account_in(asked.sender, "from"), account_in(asked.to, "to")
     request.user.require_account(sender)
     payment = Payment(sender=sender, receiver=receiver, amount_fen=asked.amount_fen)
-    return respond(await once(request, deps, lambda claim: transfer(deps.context, payment, claim, _rendering(sender))))
+    return await mutation.respond(lambda claim: transfer(deps.context, payment, claim, _rendering(sender)))
 
 
 MONEY: Final = [send_money]

@@ -6,23 +6,22 @@ import hashlib
 import hmac
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Response
 from litestar.connection import ASGIConnection
 from litestar.datastructures import ResponseHeader
+from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
-from litestar.params import HeaderParameter
+from litestar.params import HeaderParameter, SkipValidation
 
 from jiebang.api import problems
+from jiebang.api.deps import Deps, Joined
 from jiebang.api.door import CallerRequest
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
 from jiebang.store.idempotency import Answered, Claim, Kept
 from jiebang.usecases.repeats import answered
-
-if TYPE_CHECKING:
-    from jiebang.api.deps import Deps
 
 KEY_PATTERN: Final = "^[!-~]{1,128}$"
 _KEY: Final = re.compile(KEY_PATTERN.strip("^$"))
@@ -51,38 +50,59 @@ async def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHand
         raise IdempotencyMissingError
 
 
-async def once(request: CallerRequest, deps: Deps, mutate: Callable[[Claim], Awaitable[Answered]]) -> Answered:
-    """Carry out a mutation under the key of this request; what was answered first under it, if it was.
+class Mutation:
+    """A request that changes something, under its Idempotency-Key."""
 
-    Raises IdempotencyInUseError, and what `mutate` raises that the same request may come again after.
-    """
-    claim = await claim_of(request, deps)
-    return await answered(
-        deps.context,
-        claim,
-        deps.repeats.wait,
-        lambda: mutate(claim),
-        lambda error: kept_problem(error, request),
-    )
+    def __init__(self, request: CallerRequest, deps: Deps, key: str) -> None:
+        """Take the request; nothing is looked at yet."""
+        self._request, self._deps, self._key = request, deps, key
+
+    async def once(self, mutate: Callable[[Claim], Awaitable[Answered]]) -> Answered:
+        """Carry it out; or return what was answered first under its key, if it was.
+
+        Raises IdempotencyInUseError, and what `mutate` raises that the same request may come again after.
+        """
+        claim = await self._claim()
+        return await answered(
+            self._deps.context,
+            claim,
+            self._deps.repeats.wait,
+            lambda: mutate(claim),
+            lambda error: kept_problem(error, self._request),
+        )
+
+    async def respond(
+        self, mutate: Callable[[Claim], Awaitable[Answered]], *, location: Callable[[Kept], str] | None = None
+    ) -> Response[Any]:
+        """Do the same, and return the response. `location`: of what was made."""
+        return respond(await self.once(mutate), location=location)
+
+    async def _claim(self) -> Claim:
+        """Return the caller's claim on the key.
+
+        The route is the method and the path as called, ids included: a key for one case is another for the next. The
+        hash of the body is keyed, for a body may hold a password or a code and has few possibilities.
+        """
+        request, deps = self._request, self._deps
+        digest = hmac.digest(deps.bodies_key, await request.body(), hashlib.sha256)
+        return Claim(
+            caller=request.user.name,
+            route=f"{request.method} {request.url.path}",
+            key=self._key,
+            body_hash=digest,
+            expires_at=deps.context.clock() + deps.repeats.kept,
+            holder=deps.context.new_id(),
+            held=deps.repeats.held,
+        )
 
 
-async def claim_of(request: CallerRequest, deps: Deps) -> Claim:
-    """Return the caller's claim on the key of this request.
+def mutation(request: CallerRequest, deps: Joined, idempotency_key: IdempotencyKey) -> Mutation:
+    """Return what a route carries its mutation out with; whoever asks for it documents the key."""
+    return Mutation(request, deps, idempotency_key)
 
-    The route is the method and the path as called, ids included: a key for one case is another for the next. The hash
-    of the body is keyed, for a body may hold a password or a code and has few possibilities.
-    """
-    path = request.url.path
-    digest = hmac.digest(deps.bodies_key, await request.body(), hashlib.sha256)
-    return Claim(
-        caller=request.user.name,
-        route=f"{request.method} {path}",
-        key=request.headers["idempotency-key"],
-        body_hash=digest,
-        expires_at=deps.context.clock() + deps.repeats.kept,
-        holder=deps.context.new_id(),
-        held=deps.repeats.held,
-    )
+
+KeyedMutation = NamedDependency[SkipValidation[Mutation]]
+"""How a route asks for it, under the name `mutation`."""
 
 
 def kept_problem(error: JiebangError, request: CallerRequest) -> Kept:

@@ -14,7 +14,7 @@ from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed, once, refused, respond
+from jiebang.api.mutations import REPLAYED, KeyedMutation, kept_problem, keyed, refused, respond
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
@@ -94,13 +94,12 @@ async def cash_out(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.RemedyBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Cash out everything."""
     asked = strict(data, shapes.RemedyBody)
-    del idempotency_key  # read by `once`; named here so that the document holds it
     wanted = _wanted(request, asked.account, asked.kind)
-    return respond(await once(request, deps, lambda claim: remedy.cash_out(deps.context, wanted, claim, _remedied)))
+    return await mutation.respond(lambda claim: remedy.cash_out(deps.context, wanted, claim, _remedied))
 
 
 @post(
@@ -118,17 +117,14 @@ async def clear_red_packets(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.RedPacketsBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Open or return red packets."""
     asked = strict(data, shapes.RedPacketsBody)
-    del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind, asked.packets)
     give_back = asked.action is shapes.PacketAction.RETURN
-    return respond(
-        await once(
-            request, deps, lambda claim: remedy.red_packets(deps.context, wanted, claim, _remedied, give_back=give_back)
-        )
+    return await mutation.respond(
+        lambda claim: remedy.red_packets(deps.context, wanted, claim, _remedied, give_back=give_back)
     )
 
 
@@ -143,15 +139,12 @@ async def end_autodebits(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.AutoDebitsBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """End auto-debit contracts."""
     asked = strict(data, shapes.AutoDebitsBody)
-    del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind, asked.contracts)
-    return respond(
-        await once(request, deps, lambda claim: remedy.end_autodebits(deps.context, wanted, claim, _remedied))
-    )
+    return await mutation.respond(lambda claim: remedy.end_autodebits(deps.context, wanted, claim, _remedied))
 
 
 @post(
@@ -171,13 +164,12 @@ async def ask_logins(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.LoginsBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Awaited]:
     """Ask to confirm logins."""
     asked = strict(data, shapes.LoginsBody)
-    del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind, asked.logins)
-    return respond(await once(request, deps, lambda claim: step_up.ask_logins(deps.context, wanted, claim, _awaited)))
+    return await mutation.respond(lambda claim: step_up.ask_logins(deps.context, wanted, claim, _awaited))
 
 
 @post(
@@ -201,19 +193,14 @@ async def confirm_logins(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.LoginsProofBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Confirm logins."""
     asked = strict(data, shapes.LoginsProofBody)
-    del idempotency_key
     wanted = _wanted(request, asked.account)
     secrets = step_up.Secrets(password=asked.password, code=asked.code)
-    return respond(
-        await once(
-            request,
-            deps,
-            lambda claim: step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _proven(request)),
-        )
+    return await mutation.respond(
+        lambda claim: step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _proven(request))
     )
 
 
@@ -234,13 +221,12 @@ async def ask_hand_over(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.RemedyBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Awaited]:
     """Ask to continue on the primary device."""
     asked = strict(data, shapes.RemedyBody)
-    del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind)
-    answered = await once(request, deps, lambda claim: step_up.ask_hand_over(deps.context, wanted, claim, _awaited))
+    answered = await mutation.once(lambda claim: step_up.ask_hand_over(deps.context, wanted, claim, _awaited))
     if refused(answered):
         return respond(answered)
     # The code is added here, so that it is nowhere kept.
@@ -265,18 +251,13 @@ async def approve_hand_over(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.ApprovalBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Approve a hand-over."""
     asked = strict(data, shapes.ApprovalBody)
-    del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind)
-    return respond(
-        await once(
-            request,
-            deps,
-            lambda claim: step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _proven(request)),
-        )
+    return await mutation.respond(
+        lambda claim: step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _proven(request))
     )
 
 
@@ -294,16 +275,13 @@ async def give_consent(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.ConsentBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.ConsentAnswer]:
     """Give consent."""
     asked = strict(data, shapes.ConsentBody)
-    del idempotency_key
     wanted = _wanted(request, asked.account, asked.kind)
-    return respond(
-        await once(
-            request, deps, lambda claim: consent.give(deps.context, wanted, asked.code, asked.shown, claim, _consented)
-        )
+    return await mutation.respond(
+        lambda claim: consent.give(deps.context, wanted, asked.code, asked.shown, claim, _consented)
     )
 
 
@@ -322,14 +300,11 @@ async def give_consent(
     response_headers=[REPLAYED],
 )
 async def withdraw_consent(
-    request: CallerRequest, deps: Joined, code: RuleInPath, idempotency_key: IdempotencyKey
+    request: CallerRequest, deps: Joined, code: RuleInPath, mutation: KeyedMutation
 ) -> Response[shapes.ConsentAnswer]:
     """Take a consent back."""
-    del idempotency_key
     wanted = _own(request)
-    return respond(
-        await once(request, deps, lambda claim: consent.take_back(deps.context, wanted, code, claim, _consented))
-    )
+    return await mutation.respond(lambda claim: consent.take_back(deps.context, wanted, code, claim, _consented))
 
 
 def _own(request: CallerRequest) -> remedy.Wanted:

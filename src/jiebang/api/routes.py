@@ -18,7 +18,7 @@ from jiebang.api.auth import Scope
 from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed, once, respond
+from jiebang.api.mutations import REPLAYED, KeyedMutation, kept_problem, keyed, respond
 from jiebang.model import errors
 from jiebang.model.case import ENDED
 from jiebang.store.cases import Key
@@ -117,11 +117,10 @@ async def submit_case(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.SubmitBody]],
     deps: Joined,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
     """Submit a case."""
     asked = strict(data, shapes.SubmitBody)
-    del idempotency_key  # read by `once`; named here so that the document holds it
     account_id = account_in(asked.account)
     request.user.require_account(account_id)
     submission = Submission(
@@ -132,7 +131,7 @@ async def submit_case(
         shown=None if asked.shown is None else tuple(asked.shown),
     )
     render = _rendering(request, deps, 201)
-    told = await once(request, deps, lambda claim: submit(deps.context, submission, claim, render))
+    told = await mutation.once(lambda claim: submit(deps.context, submission, claim, render))
     return respond(told, location=lambda kept: f"/v1/cases/{msgspec.json.decode(kept.answer)['id']}")
 
 
@@ -170,14 +169,11 @@ async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath)
     response_headers=[REPLAYED],
 )
 async def withdraw_case(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, idempotency_key: IdempotencyKey
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
-    del idempotency_key
     key = _own_case(request, deps, case_id)
-    return respond(
-        await once(request, deps, lambda claim: withdraw(deps.context, key, claim, _rendering(request, deps, 202)))
-    )
+    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _rendering(request, deps, 202)))
 
 
 @post(
@@ -200,17 +196,14 @@ async def prove_case(
     data: JSONBody[SkipValidation[shapes.ProofBody]],
     deps: Joined,
     case_id: CaseIdInPath,
-    idempotency_key: IdempotencyKey,
+    mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
     """Offer a proof."""
     asked = strict(data, shapes.ProofBody)
-    del idempotency_key
     key = _own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
-    return respond(
-        await once(
-            request, deps, lambda claim: prove(deps.context, key, attempt, claim, _rendering(request, deps, 200))
-        )
+    return await mutation.respond(
+        lambda claim: prove(deps.context, key, attempt, claim, _rendering(request, deps, 200))
     )
 
 
@@ -228,14 +221,11 @@ async def prove_case(
     response_headers=[REPLAYED],
 )
 async def send_new_code(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, idempotency_key: IdempotencyKey
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
-    del idempotency_key
     key = _own_case(request, deps, case_id)
-    return respond(
-        await once(request, deps, lambda claim: send_code(deps.context, key, claim, _rendering(request, deps, 202)))
-    )
+    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _rendering(request, deps, 202)))
 
 
 @get(

@@ -16,6 +16,7 @@ from jiebang.api.codes import CODES
 from jiebang.api.deps import BODY_LIMIT, Deps
 from jiebang.api.documented import openapi_config
 from jiebang.api.money import MONEY
+from jiebang.api.mutations import mutation
 from jiebang.api.observed import Observed, hardened
 from jiebang.api.operation import OPERATION
 from jiebang.api.problems import HANDLERS
@@ -56,7 +57,10 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
     state = {"deps": deps, "callers": callers, "readiness": Coalescer(asked, window=_READY_WINDOW, limit=2)}
     return Litestar(
         route_handlers=[*CASES, *CODES, *MONEY, *REMEDIES, *OPERATION],
-        dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
+        dependencies={
+            "deps": Provide(lambda: deps, sync_to_thread=False),
+            "mutation": Provide(mutation, sync_to_thread=False),
+        },
         exception_handlers=HANDLERS,
         middleware=[Observed()],
         before_send=[hardened],

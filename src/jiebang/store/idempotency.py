@@ -1,9 +1,10 @@
 """One answer for a mutation and all its repeats: the first that is kept (docs/decisions/0007).
 
 A key is scoped to the caller and the route. Whoever keeps an answer first, a refusal too, has decided: every other
-request under the key, however late it lands, is told the same and does nothing. Two ways lead there:
+request under the key, however late it lands, is told the same and does nothing.
+`once` is the way through, and a mutation ends in one of two:
 
-- What a mutation does and its answer are one transaction of ours (`once`). Another under the same key waits for it.
+- What it does and its answer are one transaction of ours. Another under the same key waits for it.
 - It works in another's database. Then the key is claimed and committed first, `held` for a while by one request; others
   meet IdempotencyInUseError. A holder that died lets go when that while has passed, and one that was taken for dead
   finds its claim gone when it comes to `keep`.
@@ -154,15 +155,34 @@ class Answered(msgspec.Struct, frozen=True):
     replayed: bool
 
 
-async def once(pool: Pool, claim: Claim, now: datetime, work: Callable[[Database], Awaitable[Kept]]) -> Answered:
+Record = Callable[["Database"], Awaitable[None]]
+"""Writes down what a mutation did elsewhere, in the transaction that keeps its answer."""
+Elsewhere = Callable[[], Awaitable[tuple[Kept, Record | None]]]
+"""What a mutation does in another's database, or anew, once its own transaction has committed. Returns its answer."""
+
+
+async def once(
+    pool: Pool, claim: Claim, now: datetime, work: Callable[[Database], Awaitable[Kept | Elsewhere]]
+) -> Answered:
     """Carry out `work` in a transaction that also claims the key and keeps the answer; or return the kept answer.
 
-    Raises what `work` raises, with nothing done and nothing claimed, and IdempotencyReusedError.
+    Where `work` returns what is yet to be done elsewhere, that is done while the key is held, and its answer kept then.
+    Raises what either raises, with nothing kept, and as `recall` does. IdempotencyInUseError also when it took so long
+    elsewhere that a repeat carries it out now: its answer is this one's too.
     """
     async with pool.acquire() as connection, connection.transaction():
         kept = await take(connection, claim, now)
         if kept is not None:
             return Answered(kept, replayed=True)
-        kept = await work(connection)
-        await keep(connection, claim, kept)
-        return Answered(kept, replayed=False)
+        came_to = await work(connection)
+        if isinstance(came_to, Kept):
+            await keep(connection, claim, came_to)
+            return Answered(came_to, replayed=False)
+    async with held(pool, claim):
+        kept, record = await came_to()
+        async with pool.acquire() as connection, connection.transaction():
+            # The key first, as above: a repeat holds it while it waits for the record, and would wait crosswise.
+            await keep(connection, claim, kept)
+            if record is not None:
+                await record(connection)
+    return Answered(kept, replayed=False)

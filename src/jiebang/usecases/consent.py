@@ -7,6 +7,7 @@ when the worker checks again as it takes the case.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from jiebang.policy.pack import Pack, Rule
     from jiebang.store.cases import Database
-    from jiebang.store.idempotency import Answered, Claim
+    from jiebang.store.idempotency import Answered, Claim, Elsewhere
 
 _MAY_STILL_WIN = frozenset({State.READY, State.TRYING, State.CANCELLING})
 """States in which a worker may have read the consent already, and the case has not passed its commit point."""
@@ -86,23 +87,20 @@ async def give(
     Raises ConsentNotAskedError, NothingToClearError (nothing of it stands), UnknownAccountError,
     KindNotOfferedError, IdempotencyReusedError.
     """
-    kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     pack = context.pack()
     rule_of(pack, code)
     what = limited_to(shown_by(pack, await checked(context, asked), [code]), shown)
     if code not in what:
         raise NothingToClearError(items=sorted(shown or ()))
     now = context.clock()
-    async with context.platform.acquire() as connection, connection.transaction():
-        kept = await idempotency.take(connection, claim, now)
-        if kept is not None:
-            return idempotency.Answered(kept, replayed=True)
-        await remedies.lock(connection, [asked.account_id])
+
+    async def work(db: Database) -> Elsewhere:
+        await remedies.lock(db, [asked.account_id])
         given = Given(account_id=asked.account_id, consent_id=context.new_id(), code=code, what=what[code])
-        await consents.give(connection, [given], now)
-    return await _told(context, asked, code, what[code], claim, render)
+        await consents.give(db, [given], now)
+        return partial(_told, context, asked, code, what[code], render)
+
+    return await idempotency.once(context.platform, claim, now, work)
 
 
 async def take_back(context: Context, asked: Wanted, code: str, claim: Claim, render: Render) -> Answered:
@@ -111,29 +109,23 @@ async def take_back(context: Context, asked: Wanted, code: str, claim: Claim, re
     Nothing stands: nothing changes. Raises ConsentNotAskedError, TooLateToWithdrawError (a case that rests on it is
     past its commit point), UnknownAccountError, KindNotOfferedError, IdempotencyReusedError.
     """
-    kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     rule_of(context.pack(), code)
     await checked(context, asked)
     now = context.clock()
-    async with context.platform.acquire() as connection, connection.transaction():
-        kept = await idempotency.take(connection, claim, now)
-        if kept is not None:
-            return idempotency.Answered(kept, replayed=True)
-        await _taken_back(context, connection, asked.account_id, code, now)
-    return await _told(context, asked, code, None, claim, render)
+
+    async def work(db: Database) -> Elsewhere:
+        await _taken_back(context, db, asked.account_id, code, now)
+        return partial(_told, context, asked, code, None, render)
+
+    return await idempotency.once(context.platform, claim, now, work)
 
 
 async def _told(
-    context: Context, asked: Wanted, code: str, what: tuple[str, ...] | None, claim: Claim, render: Render
-) -> Answered:
-    """Keep what stands now, with a check of what was just committed."""
-    async with idempotency.held(context.platform, claim):
-        check = await checked(context, asked)
-        kept = render(Standing(account_id=asked.account_id, code=code, what=what, check=check))
-        await idempotency.keep(context.platform, claim, kept)
-    return idempotency.Answered(kept, replayed=False)
+    context: Context, asked: Wanted, code: str, what: tuple[str, ...] | None, render: Render
+) -> tuple[Kept, None]:
+    """Tell what stands now, with a check of what was just committed."""
+    check = await checked(context, asked)
+    return render(Standing(account_id=asked.account_id, code=code, what=what, check=check)), None
 
 
 async def _taken_back(context: Context, db: Database, account_id: int, code: str, now: datetime) -> None:

@@ -76,9 +76,6 @@ async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, rend
     IdempotencyReusedError.
     """
     now = context.clock()
-    kept = await idempotency.recall(context.platform, claim, now)
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     # Read before any proof is accepted: money that moves after this breaks the case off.
     version = await _wallet_version(context, key[0])
     return await idempotency.once(

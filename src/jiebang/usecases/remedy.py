@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
@@ -21,7 +22,7 @@ from jiebang.model.errors import JiebangError, ParticipantUnavailableError
 from jiebang.model.plan import WALLET
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.movements import Action, EntryState
-from jiebang.store import idempotency, remedies
+from jiebang.store import idempotency, outbox, remedies
 from jiebang.store.idempotency import Kept
 from jiebang.store.remedies import AUTODEBIT, BALANCE, RED_PACKET, Remedy
 from jiebang.usecases.context import Context
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jiebang.participants.movements import Outcome
-    from jiebang.store.idempotency import Answered, Claim
+    from jiebang.store.cases import Database
+    from jiebang.store.idempotency import Answered, Claim, Elsewhere, Record
+    from jiebang.store.outbox import Message
 
 _NAMESPACE: Final = UUID("6a7c2f0e-5d6b-4d43-9a55-3f6f0f2f7c11")
 
@@ -119,51 +122,47 @@ async def _once(
 
     `named`: the rule's code and the action. Raises UnknownAccountError and KindNotOfferedError before anything is done.
     """
-    kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     await checked(context, asked)
     now, remedy_id = context.clock(), uuid5(_NAMESPACE, f"{claim.caller}\n{claim.route}\n{claim.key}")
     begun = Remedy(account_id=asked.account_id, remedy_id=remedy_id, code=named[0], action=named[1], begun_at=now)
-    async with context.platform.acquire() as connection, connection.transaction():
-        kept = await idempotency.take(connection, claim, now)
-        if kept is not None:
-            return idempotency.Answered(kept, replayed=True)
-        await remedies.begin(connection, [begun])
-    return await carried_out(context, asked, begun, claim, work, render, participant=WALLET)
+
+    async def begin(db: Database) -> Elsewhere:
+        await remedies.begin(db, [begun])
+        return partial(carried_out, context, asked, begun, work, render, participant=WALLET)
+
+    return await idempotency.once(context.platform, claim, now, begin)
 
 
 async def carried_out(
     context: Context,
     asked: Wanted,
     begun: Remedy,
-    claim: Claim,
     work: Callable[[UUID], Awaitable[Done]],
     render: Render,
     *,
     participant: str,
-) -> Answered:
-    """Carry out a remedy that was recorded as begun and whose key is claimed; record and keep what it came to.
+    message: Message | None = None,
+) -> tuple[Kept, Record]:
+    """Carry out a remedy that was recorded as begun; return its answer, and how what it came to is recorded.
 
-    Raises what `work` raises; ParticipantUnavailableError when its participant does not answer, and then the record
-    stays: nobody knows whether it was done, and a repeat finds out. IdempotencyInUseError when this took so long that a
-    repeat carries it out now: its answer is this one's too.
+    `message`: told to the person once it was done. Raises what `work` raises; ParticipantUnavailableError when its
+    participant does not answer, and then the record stays: nobody knows whether it was done, and a repeat finds out.
     """
-    async with idempotency.held(context.platform, claim):
-        try:
-            items, amount_fen, state = await work(begun.remedy_id)
-        except UNANSWERED:
-            raise ParticipantUnavailableError(participant=participant) from None
-        except JiebangError:
-            await remedies.drop(context.platform, [begun.key])
-            raise
-        cleared = await _cleared(context, asked, begun, (items, amount_fen, state))
-        kept = render(cleared)
-        async with context.platform.acquire() as connection, connection.transaction():
-            # The key first, as in `_once`: a repeat holds it while it waits for the record, and would wait crosswise.
-            await idempotency.keep(connection, claim, kept)
-            await record(connection, begun, items, amount_fen, cleared.at)
-    return idempotency.Answered(kept, replayed=False)
+    try:
+        items, amount_fen, state = await work(begun.remedy_id)
+    except UNANSWERED:
+        raise ParticipantUnavailableError(participant=participant) from None
+    except JiebangError:
+        await remedies.drop(context.platform, [begun.key])
+        raise
+    cleared = await _cleared(context, asked, begun, (items, amount_fen, state))
+
+    async def recorded(db: Database) -> None:
+        await record(db, begun, items, amount_fen, cleared.at)
+        if message is not None:
+            await outbox.insert(db, [message], message.created_at)
+
+    return render(cleared), recorded
 
 
 async def _cleared(context: Context, asked: Wanted, begun: Remedy, done: Done) -> Cleared:
@@ -181,7 +180,7 @@ async def _cleared(context: Context, asked: Wanted, begun: Remedy, done: Done) -
     )
 
 
-async def record(db: Any, begun: Remedy, items: tuple[str, ...], amount_fen: int | None, now: datetime) -> None:
+async def record(db: Database, begun: Remedy, items: tuple[str, ...], amount_fen: int | None, now: datetime) -> None:
     """Record what a remedy did; one that found nothing to do leaves no record."""
     if not items and not amount_fen:
         await remedies.drop(db, [begun.key])

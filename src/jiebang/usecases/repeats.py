@@ -18,9 +18,10 @@ from jiebang.model.errors import (
 )
 from jiebang.saga.backoff import doubled
 from jiebang.store import idempotency
+from jiebang.store.idempotency import Answered
 
 if TYPE_CHECKING:
-    from jiebang.store.idempotency import Answered, Claim, Kept
+    from jiebang.store.idempotency import Claim, Kept
     from jiebang.usecases.context import Context
 
 _FIRST_PAUSE: Final = timedelta(milliseconds=10)
@@ -63,6 +64,9 @@ async def _settled(
     mutate: Callable[[], Awaitable[Answered]],
     refused: Callable[[JiebangError], Kept],
 ) -> Answered:
+    kept = await idempotency.recall(context.platform, claim, context.clock())
+    if kept is not None:  # before a verb looks at anything: what it would find has changed since
+        return Answered(kept, replayed=True)
     try:
         return await mutate()
     except JiebangError as error:

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from jiebang.policy.pack import Pack, Proofs
     from jiebang.store.cases import Database
-    from jiebang.store.idempotency import Answered, Claim
+    from jiebang.store.idempotency import Answered, Claim, Elsewhere
     from jiebang.usecases.remedy import Done
 
 SECURITY: Final = "security"
@@ -96,9 +97,6 @@ async def ask_logins(context: Context, asked: Wanted, claim: Claim, render: Rend
     Raises NothingToClearError, TooSoonError, ProofRefusedError (too many wrong tries of late), UnknownAccountError,
     KindNotOfferedError, ParticipantUnavailableError, IdempotencyReusedError.
     """
-    kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     await checked(context, asked)
     facts = await _security_facts(context, asked.account_id)
     standing = {str(item["id"]) for item in facts["abnormal_login_items"]}
@@ -113,9 +111,6 @@ async def ask_hand_over(context: Context, asked: Wanted, claim: Claim, render: R
 
     Raises NotAllowedError (no device), NothingToClearError (it is the primary device), and what `ask_logins` raises.
     """
-    kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     if asked.device is None:
         raise NotAllowedError(account=str(asked.account_id))
     await checked(context, asked)
@@ -166,34 +161,33 @@ async def prove_logins(
     NothingToClearError, ParticipantUnavailableError, IdempotencyReusedError.
     """
     now = context.clock()
-    async with context.platform.acquire() as connection, connection.transaction():
-        kept = await idempotency.take(connection, claim, now)
-        if kept is not None:
-            return idempotency.Answered(kept, replayed=True)
-        step_up, rules = await _answerable(context, connection, asked.account_id, ABNORMAL_LOGIN, remedy_id, now)
-        if step_up.used_at is None and not await _right(context, step_up, secrets, rules):
-            refused = await _wrong(connection, step_up, rules)
-            kept = render(refused)
-            await idempotency.keep(connection, claim, kept)
-            return idempotency.Answered(kept, replayed=False)
-        begun = _begun(step_up, "confirm_logins", now)
-        await remedies.judged(connection, [msgspec.structs.replace(step_up, used_at=step_up.used_at or now)])
-        await remedies.begin(connection, [begun])
 
-    async def work(remedy: UUID) -> Done:
-        confirmation = Confirmation(
-            remedy_id=remedy, account_id=asked.account_id, logins=tuple(int(each) for each in step_up.what)
-        )
+    async def confirm(remedy: UUID, logins: tuple[int, ...]) -> Done:
+        confirmation = Confirmation(remedy_id=remedy, account_id=asked.account_id, logins=logins)
         [confirmed] = await _security(context).confirm_logins([confirmation])
         if confirmed.refusal is not None:
             raise confirmed.refusal
         return tuple(map(str, confirmed.logins)), None, EntryState.COMPLETED
 
-    wanted = msgspec.structs.replace(asked, kind=Kind(step_up.kind))
-    answered = await carried_out(context, wanted, begun, claim, work, render, participant=SECURITY)
-    if not answered.replayed:
-        await outbox.insert(context.platform, [_message(context, step_up, DONE, {}, now)], now)
-    return answered
+    async def work(db: Database) -> Kept | Elsewhere:
+        step_up, rules = await _answerable(context, db, asked.account_id, ABNORMAL_LOGIN, remedy_id, now)
+        if step_up.used_at is None and not await _right(context, step_up, secrets, rules):
+            return render(await _wrong(db, step_up, rules))
+        begun = _begun(step_up, "confirm_logins", now)
+        await remedies.judged(db, [msgspec.structs.replace(step_up, used_at=step_up.used_at or now)])
+        await remedies.begin(db, [begun])
+        return partial(
+            carried_out,
+            context,
+            msgspec.structs.replace(asked, kind=Kind(step_up.kind)),
+            begun,
+            partial(confirm, logins=tuple(map(int, step_up.what))),
+            render,
+            participant=SECURITY,
+            message=_message(context, step_up, DONE, {}, now),
+        )
+
+    return await idempotency.once(context.platform, claim, now, work)
 
 
 async def approve_hand_over(
@@ -204,9 +198,6 @@ async def approve_hand_over(
     The check in the answer is the primary device's. Raises UnknownRemedyError, ProofRefusedError, UnknownAccountError,
     ParticipantUnavailableError, IdempotencyReusedError.
     """
-    kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     primary = (await _security_facts(context, asked.account_id))["primary_device_id"]
     if asked.device is None or asked.device != primary:
         raise ProofRefusedError(cause="not_primary_device", reason=_NOT_PRIMARY, tries_left=None)

@@ -63,15 +63,12 @@ class _RacedError(Exception):
 
 
 async def submit(context: Context, asked: Submission, claim: Claim, render: Render) -> Answered:
-    """Open a case, or return the answer kept for a repeated request.
+    """Open a case.
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
     KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check,
     IdempotencyReusedError, OutOfServiceError, RecoveringError, and what `Quotas.document_of` raises.
     """
-    kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:
-        return idempotency.Answered(kept, replayed=True)
     offered = context.pack().offered
     if asked.kind not in offered:
         raise KindNotOfferedError(kind=asked.kind.value, offered=offered)
@@ -80,11 +77,10 @@ async def submit(context: Context, asked: Submission, claim: Claim, render: Rend
         check = evidence.answer
         if not check.passes:
             # What stands in the way may be the case that this very request opened, sent twice at once: no quota is
-            # refused for that. One that opens it after this finds the refusal kept and opens nothing.
-            kept = await idempotency.recall(context.platform, claim, context.clock())
-            if kept is not None:
-                return idempotency.Answered(kept, replayed=True)
-            raise BlockedError(await _refused(context, asked, check))
+            # refused for that, and whoever keeps the refusal meets that answer. One that opens it after this finds the
+            # refusal kept and opens nothing.
+            answered = await idempotency.recall(context.platform, claim, context.clock())
+            raise BlockedError(await _refused(context, asked, check) if answered is None else check)
         if out := out_of_service(evidence):  # whatever the pack's rules say of it
             raise OutOfServiceError(participants=[item["participant"] for item in out], since=out[0]["since"])
         document = await _document(context, asked, context.pack_named(check.pack))
