@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -18,6 +18,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from jiebang.clock import utc_now
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.facts import PLATFORM
 from jiebang.model.ids import CaseIds
@@ -72,11 +73,6 @@ _log = structlog.get_logger(__name__)
 def configured() -> Settings:
     """Return the settings of this process's environment. Raises SettingsError."""
     return from_environment()
-
-
-def utc_now() -> datetime:
-    """Return the time. The one clock; everything else is given it."""
-    return datetime.now(UTC)
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):

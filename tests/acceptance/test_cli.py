@@ -17,7 +17,8 @@ import httpx
 import msgspec
 import pytest
 
-from jiebang.app import App, open_app, utc_now
+from jiebang.app import App, open_app
+from jiebang.clock import utc_now
 from jiebang.model.plan import DATABASES
 from jiebang.sandbox.processes import Sandbox, SandboxProcess, sandbox
 from jiebang.settings import Settings

@@ -14,7 +14,8 @@ import httpx
 import msgspec
 import pytest
 
-from jiebang.app import open_app, utc_now
+from jiebang.app import open_app
+from jiebang.clock import utc_now
 from jiebang.policy import packs
 from jiebang.sandbox.processes import SandboxProcess
 from jiebang.settings import Settings

@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jiebang.app import App, open_app, utc_now
+from jiebang.app import App, open_app
 from jiebang.cli.person import claim
+from jiebang.clock import utc_now
 from jiebang.model.case import BUCKETS, Kind
 from jiebang.model.errors import TooSoonError
 from jiebang.model.notice import Notice

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
-from jiebang.app import utc_now
+from jiebang.clock import utc_now
 from jiebang.model.case import ENDED
 from jiebang.model.notice import Channel
 from jiebang.participants.base import UNANSWERED

@@ -11,9 +11,8 @@ from litestar.params import JSONBody, SkipValidation
 from jiebang.api import shapes
 from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
-from jiebang.api.documented import refusals, secured
-from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, KeyedMutation, keyed
+from jiebang.api.door import CallerRequest, account_in, strict
+from jiebang.api.mutations import KeyedMutation, mutating
 from jiebang.model import errors
 from jiebang.store.idempotency import Kept
 from jiebang.usecases.transfer import Payment, transfer
@@ -35,9 +34,7 @@ def _rendering(account_id: int) -> Callable[[Outcome], Kept]:
 
 @post(
     "/v1/transfers",
-    guards=[authenticated, keyed, json_only],
-    opt={"scope": Scope.TRANSFER},
-    security=secured(Scope.TRANSFER),
+    **mutating(Scope.TRANSFER, *_REFUSALS, errors.InsufficientFundsError, errors.ReceiveLimitError),
     status_code=200,
     operation_id="transfer",
     tags=["money"],
@@ -45,8 +42,6 @@ def _rendering(account_id: int) -> Callable[[Outcome], Kept]:
     description="Sends the sandbox's money from the caller's own account. While a case stands between the wallet's "
     "Try and its Confirm or "
     "Cancel the wallet answers 503 WALLET-BUSY for a moment. 从本人账户转账;解绑提交瞬间钱包会短暂繁忙。",
-    responses=refusals(*_REFUSALS, errors.InsufficientFundsError, errors.ReceiveLimitError, body=True, keyed=True),
-    response_headers=[REPLAYED],
 )
 async def send_money(
     request: CallerRequest,

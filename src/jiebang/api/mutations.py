@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,8 +17,10 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import HeaderParameter, SkipValidation
 
 from jiebang.api import problems
+from jiebang.api.auth import Scope
 from jiebang.api.deps import Deps, Joined
-from jiebang.api.door import CallerRequest
+from jiebang.api.documented import refusals, secured
+from jiebang.api.door import CallerRequest, authenticated, json_only
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
 from jiebang.store.idempotency import Answered, Claim, Kept
 from jiebang.usecases.repeats import answered
@@ -37,11 +39,27 @@ IdempotencyKey = Annotated[
         "要重新申请,请换新的键。",
     ),
 ]
-REPLAYED: Final = ResponseHeader(
+_REPLAYED: Final = ResponseHeader(
     name="Idempotency-Replayed",
     description="`true` for an answer given before 重复请求的原答复",
     documentation_only=True,
 )
+
+
+def mutating(
+    scope: Scope, *refused: type[JiebangError], body: bool = True, headers: Sequence[ResponseHeader] = ()
+) -> dict[str, Any]:
+    """Return what all routes that change something say alike: who may call, and with what they may be refused.
+
+    `body`: whether they take one; `headers`: of the answer, beside the one of a repeat.
+    """
+    return {
+        "guards": [authenticated, keyed, *([json_only] if body else ())],
+        "opt": {"scope": scope},
+        "security": secured(scope),
+        "responses": refusals(*refused, body=body, keyed=True),
+        "response_headers": [_REPLAYED, *headers],
+    }
 
 
 async def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from litestar import Response, delete, post
@@ -12,9 +12,8 @@ from litestar.params import JSONBody, PathParameter, SkipValidation
 from jiebang.api import remedy_shapes as shapes
 from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
-from jiebang.api.documented import refusals, secured
-from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, KeyedMutation, kept_problem, keyed, refused, respond
+from jiebang.api.door import CallerRequest, account_in, strict
+from jiebang.api.mutations import KeyedMutation, kept_problem, mutating, refused, respond
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
@@ -67,24 +66,11 @@ def _proven(request: CallerRequest) -> Callable[[Cleared | errors.ProofRefusedEr
     return render
 
 
-def _mutation(
-    path: str, scope: Scope, *, status: int = 200, refused: Sequence[type[errors.JiebangError]]
-) -> dict[str, Any]:
-    """Return what all of these routes say alike."""
-    return {
-        "path": path,
-        "guards": [authenticated, keyed, json_only],
-        "opt": {"scope": scope},
-        "security": secured(scope),
-        "status_code": status,
-        "tags": ["remedies"],
-        "responses": refusals(*refused, body=True, keyed=True),
-        "response_headers": [REPLAYED],
-    }
-
-
 @post(
-    **_mutation("/v1/remedies/cash-out", Scope.TRANSFER, refused=(*_WALLET, errors.CashOutPausedError)),
+    "/v1/remedies/cash-out",
+    **mutating(Scope.TRANSFER, *_WALLET, errors.CashOutPausedError),
+    status_code=200,
+    tags=["remedies"],
     operation_id="cashOut",
     summary="Cash out everything 全部提现",
     description="Pays the whole free balance out to the person's card: clears `PAY-BALANCE`. "
@@ -103,11 +89,10 @@ async def cash_out(
 
 
 @post(
-    **_mutation(
-        "/v1/remedies/red-packets",
-        Scope.TRANSFER,
-        refused=(*_WALLET, errors.ReceiveLimitError, errors.NothingToClearError),
-    ),
+    "/v1/remedies/red-packets",
+    **mutating(Scope.TRANSFER, *_WALLET, errors.ReceiveLimitError, errors.NothingToClearError),
+    status_code=200,
+    tags=["remedies"],
     operation_id="clearRedPackets",
     summary="Open or return red packets 拆开或退回红包",
     description="Opens or returns unclaimed red packets, all or those named: clears `PAY-RED-PACKET`. Expired ones go "
@@ -129,7 +114,10 @@ async def clear_red_packets(
 
 
 @post(
-    **_mutation("/v1/remedies/auto-debits", Scope.TRANSFER, refused=(*_WALLET, errors.NothingToClearError)),
+    "/v1/remedies/auto-debits",
+    **mutating(Scope.TRANSFER, *_WALLET, errors.NothingToClearError),
+    status_code=200,
+    tags=["remedies"],
     operation_id="endAutoDebits",
     summary="End auto-debit contracts 终止自动扣费",
     description="Ends all of them with one tap, or those named: clears `PAY-AUTODEBIT`. All of those named or none. To "
@@ -148,12 +136,10 @@ async def end_autodebits(
 
 
 @post(
-    **_mutation(
-        "/v1/remedies/logins",
-        Scope.CASE_WRITE,
-        status=202,
-        refused=(*_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
-    ),
+    "/v1/remedies/logins",
+    **mutating(Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
+    status_code=202,
+    tags=["remedies"],
     operation_id="askLogins",
     summary="Say that logins were mine 确认登录系本人",
     description="Sends a code to the person's phone. `POST /v1/remedies/logins/confirmation` with that code and the "
@@ -173,17 +159,17 @@ async def ask_logins(
 
 
 @post(
-    **_mutation(
-        "/v1/remedies/logins/confirmation",
+    "/v1/remedies/logins/confirmation",
+    **mutating(
         Scope.CASE_WRITE,
-        refused=(
-            *_COMMON,
-            errors.UnknownRemedyError,
-            errors.ProofRefusedError,
-            errors.NothingToClearError,
-            errors.AccountBusyError,
-        ),
+        *_COMMON,
+        errors.UnknownRemedyError,
+        errors.ProofRefusedError,
+        errors.NothingToClearError,
+        errors.AccountBusyError,
     ),
+    status_code=200,
+    tags=["remedies"],
     operation_id="confirmLogins",
     summary="Prove that logins were mine 验证后确认登录",
     description="Both proofs at once; which of them was wrong is not told. A wrong try counts, and counts for the "
@@ -205,12 +191,10 @@ async def confirm_logins(
 
 
 @post(
-    **_mutation(
-        "/v1/remedies/device-handover",
-        Scope.CASE_WRITE,
-        status=202,
-        refused=(*_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
-    ),
+    "/v1/remedies/device-handover",
+    **mutating(Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
+    status_code=202,
+    tags=["remedies"],
     operation_id="askHandOver",
     summary="Continue on the primary device 转到主设备继续",
     description="On a device that is not the primary one: answers the one-time code to show (as a QR code). The "
@@ -237,11 +221,10 @@ async def ask_hand_over(
 
 
 @post(
-    **_mutation(
-        "/v1/remedies/device-handover/approval",
-        Scope.CASE_WRITE,
-        refused=(*_COMMON, errors.UnknownRemedyError, errors.ProofRefusedError),
-    ),
+    "/v1/remedies/device-handover/approval",
+    **mutating(Scope.CASE_WRITE, *_COMMON, errors.UnknownRemedyError, errors.ProofRefusedError),
+    status_code=200,
+    tags=["remedies"],
     operation_id="approveHandOver",
     summary="Take over on the primary device 主设备接手",
     description="On the primary device, with the code that the other one shows. The check in the answer is the primary "
@@ -262,9 +245,10 @@ async def approve_hand_over(
 
 
 @post(
-    **_mutation(
-        "/v1/consents", Scope.CASE_WRITE, refused=(*_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError)
-    ),
+    "/v1/consents",
+    **mutating(Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError),
+    status_code=200,
+    tags=["remedies"],
     operation_id="giveConsent",
     summary="Agree that a case ends something 同意由申请终止",
     description="Agrees to what a blocker of severity `needs_consent` lists: it no longer blocks and becomes a "
@@ -287,17 +271,13 @@ async def give_consent(
 
 @delete(
     "/v1/consents/{code:str}",
-    guards=[authenticated, keyed],
-    opt={"scope": Scope.CASE_WRITE},
-    security=secured(Scope.CASE_WRITE),
+    **mutating(Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False),
     status_code=200,
     operation_id="withdrawConsent",
     tags=["remedies"],
     summary="Take a consent back 撤回同意",
     description="As easily as it was given, by the person alone. A case that rests on it and has not passed its commit "
     "point is withdrawn with it; past it, 409. 撤回同意;尚未过提交点的相关申请一并撤回。",
-    responses=refusals(*_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, keyed=True),
-    response_headers=[REPLAYED],
 )
 async def withdraw_consent(
     request: CallerRequest, deps: Joined, code: RuleInPath, mutation: KeyedMutation

@@ -18,7 +18,7 @@ from jiebang.api.auth import Scope
 from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
-from jiebang.api.mutations import REPLAYED, KeyedMutation, kept_problem, keyed, respond
+from jiebang.api.mutations import KeyedMutation, kept_problem, mutating, respond
 from jiebang.model import errors
 from jiebang.model.case import ENDED
 from jiebang.store.cases import Key
@@ -94,24 +94,20 @@ async def check(
 
 @post(
     "/v1/cases",
-    guards=[authenticated, keyed, json_only],
-    opt={"scope": Scope.CASE_WRITE},
-    security=secured(Scope.CASE_WRITE),
+    **mutating(
+        Scope.CASE_WRITE,
+        errors.UnknownAccountError,
+        errors.BlockedError,
+        errors.KindNotOfferedError,
+        errors.ConsentNotAskedError,
+        headers=[_LOCATION],
+    ),
     operation_id="submit",
     tags=["cases"],
     summary="Submit a case 提交申请",
     description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. "
     "The person's phone and "
     "e-mail hear of it at once, and a code is sent. 检查通过即受理,并通知本人;否则返回完整检查结果。",
-    responses=refusals(
-        errors.UnknownAccountError,
-        errors.BlockedError,
-        errors.KindNotOfferedError,
-        errors.ConsentNotAskedError,
-        body=True,
-        keyed=True,
-    ),
-    response_headers=[REPLAYED, _LOCATION],
 )
 async def submit_case(
     request: CallerRequest,
@@ -156,17 +152,13 @@ async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath)
 
 @delete(
     "/v1/cases/{case_id:str}",
-    guards=[authenticated, keyed],
-    opt={"scope": Scope.CASE_WRITE},
-    security=secured(Scope.CASE_WRITE),
+    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
     status_code=202,
     operation_id="withdrawCase",
     tags=["cases"],
     summary="Withdraw a case 撤回申请",
     description="Records the wish: 202 while it can still win, 409 once the case is past its commit point. "
     "撤回申请;过提交点后返回 409。",
-    responses=refusals(errors.UnknownCaseError, errors.TooLateToWithdrawError, keyed=True),
-    response_headers=[REPLAYED],
 )
 async def withdraw_case(
     request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
@@ -178,9 +170,7 @@ async def withdraw_case(
 
 @post(
     "/v1/cases/{case_id:str}/proofs",
-    guards=[authenticated, keyed, json_only],
-    opt={"scope": Scope.CASE_WRITE},
-    security=secured(Scope.CASE_WRITE),
+    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
     status_code=200,
     operation_id="prove",
     tags=["cases"],
@@ -188,8 +178,6 @@ async def withdraw_case(
     description="A payment password or the code that was sent. A wrong one costs a try. With the last proof the "
     "case is `ready`, and "
     "money that moves from then on breaks it off. 支付密码或短信验证码;最后一项通过后开始解绑。",
-    responses=refusals(errors.UnknownCaseError, errors.ProofRefusedError, body=True, keyed=True),
-    response_headers=[REPLAYED],
 )
 async def prove_case(
     request: CallerRequest,
@@ -209,16 +197,12 @@ async def prove_case(
 
 @post(
     "/v1/cases/{case_id:str}/codes",
-    guards=[authenticated, keyed],
-    opt={"scope": Scope.CASE_WRITE},
-    security=secured(Scope.CASE_WRITE),
+    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False),
     status_code=202,
     operation_id="sendCode",
     tags=["cases"],
     summary="Send a new code 重发验证码",
     description="The code before it is dead. Wrong tries count on. 旧验证码即失效,错误次数不重置。",
-    responses=refusals(errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, keyed=True),
-    response_headers=[REPLAYED],
 )
 async def send_new_code(
     request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation

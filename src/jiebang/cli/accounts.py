@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from jiebang.cli.progress import progress
 from jiebang.cli.running import REFUSED, Json, errors, print_json, with_app
 from jiebang.cli.words import read, say
+from jiebang.clock import utc_now
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ _SHOWN_FAULTS: Final = 20
 
 def today() -> datetime:
     """Return the last midnight, UTC: what the days of made-up people count from."""
-    return datetime.combine(datetime.now(UTC).date(), time(), UTC)
+    return datetime.combine(utc_now().date(), time(), UTC)
 
 
 @commands.command(
@@ -58,7 +58,7 @@ def _generate(
 
     now = today() if as_of is None else as_of.replace(tzinfo=UTC)
     try:
-        with _bar(say("生成", "Making"), count) as advance:
+        with progress(say("生成", "Making"), count) as advance:
             done = 0
             for piece in generate_chunks(count, seed, first=first, now=now):
                 sys.stdout.buffer.write(piece)
@@ -97,7 +97,7 @@ def _load(
             reason = Text(f"无法读取 {file}", f"cannot read {file}: {error.strerror}")
             raise InvalidInputError(field="file", reason=reason) from error
         size = 0 if str(file) == "-" else file.stat().st_size
-        with source, _bar(say("载入", "Loading"), size or None) as advance:
+        with source, progress(say("载入", "Loading"), size or None) as advance:
             return await _loaded(
                 app, source, skip_bad=skip_bad, progress=lambda read_bytes, _people: advance(read_bytes)
             )
@@ -119,7 +119,9 @@ async def load_people(app: App, outside: Sandbox, count: int, seed: int, screen:
     networks = {name: Control(outside.link(name)) for name in ("unionpay", "netsunion")}
     source = io.BufferedReader(_Pieces(generate_chunks(count, seed, now=today())), 1 << 20)
     try:
-        with _bar(say(f"生成并载入 {count:,} 人", f"Making and loading {count:,} people"), count, screen) as advance:
+        with progress(
+            say(f"生成并载入 {count:,} 人", f"Making and loading {count:,} people"), count, screen
+        ) as advance:
             report = await _loaded(app, source, networks=networks, progress=lambda _bytes, people: advance(people))
     finally:
         for network in networks.values():
@@ -147,7 +149,7 @@ async def _loaded(
 
     keys = Sealing(app.secrets.master, app.secrets.documents, app.secrets.passwords)
     # A file made today in an earlier time zone may lie some hours ahead.
-    now = datetime.now(UTC) + timedelta(days=1)
+    now = utc_now() + timedelta(days=1)
     return await load(source, app.databases, keys, now=now, skip_bad=skip_bad, networks=networks, progress=progress)
 
 
@@ -167,15 +169,6 @@ class _Pieces(io.RawIOBase):
         buffer[: len(part)] = part
         self._rest = self._rest[len(part) :]
         return len(part)
-
-
-@contextmanager
-def _bar(what: str, total: int | None, screen: Console = errors) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on the terminal; yields a function that sets how much is done."""
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.update(task, completed=done)
 
 
 def _show(report: LoadReport) -> None:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from jiebang.cli.arguments import pack_file
+from jiebang.cli.progress import progress_over_accounts
 from jiebang.cli.running import Json, console, errors, print_json, telling, with_app
 from jiebang.cli.words import read, say
+from jiebang.clock import utc_now
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, KindNotOfferedError
@@ -57,9 +60,6 @@ def _tell_unread(found: Exported) -> None:
 
 
 async def _exported(app: App, file: Path) -> Exported:
-    from rich.progress import Progress
-
-    from jiebang.app import utc_now
     from jiebang.usecases.check import Checker
     from jiebang.usecases.export_facts import export_facts
 
@@ -72,13 +72,9 @@ async def _exported(app: App, file: Path) -> Exported:
         limit=_PAGE_LIMIT,
         window=None,
     )
-    total = await app.pools["platform"].fetchval("SELECT count(*) FROM platform.account")
-    with Progress(console=errors, transient=True) as bar:
-        task = bar.add_task(say("读取", "Reading"), total=total)
+    async with progress_over_accounts(app, say("读取", "Reading")) as progress:
         try:
-            return await export_facts(
-                checker, app.pools["platform"], file, progress=lambda done: bar.update(task, completed=done)
-            )
+            return await export_facts(checker, app.pools["platform"], file, progress=progress)
         except OSError as error:
             reason = Text(f"无法写入:{error.strerror}", f"it cannot be written: {error.strerror}")
             raise InvalidInputError(field=str(file), reason=reason) from error
@@ -127,7 +123,7 @@ def _backtest(
     """Run a pack over a population."""
     from jiebang.policy.load import load_pack
 
-    now = datetime.now(UTC) if as_of is None else as_of.replace(tzinfo=UTC)
+    now = utc_now() if as_of is None else as_of.replace(tzinfo=UTC)
     text, name = _text(pack, as_json=as_json)
     with telling(as_json=as_json):
         changed = _changes(changes or [])
@@ -182,12 +178,7 @@ def _text(pack: str, *, as_json: bool) -> tuple[str, str]:
 
     path = Path(pack)
     if path.is_file():
-        with telling(as_json=as_json):
-            try:
-                return path.read_text(encoding="utf-8-sig"), path.name
-            except (OSError, UnicodeDecodeError) as error:
-                reason = Text("无法读取,或不是 UTF-8 文本", "it cannot be read, or is not text in UTF-8")
-                raise InvalidInputError(field=pack, reason=reason) from error
+        return pack_file(path, as_json=as_json)
     if pack.isidentifier():
         try:
             return packs.text(pack)

@@ -9,11 +9,10 @@ from typer import rich_utils
 
 from jiebang import __version__
 from jiebang.cli import accounts, backtest, operate, operations, policy, remedies, seals, stuck
+from jiebang.cli.arguments import account_number
 from jiebang.cli.running import REFUSED, Json, console, errors, print_json, run, telling, with_app
 from jiebang.cli.words import LANGUAGE, say
 from jiebang.model.case import Kind
-from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -44,18 +43,6 @@ Device = Annotated[
     str | None,
     typer.Option(help=say("发起设备;不填则视为客服代查", "The device it comes from; without it, asked by a service")),
 ]
-
-
-def account_number(text: str, *, as_json: bool) -> int:
-    """Return the account that the person typed; anything else is told before any server is started."""
-    from jiebang.model.ids import account_of
-
-    with telling(as_json=as_json):
-        account = account_of(text)
-        if account is None:
-            reason = Text("应为 1 至 16 位数字,不以 0 开头", "must be a number of 1 to 16 digits, not starting with 0")
-            raise InvalidInputError(field="account", reason=reason)
-        return account
 
 
 @cli.command(

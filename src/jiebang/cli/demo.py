@@ -18,11 +18,12 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from jiebang.app import App, open_app, utc_now
+from jiebang.app import App, open_app
 from jiebang.cli.accounts import load_people
 from jiebang.cli.operate import audit_summary, tell_edited
 from jiebang.cli.show import TimelineView, show_audit, show_check
 from jiebang.cli.words import read, say
+from jiebang.clock import utc_now
 from jiebang.model.check import CheckAnswer, Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.sandbox.control import Control

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jiebang.cli.progress import progress_over_accounts
 from jiebang.cli.running import REFUSED, Json, console, errors, print_json, run, with_app
 from jiebang.cli.words import say
 from jiebang.model.errors import PortTakenError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from rich.console import Console
 
     from jiebang.app import App
@@ -35,23 +38,32 @@ def _serve(
     import uvicorn
 
     from jiebang.api.connections import server_config
-    from jiebang.api.logs import configure_logs
-    from jiebang.sandbox.service import die_with_parent
-
-    if with_parent:
-        die_with_parent()
 
     async def work(app: App) -> None:
-        configure_logs(sys.stderr)
-        tell_edited(app, errors)
-        _tell_waiting(app)
         http = app.settings.http
         listening = _listen(host or http.host, http.port if port is None else port)
         config = server_config(app.api(), trusted_proxies=http.trusted_proxies)
         _say_where(listening.getsockname(), machine=with_parent)
         await uvicorn.Server(config).serve(sockets=[listening])
 
-    with_app(work, pool_size=16, patient=True)
+    _serve_until_told(work, pool_size=16, with_parent=with_parent)
+
+
+def _serve_until_told(work: Callable[[App], Awaitable[None]], *, pool_size: int, with_parent: bool) -> None:
+    """Run a process that logs, and that starts also while the platform's database is away."""
+    from jiebang.api.logs import configure_logs
+    from jiebang.store.parent import die_with_parent
+
+    if with_parent:
+        die_with_parent()
+
+    async def logging(app: App) -> None:
+        configure_logs(sys.stderr)
+        tell_edited(app, errors)
+        _tell_waiting(app)
+        await work(app)
+
+    with_app(logging, pool_size=pool_size, patient=True)
 
 
 def tell_edited(app: App, screen: Console) -> None:
@@ -104,16 +116,7 @@ def _work(
     """Drive cases until told to stop."""
     from prometheus_client import start_http_server
 
-    from jiebang.api.logs import configure_logs
-    from jiebang.sandbox.service import die_with_parent
-
-    if with_parent:
-        die_with_parent()
-
     async def work(app: App) -> None:
-        configure_logs(sys.stderr)
-        tell_edited(app, errors)
-        _tell_waiting(app)
         worker = app.worker()
         joining = asyncio.create_task(app.joining.done.wait())
         _stop_on_signals(worker, joining)
@@ -129,7 +132,7 @@ def _work(
         if not joining.cancelled():
             await worker.run()
 
-    with_app(work, pool_size=8, patient=True)
+    _serve_until_told(work, pool_size=8, with_parent=with_parent)
 
 
 def _stop_on_signals(worker: Worker, joining: asyncio.Task[bool]) -> None:
@@ -179,22 +182,11 @@ def _migrate(as_json: Json = False) -> None:
 
 def _verify(as_json: Json = False) -> None:
     """Audit everything."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from jiebang.cli.show import show_audit
 
     async def work(app: App) -> Report:
-        total = await app.pools["platform"].fetchval("SELECT count(*) FROM platform.account")
-        with Progress(
-            TextColumn(say("审计", "Audit")),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=errors,
-            transient=True,
-        ) as bar:
-            task = bar.add_task("", total=total)
-            return await app.verify(lambda done: bar.update(task, completed=done))
+        async with progress_over_accounts(app, say("审计", "Audit")) as progress:
+            return await app.verify(progress)
 
     report = with_app(work, as_json=as_json)
     if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from jiebang.cli.progress import progress_over_accounts
 from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_json, telling, with_app
 from jiebang.cli.words import say
 from jiebang.model.check import Text
@@ -289,16 +290,11 @@ def _recover(
     as_json: Json = False,
 ) -> None:
     """Recover."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     _known(restored, also=["platform"], as_json=as_json)
 
     async def work(app: App) -> Found:
         outcomes = _outcomes(app, committed or (), broken_off or ())
-        total = await app.pools["platform"].fetchval("SELECT count(*) FROM platform.account")
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(TextColumn(say("恢复", "Recover")), *columns, console=errors, transient=True) as bar:
-            task = bar.add_task("", total=total)
+        async with progress_over_accounts(app, say("恢复", "Recover")) as progress:
             return await app.recover(
                 restored,
                 by,
@@ -309,7 +305,7 @@ def _recover(
                     _key(app, "--was", case): what for case, _, what in (each.partition("=") for each in was or ())
                 },
                 dry_run=dry_run,
-                progress=lambda done: bar.update(task, completed=done),
+                progress=progress,
                 waiting=_tell_waiting,
             )
 

@@ -14,12 +14,14 @@ import msgspec
 import typer
 
 from jiebang.api.shapes import case_shape
-from jiebang.app import App, utc_now
+from jiebang.app import App
+from jiebang.cli.arguments import case_key
 from jiebang.cli.running import console, tell
 from jiebang.cli.show import TimelineView
 from jiebang.cli.words import say
+from jiebang.clock import utc_now
 from jiebang.model.case import ENDED, Kind, State
-from jiebang.model.errors import JiebangError, ProofRefusedError, UnknownCaseError
+from jiebang.model.errors import JiebangError, ProofRefusedError
 from jiebang.store import cases as store
 from jiebang.store.idempotency import Claim, Kept
 from jiebang.store.proofs import Method
@@ -68,9 +70,7 @@ async def submit_case(app: App, account: int, kind: Kind, device: str | None) ->
 
 async def prove_case(app: App, case_id: str, password: str | None, code: str | None, *, quiet: bool) -> dict[str, Any]:
     """Offer the proofs a case still wants; ask for those not given. Returns the case."""
-    key = app.case_ids.decode(case_id)
-    if key is None:
-        raise UnknownCaseError(case=case_id)
+    key = case_key(app.case_ids, case_id)
     given = {Method.PAYMENT_PASSWORD: password, Method.SMS_CODE: code}
     asks = {
         Method.PAYMENT_PASSWORD: say("支付密码", "Payment password"),
@@ -116,9 +116,7 @@ async def follow(
 
     Raises UnknownCaseError.
     """
-    key = app.case_ids.decode(case_id)
-    if key is None:
-        raise UnknownCaseError(case=case_id)
+    key = case_key(app.case_ids, case_id)
     found = await find(app.context, key)
     view, seen = TimelineView(case_id, found.plan.participants), 0
     while True:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from jiebang.cli.arguments import case_key, pack_file
 from jiebang.cli.running import REFUSED, Json, console, print_json, telling, with_app
 from jiebang.cli.show_policy import (
     replayed,
@@ -19,8 +19,6 @@ from jiebang.cli.show_policy import (
     show_shadow,
 )
 from jiebang.cli.words import say
-from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,12 +42,6 @@ commands: Final = typer.Typer(
     ),
 )
 
-_READ_LIMIT: Final = 1 << 21
-_UNREADABLE: Final[Mapping[type[OSError], tuple[str, str]]] = {
-    FileNotFoundError: ("没有这个文件", "there is no such file"),
-    IsADirectoryError: ("这是一个目录,不是文件", "it is a folder, no file"),
-    PermissionError: ("您无权读取", "you may not read it"),
-}
 
 PackFile = Annotated[Path, typer.Argument(metavar="FILE", help=say("策略包文件(YAML)", "The pack's file (YAML)"))]
 PackName = Annotated[
@@ -60,22 +52,6 @@ Either = Annotated[
     typer.Argument(help=say("文件,或已加入的版本如 wechat/1", "A file, or a version that was added, such as wechat/1")),
 ]
 By = Annotated[str, typer.Option("--by", help=say("您的姓名,记入变更历史", "Your name, kept in the history"))]
-
-
-def _file(path: Path, *, as_json: bool) -> tuple[str, str]:
-    """Read a pack's file; one that cannot be read is told before anything is started."""
-    with telling(as_json=as_json):
-        try:
-            if path.stat().st_size > _READ_LIMIT:
-                raise InvalidInputError(field=str(path), reason=Text("文件过大", "the file is too large"))
-            return path.read_text(encoding="utf-8-sig"), path.name
-        except OSError as error:
-            zh, en = _UNREADABLE.get(type(error), ("无法读取", "it cannot be read"))
-            reason = Text(zh, en)
-            raise InvalidInputError(field=str(path), reason=reason) from error
-        except UnicodeDecodeError as error:
-            reason = Text("不是 UTF-8 文本", "it is not text in UTF-8")
-            raise InvalidInputError(field=str(path), reason=reason) from error
 
 
 @commands.command(
@@ -94,7 +70,7 @@ def validate(file: PackFile, as_json: Json = False) -> None:
     """Validate a file."""
     from jiebang.usecases.policy import admitted
 
-    text, name = _file(file, as_json=as_json)
+    text, name = pack_file(file, as_json=as_json)
     with telling(as_json=as_json):
         pack, findings = admitted(text, name)
     show_admitted(pack, findings, as_json=as_json)
@@ -113,7 +89,7 @@ def diff(before: Either, after: Either, as_json: Json = False) -> None:
     from jiebang.policy.difference import of_packs
     from jiebang.usecases.policy import text_of
 
-    sides = {name: _file(Path(name), as_json=as_json) for name in (before, after) if Path(name).is_file()}
+    sides = {name: pack_file(Path(name), as_json=as_json) for name in (before, after) if Path(name).is_file()}
     if missing := [name for name in (before, after) if name not in sides]:
 
         async def work(app: App) -> dict[str, tuple[str, str]]:
@@ -137,10 +113,10 @@ def diff(before: Either, after: Either, as_json: Json = False) -> None:
 )
 def add(file: PackFile, by: By, as_json: Json = False) -> None:
     """Add a version."""
-    from jiebang.app import utc_now
+    from jiebang.clock import utc_now
     from jiebang.usecases import policy
 
-    text, name = _file(file, as_json=as_json)
+    text, name = pack_file(file, as_json=as_json)
 
     async def work(app: App) -> tuple[Pack, list[Finding]]:
         return await policy.add(app.pools["platform"], text, name, by, utc_now())
@@ -159,7 +135,7 @@ def add(file: PackFile, by: By, as_json: Json = False) -> None:
 )
 def activate(pack: PackName, by: By, as_json: Json = False) -> None:
     """Propose or approve a version."""
-    from jiebang.app import utc_now
+    from jiebang.clock import utc_now
     from jiebang.usecases import policy
 
     done = with_app(lambda app: policy.activate(app.pools["platform"], pack, by, utc_now()), as_json=as_json)
@@ -175,7 +151,7 @@ def activate(pack: PackName, by: By, as_json: Json = False) -> None:
 )
 def rollback(by: By, as_json: Json = False) -> None:
     """Go back to the version before."""
-    from jiebang.app import utc_now
+    from jiebang.clock import utc_now
     from jiebang.usecases import policy
 
     done = with_app(lambda app: policy.roll_back(app.pools["platform"], by, utc_now()), as_json=as_json)
@@ -200,7 +176,7 @@ def shadow(
     as_json: Json = False,
 ) -> None:
     """Start, stop or report a version in shadow."""
-    from jiebang.app import utc_now
+    from jiebang.clock import utc_now
     from jiebang.usecases import policy
 
     async def work(app: App) -> Sequence[ShadowCount]:
@@ -261,13 +237,10 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Replay the decisions of a case."""
-    from jiebang.model.errors import UnknownCaseError
     from jiebang.usecases import policy
 
     async def work(app: App) -> list[Replay]:
-        key = app.case_ids.decode(case)
-        if key is None:
-            raise UnknownCaseError(case=case)
+        key = case_key(app.case_ids, case)
         return await policy.replay(app.pools["platform"], app.context.records, app.registry, key)
 
     found = with_app(work, as_json=as_json)

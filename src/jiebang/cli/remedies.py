@@ -50,8 +50,8 @@ def _remedy(
     as_json: Json = False,
 ) -> None:
     """Clear a blocker on the spot."""
+    from jiebang.cli.arguments import account_number
     from jiebang.cli.clear import Options, carry_out, show
-    from jiebang.cli.commands import account_number
     from jiebang.usecases.remedy import Wanted
 
     number = account_number(account, as_json=as_json)

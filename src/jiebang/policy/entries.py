@@ -9,14 +9,15 @@ import polars as pl
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity
 from jiebang.model.facts import ITEM_FIELDS, FactType
-from jiebang.policy.compose import Composer, owners_of, read_and, scope
-from jiebang.policy.condition import VOCABULARY
+from jiebang.policy.compose import Composer, Scope, owners_of, read_and, scope
+from jiebang.policy.condition import VOCABULARY, Condition
 from jiebang.policy.pack import EARLIEST, Foreseen, Option, Param, Rule, Words
 from jiebang.policy.shape import PackShape, RaisedShape, RuleShape
 from jiebang.policy.source import Path, Source
+from jiebang.policy.wording import Wording
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class Entries(Composer):
@@ -112,13 +113,7 @@ class Entries(Composer):
                     f"there is no rule '{shape.consent}' that needs consent for all the kinds listed",
                 )
             when = self.whom(shape.when, (*path, "when"))
-            title, explanation, lasts = (
-                self.wording(getattr(shape, part), (*path, part), VOCABULARY)
-                for part in ("title", "explanation", "lasts")
-            )
-            names = title.names | explanation.names | lasts.names
-            self.worded(names, path)
-            whom = scope(when, names, owners_of(names | (when.names if when is not None else frozenset())))
+            (title, explanation, lasts), whom = self._worded(shape, ("title", "explanation", "lasts"), path, when)
             found.append(
                 Foreseen(
                     code=shape.code,
@@ -154,12 +149,7 @@ class Entries(Composer):
                 )
             when = self.whom(shape.when, (*path, "when"))
             first = self.whom(shape.recommended, (*path, "recommended"))
-            title, reaches, costs = (
-                self.wording(getattr(shape, part), (*path, part), VOCABULARY) for part in ("title", "reaches", "costs")
-            )
-            names = title.names | reaches.names | costs.names
-            self.worded(names, path)
-            whom = scope(when, names, owners_of(names | (when.names if when is not None else frozenset())))
+            (title, reaches, costs), whom = self._worded(shape, ("title", "reaches", "costs"), path, when)
             recommended = pl.lit(value=False) if first is None else read_and(owners_of(first.names), first)
             found.append(
                 Option(
@@ -180,6 +170,15 @@ class Entries(Composer):
                 )
             )
         return tuple(found)
+
+    def _worded(
+        self, shape: object, parts: Sequence[str], path: Path, when: Condition | None
+    ) -> tuple[list[Wording], Scope]:
+        """Return the texts of an entry, and whom its condition (None: everyone) and its texts ask about."""
+        texts = [self.wording(getattr(shape, part), (*path, part), VOCABULARY) for part in parts]
+        names = frozenset[str]().union(*(text.names for text in texts))
+        self.worded(names, path)
+        return texts, scope(when, names, owners_of(names | (when.names if when is not None else frozenset())))
 
     def legacy_codes(self) -> None:
         """Hold the codes of older systems to what they stand for."""
