@@ -20,5 +20,5 @@ def test_a_wait_doubles_up_to_its_limit() -> None:
 
 @given(st.integers(0, 10**9))
 def test_what_fails_for_days_waits_no_longer_and_breaks_nothing(times: int) -> None:
-    """A number of doublings that no timedelta holds would end the worker in the 54th second of a store's outage."""
+    """A number that no timedelta holds would end a worker that has failed to read its due cases for a minute."""
     assert FIRST <= doubled(FIRST, times, LIMIT) <= LIMIT
