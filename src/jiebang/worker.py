@@ -19,9 +19,8 @@ from jiebang.participants.base import UNANSWERED
 from jiebang.store import cases, leases
 
 if TYPE_CHECKING:
-    from jiebang.model.case import Case
+    from jiebang.model.case import Case, Key
     from jiebang.saga.coordinator import Reply
-    from jiebang.store.cases import Key
     from jiebang.usecases.advance import Driver
 
 _YOUNG = 50_000

@@ -33,7 +33,7 @@ from jiebang.usecases.verify import Report, verify
 from tests.store.test_advance import PLAN, World, now
 
 if TYPE_CHECKING:
-    from jiebang.participants.base import Order
+    from jiebang.saga.orders import Order
     from jiebang.store.pool import Pool
 
 

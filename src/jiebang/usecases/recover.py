@@ -20,18 +20,19 @@ import asyncpg
 import msgspec
 import structlog
 
-from jiebang.model.case import COUNTED, ENDED, Case
+from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
-from jiebang.participants.base import UNANSWERED, Forgiving, Order
+from jiebang.participants.base import UNANSWERED, Forgiving
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.policy.calendar import local_date
+from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Timing, backoff
 from jiebang.saga.fence import Op
+from jiebang.saga.orders import Order
 from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, Wait, recovered
 from jiebang.saga.timeline import entries
 from jiebang.store import cases as store
 from jiebang.store import operating, quota, tasks
-from jiebang.store.cases import Save
 from jiebang.store.tasks import NewTask
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ def _begun(case: Case, now: datetime) -> dict[str, Any]:
 
 
 async def _hold_slots(
-    with_: Recovering, changed: Iterable[Case], before: Mapping[store.Key, Case], now: datetime
+    with_: Recovering, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime
 ) -> None:
     """Give cases that turn out to be committed the slot of their document's quota that the restore took back."""
     without = [
@@ -361,7 +362,7 @@ async def _send(with_: Recovering, told: Iterable[Recovery], found: Found) -> Re
 
 async def _tell(with_: Recovering, settled: Collection[int], undecided: Collection[Undecided], found: Found) -> None:
     """Raise what an operator must decide, and close what no longer is of accounts that are settled."""
-    now, keys = with_.clock(), set[store.Key]()
+    now, keys = with_.clock(), set[Key]()
     for each in undecided:
         found.undecided[each.why.value] = found.undecided.get(each.why.value, 0) + 1
         keys.add((each.account_id, each.case_no))
