@@ -232,6 +232,14 @@ def _replied(step: GroupStep, answers: Sequence[IndexedAnswers]) -> GroupReplied
     return GroupReplied(step.group, step.after, replies, step.entries if step.unsaved else [])
 
 
+def split_replies(replies: Sequence[Reply], keys: Container[Key]) -> tuple[list[Reply], list[Reply]]:
+    """Return the replies to the cases `keys`, and the others, each in their order."""
+    taken = [reply for reply in replies if (reply.account_id, reply.case_no) in keys]
+    if not taken:
+        return taken, list(replies)
+    return taken, [reply for reply in replies if (reply.account_id, reply.case_no) not in keys]
+
+
 def group_by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:
     """Return replies by the case that they are about."""
     grouped: defaultdict[Key, list[Reply]] = defaultdict(list)

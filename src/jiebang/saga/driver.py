@@ -19,7 +19,7 @@ platform's database is gone: nothing unsaved was sent then, and the cases stay d
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final, TypeVar
@@ -140,12 +140,16 @@ SAVE_REFUSED: Final = "save_refused"
 
 
 def drive(
-    taken: Sequence[Case], late: Sequence[Reply], now: datetime, timing: Timing, batch: type[Batch] | None = None
+    taken: Sequence[Case],
+    late: Sequence[Reply],
+    now: datetime,
+    timing: Timing,
+    batch: Callable[[datetime, Timing], Batch] | None = None,
 ) -> Life[datetime]:
     """Take due cases, and the cases of late replies, as far as they go now; return when that was.
 
     A case that breaks its batch by a fault of ours (a plan that nobody knows) is found by halving and put off alone.
-    `batch`: who drives; only a simulator names another.
+    `batch`: makes who drives; only a simulator names another.
     """
     driving = (batch or Batch)(now, timing)
     try:

@@ -21,7 +21,7 @@ from prometheus_client import Counter, Histogram
 from jiebang.model.case import ENDED, Case, Key
 from jiebang.participants.base import SILENCE, Columnar, Participant
 from jiebang.policy.record import Evidence
-from jiebang.saga.batch import Save, SaveOutcome
+from jiebang.saga.batch import Save, SaveOutcome, split_replies
 from jiebang.saga.coordinator import Rechecked, Reply, Timing
 from jiebang.saga.driver import (
     Call,
@@ -202,9 +202,7 @@ class Driver:
 
     def take_late(self, keys: Collection[Key]) -> list[Reply]:
         """Take the late replies to these cases."""
-        taken = [reply for reply in self.late if (reply.account_id, reply.case_no) in keys]
-        if taken:
-            self.late = [reply for reply in self.late if (reply.account_id, reply.case_no) not in keys]
+        taken, self.late = split_replies(self.late, keys)
         return taken
 
     def _came_late(self, call: asyncio.Task[list[Answers]]) -> None:

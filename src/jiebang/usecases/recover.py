@@ -312,9 +312,7 @@ def _begun(case: Case, now: datetime) -> dict[str, Any]:
     return {"at": now, "what": "state", "state": case.state.value} | ({"reason": case.reason} if case.reason else {})
 
 
-async def _hold_slots(
-    with_: Recovering, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime
-) -> None:
+async def _hold_slots(with_: Recovering, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime) -> None:
     """Give cases that turn out to be committed the slot of their document's quota that the restore took back."""
     without = [
         (before[case.key], _SLOTS)
