@@ -6,13 +6,14 @@ and what befell groups of several cases is counted, so that a run can say what i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jiebang.saga.driver import Batch, GroupSave, Life, Round, SaveRefused
 from sim.evidence import ViolationError
 from sim.witness import Witness
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
@@ -22,7 +23,32 @@ if TYPE_CHECKING:
     from jiebang.saga.coordinator import Event, Rechecked, Reply
     from jiebang.saga.driver import Asked, Need
     from jiebang.saga.orders import Answers
-    from sim.world import World
+    from sim.world import Parts
+
+
+class BatchWorld(Protocol):
+    """What a batch needs of the world that it is in."""
+
+    @property
+    def options(self) -> Any:
+        """What the world is made of; its `timing` is read."""
+
+    @property
+    def parts(self) -> Parts:
+        """What the world is built of."""
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether every batch has a witness."""
+
+    seen: Counter[str]
+    group_moves: Counter[str]
+
+    def plan_of(self, case: Case) -> Plan:
+        """The plan that a case follows."""
+
+    def poisoned(self, key: Key, place: str) -> bool:
+        """Whether the case makes its batch fail at this place."""
 
 
 class PoisonedError(Exception):
@@ -36,7 +62,7 @@ class WitnessedError(BaseException):
 class WorldBatch(Batch):
     """One batch of a world. Planted mistakes derive from it."""
 
-    def __init__(self, world: World, now: datetime) -> None:
+    def __init__(self, world: BatchWorld, now: datetime) -> None:
         """Drive with the world's parts."""
         super().__init__(now, world.options.timing)
         self.world = world

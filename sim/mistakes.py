@@ -92,9 +92,7 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
     ),
     "patient": Mistake("grants after the deadline still commit", Parts(step=protocol.patient), walked=True),
     "deaf-to-wish": Mistake(
-        "the coordinator overlooks the wish to withdraw",
-        Parts(step=protocol.deaf_to_wish, batch=driver.DeafToWish),
-        walked=True,
+        "the coordinator overlooks the wish to withdraw", Parts(step=protocol.deaf_to_wish), walked=True
     ),
     "forgives-movement": Mistake(
         "money moved since the last proof is forgiven",

@@ -5,7 +5,7 @@ Each is one plausible slip of a programmer or an operator; sim/mistakes.py names
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,7 +15,7 @@ from jiebang.saga.coordinator import Woken, versions_to_start
 from jiebang.saga.driver import SAVE_REFUSED, Call, GroupSave, Postponement, Round
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.recovery import Recovery, Restored, Seen, recovered
-from sim.batch import WorldBatch
+from sim.batch import BatchWorld, WorldBatch
 from sim.driver import Driver, TornError
 from sim.parties import Applied, Party, Wallet
 from sim.restores import Restores
@@ -53,7 +53,7 @@ class SendsAnyway(WorldBatch):
 class RemembersGrants(WorldBatch):
     """Keeps what a case learnt by account, and so takes a case's grants for the next one's."""
 
-    def __init__(self, world: World, now: datetime) -> None:
+    def __init__(self, world: BatchWorld, now: datetime) -> None:
         super().__init__(world, now)
         self.grants: dict[int, str] = world.__dict__.setdefault("remembered_grants", {})
         self._decided = self.step
@@ -82,7 +82,7 @@ class SavesLearntAsSent(WorldBatch):
 
 class NewestPlan(WorldBatch):
     def plan_of(self, case: Case) -> Plan:
-        newest = self.world.pack
+        newest = cast("World", self.world).pack
         return newest if len(newest.participants) == len(case.marks) else super().plan_of(case)
 
 
@@ -104,7 +104,7 @@ class WishForEver(WorldBatch):
         kept = {key for step in left for key in step.group.keys} | again.keys()
         for step in steps:
             for key in set(step.group.keys) - kept if step.before.withdraw_at is not None else ():
-                self.alone[key], again[key] = self.world.store.cases[key], Woken()
+                self.alone[key], again[key] = cast("World", self.world).store.cases[key], Woken()
         return left, again
 
 
@@ -208,14 +208,6 @@ def forgives_at_start(case: Case, plan: Plan, event: Rechecked) -> tuple[int, ..
 
 class ForgivesMovement(WorldBatch):
     versions_to_start = staticmethod(forgives_at_start)
-
-
-class DeafToWish(WorldBatch):
-    """Overlooks the wish where cases start together, as `step` overlooks it elsewhere."""
-
-    @staticmethod
-    def versions_to_start(case: Case, plan: Plan, event: Rechecked) -> tuple[int, ...] | None:
-        return versions_to_start(msgspec.structs.replace(case, withdraw_at=None), plan, event)
 
 
 # In the runner and the worker.

@@ -153,11 +153,16 @@ class Witness:
                 if wanted is None:
                     _broken(f"case {case.key} is saved as {save.stepped.state} {save.stepped.marks} unasked")
                 told = _as_told(save, case, wanted.before)
-                expected = msgspec.structs.replace(wanted.after, head=told.head)
-                if (told, list(save.entries), save.template) != (expected, wanted.entries, wanted.template):
-                    _broken(
-                        f"case {case.key} alone is {expected} {wanted.entries}, and is saved as {told} {save.entries}"
-                    )
+                is_saved = {**msgspec.structs.asdict(told), "entries": list(save.entries), "template": save.template}
+                alone = {
+                    **msgspec.structs.asdict(wanted.after),
+                    "head": told.head,
+                    "entries": wanted.entries,
+                    "template": wanted.template,
+                }
+                differs = {name: (alone[name], value) for name, value in is_saved.items() if value != alone[name]}
+                if differs:
+                    _broken(f"case {case.key} alone, and as it is saved with its group: {differs}")
 
     def _saved(self, saves: Sequence[Save], outcome: SaveOutcome | SaveRefused) -> None:
         if isinstance(outcome, SaveRefused):
