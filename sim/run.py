@@ -91,6 +91,7 @@ FAULTS = (
     "recovery broken off and begun anew",
     "recovery made a lost case again",
     "recovered once more",
+    "recovery's call halved",
     "recovery saved a case",
     "recovery sent cancel",
     "recovery sent confirm",

@@ -321,8 +321,8 @@ class Unforgiving(Wallet):
 
 
 class NoRecovery(Restores):
-    def _settled(self, account: int, names: tuple[str, ...], waited: int) -> Steps:
-        del account, names, waited
+    def _run(self, names: tuple[str, ...]) -> Steps:
+        del names
         yield 1
         return True
 

@@ -16,8 +16,8 @@ from jiebang.model.plan import DATABASES, NETWORKS
 
 if TYPE_CHECKING:
     from jiebang.app import App
+    from jiebang.saga.recovery_driver import Found
     from jiebang.store.operating import Outage, Wish, WorkerSeen
-    from jiebang.usecases.recover import Found
 
 _RECENT: Final = 20
 _ORDER: Final = (*DATABASES, *NETWORKS)
