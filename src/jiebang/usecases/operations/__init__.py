@@ -1,0 +1,1 @@
+"""What runs the installation: start, tasks, messages, gauges, the audit of everything."""
