@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncpg.prepared_stmt import PreparedStatement
 
     from jiebang.participants.database import Particulars
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
     Statements = Mapping[str, PreparedStatement[asyncpg.Record]]
 

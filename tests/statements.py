@@ -17,8 +17,8 @@ from jiebang.model.facts import PLATFORM
 from jiebang.model.plan import DATABASES
 from jiebang.participants import PARTICULARS, identity
 from jiebang.participants.database import statements
-from jiebang.store.postgres.migrate import owner_of
-from jiebang.store.postgres.named_sql import load
+from jiebang.store.migrate import owner_of
+from jiebang.store.queries import load
 
 Label = tuple[str, str]
 """(database, "file.name" or "participant.op")."""
@@ -37,8 +37,8 @@ INLINE: Final[Mapping[Label, str]] = {
 
 ELSEWHERE: Final[Mapping[str, str]] = {
     "sandbox/": "what stands in for the outside world keeps its own SQLite, and loads people in bulk",
-    "store/postgres/migrate.py": "a few rows of migrations",
-    "store/postgres/embedded.py": "the server's own catalogue",
+    "store/migrate.py": "a few rows of migrations",
+    "store/embedded.py": "the server's own catalogue",
 }
 """Where SQL may stand that no plan is tested of, and why."""
 

@@ -31,27 +31,27 @@ from jiebang.policy import packs
 from jiebang.sandbox.phone import NAME as PHONE
 from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
-from jiebang.store.cases import idempotency
-from jiebang.store.checks.records import Records
-from jiebang.store.postgres.embedded import dsns, embedded
-from jiebang.store.postgres.migrate import migrate_all
-from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
-from jiebang.store.timelines.seal_signing_keys import SealKeys, read_seal_keys
-from jiebang.usecases.cases.context import Context
-from jiebang.usecases.checks.check import Checker
-from jiebang.usecases.operations.startup import Joining
-from jiebang.usecases.policy.registry import Registry
-from jiebang.usecases.policy.shadow import Shadow
+from jiebang.store import idempotency
+from jiebang.store.embedded import dsns, embedded
+from jiebang.store.migrate import migrate_all
+from jiebang.store.pool import WHOLE_TABLE, open_pools
+from jiebang.store.records import Records
+from jiebang.store.seal_keys import SealKeys, read_seal_keys
+from jiebang.usecases.check import Checker
+from jiebang.usecases.context import Context
+from jiebang.usecases.join import Joining
+from jiebang.usecases.registry import Registry
+from jiebang.usecases.shadow import Shadow
 
 if TYPE_CHECKING:
-    from jiebang.api.gate.admission import Admission
-    from jiebang.api.gate.auth import Verifier
+    from jiebang.api.admission import Admission
+    from jiebang.api.auth import Verifier
     from jiebang.saga.recovery_driver import Found
     from jiebang.sandbox.issuer import SandboxIssuer
-    from jiebang.store.postgres.pool import Pool
-    from jiebang.usecases.driving.recover import ToldWaiting
-    from jiebang.usecases.operations.verify import Report
-    from jiebang.usecases.timelines.seal import Sealing
+    from jiebang.store.pool import Pool
+    from jiebang.usecases.recover import ToldWaiting
+    from jiebang.usecases.seal import Sealing
+    from jiebang.usecases.verify import Report
     from jiebang.worker import Chore, Worker
 
 POLICY: Final = "wechat"
@@ -108,9 +108,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def api(self) -> Admission:
         """Return the HTTP application, behind its gate."""
-        from jiebang.api.application import create_app
         from jiebang.api.deps import Deps
-        from jiebang.usecases.cases.find import Follower
+        from jiebang.api.server import create_app
+        from jiebang.usecases.read import Follower
 
         return create_app(
             Deps(
@@ -133,7 +133,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def sealing(self) -> Sealing:
         """Return the chore that seals timelines."""
-        from jiebang.usecases.timelines.seal import Sealing
+        from jiebang.usecases.seal import Sealing
 
         return Sealing(
             pool=self.pools["platform"], keys=self.seal_keys, anchor_at=self.anchor, pace=self.settings.seals
@@ -141,11 +141,11 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
-        from jiebang.usecases.checks.quota import Claiming, Quotas
-        from jiebang.usecases.driving.advance import Driver, Limits
-        from jiebang.usecases.operations.delivery import Delivery, HttpGateway
-        from jiebang.usecases.operations.gauges import Gauges
-        from jiebang.usecases.operations.tasks import Watch
+        from jiebang.usecases.advance import Driver, Limits
+        from jiebang.usecases.gauges import Gauges
+        from jiebang.usecases.notify import Delivery, HttpGateway
+        from jiebang.usecases.operate import Watch
+        from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.worker import Seldom, Worker
 
         pool = self.pools["platform"]
@@ -196,7 +196,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> Report:
         """Audit all databases and networks."""
-        from jiebang.usecases.operations.verify import verify
+        from jiebang.usecases.verify import verify
 
         async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
             auditor = Wallet(whole["wallet"], utc_now, pepper=self.secrets.passwords)
@@ -232,7 +232,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.model.errors import InvalidInputError
         from jiebang.participants.wallet import FUNDS_MOVING
         from jiebang.saga.recovery import Restored
-        from jiebang.usecases.driving.recover import Recovering, recover
+        from jiebang.usecases.recover import Recovering, recover
 
         plans = await self.registry.plans_ever_in_force()
         known = [f"{kind}@{plan.name}" for kind, plan in plans]
@@ -267,7 +267,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     def _verifier(self) -> Verifier:
         import httpx
 
-        from jiebang.api.gate.auth import IssuerKeys, Verifier, keys_from_file, keys_from_url
+        from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file, keys_from_url
 
         issuer = self.settings.issuer
         if issuer is None:

@@ -40,17 +40,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from jiebang.api.gate.capacity import Capacity
+from jiebang.api.capacity import Capacity
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.model.plan import NETWORKS
 from jiebang.saga.coordinator import Timing
-from jiebang.store.cases.idempotency import Repeats
-from jiebang.store.postgres.embedded import PLACEMENT
-from jiebang.store.postgres.migrate import owner_of
-from jiebang.usecases.operations.gauges import GaugePace
-from jiebang.usecases.operations.tasks import Watchfulness
-from jiebang.usecases.timelines.seal import SealPace
+from jiebang.store.embedded import PLACEMENT
+from jiebang.store.idempotency import Repeats
+from jiebang.store.migrate import owner_of
+from jiebang.usecases.gauges import GaugePace
+from jiebang.usecases.operate import Watchfulness
+from jiebang.usecases.seal import SealPace
 from jiebang.worker import Pace
 
 PREFIX: Final = "JIEBANG_"

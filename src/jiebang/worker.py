@@ -16,13 +16,12 @@ import msgspec
 import structlog
 
 from jiebang.participants.base import UNANSWERED
-from jiebang.store.cases import cases
-from jiebang.store.operations import leases
+from jiebang.store import cases, leases
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
     from jiebang.saga.coordinator import Reply
-    from jiebang.usecases.driving.advance import Driver
+    from jiebang.usecases.advance import Driver
 
 _YOUNG = 50_000
 """New objects between two looks for cycles."""

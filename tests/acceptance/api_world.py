@@ -16,11 +16,11 @@ import asyncpg
 import httpx
 import uvicorn
 
-from jiebang.api.application import create_app
+from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file
+from jiebang.api.capacity import Capacity
+from jiebang.api.connections import server_config
 from jiebang.api.deps import Deps
-from jiebang.api.gate.auth import IssuerKeys, Verifier, keys_from_file
-from jiebang.api.gate.capacity import Capacity
-from jiebang.api.gate.uvicorn_protocol import server_config
+from jiebang.api.server import create_app
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import DATABASES
 from jiebang.participants import open_participants
@@ -29,18 +29,18 @@ from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
-from jiebang.store.checks.records import Records
-from jiebang.store.encryption import password_hash
-from jiebang.store.operations import outbox
-from jiebang.store.timelines.seal_signing_keys import keys_of
-from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.find import Follower
-from jiebang.usecases.cases.prove import code_of
-from jiebang.usecases.checks.check import Checker
+from jiebang.store import outbox
+from jiebang.store.records import Records
+from jiebang.store.seal_keys import keys_of
+from jiebang.store.sealing import password_hash
+from jiebang.usecases.check import Checker
+from jiebang.usecases.context import Context
+from jiebang.usecases.prove import code_of
+from jiebang.usecases.read import Follower
 
 if TYPE_CHECKING:
-    from jiebang.api.gate.admission import Admission
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.api.admission import Admission
+    from jiebang.store.pool import Pool
 
 PASSWORD = "246810"
 ISSUER, AUDIENCE = "https://issuer.test", "https://api.test"

@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.api_world import PASSWORD, Person, World, made, until
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 
 @pytest.fixture(scope="module")

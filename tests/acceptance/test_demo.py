@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from jiebang.model.plan import DATABASES, NETWORKS
-from jiebang.store.postgres.data_directory import remove
+from jiebang.store.home import remove
 
 EVERYBODY = {*DATABASES, *NETWORKS}
 

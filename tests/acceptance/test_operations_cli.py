@@ -17,8 +17,8 @@ from jiebang.model.ids import CaseIds
 from jiebang.model.plan import NETWORKS
 from jiebang.sandbox.processes import sandbox
 from jiebang.settings import read_secrets
-from jiebang.store.operations import operating
-from jiebang.store.postgres.pool import open_pools
+from jiebang.store import operating
+from jiebang.store.pool import open_pools
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,13 +11,13 @@ import yaml
 
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
-from jiebang.store.operations import operating
+from jiebang.store import operating
 from tests.acceptance.api_world import Person, World, made, on_deck
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from jiebang.store.postgres.data_directory import find
-from jiebang.store.postgres.embedded import dsns, embedded, stopped
+from jiebang.store.embedded import dsns, embedded, stopped
+from jiebang.store.home import find
 
 _SIZE: Final = 512 << 20
 _BALLAST: Final = "ballast"

@@ -13,8 +13,8 @@ from jiebang.model.case import ENDED
 from jiebang.model.notice import Channel
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import BindingState
-from jiebang.store.operations import tasks
-from jiebang.usecases.operations import tasks as operate
+from jiebang.store import tasks
+from jiebang.usecases import operate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,7 +17,7 @@ from jiebang.model.plan import NETWORKS
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.faults import LIES, Fault, FaultKind, Phase
 from jiebang.sandbox.proxy import FAIR, Way, Weather
-from jiebang.store.postgres.embedded import PLACEMENT, postmaster_pid
+from jiebang.store.embedded import PLACEMENT, postmaster_pid
 
 if TYPE_CHECKING:
     from pathlib import Path

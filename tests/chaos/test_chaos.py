@@ -31,8 +31,8 @@ from jiebang.sandbox.processes import SandboxProcess, sandbox
 from jiebang.sandbox.proxy import Proxy
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
-from jiebang.store.postgres.data_directory import remove
-from jiebang.store.postgres.embedded import stopped
+from jiebang.store.embedded import stopped
+from jiebang.store.home import remove
 from tests.chaos.disk import small_disk
 from tests.chaos.judge import Verdict, judge, operated, quiet
 from tests.chaos.people import People, Told, settle

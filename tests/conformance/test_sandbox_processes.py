@@ -23,7 +23,7 @@ from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind
 from jiebang.sandbox.processes import Sandbox, sandbox
-from jiebang.usecases.operations.delivery import HttpGateway
+from jiebang.usecases.notify import HttpGateway
 
 _PARENT = """
 import asyncio, json, signal, sys

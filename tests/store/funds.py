@@ -35,19 +35,19 @@ from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
 from jiebang.saga.timeline import entries, opened
-from jiebang.store.cases import cases as store
-from jiebang.store.cases.cases import NewCase
-from jiebang.store.cases.idempotency import Claim, Kept
-from jiebang.store.checks.records import Records
-from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.transfer import Payment, transfer
-from jiebang.usecases.driving.advance import Driver, Limits
+from jiebang.store import cases as store
+from jiebang.store.cases import NewCase
+from jiebang.store.idempotency import Claim, Kept
+from jiebang.store.records import Records
+from jiebang.usecases.advance import Driver, Limits
+from jiebang.usecases.context import Context
+from jiebang.usecases.transfer import Payment, transfer
 from jiebang.worker import Pace, Seldom, Worker
 from tests.rows import AT, insert, insert_accounts
 from tests.store.turns import Turns, taking
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 PARTIES: Final = ("security", "social", "wallet")
 PLAN: Final = Plan(name="race/1", participants=PARTIES, waves=(0, 0, 1))

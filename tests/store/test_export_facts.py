@@ -19,12 +19,12 @@ from jiebang.participants import open_participants
 from jiebang.policy import packs
 from jiebang.policy.backtest import ACCOUNT, backtest
 from jiebang.policy.load import load_pack
-from jiebang.usecases.checks.check import Checker, CheckRequest
-from jiebang.usecases.policy.export_facts import export_facts
+from jiebang.usecases.check import Checker, CheckRequest
+from jiebang.usecases.export_facts import export_facts
 from tests.rows import BOUND, insert
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 PACK: Final = load_pack(*packs.text("wechat"))

@@ -12,17 +12,9 @@ import msgspec
 import pytest
 
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
-from jiebang.store.postgres.embedded import PLACEMENT, database_dsn
-from jiebang.store.postgres.migrate import (
-    Migration,
-    migrate,
-    migrate_all,
-    migrations,
-    owner_of,
-    owners,
-    require_migrated,
-)
-from jiebang.store.postgres.pool import open_pools
+from jiebang.store.embedded import PLACEMENT, database_dsn
+from jiebang.store.migrate import Migration, migrate, migrate_all, migrations, owner_of, owners, require_migrated
+from jiebang.store.pool import open_pools
 
 CATALOGUE = {
     "relations": """

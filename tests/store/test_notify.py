@@ -16,15 +16,15 @@ from jiebang.model.case import BUCKETS, Kind, bucket_of
 from jiebang.model.ids import CaseIds
 from jiebang.policy.load import load_pack
 from jiebang.sandbox.processes import Sandbox, sandbox
-from jiebang.store.cases import cases as store
-from jiebang.store.cases.cases import NewCase
-from jiebang.store.operations import outbox
-from jiebang.store.operations.outbox import Message
-from jiebang.usecases.cases.prove import code_of
-from jiebang.usecases.operations.delivery import Delivery, HttpGateway
+from jiebang.store import cases as store
+from jiebang.store import outbox
+from jiebang.store.cases import NewCase
+from jiebang.store.outbox import Message
+from jiebang.usecases.notify import Delivery, HttpGateway
+from jiebang.usecases.prove import code_of
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 PACK = load_pack(files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8"), "wechat.yaml")
 IDS, CODES_KEY, NONCE = CaseIds(b"i" * 16), b"c" * 32, b"n" * 16

@@ -11,14 +11,14 @@ import pytest
 
 from jiebang.model.case import BUCKETS, Case, State
 from jiebang.saga.fence import CaseOp, FenceRow, Op
-from jiebang.store.cases import cases as store
-from jiebang.store.operations import tasks
-from jiebang.usecases.operations.tasks import Outcome, Watch, Watchfulness, Why, retry, show, stuck
+from jiebang.store import cases as store
+from jiebang.store import tasks
+from jiebang.usecases.operate import Outcome, Watch, Watchfulness, Why, retry, show, stuck
 from tests.store.test_advance import PLAN, TIMING, World, now
 
 if TYPE_CHECKING:
     from jiebang.saga.orders import Order
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 EVERYTHING = frozenset(range(BUCKETS))
 _RESENT = 2

@@ -21,14 +21,14 @@ from jiebang.model.plan import DATABASES
 from jiebang.participants import PARTICULARS, open_participants
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Order
-from jiebang.store.postgres.migrate import owner_of
+from jiebang.store.migrate import owner_of
 from tests.rows import AT, BOUND, insert
 from tests.statements import STATEMENTS, unknown
 from tests.store.test_facts import CHILDREN
 from tests.store.test_schema_rules import TABLES
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 PEOPLE, FIRST, FEW = 20_000, 1_000_001, 10
 BATCH = range(FIRST, FIRST + 1_024)

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 
 from jiebang.model.plan import DATABASES
-from jiebang.store.postgres.embedded import PLACEMENT, database_dsn
-from jiebang.store.postgres.migrate import owner_of
+from jiebang.store.embedded import PLACEMENT, database_dsn
+from jiebang.store.migrate import owner_of
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 OWNERS = {owner_of(name): name for name in PLACEMENT}
 PARTICIPANTS = sorted({owner_of(name) for name in DATABASES})

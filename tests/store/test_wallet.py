@@ -26,11 +26,11 @@ from jiebang.participants.movements import Action, EntryState, Outcome, Transfer
 from jiebang.participants.wallet import FUNDS_MOVING
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Order
-from jiebang.store.encryption import password_hash
+from jiebang.store.sealing import password_hash
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 PEPPER = b"p" * 32
 _ids: Iterator[int] = itertools.count(1_001)

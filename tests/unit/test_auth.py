@@ -15,7 +15,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from jiebang.api.gate.auth import IssuerKeys, KeysUnavailableError, Scope, Verifier, keys_from_file
+from jiebang.api.auth import IssuerKeys, KeysUnavailableError, Scope, Verifier, keys_from_file
 from jiebang.model.errors import NotAllowedError, NotAuthenticatedError
 from jiebang.sandbox.issuer import SandboxIssuer
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.api.validation_text import in_both
+from jiebang.api.findings import in_both
 from jiebang.model.case import Kind
 
 

@@ -11,8 +11,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.api import problems
-from jiebang.api.gate import auth
+from jiebang.api import auth, problems
 from jiebang.api.logs import configure_logs
 from jiebang.model import errors
 

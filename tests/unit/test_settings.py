@@ -10,7 +10,7 @@ import pytest
 
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.settings import Problem, Settings, read_secrets, read_settings
-from jiebang.store.postgres.embedded import PLACEMENT
+from jiebang.store.embedded import PLACEMENT
 
 DSNS = {name: f"postgresql://app:hush@db.example:5432/{name}" for name in PLACEMENT}
 

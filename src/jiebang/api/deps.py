@@ -10,12 +10,12 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from jiebang.api.gate.auth import Verifier
-from jiebang.api.gate.capacity import Capacity
+from jiebang.api.auth import Verifier
+from jiebang.api.capacity import Capacity
 from jiebang.model.ids import CaseIds
-from jiebang.store.cases.idempotency import Repeats
-from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.find import Follower
+from jiebang.store.idempotency import Repeats
+from jiebang.usecases.context import Context
+from jiebang.usecases.read import Follower
 
 BODY_LIMIT: Final = 64 * 1024
 """Bytes of the largest body: 1,000 accounts take 20 KB."""

@@ -25,8 +25,8 @@ from litestar.exceptions import (
 )
 from litestar.routes import HTTPRoute
 
+from jiebang.api.findings import in_both
 from jiebang.api.shapes import Check, check_shape
-from jiebang.api.validation_text import in_both
 from jiebang.model import errors
 from jiebang.model.check import Text
 

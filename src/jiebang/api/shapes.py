@@ -18,7 +18,7 @@ from jiebang.model.check import Alternative, Blocker, Consequence
 from jiebang.model.ids import ACCOUNT_PATTERN
 from jiebang.saga.chain import time_text
 from jiebang.saga.seals import PathStep
-from jiebang.store.cases.proofs import Method
+from jiebang.store.proofs import Method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jiebang.model.ids import CaseIds
     from jiebang.participants.movements import Outcome
     from jiebang.saga.chain import Row
-    from jiebang.store.cases.proofs import Proof
-    from jiebang.usecases.cases.context import Found
+    from jiebang.store.proofs import Proof
+    from jiebang.usecases.context import Found
 
 CHECK_LIMIT: Final = 1000
 TRANSFER_LIMIT_FEN: Final = 100_000_000_00

@@ -8,13 +8,9 @@ import typer
 from typer import rich_utils
 
 from jiebang import __version__
-from jiebang.cli.cases import remedy
-from jiebang.cli.language import LANGUAGE, say
-from jiebang.cli.operations import operators, serve, tasks
-from jiebang.cli.policy import backtest, lifecycle
-from jiebang.cli.runner import REFUSED, Json, console, errors, print_json, run, telling, with_app
-from jiebang.cli.sandbox import accounts
-from jiebang.cli.timelines import seals
+from jiebang.cli import accounts, backtest, operate, operations, policy, remedies, seals, stuck
+from jiebang.cli.running import REFUSED, Json, console, errors, print_json, run, telling, with_app
+from jiebang.cli.words import LANGUAGE, say
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
@@ -35,9 +31,9 @@ cli = typer.Typer(
     ),
 )
 cli.add_typer(accounts.commands, name="accounts")
-cli.add_typer(lifecycle.commands, name="policy")
+cli.add_typer(policy.commands, name="policy")
 cli.add_typer(seals.commands, name="seals")
-backtest.register(accounts.commands, lifecycle.commands)
+backtest.register(accounts.commands, policy.commands)
 
 Account = Annotated[str, typer.Argument(help=say("账户号,例如 1", "Account number, such as 1"))]
 CaseArgument = Annotated[
@@ -85,10 +81,10 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check one account."""
-    from jiebang.cli.checks.show_why import show_reasons
+    from jiebang.cli.reasons import show_reasons
     from jiebang.cli.show import show_check
     from jiebang.policy.why import why
-    from jiebang.usecases.checks.check import CheckRequest
+    from jiebang.usecases.check import CheckRequest
 
     number = account_number(account, as_json=as_json)
 
@@ -127,7 +123,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit and prove a case."""
-    from jiebang.cli.cases.as_person import prove_case, submit_case
+    from jiebang.cli.person import prove_case, submit_case
 
     number = account_number(account, as_json=as_json)
 
@@ -154,7 +150,7 @@ def prove(
     as_json: Json = False,
 ) -> None:
     """Prove a case."""
-    from jiebang.cli.cases.as_person import prove_case
+    from jiebang.cli.person import prove_case
 
     found = with_app(lambda app: prove_case(app, case, password, code, quiet=as_json), as_json=as_json)
     if as_json:
@@ -177,7 +173,7 @@ def show_case(
     """Show or follow one case."""
     from rich.live import Live
 
-    from jiebang.cli.cases.as_person import follow
+    from jiebang.cli.person import follow
 
     async def work(app: App) -> list[dict[str, Any]]:
         with Live(console=console, auto_refresh=False) as live:
@@ -210,7 +206,7 @@ def explain(
     from jiebang.policy import packs
     from jiebang.policy.codes import explain as explained
     from jiebang.policy.load import load_pack
-    from jiebang.store.postgres.data_directory import find
+    from jiebang.store.home import find
 
     async def work(app: App) -> CodeExplained:
         return explained(app.context.pack(), code)
@@ -234,11 +230,11 @@ def version() -> None:
     console.print(__version__)
 
 
-serve.register(cli)
-cli.add_typer(tasks.cases, name="cases")
-cli.add_typer(tasks.tasks, name="tasks")
-operators.register(cli)
-remedy.register(cli)
+operate.register(cli)
+cli.add_typer(stuck.cases, name="cases")
+cli.add_typer(stuck.tasks, name="tasks")
+operations.register(cli)
+remedies.register(cli)
 
 
 @cli.command(
@@ -256,7 +252,7 @@ def demo(
 ) -> None:
     """Run the demo."""
     from jiebang.app import configured
-    from jiebang.cli.sandbox.demo import perform
+    from jiebang.cli.demo import perform
 
     screen = errors if as_json else console
 

@@ -12,7 +12,7 @@ import msgspec
 from jiebang.model.errors import AccountBusyError, JiebangError, NothingToClearError, UnknownAccountError
 from jiebang.participants.database import DatabaseParticipant
 from jiebang.participants.security import SECURITY
-from jiebang.store.postgres.named_sql import load
+from jiebang.store.queries import load
 
 if TYPE_CHECKING:
     from jiebang.participants.database import Pool

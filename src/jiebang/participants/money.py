@@ -37,8 +37,8 @@ from jiebang.participants.movements import (
 )
 from jiebang.participants.wallet import WALLET
 from jiebang.policy.calendar import local_date
-from jiebang.store.encryption import SALT_BYTES, password_hash
-from jiebang.store.postgres.named_sql import load
+from jiebang.store.queries import load
+from jiebang.store.sealing import SALT_BYTES, password_hash
 
 if TYPE_CHECKING:
     import asyncpg

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 from jiebang.model.check import Text
 from jiebang.model.errors import CallerError, ProcessStartError
 from jiebang.sandbox.processes import SandboxProcess
-from jiebang.store.postgres.migrate import owner_of
+from jiebang.store.migrate import owner_of
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.pool import Pool
 
 _LOCK: Final = "demo.lock"
 _MARK: Final = "demo"

@@ -1,1 +1,0 @@
-"""Routes about one case: submitting, proving, following, withdrawing, remedies, consents."""

@@ -1,1 +1,0 @@
-"""Routes about checks and the codes of blockers."""

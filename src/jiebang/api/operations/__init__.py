@@ -1,1 +1,0 @@
-"""Routes for whoever runs it."""

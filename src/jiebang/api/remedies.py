@@ -1,0 +1,352 @@
+"""Routes that clear a blocker on the spot, and consents. Each answer holds the new check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from litestar import Response, delete, post
+from litestar.params import JSONBody, PathParameter, SkipValidation
+
+from jiebang.api import remedy_shapes as shapes
+from jiebang.api.auth import Scope
+from jiebang.api.deps import Joined
+from jiebang.api.documented import refusals, secured
+from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
+from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed, once, refused, respond
+from jiebang.api.shapes import RULE_PATTERN
+from jiebang.model import errors
+from jiebang.model.case import Kind
+from jiebang.store.idempotency import Kept
+from jiebang.usecases import consent, remedy, step_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jiebang.usecases.remedy import Cleared
+
+RuleInPath = Annotated[
+    str,
+    PathParameter(schema_extra={"pattern": RULE_PATTERN}, description="Code of a rule 规则代码"),
+]
+_COMMON: Final = (errors.UnknownAccountError, errors.KindNotOfferedError)
+_WALLET: Final = (*_COMMON, errors.WalletBusyError)
+
+
+def _wanted(
+    request: CallerRequest, account: str, kind: Kind = Kind.REVOKE, items: Sequence[str] | None = None
+) -> remedy.Wanted:
+    """Return whose blocker is to be cleared. Raises InvalidInputError and NotAllowedError."""
+    account_id = account_in(account)
+    request.user.require_account(account_id)
+    return remedy.Wanted(
+        account_id=account_id,
+        kind=kind,
+        device=request.user.device_for(account_id),
+        items=None if items is None else tuple(dict.fromkeys(int(each) for each in items)),
+    )
+
+
+def _remedied(cleared: Cleared) -> Kept:
+    return Kept(200, msgspec.json.encode(shapes.remedied_shape(cleared)))
+
+
+def _awaited(waiting: step_up.Waiting) -> Kept:
+    return Kept(202, msgspec.json.encode(shapes.awaited_shape(waiting)))
+
+
+def _consented(standing: consent.Standing) -> Kept:
+    return Kept(200, msgspec.json.encode(shapes.consent_shape(standing)))
+
+
+def _proven(request: CallerRequest) -> Callable[[Cleared | errors.ProofRefusedError], Kept]:
+    def render(outcome: Cleared | errors.ProofRefusedError) -> Kept:
+        return kept_problem(outcome, request) if isinstance(outcome, errors.ProofRefusedError) else _remedied(outcome)
+
+    return render
+
+
+def _mutation(
+    path: str, scope: Scope, *, status: int = 200, refused: Sequence[type[errors.JiebangError]]
+) -> dict[str, Any]:
+    """Return what all of these routes say alike."""
+    return {
+        "path": path,
+        "guards": [authenticated, keyed, json_only],
+        "opt": {"scope": scope},
+        "security": secured(scope),
+        "status_code": status,
+        "tags": ["remedies"],
+        "responses": refusals(*refused, body=True, keyed=True),
+        "response_headers": [REPLAYED],
+    }
+
+
+@post(
+    **_mutation("/v1/remedies/cash-out", Scope.TRANSFER, refused=(*_WALLET, errors.CashOutPausedError)),
+    operation_id="cashOut",
+    summary="Cash out everything 全部提现",
+    description="Pays the whole free balance out to the person's card: clears `PAY-BALANCE`. "
+    "将可用余额全部提现到本人银行卡。",
+)
+async def cash_out(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.RemedyBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Remedied]:
+    """Cash out everything."""
+    asked = strict(data, shapes.RemedyBody)
+    del idempotency_key  # read by `once`; named here so that the document holds it
+    wanted = _wanted(request, asked.account, asked.kind)
+    return respond(await once(request, deps, lambda claim: remedy.cash_out(deps.context, wanted, claim, _remedied)))
+
+
+@post(
+    **_mutation(
+        "/v1/remedies/red-packets",
+        Scope.TRANSFER,
+        refused=(*_WALLET, errors.ReceiveLimitError, errors.NothingToClearError),
+    ),
+    operation_id="clearRedPackets",
+    summary="Open or return red packets 拆开或退回红包",
+    description="Opens or returns unclaimed red packets, all or those named: clears `PAY-RED-PACKET`. Expired ones go "
+    "back to their senders either way. All of those named or none. 拆开或退回未领取红包,可逐个或全部;过期者退回。",
+)
+async def clear_red_packets(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.RedPacketsBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Remedied]:
+    """Open or return red packets."""
+    asked = strict(data, shapes.RedPacketsBody)
+    del idempotency_key
+    wanted = _wanted(request, asked.account, asked.kind, asked.packets)
+    give_back = asked.action is shapes.PacketAction.RETURN
+    return respond(
+        await once(
+            request, deps, lambda claim: remedy.red_packets(deps.context, wanted, claim, _remedied, give_back=give_back)
+        )
+    )
+
+
+@post(
+    **_mutation("/v1/remedies/auto-debits", Scope.TRANSFER, refused=(*_WALLET, errors.NothingToClearError)),
+    operation_id="endAutoDebits",
+    summary="End auto-debit contracts 终止自动扣费",
+    description="Ends all of them with one tap, or those named: clears `PAY-AUTODEBIT`. All of those named or none. To "
+    "let the case end them instead, see `POST /v1/consents`. 一键或逐项终止自动扣费签约。",
+)
+async def end_autodebits(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.AutoDebitsBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Remedied]:
+    """End auto-debit contracts."""
+    asked = strict(data, shapes.AutoDebitsBody)
+    del idempotency_key
+    wanted = _wanted(request, asked.account, asked.kind, asked.contracts)
+    return respond(
+        await once(request, deps, lambda claim: remedy.end_autodebits(deps.context, wanted, claim, _remedied))
+    )
+
+
+@post(
+    **_mutation(
+        "/v1/remedies/logins",
+        Scope.CASE_WRITE,
+        status=202,
+        refused=(*_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
+    ),
+    operation_id="askLogins",
+    summary="Say that logins were mine 确认登录系本人",
+    description="Sends a code to the person's phone. `POST /v1/remedies/logins/confirmation` with that code and the "
+    "payment password then clears `SEC-ABNORMAL-LOGIN`. The one asked for before is dead. "
+    "发送验证码;再以验证码与支付密码确认。",
+)
+async def ask_logins(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.LoginsBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Awaited]:
+    """Ask to confirm logins."""
+    asked = strict(data, shapes.LoginsBody)
+    del idempotency_key
+    wanted = _wanted(request, asked.account, asked.kind, asked.logins)
+    return respond(await once(request, deps, lambda claim: step_up.ask_logins(deps.context, wanted, claim, _awaited)))
+
+
+@post(
+    **_mutation(
+        "/v1/remedies/logins/confirmation",
+        Scope.CASE_WRITE,
+        refused=(
+            *_COMMON,
+            errors.UnknownRemedyError,
+            errors.ProofRefusedError,
+            errors.NothingToClearError,
+            errors.AccountBusyError,
+        ),
+    ),
+    operation_id="confirmLogins",
+    summary="Prove that logins were mine 验证后确认登录",
+    description="Both proofs at once; which of them was wrong is not told. A wrong try counts, and counts for the "
+    "account's cases too. 同时提交两项验证;错误次数与申请合并计算。",
+)
+async def confirm_logins(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.LoginsProofBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Remedied]:
+    """Confirm logins."""
+    asked = strict(data, shapes.LoginsProofBody)
+    del idempotency_key
+    wanted = _wanted(request, asked.account)
+    secrets = step_up.Secrets(password=asked.password, code=asked.code)
+    return respond(
+        await once(
+            request,
+            deps,
+            lambda claim: step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _proven(request)),
+        )
+    )
+
+
+@post(
+    **_mutation(
+        "/v1/remedies/device-handover",
+        Scope.CASE_WRITE,
+        status=202,
+        refused=(*_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
+    ),
+    operation_id="askHandOver",
+    summary="Continue on the primary device 转到主设备继续",
+    description="On a device that is not the primary one: answers the one-time code to show (as a QR code). The "
+    "primary device scans it and calls `POST /v1/remedies/device-handover/approval`. "
+    "在非主设备上获取一次性代码,由主设备扫码继续。",
+)
+async def ask_hand_over(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.RemedyBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Awaited]:
+    """Ask to continue on the primary device."""
+    asked = strict(data, shapes.RemedyBody)
+    del idempotency_key
+    wanted = _wanted(request, asked.account, asked.kind)
+    answered = await once(request, deps, lambda claim: step_up.ask_hand_over(deps.context, wanted, claim, _awaited))
+    if refused(answered):
+        return respond(answered)
+    # The code is added here, so that it is nowhere kept.
+    awaited = msgspec.json.decode(answered.kept.answer, type=shapes.Awaited)
+    code = step_up.hand_over_code(deps.context.codes_key, wanted.account_id, awaited.id)
+    shown = Kept(answered.kept.status, msgspec.json.encode(msgspec.structs.replace(awaited, show=code)))
+    return respond(msgspec.structs.replace(answered, kept=shown))
+
+
+@post(
+    **_mutation(
+        "/v1/remedies/device-handover/approval",
+        Scope.CASE_WRITE,
+        refused=(*_COMMON, errors.UnknownRemedyError, errors.ProofRefusedError),
+    ),
+    operation_id="approveHandOver",
+    summary="Take over on the primary device 主设备接手",
+    description="On the primary device, with the code that the other one shows. The check in the answer is the primary "
+    "device's: the request goes on there. 主设备扫码后接手;答复为主设备的检查。",
+)
+async def approve_hand_over(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.ApprovalBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.Remedied]:
+    """Approve a hand-over."""
+    asked = strict(data, shapes.ApprovalBody)
+    del idempotency_key
+    wanted = _wanted(request, asked.account, asked.kind)
+    return respond(
+        await once(
+            request,
+            deps,
+            lambda claim: step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _proven(request)),
+        )
+    )
+
+
+@post(
+    **_mutation(
+        "/v1/consents", Scope.CASE_WRITE, refused=(*_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError)
+    ),
+    operation_id="giveConsent",
+    summary="Agree that a case ends something 同意由申请终止",
+    description="Agrees to what a blocker of severity `needs_consent` lists: it no longer blocks and becomes a "
+    "consequence. Covers exactly the ids shown; what comes later blocks again. "
+    "同意检查所列事项由申请终止;其后新增的仍会阻碍。",
+)
+async def give_consent(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.ConsentBody]],
+    deps: Joined,
+    idempotency_key: IdempotencyKey,
+) -> Response[shapes.ConsentAnswer]:
+    """Give consent."""
+    asked = strict(data, shapes.ConsentBody)
+    del idempotency_key
+    wanted = _wanted(request, asked.account, asked.kind)
+    return respond(
+        await once(
+            request, deps, lambda claim: consent.give(deps.context, wanted, asked.code, asked.shown, claim, _consented)
+        )
+    )
+
+
+@delete(
+    "/v1/consents/{code:str}",
+    guards=[authenticated, keyed],
+    opt={"scope": Scope.CASE_WRITE},
+    security=secured(Scope.CASE_WRITE),
+    status_code=200,
+    operation_id="withdrawConsent",
+    tags=["remedies"],
+    summary="Take a consent back 撤回同意",
+    description="As easily as it was given, by the person alone. A case that rests on it and has not passed its commit "
+    "point is withdrawn with it; past it, 409. 撤回同意;尚未过提交点的相关申请一并撤回。",
+    responses=refusals(*_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, keyed=True),
+    response_headers=[REPLAYED],
+)
+async def withdraw_consent(
+    request: CallerRequest, deps: Joined, code: RuleInPath, idempotency_key: IdempotencyKey
+) -> Response[shapes.ConsentAnswer]:
+    """Take a consent back."""
+    del idempotency_key
+    wanted = _own(request)
+    return respond(
+        await once(request, deps, lambda claim: consent.take_back(deps.context, wanted, code, claim, _consented))
+    )
+
+
+def _own(request: CallerRequest) -> remedy.Wanted:
+    """Return the person's own account: no address names it, and nobody else may take a consent back."""
+    if request.user.account_id is None:
+        raise errors.NotAllowedError(account="")
+    return _wanted(request, str(request.user.account_id))
+
+
+REMEDIES: Final = [
+    cash_out,
+    clear_red_packets,
+    end_autodebits,
+    ask_logins,
+    confirm_logins,
+    ask_hand_over,
+    approve_hand_over,
+    give_consent,
+    withdraw_consent,
+]

@@ -1,1 +1,0 @@
-"""Commands on a person's behalf: a case, its proofs, its remedies."""

@@ -1,1 +1,0 @@
-"""Commands of the sandbox: made-up people, and the demo."""

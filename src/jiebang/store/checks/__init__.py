@@ -1,1 +1,0 @@
-"""What checks leave behind: their records, and the yearly quota."""

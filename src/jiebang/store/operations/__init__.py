@@ -1,1 +1,0 @@
-"""What runs the installation: leases, workers, tasks, outages, recoveries, messages, gauges."""

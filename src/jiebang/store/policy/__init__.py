@@ -1,1 +1,0 @@
-"""The versions of policy, and which is in force."""

@@ -1,1 +1,0 @@
-"""The databases themselves: servers, pools, migrations, named statements."""

@@ -1,0 +1,160 @@
+"""What was done on the spot to clear a blocker, and the remedies that wait for a proof first."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from jiebang.policy.pack import REMEDIES
+from jiebang.store.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from jiebang.policy.pack import Pack
+    from jiebang.store.cases import Database
+
+_SQL = load("jiebang.store", "remedies.sql")
+
+BALANCE: Final = "PAY-BALANCE"
+RED_PACKET: Final = "PAY-RED-PACKET"
+AUTODEBIT: Final = "PAY-AUTODEBIT"
+ABNORMAL_LOGIN: Final = "SEC-ABNORMAL-LOGIN"
+DEVICE: Final = "SEC-DEVICE"
+"""What a remedy is recorded under, whatever the policy in force calls the rule that it clears."""
+NAMES: Final[Mapping[str, str]] = dict(
+    zip((BALANCE, RED_PACKET, AUTODEBIT, ABNORMAL_LOGIN, DEVICE), REMEDIES, strict=True)
+)
+"""By what a remedy is recorded under: its name in packs."""
+
+
+def cleared_by(pack: Pack, recorded: str) -> str:
+    """Return the code that `pack` has for the rule which a remedy clears; what it is recorded under if it has none."""
+    return pack.remedies.get(NAMES[recorded], recorded)
+
+
+def clears(pack: Pack, code: str) -> str | None:
+    """Return what the remedy that clears rule `code` of `pack` is recorded under; None where nothing clears it here."""
+    return next((recorded for recorded, name in NAMES.items() if pack.remedies.get(name) == code), None)
+
+
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+    """One remedy: the rule `code` it clears, the `action` asked for, and what was done once it was.
+
+    `outcome`: `items`, the ids of what it cleared, and `amount_fen` where money moved; None until done.
+    """
+
+    account_id: int
+    remedy_id: UUID
+    code: str
+    action: str
+    begun_at: datetime
+    done_at: datetime | None = None
+    outcome: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> tuple[int, UUID]:
+        """The remedy's key: (account_id, remedy_id)."""
+        return (self.account_id, self.remedy_id)
+
+
+class StepUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A remedy that waits for a proof. `what`: the ids it clears; `wrong`: wrong tries so far."""
+
+    account_id: int
+    remedy_id: UUID
+    code: str
+    kind: str
+    what: tuple[str, ...]
+    nonce: bytes
+    created_at: datetime
+    expires_at: datetime
+    device_id: str | None = None
+    wrong: int = 0
+    used_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+async def begin(db: Database, begun: Sequence[Remedy]) -> None:
+    """Record remedies before they are carried out; all of a batch begin at one time. A repeat changes nothing."""
+    if begun:
+        await db.execute(
+            _SQL["begin_remedies"],
+            [one.account_id for one in begun],
+            [one.remedy_id for one in begun],
+            [one.code for one in begun],
+            [one.action for one in begun],
+            begun[0].begun_at,
+        )
+
+
+async def finish(db: Database, outcomes: Mapping[tuple[int, UUID], Mapping[str, Any]], now: datetime) -> None:
+    """Record what remedies did, by key; the first account of a remedy stays."""
+    keys = sorted(outcomes)
+    await db.execute(
+        _SQL["finish_remedies"],
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+        [msgspec.json.encode(outcomes[key]).decode() for key in keys],
+        now,
+    )
+
+
+async def drop(db: Database, keys: Iterable[tuple[int, UUID]]) -> None:
+    """Forget remedies that were refused before anything was done."""
+    ordered = sorted(keys)
+    await db.execute(_SQL["drop_remedies"], [key[0] for key in ordered], [key[1] for key in ordered])
+
+
+async def of_accounts(db: Database, accounts: Iterable[int]) -> dict[int, list[Remedy]]:
+    """Return every remedy of each account, the oldest first."""
+    found: defaultdict[int, list[Remedy]] = defaultdict(list)
+    for row in await db.fetch(_SQL["remedies_of"], sorted(set(accounts))):
+        outcome = None if row["outcome"] is None else msgspec.json.decode(row["outcome"])
+        found[row["account_id"]].append(Remedy(**{**row, "outcome": outcome}))
+    return dict(found)
+
+
+async def lock(db: Database, accounts: Iterable[int]) -> set[int]:
+    """Hold the accounts until the transaction ends; return those that exist."""
+    return {row["account_id"] for row in await db.fetch(_SQL["lock_accounts"], sorted(set(accounts)))}
+
+
+async def ask(db: Database, asked: Sequence[StepUp], now: datetime) -> None:
+    """Record remedies that wait for a proof, each in the place of its account's former one under the same rule."""
+    await db.execute(
+        _SQL["insert_step_ups"],
+        [one.account_id for one in asked],
+        [one.remedy_id for one in asked],
+        [one.code for one in asked],
+        [one.kind for one in asked],
+        [msgspec.json.encode(one.what).decode() for one in asked],
+        [one.nonce for one in asked],
+        [one.device_id for one in asked],
+        [one.expires_at for one in asked],
+        now,
+    )
+
+
+async def asked_since(db: Database, accounts: Iterable[int], code: str, since: datetime) -> dict[int, list[StepUp]]:
+    """Return the remedies under rule `code` that each account asked for since a time, the newest first."""
+    found: defaultdict[int, list[StepUp]] = defaultdict(list)
+    for row in await db.fetch(_SQL["step_ups_of"], sorted(set(accounts)), code, since):
+        found[row["account_id"]].append(StepUp(**{**row, "what": tuple(row["what"])}))
+    return dict(found)
+
+
+async def judged(db: Database, step_ups: Sequence[StepUp]) -> None:
+    """Write back what was judged (`wrong`, `used_at`) while the accounts were locked."""
+    await db.execute(
+        _SQL["save_step_ups"],
+        [one.account_id for one in step_ups],
+        [one.remedy_id for one in step_ups],
+        [one.wrong for one in step_ups],
+        [one.used_at for one in step_ups],
+    )

@@ -1,1 +1,0 @@
-"""Seals on timelines, their keys, and the anchor outside the database."""

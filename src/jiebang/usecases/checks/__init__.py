@@ -1,1 +1,0 @@
-"""The check: facts read, rules asked, the yearly quota."""

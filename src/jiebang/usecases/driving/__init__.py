@@ -1,1 +1,0 @@
-"""What drives cases to their end: workers' rounds, and recovery after a restore."""

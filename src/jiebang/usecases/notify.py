@@ -1,0 +1,169 @@
+"""Tell people: hand notices to the gateway that reaches their phones and mailboxes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import uuid5
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+
+from jiebang.model.case import Kind
+from jiebang.model.check import Text
+from jiebang.model.notice import MAX_NOTICES, Channel, Notice, Notices
+from jiebang.participants.http import SignedClient
+from jiebang.policy.pack import MESSAGE_VALUES
+from jiebang.policy.pack import message as pack_message
+from jiebang.policy.wording import render
+from jiebang.store import cases as store
+from jiebang.store import outbox
+from jiebang.store.remedies import cleared_by
+from jiebang.usecases.prove import code_of
+from jiebang.usecases.step_up import NO_CASE, rules_for
+
+if TYPE_CHECKING:
+    from jiebang.model.case import Case, Key
+    from jiebang.model.ids import CaseIds
+    from jiebang.participants.signing import Link
+    from jiebang.policy.pack import Pack
+    from jiebang.store.cases import Database
+    from jiebang.store.outbox import Message
+
+UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
+
+_log = structlog.get_logger(__name__)
+
+
+class Gateway(Protocol):
+    """What carries notices to phones and mailboxes."""
+
+    async def send(self, notices: Sequence[Notice]) -> None:
+        """Hand over all of `notices`, any number. Raises OSError unless all were taken; sending again is harmless."""
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+
+
+class HttpGateway:
+    """A gateway reached by signed HTTP: `POST {base}/messages` with a JSON batch."""
+
+    def __init__(self, link: Link, *, limit: float = 5.0) -> None:
+        """`limit`: seconds a request may take."""
+        self._client = SignedClient(link, limit=limit)
+
+    async def send(self, notices: Sequence[Notice]) -> None:
+        """Hand over all of `notices`, 200 a request, all at once. Raises RemoteError or TimeoutError (both OSError)."""
+        bodies = [
+            msgspec.json.encode(Notices(list(notices[at : at + MAX_NOTICES])))
+            for at in range(0, len(notices), MAX_NOTICES)
+        ]
+        answers = await asyncio.gather(
+            *(self._client.send("POST", "/messages", body) for body in bodies), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+
+    async def aclose(self) -> None:
+        """Let go of connections."""
+        await self._client.aclose()
+
+
+class Delivery:
+    """Takes due messages out of the outbox, words them and hands them to the gateway. Delivers at least once."""
+
+    def __init__(
+        self,
+        *,
+        pool: Database,
+        gateway: Gateway,
+        pack: Callable[[], Pack],
+        pack_named: Callable[[str], Pack],
+        know: Callable[[Iterable[Case]], Awaitable[None]],
+        case_ids: CaseIds,
+        codes_key: bytes,
+        batch: int = 256,
+    ) -> None:
+        """Join what a delivery needs. `codes_key`: from which codes are derived at the moment they are worded.
+
+        `pack`: the version in force; `pack_named`: the one a case follows, once `know` has seen the case.
+        """
+        self._pool, self._gateway, self._pack = pool, gateway, pack
+        self._pack_named, self._know = pack_named, know
+        self._case_ids, self._codes_key, self._batch = case_ids, codes_key, batch
+
+    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
+        """Deliver what is due in `buckets`; return how many messages were told.
+
+        A message that cannot be worded (its template or its case is gone) is put off alone. When the gateway does not
+        take them all are put off, each longer than before, and its OSError is raised.
+        """
+        due = await outbox.due(self._pool, sorted(buckets), now, self._batch)
+        if not due:
+            return 0
+        cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
+        await self._know(cases.values())
+        told: list[Message] = []
+        notices: list[Notice] = []
+        for message in due:
+            try:
+                notices += self._worded(message, cases)
+                told.append(message)
+            except Exception:  # noqa: BLE001 - whatever is wrong with one message must not keep the others back
+                UNWORDED_TOTAL.labels(message.template).inc()
+                _log.exception("message_not_worded", template=message.template, attempt=message.attempt)
+        try:
+            if notices:
+                await self._gateway.send(notices)
+        except OSError:
+            await self._put_off(due, now)
+            raise
+        await self._put_off([message for message in due if message not in told], now)
+        await outbox.delivered(self._pool, [message.key for message in told], now)
+        return len(told)
+
+    async def _put_off(self, messages: Sequence[Message], now: datetime) -> None:
+        if messages:
+            await outbox.postponed(self._pool, {message.key: now + _pause(message.attempt) for message in messages})
+
+    def _worded(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
+        """Word one message for phone and mailbox. The same message always makes the same notices."""
+        values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
+        if message.case_no == NO_CASE:
+            pack, kind = self._pack(), Kind(message.params["kind"])
+            values["remedy"] = pack.reason(cleared_by(pack, message.params["remedy"]))
+        else:
+            case = cases[message.account_id, message.case_no]
+            pack, kind = self._pack_named(case.plan), case.kind
+            values["case"] = render(self._case_ids.encode(*case.key), MESSAGE_VALUES["case"])
+            values["receipt"] = render(case.head.hex(), MESSAGE_VALUES["receipt"])
+            if case.reason:
+                # What ended it may be a rule of the version in force, which its own does not know.
+                values["reason"] = self._pack().reason(case.reason)
+        values["kind"] = pack.kinds[kind]
+        values["at"] = render(message.created_at, MESSAGE_VALUES["at"], zone=pack.zone)
+        if "nonce" in message.params:
+            nonce, digits = bytes.fromhex(message.params["nonce"]), rules_for(pack, kind).code_digits
+            code = code_of(self._codes_key, message.account_id, message.case_no, nonce, digits)
+            expires_at = datetime.fromisoformat(message.params["expires_at"])
+            values["code"] = render(code, MESSAGE_VALUES["code"])
+            values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"], zone=pack.zone)
+        sms, subject, body = pack_message(pack, message.template, values)
+        account = str(message.account_id)
+        mail = Text(f"{subject.zh}\n\n{body.zh}", f"{subject.en}\n\n{body.en}")
+        return [
+            Notice(message.message_id, account, Channel.SMS, sms),
+            Notice(uuid5(message.message_id, Channel.EMAIL), account, Channel.EMAIL, mail),
+        ]
+
+
+_FIRST_PUT_OFF: Final = timedelta(seconds=1)
+_LONGEST_PUT_OFF: Final = timedelta(minutes=5)
+
+
+def _pause(attempt: int) -> timedelta:
+    return min(_FIRST_PUT_OFF * (1 << min(attempt, 16)), _LONGEST_PUT_OFF)

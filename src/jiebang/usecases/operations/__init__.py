@@ -1,1 +1,0 @@
-"""What runs the installation: start, tasks, messages, gauges, the audit of everything."""

@@ -1,1 +1,0 @@
-"""The versions of policy: their life, which is in force, what runs in shadow."""

@@ -1,1 +1,0 @@
-"""Timelines: sealing them, and the audit of seals and chains."""
