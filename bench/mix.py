@@ -16,15 +16,15 @@ import msgspec
 
 from bench.cost import Meter, Outcome
 from bench.world import World, now
-from jiebang.participants.base import Answers, Orders
 from jiebang.participants.database import VERSION_CHANGED, DatabaseParticipant
 from jiebang.saga.coordinator import TIMED_OUT, Reply, Timing
 from jiebang.saga.fence import Op
+from jiebang.saga.orders import Answers, Orders
 
 if TYPE_CHECKING:
     from jiebang.model.facts import FactBatch
-    from jiebang.participants.base import Order
     from jiebang.saga.fence import FenceRow
+    from jiebang.saga.orders import Order
 
 TRY_LIMIT: Final = timedelta(seconds=2)
 """Well above what a Try takes under this load, and short beside the time that a round takes."""

@@ -59,9 +59,10 @@ from jiebang.usecases.verify import verify
 from jiebang.worker import Pace, Worker
 
 if TYPE_CHECKING:
+    from jiebang.model.case import Key
     from jiebang.participants.base import Participant
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases import Database, Key
+    from jiebang.store.cases import Database
     from jiebang.store.pool import Pool
     from jiebang.usecases.advance import Recheck
 

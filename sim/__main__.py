@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from sim.explore_command import HELP as EXPLORE_HELP
 from sim.explore_command import check_mistake, explore
-from sim.run import LETTERS, STATE_MOVES, UNREACHABLE, Summary, cores, play_many, replay
+from sim.run import GROUP_MOVES, LETTERS, STATE_MOVES, UNREACHABLE, Summary, cores, play_many, replay
 
 app = typer.Typer(
     add_completion=False,
@@ -88,6 +88,7 @@ def _as_json(first: int, summary: Summary) -> dict[str, object]:
         "transitions": dict(summary.moves),
         "fence_cells": dict(summary.cells),
         "letters": dict(summary.letters),
+        "group_steps": dict(summary.group_moves),
         "never_happened": summary.missing(),
         "seen": dict(summary.seen),
         "violations": [{"seed": one.seed, "violation": one.violation} for one in summary.failures],
@@ -104,6 +105,9 @@ def _print_summary(first: int, summary: Summary, mistake: str | None) -> None:
     print("状态转换 / transitions of the state table:")
     for move in STATE_MOVES:
         print(f"  {move:<28} {summary.moves[move]:>10,}")
+    print("成组转换 / steps of groups of several cases:")
+    for move in GROUP_MOVES:
+        print(f"  {move:<28} {summary.group_moves[move]:>10,}")
     print("各状态中的标记 / letters by state:")
     for state in dict.fromkeys(letter.split(" ")[0] for letter in LETTERS):
         told = (f"{one.split(' ')[1]} {summary.letters[one]:,}" for one in LETTERS if one.split(" ")[0] == state)

@@ -1,27 +1,43 @@
-"""The driver of a simulated worker: what `usecases/advance.py` does, line by line, with waits in place of awaits.
+"""The runner of a simulated worker: does what `saga.driver` asks for, with waits in place of awaits.
 
-One batch of cases goes through rounds: step them all, save what must be saved in one statement, send what the guarded
-save returned (one call a participant and op, all concurrently), step again with the replies. What a case learnt that
-needs no save yet is kept in mind for its next save, at the latest at the end of the batch.
+What a batch does, in which order, is the product's own code. Here saves get torn and refused, facts go unread, calls
+are lost, halved and late, and the worker dies in between.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jiebang.model.case import Case, State, moved
+import msgspec
+
 from jiebang.model.plan import WALLET
-from jiebang.saga.coordinator import Decision, Event, Rechecked, Replied, Reply, Send, Woken
+from jiebang.saga.batch import Save, SaveOutcome
+from jiebang.saga.coordinator import Rechecked, Reply, Send, condition
+from jiebang.saga.driver import Call as DriverCall
+from jiebang.saga.driver import (
+    CaseLoad,
+    FactsRecheck,
+    GroupSave,
+    PlanLookup,
+    Postponement,
+    Round,
+    RoundAnswers,
+    SaveRefused,
+    drive,
+)
+from jiebang.saga.fence import Answer, Op
+from jiebang.saga.orders import Answers, collect_answers
+from sim.batch import PoisonedError, WitnessedError, WorldBatch
+from sim.evidence import ViolationError
 from sim.network import Call
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
-    from jiebang.model.plan import Plan
+    from jiebang.model.case import Case, Key
+    from jiebang.saga.driver import Need
     from sim.process import Process, Steps
-    from sim.store import Key
     from sim.worker import Worker
 
 SLOW_SAVE = 200
@@ -32,24 +48,29 @@ class TornError(Exception):
     """The store gave no answer: the save happened, will happen, or never does."""
 
 
-class PoisonedError(Exception):
-    """A case that its driver cannot step breaks the batch it is in."""
+class OpenCall:
+    """One call of a round. A call that is halved is answered when all of its parts are, as a gathered task is."""
+
+    __slots__ = ("answers", "parts")
+
+    def __init__(self) -> None:
+        """Nothing sent yet."""
+        self.parts, self.answers = 1, list[Answers]()
 
 
-class Round:
+class OpenRound:
     """The calls of one round of one batch, and who waits for them."""
 
-    __slots__ = ("keys", "pending", "replies", "waiting")
+    __slots__ = ("calls", "keys", "waiting")
 
-    def __init__(self, keys: Collection[Key], waiting: Process) -> None:
-        """Nothing sent yet."""
+    def __init__(self, keys: Collection[Key], calls: int, waiting: Process) -> None:
+        """Nothing answered yet."""
         self.keys, self.waiting = keys, waiting
-        self.pending = 0
-        self.replies: list[Reply] = []
+        self.calls = [OpenCall() for _ in range(calls)]
 
 
 class Driver:
-    """Drives batches of cases of one worker."""
+    """Runs batches of cases for one worker."""
 
     def __init__(self, worker: Worker) -> None:
         """Drive for `worker`."""
@@ -57,55 +78,55 @@ class Driver:
 
     def drive(self, taken: Sequence[Case], late: Sequence[Reply]) -> Steps:
         """Take due cases, and the cases of late replies, as far as they go now. Raises TornError."""
+        world, worker = self.world, self.worker
+        world.seen["batch of several"] += len(taken) > 1
+
+        def batch(now: Any, _timing: Any) -> WorldBatch:
+            return world.parts.batch(world, now)
+
+        life = drive(taken, late, worker.clock(), world.options.timing, batch)
         try:
-            yield from self._together(taken, late)
-        except PoisonedError:
-            keys = sorted({case.key for case in taken} | {(reply.account_id, reply.case_no) for reply in late})
-            if len(keys) == 1:
-                self._put_off(keys[0])
-                return
-            for half in (set(keys[: len(keys) // 2]), set(keys[len(keys) // 2 :])):
-                yield from self.drive(
-                    [case for case in taken if case.key in half],
-                    [reply for reply in late if (reply.account_id, reply.case_no) in half],
-                )
+            need = next(life)
+            while True:
+                result = yield from self._do(need)
+                need = life.send((worker.clock(), result))
+        except StopIteration:
+            return
+        except WitnessedError as wrong:
+            raise ViolationError(*wrong.args) from wrong
+        finally:
+            life.close()
 
-    def _together(self, taken: Sequence[Case], late: Sequence[Reply]) -> Steps:
-        world = self.world
-        events: dict[Key, Event] = {}
-        work = {case.key: case for case in taken}
-        replied = _by_case(late)
-        work |= self._load(key for key in replied if key not in work)
-        yield self._pause()
-        if any(world.poisoned(key, "step") for key in work):
-            world.seen["batch poisoned at a step"] += 1
-            raise PoisonedError
-        for key, case in work.items():
-            if case.state is not State.READY or case.withdraw_at is not None:
-                events[key] = Replied(replied[key]) if key in replied else Woken()
-        ready = [case for key, case in work.items() if key not in events]
-        if ready:
-            events |= yield from self._recheck(ready)
-        world.seen["batch of several"] += len(work) > 1
-        learnt: dict[Key, None] = {}
-        while events:
-            work, sends, events = yield from self._step_and_save(work, events, learnt)
-            if sends:
-                replies = yield from self._round(work, sends)
-                events |= {key: Replied(heard) for key, heard in _by_case(replies).items()}
-        if learnt:
-            world.seen["learnt, then silence"] += len(learnt)
-            yield from self._save([(moved(work[key], work[key].state), False) for key in learnt])
+    def _do(self, need: Need) -> Steps:
+        match need:
+            case Round():
+                return (yield from self._round(need))
+            case GroupSave():
+                return (yield from self._save(need.saves))
+            case FactsRecheck():
+                return (yield from self._recheck(need.cases))
+            case PlanLookup():
+                return {followed: self.world.plan_of(case) for followed, case in need.cases.items()}
+            case CaseLoad():
+                yield self._pause()
+                return self._load(need.keys)
+            case Postponement():
+                self._put_off(need)
+                return None
 
-    def _put_off(self, key: Key) -> None:
+    def _put_off(self, need: Postponement) -> None:
         """A case that cannot be driven waits, so that it is not taken up again and again."""
+        if not isinstance(need.error, PoisonedError):
+            message = f"{need.why} {need.keys}: {need.error}"
+            raise ViolationError(message) from need.error
         self.world.seen["poisoned case put off"] += 1
-        self.world.store.put_off(key, self.worker.clock() + self.world.options.timing.resend_limit)
-        self.world.remind(key)
+        for key in need.keys:
+            self.world.store.put_off(key, self.worker.clock() + need.wait)
+            self.world.remind(key)
 
     def _load(self, keys: Iterable[Key]) -> dict[Key, Case]:
         held = self.world.store.cases
-        return {key: held[key] for key in keys if key in held}
+        return {key: held[key] for key in sorted(keys) if key in held}
 
     def _pause(self) -> int:
         world = self.world
@@ -136,142 +157,127 @@ class Driver:
             if not unread and row.open_items:
                 blockers.append("PAY-PENDING" if name == WALLET else "IN-THE-WAY")
 
-    def _step_and_save(self, work: Mapping[Key, Case], events: Mapping[Key, Event], learnt: dict[Key, None]) -> Steps:
-        """Step every case that has an event and save what must be.
+    # Saving.
 
-        Returns the cases still ours, what may now be sent, and events for cases whose save met a wish to withdraw.
-        """
-        now = self.worker.clock()
-        kept, sends, decided = dict(work), list[Send](), dict[tuple[int, int], Decision]()
-        for key, event in events.items():
-            before = work.get(key)
-            if before is None:
-                continue
-            decision = self._step(before, event, now)
-            if decision.case is before:
-                continue
-            learnt.pop(key, None)
-            if decision.case.revision == before.revision:
-                kept[key], learnt[key] = decision.case, None
-                sends.extend(decision.sends)
-            else:
-                decided[key] = decision
-        if not decided:
-            return kept, sends, {}
-        saved = yield from self._decided(work, decided, now)
-        sends.extend(send for key in saved for send in decided[key].sends)
-        lost = [key for key in decided if key not in saved]
-        kept = {key: case for key, case in kept.items() if key not in lost} | saved
-        reloaded = self._load(lost)
-        wished = {
-            key: case
-            for key, case in reloaded.items()
-            if case.withdraw_at is not None and work[key].withdraw_at is None and case.revision == work[key].revision
-        }
-        return kept | wished, sends, {key: Woken() for key in wished}
-
-    def _step(self, case: Case, event: Event, now: datetime) -> Decision:
+    def _save(self, saves: Sequence[Save]) -> Steps:
+        """Save in one statement, which runs by itself, whatever becomes of the worker meanwhile. Raises TornError."""
         world = self.world
-        return world.parts.step(case, self._plan_of(case), event, now, world.options.timing)
-
-    def _plan_of(self, case: Case) -> Plan:
-        return self.world.plan_of(case)
-
-    def _decided(self, work: Mapping[Key, Case], decided: Mapping[Key, Decision], now: datetime) -> Steps:
-        """Save what was decided; return the cases whose save returned, whose sends alone leave."""
-        return (yield from self._save([(one.case, _late(work[key], now)) for key, one in decided.items()]))
-
-    def _save(self, saves: Sequence[tuple[Case, bool]]) -> Steps:
-        """Save a batch; one that the store refuses as a whole is halved until the bad case stands alone.
-
-        The statement runs by itself, whatever becomes of the worker meanwhile. Raises TornError.
-        """
-        world = self.world
-        if any(world.poisoned(case.key, "save") for case, _ in saves):
+        if any(world.poisoned(case.key, "save") for save in saves for case in save.cases):
             world.seen["save poisoned"] += 1
             yield 1
-            if len(saves) == 1:
-                self._put_off(saves[0][0].key)
-                return {}
-            half = len(saves) // 2
-            first = yield from self._save(saves[:half])
-            second = yield from self._save(saves[half:])
-            return first | second
-        stored: dict[Key, Case] = {}
+            return SaveRefused(PoisonedError())
+        now, stored = self.worker.clock(), dict[Any, Any]()
         wait = self._pause()
         if world.chance(world.options.torn):
             world.seen["save torn"] += 1
             if world.chance(2 / 3):
-                world.after(world.up_to(2 * SLOW_SAVE), self._commit, saves, stored)
+                world.after(world.up_to(2 * SLOW_SAVE), self._commit, saves, now, stored)
             yield wait
             world.tell(self.worker.name, "gets no answer to a save")
             raise TornError
-        world.after(wait, self._commit, saves, stored)
+        world.after(wait, self._commit, saves, now, stored)
         yield wait + world.up_to(3)
-        return stored
+        return SaveOutcome(
+            lost={case.key for save in saves for case in save.cases} - stored.keys(),
+            wishes={key: case.withdraw_at for key, case in stored.items() if case.withdraw_at is not None},
+        )
 
-    def _commit(self, saves: Sequence[tuple[Case, bool]], stored: dict[Key, Case]) -> None:
+    def _commit(self, saves: Sequence[Save], now: Any, stored: dict[Key, Case]) -> None:
         """The statement commits: all of the batch at one moment, each case under its guard."""
-        world = self.world
-        for case, late in saves:
-            kept = world.keep(case, late, self.worker.name)
-            if kept is not None:
-                stored[case.key] = kept
+        world, held = self.world, self.world.store.cases
+        for save in saves:
+            for case in save.cases:
+                row = held.get(case.key, case)
+                versions = case if save.versions else row
+                after = msgspec.structs.replace(
+                    case,
+                    **condition(save.stepped),
+                    versions=versions.versions,
+                    wallet_version=versions.wallet_version,
+                )
+                late = row.deadline is not None and now >= row.deadline
+                kept = world.keep(after, late, self.worker.name)
+                if kept is not None:
+                    stored[case.key] = kept
 
-    def _round(self, work: Mapping[Key, Case], sends: Iterable[Send]) -> Steps:
-        """Send everything, one call a participant and op, and gather replies until the round closes."""
+    # Rounds.
+
+    def _round(self, need: Round) -> Steps:
+        """Send everything, one call a participant and op, and gather answers until the round closes."""
         world, worker = self.world, self.worker
-        grouped: defaultdict[tuple[str, Any, str], list[Send]] = defaultdict(list)
-        for send in sends:
-            grouped[send.participant, send.op, work[send.account_id, send.case_no].plan].append(send)
         assert world.running is not None  # noqa: S101 - a round is part of a process
-        one = Round(work.keys(), world.running)
+        one = OpenRound(need.keys, len(need.calls), world.running)
         worker.rounds.append(one)
         if world.chance(world.options.die):
             world.after(world.up_to(3), worker.die, worker.life)
-        for orders in grouped.values():
-            world.after(world.up_to(4), self._call, one, tuple(orders), worker.life)
-            one.pending += 1
-        if not any((reply.account_id, reply.case_no) in work for reply in worker.late):
+        for call, open_call in zip(need.calls, one.calls, strict=True):
+            world.after(world.up_to(4), self._call, one, open_call, call, worker.life)
+        if not any((reply.account_id, reply.case_no) in need.keys for reply in worker.late):
             yield world.options.round_limit
         worker.rounds.remove(one)
-        return one.replies + worker.take_late(work.keys())
+        answers = [call.answers if not call.parts else [] for call in one.calls]
+        return RoundAnswers(answers, worker.take_late(need.keys))
 
-    def _call(self, one: Round, orders: tuple[Send, ...], life: int) -> None:
+    def _call(self, one: OpenRound, open_call: OpenCall, call: DriverCall, life: int) -> None:
         """Call one participant. A batch that fails as a whole is halved."""
         world, worker = self.world, self.worker
-        if life != worker.life or worker.stands_still(self._call, one, orders, life):
+        if life != worker.life or worker.stands_still(self._call, one, open_call, call, life):
             return
-        first = orders[0]
-        for send in orders:
+        sends = tuple(
+            Send(order.account_id, order.case_no, call.participant, call.op, order.version)
+            for order in call.orders.one_by_one()
+        )
+        for send in sends:
             if world.traced:
                 world.tell(worker.name, f"sends {send.op} {send.account_id}/{send.case_no} to {send.participant}")
             world.judge.sent(send.account_id, send.case_no, send.participant, send.op)
+        world.network.carry(
+            Call(call.participant, call.op, sends, partial(self._answered, one, open_call, call, life, [False]))
+        )
 
-        def heard(replies: tuple[Reply, ...] | None) -> None:
-            if life != worker.life:
+    def _answered(
+        self,
+        one: OpenRound,
+        open_call: OpenCall,
+        call: DriverCall,
+        life: int,
+        before: list[bool],
+        replies: tuple[Reply, ...] | None,
+    ) -> None:
+        """Take an answer to a call, or to a part of it; one that comes `before` again is late whenever it comes."""
+        world, worker = self.world, self.worker
+        if life != worker.life:
+            return
+        again, before[0] = before[0], True
+        if replies is not None:
+            answers = self._answers(call, replies)
+            if again:
+                worker.hear_late(answers.one_by_one())
                 return
-            if replies is not None:
-                worker.hear(one, replies)
-            elif len(orders) > 1:
-                world.seen["call halved"] += 1
-                one.pending += 1
-                self._call(one, orders[: len(orders) // 2], life)
-                self._call(one, orders[len(orders) // 2 :], life)
+            open_call.answers.append(answers)
+        elif again:
+            return
+        elif halves := call.halves():
+            world.seen["call halved"] += 1
+            open_call.parts += 2
+            for half in halves:
+                self._call(one, open_call, half, life)
+        open_call.parts -= 1
+        if not open_call.parts:
+            worker.hear(one, open_call)
 
-        world.network.carry(Call(first.participant, first.op, orders, heard))
-
-
-def _late(case: Case, now: datetime) -> bool:
-    """Whether a decision taken now comes at or after the case's deadline."""
-    return case.deadline is not None and now >= case.deadline
-
-
-def _by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:
-    grouped: defaultdict[Key, list[Reply]] = defaultdict(list)
-    for reply in replies:
-        grouped[reply.account_id, reply.case_no].append(reply)
-    return {key: tuple(of_case) for key, of_case in grouped.items()}
+    def _answers(self, call: DriverCall, replies: Sequence[Reply]) -> Answers:
+        """What the product makes of replies: a database of ours says yes for everybody in one word."""
+        worker, world = self.worker, self.world
+        now = worker.clock()
+        positive = Answer.GRANTED if call.op is Op.TRY else Answer.DONE
+        if world.parties[call.participant].has_facts:
+            if len(replies) == len(call.orders) and all(reply.answer is positive for reply in replies):
+                return Answers(call.participant, call.op, call.orders, now, call.orders.everybody)
+            if not world.up_to(3):  # rows that stood as asked already are no plain yes
+                stamped = [msgspec.structs.replace(reply, at=now) for reply in replies]
+                return Answers(call.participant, call.op, call.orders, now, frozenset(), stamped)
+        return collect_answers(call.participant, call.op, call.orders, replies, now)
 
 
 def keys_of(replies: Iterable[Reply]) -> Iterator[Key]:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sim.bounds import SMALL, WORLDS
 from sim.explore import Walk, walk
+from sim.groups import BatchWalk, walk_batches
 from sim.mistakes import MISTAKES
 from sim.run import FENCE_CELLS, STATE_MOVES, UNREACHABLE, cores
 from sim.turns import SLIPS
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sim.states import Bounds, Shape
+
+
+BATCHES = "batches"
+DEPARTURES = 2
+"""How often the life of a batch departs from the plain one, at most."""
 
 
 def told(bounds: Bounds) -> str:
@@ -40,7 +46,9 @@ HELP = """遍历小世界的每一种交错 / Walk every interleaving of small w
 真实的协调器、栅栏与保存守卫；每到一个状态就检查 docs/protocol.md 的 P1 至 P9;违例时打印最短经过,退出码 1。
 The real coordinator, fence and guard; every state reached is checked for P1 to P9 of docs/protocol.md. On a violation
 the shortest way there is told, and the exit code is 1. What is abstracted, and why that loses nothing, is said in
-sim/account.py and sim/turns.py.
+sim/account.py and sim/turns.py. Those worlds step one case at a time; before them, every way that one batch of three
+cases can go is walked (sim/groups.py), each case held to what it would have done alone.
+世界逐个申请推进;在此之前,先遍历三个申请成批推进的每一种走法,每个申请都须与单独推进时一致。
 
 不计作故障:消息或应答丢失、延迟、重复、乱序;工作进程遗忘所知、凭旧副本行事;随时撤回;过期。
 At no cost of a fault: messages and replies lost, delayed, repeated, overtaken; workers that forget, or stand still and
@@ -82,22 +90,48 @@ def explore(
     chosen: Sequence[Bounds] = [by_name[name] for name in world] if world else (SMALL,) if small else WORLDS
     if faults is not None:
         chosen = [msgspec.structs.replace(bounds, faults=faults) for bounds in chosen]
+    batches = None if world or small else _batches(mistake, faults)
+    if batches is not None and not as_json:
+        _print_batches(batches)
     seen = []
     for bounds, walked in _walked(chosen, mistake, processes or cores()):
         seen.append(walked)
         if not as_json:
             _print_walk(bounds, walked)
     if as_json:
-        print(json.dumps([_as_json(one) for one in seen], ensure_ascii=False))
+        told_batches = [] if batches is None else [{**msgspec.to_builtins(batches), "name": BATCHES}]
+        print(json.dumps([*told_batches, *(_as_json(one) for one in seen)], ensure_ascii=False))
     else:
         _print_coverage(seen)
-    raise typer.Exit(1 if any(one.violation for one in seen) else 0)
+    broken = any(one.violation for one in seen) or (batches is not None and batches.violation is not None)
+    raise typer.Exit(1 if broken else 0)
 
 
 def walk_named(bounds: Bounds, mistake: str | None) -> Walk:
     """Walk one world, with a planted mistake if one is named."""
     parts = MISTAKES[mistake].parts if mistake else None
     return walk(bounds, parts, habits=SLIPS.get(mistake or ""))
+
+
+def _batches(mistake: str | None, departures: int | None) -> BatchWalk:
+    parts = MISTAKES[mistake].parts if mistake else None
+    with Console(stderr=True).status(f"{BATCHES} …"):
+        return walk_batches(DEPARTURES if departures is None else departures, parts)
+
+
+def _print_batches(seen: BatchWalk) -> None:
+    print(f"{BATCHES}: 三个申请成批、成组 / three cases in a batch and in groups")
+    print(f"  过程 / lives {seen.lives:,} · 请求 / needs {seen.needs:,} · {seen.seconds:.1f} s")
+    for move, times in sorted(seen.group_moves.items()):
+        print(f"  成组 / as a group {move:<28} {times:>9,}")
+    for what, times in sorted(seen.seen.items()):
+        print(f"  {what:<46} {times:>9,}")
+    if seen.violation is None:
+        print("  无违例 / no violation", flush=True)
+        return
+    for number, line in enumerate(seen.story, 1):
+        print(f"  {number:>3}. {line}")
+    print(f"  违例 / VIOLATION  {seen.violation}", flush=True)
 
 
 def _walked(chosen: Sequence[Bounds], mistake: str | None, processes: int) -> Iterator[tuple[Bounds, Walk]]:

@@ -22,15 +22,21 @@ MONEY_MOVES: Final = {**LOST_TOGETHER, "transfers": 120}
 UNDER_WAY: Final = {**RESTORED, "accounts": 6, "slow": 0.5, "repeat": 0.3, "loss": 0.3, "crashes": 0, "poison": 0}
 
 
+CROWDS: Final = {"accounts": 12, "crowd": 1.0, "restores": 0, "poison": 0}
+"""Worlds in which people come at the same moments, so that their cases step in groups."""
+
+
 class Mistake(msgspec.Struct, frozen=True):
     """What the programmer did, the parts that do it, and whether the walk over every interleaving sees it too.
 
-    The walk has its own driver, so slips in drivers, leases and recovery are the simulator's alone to see.
+    The walk steps one case at a time, so slips in batches, leases and recovery are the simulator's alone to see.
+    `witness`: whether batches have their witness; without one, the auditor alone must see it, from outside.
     """
 
     what: str
     parts: Parts
     walked: bool = False
+    witness: bool = False
     worlds: Mapping[str, Any] = {}
     """Options of the worlds in which it shows soonest, in place of what their seeds draw."""
 
@@ -40,8 +46,8 @@ class Mistake(msgspec.Struct, frozen=True):
 
 
 MISTAKES: Final[Mapping[str, Mistake]] = {
-    "send-before-save": Mistake("sends leave before the decision is saved", Parts(driver=driver.SendsFirst)),
-    "send-after-lost-save": Mistake("sends leave though the guarded save failed", Parts(driver=driver.SendsAnyway)),
+    "send-before-save": Mistake("sends leave before the decision is saved", Parts(batch=driver.SendsFirst)),
+    "send-after-lost-save": Mistake("sends leave though the guarded save failed", Parts(batch=driver.SendsAnyway)),
     "mixes-cases": Mistake("a late reply is taken for the account's current case", Parts(worker=driver.MixesCases)),
     "save-forgets-wish": Mistake("a save overwrites a wish to withdraw", Parts(store=protocol.ForgetsWish)),
     "commit-over-wish": Mistake(
@@ -89,9 +95,13 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
         "the coordinator overlooks the wish to withdraw", Parts(step=protocol.deaf_to_wish), walked=True
     ),
     "forgives-movement": Mistake(
-        "money moved since the last proof is forgiven", Parts(step=protocol.forgives_movement), walked=True
+        "money moved since the last proof is forgiven",
+        Parts(step=protocol.forgives_movement, batch=driver.ForgivesMovement),
+        walked=True,
     ),
-    "asks-no-version": Mistake("Trys ask for no version", Parts(step=protocol.asks_no_version), walked=True),
+    "asks-no-version": Mistake(
+        "Trys ask for no version", Parts(step=protocol.asks_no_version, batch=driver.AsksNoVersion), walked=True
+    ),
     "all-at-once": Mistake("all waves go out together", Parts(step=protocol.all_at_once), walked=True),
     "first-grant-is-enough": Mistake(
         "a later wave leaves when its predecessor has only begun to grant", Parts(step=protocol.first_grant_is_enough)
@@ -115,22 +125,46 @@ MISTAKES: Final[Mapping[str, Mistake]] = {
     "trusts-lease": Mistake(
         "a worker saves over whatever is there: it holds the lease", Parts(driver=driver.TrustsLease)
     ),
+    "group-leaves-one-out": Mistake(
+        "a case is left out of its group's save and goes on as saved", Parts(batch=driver.LeavesOneOut), worlds=CROWDS
+    ),
+    "group-hears-for-one": Mistake(
+        "a group's reply is given to one member only", Parts(batch=driver.HearsForOne), worlds=CROWDS, witness=True
+    ),
+    "group-refuses-all": Mistake(
+        "one member's refusal is given to all of its group",
+        Parts(batch=driver.RefusesAll),
+        worlds=CROWDS,
+        witness=True,
+    ),
+    "group-late-for-all": Mistake(
+        "a late reply to one moves all of its group", Parts(batch=driver.LateForAll), worlds=CROWDS
+    ),
+    "group-sends-lost": Mistake(
+        "a member whose save was lost still sends with its group", Parts(batch=driver.SendsLost), worlds=CROWDS
+    ),
+    "group-version-of-another": Mistake(
+        "an order is built from another member's version",
+        Parts(batch=driver.VersionOfAnother),
+        worlds=CROWDS,
+        witness=True,
+    ),
     "remembers-grants": Mistake(
-        "what a case learnt in memory is taken for the account's next case", Parts(driver=driver.RemembersGrants)
+        "what a case learnt in memory is taken for the account's next case", Parts(batch=driver.RemembersGrants)
     ),
     "sent-is-granted": Mistake(
         "a driver that lost what it learnt commits as if all it sent were granted",
-        Parts(driver=driver.SavesLearntAsSent),
+        Parts(batch=driver.SavesLearntAsSent),
     ),
     "newest-plan": Mistake(
-        "a new pack's plan is applied to an old case", Parts(driver=driver.NewestPlan), worlds={"pack_changes": 8}
+        "a new pack's plan is applied to an old case", Parts(batch=driver.NewestPlan), worlds={"pack_changes": 8}
     ),
     "save-not-halved": Mistake(
-        "one poisoned save holds up its whole batch", Parts(driver=driver.SaveNotHalved), worlds={"poison": 0.5}
+        "one poisoned save holds up its whole batch", Parts(batch=driver.SaveNotHalved), worlds={"poison": 0.5}
     ),
     "wish-for-ever": Mistake(
         "a wish whose save is refused is taken in for ever",
-        Parts(driver=driver.WishForEver),
+        Parts(batch=driver.WishForEver),
         worlds={"poison": 0.2, "withdraw": 0.9, "accounts": 12, "workers": 1, "restores": 0, "faults_end": 4000},
     ),
     "forgets-in-restart": Mistake(

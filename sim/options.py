@@ -24,6 +24,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     # Sizes.
     accounts: int
     cases: int  # an account submits at most so many
+    crowd: float  # a person who comes when others do, and proves themselves when they do
     plans: tuple[Plan, ...]
     pack_changes: int  # so often another plan becomes the one that new cases follow; old cases follow their own
     workers: int
@@ -85,6 +86,7 @@ def draw(random: Random) -> Options:
     return Options(
         accounts=accounts,
         cases=1 + count(3),
+        crowd=rate(1.0),
         plans=tuple(_plan(random, number) for number in range(1 + count(2))),
         pack_changes=count(2),
         workers=1 + count(2),

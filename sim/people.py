@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from sim.world import World
 
 ACCEPTED, TOO_LATE = 202, 409
+CROWDED = 300
+"""Milliseconds between the moments at which crowds come."""
 AT_ONCE = frozenset({State.OPEN, State.IN_REVIEW, State.READY})
 """States in which nothing has been sent to anybody."""
 PARKED = frozenset("CX")
@@ -25,6 +27,10 @@ class Person:
         """Take an account."""
         self.world, self.account, self.left = world, account, world.options.cases
 
+    def first(self) -> int:
+        """In how many milliseconds they come for the first time."""
+        return self._wait(self.world.up_to(800))
+
     def submit(self) -> None:
         """Open a case, unless one still runs; then try again later."""
         world = self.world
@@ -36,7 +42,7 @@ class Person:
         plan = world.pack
         lifetime = timedelta(milliseconds=1500 + world.up_to(2500))
         case = world.store.create(self.account, plan, Kind.REVOKE, world.time(), world.time() + lifetime)
-        world.after(150 + world.up_to(900), self.submit)
+        world.after(self._wait(150 + world.up_to(900)), self.submit)
         if case is None:
             return
         self.left -= 1
@@ -50,9 +56,14 @@ class Person:
         if world.chance(world.options.review):
             world.after(world.up_to(200), self._review, case.key)
         elif not world.chance(world.options.never_proven):
-            self._prove(case.key, 20 + world.up_to(300))
+            self._prove(case.key, self._wait(20 + world.up_to(300)))
         if world.chance(world.options.withdraw):
             world.after(world.up_to(3000 if world.up_to(1) else 600), self._withdraw, case.key)
+
+    def _wait(self, wait: int) -> int:
+        """Whoever goes with a crowd waits for its moment."""
+        world = self.world
+        return wait + -(world.now + wait) % CROWDED if world.chance(world.options.crowd) else wait
 
     def come_again(self) -> None:
         """After a recovery, everybody has one more thing to ask for."""

@@ -1,6 +1,6 @@
 """A process of a simulated world: a generator whose every `yield` is a wait, in which others act and its host may die.
 
-What a real process awaits, a simulated one yields: so that the driver can be written as the real one is, line by line.
+What a real process awaits, a simulated one yields.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Databases that are lost together go back to different moments. What the operator does is what docs/operations.md asks
 for: no worker claims cases, nobody writes to the restored databases, what is under way has come in or is given up; then
 every participant is asked with `look`, account by account, until recovery has nothing more to do. Recovery's decision
-is the product's (`saga/recovery.py`).
+and the course it takes are the product's (`saga/recovery.py`, `saga/recovery_driver.py`).
 
 What recovery may not decide, people do, by evidence from outside: which plan a lost case followed (its papers say), and
 how a case ended whose end was lost (the person knows; the judge remembers). What stands in a Try's way for good they
@@ -18,18 +18,36 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jiebang.model.case import Case, Kind, State
-from jiebang.saga.coordinator import Send
+from jiebang.saga.coordinator import Send, Timing
 from jiebang.saga.fence import Answer, Op
-from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Seen, Why
+from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Why
+from jiebang.saga.recovery_driver import (
+    AccountCases,
+    AccountRange,
+    AccountRows,
+    CallOutcome,
+    CasesRead,
+    Found,
+    Pause,
+    RangeRead,
+    RecoveryDriver,
+    RecoverySave,
+    RecoverySaved,
+    RecoverySend,
+    RowsRead,
+    Tell,
+    Waiting,
+)
 from sim.network import LATEST_FINISH, SLOW_DISK, SLOWEST, Call
 from sim.parties import MOVING
 from sim.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from jiebang.saga.coordinator import Reply
-    from jiebang.saga.fence import FenceRow
+    from jiebang.saga.recovery import Undecided
+    from jiebang.saga.recovery_driver import Need, RecoveryCall
     from sim.process import Steps
     from sim.worker import Worker
     from sim.world import World
@@ -39,6 +57,11 @@ MOST = 3
 """So many databases are lost at once, at most."""
 PATIENCE = timedelta(milliseconds=1_500)
 MS = timedelta(milliseconds=1)
+PAGE = 5
+"""So many accounts are recovered at a time."""
+PACE = Timing(resend=timedelta(milliseconds=20), resend_limit=timedelta(milliseconds=200))
+THEIRS = frozenset({Why.CANNOT_TRY, Why.WAITS_BELOW, Why.OUTCOME_LOST})
+"""What people clear in time, or find out, before they recover again."""
 REST = 2_500
 """Milliseconds that people let the workers end cases before they recover again, while money moves at the wallet."""
 ENOUGH = 5
@@ -72,7 +95,8 @@ class Restores:
         """How cases ended whose end was lost, as people found out and tell each recovery from then on."""
         self.papers = dict[tuple[int, int], str]()
         """What lost cases were, the same way."""
-        self.refusals: dict[int, dict[str, str]] = {}
+        self.told: list[Undecided] = []
+        self.since, self.find_out = 0, False
         end = world.options.faults_end
         for _ in range(world.options.restores):
             fails, loss = 1050 + world.up_to(end - 1150), Loss()
@@ -159,21 +183,68 @@ class Restores:
         yield from self._settle(names)
 
     def _settle(self, names: tuple[str, ...]) -> Steps:
+        """Recover until nothing is left that people can decide at once; what is broken off is begun anew."""
         world = self.world
-        left, since = list(world.accounts), world.now
         self.before, self.theirs = frozenset(self.theirs), set()
-        while left:
-            account = left.pop(0)
-            if not (yield from self._settled(account, names, world.now - since)):
-                left.append(account)
-                yield 60 // len(left)
-            elif world.chance(world.options.die):
-                world.seen["recovery broken off and begun anew"] += 1
-                left = list(world.accounts)
+        self.since, self.find_out = world.now, self.once_more or not world.up_to(1)
+        while not (yield from self._run(names)):
+            yield 60
         self._go_on()
         self.once_more = False
         if self.theirs:
             world.after(100 + world.up_to(1000), self._again, names)
+
+    def _run(self, names: tuple[str, ...]) -> Steps:
+        """Run one recovery; return whether it came to its end and left nothing that people could tell at once."""
+        world, found = self.world, Found()
+        self.told = []
+        course = RecoveryDriver(
+            self._restored(names), found, now=world.time(), page=PAGE, pace=PACE, decide=world.parts.recovered
+        ).run()
+        try:
+            need = next(course)
+            while True:
+                if not all(party.up for party in world.parties.values()):
+                    return False  # a row unread could be a proof: broken off, to be begun anew
+                if world.chance(world.options.die / 4):
+                    world.seen["recovery broken off and begun anew"] += 1
+                    return False
+                result = yield from self._do(need)
+                need = course.send((world.time(), result))
+        except StopIteration:
+            more = self._told_by_people()
+            return found.complete and not more
+        finally:
+            course.close()
+
+    def _do(self, need: Need) -> Steps:
+        """Do what the recovery asks for, in simulated time."""
+        world = self.world
+        match need:
+            case RangeRead():
+                accounts = [account for account in world.accounts if account > need.after][:PAGE]
+                yield world.up_to(3)
+                last = not accounts or accounts[-1] == world.accounts[-1]
+                return AccountRange(accounts, self._rows(accounts), accounts[-1] if accounts else 0, last)
+            case RowsRead():
+                yield world.up_to(3)
+                return self._rows(need.accounts)
+            case CasesRead():
+                yield world.up_to(3)
+                return self._cases(need.accounts)
+            case RecoverySave():
+                yield world.up_to(3)
+                return self._save(need.recoveries)
+            case RecoverySend():
+                return (yield from self._send(need.calls))
+            case Pause():
+                yield need.wait // MS
+            case Waiting():
+                world.seen["recovery waited"] += 1
+                yield need.wait // MS
+            case Tell():
+                self.told += need.undecided
+        return None
 
     def _bring_back(self, loss: Loss) -> None:
         world = self.world
@@ -217,49 +288,27 @@ class Restores:
         worker.give_back()
         worker.crash()
 
-    def _settled(self, account: int, names: tuple[str, ...], waited: int) -> Steps:
-        """Recover one account as far as it goes now; return whether nothing is left to do."""
+    def _rows(self, accounts: Sequence[int]) -> AccountRows:
+        """What every participant answers to `look`, and the numbers that the platform has given."""
         world = self.world
-        cases = tuple(case for key, case in world.store.cases.items() if key[0] == account)
-        yield world.up_to(3)
-        if not all(party.up for party in world.parties.values()):
-            return False
-        seen = Seen(
-            account_id=account,
-            last_case_no=world.store.numbers.get(account, 0),
-            cases=cases,
-            rows=self.rows(account),
-            refusals=self.refusals.pop(account, {}),
-            waited=waited * MS,
-            theirs=tuple(number for one, number in self.before | self.theirs if one == account),
-        )
-        find_out = self.once_more or not world.up_to(1)
-        outcomes, papers = self.outcomes, self.papers
-        while True:
-            decided = world.parts.recovered(seen, self._restored(names), world.time())
-            asked = [(account, one.case_no) for one in decided.undecided if one.why is Why.OUTCOME_LOST]
-            nobodys = [(account, one.case_no) for one in decided.undecided if one.why is Why.PLAN_LOST]
-            if find_out and (new := {key: world.judge.found_out(*key) for key in asked if key not in outcomes}):
-                world.seen["people found out how a case ended"] += len(new)
-                outcomes |= new
-            elif found := {key: self.lost[key] for key in nobodys if key in self.lost and key not in papers}:
-                world.seen["plan of a lost case found in its papers"] += len(found)
-                papers |= {key: f"{case.kind}@{case.plan}" for key, case in found.items()}
-            else:
-                break
-        yield world.up_to(3)
-        if decided.sends:
-            yield from self._send(decided.sends)
-            return False
-        if decided.waits:
-            world.seen["recovery waited"] += 1
-            return False
-        settled = self._save(decided) and not decided.again
-        return self._decided_by_people(decided) and settled
+        rows = {
+            name: {account: party.row(account).fence for account in accounts if account in party.rows}
+            for name, party in world.parties.items()
+        }
+        numbers = {account: world.store.numbers[account] for account in accounts if account in world.store.numbers}
+        return AccountRows(rows, numbers)
 
-    def rows(self, account: int) -> Mapping[str, FenceRow]:
-        """What every participant answers to `look`."""
-        return {name: party.row(account).fence for name, party in self.world.parties.items() if account in party.rows}
+    def _cases(self, accounts: Sequence[int]) -> AccountCases:
+        """What the platform holds of accounts, and what is left to people."""
+        cases: dict[int, list[Case]] = {account: [] for account in accounts}
+        for (account, _), case in self.world.store.cases.items():
+            if account in cases:
+                cases[account].append(case)
+        theirs = {
+            account: [number for one, number in sorted(self.before | self.theirs) if one == account]
+            for account in accounts
+        }
+        return AccountCases(cases, theirs)
 
     def _restored(self, names: tuple[str, ...]) -> Restored:
         return Restored(
@@ -273,56 +322,90 @@ class Restores:
             papers=self.papers,
         )
 
-    def _send(self, sends: Sequence[Send]) -> Steps:
-        """Send what recovery sends itself, and wait for it to have come in, or to be lost."""
-        world = self.world
-
-        def heard(replies: tuple[Reply, ...] | None) -> None:
-            """Note who would refuse; have people mend what fails as a whole. It looks again for the rest."""
-            if replies is None:
-                self.in_vain += 1
-                if self.in_vain % ENOUGH == 0:
-                    world.seen["people mended what held a recovery up"] += 1
-                    for send in sends:
-                        world.poison.pop((send.account_id, send.case_no), None)
-            for reply in replies or ():
-                if reply.op is Op.TRY and reply.answer is Answer.PENDING and reply.code:
-                    self.refusals.setdefault(reply.account_id, {})[reply.participant] = reply.code
-
-        for send in sends:
-            world.seen[f"recovery sent {send.op}"] += 1
-            if world.traced:
-                told = f"recovers: {send.op} {send.account_id}/{send.case_no} to {send.participant}"
-                world.tell("the operator", told)
-            world.judge.resent(send.account_id, send.case_no, send.participant, send.op)
-            world.network.carry(Call(send.participant, send.op, (send,), heard, recovering=True))
+    def _send(self, calls: Sequence[RecoveryCall]) -> Steps:
+        """Make calls, and wait for them to have come in, or to be lost."""
+        world, outcomes = self.world, [_Outcome() for _ in calls]
+        for call, outcome in zip(calls, outcomes, strict=True):
+            sends = tuple(
+                Send(order.account_id, order.case_no, call.participant, call.op, order.version) for order in call.orders
+            )
+            for send in sends:
+                world.seen[f"recovery sent {send.op}"] += 1
+                if world.traced:
+                    told = f"recovers: {send.op} {send.account_id}/{send.case_no} to {send.participant}"
+                    world.tell("the operator", told)
+                world.judge.resent(send.account_id, send.case_no, send.participant, send.op)
+            world.network.carry(Call(call.participant, call.op, sends, outcome.hear, recovering=True))
         yield 40
+        for call, outcome in zip(calls, outcomes, strict=True):
+            if outcome.failed and len(call.orders) == 1:
+                self._mend(call)
+            world.seen["recovery's call halved"] += outcome.failed and len(call.orders) > 1
+        return [CallOutcome(refused=dict(one.refused), failed=one.failed) for one in outcomes]
 
-    def _save(self, decided: Recovery) -> bool:
-        """Save what was decided under the revision, and raise the number; return whether every save succeeded."""
-        world, store = self.world, self.world.store
-        store.numbers[decided.account_id] = max(store.numbers.get(decided.account_id, 0), decided.last_case_no)
-        every = True
-        for case in (*decided.changed, *decided.made):
-            held = store.cases.get(case.key)
-            if (held is None) != (case.revision == 1) or (held is not None and not store.admits(held, case)):
-                every = False
-                continue
-            wished = case.withdraw_at if held is None else held.withdraw_at
-            store.cases[case.key] = msgspec.structs.replace(case, withdraw_at=wished)
-            world.seen["recovery saved a case" if held else "recovery made a lost case again"] += 1
-            world.tell("the operator", f"recovers: {case.account_id}/{case.case_no} is {case.state} {case.marks}")
-            names, lost = world.plan_of(case).participants, case.reason == OUTCOME_LOST
-            world.judge.recovered(*case.key, names, case.state, case.marks, outcome_lost=lost)
-        return every
+    def _mend(self, call: RecoveryCall) -> None:
+        """Have people mend what fails as a whole again and again."""
+        self.in_vain += 1
+        if self.in_vain % ENOUGH == 0:
+            self.world.seen["people mended what held a recovery up"] += 1
+            for order in call.orders:
+                self.world.poison.pop((order.account_id, order.case_no), None)
 
-    def _decided_by_people(self, decided: Recovery) -> bool:
-        """Take note of what is left to people; return whether nothing is left that they are to do at once."""
-        world, left = self.world, True
-        for one in decided.undecided:
+    def _save(self, recoveries: Sequence[Recovery]) -> RecoverySaved:
+        """Save what was decided under the revision, and raise the numbers."""
+        store = self.world.store
+        moved, changed, made, raised = set[int](), list[Case](), list[Case](), 0
+        for decided in recoveries:
+            self.theirs |= {(one.account_id, one.case_no) for one in decided.undecided if one.why in THEIRS}
+            before = store.numbers.get(decided.account_id, 0)
+            raised += decided.last_case_no > before
+            store.numbers[decided.account_id] = max(before, decided.last_case_no)
+            for case in (*decided.changed, *decided.made):
+                held = store.cases.get(case.key)
+                if (held is None) != (case.revision == 1) or (held is not None and not store.admits(held, case)):
+                    moved.add(case.account_id)
+                    continue
+                (made if held is None else changed).append(self._keep(case, held))
+        return RecoverySaved(moved=moved, changed=changed, made=made, numbers_raised=raised)
+
+    def _keep(self, case: Case, held: Case | None) -> Case:
+        world = self.world
+        wished = case.withdraw_at if held is None else held.withdraw_at
+        stored = world.store.cases[case.key] = msgspec.structs.replace(case, withdraw_at=wished)
+        world.seen["recovery saved a case" if held else "recovery made a lost case again"] += 1
+        world.tell("the operator", f"recovers: {case.account_id}/{case.case_no} is {case.state} {case.marks}")
+        names, lost = world.plan_of(case).participants, case.reason == OUTCOME_LOST
+        world.judge.recovered(*case.key, names, case.state, case.marks, outcome_lost=lost)
+        return stored
+
+    def _told_by_people(self) -> bool:
+        """Note what is left to people, and have them find out; return whether they can tell something new at once."""
+        world, new = self.world, False
+        for one in self.told:
+            key = (one.account_id, one.case_no)
             world.seen[f"undecided: {one.why}"] += 1
-            if one.why in (Why.CANNOT_TRY, Why.WAITS_BELOW, Why.OUTCOME_LOST):
-                self.theirs.add((one.account_id, one.case_no))
-            else:
-                left = False
-        return left
+            if one.why is Why.PLAN_LOST and key in self.lost and key not in self.papers:
+                case = self.lost[key]
+                world.seen["plan of a lost case found in its papers"] += 1
+                self.papers[key], new = f"{case.kind}@{case.plan}", True
+            elif one.why is Why.OUTCOME_LOST and self.find_out and key not in self.outcomes:
+                world.seen["people found out how a case ended"] += 1
+                self.outcomes[key], new = world.judge.found_out(*key), True
+            elif one.why in THEIRS:
+                self.theirs.add(key)
+        return new
+
+
+class _Outcome:
+    """What comes of one call: who would refuse, and whether it failed as a whole."""
+
+    def __init__(self) -> None:
+        """Nothing heard yet."""
+        self.refused, self.failed = dict[int, str](), False
+
+    def hear(self, replies: tuple[Reply, ...] | None) -> None:
+        """Take an answer."""
+        self.failed = self.failed or replies is None
+        for reply in replies or ():
+            if reply.op is Op.TRY and reply.answer is Answer.PENDING and reply.code:
+                self.refused[reply.account_id] = reply.code

@@ -36,6 +36,17 @@ UNREACHABLE = frozenset(cell for cell in FENCE_CELLS if cell.endswith("below tri
     "confirm at same cancelled",
 }
 """Cells that no history reaches while the protocol is kept; the fence holds them against other faults (unit tests)."""
+GROUP_MOVES = (
+    "ready → trying",
+    "learnt",
+    "trying → confirming",
+    "trying → cancelling",
+    "confirming → confirming",
+    "confirming → done",
+    "cancelling → cancelling",
+    "cancelling → aborted",
+)
+"""Every step that a group of several cases takes as one."""
 LETTERS = tuple(f"{state} {mark}" for state, marks in MARKS_OF.items() for mark in marks if state is not State.OPEN)
 """Every letter in every state that a save can bring about (a case is created open, not saved so)."""
 FAULTS = (
@@ -54,6 +65,15 @@ FAULTS = (
     "call repeated",
     "commit lost to a withdrawal",
     "facts unread",
+    "group: asked again together",
+    "group: call halved",
+    "group: late reply to one of several",
+    "group: member wishes to withdraw",
+    "group: member's save lost",
+    "group: parted by answers",
+    "group: parted in silence",
+    "group: save refused for one of several",
+    "group: some heard nothing",
     "late replies",
     "learnt, then silence",
     "lease not renewed",
@@ -71,6 +91,7 @@ FAULTS = (
     "recovery broken off and begun anew",
     "recovery made a lost case again",
     "recovered once more",
+    "recovery's call halved",
     "recovery saved a case",
     "recovery sent cancel",
     "recovery sent confirm",
@@ -106,7 +127,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, kw_only=True):
-    """What a set of seeds showed. `moves`, `cells` and `letters` count transitions, fence cells and marks by name."""
+    """What a set of seeds showed. `moves`, `cells` and `letters` count transitions, fence cells and marks by name.
+
+    `group_moves`: steps that several cases took as one group.
+    """
 
     seeds: int = 0
     cases: int = 0
@@ -116,6 +140,7 @@ class Summary(msgspec.Struct, kw_only=True):
     moves: Counter[str] = msgspec.field(default_factory=Counter)
     cells: Counter[str] = msgspec.field(default_factory=Counter)
     letters: Counter[str] = msgspec.field(default_factory=Counter)
+    group_moves: Counter[str] = msgspec.field(default_factory=Counter)
     seen: Counter[str] = msgspec.field(default_factory=Counter)
     failures: list[Failure] = msgspec.field(default_factory=list)
 
@@ -128,15 +153,17 @@ class Summary(msgspec.Struct, kw_only=True):
         self.moves += other.moves
         self.cells += other.cells
         self.letters += other.letters
+        self.group_moves += other.group_moves
         self.seen += other.seen
         self.failures += other.failures
 
     def missing(self) -> list[str]:
-        """What was never seen though it can be: transitions, cells of the fence, letters, faults."""
+        """What was never seen though it can be: transitions, cells of the fence, letters, steps of groups, faults."""
         return [
             *(move for move in STATE_MOVES if not self.moves[move]),
             *(cell for cell in FENCE_CELLS if not self.cells[cell] and cell not in UNREACHABLE),
             *(letter for letter in LETTERS if not self.letters[letter]),
+            *(f"group: {move}" for move in GROUP_MOVES if not self.group_moves[move]),
             *(fault for fault in FAULTS if not self.seen[fault]),
         ]
 
@@ -164,12 +191,14 @@ def play_all(seeds: Iterable[int], mistake: str | None = None) -> Summary:
     summary, started = Summary(), perf_counter()
     for seed in seeds:
         world = World(seed, planted.parts, options=planted.options(seed)) if planted else World(seed)
+        world.witnessed = planted is None or planted.witness
         broken = _played(world)
         summary.seeds += 1
         summary.cases += len(world.store.cases)
         summary.events += world.events
         summary.simulated_ms += world.now
         summary.seen += world.seen
+        summary.group_moves += world.group_moves
         for (before, after), times in world.store.moves.items():
             if before != after:
                 summary.moves[f"{before} → {after}"] += times
@@ -216,6 +245,7 @@ def replay(seed: int, mistake: str | None, write: Callable[[str], None]) -> str 
     world = (
         TracedWorld(seed, planted.parts, write, planted.options(seed)) if planted else TracedWorld(seed, None, write)
     )
+    world.witnessed = planted is None or planted.witness
     broken = _played(world)
     for line in story_end(world):
         write(line)

@@ -5,14 +5,18 @@ Each is one plausible slip of a programmer or an operator; sim/mistakes.py names
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from jiebang.model.case import ENDED, Case, State
-from jiebang.saga.fence import CaseOp, FenceRow, Op
+from jiebang.model.case import ENDED, Case, Key, State
+from jiebang.saga.batch import Group, GroupReplied, GroupStep, Save, SaveOutcome
+from jiebang.saga.coordinator import Woken, versions_to_start
+from jiebang.saga.driver import SAVE_REFUSED, Call, GroupSave, Postponement, Round
+from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.recovery import Recovery, Restored, Seen, recovered
-from sim.driver import Driver, Round, TornError
+from sim.batch import BatchWorld, WorldBatch
+from sim.driver import Driver, TornError
 from sim.parties import Applied, Party, Wallet
 from sim.restores import Restores
 from sim.worker import Worker
@@ -22,115 +26,221 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.plan import Plan
-    from jiebang.saga.coordinator import Decision, Event, Reply, Send
+    from jiebang.saga.coordinator import Decision, Event, Rechecked, Reply, Send, Timing
+    from jiebang.saga.driver import Asked, Life
+    from jiebang.saga.orders import Answers
     from sim.process import Steps
-    from sim.store import Key
+    from sim.world import World
 
 
-# In the driver.
+# In the batch.
 
 
-class SendsFirst(Driver):
-    def _decided(self, work: Mapping[Key, Case], decided: Mapping[Key, Decision], now: datetime) -> Steps:
-        world = self.world
-        assert world.running is not None  # noqa: S101 - a save is part of a process
-        early = Round((), world.running)
-        for decision in decided.values():
-            for send in decision.sends:
-                world.after(world.up_to(4), self._call, early, (send,), self.worker.life)
-        return (yield from super()._decided(work, decided, now))
+class SendsFirst(WorldBatch):
+    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+        if early := [step for step in steps if step.sends]:
+            yield from self.do(Round(frozenset(), list(self.calls(early).values())))
+        return (yield from super().save_steps(steps))
 
 
-class SendsAnyway(Driver):
-    def _decided(self, work: Mapping[Key, Case], decided: Mapping[Key, Decision], now: datetime) -> Steps:
-        saved = yield from super()._decided(work, decided, now)
-        return {key: decision.case for key, decision in decided.items()} | saved
+class SendsAnyway(WorldBatch):
+    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+        left, events = yield from super().save_steps(steps)
+        kept = {key for step in left for key in step.group.keys}
+        return [*left, *(lost for step in steps if (lost := step.without(kept)).group.keys)], events
 
 
-class BelievesTorn(Driver):
-    def _decided(self, work: Mapping[Key, Case], decided: Mapping[Key, Decision], now: datetime) -> Steps:
-        try:
-            return (yield from super()._decided(work, decided, now))
-        except TornError:
-            return {key: decision.case for key, decision in decided.items()}
-
-
-class TrustsLease(Driver):
-    def _commit(self, saves: Sequence[tuple[Case, bool]], stored: dict[Key, Case]) -> None:
-        held = self.world.store.cases
-        super()._commit(
-            [
-                (msgspec.structs.replace(case, revision=held[case.key].revision + 1), late)
-                for case, late in saves
-                if case.key in held
-            ],
-            stored,
-        )
-
-
-class RemembersGrants(Driver):
+class RemembersGrants(WorldBatch):
     """Keeps what a case learnt by account, and so takes a case's grants for the next one's."""
 
-    def __init__(self, worker: Worker) -> None:
-        super().__init__(worker)
-        self.learnt: dict[int, str] = {}
+    def __init__(self, world: BatchWorld, now: datetime) -> None:
+        super().__init__(world, now)
+        self.grants: dict[int, str] = world.__dict__.setdefault("remembered_grants", {})
+        self._decided = self.step
+        self.step = self._step
 
-    def _step(self, case: Case, event: Event, now: datetime) -> Decision:
-        known = self.learnt.get(case.account_id, "")
+    def _step(self, case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+        known = self.grants.get(case.account_id, "")
         if case.state is State.TRYING and len(known) == len(case.marks):
             marks = "".join("g" if "g" in pair else pair[0] for pair in zip(case.marks, known, strict=True))
             case = case if marks == case.marks else msgspec.structs.replace(case, marks=marks)
-        decision = super()._step(case, event, now)
+        decision = self._decided(case, plan, event, now, timing)
         if decision.case.state is State.TRYING and "g" in decision.case.marks:
-            self.learnt[case.account_id] = decision.case.marks
+            self.grants[case.account_id] = decision.case.marks
         return decision
 
 
-class SavesLearntAsSent(Driver):
+class SavesLearntAsSent(WorldBatch):
     """Takes a wave for granted once it was sent: what was learnt is not looked at again."""
 
-    def _step(self, case: Case, event: Event, now: datetime) -> Decision:
-        decision = super()._step(case, event, now)
-        if decision.case.state is State.TRYING and decision.case.revision == case.revision and decision.sends:
-            marks = decision.case.marks.replace("t", "g")
-            return msgspec.structs.replace(decision, case=msgspec.structs.replace(decision.case, marks=marks))
-        return decision
+    def step_together(self, each: GroupReplied) -> GroupStep:
+        step = super().step_together(each)
+        if step.after.state is State.TRYING and step.unsaved and step.sends:
+            step.after = msgspec.structs.replace(step.after, marks=step.after.marks.replace("t", "g"))
+        return step
 
 
-class NewestPlan(Driver):
-    def _plan_of(self, case: Case) -> Plan:
-        newest = self.world.pack
-        return newest if len(newest.participants) == len(case.marks) else super()._plan_of(case)
+class NewestPlan(WorldBatch):
+    def plan_of(self, case: Case) -> Plan:
+        newest = cast("World", self.world).pack
+        return newest if len(newest.participants) == len(case.marks) else super().plan_of(case)
 
 
-class SaveNotHalved(Driver):
-    def _save(self, saves: Sequence[tuple[Case, bool]]) -> Steps:
-        if any(self.world.poisoned(case.key, "save") for case, _ in saves):
-            yield 1
-            for case, _ in saves:
-                self._put_off(case.key)
-            return {}
-        return (yield from super()._save(saves))
+class SaveNotHalved(WorldBatch):
+    def save(self, saves: Sequence[Save]) -> Life[SaveOutcome]:
+        outcome = yield from self.do(GroupSave(saves))
+        if isinstance(outcome, SaveOutcome):
+            return outcome
+        keys = [case.key for save in saves for case in save.cases]
+        yield from self.do(Postponement(keys, self.timing.resend_limit, SAVE_REFUSED, outcome.error))
+        return SaveOutcome(lost=frozenset(keys))
 
 
-class WishForEver(Driver):
+class WishForEver(WorldBatch):
     """Takes a recorded wish in again and again while its save is refused."""
 
-    def _step_and_save(self, work: Mapping[Key, Case], events: Mapping[Key, Event], learnt: dict[Key, None]) -> Steps:
-        kept, sends, again = yield from super()._step_and_save(work, events, learnt)
-        for key, event in events.items():
-            if key in work and key not in kept and work[key].withdraw_at is not None:
-                again[key], kept[key] = event, self.world.store.cases[key]
-        return kept, sends, again
+    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+        left, again = yield from super().save_steps(steps)
+        kept = {key for step in left for key in step.group.keys} | again.keys()
+        for step in steps:
+            for key in set(step.group.keys) - kept if step.before.withdraw_at is not None else ():
+                self.alone[key], again[key] = cast("World", self.world).store.cases[key], Woken()
+        return left, again
 
 
-# In the worker.
+class AsksNoVersion(WorldBatch):
+    def calls(self, sending: Sequence[GroupStep]) -> dict[Asked, Call]:
+        return {
+            asked: msgspec.structs.replace(call, orders=msgspec.structs.replace(call.orders, versions=None))
+            for asked, call in super().calls(sending).items()
+        }
+
+
+class LeavesOneOut(WorldBatch):
+    """Saves all of a group but its last, and goes on as if it had saved that one too."""
+
+    def save_of(self, step: GroupStep) -> Save:
+        save = super().save_of(step)
+        return msgspec.structs.replace(save, cases=save.cases[:-1]) if len(save.cases) > 1 else save
+
+
+class HearsForOne(WorldBatch):
+    """Takes the replies of a group for its first member's alone: the others heard nothing."""
+
+    def hear(
+        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
+        heard, events, silent = super().hear(sending, answered, replies)
+        first = [msgspec.structs.replace(each, group=Group.of(each.group.cases[:1])) for each in heard]
+        told = {key for each in first for key in each.group.keys} | events.keys()
+        silent += [left for step in sending if (left := step.without(told)).group.keys and step not in silent]
+        return first, events, silent
+
+
+class RefusesAll(WorldBatch):
+    """Takes what one member of a group was refused for what all of it was."""
+
+    def hear(
+        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
+        heard, events, silent = super().hear(sending, answered, replies)
+        for step in sending:
+            keys = set(step.group.keys)
+            of_step = [each for each in heard if keys.issuperset(each.group.keys)]
+            refused = [each for each in of_step if any(one.answer is Answer.REFUSED for one in each.replies)]
+            if refused and len(of_step) > 1:
+                cases = sorted((case for each in of_step for case in each.group.cases), key=lambda case: case.key)
+                everybody = msgspec.structs.replace(refused[0], group=Group.of(cases))
+                heard = [each for each in heard if each not in of_step] + [everybody]
+        return heard, events, silent
+
+
+class LateForAll(WorldBatch):
+    """Takes a late reply to one member of a group for a reply to all of it."""
+
+    def hear(
+        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
+        late = {(reply.account_id, reply.case_no) for reply in replies}
+        more = [
+            msgspec.structs.replace(reply, account_id=key[0], case_no=key[1])
+            for step in sending
+            if len(step.group.keys) > 1 and not late.isdisjoint(step.group.keys)
+            for reply in replies
+            if (reply.account_id, reply.case_no) in step.group.keys
+            for key in step.group.keys
+            if key not in late
+        ]
+        return super().hear(sending, answered, [*replies, *more])
+
+
+class SendsLost(WorldBatch):
+    """Goes on with a member whose save was lost, in the group it was saved with."""
+
+    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+        left, events = yield from super().save_steps(steps)
+        for step in left:
+            whole = next(one for one in steps if set(one.group.keys) >= set(step.group.keys))
+            missing = len(whole.group.keys) - len(step.group.keys)
+            if missing > 0 and not events and len(step.group.keys) > 1:
+                step.group = whole.group
+        return left, events
+
+
+class VersionOfAnother(WorldBatch):
+    """Builds the orders of a group with the versions of its neighbours."""
+
+    def calls(self, sending: Sequence[GroupStep]) -> dict[Asked, Call]:
+        calls = super().calls(sending)
+        for asked, call in calls.items():
+            if (versions := call.orders.versions) is not None and len(versions) > 1:
+                shifted = [*versions[1:], versions[0]]
+                calls[asked] = msgspec.structs.replace(
+                    call, orders=msgspec.structs.replace(call.orders, versions=shifted)
+                )
+        return calls
+
+
+def forgives_at_start(case: Case, plan: Plan, event: Rechecked) -> tuple[int, ...] | None:
+    forgiven = msgspec.structs.replace(case, wallet_version=event.versions.get("wallet"))
+    return versions_to_start(forgiven, plan, event)
+
+
+class ForgivesMovement(WorldBatch):
+    versions_to_start = staticmethod(forgives_at_start)
+
+
+# In the runner and the worker.
+
+
+class BelievesTorn(Driver):
+    def _save(self, saves: Sequence[Save]) -> Steps:
+        try:
+            return (yield from super()._save(saves))
+        except TornError:
+            return SaveOutcome()
+
+
+class TrustsLease(Driver):
+    def _commit(self, saves: Sequence[Save], now: datetime, stored: dict[Key, Case]) -> None:
+        held = self.world.store.cases
+        ours = [
+            msgspec.structs.replace(
+                save,
+                cases=[case],
+                like=msgspec.structs.replace(save.stepped, revision=held[case.key].revision + 1),
+            )
+            for save in saves
+            for case in save.cases
+            if case.key in held
+        ]
+        super()._commit(ours, now, stored)
 
 
 class MixesCases(Worker):
-    def hear(self, one: Round, replies: Sequence[Reply]) -> None:
+    def hear_late(self, replies: Sequence[Reply]) -> None:
         latest = self.world.store.numbers
-        super().hear(one, [msgspec.structs.replace(reply, case_no=latest[reply.account_id]) for reply in replies])
+        super().hear_late([msgspec.structs.replace(reply, case_no=latest[reply.account_id]) for reply in replies])
 
 
 # In a participant's process.
@@ -211,8 +321,8 @@ class Unforgiving(Wallet):
 
 
 class NoRecovery(Restores):
-    def _settled(self, account: int, names: tuple[str, ...], waited: int) -> Steps:
-        del account, names, waited
+    def _run(self, names: tuple[str, ...]) -> Steps:
+        del names
         yield 1
         return True
 

@@ -1,7 +1,7 @@
 """A worker of a simulated world: it leases buckets, drives their due cases in batches, and dies at any moment.
 
-What it does is what `jiebang.worker` and `usecases/advance.py` do. Its clock is its own and wrong; two workers may hold
-one bucket because of it, and only the guard of the save stands between them.
+It paces itself as `jiebang.worker` does; what a batch does is `saga.driver`'s, run by `sim.driver`. Its clock is its
+own and wrong; two workers may hold one bucket because of it, and only the guard of the save stands between them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sim.driver import Round, TornError, keys_of
+from jiebang.saga.batch import split_replies
+from sim.driver import OpenCall, OpenRound, TornError, keys_of
 from sim.process import Process
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Worker:
         self.held: frozenset[int] = frozenset()
         self.until: datetime | None = None
         self.late: list[Reply] = []
-        self.rounds: list[Round] = []
+        self.rounds: list[OpenRound] = []
         self.busy: set[Key] = set()
         self.lanes, self.looking, self.leaving = 0, False, False
 
@@ -173,19 +174,18 @@ class Worker:
 
     # Replies.
 
-    def hear(self, one: Round, replies: Sequence[Reply]) -> None:
-        """Replies come in: to their round while it is open, else as late ones, which any batch may take."""
+    def hear(self, one: OpenRound, call: OpenCall) -> None:
+        """A call is answered: its round hears it while open; else its replies are late, which any batch may take."""
         if self.world.traced:
-            told = ", ".join(
-                f"{one.account_id}/{one.case_no} {one.participant} {one.op} {one.answer}" for one in replies
-            )
-            self.world.tell(self.name, f"hears {told}")
-        if one in self.rounds:
-            one.replies.extend(replies)
-            one.pending -= 1
-            if one.pending <= 0:
-                one.waiting.wake()
-            return
+            for answers in call.answers:
+                self._tell(answers.one_by_one())
+        if one not in self.rounds:
+            self.hear_late([reply for answers in call.answers for reply in answers.one_by_one()])
+        elif all(not each.parts for each in one.calls):
+            one.waiting.wake()
+
+    def hear_late(self, replies: Sequence[Reply]) -> None:
+        """Replies come that no open round waits for."""
         self.world.seen["late replies"] += len(replies)
         self.late.extend(replies)
         keys = set(keys_of(replies))
@@ -196,7 +196,9 @@ class Worker:
 
     def take_late(self, keys: Collection[Key]) -> list[Reply]:
         """Take the late replies to these cases."""
-        taken = [reply for reply in self.late if (reply.account_id, reply.case_no) in keys]
-        if taken:
-            self.late = [reply for reply in self.late if (reply.account_id, reply.case_no) not in keys]
+        taken, self.late = split_replies(self.late, keys)
         return taken
+
+    def _tell(self, replies: Sequence[Reply]) -> None:
+        told = ", ".join(f"{one.account_id}/{one.case_no} {one.participant} {one.op} {one.answer}" for one in replies)
+        self.world.tell(self.name, f"hears {told}")

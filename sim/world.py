@@ -18,6 +18,7 @@ from jiebang.model.case import LIVE, Case, State, bucket_of
 from jiebang.saga import coordinator, recovery
 from jiebang.saga.fence import fence
 from sim.auditor import Auditor, ViolationError
+from sim.batch import WorldBatch
 from sim.driver import Driver
 from sim.money import Money
 from sim.network import Network
@@ -54,6 +55,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     store: type[Store] = Store
     worker: type[Worker] = Worker
     driver: type[Driver] = Driver
+    batch: type[WorldBatch] = WorldBatch
     party: type[Party] = Party
     wallet: type[Wallet] = Wallet
     restores: type[Restores] = Restores
@@ -61,6 +63,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 class World:
     """One seed's world."""
+
+    witnessed = True
+    """Whether every batch has a witness (`sim.witness`) beside the auditor, who sees the world from outside."""
 
     def __init__(
         self, seed: int, parts: Parts | None = None, judge: Auditor | None = None, options: Options | None = None
@@ -90,6 +95,7 @@ class World:
         self.fenced: Counter[tuple[str, str, str]] = Counter()
         self.letters: Counter[tuple[str, str]] = Counter()
         self.seen: Counter[str] = Counter()
+        self.group_moves: Counter[str] = Counter()
         self.workers = [self.parts.worker(self, f"worker {number + 1}") for number in range(self.options.workers)]
         self._people()
         self._faults()
@@ -154,7 +160,7 @@ class World:
         for account, person in self.people.items():
             self.wallet.balances[account] = 1000
             self.judge.opened(account, 1000)
-            self.after(self.up_to(800), person.submit)
+            self.after(person.first(), person.submit)
         self.money = Money(self, self.accounts)
         for transfer in range(1, self.options.transfers + 1):
             self.after(self.up_to(self.options.faults_end), self.money.start, transfer)

@@ -47,9 +47,10 @@ from jiebang.usecases.shadow import Shadow
 if TYPE_CHECKING:
     from jiebang.api.admission import Admission
     from jiebang.api.auth import Verifier
+    from jiebang.saga.recovery_driver import Found
     from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
-    from jiebang.usecases.recover import Found, Waiting
+    from jiebang.usecases.recover import ToldWaiting
     from jiebang.usecases.seal import Sealing
     from jiebang.usecases.seldom import Chore
     from jiebang.usecases.verify import Report
@@ -218,7 +219,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         papers: Mapping[tuple[int, int], str],
         dry_run: bool,
         progress: Callable[[int], None] = lambda _done: None,
-        waiting: Waiting = lambda _for, _left: None,
+        waiting: ToldWaiting = lambda _for, _left: None,
     ) -> Found:
         """Recover after a restore from backup of the databases `restored`; see `usecases.recover`.
 

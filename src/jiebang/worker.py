@@ -19,9 +19,8 @@ from jiebang.saga.backoff import doubled
 from jiebang.store import cases, leases
 
 if TYPE_CHECKING:
-    from jiebang.model.case import Case
+    from jiebang.model.case import Case, Key
     from jiebang.saga.coordinator import Reply
-    from jiebang.store.cases import Key
     from jiebang.store.pool import Pool
     from jiebang.usecases.advance import Driver
     from jiebang.usecases.seldom import Chore

@@ -23,19 +23,20 @@ from jiebang.participants.movements import Transfer
 from jiebang.participants.wallet import FUNDS_MOVING
 from jiebang.saga.fence import NO_ROW, FenceRow, Op
 from jiebang.saga.recovery import Restored
+from jiebang.saga.recovery_driver import Found
 from jiebang.store import cases as store
 from jiebang.store import recoveries, tasks
 from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.usecases.advance import Limits
-from jiebang.usecases.recover import Found, Recovering, recover
+from jiebang.usecases.recover import Recovering, recover
 from jiebang.usecases.verify import Report, verify
 from tests.store.test_advance import PLAN, World, now
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from jiebang.participants.base import Order
+    from jiebang.saga.orders import Order
     from jiebang.store.pool import Pool
 
 
@@ -351,6 +352,25 @@ async def test_a_recovery_that_was_broken_off_is_gone_on_with(world: Installatio
     [run] = await recorded(world)
     assert run["restored"] == ["gaming", "wallet"]
     assert run["ended_at"] is not None
+    assert (await world.verify()).violations == []
+
+
+async def test_one_case_that_breaks_its_call_keeps_no_other_back(world: Installation) -> None:
+    """A row that breaks the statement would else leave everybody of its page to another run, for ever."""
+    ids = await world.people(1, 8)
+    await world.back_up("social")
+    await world.driver.drive(await world.ready(ids))
+    await world.restore("social")
+
+    async def breaks(op: Op, orders: Sequence[Order]) -> None:
+        if op is Op.CONFIRM and any(order.account_id == 5 for order in orders):
+            raise ValueError
+
+    world.participants["social"].before = breaks
+    found = await world.recover("social", page=20)
+    assert found.unfinished == [5]
+    world.participants["social"].before = None
+    assert (await world.recover("social")).complete
     assert (await world.verify()).violations == []
 
 

@@ -18,9 +18,10 @@ from itertools import product
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jiebang.participants.base import Order, Participant
+from jiebang.participants.base import Participant
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
+from jiebang.saga.orders import Order
 
 N = 5
 NUMBERS = {"above": N + 2, "below": N - 1, "same": N}

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant, RemoteError
 from jiebang.participants.wire import Ignored
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
+from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase
 from jiebang.sandbox.ledger import Binding, BindingState

@@ -13,11 +13,11 @@ import pytest
 
 from jiebang.model.plan import DATABASES
 from jiebang.participants import PARTICULARS, open_participants
-from jiebang.participants.base import Order
 from jiebang.participants.database import VERSION_CHANGED, DatabaseParticipant
 from jiebang.participants.identity import NOT_BOUND
 from jiebang.participants.wallet import FUNDS_MOVING
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
+from jiebang.saga.orders import Order
 from tests.conformance.suite import NUMBERS, ParticipantSuite, Subject
 from tests.conformance.suite import N as CASE
 from tests.rows import insert_accounts

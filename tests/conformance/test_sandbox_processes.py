@@ -17,9 +17,9 @@ import pytest
 from jiebang.model.check import Text
 from jiebang.model.errors import ProcessStartError
 from jiebang.model.notice import Channel, Notice
-from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant
 from jiebang.saga.fence import CaseOp, FenceRow, Op
+from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind
 from jiebang.sandbox.processes import Sandbox, sandbox

@@ -17,11 +17,11 @@ import httpx
 import msgspec
 import pytest
 
-from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant, RemoteError
 from jiebang.participants.signing import Link, Requester, Sent, create_keys
 from jiebang.participants.wire import Batch, CaseOrder
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
+from jiebang.saga.orders import Order
 from jiebang.sandbox.processes import Sandbox
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from sim.bounds import SMALL, WORLDS
 from sim.explore import walk
+from sim.groups import walk_batches
 from sim.mistakes import MISTAKES
-from sim.run import FENCE_CELLS, UNREACHABLE
+from sim.run import FAULTS, FENCE_CELLS, GROUP_MOVES, UNREACHABLE
 from sim.states import Bounds, Shape
 from sim.turns import SLIPS
 
@@ -36,6 +37,15 @@ def test_no_interleaving_of_the_small_world_breaks_a_promise() -> None:
     assert seen.states > 5000
     assert {"done, done", "aborted, done", "done, aborted", "untouched, done", "done, withdrawn"} <= set(seen.endings)
     assert set(FENCE_CELLS) - UNREACHABLE <= set(seen.cells)
+
+
+def test_a_batch_does_for_each_case_what_it_would_have_done_alone() -> None:
+    """One case stands for its whole group: whoever is told something else must not be taken along by the others."""
+    seen = walk_batches(1)
+    assert seen.violation is None
+    assert seen.lives > 200
+    assert set(GROUP_MOVES) - {"trying → cancelling"} <= set(seen.group_moves)
+    assert {fault for fault in FAULTS if fault.startswith("group: ")} <= set(seen.seen)
 
 
 def test_two_accounts_with_a_transfer_between_them() -> None:

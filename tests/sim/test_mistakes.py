@@ -6,6 +6,7 @@ import pytest
 
 from sim.bounds import SMALL
 from sim.explore import walk
+from sim.groups import walk_batches
 from sim.mistakes import MISTAKES
 from sim.run import play_all, replay
 
@@ -35,6 +36,12 @@ DEMANDED = {
     "recover-leaves-marks",
     "restore-opens-at-once",
     "no-recovery",
+    "group-leaves-one-out",
+    "group-hears-for-one",
+    "group-refuses-all",
+    "group-late-for-all",
+    "group-sends-lost",
+    "group-version-of-another",
 }
 
 
@@ -62,6 +69,14 @@ def test_the_walk_catches(name: str) -> None:
     assert seen.violation is not None
     assert seen.story
     assert len(seen.story) <= seen.depth + 2
+
+
+@pytest.mark.parametrize("name", [name for name in MISTAKES if name.startswith("group-")])
+def test_the_walk_of_batches_catches(name: str) -> None:
+    """A slip in how groups are saved, asked and heard shows in some life of a batch of three, without luck."""
+    seen = walk_batches(2, MISTAKES[name].parts)
+    assert seen.violation is not None
+    assert seen.story
 
 
 def test_what_catches_a_mistake_can_be_read_step_by_step() -> None:

@@ -16,6 +16,7 @@ from sim.run import (
     FAULTS,
     FENCE_CELLS,
     FULL,
+    GROUP_MOVES,
     LETTERS,
     STATE_MOVES,
     UNREACHABLE,
@@ -50,12 +51,18 @@ def test_nothing_is_left_untried(summary: Summary) -> None:
     assert set(summary.moves) == set(STATE_MOVES)
     assert set(summary.letters) == set(LETTERS)
     assert set(summary.cells) == set(FENCE_CELLS) - UNREACHABLE
+    assert set(summary.group_moves) >= set(GROUP_MOVES)
 
 
 def test_a_full_run_that_leaves_something_untried_has_failed() -> None:
     """A simulator whose faults have gone quiet would pass everything."""
     tried = Summary(seeds=FULL)
-    for counted, names in ((tried.moves, STATE_MOVES), (tried.cells, FENCE_CELLS), (tried.letters, LETTERS)):
+    for counted, names in (
+        (tried.moves, STATE_MOVES),
+        (tried.cells, FENCE_CELLS),
+        (tried.letters, LETTERS),
+        (tried.group_moves, GROUP_MOVES),
+    ):
         counted.update(names)
     tried.seen.update(FAULTS)
     assert not tried.failed()
@@ -73,7 +80,8 @@ def test_a_full_run_that_leaves_something_untried_has_failed() -> None:
 
 
 NO_FAULTS = msgspec.structs.replace(
-    World(7).options, accounts=6, cases=3, pack_changes=0, skew=0, loss=0, repeat=0, slow=0, part=0, whim=0, broken=0,
+    World(7).options, accounts=6, cases=3, crowd=0, pack_changes=0, skew=0, loss=0, repeat=0, slow=0, part=0, whim=0,
+    broken=0,
     pending=0, unread=0, disk=0, outages=0, restarts=0, restores=0, torn=0, die=0, poison=0, crashes=0, leaves=0,
     stalls=0, unrenewed=0, withdraw=0, review=0, never_proven=0, retries=0, fact_changes=0, transfers=0,
 )  # fmt: skip

@@ -20,21 +20,23 @@ from uuid import UUID, uuid4, uuid5
 import asyncpg
 import msgspec
 
-from jiebang.model.case import Case, Kind, State
+from jiebang.model.case import Case, Key, Kind, State
 from jiebang.model.errors import (
     JiebangError,
     WalletBusyError,
 )
 from jiebang.model.plan import Plan
 from jiebang.participants import open_participants
-from jiebang.participants.base import Order, Participant
+from jiebang.participants.base import Participant
 from jiebang.participants.money import Wallet
 from jiebang.participants.movements import Action, EntryState, Outcome, Transfer
+from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
+from jiebang.saga.orders import Order
 from jiebang.saga.timeline import entries, opened
 from jiebang.store import cases as store
-from jiebang.store.cases import Key, NewCase, Save
+from jiebang.store.cases import NewCase
 from jiebang.store.idempotency import Claim, Kept
 from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits

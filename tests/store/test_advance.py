@@ -15,13 +15,15 @@ import pytest
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.plan import DATABASES, Plan
 from jiebang.participants import open_participants
-from jiebang.participants.base import Forgiving, Order, Participant
+from jiebang.participants.base import Forgiving, Participant
 from jiebang.saga.audit import audit
+from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
+from jiebang.saga.orders import Order
 from jiebang.saga.timeline import entries, opened
 from jiebang.store import cases as store
-from jiebang.store.cases import NewCase, Save
+from jiebang.store.cases import NewCase
 from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits
 

@@ -20,7 +20,7 @@ from jiebang.model.facts import FactBatch, FactType
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import DATABASES
 from jiebang.participants import open_participants
-from jiebang.participants.base import Order, Participant
+from jiebang.participants.base import Participant
 from jiebang.policy import packs
 from jiebang.policy.condition import VOCABULARY, compile_condition
 from jiebang.policy.load import load_pack
@@ -28,6 +28,7 @@ from jiebang.policy.pack import Pack
 from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
 from jiebang.saga.fence import Answer, Op
+from jiebang.saga.orders import Order
 from jiebang.store import cases as store
 from jiebang.store import outages
 from jiebang.store.cases import NewCase

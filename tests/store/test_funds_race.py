@@ -16,12 +16,12 @@ import msgspec
 import pytest
 
 from jiebang.participants import money
-from jiebang.participants.base import Order
 from jiebang.participants.database import statements
 from jiebang.participants.money import Wallet
 from jiebang.participants.wallet import WALLET
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Op
+from jiebang.saga.orders import Order
 from tests.store.funds import WITNESS, CaughtError, Race
 
 if TYPE_CHECKING:

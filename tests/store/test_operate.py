@@ -17,7 +17,7 @@ from jiebang.usecases.operate import Outcome, Watch, Watchfulness, Why, retry, s
 from tests.store.test_advance import PLAN, TIMING, World, now
 
 if TYPE_CHECKING:
-    from jiebang.participants.base import Order
+    from jiebang.saga.orders import Order
     from jiebang.store.pool import Pool
 
 EVERYTHING = frozenset(range(BUCKETS))

@@ -21,8 +21,8 @@ from jiebang import store
 from jiebang.model.facts import PLATFORM
 from jiebang.model.plan import DATABASES
 from jiebang.participants import PARTICULARS, open_participants
-from jiebang.participants.base import Order
 from jiebang.saga.fence import Answer, Op
+from jiebang.saga.orders import Order
 from jiebang.store.migrate import owner_of
 from tests.rows import AT, BOUND, insert
 from tests.statements import STATEMENTS, unknown

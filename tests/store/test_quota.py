@@ -19,16 +19,18 @@ from hypothesis import strategies as st
 from jiebang.model.case import Case, Kind, State, moved
 from jiebang.model.plan import DATABASES, Plan
 from jiebang.participants import identity, open_participants
-from jiebang.participants.base import Order, Participant
+from jiebang.participants.base import Participant
 from jiebang.participants.money import Wallet
 from jiebang.policy.pack import Quota
 from jiebang.saga.audit import Breach
+from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
+from jiebang.saga.orders import Order
 from jiebang.saga.timeline import opened
 from jiebang.store import cases as store
 from jiebang.store import quota
-from jiebang.store.cases import NewCase, Save
+from jiebang.store.cases import NewCase
 from jiebang.store.quota import Use
 from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits

@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from jiebang.model.case import Case, Kind, State
+from jiebang.saga.batch import Save
 from jiebang.saga.timeline import opened
 from jiebang.store import anchor as anchor_file
 from jiebang.store import cases, seals
-from jiebang.store.cases import NewCase, Save
+from jiebang.store.cases import NewCase
 from jiebang.store.seal_keys import SealKeys, keys_of, read_seal_keys
 from jiebang.usecases.seal import Sealing, SealPace, SealRacedError
 from jiebang.usecases.verify_timelines import Restored, TimelineReport, audit_chains, audit_seals

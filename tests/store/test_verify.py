@@ -18,18 +18,20 @@ import pytest
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.plan import DATABASES, NETWORKS, Plan
 from jiebang.participants import open_participants
-from jiebang.participants.base import Order, Participant
+from jiebang.participants.base import Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.participants.movements import Transfer
 from jiebang.saga.audit import Breach, Violation
+from jiebang.saga.batch import Save
 from jiebang.saga.chain import Fault
 from jiebang.saga.coordinator import Proven, Rechecked, Timing, step
 from jiebang.saga.fence import Op
+from jiebang.saga.orders import Order
 from jiebang.saga.timeline import entries, opened
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store import cases as store
-from jiebang.store.cases import NewCase, Save
+from jiebang.store.cases import NewCase
 from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records

@@ -21,11 +21,11 @@ from jiebang.model.errors import (
     UnknownAccountError,
     WalletBusyError,
 )
-from jiebang.participants.base import Order
 from jiebang.participants.money import Wallet
 from jiebang.participants.movements import Action, EntryState, Outcome, Transfer
 from jiebang.participants.wallet import FUNDS_MOVING
 from jiebang.saga.fence import Answer, Op
+from jiebang.saga.orders import Order
 from jiebang.store.sealing import password_hash
 from tests.rows import AT, insert, insert_accounts
 

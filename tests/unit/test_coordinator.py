@@ -24,9 +24,9 @@ from jiebang.saga.coordinator import (
     Timing,
     Unparked,
     Woken,
-    alike,
     backoff,
     condition,
+    condition_key,
     start_together,
     step,
     versions_to_start,
@@ -439,7 +439,7 @@ def test_alike_cases_step_alike(case: Case, wait: int, withdraws: bool, names: l
         msgspec.structs.replace(case, account_id=account, case_no=account % 3 + 1, versions=(account, 0, 2, 3))
         for account in (7, 8, 9)
     ]
-    assert len({alike(one) for one in crowd}) == 1
+    assert len({condition_key(one) for one in crowd}) == 1
 
     def replies(one: Case) -> tuple[Reply, ...]:
         return tuple(Reply(*one.key, name, op, answer) for name in names)
@@ -506,7 +506,7 @@ def test_cases_that_a_step_tells_apart_are_not_alike() -> None:
         {"plan": "p/2"},
         {"kind": Kind.CLOSE_PAYMENT},
     ):
-        assert alike(msgspec.structs.replace(case, **change)) != alike(case)
+        assert condition_key(msgspec.structs.replace(case, **change)) != condition_key(case)
 
 
 AWAITED = {Op.TRY: "t", Op.CONFIRM: "ce", Op.CANCEL: "xy"}

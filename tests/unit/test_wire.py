@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from jiebang.model.errors import InvalidInputError
 from jiebang.participants import wire
-from jiebang.participants.base import Order
 from jiebang.participants.wire import Ignored
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
+from jiebang.saga.orders import Order
 
 ROWS = st.builds(FenceRow, st.integers(0, 4), st.sampled_from(CaseOp))
 

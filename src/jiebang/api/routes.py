@@ -20,8 +20,7 @@ from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
 from jiebang.api.mutations import KeyedMutation, kept_problem, mutating, respond
 from jiebang.model import errors
-from jiebang.model.case import ENDED
-from jiebang.store.cases import Key
+from jiebang.model.case import ENDED, Key
 from jiebang.store.idempotency import Kept
 from jiebang.usecases.context import Found, Render
 from jiebang.usecases.prove import Attempt, prove, send_code

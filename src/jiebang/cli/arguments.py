@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from jiebang.model.case import Key
     from jiebang.model.ids import CaseIds
-    from jiebang.store.cases import Key
 
 _READ_LIMIT: Final = 1 << 21
 _UNREADABLE: Final[Mapping[type[OSError], tuple[str, str]]] = {

@@ -17,9 +17,9 @@ from jiebang.model.plan import DATABASES, NETWORKS
 
 if TYPE_CHECKING:
     from jiebang.app import App
+    from jiebang.saga.recovery_driver import Found
     from jiebang.store.outages import Outage
     from jiebang.store.worker_registry import Wish, WorkerSeen
-    from jiebang.usecases.recover import Found
 
 _RECENT: Final = 20
 _ORDER: Final = (*DATABASES, *NETWORKS)

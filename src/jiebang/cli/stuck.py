@@ -16,7 +16,7 @@ from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from jiebang.app import App
-    from jiebang.store.cases import Key
+    from jiebang.model.case import Key
     from jiebang.store.tasks import Task
     from jiebang.usecases.operate import Outcome, Shown, Stuck
 

@@ -104,6 +104,10 @@ MARKS_OF: Final[Mapping[State, str]] = {
 """The marks a case may carry in each state. The schema holds the same table as a CHECK; a test compares the two."""
 
 
+Key = tuple[int, int]
+"""(account_id, case_no)."""
+
+
 class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One case as the coordinator and the store see it.
 
@@ -137,7 +141,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     head: bytes = b""
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> Key:
         """The case's key: (account_id, case_no)."""
         return (self.account_id, self.case_no)
 

@@ -20,9 +20,9 @@ import msgspec
 
 from jiebang.model.facts import FACTS, FactBatch, FactType
 from jiebang.model.plan import EFFECTS
-from jiebang.participants.base import Answers, Order, Orders
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
+from jiebang.saga.orders import Answers, Order, Orders
 
 if TYPE_CHECKING:
     import asyncpg

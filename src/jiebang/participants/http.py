@@ -25,7 +25,7 @@ from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import FenceRow, Op
 
 if TYPE_CHECKING:
-    from jiebang.participants.base import Order
+    from jiebang.saga.orders import Order
 
 IGNORED_TOTAL = Metric(
     "jiebang_results_ignored_total", "Results of remote participants that were not believed", ["participant", "reason"]

@@ -21,7 +21,7 @@ from jiebang.saga.fence import LATER_CASE, Answer, CaseOp, FenceRow, Op, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jiebang.participants.base import Order
+    from jiebang.saga.orders import Order
 
 MAX_BATCH: Final = 1024
 """Cases, or accounts of a look, in one request."""

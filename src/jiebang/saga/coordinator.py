@@ -15,7 +15,7 @@ save returned, gathers the replies and steps again. Rules this file holds (desig
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any, Final, cast
@@ -163,7 +163,7 @@ def step(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) ->
     return Decision(case) if state in ENDED else _before(case, event, now)
 
 
-def alike(case: Case) -> Hashable:
+def condition_key(case: Case) -> Hashable:
     """Return all that a step reads of a case, but what a re-check compares: cases with an equal one step equally."""
     return (
         case.state,
@@ -180,7 +180,7 @@ def alike(case: Case) -> Hashable:
 
 
 def condition(case: Case) -> dict[str, Any]:
-    """Return what a step may change of a case, but for its versions. Cases that are `alike` share it after a step too.
+    """Return what a step may change of a case but its versions. Cases of one `condition_key` share it after a step.
 
     So one is stepped for all of them: what holds of one holds of a thousand, and need not be found out so many times.
     """
@@ -194,14 +194,16 @@ def start_together(
     event: Rechecked,
     now: datetime,
     timing: Timing,
+    deciding: Callable[[Case, Plan, Event, datetime, Timing], Decision] = step,
 ) -> tuple[list[Case], Decision]:
     """Step cases in `ready` of one kind, plan and revision that may start.
 
     `versions`: what `versions_to_start` said of each; `event`: the first one's re-check. Returns the cases after the
     step, and the first one's decision, whose sends stand for everybody's. The same as `step` for each: whatever else
-    told them apart, since when they were due or how often they were looked at, ends here.
+    told them apart, since when they were due or how often they were looked at, ends here. `deciding`: `step`, or what a
+    simulator puts in its place.
     """
-    decision = step(cases[0], plan, event, now, timing)
+    decision = deciding(cases[0], plan, event, now, timing)
     started = condition(decision.case)
     return [
         msgspec.structs.replace(case, versions=own, **started) for case, own in zip(cases, versions, strict=True)

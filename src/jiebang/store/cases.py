@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import msgspec
 
-from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Kind, Mark, State, bucket_of
+from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Key, Kind, Mark, State, bucket_of
+from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.chain import canonical, digest, head, time_text
 from jiebang.saga.coordinator import condition
 from jiebang.saga.timeline import told
@@ -27,12 +28,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     from jiebang.store.pool import Pool
-    from jiebang.store.records import Record
 
     Database = Pool | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-
-Key = tuple[int, int]
-"""(account_id, case_no)."""
 
 _SQL = load("jiebang.store", "cases.sql")
 
@@ -49,35 +46,11 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
     document_index: bytes | None = None
 
 
-class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Cases that took the same step, with the step's timeline entries and the message of their end, if any.
-
-    They share revision, state, marks, attempt, due_at, deadline and reason: these are sent, and the entries read, once.
-    They are `like`'s, one of them as stepped, where the others still stand as before (None: all are as stepped).
-    `record`: the check that ended them, for `Records.keep` in the same transaction; `save` itself does not write it.
-    `versions`: whether the cases' versions and wallet_version are to be written too, or stand as they are.
-    """
-
-    cases: Sequence[Case]
-    entries: Sequence[Mapping[str, Any]]
-    like: Case | None = None
-    template: str | None = None
-    record: Record | None = None
-    versions: bool = True
-
-    @property
-    def stepped(self) -> Case:
-        """One of the cases as stepped."""
-        return self.like or self.cases[0]
-
-
-class Saved(msgspec.Struct, frozen=True, gc=False):
-    """What a save made of its cases: `lost` were refused by their guard, `wishes` says who wishes to withdraw."""
+class Saved(SaveOutcome, frozen=True, kw_only=True, gc=False):
+    """What a save made of its cases, which are `saves`'; `digests`: of each group's timeline row."""
 
     saves: Sequence[Save]
     digests: Sequence[bytes]
-    lost: AbstractSet[Key] = frozenset()
-    wishes: Mapping[Key, datetime] = MappingProxyType({})
 
     def kept(self) -> dict[Key, Case]:
         """Return the cases that were saved as they stand: with new heads, and a wish to withdraw that came meanwhile.
@@ -269,7 +242,7 @@ async def save(db: Database, saves: Sequence[Save], now: datetime) -> Saved:
     A case that is broken off gives its slot of a quota back in the same transaction.
     """
     if not saves:
-        return Saved((), ())
+        return Saved(saves=(), digests=())
     arguments, digests = _grouped(saves, now)
     broken_off = [
         case
@@ -288,7 +261,8 @@ async def save(db: Database, saves: Sequence[Save], now: datetime) -> Saved:
         [answer] = await db.fetch(_SQL["save_cases"], *arguments)
         lost = _lost(saves, answer)
     withdrawing = _keys(answer["withdrawing"], answer["withdrawing_no"])
-    return Saved(saves, digests, lost, dict(zip(withdrawing, answer["withdrawn_at"] or (), strict=True)))
+    wishes = dict(zip(withdrawing, answer["withdrawn_at"] or (), strict=True))
+    return Saved(saves=saves, digests=digests, lost=lost, wishes=wishes)
 
 
 def _grouped(saves: Sequence[Save], now: datetime) -> tuple[list[Any], list[bytes]]:

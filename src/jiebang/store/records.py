@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jiebang.store.cases import Database, Key
+    from jiebang.model.case import Key
+    from jiebang.store.cases import Database
 
 _SQL = load("jiebang.store", "records.sql")
 PASSED: Final = "PASSED"

@@ -15,7 +15,8 @@ from jiebang.store.named_sql import columns, key_columns, load
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from jiebang.store.cases import Database, Key
+    from jiebang.model.case import Key
+    from jiebang.store.cases import Database
 
 _SQL = load("jiebang.store", "recoveries.sql")
 

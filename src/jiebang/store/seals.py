@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jiebang.store.cases import Database, Key
+    from jiebang.model.case import Key
+    from jiebang.store.cases import Database
     from jiebang.store.pool import Pool
 
 _SQL = load("jiebang.store", "seals.sql")

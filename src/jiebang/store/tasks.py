@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jiebang.model.case import Case
-    from jiebang.store.cases import Database, Key
+    from jiebang.model.case import Case, Key
+    from jiebang.store.cases import Database
 
 _SQL = load("jiebang.store", "tasks.sql")
 

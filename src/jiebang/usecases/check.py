@@ -33,10 +33,10 @@ from jiebang.usecases.quota import Quotas
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jiebang.model.case import Case
+    from jiebang.model.case import Case, Key
     from jiebang.model.ids import CaseIds
     from jiebang.participants.base import Participant
-    from jiebang.store.cases import Database, Key
+    from jiebang.store.cases import Database
 
 UNREAD_TOTAL = Counter("jiebang_facts_unread_total", "Reads of facts that brought no answer", ["owner", "why"])
 

@@ -27,11 +27,11 @@ from jiebang.usecases.prove import code_of
 from jiebang.usecases.step_up import NO_CASE, rules_for
 
 if TYPE_CHECKING:
-    from jiebang.model.case import Case
+    from jiebang.model.case import Case, Key
     from jiebang.model.ids import CaseIds
     from jiebang.participants.signing import Link
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases import Database, Key
+    from jiebang.store.cases import Database
     from jiebang.store.outbox import Message
 
 UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from jiebang.model.case import ENDED, Case, Mark, State
+from jiebang.model.case import ENDED, Case, Key, Mark, State
 from jiebang.model.errors import JiebangError
 from jiebang.participants.base import UNANSWERED, Participant
+from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import FACT_UNAVAILABLE, Timing, Unparked, step
 from jiebang.saga.timeline import entries, told
 from jiebang.store import cases as store
 from jiebang.store import tasks
-from jiebang.store.cases import Key, Save
 from jiebang.store.tasks import NewTask, Task
 from jiebang.usecases.seldom import Turns
 

@@ -32,10 +32,11 @@ from jiebang.store.packs import Activation, NewPack, PolicyState, ShadowCount, S
 from jiebang.usecases.registry import LEAD
 
 if TYPE_CHECKING:
+    from jiebang.model.case import Key
     from jiebang.policy.analyse import Finding
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases import Database, Key
+    from jiebang.store.cases import Database
     from jiebang.store.pool import Pool
     from jiebang.store.records import Records, Step
     from jiebang.usecases.registry import Registry

@@ -15,9 +15,9 @@ from jiebang.model.check import Text
 from jiebang.model.errors import ParticipantUnavailableError, ProofRefusedError, TooSoonError, UnknownCaseError
 from jiebang.model.plan import WALLET
 from jiebang.saga import timeline
+from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, step
 from jiebang.store import cases, idempotency, outbox, proofs
-from jiebang.store.cases import Save
 from jiebang.store.proofs import Method, Proof
 from jiebang.usecases.context import Context, Found, Render
 from jiebang.usecases.submit import code_message
@@ -25,8 +25,9 @@ from jiebang.usecases.submit import code_message
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from jiebang.model.case import Key
     from jiebang.policy.pack import Proofs
-    from jiebang.store.cases import Database, Key
+    from jiebang.store.cases import Database
     from jiebang.store.idempotency import Answered, Claim, Kept
 
 

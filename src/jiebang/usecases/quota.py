@@ -25,9 +25,9 @@ from jiebang.store import quota as store
 from jiebang.store.quota import Use, Used
 
 if TYPE_CHECKING:
-    from jiebang.model.case import Case
+    from jiebang.model.case import Case, Key
     from jiebang.policy.pack import Pack, Quota
-    from jiebang.store.cases import Database, Key
+    from jiebang.store.cases import Database
     from jiebang.store.pool import Pool
 
 _DATA_CENTRES: Final = 2

@@ -20,10 +20,10 @@ from jiebang.usecases.context import Context, Found, Sealed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from jiebang.model.case import Case
+    from jiebang.model.case import Case, Key
     from jiebang.participants.base import Participant
     from jiebang.saga.chain import Row
-    from jiebang.store.cases import Key, Timeline
+    from jiebang.store.cases import Timeline
 
 _log = structlog.get_logger(__name__)
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from jiebang.model.case import ENDED, State
 from jiebang.model.errors import TooLateToWithdrawError, UnknownCaseError
 from jiebang.saga import timeline
+from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import WITHDRAWN, Woken, step
 from jiebang.store import cases, idempotency, proofs
-from jiebang.store.cases import Save
 from jiebang.usecases.context import Context, Found, Render
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jiebang.model.case import Case
-    from jiebang.store.cases import Database, Key
+    from jiebang.model.case import Case, Key
+    from jiebang.store.cases import Database
     from jiebang.store.idempotency import Answered, Claim, Kept
 
 _AT_ONCE = frozenset({State.OPEN, State.IN_REVIEW, State.READY})

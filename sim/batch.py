@@ -1,0 +1,165 @@
+"""The batch of a simulated world: the product's (`saga.driver.Batch`), watched by a witness, and what it went through.
+
+Nothing of it is done again here: the parts that planted mistakes replace are put in, poisoned cases break their batch,
+and what befell groups of several cases is counted, so that a run can say what it has not tried.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jiebang.saga.driver import Batch, GroupSave, Life, Round, SaveRefused
+from sim.evidence import ViolationError
+from sim.witness import Witness
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from jiebang.model.case import Case, Key
+    from jiebang.model.plan import Plan
+    from jiebang.saga.batch import GroupReplied, GroupStep
+    from jiebang.saga.coordinator import Event, Rechecked, Reply
+    from jiebang.saga.driver import Asked, Need
+    from jiebang.saga.orders import Answers
+    from sim.world import Parts
+
+
+class BatchWorld(Protocol):
+    """What a batch needs of the world that it is in."""
+
+    @property
+    def options(self) -> Any:
+        """What the world is made of; its `timing` is read."""
+
+    @property
+    def parts(self) -> Parts:
+        """What the world is built of."""
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether every batch has a witness."""
+
+    seen: Counter[str]
+    group_moves: Counter[str]
+
+    def plan_of(self, case: Case) -> Plan:
+        """The plan that a case follows."""
+
+    def poisoned(self, key: Key, place: str) -> bool:
+        """Whether the case makes its batch fail at this place."""
+
+
+class PoisonedError(Exception):
+    """A case that its driver cannot step breaks the batch it is in."""
+
+
+class WitnessedError(BaseException):
+    """What a witness saw. Not an Exception: the driver takes those for a case that breaks its batch, and goes on."""
+
+
+class WorldBatch(Batch):
+    """One batch of a world. Planted mistakes derive from it."""
+
+    def __init__(self, world: BatchWorld, now: datetime) -> None:
+        """Drive with the world's parts."""
+        super().__init__(now, world.options.timing)
+        self.world = world
+        self.step = world.parts.step
+        self.witness: Witness | None = None
+
+    def run(self, taken: Sequence[Case], late: Sequence[Reply]) -> Life[None]:
+        """Drive the batch, watched."""
+        world = self.world
+        if world.witnessed:
+            self.witness = Witness(taken, late, world.plan_of, world.parts.step, self.timing)
+        try:
+            yield from super().run(taken, late)
+            if self.witness is not None:
+                self.witness.end(self.now)
+        except ViolationError as wrong:
+            raise WitnessedError(str(wrong)) from wrong
+
+    def do(self, need: Need) -> Life[Any]:
+        """Have the witness see what is wanted, and what comes of it."""
+        if self.witness is not None:
+            self.witness.check(need, self.now)
+        result = yield from super().do(need)
+        if self.witness is not None:
+            self.witness.met(need, result)
+        self._count(need, result)
+        return result
+
+    def _count(self, need: Need, result: Any) -> None:
+        seen = self.world.seen
+        if isinstance(need, GroupSave):
+            several = [save for save in need.saves if len(save.cases) > 1]
+            if isinstance(result, SaveRefused):
+                seen["group: save refused for one of several"] += bool(several)
+            else:
+                seen["group: member's save lost"] += any(
+                    case.key in result.lost for one in several for case in one.cases
+                )
+                seen["group: member wishes to withdraw"] += any(
+                    case.key in result.wishes for one in several for case in one.cases
+                )
+        elif isinstance(need, Round):
+            seen["group: call halved"] += any(len(answers) > 1 for answers in result.answers)
+
+    def plan_of(self, case: Case) -> Plan:
+        """Return the case's plan; a poisoned case has none that anybody knows."""
+        if self.world.poisoned(case.key, "step"):
+            self.world.seen["batch poisoned at a step"] += 1
+            raise PoisonedError
+        return super().plan_of(case)
+
+    def start(self, together: list[tuple[Case, tuple[int, ...], Rechecked]]) -> GroupStep:
+        """Note who started together."""
+        step = super().start(together)
+        self._moved(step)
+        return step
+
+    def step_together(self, each: GroupReplied) -> GroupStep:
+        """Note what groups went through together."""
+        step = super().step_together(each)
+        self._moved(step)
+        return step
+
+    def take_steps(self, events: Mapping[Key, Event], replies: Iterable[GroupReplied]) -> list[GroupStep]:
+        """Note who came together after having stood alone."""
+        steps = super().take_steps(events, replies)
+        for step in steps:
+            if len(step.group.keys) > 1 and step.before.state is step.after.state and not step.replies:
+                self.world.seen["group: asked again together"] += 1
+        return steps
+
+    def _moved(self, step: GroupStep) -> None:
+        if len(step.group.keys) > 1:
+            before, after = step.before.state, step.after.state
+            self.world.group_moves["learnt" if step.unsaved else f"{before} → {after}"] += 1
+
+    def save_learnt(self) -> Life[None]:
+        """Note what was learnt and found no other save."""
+        self.world.seen["learnt, then silence"] += len(self.learnt)
+        yield from super().save_learnt()
+
+    def divide(self, step: GroupStep) -> None:
+        """Note which groups came apart because they heard nothing more."""
+        self.world.seen["group: parted in silence"] += len(step.group.keys) > 1
+        super().divide(step)
+
+    def hear(
+        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
+        """Note which groups came apart by what they heard."""
+        heard, events, silent = super().hear(sending, answered, replies)
+        seen = self.world.seen
+        of_several = [set(step.group.keys) for step in sending if len(step.group.keys) > 1]
+        for keys in of_several:
+            parts = sum(not keys.isdisjoint(each.group.keys) for each in heard)
+            left = {key for step in silent for key in step.group.keys if key in keys}
+            seen["group: parted by answers"] += parts > 1
+            seen["group: some heard nothing"] += bool(left) and left != keys
+            seen["group: late reply to one of several"] += len(keys & events.keys()) == 1
+        return heard, events, silent
