@@ -37,7 +37,7 @@ _PAGE: Final = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {h
 <text class="ink title" x="{edge}" y="34">房间 / Rooms</text>
 <text class="soft small" x="{edge}" y="53">数字:文件数。“→”之后:所引用的房间。箭头:其中不能由其他路径推出的。</text>
 <text class="soft small" x="{edge}" y="69">A number: files. After “→”: what is imported.
-An arrow: what no other path implies.</text>
+ An arrow: what no other path implies.</text>
 {parts}
 </svg>
 """
