@@ -4,7 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test lint sim chaos bench lock clean
+# Tests that need no database, in a process a core (more than four only begin later).
+PURE := tests/unit tests/sim
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+
+.PHONY: help setup demo test quick lint sim chaos bench lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/'
@@ -22,7 +26,15 @@ demo: setup ## Generate 10,000 people, start everything, tell four stories, then
 	$(PY) -m jiebang demo
 
 test: setup lint ## All checks and tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(PURE) $(PARALLEL)
+	$(PY) -m pytest $(PURE:%=--ignore=%)
+
+quick: setup ## In seconds, while working: lint, and the pure tests with a few examples of each property
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest tests/unit tests/sim/test_auditor.py $(PARALLEL) --hypothesis-profile quick
 
 lint: setup ## Style, types and the order of the rooms
 	$(PY) -m ruff check

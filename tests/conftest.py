@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import shutil
@@ -25,6 +26,7 @@ from jiebang.store.embedded import PLACEMENT, database_dsn, dsns, embedded, stop
 from jiebang.store.home import remove
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import open_pools
+from tests import examples  # noqa: F401 - registers its profile before pytest looks for it
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
@@ -35,6 +37,11 @@ structlog.configure(
 )
 
 _copies = itertools.count(1)
+
+
+def pytest_collection_finish() -> None:
+    """Tell the garbage collector to leave what is there for good: modules, packs, and thousands of tests."""
+    gc.freeze()
 
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a private folder is made there

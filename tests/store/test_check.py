@@ -21,9 +21,7 @@ from jiebang.model.ids import CaseIds
 from jiebang.model.plan import DATABASES
 from jiebang.participants import open_participants
 from jiebang.participants.base import Participant
-from jiebang.policy import packs
 from jiebang.policy.condition import VOCABULARY, compile_condition
-from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
 from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
@@ -33,6 +31,7 @@ from jiebang.store import cases as store
 from jiebang.store import outages
 from jiebang.store.cases import NewCase
 from jiebang.usecases.check import Checker, CheckRequest
+from tests.packs import pack
 from tests.rows import BOUND, insert
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)
-PACK: Final = load_pack(*packs.text("wechat"))
-EMONEY: Final = load_pack(*packs.text("emoney"))
+PACK: Final = pack("wechat")
+EMONEY: Final = pack("emoney")
 IDS: Final = CaseIds(b"0123456789abcdef")
 CLEAN, CENT, HELD, RECLAIMED, SPLIT, LIVE, BARE, ENDING = range(1, 9)
 EVERYONE: Final = range(1, 9)

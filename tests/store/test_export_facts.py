@@ -16,18 +16,17 @@ from jiebang.model.case import Kind
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import DATABASES
 from jiebang.participants import open_participants
-from jiebang.policy import packs
 from jiebang.policy.backtest import ACCOUNT, backtest
-from jiebang.policy.load import load_pack
 from jiebang.usecases.check import Checker, CheckRequest
 from jiebang.usecases.export_facts import export_facts
+from tests.packs import pack
 from tests.rows import BOUND, insert
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
 
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
-PACK: Final = load_pack(*packs.text("wechat"))
+PACK: Final = pack("wechat")
 PEOPLE: Final = range(1, 8)
 CENT: Final = 3
 

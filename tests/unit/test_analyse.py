@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.facts import FACTS, FactType
@@ -18,6 +18,8 @@ from jiebang.policy.calendar import DERIVED, with_calendar
 from jiebang.policy.condition import compile_condition
 from jiebang.policy.frame import DTYPES
 from jiebang.policy.load import load_pack
+from tests.examples import examples
+from tests.packs import pack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +38,7 @@ def found(*changes: tuple[str, str]) -> list[Finding]:
     return [one for one in analysed(load_pack(text, FILE), text, FILE) if one not in OURS]
 
 
-PACK: Final = load_pack(TEXT, FILE)
+PACK: Final = pack("wechat")
 OURS: Final = analysed(PACK, TEXT, FILE)
 
 
@@ -158,7 +160,7 @@ PEOPLE: Final[Mapping[str, st.SearchStrategy[Any]]] = {
 }
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(CONDITIONS, st.lists(st.fixed_dictionaries(PEOPLE), min_size=30, max_size=30))
 def test_what_is_proven_holds_for_everybody(condition: str, people: list[dict[str, Any]]) -> None:
     """A proof that one person refutes would keep a right policy out of force."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.cli.picture import page
@@ -24,6 +24,8 @@ from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import ABSENT, DTYPES, OWNED, Facts, read_column
 from jiebang.policy.load import load_pack
 from jiebang.policy.why import Verdict, why
+from tests.examples import examples
+from tests.packs import pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from jiebang.policy.pack import Pack
 
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
-PACK: Final = load_pack(*packs.text("wechat"))
+PACK: Final = pack("wechat")
 BASE: Final[dict[str, Any]] = {
     "identity_state": "active",
     "document_type": "resident_id",
@@ -71,7 +73,7 @@ def run(people: Sequence[dict[str, Any]], changed: Pack | None = None, kind: Kin
     return report
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(ROWS, min_size=1, max_size=12))
 def test_a_backtest_counts_what_each_person_would_be_told(people: list[dict[str, Any]]) -> None:
     """Every kind in one pass must agree with the checks of each person, one by one."""

@@ -9,23 +9,23 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.facts import FACTS, PLATFORM, QUOTA, FactBatch, FactType
 from jiebang.model.plan import DATABASES
-from jiebang.policy import packs
 from jiebang.policy.calendar import local_date, start_of
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import OWNED, gathered, line_up, owner_of
-from jiebang.policy.load import load_pack
+from tests.examples import examples
+from tests.packs import pack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PACK: Final = load_pack(*packs.text("wechat"))
-EMONEY: Final = load_pack(*packs.text("emoney"))
+PACK: Final = pack("wechat")
+EMONEY: Final = pack("emoney")
 SHANGHAI: Final = timezone(timedelta(hours=8))
 TICK: Final = timedelta(microseconds=1)
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -69,7 +69,7 @@ def test_nothing_stands_in_a_clean_persons_way() -> None:
 
 
 @pytest.mark.parametrize("code", WAITS)
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(happened=INSTANTS)
 @example(happened=datetime(2024, 2, 29, 15, 59, 59, 999_999, UTC))  # a leap day's last instant in Shanghai
 @example(happened=datetime(2024, 2, 28, 16, 0, tzinfo=UTC))  # its first
@@ -102,7 +102,7 @@ def test_the_third_is_allowed_and_the_fourth_is_not() -> None:
     assert set(standing(now, document_changes_this_year=3)) == {"ID-QUOTA"}
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(INSTANTS)
 @example(datetime(2024, 12, 31, 15, 59, 59, 999_999, UTC))
 @example(datetime(2024, 12, 31, 16, 0, tzinfo=UTC))

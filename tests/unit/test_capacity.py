@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.api.capacity import Capacity, Line, Rates, Urgency
+from tests.examples import examples
 
 
 class Seconds:
@@ -24,7 +25,7 @@ class Seconds:
 WORK = st.tuples(st.sampled_from(Urgency), st.integers(0, 5), st.one_of(st.none(), st.integers(0, 4)))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 6), st.integers(0, 3), st.integers(1, 4), st.lists(WORK, max_size=30))
 async def test_places_are_never_exceeded_and_always_given_back(
     places: int, kept: int, longest: int, works: list[tuple[Urgency, int, int | None]]

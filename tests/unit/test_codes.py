@@ -9,12 +9,11 @@ import pytest
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.errors import NoSuchRouteError, UnknownCodeError
-from jiebang.policy import packs
 from jiebang.policy.codes import CodeGroup, explain, known
-from jiebang.policy.load import load_pack
+from tests.packs import pack
 
-PACK = load_pack(*packs.text("wechat"))
-EMONEY = load_pack(*packs.text("emoney"))
+PACK = pack("wechat")
+EMONEY = pack("emoney")
 
 
 def test_a_bare_number_of_today_is_told_in_full() -> None:

@@ -355,7 +355,7 @@ def test_a_reply_out_of_place_changes_nothing(reply: Reply) -> None:
     assert play(case, Replied((reply,))).case is case
 
 
-@pytest.mark.parametrize("state", ENDED)
+@pytest.mark.parametrize("state", sorted(ENDED))
 def test_an_ended_case_is_deaf(state: State) -> None:
     """A late reply must not wake the dead."""
     case = opened(state=state, marks="dddd" if state is State.DONE else "....", due_at=None)

@@ -6,22 +6,22 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer, Severity
 from jiebang.model.facts import FACTS, PLATFORM, QUOTA, FactBatch, FactType
 from jiebang.model.plan import DATABASES
-from jiebang.policy import packs
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import OWNED, Part, gathered, line_up, owner_of
-from jiebang.policy.load import load_pack
+from tests.examples import examples
+from tests.packs import pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-PACK: Final = load_pack(*packs.text("wechat"))
+PACK: Final = pack("wechat")
 SHANGHAI: Final = timezone(timedelta(hours=8))
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
@@ -393,14 +393,14 @@ def _expected(person: Mapping[str, Any]) -> set[str]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(_people, min_size=1, max_size=12))
 def test_the_pack_says_what_the_domain_says(people: list[Person]) -> None:
     for person, answer in zip(people, answers(people), strict=True):
         assert set(codes(answer)) == _expected(person)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(_people, min_size=1, max_size=8), _owners)
 def test_a_batch_answers_what_one_by_one_answers(people: list[Person], unread: set[str]) -> None:
     """Whoever shares a batch with you must not change your answer."""
@@ -410,7 +410,7 @@ def test_a_batch_answers_what_one_by_one_answers(people: list[Person], unread: s
         assert (alone.passes, alone.blockers, alone.versions) == (answer.passes, answer.blockers, answer.versions)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(_people, _owners)
 def test_unknown_facts_never_pass(person: Person, unread: set[str]) -> None:
     [whole] = answers([person])
@@ -421,7 +421,7 @@ def test_unknown_facts_never_pass(person: Person, unread: set[str]) -> None:
     assert set(codes(answer)) - {"FACT-UNAVAILABLE"} <= set(codes(whole))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(_people, st.sampled_from(sorted(HITS)))
 def test_adding_a_blocker_never_removes_another(person: Person, code: str) -> None:
     fields = {name: value for name, value in HITS[code].items() if name not in person}

@@ -7,16 +7,16 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
 from jiebang.model.facts import FACTS, REQUEST
-from jiebang.policy import packs
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import OWNED, gathered
-from jiebang.policy.load import load_pack
+from tests.examples import examples
+from tests.packs import pack
 from tests.unit.test_evaluate import HITS, NOW, PACK, SHANGHAI, answers, codes, parts_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jiebang.policy.pack import Pack
 
-EMONEY: Final = load_pack(*packs.text("emoney"))
+EMONEY: Final = pack("emoney")
 CONTRACTS: Final[Mapping[str, Any]] = {
     "autodebit_contracts": 2,
     "autodebit_items": [
@@ -311,7 +311,7 @@ def test_nothing_listed_is_nothing_agreed() -> None:
 _parts = st.lists(st.sampled_from([CONTRACTS, DEVELOPER, COMPANY, HITS["MERCHANT-OPEN"], consented("c1", "c2")]))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     st.lists(_parts.map(lambda parts: {name: value for part in parts for name, value in part.items()}), min_size=1),
     st.sampled_from(list(Kind)),

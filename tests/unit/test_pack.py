@@ -28,12 +28,20 @@ Path = tuple[str | int, ...]
 
 
 def _dump(document: Any) -> str:
-    return str(yaml.dump(document, Dumper=yaml.CSafeDumper, allow_unicode=True, sort_keys=False, width=10_000))
+    """As YAML, section by section: those that are SMALL's own are written once."""
+    return "".join(_KEPT.get(id(value)) or _section(name, value) for name, value in document.items())
+
+
+def _section(name: str, value: Any) -> str:
+    return str(yaml.dump({name: value}, Dumper=yaml.CSafeDumper, allow_unicode=True, sort_keys=False, width=10_000))
+
+
+_KEPT: Final[dict[int, str]] = {}
 
 
 def _small() -> dict[str, Any]:
     """The built-in pack with a few of its entries: enough of everything, and quick to load a few hundred times."""
-    document: dict[str, Any] = yaml.safe_load(TEXT)
+    document: dict[str, Any] = yaml.load(TEXT, yaml.CSafeLoader)
     wanted = {"PAY-AUTODEBIT", "ID-RECENT-CHANGE", "SEC-DEVICE", "ID-QUOTA", "ID-COOLING"}
     wanted |= {"WALLET-AUTODEBIT-ENDED", "UNIONPAY-RELEASED", "INSTEAD-LEGAL-PERSON", "INSTEAD-END-AUTODEBITS"}
     for section in ("rules", "consequences", "alternatives"):
@@ -49,6 +57,7 @@ def _small() -> dict[str, Any]:
 
 
 SMALL: Final = _small()
+_KEPT.update({id(value): _section(name, value) for name, value in SMALL.items() if isinstance(value, dict | list)})
 
 
 def _problems(text: str) -> list[dict[str, Any]]:
@@ -67,7 +76,9 @@ def _problems(text: str) -> list[dict[str, Any]]:
 
 def _span(text: str, path: Path) -> tuple[int, int]:
     """First and last line, from 1, of the value at `path`; the line of its key counts as its own."""
-    node = yaml.compose(text, yaml.CSafeLoader)
+    before = max(0, text.find(f"\n{path[0]}:") + 1) if path else 0  # only the section need be read
+    node = yaml.compose(text[before:], yaml.CSafeLoader)
+    above = text.count("\n", 0, before)
     assert node is not None
     first = 0
     for step in path:
@@ -77,7 +88,7 @@ def _span(text: str, path: Path) -> tuple[int, int]:
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
             node = node.value[step]
             first = node.start_mark.line
-    return first + 1, node.end_mark.line + 1
+    return above + first + 1, above + node.end_mark.line + 1
 
 
 def _walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -87,12 +98,19 @@ def _walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield from _walk(inner, (*path, step))
 
 
-def _put(path: Path, value: Any) -> Any:
-    document: Any = copy.deepcopy(SMALL)
+def _copied(path: Path) -> tuple[Any, Any]:
+    """SMALL with what leads to `path` copied, so that it may be changed there; and what holds its last step."""
+    document: Any = copy.copy(SMALL)
     at = document
     for step in path[:-1]:
+        at[step] = copy.copy(at[step])
         at = at[step]
-    at[path[-1]] = value
+    return document, at
+
+
+def _put(path: Path, value: Any) -> Any:
+    document, at = _copied(path)
+    at[path[-1]] = copy.deepcopy(value)  # YAML would write what stands twice as an alias
     return document
 
 
@@ -104,10 +122,7 @@ def _get(path: Path) -> Any:
 
 
 def _without(path: Path) -> Any:
-    document: Any = copy.deepcopy(SMALL)
-    at = document
-    for step in path[:-1]:
-        at = at[step]
+    document, at = _copied(path)
     del at[path[-1]]
     return document
 
@@ -171,7 +186,7 @@ def test_every_policy_number_of_the_domain_is_a_parameter_with_unit_and_source()
 
 def test_chinese_is_chinese_and_english_is_english() -> None:
     """A text pasted under the wrong language is read by nobody."""
-    for path, value in _walk(yaml.safe_load(TEXT)):
+    for path, value in _walk(yaml.load(TEXT, yaml.CSafeLoader)):
         if path and path[-1] == "zh":
             assert re.search(r"[\u4e00-\u9fff]|^[^A-Za-z]*(\{\w+\}[^A-Za-z]*)+$", value), path
         if path and path[-1] == "en":
@@ -477,12 +492,12 @@ def test_a_section_without_an_entry_it_needs_is_refused(section: str) -> None:
 
 def test_all_mistakes_are_told_at_once() -> None:
     """Whoever is told of one mistake a day needs a week for a week's mistakes."""
-    document = _put(("rules", 0, "severity"), "annoys")
+    document = copy.deepcopy(_put(("rules", 0, "severity"), "annoys"))
     document["rules"][1]["surprise"] = 1
     del document["rules"][2]["title"]["en"]
     document["params"]["proof_tries"]["value"] = None
     assert len(_problems(_dump(document))) == 4
-    whole = _put(("rules", 0, "when"), "nope > 0")
+    whole = copy.deepcopy(_put(("rules", 0, "when"), "nope > 0"))
     whole["rules"][1]["when"] = "legal_hold = 3"
     whole["rules"][2]["explanation"]["en"] = "{nope}"
     whole["proofs"]["revoke"]["tries"] = ":nope"

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.policy.documents import DocumentType
@@ -22,6 +22,7 @@ from jiebang.sandbox.population.generate import CHUNK, LAST_ACCOUNT, generate
 from jiebang.sandbox.population.people import RESERVED, STORY_PEOPLE
 from jiebang.sandbox.population.reading import MAX_LINE, Fault, Line, read_lines, read_person
 from jiebang.sandbox.population.tables import csv_of, encoded
+from tests.examples import examples
 
 NOW = datetime(2026, 1, 15, 4, tzinfo=UTC)
 TODAY = date(2026, 1, 15)
@@ -53,7 +54,7 @@ def test_the_same_arguments_give_the_same_bytes_on_any_machine() -> None:
 
 
 @given(st.integers(1, 5000), st.integers(1, 40), st.integers(0, 39))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_an_account_does_not_depend_on_who_else_is_made(first: int, count: int, offset: int) -> None:
     """Whoever makes a population in parts, on several machines, needs the people of one run."""
     offset %= count
@@ -298,7 +299,7 @@ def test_a_reason_never_repeats_the_value() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 5000))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_damage_to_a_line_is_more_than_a_fault(noise: bytes, place: int) -> None:
     line = next(generate(1, 7, first=2, now=NOW)).rstrip()
     found = read_person(Line(1, line[:place] + noise + line[place + len(noise) :]), NOW, TODAY, tables=True)

@@ -13,6 +13,7 @@ from jiebang.model.errors import PackInvalidError
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from jiebang.saga.audit import Breach, leaked, uncounted
+from tests.packs import pack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,9 +25,13 @@ MAY_HOLD: Final = COUNTED | {State.READY}
 
 def changed(**quota: Any) -> Mapping[str, Any]:
     text, _ = packs.text("wechat")
-    pack: dict[str, Any] = yaml.safe_load(text)
+    pack: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
     pack["quota"] = {**pack["quota"], **quota}
     return pack
+
+
+def dump(document: Any) -> str:
+    return str(yaml.dump(document, Dumper=yaml.CSafeDumper, allow_unicode=True, sort_keys=False))
 
 
 MISTAKES: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -46,7 +51,7 @@ MISTAKES: Final[Mapping[str, Mapping[str, Any]]] = {
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_in_the_quota_is_refused_with_its_place(what: str) -> None:
     """A quota whose rule never stands would begin no cooling-off, and nobody would notice."""
-    text = yaml.safe_dump(changed(**MISTAKES[what]), allow_unicode=True, sort_keys=False)
+    text = dump(changed(**MISTAKES[what]))
     with pytest.raises(PackInvalidError) as refused:
         load_pack(text, "wechat.yaml")
     lines = text.splitlines()
@@ -64,12 +69,12 @@ def test_a_pack_may_count_nothing() -> None:
     """Another platform's policy knows no such limit."""
     pack = dict(changed())
     del pack["quota"]
-    assert load_pack(yaml.safe_dump(pack, allow_unicode=True), "wechat.yaml").quota is None
+    assert load_pack(dump(pack), "wechat.yaml").quota is None
 
 
 def test_taking_a_name_back_is_no_change_of_identity() -> None:
     """The law: consent is withdrawn as easily as it was given."""
-    quota = load_pack(*packs.text("wechat")).quota
+    quota = pack("wechat").quota
     assert quota is not None
     assert quota.kinds == {Kind.CHANGE_IDENTITY, Kind.RESTORE}
     assert quota.per_year == 3

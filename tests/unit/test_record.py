@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
@@ -21,12 +21,14 @@ from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import OWNED, Facts, Part, gathered, line_up, owner_of
 from jiebang.policy.load import load_pack
 from jiebang.policy.record import Evidence, facts_of, read, recorded, replayed
+from tests.examples import examples
+from tests.packs import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 TEXT, FILE = packs.text("wechat")
-PACK: Final = load_pack(TEXT, FILE)
+PACK: Final = pack("wechat")
 NOW: Final = datetime(2026, 2, 28, 16, 0, 0, 1, tzinfo=UTC)
 
 _TEXTS: Final = ("active", "resident_id", "passport", "", "'", "張\U00020000", "\u202e\u0007", "x" * 300)
@@ -84,7 +86,7 @@ def batch(dice: random.Random) -> Facts:
     return gathered(accounts, parts, [dice.choice((None, *_TEXTS)) for _ in accounts])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(0, 1 << 64), st.sampled_from(Kind), st.booleans())
 def test_replay_equals_record(seed: int, kind: Kind, whole: bool) -> None:
     """A decision that cannot be given again cannot be defended; one account of a batch must do without the others."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import ENDED, Case, Kind, State
@@ -16,6 +16,7 @@ from jiebang.saga.audit import audit
 from jiebang.saga.coordinator import FUNDS_MOVED, Replied, Reply, Timing, Woken, step
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
 from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Seen, Undecided, Wait, Why, recovered
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -338,7 +339,7 @@ histories = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     histories,
     st.floats(0, 1),
@@ -381,7 +382,7 @@ def _whole(rows: dict[str, FenceRow]) -> dict[str, dict[int, FenceRow]]:
     return {name: {7: row} for name, row in rows.items()} | {name: {} for name in PARTIES if name not in rows}
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     histories, st.floats(0, 1), st.dictionaries(st.sampled_from(["platform", *PARTIES]), st.floats(0, 1), max_size=1)
 )

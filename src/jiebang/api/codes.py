@@ -27,8 +27,8 @@ CODE_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
     tags=["checks"],
     summary="What a code means 代码释义",
     description="Any code of ours in full: blockers, consequences, alternatives, reasons, errors; and the codes of "
-    "older systems, such as 30007. A person's own values are named, not filled. An unknown code is answered with near "
-    "ones. "
+    "older systems, such as 30007. A person's own values are named, not filled. "
+    "An unknown code is answered with near ones. "
     "任一代码的完整释义;旧系统的代码(如 30007)同样可查;未知代码会列出相近的代码。",
     responses=refusals(errors.UnknownCodeError),
 )

@@ -175,8 +175,7 @@ def openapi_config() -> OpenAPIConfig:
             "* Errors are RFC 9457 problem details with a stable `code` and both languages. 错误遵循 RFC "
             "9457,附稳定错误码与中英文说明。\n"
             "* Tokens are OAuth 2.0 bearer tokens (RFC 9068). Scopes: `check` 检查, `case:read` 查看申请, `case:write` "
-            "提交与撤回申请, "
-            "`transfer` 转账, `service` many accounts 多账户服务。"
+            "提交与撤回申请, `transfer` 转账, `service` many accounts 多账户服务。"
         ),
         contact=Contact(name="Jiebang"),
         license=License(name="Apache-2.0", identifier="Apache-2.0"),

@@ -105,8 +105,8 @@ async def check(
     tags=["cases"],
     summary="Submit a case 提交申请",
     description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. "
-    "The person's phone and "
-    "e-mail hear of it at once, and a code is sent. 检查通过即受理,并通知本人;否则返回完整检查结果。",
+    "The person's phone and e-mail hear of it at once, and a code is sent. "
+    "检查通过即受理,并通知本人;否则返回完整检查结果。",
 )
 async def submit_case(
     request: CallerRequest,
@@ -175,8 +175,7 @@ async def withdraw_case(
     tags=["cases"],
     summary="Prove that it is you 验证身份",
     description="A payment password or the code that was sent. A wrong one costs a try. With the last proof the "
-    "case is `ready`, and "
-    "money that moves from then on breaks it off. 支付密码或短信验证码;最后一项通过后开始解绑。",
+    "case is `ready`, and money that moves from then on breaks it off. 支付密码或短信验证码;最后一项通过后开始解绑。",
 )
 async def prove_case(
     request: CallerRequest,
@@ -221,9 +220,8 @@ async def send_new_code(
     tags=["cases"],
     summary="Follow a case 跟踪申请",
     description="Server-sent events `change` with the case's timeline as it grows; the id is the revision, so that "
-    "`Last-Event-ID` goes on "
-    "where a broken connection left off. Ends with the event `end` when the case has ended; 204 when nothing is "
-    "left to tell. "
+    "`Last-Event-ID` goes on where a broken connection left off. Ends with the event `end` when the case has ended; "
+    "204 when nothing is left to tell. "
     "服务器推送时间线,可断线续传。",
     responses={
         204: ResponseSpec(None, description="The case has ended and all was told 已无更多"),

@@ -189,8 +189,7 @@ def _known(names: Sequence[str], *, also: Sequence[str] = (), as_json: bool) -> 
     help=say(
         "停用:自此不受理需要它的新申请(检查与提交都会说明),已就绪的等待,办理中的照常。全部进程立即生效。",
         "Take out of service: from now on new cases that need it are refused, and the check says so; ready ones "
-        "wait, those "
-        "under way go on. In force at once in every process.",
+        "wait, those under way go on. In force at once in every process.",
     )
 )
 def out(

@@ -32,8 +32,7 @@ tasks: Final = typer.Typer(
     help=say(
         "须由人处理的事项:确认或撤销被拒绝两次、久未应答,或恢复时无法判定。完成后自行关闭。",
         "What a person must look at: a Confirm or Cancel refused twice or unanswered too long, and what a recovery "
-        "could "
-        "not decide. A task closes by itself once the op is done.",
+        "could not decide. A task closes by itself once the op is done.",
     ),
 )
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help=say("最多列出多少", "How many at most"))]
@@ -54,9 +53,8 @@ def _keys(app: App, ids: Sequence[str]) -> dict[str, Key]:
         "列出不能推进的申请及原因,最久无消息的在前:parked 两次被拒;silent 参与方未应答;unread 事实读不到;"
         "undecided 恢复时无法判定;unheard 到期而无人处理。有则退出码为 1。",
         "List cases that do not get on, the quietest first, and why: parked (refused twice), silent (a participant "
-        "owes an "
-        "answer), unread (facts could not be read), undecided (a recovery could not decide it), unheard (due, but no "
-        "worker takes it). Exits 1 when there are any.",
+        "owes an answer), unread (facts could not be read), undecided (a recovery could not decide it), unheard (due, "
+        "but no worker takes it). Exits 1 when there are any.",
     )
 )
 def stuck(limit: Limit = 100, as_json: Json = False) -> None:
@@ -96,8 +94,7 @@ def stuck(limit: Limit = 100, as_json: Json = False) -> None:
     help=say(
         "查看一个申请:状态、各参与方的标记与其当前的栅栏行、事项、时间线。",
         "Show a case as operators see it: its state, what it knows of each participant and what each holds now, its "
-        "tasks "
-        "and its timeline.",
+        "tasks and its timeline.",
     )
 )
 def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = False) -> None:
@@ -146,8 +143,7 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
     help=say(
         "立即重发申请尚未完成的操作,包括已挂起的。决定不变;您即成为其事项的处理人。",
         "Send a case's open ops again now, parked ones too. What was decided stays decided, and you look after its "
-        "tasks "
-        "from now on.",
+        "tasks from now on.",
     )
 )
 def retry(case: CaseIds, by: By, as_json: Json = False) -> None:
@@ -220,8 +216,7 @@ def acknowledge(case: CaseIds, by: By, as_json: Json = False) -> None:
     help=say(
         "关闭恢复时无法判定的事项,并写下查明的情况。其余事项在操作完成后自行关闭。申请本身不会改变。",
         "Close undecided tasks with what was found out. All others close by themselves once the op is done. Nothing "
-        "of the "
-        "case changes.",
+        "of the case changes.",
     ),
 )
 def close(

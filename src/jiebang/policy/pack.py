@@ -234,14 +234,13 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """By name of a remedy on the spot (REMEDIES): the rule that it clears. Not named: this policy asks for none."""
     names_of: Mapping[Kind, frozenset[str]] = {}
     """By kind: every name that a rule, consequence or alternative uses."""
+    quota: Quota | None = None
+    """None: this policy counts no identity changes."""
 
     @property
     def offered(self) -> list[str]:
         """The kinds that can be submitted, by name."""
         return sorted(kind.value for kind in self.plans)
-
-    quota: Quota | None = None
-    """None: this policy counts no identity changes."""
 
     def reason(self, codes: str) -> Text:
         """Say in both languages why a case ended. `codes` is a case's `reason`: codes, with commas where several."""

@@ -8,14 +8,15 @@ people, and what they read must be what is there.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 import yaml
 from msgspec import inspect as types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Source:
         root = self._composed()
         if root is None:
             return None
-        value = self._value(root, types.type_info(shape), ())
+        value = self._value(root, _shape_of(cast("Hashable", shape)), ())
         return None if self.problems else msgspec.convert(value, shape)
 
     def problem(self, path: Path, zh: str, en: str, token: str = "", before: str = "") -> None:
@@ -156,7 +157,7 @@ class Source:
                 yield name, key, value
 
     def _struct(self, node: yaml.Node, shape: types.StructType, path: Path) -> dict[str, Any] | None:
-        fields = {field.encode_name: field for field in shape.fields}
+        fields = _fields(shape.cls)
         value: dict[str, Any] = {}
         for name, key, inner in self._pairs(node, path):
             if name in fields:
@@ -197,17 +198,31 @@ class Source:
         return [self._value(inner, shape.item_type, (*path, at)) for at, inner in enumerate(node.value)]
 
     def _leaf(self, node: yaml.Node, shape: types.Type, path: Path) -> Any:
-        zh, en = _wanted(shape)
         if not isinstance(node, yaml.ScalarNode):
+            zh, en = _wanted(shape)
             self.problem(path, f"此处应为{zh}", f"{en} must stand here")
             return None
         value = _scalar(node)
         if not _fits(value, shape):
+            zh, en = _wanted(shape)
             shown = node.value if len(node.value) <= _SHOWN else node.value[:_SHOWN] + "…"
             self.problem(path, f"“{shown}”不符合要求：应为{zh}", f"'{shown}' does not fit: it must be {en}")
         elif isinstance(value, str) and not value.strip():
             self.problem(path, "文本不能为空", "the text must not be empty")
         return value
+
+
+@cache
+def _shape_of(struct: Hashable) -> types.Type:
+    """Return what msgspec knows of a struct; finding it out takes longer than reading a small pack."""
+    return types.type_info(struct)
+
+
+@cache
+def _fields(struct: type) -> dict[str, types.Field]:
+    """Return the fields of a struct, by the name they have in YAML."""
+    shape = cast("types.StructType", _shape_of(struct))
+    return {field.encode_name: field for field in shape.fields}
 
 
 def _scalar(node: yaml.ScalarNode) -> int | bool | str | None:

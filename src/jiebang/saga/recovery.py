@@ -315,7 +315,7 @@ def _asleep(held: Case | None) -> Case | None:
 
 
 def _stale(held: Case, restored: Restored) -> Case:
-    """Rule 9."""
+    """Rule 10."""
     if held.state is not State.READY or WALLET not in restored.databases:
         return held
     return msgspec.structs.replace(
