@@ -21,18 +21,19 @@ import structlog
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.facts import PLATFORM
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import NETWORKS
-from jiebang.participants import open_participants
+from jiebang.model.participants import ParticipantRegistry
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.http import HttpParticipant
-from jiebang.participants.money import Wallet
+from jiebang.participants.opening import open_participants
 from jiebang.participants.signing import Link, create_keys, our_end
+from jiebang.participants.wallet.money import Wallet
 from jiebang.policy import packs
 from jiebang.sandbox.phone import NAME as PHONE
 from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
-from jiebang.store.embedded import dsns, embedded
+from jiebang.store.embedded import dsns, embedded, placement
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
@@ -82,6 +83,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     """A joined installation: what the commands, the API process and the worker process work with."""
 
     settings: Settings
+    declared: ParticipantRegistry
     secrets: Secrets
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
@@ -154,7 +156,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             plan_of=self.context.plan_of,
             recheck=Claiming(
                 self.checker.recheck,
-                Quotas(self.participants, pool, utc_now),
+                Quotas(self.declared, self.participants, pool, utc_now),
                 pool=pool,
                 pack=self.registry.in_force,
                 clock=utc_now,
@@ -289,7 +291,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, *, pool_size: int = 8, patient: bool = False) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings, *, declared: ParticipantRegistry = PARTICIPANTS, pool_size: int = 8, patient: bool = False
+) -> AsyncIterator[App]:
     """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
 
     Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
@@ -300,17 +304,18 @@ async def open_app(settings: Settings, *, pool_size: int = 8, patient: bool = Fa
         keys = read_secrets(settings.keys)
         seal_keys = read_seal_keys(settings.keys, keys.seals)
         if settings.databases is None:
-            databases: Mapping[str, str] = await dsns(await stack.enter_async_context(embedded(settings.home)))
-            await migrate_all(databases)
+            servers = await stack.enter_async_context(embedded(settings.home))
+            databases: Mapping[str, str] = await dsns(servers, placement(declared))
+            await migrate_all(databases, declared)
         else:
             databases = settings.databases
         pools = await stack.enter_async_context(open_pools(databases, size=pool_size, patient=patient))
-        found = find_links(settings)
-        networks = {name: HttpParticipant(found[name]) for name in NETWORKS}
+        found = find_links(settings, declared)
+        networks = {name: HttpParticipant(found[name]) for name in declared.networks}
         for network in networks.values():
             stack.push_async_callback(network.aclose)
-        owned = open_participants(pools, utc_now, pepper=keys.passwords)
-        registry = Registry(pools["platform"], utc_now)
+        owned = open_participants(declared, pools, utc_now, pepper=keys.passwords)
+        registry = Registry(pools["platform"], declared, utc_now)
         joining = Joining(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
         try:
             await joining.join()
@@ -333,8 +338,8 @@ async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def find_links(settings: Settings) -> dict[str, Link]:
-    """Return our ends of the links to both networks and the phone: the configured ones, else the running sandbox's."""
+def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
+    """Return our ends of the links to the networks and the phone: the configured ones, else the running sandbox's."""
     try:
         found = sandbox_links(settings.home)
     except OSError:
@@ -343,7 +348,7 @@ def find_links(settings: Settings) -> dict[str, Link]:
         found[name] = our_end(network.keys or settings.keys, name, network.base_url)
     if settings.phone_url is not None:
         found[PHONE] = our_end(settings.keys, PHONE, settings.phone_url)
-    for name in NETWORKS:
+    for name in declared.networks:
         if name not in found:
             _log.warning("network_not_configured", network=name)
             create_keys(settings.keys, name)
@@ -369,6 +374,7 @@ def _joined(
     if not isinstance(wallet, Wallet):
         raise TypeError("the wallet must keep money")
     checker = Checker(
+        registry=registry.declared,
         pack=registry.in_force,
         participants=participants,
         platform=pools["platform"],
@@ -395,6 +401,7 @@ def _joined(
     )
     return App(
         settings=settings,
+        declared=registry.declared,
         secrets=keys,
         databases=databases,
         pools=pools,

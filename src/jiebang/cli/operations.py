@@ -12,7 +12,7 @@ from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_js
 from jiebang.cli.words import say
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.plan import DATABASES, NETWORKS
+from jiebang.participants import PARTICIPANTS
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jiebang.usecases.recover import Found
 
 _RECENT: Final = 20
-_ORDER: Final = (*DATABASES, *NETWORKS)
+_ORDER: Final = (*PARTICIPANTS.databases, *PARTICIPANTS.networks)
 
 workers: Final = typer.Typer(
     no_args_is_help=True,

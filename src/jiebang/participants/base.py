@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import asyncpg
 import msgspec
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jiebang.model.facts import FactBatch
+    from jiebang.model.plan import PlannedOperation
 
 
 SILENCE: Final = (
@@ -136,7 +137,7 @@ def in_columns(participant: str, op: Op, orders: Orders, replies: Sequence[Reply
 class Columnar(Protocol):
     """A participant that also takes and answers orders in columns: what most cases have in common is said once."""
 
-    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+    async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
         """Do what `apply` does."""
 
 
@@ -144,7 +145,7 @@ class Columnar(Protocol):
 class Forgiving(Protocol):
     """A participant that can be tried without a mark: a Try that is refused leaves one for ever."""
 
-    async def try_again(self, orders: Sequence[Order]) -> Mapping[int, str]:
+    async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:
         """Try for the accounts that can grant it, and change nothing of the others.
 
         Of those returns the code, by account, with which a Try would be refused now. For recovery alone, which tries
@@ -164,8 +165,8 @@ class Participant(Protocol):
     async def facts(self, accounts: Sequence[int]) -> FactBatch | None:
         """Read all facts of `accounts` in one query; None for a participant that owns no facts."""
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
-        """Carry out `op` for a batch in one statement; `effects` is the plan's, for Confirm.
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
+        """Carry out `op` of the plan's operation for a batch in one statement; its effects are for Confirm.
 
         The replies may come in any order; an order without a reply is unknown.
         """

@@ -44,7 +44,7 @@ from jiebang.store.records import Record, Records, Step, record_of
 from jiebang.usecases.moves import Crowd, Heard, Move, Told, by_case, heard_by, joined, orders_of
 
 if TYPE_CHECKING:
-    from jiebang.model.plan import Plan
+    from jiebang.model.plan import Plan, PlannedOperation
 
 Recheck = Callable[[Sequence[Case]], Awaitable[Mapping[Key, Rechecked]]]
 """The check on fresh facts for a batch of cases in `ready`. A case left out could not be checked now."""
@@ -393,7 +393,7 @@ class Driver:
         """Call one participant; silence is no answer at all. A batch that fails as a whole is halved."""
         try:
             async with asyncio.timeout(self._limits.call.total_seconds()):
-                answers = await self._ask(self._participants[name], op, orders, plan.effects.get(name, {}))
+                answers = await self._ask(self._participants[name], op, orders, plan.operations[name])
         except SILENCE as error:
             SILENCES_TOTAL.labels(name, op).inc()
             _log.warning(
@@ -416,10 +416,10 @@ class Driver:
             ANSWERS_TOTAL.labels(name, op, answer).inc(count)
         return [answers]
 
-    async def _ask(self, participant: Participant, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+    async def _ask(self, participant: Participant, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
         if isinstance(participant, Columnar):
-            return await participant.carry_out(op, orders, effects)
-        replies = await participant.apply(op, orders.one_by_one(), effects)
+            return await participant.carry_out(op, orders, planned)
+        replies = await participant.apply(op, orders.one_by_one(), planned)
         return in_columns(participant.name, op, orders, replies, self._clock())
 
 

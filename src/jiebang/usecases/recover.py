@@ -22,6 +22,7 @@ import structlog
 
 from jiebang.model.case import COUNTED, ENDED, Case
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
+from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants.base import UNANSWERED, Forgiving, Order
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.policy.calendar import local_date
@@ -330,32 +331,32 @@ async def _send(with_: Recovering, told: Iterable[Recovery], found: Found) -> Re
     What comes of the rest is seen in the rows.
     """
     grouped: defaultdict[tuple[str, Op, bytes], list[Order]] = defaultdict(list)
-    effects = dict[bytes, Mapping[str, Any]]()
+    operations = dict[bytes, PlannedOperation]()
     refusals: defaultdict[int, dict[str, str]] = defaultdict(dict)
     for one in told:
         refusals[one.account_id] |= one.refusals
         for send in one.sends:
-            plan = one.plans.get(send.case_no) if send.op is Op.CONFIRM else None
-            applied = {} if plan is None else plan.effects.get(send.participant, {})
-            key = msgspec.json.encode(applied, order="sorted")
-            effects[key] = applied
+            plan = one.plans.get(send.case_no)
+            planned = UNNAMED if plan is None else plan.operations.get(send.participant, UNNAMED)
+            key = msgspec.json.encode(planned, order="sorted")
+            operations[key] = planned
             grouped[send.participant, send.op, key].append(Order(send.account_id, send.case_no, send.version))
             found.sent[send.op.value] = found.sent.get(send.op.value, 0) + 1
 
-    async def call(name: str, op: Op, orders: Sequence[Order], applied: Mapping[str, Any]) -> None:
+    async def call(name: str, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> None:
         party = with_.participants[name]
         try:
             async with asyncio.timeout(with_.call.total_seconds()):
                 if op is not Op.TRY or not isinstance(party, Forgiving):
-                    await party.apply(op, orders, applied)
+                    await party.apply(op, orders, planned)
                     return
-                for account, code in (await party.try_again(orders)).items():
+                for account, code in (await party.try_again(orders, planned)).items():
                     refusals[account][name] = code
                     found.sent[op.value] -= 1
         except UNANSWERED as error:
             _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
 
-    await asyncio.gather(*(call(name, op, orders, effects[key]) for (name, op, key), orders in grouped.items()))
+    await asyncio.gather(*(call(name, op, orders, operations[key]) for (name, op, key), orders in grouped.items()))
     return refusals
 
 

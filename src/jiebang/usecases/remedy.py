@@ -20,7 +20,7 @@ from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError, ParticipantUnavailableError
 from jiebang.model.plan import WALLET
 from jiebang.participants.base import UNANSWERED
-from jiebang.participants.movements import Action, EntryState
+from jiebang.participants.wallet.movements import Action, EntryState
 from jiebang.store import idempotency, remedies
 from jiebang.store.idempotency import Kept
 from jiebang.store.remedies import AUTODEBIT, BALANCE, RED_PACKET, Remedy
@@ -29,7 +29,7 @@ from jiebang.usecases.context import Context
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jiebang.participants.movements import Outcome
+    from jiebang.participants.wallet.movements import Outcome
     from jiebang.store.idempotency import Answered, Claim
 
 _NAMESPACE: Final = UUID("6a7c2f0e-5d6b-4d43-9a55-3f6f0f2f7c11")

@@ -1,14 +1,3 @@
-"""Participant enterprise: memberships and administrators, approvals, API credentials."""
-
-from __future__ import annotations
-
-from typing import Final
-
-from jiebang.participants.database import Particulars
-
-ENTERPRISE: Final = Particulars(
-    owner="enterprise",
-    facts="""
 SELECT a.account_id, a.facts_version, m.administered_enterprises, m.enterprise_items,
     p.open_approvals, p.approval_items, m.legal_person_enterprises, a.api_rights
 FROM enterprise.account a
@@ -29,7 +18,3 @@ CROSS JOIN LATERAL (
     WHERE p.account_id = a.account_id AND p.epoch = a.epoch AND p.state = 'in_flight'
 ) p
 WHERE a.account_id = ANY ($1::bigint[])
-""",
-    # An effect never gives rights that were not there.
-    on_confirm={"api_rights": "a.api_rights AND coalesce(e.api_rights, true)"},
-)

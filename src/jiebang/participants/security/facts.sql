@@ -1,14 +1,3 @@
-"""Participant security: devices, logins, second factors, holds."""
-
-from __future__ import annotations
-
-from typing import Final
-
-from jiebang.participants.database import Particulars
-
-SECURITY: Final = Particulars(
-    owner="security",
-    facts="""
 SELECT a.account_id, a.facts_version, a.primary_device_id, a.primary_device_since,
     l.abnormal_login_at, l.abnormal_login_items,
     h.authority IS NOT NULL AS legal_hold, h.authority || ' ' || h.contact AS legal_hold_authority,
@@ -33,6 +22,3 @@ LEFT JOIN LATERAL (
     ORDER BY r.placed_at LIMIT 1
 ) r ON true
 WHERE a.account_id = ANY ($1::bigint[])
-""",
-    on_confirm={"login_needs_sms": "coalesce(e.login_needs_sms, a.login_needs_sms)"},
-)

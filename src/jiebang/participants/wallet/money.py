@@ -18,8 +18,9 @@ from uuid import UUID
 
 import msgspec
 
-from jiebang.participants.database import DatabaseParticipant
-from jiebang.participants.movements import (
+from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.wallet import DECLARATION
+from jiebang.participants.wallet.movements import (
     Action,
     Batch,
     Contract,
@@ -35,7 +36,6 @@ from jiebang.participants.movements import (
     end_contracts,
     open_packets,
 )
-from jiebang.participants.wallet import WALLET
 from jiebang.policy.calendar import local_date
 from jiebang.store.queries import load
 from jiebang.store.sealing import SALT_BYTES, password_hash
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
-    from jiebang.participants.database import Pool
+    from jiebang.participants.core.database import Pool
 
     Connection = PoolConnectionProxy[asyncpg.Record]
 
-_SQL: Final = load("jiebang.participants", "money.sql")
+_SQL: Final = load("jiebang.participants.wallet", "money.sql")
 _NO_SALT: Final = bytes(SALT_BYTES)
 
 
@@ -71,7 +71,7 @@ class Wallet(DatabaseParticipant):
 
     def __init__(self, pool: Pool, clock: Callable[[], datetime], *, pepper: bytes) -> None:
         """Take the pool and `pepper`, the secret that payment passwords are marked with, which is in no database."""
-        super().__init__("wallet", WALLET, pool, clock)
+        super().__init__("wallet", DECLARATION, pool, clock)
         self._pepper = pepper
 
     async def transfer(self, transfers: Sequence[Transfer]) -> list[Outcome]:

@@ -1,17 +1,3 @@
-"""Participant wallet: its facts and its Try/Confirm/Cancel. How money moves stands in `money.py`."""
-
-from __future__ import annotations
-
-from typing import Final
-
-from jiebang.participants.database import Particulars
-
-FUNDS_MOVING: Final = "FUNDS-MOVING"
-"""A movement of money is between its two steps."""
-
-WALLET: Final = Particulars(
-    owner="wallet",
-    facts="""
 SELECT a.account_id, a.facts_version, a.balance_fen,
     a.open_entries AS open_transactions, t.open_transaction_items,
     p.unclaimed_red_packets, p.unclaimed_red_packet_items,
@@ -65,11 +51,3 @@ CROSS JOIN LATERAL (
     WHERE k.account_id = a.account_id AND k.epoch = a.epoch AND k.unbound_at IS NULL
 ) k
 WHERE a.account_id = ANY ($1::bigint[])
-""",
-    refusals={FUNDS_MOVING: "a.open_entries > 0"},
-    on_confirm={
-        "receive_limit_fen": "coalesce(e.receive_limit_fen, a.receive_limit_fen)",
-        "cash_out_paused_until": "CASE WHEN e.cash_out_pause_hours IS NULL THEN a.cash_out_paused_until "
-        "ELSE e.now + make_interval(hours => e.cash_out_pause_hours::integer) END",
-    },
-)

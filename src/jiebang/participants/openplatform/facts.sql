@@ -1,14 +1,3 @@
-"""Participant openplatform: OAuth grants and tokens, apps, mini programs, official accounts, reviews, quotas."""
-
-from __future__ import annotations
-
-from typing import Final
-
-from jiebang.participants.database import Particulars
-
-OPENPLATFORM: Final = Particulars(
-    owner="openplatform",
-    facts="""
 SELECT a.account_id, a.facts_version, g.grants, g.grant_items, m.mini_programs, m.mini_program_items,
     o.official_accounts, o.official_account_items, p.apps, p.app_items, p.led_apps, p.led_app_items,
     nullif(a.api_quota_level, 'none') AS api_quota_level
@@ -45,10 +34,3 @@ CROSS JOIN LATERAL (
     ) p
 ) p
 WHERE a.account_id = ANY ($1::bigint[])
-""",
-    # The level of somebody who develops nothing stays none: an effect never gives what was not there.
-    on_confirm={
-        "api_quota_level": "CASE a.api_quota_level WHEN 'none' THEN 'none' "
-        "ELSE coalesce(e.api_quota_level, a.api_quota_level) END"
-    },
-)

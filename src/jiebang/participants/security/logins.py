@@ -10,15 +10,15 @@ from uuid import UUID
 import msgspec
 
 from jiebang.model.errors import AccountBusyError, JiebangError, NothingToClearError, UnknownAccountError
-from jiebang.participants.database import DatabaseParticipant
-from jiebang.participants.security import SECURITY
+from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.security import DECLARATION
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
-    from jiebang.participants.database import Pool
+    from jiebang.participants.core.database import Pool
 
 _NAME: Final = "security"
-_SQL: Final = load("jiebang.participants", "logins.sql")
+_SQL: Final = load("jiebang.participants.security", "logins.sql")
 
 
 class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +45,7 @@ class Security(DatabaseParticipant):
 
     def __init__(self, pool: Pool, clock: Callable[[], datetime]) -> None:
         """Take the pool."""
-        super().__init__(_NAME, SECURITY, pool, clock)
+        super().__init__(_NAME, DECLARATION, pool, clock)
 
     async def confirm_logins(self, confirmations: Sequence[Confirmation]) -> list[Confirmed]:
         """Record that logins were the person's own; they block no longer. Answers in the order given.
