@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from jiebang.model.plan import DATABASES
-from jiebang.store.embedded import PLACEMENT, database_dsn
-from jiebang.store.migrate import owner_of
+from jiebang.participants import PARTICIPANTS
+from jiebang.store.embedded import database_dsn, placement
+from jiebang.store.migrate import migrations
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
 
-OWNERS = {owner_of(name): name for name in PLACEMENT}
-PARTICIPANTS = sorted({owner_of(name) for name in DATABASES})
+OWNERS = {PARTICIPANTS.owner_of(name): name for name in placement(PARTICIPANTS)}
+FENCED = sorted({PARTICIPANTS.owner_of(name) for name in PARTICIPANTS.databases})
 NOT_BY_ACCOUNT = {
     "platform.identity_quota": "the same document must meet itself on whatever accounts: distributed by document",
     "platform.quota_refusal": "the same document must meet itself on whatever accounts: distributed by document",
@@ -46,10 +46,9 @@ TIME_NAME = re.compile(r"(.*_)?(at|until|since)|deadline")
 
 
 def schema_file(owner: str) -> str:
-    package, path = (
-        ("jiebang.store", "schema.sql") if owner == "platform" else ("jiebang.participants", f"sql/{owner}.sql")
-    )
-    return files(package).joinpath(path).read_text("utf-8")
+    if owner == "platform":
+        return files("jiebang.store").joinpath("schema.sql").read_text("utf-8")
+    return "\n".join(script.sql for script in migrations(owner, PARTICIPANTS))
 
 
 TABLES = """
@@ -104,7 +103,7 @@ def pool(pools: Mapping[str, Pool], owner: str) -> Pool:
 @pytest.fixture
 async def from_file(servers: Mapping[str, str], owner: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """A database made from the schema file alone."""
-    server = servers[PLACEMENT[OWNERS[owner]]]
+    server = servers[placement(PARTICIPANTS)[OWNERS[owner]]]
     name = f"schema_of_{owner}"
     base = await asyncpg.connect(server)
     await base.execute(f'CREATE DATABASE "{name}"')
@@ -188,7 +187,7 @@ async def test_hot_rows_have_room_to_be_updated_in_place(pool: Pool) -> None:
         assert (filled == "50") == (table["relname"] in HOT), table["name"]
 
 
-@pytest.mark.parametrize("owner", PARTICIPANTS)
+@pytest.mark.parametrize("owner", FENCED)
 async def test_a_participants_account_row_carries_the_fence(pool: Pool, owner: str) -> None:
     """The generic statements and an upsert of the mark alone rely on these columns, their order and their defaults."""
     columns = await pool.fetch(COLUMNS, await pool.fetchval("SELECT $1::text::regclass::oid", f"{owner}.account"))
@@ -197,7 +196,7 @@ async def test_a_participants_account_row_carries_the_fence(pool: Pool, owner: s
     assert all(row["default"] is not None for row in columns[1:] if row["not_null"]), "a mark must do for a new row"
 
 
-@pytest.mark.parametrize("owner", PARTICIPANTS)
+@pytest.mark.parametrize("owner", FENCED)
 async def test_children_say_whether_they_die_with_their_epoch(pool: Pool, owner: str) -> None:
     """A child that should have died and has no epoch lives on after the revoke."""
     comments = dict(re.findall(r"((?:^--.*\n)+)CREATE TABLE (\w+\.\w+)", schema_file(owner), re.MULTILINE))

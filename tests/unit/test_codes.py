@@ -9,12 +9,13 @@ import pytest
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.errors import NoSuchRouteError, UnknownCodeError
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.codes import CodeGroup, explain, known
 from jiebang.policy.load import load_pack
 
-PACK = load_pack(*packs.text("wechat"))
-EMONEY = load_pack(*packs.text("emoney"))
+PACK = load_pack(*packs.text("wechat"), PARTICIPANTS)
+EMONEY = load_pack(*packs.text("emoney"), PARTICIPANTS)
 
 
 def test_a_bare_number_of_today_is_told_in_full() -> None:

@@ -13,6 +13,7 @@ from jiebang.cli import words
 from jiebang.cli.running import FAILED, WRONG, telling
 from jiebang.cli.show import show_code
 from jiebang.model.errors import InvalidInputError
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.codes import explain
 from jiebang.policy.load import load_pack
@@ -80,5 +81,5 @@ def test_the_basis_of_a_rule_is_told_in_the_persons_language(
     """What a pack writes, "—, platform", for the pack alone: it tells a person nothing."""
     monkeypatch.setattr(words, "LANGUAGE", language)
     screen = Console(width=200, record=True, file=StringIO())
-    show_code(screen, code, explain(load_pack(*packs.text("wechat")), code))
+    show_code(screen, code, explain(load_pack(*packs.text("wechat"), PARTICIPANTS), code))
     assert basis in screen.export_text()

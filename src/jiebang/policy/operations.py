@@ -76,6 +76,11 @@ def _effects(
     found = dict[str, bool | str | int]()
     for effect, value in told.items():
         place: Path = (*path, effect)
+        kind = None if operation.effects is None else operation.effects.get(effect)
+        if kind is None and operation.effects is not None:
+            composer.document.problem(
+                place, f"“{name}”不认识效果“{effect}”", f"{name} knows no effect '{effect}' in this operation"
+            )
         meant: bool | str | int = value
         if isinstance(value, str) and value.startswith(":"):
             param = composer.referred(value, place)
@@ -83,14 +88,7 @@ def _effects(
                 continue
             meant = param.value
         found[effect] = meant
-        if operation.effects is None:
-            continue
-        kind = operation.effects.get(effect)
-        if kind is None:
-            composer.document.problem(
-                place, f"“{name}”不认识效果“{effect}”", f"{name} knows no effect '{effect}' in this operation"
-            )
-        elif (fault := kind.fault(meant)) is not None:
+        if kind is not None and (fault := kind.fault(meant)) is not None:
             composer.document.problem(
                 place, f"“{name}”的效果“{effect}”{fault.zh}", f"the effect '{effect}' of {name} {fault.en}"
             )
