@@ -24,6 +24,7 @@ from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED, Participant
+from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.opening import open_participants
 from jiebang.participants.signing import Link, create_keys, our_end
@@ -147,6 +148,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.notify import Delivery, HttpGateway
         from jiebang.usecases.operate import Watch
         from jiebang.usecases.quota import Claiming, Quotas
+        from jiebang.usecases.sweep_staged import StagedSweep
         from jiebang.worker import Seldom, Worker
 
         pool = self.pools["platform"]
@@ -180,6 +182,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 pace=self.settings.gauges,
             ),
         }
+        databases = [one for one in self.participants.values() if isinstance(one, DatabaseParticipant)]
+        if areas := {one.name: one.staging for one in databases if one.staging is not None}:
+            chores["staged"] = Seldom(StagedSweep(pool, areas), _PURGE_EVERY)
         if PHONE in self.links:
             gateway = HttpGateway(self.links[PHONE])
             self.resources.push_async_callback(gateway.aclose)

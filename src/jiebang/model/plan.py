@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if WALLET in self.participants and (self.participants[-1] != WALLET or self.waves.count(self.waves[-1]) != 1):
             message = f"plan {self.name}: the wallet's wave comes last, alone"
             raise ValueError(message)
-        unknown = set(self.operations) - set(self.participants)
+        unknown = {name for name, one in self.operations.items() if one != UNNAMED} - set(self.participants)
         if unknown:
             message = f"plan {self.name}: operations for {sorted(unknown)}, which it does not name"
             raise ValueError(message)

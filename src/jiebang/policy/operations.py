@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jiebang.model.plan import PlannedOperation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jiebang.model.participants import Declaration, Operation
     from jiebang.policy.compose import Composer
@@ -20,10 +20,11 @@ def planned(composer: Composer, shape: PlanShape, names: Sequence[str], path: Pa
 
     A plan of the form before operations had names is read as what its participants did then.
     """
+    _strangers(composer, shape.effects or {}, shape, (*path, "effects"))
     if shape.operations is None:
-        return {name: former for name in names if (former := _formerly(composer, shape, name, path)) is not None} | {
-            name: PlannedOperation() for name in (shape.effects or {}) if name not in names
-        }
+        former = {name: _formerly(composer, shape, name, path) for name in names}
+        return {name: operation for name, operation in former.items() if operation is not None}
+    _strangers(composer, shape.operations, shape, (*path, "operations"))
     if shape.effects is not None:
         composer.document.problem(
             (*path, "effects"),
@@ -34,7 +35,6 @@ def planned(composer: Composer, shape: PlanShape, names: Sequence[str], path: Pa
     for name, one in shape.operations.items():
         place: Path = (*path, "operations", name)
         if name not in names:
-            found[name] = PlannedOperation(one.operation)
             continue
         declared = composer.registry[name]
         if one.operation not in declared.operations:
@@ -54,6 +54,15 @@ def planned(composer: Composer, shape: PlanShape, names: Sequence[str], path: Pa
                 (*path, "operations"), f"缺少“{name}”的操作", f"the operation of '{name}' is missing"
             )
     return found
+
+
+def _strangers(composer: Composer, told: Iterable[str], shape: PlanShape, path: Path) -> None:
+    known = {name for wave in shape.waves for name in wave}
+    for name in told:
+        if name not in known:
+            composer.document.problem(
+                (*path, name), f"写给“{name}”，而编排中没有它", f"this is for '{name}', which it does not name"
+            )
 
 
 def _formerly(composer: Composer, shape: PlanShape, name: str, path: Path) -> PlannedOperation | None:

@@ -20,6 +20,7 @@ import msgspec
 
 from jiebang.model.facts import FactBatch, FactType
 from jiebang.participants.base import Answers, Order, Orders
+from jiebang.participants.core.staging import StagingArea
 from jiebang.participants.core.statements import reading, statements, unnamed
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
@@ -48,6 +49,8 @@ class DatabaseParticipant:
             operation: statements(declared.owner, operation, how) for operation, how in declared.operations.items()
         }
         self._operations[""] = unnamed(declared)
+        self.staging = StagingArea(declared, pool, clock) if declared.stages else None
+        """Where cases bring what an operation takes up; None for a participant none of whose operations does."""
         self._names = [fact.name for fact in declared.facts]
         self._items = frozenset(fact.name for fact in declared.facts if fact.type is FactType.ITEMS)
 
