@@ -42,6 +42,13 @@ FENCE = [
     ("case_op", "text", "'cancelled'::text"),
     ("epoch", "bigint", "1"),
 ]
+STAGED = [
+    ("account_id", "bigint", True),
+    ("case_no", "bigint", True),
+    ("operation", "text", True),
+    ("given", "jsonb", True),
+    ("staged_at", "timestamp with time zone", True),
+]
 TIME_NAME = re.compile(r"(.*_)?(at|until|since)|deadline")
 
 
@@ -208,6 +215,20 @@ async def test_children_say_whether_they_die_with_their_epoch(pool: Pool, owner:
         comment = of_table[table["name"]]
         assert ("Dead with their epoch." in comment) == has_epoch, table["name"]
         assert has_epoch or "utlives a revoke" in comment, table["name"]
+
+
+@pytest.mark.parametrize("owner", FENCED)
+async def test_what_is_staged_stands_in_a_table_of_one_shape(pool: Pool, owner: str) -> None:
+    """The generic statements rely on it; and one that nobody takes anything up from would never be emptied."""
+    declared = PARTICIPANTS.of_owner(owner)
+    assert declared is not None
+    found = next((row for row in await tables(pool) if row["relname"] == "staged"), None)
+    assert (found is not None) == declared.stages
+    if found is not None:
+        columns = await pool.fetch(COLUMNS, found["oid"])
+        assert [(row["name"], row["type"], row["not_null"]) for row in columns] == STAGED
+        (primary,) = [row for row in await pool.fetch(INDEXES, found["oid"]) if row["indisprimary"]]
+        assert primary["columns"] == ["account_id", "case_no"]
 
 
 def test_every_table_is_explained(owner: str) -> None:

@@ -71,7 +71,8 @@ WHERE (account_id, case_no) > ($1, $2) AND staged_at < $3 ORDER BY account_id, c
         "drop_staged": f"""DELETE FROM {table} s USING {keys}
 WHERE s.account_id = k.account_id AND s.account_id = ANY ($1::bigint[]) AND s.case_no = k.case_no
     AND NOT EXISTS (SELECT FROM {account} a
-        WHERE a.account_id = s.account_id AND a.case_no = s.case_no AND a.case_op = 'tried')""",  # noqa: S608 - names of ours
+        WHERE a.account_id = s.account_id AND a.account_id = ANY ($1::bigint[]) AND a.case_no = s.case_no
+            AND a.case_op = 'tried')""",  # noqa: S608 - names of ours
     }
 
 
@@ -119,7 +120,7 @@ def statements(owner: str, name: str, operation: Operation) -> Mapping[str, str]
             changes=cancelled,
             guard=f"({tried_here} OR {finished_below})",
             made="'cancelled'",
-            after=_gone(owner, "i") if given else "",
+            after=_gone(owner, "i", _NOT_PENDING.format(table=table)) if given else "",
         ),
     }
     again = msgspec.structs.replace(
@@ -239,11 +240,17 @@ def _given(owner: str, name: str, given: Mapping[str, ValueType]) -> str:
 )"""  # noqa: S608 - names of ours
 
 
-def _gone(owner: str, taken: str) -> str:
+_NOT_PENDING: Final = """ AND NOT EXISTS (
+        SELECT FROM {table} a WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
+            AND a.case_no < i.case_no AND a.case_op = 'tried')"""
+"""A Cancel that waits for the case before it cancels nothing yet."""
+
+
+def _gone(owner: str, taken: str, where: str = "") -> str:
     """What was staged for `taken` goes, in the same statement."""
     return f""", gone AS (
     DELETE FROM {owner}.staged s USING {taken}
-    WHERE s.account_id = i.account_id AND s.account_id = ANY ($1::bigint[]) AND s.case_no = i.case_no
+    WHERE s.account_id = i.account_id AND s.account_id = ANY ($1::bigint[]) AND s.case_no = i.case_no{where}
 )"""  # noqa: S608 - names of ours
 
 
