@@ -191,7 +191,8 @@ async def test_what_no_case_awaits_is_swept_and_what_one_awaits_is_not(app: App)
     assert await area(party).stage("transfer", keys) == {}
     for account, state, marks in ((expired, "expired", "..."), (done, "done", "ddd")):
         await app.pools["platform"].execute(
-            "UPDATE platform.cases SET state = $2, marks = $3, versions = '{1,1,1}', ended_at = now(), due_at = NULL WHERE account_id = $1",
+            """UPDATE platform.cases SET state = $2, marks = $3, versions = '{1,1,1}', ended_at = now(), due_at = NULL
+               WHERE account_id = $1""",
             account,
             state,
             marks,

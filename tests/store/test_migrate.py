@@ -1,4 +1,4 @@
-"""Migrations: what they make equals the schema files, once each, whoever runs them at the same time."""
+"""Migrations: applied once each, whoever runs them at the same time, and refused where they do not fit."""
 
 from __future__ import annotations
 

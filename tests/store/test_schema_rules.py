@@ -1,4 +1,4 @@
-"""Every table keeps docs/schema-rules.md, read from the catalogue; and migrations lead to what the schema files say."""
+"""Every table keeps docs/schema-rules.md, read from the catalogue; and the platform's migrations lead to what its schema file says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from jiebang.model.facts import PLATFORM
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.embedded import database_dsn, placement
 from jiebang.store.migrate import migrations
@@ -53,6 +54,7 @@ TIME_NAME = re.compile(r"(.*_)?(at|until|since)|deadline")
 
 
 def schema_file(owner: str) -> str:
+    """What makes an owner's tables: the platform's schema file, and of all others their migrations."""
     if owner == "platform":
         return files("jiebang.store").joinpath("schema.sql").read_text("utf-8")
     return "\n".join(script.sql for script in migrations(owner, PARTICIPANTS))
@@ -122,6 +124,7 @@ async def from_file(servers: Mapping[str, str], owner: str) -> AsyncIterator[asy
     await base.close()
 
 
+@pytest.mark.parametrize("owner", [PLATFORM])
 async def test_a_migrated_database_equals_the_schema_file(
     pool: Pool, from_file: asyncpg.Connection[asyncpg.Record]
 ) -> None:
