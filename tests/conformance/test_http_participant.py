@@ -6,6 +6,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ import pytest
 
 from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants.base import Order
-from jiebang.participants.http import HttpParticipant
+from jiebang.participants.http import HttpParticipant, RemoteError
 from jiebang.participants.signing import Requester
 from jiebang.participants.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
@@ -60,6 +61,17 @@ async def test_a_batch_larger_than_a_request_is_answered_whole(
     assert {reply.account_id for reply in replies} == {order.account_id for order in orders}
     rows = await unionpay.look([order.account_id for order in orders])
     assert rows == {order.account_id: FenceRow(1, CaseOp.TRIED) for order in orders}
+
+
+async def test_an_order_names_an_operation_of_the_networks_or_none(unionpay: HttpParticipant, account: int) -> None:
+    """A network that released bindings for a plan that asks for something else would do what nobody asked for."""
+    with pytest.raises(RemoteError) as caught:
+        await unionpay.apply(Op.TRY, [Order(account, 1)], PlannedOperation("bind"))
+    assert caught.value.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert await unionpay.look([account]) == {}
+    for op, planned in ((Op.TRY, UNNAMED), (Op.CONFIRM, PlannedOperation("release"))):
+        (reply,) = await unionpay.apply(op, [Order(account, 1)], planned)
+        assert reply.answer is (Answer.GRANTED if op is Op.TRY else Answer.DONE)
 
 
 async def test_networks_own_no_facts(unionpay: HttpParticipant, account: int) -> None:

@@ -19,7 +19,7 @@ from jiebang.model.plan import UNNAMED
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Order
 from jiebang.participants.core.database import DatabaseParticipant
-from jiebang.participants.core.staging import Given
+from jiebang.participants.core.staging import GivenValues
 from jiebang.participants.core.statements import GIVEN_MISSING, reading, staging, statements, unnamed
 from jiebang.policy.load import load_pack
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
@@ -228,7 +228,7 @@ async def test_staging_is_of_a_batch_repeatable_and_says_what_is_wrong(
         (two, 2): given(two, 2, since="2026-05-01"),
         (two, 3): given(two, 3, points=True),
         (two, 4): given(two, 4, colour="red"),
-        (two, 5): Given(account_id=two, case_no=5, values={"partner": "x"}),
+        (two, 5): GivenValues(account_id=two, case_no=5, values={"partner": "x"}),
         (past, 1): given(past),
     }
     batch = [given(one), given(one), given(three), *wrong.values()]

@@ -13,7 +13,7 @@ from jiebang.model.participants import ParticipantRegistry
 from jiebang.model.plan import PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
-from jiebang.participants.core.staging import Given, StagingArea
+from jiebang.participants.core.staging import GivenValues, StagingArea
 from jiebang.store.embedded import database_dsn, dsns
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import open_pools
@@ -57,8 +57,8 @@ async def people(pool: Pool, count: int, **columns: Any) -> list[int]:
     return accounts
 
 
-def given(account: int, case_no: int = 1, **changes: Any) -> Given:
-    return Given(account_id=account, case_no=case_no, values={**BROUGHT, **changes})
+def given(account: int, case_no: int = 1, **changes: Any) -> GivenValues:
+    return GivenValues(account_id=account, case_no=case_no, values={**BROUGHT, **changes})
 
 
 async def staged(pool: Pool, *accounts: int) -> list[tuple[int, int]]:

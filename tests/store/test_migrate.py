@@ -16,54 +16,6 @@ from jiebang.store.embedded import database_dsn, placement
 from jiebang.store.migrate import Migration, migrate, migrate_all, migrations, owners, require_migrated
 from jiebang.store.pool import open_pools
 
-CATALOGUE = {
-    "relations": """
-        SELECT n.nspname, c.relname, c.relkind::text, c.reloptions, c.relpersistence::text,
-            obj_description(c.oid, 'pg_class') AS comment
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 ORDER BY 1, 2""",
-    "columns": """
-        SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,
-            a.attidentity::text, a.attgenerated::text, co.collname, pg_get_expr(d.adbin, d.adrelid) AS default,
-            col_description(c.oid, a.attnum) AS comment
-        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        LEFT JOIN pg_collation co ON co.oid = a.attcollation
-        WHERE n.nspname = $1 AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm')
-        ORDER BY 1, 2""",
-    "constraints": """
-        SELECT conrelid::regclass::text AS table, conname, contype::text, pg_get_constraintdef(o.oid) AS definition
-        FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace WHERE n.nspname = $1 ORDER BY 1, 2""",
-    "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = $1 ORDER BY 1, 2",
-    "types": """
-        SELECT t.typname, t.typtype::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-        WHERE n.nspname = $1 AND t.typtype NOT IN ('c', 'b') ORDER BY 1""",
-    "functions": """
-        SELECT p.proname, pg_get_functiondef(p.oid) AS definition FROM pg_proc p
-        JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 ORDER BY 1, 2""",
-    "triggers": """
-        SELECT t.tgrelid::regclass::text AS table, pg_get_triggerdef(t.oid) AS definition FROM pg_trigger t
-        JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = $1 AND NOT t.tgisinternal ORDER BY 1, 2""",
-    "schemas": """
-        SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1""",
-}
-"""What a database holds, apart from rows: one query a kind of object."""
-
-BOOKKEEPING = "schema_migration"
-
-
-async def catalogue(dsn: str, owner: str) -> dict[str, list[tuple[object, ...]]]:
-    """Dump everything an owner's schema holds, without the migrations' own record."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        dump = {}
-        for kind, sql in CATALOGUE.items():
-            rows = await connection.fetch(sql, *([owner] if "$1" in sql else []))
-            dump[kind] = [tuple(row) for row in rows if not any(BOOKKEEPING in str(value) for value in row)]
-        return dump
-    finally:
-        await connection.close()
-
 
 @pytest.fixture
 async def empty(servers: Mapping[str, str]) -> AsyncIterator[str]:

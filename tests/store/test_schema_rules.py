@@ -1,4 +1,4 @@
-"""Every table keeps docs/schema-rules.md, read from the catalogue; and the platform's migrations lead to what its schema file says."""
+"""Every table keeps docs/schema-rules.md, read from the catalogue; and the platform's is what its schema file says."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from jiebang.policy.pack import Pack, Quota
     from jiebang.store.cases import Database, Key
 
-IDENTITY: Final = "identity"
+_IDENTITY: Final = "identity"
+"""The owner that knows documents."""
 _NEVER: Final = Used(0, None)
 _NO_DOCUMENT: Final = Text("该账户未曾绑定证件", "no document was ever bound to this account")
 _Asked = TypeVar("_Asked")
@@ -87,7 +88,7 @@ class Quotas:
     async def _agreed(
         self, asked: Collection[_Asked], ask: Callable[[Documents], Awaitable[Mapping[_Asked, _Told]]], nothing: _Told
     ) -> dict[_Asked, _Told]:
-        if len(self._identities) != len(self._registry.copies(IDENTITY)):
+        if len(self._identities) != len(self._registry.copies(_IDENTITY)):
             raise OSError("both identity databases are needed to tell a document")
         if not asked:
             return {}
@@ -142,7 +143,7 @@ class Quotas:
         except SILENCE:
             bound = {}
         if account_id not in bound:
-            raise ParticipantUnavailableError(participant=IDENTITY)
+            raise ParticipantUnavailableError(participant=_IDENTITY)
         document = bound[account_id]
         if document is None:
             raise InvalidInputError(field="account", reason=_NO_DOCUMENT)

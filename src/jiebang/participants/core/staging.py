@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jiebang.model.participants import Declaration, Operation
     from jiebang.participants.core.database import Pool
 
-Key = tuple[int, int]
+_Key = tuple[int, int]
 """(account, case_no)."""
 
 _DIFFERS: Final = Text("该申请先前已交来另一份资料", "something else was brought for this case before")
@@ -30,7 +30,7 @@ _MISSING: Final = Text("缺少此项", "is missing")
 _STRANGE: Final = Text("该操作不需要此项", "is nothing that the operation takes up")
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
+class GivenValues(msgspec.Struct, frozen=True, kw_only=True):
     """What one case brings: values by name, of the types that the operation declares (int, bool, str, date, bytes)."""
 
     account_id: int
@@ -39,7 +39,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Tell whose it is, and not what: it may be personal."""
-        return f"Given({self.account_id}, {self.case_no})"
+        return f"GivenValues({self.account_id}, {self.case_no})"
 
 
 class StagingArea:
@@ -52,7 +52,7 @@ class StagingArea:
         self._operations, self._pool, self._clock = declared.operations, pool, clock
         self._sql = staging(declared.owner)
 
-    async def stage(self, operation: str, batch: Sequence[Given]) -> dict[Key, InvalidInputError]:
+    async def stage(self, operation: str, batch: Sequence[GivenValues]) -> dict[_Key, InvalidInputError]:
         """Stage what cases bring for `operation`; return why those that were refused were. The others are staged.
 
         Staging the same again changes nothing. Refused are values that lack, that the operation does not take up, or
@@ -60,8 +60,8 @@ class StagingArea:
         Raises KeyError for an operation it does not know.
         """
         how = self._operations[operation]
-        refused = dict[Key, InvalidInputError]()
-        good = dict[Key, str]()
+        refused = dict[_Key, InvalidInputError]()
+        good = dict[_Key, str]()
         for one in batch:
             key = one.account_id, one.case_no
             fault = _fault(how, one.values)
@@ -80,12 +80,12 @@ class StagingArea:
                     refused[account_id, case_no] = InvalidInputError(field="case_no", reason=reason)
         return refused
 
-    async def page(self, after: Key, before: datetime, limit: int) -> list[Key]:
+    async def page(self, after: _Key, before: datetime, limit: int) -> list[_Key]:
         """Return the cases above `after` for which something was staged before a time, in order, the first `limit`."""
         rows = await self._pool.fetch(self._sql["staged_page"], *after, before, limit)
         return [(row["account_id"], row["case_no"]) for row in rows]
 
-    async def drop(self, keys: Sequence[Key]) -> int:
+    async def drop(self, keys: Sequence[_Key]) -> int:
         """Drop what was staged for cases, but where a granted Try waits to take it up; return how much it was."""
         status = await self._pool.execute(
             self._sql["drop_staged"], [account for account, _ in keys], [case_no for _, case_no in keys]
