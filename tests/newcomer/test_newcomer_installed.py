@@ -139,6 +139,9 @@ async def test_cases_of_both_kinds_go_through_with_it_and_the_audit_is_clean(app
     async with working(app):
         states = await ended(app, leaving, moving, bare)
     assert states == {leaving: State.DONE, moving: State.DONE, bare: State.ABORTED}
+    [aborted] = await store.of_accounts(app.pools["platform"], [bare])
+    assert aborted.reason == "GIVEN-MISSING"
+    assert app.registry.in_force().reason(aborted.reason).en == "The partner that the points go to was not named"
     left, moved, stayed = [await row_of(app, one) for one in (leaving, moving, bare)]
     assert (left["points"], left["partner"], left["case_op"]) == (10, None, "confirmed")
     assert (moved["points"], moved["partner"], moved["notify"]) == (moving, "茶馆", True)
