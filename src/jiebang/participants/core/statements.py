@@ -120,7 +120,7 @@ def statements(owner: str, name: str, operation: Operation) -> Mapping[str, str]
             changes=cancelled,
             guard=f"({tried_here} OR {finished_below})",
             made="'cancelled'",
-            after=_gone(owner, "i", _NOT_PENDING.format(table=table)) if given else "",
+            after=_gone(owner, "i", _unless_pending(table)) if given else "",
         ),
     }
     again = msgspec.structs.replace(
@@ -240,10 +240,11 @@ def _given(owner: str, name: str, given: Mapping[str, ValueType]) -> str:
 )"""  # noqa: S608 - names of ours
 
 
-_NOT_PENDING: Final = """ AND NOT EXISTS (
+def _unless_pending(table: str) -> str:
+    """A Cancel that waits for the case before it cancels nothing yet."""
+    return f""" AND NOT EXISTS (
         SELECT FROM {table} a WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
-            AND a.case_no < i.case_no AND a.case_op = 'tried')"""
-"""A Cancel that waits for the case before it cancels nothing yet."""
+            AND a.case_no < i.case_no AND a.case_op = 'tried')"""  # noqa: S608 - names of ours
 
 
 def _gone(owner: str, taken: str, where: str = "") -> str:
