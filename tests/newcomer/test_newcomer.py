@@ -98,9 +98,7 @@ def test_an_operation_that_takes_up_nothing_reads_nothing_of_what_is_staged() ->
     """What a case does not bring it must not pay for."""
     for name, operation in LOYALTY.operations.items():
         built = statements("loyalty", name, operation)
-        assert {".staged" in sql for sql in built.values()} == {bool(operation.given)} | (
-            {False} if not operation.given else set()
-        )
+        assert {".staged" in sql for sql in built.values()} == {bool(operation.given)}, name
 
 
 # --- Facts ------------------------------------------------------------------------------------------------------------
@@ -165,6 +163,20 @@ async def test_confirm_takes_up_what_was_staged_once(loyalty: DatabaseParticipan
     assert (row["partner"], row["partner_since"], row["partner_mark"]) == ("茶馆", date(2026, 5, 1), b"\0\1\2\3")
     assert (row["points"], row["notify"], row["frozen"], row["epoch"]) == (7, True, False, 2)
     assert await staged(pool, account) == []
+
+
+async def test_a_confirm_that_does_not_find_it_writes_nothing_and_stays_pending(
+    loyalty: DatabaseParticipant, pool: Pool
+) -> None:
+    """A Confirm may not be refused; one that went through with nothing would lose what the person brought."""
+    (account,) = await people(pool, 1, points=100)
+    await area(loyalty).stage("transfer", [given(account)])
+    assert await apply(loyalty, Op.TRY, account, "transfer") is Answer.GRANTED
+    assert await area(loyalty).drop([(account, 1)]) == 0
+    await pool.execute("DELETE FROM loyalty.staged WHERE account_id = $1", account)
+    assert await apply(loyalty, Op.CONFIRM, account, "transfer") is Answer.PENDING
+    assert await pool.fetchval("SELECT points FROM loyalty.account WHERE account_id = $1", account) == 100
+    assert await loyalty.look([account]) == {account: FenceRow(1, CaseOp.TRIED)}
 
 
 async def test_cancel_drops_it_and_undoes_its_own_try(loyalty: DatabaseParticipant, pool: Pool) -> None:
