@@ -24,11 +24,12 @@ import polars as pl
 from bench import zen_rules
 from bench.measure import Bar, Result, ratio, row
 from jiebang.model.case import Kind
-from jiebang.model.facts import FACTS, FactType
+from jiebang.model.facts import FactType
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.backtest import ACCOUNT, backtest
 from jiebang.policy.calendar import with_calendar
-from jiebang.policy.frame import DTYPES, OWNED, read_column
+from jiebang.policy.frame import DTYPES, read_column
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
 
@@ -55,12 +56,12 @@ _UNREAD: Final = 0.001
 
 
 def _pack() -> Pack:
-    return load_pack(*packs.text("wechat"))
+    return load_pack(*packs.text("wechat"), PARTICIPANTS)
 
 
 def _column(name: str, size: int, chance: np.random.Generator) -> pl.Series:
     """Make one fact of `size` accounts."""
-    kind = FACTS[name].type
+    kind = PARTICIPANTS.facts[name].type
     dtype = DTYPES[kind]
     hit = chance.random(size) < _COMMON.get(name, _RARE)
     match kind:
@@ -88,14 +89,16 @@ def _column(name: str, size: int, chance: np.random.Generator) -> pl.Series:
 def _people(first: int, size: int) -> pl.DataFrame:
     chance = np.random.default_rng([_SEED, first])
     columns = [pl.Series(ACCOUNT, np.arange(first, first + size))]
-    for owner, names in OWNED.items():
-        columns += [_column(name, size, chance) for name in names if FACTS[name].type is not FactType.ITEMS]
+    for owner, names in PARTICIPANTS.owned.items():
+        columns += [
+            _column(name, size, chance) for name in names if PARTICIPANTS.facts[name].type is not FactType.ITEMS
+        ]
         columns.append(pl.Series(read_column(owner), chance.random(size) >= _UNREAD))
     frame = pl.DataFrame(columns)
     unread = [
-        pl.when(read_column(FACTS[name].owner)).then(pl.col(name)).alias(name)
+        pl.when(read_column(PARTICIPANTS.facts[name].owner)).then(pl.col(name)).alias(name)
         for name in frame.columns
-        if name in FACTS
+        if name in PARTICIPANTS.facts
     ]
     return frame.with_columns(unread)
 
@@ -121,7 +124,7 @@ def _rival(folder: str, sample: int) -> tuple[float, float]:
     """
     pack = _pack()
     names = frozenset().union(*(rule.when.names for rule in pack.rules))
-    frame = with_calendar(pl.scan_parquet(f"{folder}/*.parquet").head(sample).collect(), names, _NOW)
+    frame = with_calendar(pl.scan_parquet(f"{folder}/*.parquet").head(sample).collect(), names, _NOW, PARTICIPANTS)
     facts = zen_rules.contexts(frame, names)
     truth = [list(one) for one in frame.select(rule.raised.alias(rule.code) for rule in pack.rules).iter_rows()]
     taken = []

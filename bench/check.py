@@ -36,6 +36,7 @@ from bench.measure import Bar, Result, Row, ratio, row
 from jiebang.api.capacity import Capacity
 from jiebang.app import App, open_app
 from jiebang.model.case import Kind
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy.calendar import with_calendar
 from jiebang.policy.evaluate import evaluate, raised
 from jiebang.sandbox.population.generate import generate_chunks
@@ -107,6 +108,7 @@ async def _serving(home: Path, tell: Connection, *, coalescing: bool) -> None:
 
 def _uncoalesced(app: App) -> App:
     checker = Checker(
+        registry=PARTICIPANTS,
         pack=app.context.pack,
         participants=app.participants,
         platform=app.pools["platform"],
@@ -251,7 +253,7 @@ def _evaluation(pack: Pack, facts: Facts, rounds: int) -> tuple[list[Row], list[
     """Time the rules over a batch of 256, ours against zen's. Raises RuntimeError where they differ."""
     rules, now = pack.rules_of[Kind.REVOKE], _now()
     names = frozenset().union(*(rule.when.names for rule in rules))
-    mappings = zen_rules.contexts(with_calendar(facts.frame, names, now), names)
+    mappings = zen_rules.contexts(with_calendar(facts.frame, names, now, PARTICIPANTS), names)
     graph, expression = zen_rules.decision(pack, rules), zen_rules.expression(pack, rules)
     truth = [list(one) for one in raised(pack, facts, Kind.REVOKE, now)[1].iter_rows()]
     if [graph(one) for one in mappings] != truth or [expression(one) for one in mappings] != truth:

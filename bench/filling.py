@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import msgspec
 
-from jiebang.model.plan import DATABASES
+from jiebang.participants import PARTICIPANTS
 from jiebang.saga.chain import canonical, digest, time_text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Hot(msgspec.Struct, frozen=True):
 
 def owned(world: World) -> list[str]:
     """Return the databases of a world's plan."""
-    return [name for name in world.plan.participants if name in DATABASES]
+    return [name for name in world.plan.participants if name in PARTICIPANTS.databases]
 
 
 async def fill(world: World, hot: Hot) -> None:

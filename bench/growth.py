@@ -49,6 +49,7 @@ from bench.picture import Axis, Line, Words, chart
 from bench.processes import LIMITS, TIMING
 from bench.world import RECORDED_AT_ONCE, SIX, World, joined, now, on_one, opened
 from jiebang.model.case import BUCKETS, Case
+from jiebang.participants import PARTICIPANTS
 from jiebang.store import cases
 from jiebang.store.embedded import embedded
 from jiebang.store.home import SERVERS
@@ -156,7 +157,7 @@ async def _small(home: Path) -> AsyncIterator[Store]:
     """Make an empty store on the other server."""
     async with embedded(home) as servers:
         dsns = await on_one(servers[SERVERS[1]])
-        await migrate_all(dsns)
+        await migrate_all(dsns, PARTICIPANTS)
         store = Store(dsns, 0)
         async with store.open() as world:
             await set_server(world, _QUIET)

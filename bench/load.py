@@ -27,18 +27,19 @@ import asyncpg
 import msgspec
 
 from bench.measure import Bar, Result, Row, rate, ratio, row, take_turns
+from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
 from jiebang.sandbox.population.reading import read_lines, read_person
 from jiebang.sandbox.population.tables import ACCOUNT, ESCAPE, NULL, QUOTE, Sealing, Table, csv_of, encoded, tables_of
-from jiebang.store.embedded import PLACEMENT, dsns, embedded, stopped
+from jiebang.store.embedded import dsns, embedded, placement, stopped
 from jiebang.store.migrate import migrate_all
 
 _PEOPLE = 10_000
 _NOW = datetime(2026, 1, 15, tzinfo=UTC)
 _SEED = 7
-_SERVERS = sorted(set(PLACEMENT.values()))
+_SERVERS = sorted(set(placement(PARTICIPANTS).values()))
 _PIECE = 1 << 18
 _CSV: Any = {"format": "csv", "quote": QUOTE, "escape": ESCAPE, "null": NULL}
 _KEYS = Sealing(b"m" * 32, b"d" * 32, b"p" * 32)
@@ -124,8 +125,8 @@ async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
     figures: dict[str, list[float]] = {name: [] for name in turns}
     try:
         async with embedded(home) as running:
-            places = await dsns(running)
-            await migrate_all(places)
+            places = await dsns(running, placement(PARTICIPANTS))
+            await migrate_all(places, PARTICIPANTS)
             with _without_garbage():
                 for number in range(-1, rounds):
                     for name in list(turns)[:: 1 if number % 2 else -1]:
@@ -187,7 +188,7 @@ async def _emptied(places: Mapping[str, str]) -> None:
 
     await asyncio.gather(*map(empty, places.values()))
     await asyncio.gather(
-        *(settle(places[next(name for name, at in PLACEMENT.items() if at == one)]) for one in _SERVERS)
+        *(settle(places[next(name for name, at in placement(PARTICIPANTS).items() if at == one)]) for one in _SERVERS)
     )
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
 from bench.cost import Meter, Outcome
 from bench.world import World, now
-from jiebang.participants.database import VERSION_CHANGED, DatabaseParticipant
+from jiebang.model.plan import PlannedOperation
+from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.core.statements import VERSION_CHANGED
 from jiebang.saga.coordinator import TIMED_OUT, Reply, Timing
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Answers, Orders
@@ -53,13 +55,13 @@ class _Wrapped:
         """Ask the real one."""
         return await self.real.facts(accounts)
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         """Ask the real one."""
-        return await self.real.apply(op, orders, effects)
+        return await self.real.apply(op, orders, planned)
 
-    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+    async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
         """Ask the real one."""
-        return await self.real.carry_out(op, orders, effects)
+        return await self.real.carry_out(op, orders, planned)
 
     async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
         """Ask the real one."""
@@ -88,12 +90,12 @@ class Refusing(_Wrapped):
 class Silent(_Wrapped):
     """Never hears of some accounts' Trys."""
 
-    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+    async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
         """Carry out what it hears of."""
         if op is not Op.TRY or not any(map(silent, orders.accounts)):
-            return await self.real.carry_out(op, orders, effects)
+            return await self.real.carry_out(op, orders, planned)
         heard = Orders.of([order for order in orders.one_by_one() if not silent(order.account_id)])
-        answers = await self.real.carry_out(op, heard, effects) if len(heard) else Answers(self.name, op, heard)
+        answers = await self.real.carry_out(op, heard, planned) if len(heard) else Answers(self.name, op, heard)
         return msgspec.structs.replace(answers, orders=orders)
 
 

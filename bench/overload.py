@@ -32,13 +32,12 @@ import uvloop
 from bench.measure import Bar, Result, Row, row
 from bench.picture import Axis, Line, chart
 from jiebang.app import App, open_app
-from jiebang.model.plan import DATABASES
+from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
 from jiebang.store.embedded import stopped
 from jiebang.store.home import remove
-from jiebang.store.migrate import owner_of
 from jiebang.store.proofs import Method
 from jiebang.store.sealing import SALT_BYTES, password_hash
 from jiebang.usecases.prove import code_of
@@ -223,10 +222,10 @@ def _now() -> datetime:
 
 async def _fill(app: App, people: int) -> None:
     """Put people everywhere whom nothing stands in the way of."""
-    for name in DATABASES:
+    for name in PARTICIPANTS.databases:
         columns, values = _IDENTITY if name.startswith("identity") else ("", "")
         await app.pools[name].execute(
-            f"""INSERT INTO {owner_of(name)}.account (account_id{columns})
+            f"""INSERT INTO {PARTICIPANTS.owner_of(name)}.account (account_id{columns})
                 SELECT id{values} FROM generate_series(1, $1::bigint) id""",  # noqa: S608 - names of ours
             people,
             timeout=300,

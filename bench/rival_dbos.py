@@ -29,8 +29,8 @@ from dbos import DBOS
 from bench.cost import Meter, Outcome
 from bench.world import World, now
 from jiebang.model.case import BUCKETS
-from jiebang.participants import PARTICULARS
-from jiebang.participants.database import statements
+from jiebang.participants import PARTICIPANTS
+from jiebang.participants.core.statements import statements
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.fence import Answer, Op
 from jiebang.store.cases import array_text
@@ -103,12 +103,14 @@ class _Work:
     def __init__(self, world: World, pools: Mapping[str, Pool], *, guarded: bool) -> None:
         self.pools, self.guarded = pools, guarded
         self.names = world.plan.participants
-        self.sql = {name: statements(name, PARTICULARS[name]) for name in self.names}
-        self.effects = {name: msgspec.json.encode(world.plan.effects.get(name, {})).decode() for name in self.names}
+        planned = world.plan.operations
+        operations = {name: PARTICIPANTS[name].operation(planned[name].operation) for name in self.names}
+        self.sql = {name: statements(PARTICIPANTS[name].owner, *operations[name]) for name in self.names}
+        self.effects = {name: msgspec.json.encode(planned[name].effects).decode() for name in self.names}
 
     async def facts(self, name: str, accounts: list[int]) -> list[int]:
         """Read facts at one participant; return their versions, in order of account."""
-        rows = await self.pools[name].fetch(PARTICULARS[name].facts, accounts)
+        rows = await self.pools[name].fetch(PARTICIPANTS[name].facts_sql, accounts)
         versions = {row["account_id"]: row["facts_version"] for row in rows}
         return [versions[account] for account in accounts]
 

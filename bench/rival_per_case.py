@@ -22,8 +22,7 @@ import asyncpg
 
 from bench.cost import Meter, Outcome
 from bench.world import World, now
-from jiebang.model.plan import EFFECTS
-from jiebang.participants import PARTICULARS
+from jiebang.participants import PARTICIPANTS
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.coordinator import Timing
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from asyncpg.prepared_stmt import PreparedStatement
 
-    from jiebang.participants.database import Particulars
+    from jiebang.model.participants import Declaration, Operation
     from jiebang.store.pool import Pool
 
     Statements = Mapping[str, PreparedStatement[asyncpg.Record]]
@@ -78,12 +77,13 @@ _PLATFORM: Final[Mapping[str, str]] = {
 }
 
 
-def _ops(name: str, own: Particulars) -> dict[str, str]:
+def _ops(declared: Declaration, own: Operation) -> dict[str, str]:
     """Return the statements of one participant for a single id: facts, try, confirm."""
-    table = f"{own.owner}.account"
+    table = f"{declared.owner}.account"
     tried = {"case_no": "$2", "case_op": "'tried'", **own.on_try}
     refused = "".join(f" AND NOT ({when})" for when in own.refusals.values())
-    effects = [f"${place}::{_TYPES[kind]} AS {effect}" for place, (effect, kind) in enumerate(EFFECTS[name].items(), 4)]
+    known = enumerate((own.effects or {}).items(), 4)
+    effects = [f"${place}::{_TYPES[value.kind]} AS {effect}" for place, (effect, value) in known]
     confirmed = {
         "case_op": "'confirmed'",
         "epoch": "a.epoch + 1",
@@ -91,7 +91,7 @@ def _ops(name: str, own: Particulars) -> dict[str, str]:
         **own.on_confirm,
     }
     return {
-        "facts": own.facts,
+        "facts": declared.facts_sql,
         "try": f"""UPDATE {table} a SET {_sets(tried)}
             WHERE a.account_id = $1 AND a.case_no < $2 AND a.case_op <> 'tried' AND a.facts_version = $3{refused}
             RETURNING true""",  # noqa: S608 - names and expressions of ours
@@ -163,6 +163,15 @@ def _written(name: str, status: str | None) -> None:
         raise RuntimeError(message)
 
 
+def _operation(world: World, name: str) -> Operation:
+    _, operation = PARTICIPANTS[name].operation(world.plan.operations[name].operation)
+    return operation
+
+
+def _of_participants(world: World) -> dict[str, dict[str, str]]:
+    return {name: _ops(PARTICIPANTS[name], _operation(world, name)) for name in world.plan.participants}
+
+
 class _Saga:
     """Drives one case after another, many at a time."""
 
@@ -170,8 +179,8 @@ class _Saga:
         self._at, self._plan, self._timing = at, world.plan, Timing()
         *self._first, self._last = world.plan.participants
         self._effects = {
-            name: [world.plan.effects.get(name, {}).get(effect) for effect in EFFECTS[name]]
-            for name in world.plan.participants
+            name: [planned.effects.get(effect) for effect in _operation(world, name).effects or {}]
+            for name, planned in world.plan.operations.items()
         }
         self.latencies: list[float] = []
 
@@ -227,7 +236,7 @@ def _row(revision: int, at: datetime, entries: list[dict[str, Any]]) -> tuple[st
 
 @asynccontextmanager
 async def _connected(world: World, connections: int, *, lean: bool) -> AsyncIterator[Mapping[str, _Database]]:
-    statements = {"platform": _PLATFORM, **{name: _ops(name, PARTICULARS[name]) for name in world.plan.participants}}
+    statements = {"platform": _PLATFORM, **_of_participants(world)}
     pools: dict[str, Pool] = {}
     try:
         for name in statements:

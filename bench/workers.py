@@ -23,7 +23,7 @@ from bench.measure import Bar, Result, ratio, row
 from bench.processes import Crew, crew
 from bench.world import PEOPLE, World, opened
 from jiebang.model.case import BUCKETS
-from jiebang.model.plan import DATABASES
+from jiebang.participants import PARTICIPANTS
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
@@ -104,7 +104,7 @@ async def _shared_out(world: World, workers: int) -> None:
 
 async def _written(world: World) -> int:
     """Return how many rows of participants were ever updated."""
-    names = [name for name in world.participants if name in DATABASES]
+    names = [name for name in world.participants if name in PARTICIPANTS.databases]
     return sum(await asyncio.gather(*(world.pools[name].fetchval(_WRITTEN) for name in names)))
 
 

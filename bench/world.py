@@ -38,16 +38,17 @@ import asyncpg
 from bench.cost import Cpu, Meter, Outcome, cpu_of
 from jiebang.model.case import Case, Kind, bucket_of
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import DATABASES, NETWORKS, Plan
-from jiebang.participants import open_participants
+from jiebang.model.plan import Plan
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.http import HttpParticipant
-from jiebang.participants.money import Wallet
+from jiebang.participants.opening import open_participants
+from jiebang.participants.wallet.money import Wallet
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.coordinator import Rechecked, Timing
 from jiebang.sandbox.processes import sandbox
-from jiebang.store.embedded import database_dsn, dsns, embedded, postmaster_pid, stopped
+from jiebang.store.embedded import database_dsn, dsns, embedded, placement, postmaster_pid, stopped
 from jiebang.store.home import SERVERS, remove
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
@@ -80,14 +81,14 @@ def now() -> datetime:
 @cache
 def the_pack() -> Pack:
     """Return the pack that comes with the product."""
-    return load_pack(*packs.text("wechat"))
+    return load_pack(*packs.text("wechat"), PARTICIPANTS)
 
 
 def reference_plan(pack: Pack) -> Plan:
-    """Return the plan of the reference work: six participants, with the effects of the pack's own plan."""
-    effects = pack.plans[Kind.REVOKE].effects
+    """Return the plan of the reference work: six participants, with the operations of the pack's own plan."""
+    operations = pack.plans[Kind.REVOKE].operations
     waves = (*(0 for _ in SIX[1:]), 1)
-    return Plan(name=pack.id, participants=SIX, waves=waves, effects={n: effects[n] for n in SIX})
+    return Plan(name=pack.id, participants=SIX, waves=waves, operations={n: operations[n] for n in SIX})
 
 
 class TimedDriver(Driver):
@@ -155,7 +156,7 @@ class World:
 
     async def fill(self, first: int, last: int) -> None:
         """Make accounts `first` to `last`: at each database of the plan, with a bound identity, nothing in the way."""
-        owned = [name for name in self.plan.participants if name in DATABASES]
+        owned = [name for name in self.plan.participants if name in PARTICIPANTS.databases]
         await asyncio.gather(*(self._fill(name, first, last) for name in owned))
         await self.pools["platform"].execute(
             """INSERT INTO platform.account (account_id, created_at)
@@ -178,7 +179,7 @@ class World:
 
     async def settle(self) -> None:
         """Vacuum, analyse, and write everything out: what a round leaves behind is not the next one's."""
-        names = ("platform", *(name for name in self.plan.participants if name in DATABASES))
+        names = ("platform", *(name for name in self.plan.participants if name in PARTICIPANTS.databases))
         for name in names:
             await self.pools[name].execute("VACUUM (ANALYZE, PARALLEL 0)", timeout=600)
         await asyncio.gather(*(self.pools[name].execute("CHECKPOINT", timeout=600) for name in names[:3]))
@@ -241,13 +242,14 @@ class World:
     def _rules(self) -> Recheck:
         platform = self.pools["platform"]
         checker = Checker(
+            registry=PARTICIPANTS,
             pack=lambda: self.pack,
             participants=self.everybody,
             platform=platform,
             case_ids=CaseIds(bytes(16)),
             clock=now,
         )
-        quotas = Quotas(self.everybody, platform, now)
+        quotas = Quotas(PARTICIPANTS, self.everybody, platform, now)
         return Claiming(checker.recheck, quotas, pool=platform, pack=lambda: self.pack, clock=now)
 
     def worker(self, driver: Driver, pace: Pace | None = None) -> Worker:
@@ -297,7 +299,7 @@ class World:
         """Make sure that every case of `accounts` is done in the store and at every database. Raises RuntimeError."""
         found = {"platform": (await self.states(accounts)).get("done", 0)}
         for name in self.plan.participants:
-            if name in DATABASES:
+            if name in PARTICIPANTS.databases:
                 owner = name.split("_", maxsplit=1)[0]
                 found[name] = await self.pools[name].fetchval(
                     f"""SELECT count(*) FROM {owner}.account
@@ -359,7 +361,7 @@ def joined(
     databases: Mapping[str, str], pools: Mapping[str, Pool], networks: Mapping[str, Participant] | None = None
 ) -> World:
     """Join a world over databases that exist. `networks`: given for the full plan, None for the reference work."""
-    owned = open_participants(pools, now, pepper=bytes(32))
+    owned = open_participants(PARTICIPANTS, pools, now, pepper=bytes(32))
     pack = the_pack()
     plan = reference_plan(pack) if networks is None else pack.plans[Kind.REVOKE]
     return World(databases, pools, {**owned, **(networks or {})}, plan)
@@ -377,15 +379,15 @@ async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> 
     try:
         async with AsyncExitStack() as stack:
             servers = await stack.enter_async_context(embedded(home))
-            databases = await dsns(servers) if full else await on_one(servers[SERVERS[0]])
-            await migrate_all(databases)
+            databases = await dsns(servers, placement(PARTICIPANTS)) if full else await on_one(servers[SERVERS[0]])
+            await migrate_all(databases, PARTICIPANTS)
             pools = await stack.enter_async_context(open_pools(databases, size=size))
             networks: dict[str, Participant] | None = None
             pids: Callable[[], frozenset[int]] = frozenset
             if full:
-                running = await stack.enter_async_context(sandbox(home, names=NETWORKS))
+                running = await stack.enter_async_context(sandbox(home, names=PARTICIPANTS.networks))
                 networks = {}
-                for name in NETWORKS:
+                for name in PARTICIPANTS.networks:
                     networks[name] = network = HttpParticipant(running.link(name))
                     stack.push_async_callback(network.aclose)
                 pids = lambda: frozenset(pid for one in running.processes.values() if (pid := one.pid))  # noqa: E731
@@ -412,7 +414,7 @@ def _removed(folder: Path, home: Path) -> None:
 
 async def on_one(base: str) -> dict[str, str]:
     """Create the platform's database and all participants' on one server; return their DSNs."""
-    names = ("platform", *DATABASES)
+    names = ("platform", *PARTICIPANTS.databases)
     connection = await asyncpg.connect(base)
     try:
         for name in names:

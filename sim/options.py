@@ -81,8 +81,9 @@ def draw(random: Random) -> Options:
     def rarely(chance: float, most: int) -> int:
         return count(most) if random.random() < chance else 0
 
-    accounts = 1 + count(3) + rarely(1 / 10, 12) + rarely(1 / 50, 24)
     restores = rarely(1 / 3, 2)
+    # A recovery has somebody to take along only where several have lost the same.
+    accounts = 1 + count(3) + rarely(1 / 10, 12) + rarely(1 / 50, 24) + rarely(1 / 2 if restores else 0, 10)
     return Options(
         accounts=accounts,
         cases=1 + count(3),

@@ -264,6 +264,16 @@ class Restores:
         # The judge forgets what participants forgot first: what proves a commit to the platform is what is left then.
         for name in sorted(loss, key=lambda name: name == PLATFORM):
             world.judge.restored(name, loss[name][1])
+        self._spoil()
+
+    def _spoil(self) -> None:
+        """Have some accounts' rows break the batches that recovery sends: a restored database may hold such rows."""
+        world = self.world
+        names = list(world.parties)
+        for account in world.accounts:
+            number = max(party.row(account).fence.case_no for party in world.parties.values())
+            if number and world.chance(2 * world.options.poison):
+                world.poison[account, number] = names[world.up_to(len(names) - 1)]
 
     def _go_on(self) -> None:
         world = self.world

@@ -22,7 +22,8 @@ import pytest
 import structlog
 
 from jiebang.api.logs import place_of_error, withhold
-from jiebang.store.embedded import PLACEMENT, database_dsn, dsns, embedded, stopped
+from jiebang.participants import PARTICIPANTS
+from jiebang.store.embedded import database_dsn, dsns, embedded, placement, stopped
 from jiebang.store.home import remove
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import open_pools
@@ -72,11 +73,11 @@ def new_folder() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 async def servers() -> AsyncIterator[Mapping[str, str]]:
-    """The session's two servers, each with migrated template databases named as in PLACEMENT."""
+    """The session's two servers, each with migrated template databases named as in placement(PARTICIPANTS)."""
     folder = _new_folder()
     home = folder / "home"
     async with embedded(home, durable=False) as running:
-        await migrate_all(await dsns(running))
+        await migrate_all(await dsns(running, placement(PARTICIPANTS)), PARTICIPANTS)
         yield running
     await stopped(home)
     remove(home)
@@ -86,7 +87,7 @@ async def servers() -> AsyncIterator[Mapping[str, str]]:
 async def _copy(server: str, base: str, suffix: str) -> None:
     connection = await asyncpg.connect(base)
     try:
-        for name in (name for name, at in PLACEMENT.items() if at == server):
+        for name in (name for name, at in placement(PARTICIPANTS).items() if at == server):
             await connection.execute(f'CREATE DATABASE "{name}{suffix}" TEMPLATE "{name}"')
     finally:
         await connection.close()
@@ -95,7 +96,7 @@ async def _copy(server: str, base: str, suffix: str) -> None:
 async def _drop(server: str, base: str, suffix: str) -> None:
     connection = await asyncpg.connect(base)
     try:
-        for name in (name for name, at in PLACEMENT.items() if at == server):
+        for name in (name for name, at in placement(PARTICIPANTS).items() if at == server):
             await connection.execute(f'DROP DATABASE IF EXISTS "{name}{suffix}" WITH (FORCE)')
     finally:
         await connection.close()
@@ -106,7 +107,7 @@ async def databases(servers: Mapping[str, str]) -> AsyncIterator[Mapping[str, st
     """A fresh, migrated, empty set of all databases: name -> DSN."""
     suffix = f"_{os.getpid()}_{next(_copies)}"
     await asyncio.gather(*(_copy(server, base, suffix) for server, base in servers.items()))
-    yield {name: database_dsn(servers[server], f"{name}{suffix}") for name, server in PLACEMENT.items()}
+    yield {name: database_dsn(servers[server], f"{name}{suffix}") for name, server in placement(PARTICIPANTS).items()}
     await asyncio.gather(*(_drop(server, base, suffix) for server, base in servers.items()))
 
 

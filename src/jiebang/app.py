@@ -22,18 +22,20 @@ from jiebang.clock import utc_now
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.facts import PLATFORM
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import NETWORKS
-from jiebang.participants import open_participants
+from jiebang.model.participants import ParticipantRegistry
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED, Participant
+from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.http import HttpParticipant
-from jiebang.participants.money import Wallet
+from jiebang.participants.opening import open_participants
 from jiebang.participants.signing import Link, create_keys, our_end
+from jiebang.participants.wallet.money import Wallet
 from jiebang.policy import packs
 from jiebang.sandbox.phone import NAME as PHONE
 from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
-from jiebang.store.embedded import dsns, embedded
+from jiebang.store.embedded import dsns, embedded, placement
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
@@ -80,6 +82,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     """A joined installation: what the commands, the API process and the worker process work with."""
 
     settings: Settings
+    declared: ParticipantRegistry
     secrets: Secrets
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
@@ -144,6 +147,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.operate import Watch
         from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.usecases.seldom import Seldom
+        from jiebang.usecases.sweep_staged import StagedSweep
         from jiebang.worker import Worker
 
         pool = self.pools["platform"]
@@ -153,7 +157,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             plan_of=self.context.plan_of,
             recheck=Claiming(
                 self.checker.recheck,
-                Quotas(self.participants, pool, utc_now),
+                Quotas(self.declared, self.participants, pool, utc_now),
                 pool=pool,
                 pack=self.registry.in_force,
                 clock=utc_now,
@@ -177,6 +181,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 pace=self.settings.gauges,
             ),
         }
+        databases = [one for one in self.participants.values() if isinstance(one, DatabaseParticipant)]
+        if areas := {one.name: one.staging for one in databases if one.staging is not None}:
+            chores["staged"] = Seldom(StagedSweep(pool, areas), _PURGE_EVERY)
         if PHONE in self.links:
             gateway = HttpGateway(self.links[PHONE])
             self.resources.push_async_callback(gateway.aclose)
@@ -288,7 +295,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, *, pool_size: int = 8, patient: bool = False) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings, *, declared: ParticipantRegistry = PARTICIPANTS, pool_size: int = 8, patient: bool = False
+) -> AsyncIterator[App]:
     """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
 
     Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
@@ -299,17 +308,18 @@ async def open_app(settings: Settings, *, pool_size: int = 8, patient: bool = Fa
         keys = read_secrets(settings.keys)
         seal_keys = read_seal_keys(settings.keys, keys.seals)
         if settings.databases is None:
-            databases: Mapping[str, str] = await dsns(await stack.enter_async_context(embedded(settings.home)))
-            await migrate_all(databases)
+            servers = await stack.enter_async_context(embedded(settings.home))
+            databases: Mapping[str, str] = await dsns(servers, placement(declared))
+            await migrate_all(databases, declared)
         else:
             databases = settings.databases
         pools = await stack.enter_async_context(open_pools(databases, size=pool_size, patient=patient))
-        found = find_links(settings)
-        networks = {name: HttpParticipant(found[name]) for name in NETWORKS}
+        found = find_links(settings, declared)
+        networks = {name: HttpParticipant(found[name]) for name in declared.networks}
         for network in networks.values():
             stack.push_async_callback(network.aclose)
-        owned = open_participants(pools, utc_now, pepper=keys.passwords)
-        registry = Registry(pools["platform"], utc_now)
+        owned = open_participants(declared, pools, utc_now, pepper=keys.passwords)
+        registry = Registry(pools["platform"], declared, utc_now)
         joining = Joining(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
         try:
             await joining.join()
@@ -332,8 +342,8 @@ async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def find_links(settings: Settings) -> dict[str, Link]:
-    """Return our ends of the links to both networks and the phone: the configured ones, else the running sandbox's."""
+def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
+    """Return our ends of the links to the networks and the phone: the configured ones, else the running sandbox's."""
     try:
         found = sandbox_links(settings.home)
     except OSError:
@@ -342,7 +352,7 @@ def find_links(settings: Settings) -> dict[str, Link]:
         found[name] = our_end(network.keys or settings.keys, name, network.base_url)
     if settings.phone_url is not None:
         found[PHONE] = our_end(settings.keys, PHONE, settings.phone_url)
-    for name in NETWORKS:
+    for name in declared.networks:
         if name not in found:
             _log.warning("network_not_configured", network=name)
             create_keys(settings.keys, name)
@@ -368,6 +378,7 @@ def _joined(
     if not isinstance(wallet, Wallet):
         raise TypeError("the wallet must keep money")
     checker = Checker(
+        registry=registry.declared,
         pack=registry.in_force,
         participants=participants,
         platform=pools["platform"],
@@ -394,6 +405,7 @@ def _joined(
     )
     return App(
         settings=settings,
+        declared=registry.declared,
         secrets=keys,
         databases=databases,
         pools=pools,

@@ -7,7 +7,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
     phone_url = "https://…"                # JIEBANG_PHONE_URL; absent: the sandbox's phone
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
-    platform = "postgresql://…"            # one DSN for each of `embedded.PLACEMENT`
+    platform = "postgresql://…"            # one DSN for each of `embedded.placement`
     [networks.unionpay]                    # JIEBANG_NETWORKS likewise; absent: the sandbox's networks
     base_url = "https://…"
     [issuer]                               # JIEBANG_ISSUER_…; absent: the sandbox's issuer
@@ -42,12 +42,12 @@ import msgspec
 from jiebang.api.capacity import Capacity
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError, SettingsError
-from jiebang.model.plan import NETWORKS
+from jiebang.model.participants import ParticipantRegistry
+from jiebang.participants import PARTICIPANTS
 from jiebang.saga.coordinator import Timing
-from jiebang.store.embedded import PLACEMENT
+from jiebang.store.embedded import placement
 from jiebang.store.files import write_once
 from jiebang.store.idempotency import Repeats
-from jiebang.store.migrate import owner_of
 from jiebang.usecases.gauges import GaugePace
 from jiebang.usecases.operate import Watchfulness
 from jiebang.usecases.seal import SealPace
@@ -145,9 +145,12 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
 _MAPPINGS: Final = ("databases", "networks")
 
 
-def read_settings(environ: Mapping[str, str], folder: Path) -> Settings:
-    """Read the settings. `folder` is what relative paths of `environ` start from. Raises SettingsError."""
-    reader = _Reader(folder)
+def read_settings(environ: Mapping[str, str], folder: Path, declared: ParticipantRegistry = PARTICIPANTS) -> Settings:
+    """Read the settings of an installation of the participants `declared`. Raises SettingsError.
+
+    `folder` is what relative paths of `environ` start from.
+    """
+    reader = _Reader(folder, declared)
     settings = reader.settings(environ)
     if reader.problems or settings is None:
         raise SettingsError(problems=tuple(reader.problems))
@@ -157,7 +160,8 @@ def read_settings(environ: Mapping[str, str], folder: Path) -> Settings:
 class _Reader:
     """Reads everything it can and gathers what is wrong. A raw value goes with the folder its paths start from."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, declared: ParticipantRegistry) -> None:
+        self.declared = declared
         self.folder = folder
         self.problems: list[Problem] = []
 
@@ -316,20 +320,20 @@ class _Reader:
         return {name: raw[name] for name in sorted(expected & raw.keys())}
 
     def _databases(self, raw: object) -> dict[str, str]:
-        found = self._names("databases", raw, frozenset(PLACEMENT))
+        found = self._names("databases", raw, frozenset(placement(self.declared)))
         seen: dict[tuple[str, object], str] = {}
         for name, dsn in found.items():
             if not _is_dsn(dsn):
                 form = "postgresql://user@host:port/database"
                 self.wrong(f"databases.{name}", (f"应为 {form} 形式的地址", f"must look like {form}"))
-            elif (twin := seen.setdefault((owner_of(name), dsn), name)) != name:
+            elif (twin := seen.setdefault((self.declared.owner_of(name), dsn), name)) != name:
                 what = (f"与 {twin} 是同一个数据库", f"is the same database as {twin}")
                 self.wrong(f"databases.{name}", what)
         return found
 
     def _networks(self, raw: object) -> dict[str, Network]:
         found: dict[str, Network] = {}
-        for name, value in self._names("networks", raw, frozenset(NETWORKS)).items():
+        for name, value in self._names("networks", raw, frozenset(self.declared.networks)).items():
             network = self._struct(f"networks.{name}", Network, value)
             if network is not None:
                 found[name] = network

@@ -22,9 +22,9 @@ from jiebang.api.connections import server_config
 from jiebang.api.deps import Deps
 from jiebang.api.server import create_app
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import DATABASES
-from jiebang.participants import open_participants
-from jiebang.participants.money import Wallet
+from jiebang.participants import PARTICIPANTS
+from jiebang.participants.opening import open_participants
+from jiebang.participants.wallet.money import Wallet
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
 from jiebang.saga.coordinator import Timing
@@ -66,10 +66,11 @@ class World:
         self.pools, self.pack, self.skew = pools, pack, timedelta()
         self.ids = CaseIds(b"i" * 16)
         self.seal_keys = keys_of(b"s" * 32)
-        self.participants: dict[str, Any] = {**open_participants(pools, self.now, pepper=PEPPER)}
+        self.participants: dict[str, Any] = {**open_participants(PARTICIPANTS, pools, self.now, pepper=PEPPER)}
         self.wallet = Wallet(pools["wallet"], self.now, pepper=PEPPER)
         self.issuer = SandboxIssuer(home, issuer=ISSUER, audience=AUDIENCE)
         self.checker = Checker(
+            registry=PARTICIPANTS,
             pack=lambda: pack,
             participants=self.participants,
             platform=pools["platform"],
@@ -126,7 +127,7 @@ class World:
         await self.pools["platform"].execute(
             "INSERT INTO platform.account (account_id, created_at) SELECT unnest($1::bigint[]), now()", ids
         )
-        for name in DATABASES:
+        for name in PARTICIPANTS.databases:
             await self.pools[name].execute(
                 f"INSERT INTO {name.split('_')[0]}.account (account_id) SELECT unnest($1::bigint[])", ids
             )
@@ -183,7 +184,7 @@ class World:
 def made(pools: Mapping[str, Pool], home: Path, capacity: Capacity | None = None) -> World:
     """Return a world under the pack that we ship."""
     text = files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8")
-    return World(pools, home, load_pack(text, "wechat.yaml"), capacity)
+    return World(pools, home, load_pack(text, "wechat.yaml", PARTICIPANTS), capacity)
 
 
 @asynccontextmanager

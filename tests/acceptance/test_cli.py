@@ -19,12 +19,11 @@ import pytest
 
 from jiebang.app import App, open_app
 from jiebang.clock import utc_now
-from jiebang.model.plan import DATABASES
+from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import Sandbox, SandboxProcess, sandbox
 from jiebang.settings import Settings
 from jiebang.store.embedded import stopped
 from jiebang.store.home import remove
-from jiebang.store.migrate import owner_of
 from jiebang.store.sealing import SALT_BYTES, password_hash
 from tests.rows import insert_accounts
 
@@ -83,7 +82,10 @@ async def people(app: App) -> None:
     mark = password_hash(app.secrets.passwords, SALT, PASSWORD)
     own = {"wallet": {"password_salt": SALT, "password_hash": mark}}
     await asyncio.gather(
-        *(insert_accounts(app.pools[name], owner_of(name), ids, **own.get(name, {})) for name in DATABASES)
+        *(
+            insert_accounts(app.pools[name], PARTICIPANTS.owner_of(name), ids, **own.get(name, {}))
+            for name in PARTICIPANTS.databases
+        )
     )
     await app.pools["wallet"].execute(
         """WITH e AS (INSERT INTO wallet.entry (account_id, entry_id, kind, title, amount_fen, state, made_at, ended_at)
@@ -253,7 +255,7 @@ async def test_a_person_is_unbound_from_the_terminal(home: Path, outside: Sandbo
     assert states == ["open", "ready", "trying", "confirming", "done"]
     shown, audited = await asyncio.gather(jiebang(home, "case", case, language="zh"), jiebang(home, "verify", "--json"))
     assert shown.code == 0
-    for word in (case, "已完成", *DATABASES, "unionpay", "netsunion"):
+    for word in (case, "已完成", *PARTICIPANTS.databases, "unionpay", "netsunion"):
         assert word in shown.out, word
     assert audited.code == 0
     assert {name: audited.json()[name] for name in ("accounts", "cases", "violations")} == {
@@ -273,7 +275,7 @@ async def test_migrating_again_does_nothing(home: Path) -> None:
     """Operators run it on every deployment."""
     machine, shown = await asyncio.gather(jiebang(home, "migrate", "--json"), jiebang(home, "migrate", language="zh"))
     assert machine.code == shown.code == 0
-    assert set(machine.json()) == {"platform", "keys", *DATABASES}
+    assert set(machine.json()) == {"platform", "keys", *PARTICIPANTS.databases}
     assert not any(machine.json().values())
     assert "已是最新" in shown.out
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import yaml
 
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from tests.acceptance.api_world import Person, World, on_deck
@@ -32,7 +33,11 @@ async def world(pools: Mapping[str, Pool], tmp_path_factory: pytest.TempPathFact
     pack = yaml.safe_load(text)
     for part in ("plans", "proofs"):
         pack[part].setdefault(KIND, deepcopy(pack[part]["revoke"]))
-    world = World(pools, tmp_path_factory.mktemp("issuer"), load_pack(yaml.safe_dump(pack, allow_unicode=True), source))
+    world = World(
+        pools,
+        tmp_path_factory.mktemp("issuer"),
+        load_pack(yaml.safe_dump(pack, allow_unicode=True), source, PARTICIPANTS),
+    )
     await world.people(1, 40)
     return world
 

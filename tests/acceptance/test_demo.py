@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jiebang.model.plan import DATABASES, NETWORKS
+from jiebang.participants import PARTICIPANTS
 from jiebang.store.home import remove
 
-EVERYBODY = {*DATABASES, *NETWORKS}
+EVERYBODY = {*PARTICIPANTS.databases, *PARTICIPANTS.networks}
 
 
 @pytest.fixture

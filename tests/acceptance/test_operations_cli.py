@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from jiebang.cli.commands import cli
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import NETWORKS
+from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
 from jiebang.settings import read_secrets
 from jiebang.store import recoveries
@@ -62,7 +62,7 @@ async def desk(databases: Mapping[str, str], tmp_path_factory: pytest.TempPathFa
         async with open_pools({"platform": databases["platform"]}, size=1) as pools:
             await recoveries.raise_numbers(pools["platform"], {HERE: 3}, NOW)
             assert await recoveries.make_again(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)
-        async with sandbox(home, names=NETWORKS):
+        async with sandbox(home, names=PARTICIPANTS.networks):
             yield Desk(CaseIds(read_secrets(home / "keys").case_ids).encode(*PARKED.key))
 
 

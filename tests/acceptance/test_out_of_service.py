@@ -9,6 +9,7 @@ import httpx
 import pytest
 import yaml
 
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from jiebang.store import outages, recoveries
@@ -58,7 +59,7 @@ async def test_a_policy_that_has_no_word_on_it_lets_no_case_through_either(world
     text, source = packs.text("wechat")
     without = yaml.safe_load(text)
     without["rules"] = [rule for rule in without["rules"] if rule["code"] != "PARTICIPANT-OUT"]
-    pack = load_pack(yaml.safe_dump(without, allow_unicode=True), source)
+    pack = load_pack(yaml.safe_dump(without, allow_unicode=True), source, PARTICIPANTS)
     other = World(world.pools, tmp_path, pack)
     async with on_deck(other) as their_client:
         somebody, pool = Person(their_client, other.token(2), 2), world.pools["platform"]

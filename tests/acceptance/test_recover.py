@@ -17,16 +17,15 @@ import pytest
 
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.errors import ParticipantUnavailableError
-from jiebang.model.plan import DATABASES
-from jiebang.participants.money import Wallet
-from jiebang.participants.movements import Transfer
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.wallet import FUNDS_MOVING
+from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.movements import Transfer
 from jiebang.saga.fence import NO_ROW, FenceRow, Op
 from jiebang.saga.recovery import Restored
 from jiebang.saga.recovery_driver import Found
 from jiebang.store import cases as store
 from jiebang.store import recoveries, tasks
-from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.usecases.advance import Limits
 from jiebang.usecases.recover import Recovering, recover
@@ -51,7 +50,7 @@ class Installation(World):
 
     async def back_up(self, database: str) -> None:
         """Copy a database's tables aside."""
-        owner = owner_of(database)
+        owner = PARTICIPANTS.owner_of(database)
         await self.pools[database].execute(
             "DROP SCHEMA IF EXISTS backup CASCADE; CREATE SCHEMA backup; "
             + "; ".join(f"CREATE TABLE backup.{name} AS TABLE {owner}.{name}" for name in await self._tables(database))
@@ -59,7 +58,7 @@ class Installation(World):
 
     async def restore(self, database: str) -> None:
         """Put the copy back: what was written since is gone."""
-        owner, names = owner_of(database), await self._tables(database)
+        owner, names = PARTICIPANTS.owner_of(database), await self._tables(database)
         emptied = ", ".join(f"{owner}.{name}" for name in names)
         filled = "; ".join(f"INSERT INTO {owner}.{name} SELECT * FROM backup.{name}" for name in names)  # noqa: S608 - names of ours
         await self.pools[database].execute(f"BEGIN; TRUNCATE {emptied}; {filled}; COMMIT")
@@ -68,7 +67,7 @@ class Installation(World):
         rows = await self.pools[database].fetch(
             "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename <> 'schema_migration'"
             " AND tablename <> ALL ('{recovery,worker,bucket_lease,task}')",
-            owner_of(database),
+            PARTICIPANTS.owner_of(database),
         )
         return [row["tablename"] for row in rows]
 
@@ -137,8 +136,8 @@ class Installation(World):
 
 @pytest.fixture
 async def world(pools: Mapping[str, Pool], databases: Mapping[str, str]) -> AsyncIterator[Installation]:
-    for name in DATABASES:
-        await pools[name].execute(f"TRUNCATE {owner_of(name)}.account")
+    for name in PARTICIPANTS.databases:
+        await pools[name].execute(f"TRUNCATE {PARTICIPANTS.owner_of(name)}.account")
     await pools["platform"].execute(
         "TRUNCATE platform.account, platform.cases, platform.case_event, platform.recovery, platform.task"
     )

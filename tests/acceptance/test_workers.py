@@ -13,9 +13,8 @@ import pytest
 from bench.processes import crew
 from bench.world import World, joined
 from jiebang.model.case import BUCKETS
-from jiebang.model.plan import DATABASES
+from jiebang.participants import PARTICIPANTS
 from jiebang.store import cases as store
-from jiebang.store.migrate import owner_of
 from jiebang.worker import Pace
 
 if TYPE_CHECKING:
@@ -73,9 +72,10 @@ async def once_each(world: World, accounts: Sequence[int]) -> None:
         states = [entry["state"] for row in rows for entry in row.entries if entry["what"] == "state"]
         assert states == HAPPY, states
     for name in world.plan.participants:
-        if name in DATABASES:
+        if name in PARTICIPANTS.databases:
+            owner = PARTICIPANTS.owner_of(name)
             rows_of = await world.pools[name].fetch(
-                f"SELECT case_no, case_op, epoch FROM {owner_of(name)}.account WHERE account_id = ANY ($1)",  # noqa: S608 - an owner of ours
+                f"SELECT case_no, case_op, epoch FROM {owner}.account WHERE account_id = ANY ($1)",  # noqa: S608 - an owner of ours
                 list(accounts),
             )
             assert [tuple(row) for row in rows_of] == [(1, "confirmed", 2)] * len(accounts), name

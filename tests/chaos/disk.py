@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from jiebang.store.embedded import dsns, embedded, stopped
+from jiebang.participants import PARTICIPANTS
+from jiebang.store.embedded import dsns, embedded, placement, stopped
 from jiebang.store.home import find
 
 _SIZE: Final = 512 << 20
@@ -56,7 +57,7 @@ def _mount(folder: Path, like: os.stat_result) -> str | None:
 async def small_disk(home: Path, server: str) -> AsyncIterator[SmallDisk | str]:
     """Make the servers of `home`, and put the data of one on a disk of its own; or say why that cannot be done."""
     async with embedded(home) as servers:
-        await dsns(servers)
+        await dsns(servers, placement(PARTICIPANTS))
     await stopped(home)
     place = find(home)
     assert place is not None

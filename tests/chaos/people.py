@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 import httpx
 
 from jiebang.model.notice import Channel
-from jiebang.model.plan import DATABASES, NETWORKS
+from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.ledger import Binding
 from jiebang.store.sealing import password_hash
@@ -57,7 +57,7 @@ async def settle(app: App, outside: Sandbox, ids: Sequence[int]) -> None:
     await app.pools["platform"].execute(
         "INSERT INTO platform.account (account_id, created_at) SELECT unnest($1::bigint[]), now()", ids
     )
-    for name in DATABASES:
+    for name in PARTICIPANTS.databases:
         await app.pools[name].execute(
             f"INSERT INTO {name.split('_')[0]}.account (account_id) SELECT unnest($1::bigint[])", ids
         )
@@ -89,7 +89,7 @@ async def settle(app: App, outside: Sandbox, ids: Sequence[int]) -> None:
            FROM wallet.account WHERE account_id = ANY ($1::bigint[])""",
         ids,
     )
-    for network in NETWORKS:
+    for network in PARTICIPANTS.networks:
         control = Control(outside.link(network))
         await control.bind([Binding(str(account), f"card-{account}", "card") for account in ids])
         await control.aclose()

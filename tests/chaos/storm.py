@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.model.plan import NETWORKS
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.faults import LIES, Fault, FaultKind, Phase
-from jiebang.store.embedded import PLACEMENT, postmaster_pid
+from jiebang.store.embedded import placement, postmaster_pid
 from tests.chaos.proxy import FAIR, Way, Weather
 
 if TYPE_CHECKING:
@@ -88,16 +88,16 @@ def plan(seed: int, *, rounds: int, lasts: float, gap: float, centre_lasts: floa
     """
     dice = random.Random(seed)  # noqa: S311 - replayable
     every: list[tuple[str, Sequence[str], float]] = []
-    paths = [*PLACEMENT, *NETWORKS, "phone", *_APIS]
+    paths = [*placement(PARTICIPANTS), *PARTICIPANTS.networks, "phone", *_APIS]
     for _ in range(rounds):
         every += [("kill", (worker,), 0.0) for worker in _WORKERS]
-        every += [("kill", _APIS, 0.0), ("kill", NETWORKS, 0.0), ("kill", ("phone",), 0.0)]
+        every += [("kill", _APIS, 0.0), ("kill", PARTICIPANTS.networks, 0.0), ("kill", ("phone",), 0.0)]
         every += [("kill server", SERVERS, 0.0), ("kill backend", SERVERS, 0.0)]
         every += [("end backend", SERVERS, 0.0)] * 2
         every += [("freeze", _WORKERS, lasts)]
         every += [("reset", paths, 0.0)] * 3
         every += [(f"cut: {cut}", paths, lasts) for cut in CUTS]
-        every += [(f"network: {fault}", NETWORKS, 2 * lasts) for fault in _FAULTS]
+        every += [(f"network: {fault}", PARTICIPANTS.networks, 2 * lasts) for fault in _FAULTS]
     dice.shuffle(every)
     every.insert(len(every) // 2, ("data centre gone", (CENTRE,), centre_lasts))
     every.insert(5 * len(every) // 6, ("disk full", (CENTRE,), disk_lasts))
@@ -181,7 +181,7 @@ async def _kill_server(stage: Stage, trouble: Trouble) -> str:
 
 
 async def _backends(stage: Stage, server: str) -> list[int]:
-    database = next(name for name, at in PLACEMENT.items() if at == server)
+    database = next(name for name, at in placement(PARTICIPANTS).items() if at == server)
     rows = await stage.app.pools[database].fetch(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'jiebang' AND pid <> pg_backend_pid() ORDER BY pid"
     )
@@ -222,7 +222,7 @@ async def _cut(stage: Stage, trouble: Trouble) -> str:
 
 async def _centre_gone(stage: Stage, trouble: Trouble) -> str:
     """Take a data centre away: its server dies, and nobody is told, because the way there is gone too."""
-    paths = [stage.paths[name] for name, at in PLACEMENT.items() if at == trouble.target]
+    paths = [stage.paths[name] for name, at in placement(PARTICIPANTS).items() if at == trouble.target]
     for path in paths:
         path.turn(_BLACK)
     _signal(postmaster_pid(stage.home, trouble.target), signal.SIGKILL)
@@ -243,7 +243,7 @@ async def _disk_full(stage: Stage, trouble: Trouble) -> str:
         return f"skipped: {disk}"
     await asyncio.to_thread(disk.fill)
     noticed = set[str]()
-    database = next(name for name, at in PLACEMENT.items() if at == trouble.target)
+    database = next(name for name, at in placement(PARTICIPANTS).items() if at == trouble.target)
     until = asyncio.get_running_loop().time() + trouble.lasts
     while asyncio.get_running_loop().time() < until:
         try:

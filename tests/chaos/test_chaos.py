@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jiebang.app import open_app
-from jiebang.model.plan import NETWORKS
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.processes import SandboxProcess, sandbox
@@ -83,7 +83,7 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
         environment = {
             "JIEBANG_KEYS": str(home / "keys"),
             "JIEBANG_DATABASES": json.dumps(databases),
-            "JIEBANG_NETWORKS": json.dumps({name: {"base_url": links[name]} for name in NETWORKS}),
+            "JIEBANG_NETWORKS": json.dumps({name: {"base_url": links[name]} for name in PARTICIPANTS.networks}),
             "JIEBANG_PHONE_URL": links["phone"],
             **_PACE,
         }
@@ -96,7 +96,7 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
             others = await stack.enter_async_context(platform_processes(home, api_port=0, workers=2))
             await started
         processes = {**others, "api-2": second}
-        controls = {name: Control(outside.link(name)) for name in NETWORKS}
+        controls = {name: Control(outside.link(name)) for name in PARTICIPANTS.networks}
         for control in controls.values():
             stack.push_async_callback(control.aclose)
         apis = [await path(name, processes[name].port) for name in ("api", "api-2")]

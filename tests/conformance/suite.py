@@ -18,6 +18,7 @@ from itertools import product
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jiebang.model.plan import PlannedOperation
 from jiebang.participants.base import Participant
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
@@ -38,18 +39,22 @@ class Subject:
     """A participant under test.
 
     `accounts(n)`: n accounts nobody used before, whose Try is granted. `refused(n)`: orders for case 1 of n new
-    accounts whose Try is refused for a reason of the participant's own, with that reason's code. `spent`: the code that
-    refuses every Try of an account once a case of it was confirmed (None: the next case is granted as the first was).
+    accounts whose Try is refused for a reason of the participant's own, with that reason's code. `operation`: what a
+    plan of the product names for it, effects included. `spent`: the code that refuses every Try of an account once a
+    case of it was confirmed (None: the next case is granted as the first was).
     """
 
     participant: Participant
     accounts: Callable[[int], Awaitable[list[int]]]
     refused: Callable[[int], Awaitable[tuple[list[Order], str]]]
+    operation: PlannedOperation
     spent: str | None = None
 
     async def apply(self, op: Op, *orders: tuple[int, int]) -> dict[int, Reply]:
         """Carry out `op` for (account, case_no)s; replies by account."""
-        replies = await self.participant.apply(op, [Order(account, case_no) for account, case_no in orders], {})
+        replies = await self.participant.apply(
+            op, [Order(account, case_no) for account, case_no in orders], self.operation
+        )
         return {reply.account_id: reply for reply in replies}
 
     async def put(self, row: FenceRow, accounts: Sequence[int]) -> None:
@@ -96,7 +101,7 @@ class ParticipantSuite:
         """A refused Try that left none could be granted when it comes again late, after the case was rolled back."""
         orders, code = await subject.refused(2)
         keys = [(order.account_id, order.case_no) for order in orders]
-        refused = await subject.participant.apply(Op.TRY, orders, {})
+        refused = await subject.participant.apply(Op.TRY, orders, subject.operation)
         assert [(reply.answer, reply.code) for reply in refused] == [(Answer.REFUSED, code)] * len(orders)
         assert [reply.row for reply in refused] == [FenceRow(1, CaseOp.CANCELLED)] * len(orders)
         again = await subject.apply(Op.TRY, *keys)
@@ -111,7 +116,7 @@ class ParticipantSuite:
         (bad, *_), code = await subject.refused(1)
         good = await subject.accounts(3)
         replies = await subject.participant.apply(
-            Op.TRY, [Order(good[0], 1), bad, *(Order(a, 1) for a in good[1:])], {}
+            Op.TRY, [Order(good[0], 1), bad, *(Order(a, 1) for a in good[1:])], subject.operation
         )
         answers = {reply.account_id: (reply.answer, reply.code) for reply in replies}
         expected = dict.fromkeys(good, (Answer.GRANTED, None))
@@ -130,14 +135,14 @@ class ParticipantSuite:
 
     async def test_an_empty_batch_is_answered_with_nothing(self, subject: Subject) -> None:
         """A round whose last case went away must not be an error."""
-        assert list(await subject.participant.apply(Op.TRY, [], {})) == []
+        assert list(await subject.participant.apply(Op.TRY, [], subject.operation)) == []
         assert await subject.participant.look([]) == {}
 
     async def test_a_case_named_twice_in_a_batch_is_still_one_case(self, subject: Subject) -> None:
         """A repeat inside a batch must not be answered as if it were another case."""
         (account,) = await subject.accounts(1)
         for op, allowed in ((Op.TRY, Answer.GRANTED), (Op.CONFIRM, Answer.DONE)):
-            replies = await subject.participant.apply(op, [Order(account, 1), Order(account, 1)], {})
+            replies = await subject.participant.apply(op, [Order(account, 1), Order(account, 1)], subject.operation)
             assert replies
             assert {reply.answer for reply in replies} <= {allowed, Answer.PENDING}
         assert await subject.participant.look([account]) == {account: FenceRow(1, CaseOp.CONFIRMED)}
@@ -146,7 +151,7 @@ class ParticipantSuite:
         """A stale op beside a live one must neither be taken for it nor take its place."""
         (account,) = await subject.accounts(1)
         await subject.apply(Op.CANCEL, (account, 3))
-        replies = await subject.participant.apply(Op.TRY, [Order(account, 4), Order(account, 2)], {})
+        replies = await subject.participant.apply(Op.TRY, [Order(account, 4), Order(account, 2)], subject.operation)
         answers = {reply.case_no: reply.answer for reply in replies}
         assert answers.get(2, Answer.REFUSED) is Answer.REFUSED
         assert answers.get(4, Answer.GRANTED) is Answer.GRANTED
@@ -160,7 +165,9 @@ class ParticipantSuite:
         ops = [Op.TRY, Op.TRY, Op.CANCEL, Op.TRY, Op.CANCEL]
         chance = random.Random(7)  # noqa: S311 - a reproducible order
         batches = [(op, chance.sample(orders, len(orders))) for op in ops]
-        rounds = await asyncio.gather(*(subject.participant.apply(op, batch, {}) for op, batch in batches))
+        rounds = await asyncio.gather(
+            *(subject.participant.apply(op, batch, subject.operation) for op, batch in batches)
+        )
         for (op, _), replies in zip(batches, rounds, strict=True):
             allowed = {Answer.DONE} if op is Op.CANCEL else {Answer.GRANTED, Answer.REFUSED}
             assert {reply.answer for reply in replies} <= {*allowed, Answer.PENDING}
@@ -173,7 +180,9 @@ class ParticipantSuite:
         accounts = await subject.accounts(16)
         await subject.put(FenceRow(1, CaseOp.TRIED), accounts)
         orders = [Order(account, 1) for account in accounts]
-        rounds = await asyncio.gather(*(subject.participant.apply(Op.CONFIRM, orders, {}) for _ in range(4)))
+        rounds = await asyncio.gather(
+            *(subject.participant.apply(Op.CONFIRM, orders, subject.operation) for _ in range(4))
+        )
         assert {reply.answer for replies in rounds for reply in replies} <= {Answer.DONE, Answer.PENDING}
         again = await subject.apply(Op.CONFIRM, *((account, 1) for account in accounts))
         assert {reply.answer for reply in again.values()} == {Answer.DONE}

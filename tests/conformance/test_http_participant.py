@@ -6,13 +6,15 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
-from jiebang.participants.http import HttpParticipant
+from jiebang.model.plan import UNNAMED, PlannedOperation
+from jiebang.participants.http import HttpParticipant, RemoteError
 from jiebang.participants.signing import Requester
 from jiebang.participants.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
@@ -43,7 +45,7 @@ class TestNetworks(ParticipantSuite):
             await control.set_faults([Fault(FaultKind.REFUSE, accounts=named, code="NETWORK-HOLD", count=n)])
             return orders, "NETWORK-HOLD"
 
-        yield Subject(participant, accounts, refused)
+        yield Subject(participant, accounts, refused, PlannedOperation("release", {"release_bindings": True}))
         await control.set_faults([])
         assert not participant.ignored, "a network of ours said something that could not be believed"
         await participant.aclose()
@@ -55,10 +57,21 @@ async def test_a_batch_larger_than_a_request_is_answered_whole(
 ) -> None:
     """The worker's rounds are not cut to the protocol's limit; nobody may fall between two requests."""
     orders = [Order(next(numbers), 1) for _ in range(2 * MAX_BATCH + 7)]
-    replies = await unionpay.apply(Op.TRY, orders, {})
+    replies = await unionpay.apply(Op.TRY, orders, UNNAMED)
     assert {reply.account_id for reply in replies} == {order.account_id for order in orders}
     rows = await unionpay.look([order.account_id for order in orders])
     assert rows == {order.account_id: FenceRow(1, CaseOp.TRIED) for order in orders}
+
+
+async def test_an_order_names_an_operation_of_the_networks_or_none(unionpay: HttpParticipant, account: int) -> None:
+    """A network that released bindings for a plan that asks for something else would do what nobody asked for."""
+    with pytest.raises(RemoteError) as caught:
+        await unionpay.apply(Op.TRY, [Order(account, 1)], PlannedOperation("bind"))
+    assert caught.value.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert await unionpay.look([account]) == {}
+    for op, planned in ((Op.TRY, UNNAMED), (Op.CONFIRM, PlannedOperation("release"))):
+        (reply,) = await unionpay.apply(op, [Order(account, 1)], planned)
+        assert reply.answer is (Answer.GRANTED if op is Op.TRY else Answer.DONE)
 
 
 async def test_networks_own_no_facts(unionpay: HttpParticipant, account: int) -> None:
@@ -75,17 +88,17 @@ async def test_bindings_are_reserved_released_and_restored(
         Binding(str(account), f"card-{at}", "card", "招商银行 尾号 1234") for account in (kept, freed) for at in (1, 2)
     ]
     assert await control.bind(cards) == []
-    await unionpay.apply(Op.TRY, [Order(account, 1) for account in (kept, freed, bare)], {})
+    await unionpay.apply(Op.TRY, [Order(account, 1) for account in (kept, freed, bare)], UNNAMED)
     tried = await control.state([kept, freed, bare])
     assert [one.state for one in tried[kept].bindings + tried[freed].bindings] == [BindingState.RELEASING] * 4
     assert tried[bare].bindings == []
     assert await control.bind([Binding(str(kept), "card-3", "card")]) == [kept], "left alone in the middle of a case"
-    await unionpay.apply(Op.CANCEL, [Order(kept, 1)], {})
-    await unionpay.apply(Op.CONFIRM, [Order(freed, 1)], {"anything": {"a plan": "says"}})
+    await unionpay.apply(Op.CANCEL, [Order(kept, 1)], UNNAMED)
+    await unionpay.apply(Op.CONFIRM, [Order(freed, 1)], PlannedOperation("", {"anything": {"a plan": "says"}}))
     ended = await control.state([kept, freed])
     assert [one.state for one in ended[kept].bindings] == [BindingState.BOUND] * 2
     assert [one.state for one in ended[freed].bindings] == [BindingState.RELEASED] * 2
-    await unionpay.apply(Op.CANCEL, [Order(freed, 2)], {})
+    await unionpay.apply(Op.CANCEL, [Order(freed, 2)], UNNAMED)
     assert [one.state for one in (await control.state([freed]))[freed].bindings] == [BindingState.RELEASED] * 2
     assert await control.bind([Binding(str(freed), "card-1", "card")]) == []
     assert [one.state for one in (await control.state([freed]))[freed].bindings] == [
@@ -97,7 +110,7 @@ async def test_bindings_are_reserved_released_and_restored(
 async def test_every_row_can_be_read_page_by_page(unionpay: HttpParticipant, numbers: itertools.count[int]) -> None:
     """The audit must see every fence row a network holds, not only those of accounts it thinks of."""
     mine = [next(numbers) for _ in range(MAX_BATCH + 3)]
-    await unionpay.apply(Op.CANCEL, [Order(account, 9) for account in mine], {})
+    await unionpay.apply(Op.CANCEL, [Order(account, 9) for account in mine], UNNAMED)
     seen = await unionpay.marks(0, MAX_ACCOUNT, 1 << 20)
     assert list(seen) == sorted(seen)
     assert set(mine) <= set(seen)
@@ -201,6 +214,6 @@ async def test_another_command_finds_a_running_sandbox(world: Sandbox, account: 
     """`jiebang check` beside a running demo must reach the same networks."""
     home = world.home
     participant = HttpParticipant(links(home)["netsunion"])
-    (reply,) = await participant.apply(Op.TRY, [Order(account, 1)], {})
+    (reply,) = await participant.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert reply.answer is Answer.GRANTED
     await participant.aclose()

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jiebang.model.plan import DATABASES
-from jiebang.participants import PARTICULARS, open_participants
-from jiebang.participants.database import VERSION_CHANGED, DatabaseParticipant
+from jiebang.model.plan import UNNAMED, PlannedOperation
+from jiebang.participants import PARTICIPANTS
+from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.core.statements import VERSION_CHANGED
 from jiebang.participants.identity import NOT_BOUND
+from jiebang.participants.opening import open_participants
 from jiebang.participants.wallet import FUNDS_MOVING
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order
@@ -75,28 +77,33 @@ CONFIRMED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=PARTICIPANTS.databases)
 def participant(request: pytest.FixtureRequest, pools: Mapping[str, Pool]) -> DatabaseParticipant:
-    return open_participants(pools, lambda: NOW, pepper=bytes(32))[request.param]
+    return open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=bytes(32))[request.param]
+
+
+def planned(participant: DatabaseParticipant) -> PlannedOperation:
+    """What the product's own pack plans there."""
+    return PARTICIPANTS.formerly(participant.name, EFFECTS[participant.name])
 
 
 async def people(participant: DatabaseParticipant, count: int, **columns: Any) -> list[int]:
     """New accounts with a row at the participant."""
     accounts = list(itertools.islice(_ids, count))
-    owner = PARTICULARS[participant.name].owner
+    owner = PARTICIPANTS[participant.name].owner
     await insert_accounts(participant._pool, owner, accounts, **columns)
     return accounts
 
 
 async def row_of(participant: DatabaseParticipant, account: int) -> dict[str, Any]:
-    owner = PARTICULARS[participant.name].owner
+    owner = PARTICIPANTS[participant.name].owner
     row = await participant._pool.fetchrow(f"SELECT * FROM {owner}.account WHERE account_id = $1", account)  # noqa: S608 - an owner of ours
     assert row is not None
     return dict(row)
 
 
 async def one(participant: DatabaseParticipant, op: Op, order: Order) -> tuple[Answer, str | None]:
-    (reply,) = await participant.apply(op, [order], EFFECTS[participant.name])
+    (reply,) = await participant.apply(op, [order], planned(participant))
     return reply.answer, reply.code
 
 
@@ -109,15 +116,15 @@ class TestDatabases(ParticipantSuite):
             return [Order(account, 1, 2) for account in await people(participant, count)], VERSION_CHANGED
 
         spent = NOT_BOUND if participant.name.startswith("identity") else None
-        return Subject(participant, lambda count: people(participant, count), refused, spent)
+        return Subject(participant, lambda count: people(participant, count), refused, planned(participant), spent)
 
 
 class TestAccountsWithoutARow(ParticipantSuite):
     """The suite over accounts that the participant never heard of: nothing to unbind, but fenced all the same."""
 
-    @pytest.fixture(params=[name for name in DATABASES if PARTICULARS[name].owner != "identity"])
+    @pytest.fixture(params=[name for name in PARTICIPANTS.databases if PARTICIPANTS[name].owner != "identity"])
     def participant(self, request: pytest.FixtureRequest, pools: Mapping[str, Pool]) -> DatabaseParticipant:
-        return open_participants(pools, lambda: NOW, pepper=bytes(32))[request.param]
+        return open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=bytes(32))[request.param]
 
     @pytest.fixture
     def subject(self, participant: DatabaseParticipant) -> Subject:
@@ -127,7 +134,7 @@ class TestAccountsWithoutARow(ParticipantSuite):
         async def refused(count: int) -> tuple[list[Order], str]:
             return [Order(account, 1, 1) for account in await strangers(count)], VERSION_CHANGED
 
-        return Subject(participant, strangers, refused)
+        return Subject(participant, strangers, refused, planned(participant))
 
 
 async def test_the_statement_writes_exactly_what_the_fence_says(participant: DatabaseParticipant) -> None:
@@ -137,7 +144,7 @@ async def test_the_statement_writes_exactly_what_the_fence_says(participant: Dat
         before = FenceRow(NUMBERS[where], case_op)
         (account,) = await people(participant, 1, case_no=before.case_no, case_op=case_op.value)
         seen = await row_of(participant, account)
-        (reply,) = await participant.apply(op, [Order(account, CASE, 2 if refusal else 1)], {})
+        (reply,) = await participant.apply(op, [Order(account, CASE, 2 if refusal else 1)], UNNAMED)
         verdict = fence(before, CASE, op, VERSION_CHANGED if refusal else None)
         cell = f"{where} {case_op}, {op}, {refusal}"
         assert (reply.answer, reply.code, reply.row) == (verdict.answer, verdict.code, verdict.write or before), cell
@@ -167,8 +174,8 @@ async def test_an_effect_left_out_of_the_plan_changes_nothing(participant: Datab
     name = participant.name
     (account,) = await people(participant, 1, **BEFORE.get(name, {}))
     before = await row_of(participant, account)
-    await participant.apply(Op.TRY, [Order(account, 1)], {})
-    await participant.apply(Op.CONFIRM, [Order(account, 1)], {})
+    await participant.apply(Op.TRY, [Order(account, 1)], UNNAMED)
+    await participant.apply(Op.CONFIRM, [Order(account, 1)], UNNAMED)
     own = {"case_no": 1, "case_op": "confirmed", "epoch": 2, "facts_version": 2}
     always = {**RECLAIMED, "key_destroy_at": NOW} if name.startswith("identity") else {}
     assert await row_of(participant, account) == {**before, **own, **always}
@@ -205,11 +212,11 @@ async def test_a_change_between_read_and_write_is_pending_not_a_guess(participan
 
 async def meets_a_later_case(
     participant: DatabaseParticipant,
-    apply: Callable[[Op, Sequence[Order], Mapping[str, Any]], Awaitable[Sequence[Reply]]],
+    apply: Callable[[Op, Sequence[Order], PlannedOperation], Awaitable[Sequence[Reply]]],
     expected: tuple[Answer, str | None],
 ) -> None:
     """Have `apply` try case 1 while case 9 is being committed; demand `expected`; the later case stands."""
-    owner = PARTICULARS[participant.name].owner
+    owner = PARTICIPANTS[participant.name].owner
     (account,) = await people(participant, 1)
     async with participant._pool.acquire() as connection:
         await connection.execute("BEGIN")
@@ -217,7 +224,7 @@ async def meets_a_later_case(
             f"UPDATE {owner}.account SET case_no = 9, case_op = 'cancelled' WHERE account_id = $1",  # noqa: S608 - an owner of ours
             account,
         )
-        trying = asyncio.ensure_future(apply(Op.TRY, [Order(account, 1, 1)], {}))
+        trying = asyncio.ensure_future(apply(Op.TRY, [Order(account, 1, 1)], planned(participant)))
         await until_waiting(participant._pool, owner)
         await connection.execute("COMMIT")
         [reply] = await trying
@@ -240,10 +247,10 @@ async def until_waiting(pool: Pool, owner: str) -> None:
 @pytest.mark.parametrize("name", ["identity_shenzhen", "identity_guiyang"])
 async def test_no_identity_no_unbinding(pools: Mapping[str, Pool], name: str) -> None:
     """A reclaimed or never bound identity cannot be taken back again; the refusal leaves its mark, row or no row."""
-    participant = open_participants(pools, lambda: NOW, pepper=bytes(32))[name]
+    participant = open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=bytes(32))[name]
     (bound, never) = await people(participant, 1), next(_ids)
     for op in (Op.TRY, Op.CONFIRM):
-        await participant.apply(op, [Order(bound[0], 1)], {})
+        await participant.apply(op, [Order(bound[0], 1)], UNNAMED)
     for account, case_no in ((bound[0], 2), (never, 1)):
         assert await one(participant, Op.TRY, Order(account, case_no)) == (Answer.REFUSED, NOT_BOUND)
         assert await participant.look([account]) == {account: FenceRow(case_no, CaseOp.CANCELLED)}
@@ -251,21 +258,21 @@ async def test_no_identity_no_unbinding(pools: Mapping[str, Pool], name: str) ->
 
 async def test_a_wallet_with_an_open_entry_refuses_the_try(pools: Mapping[str, Pool]) -> None:
     """Money between its two steps breaks the case off (domain.md §5, "Money first")."""
-    participant = open_participants(pools, lambda: NOW, pepper=bytes(32))["wallet"]
+    participant = open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=bytes(32))["wallet"]
     (account,) = await people(participant, 1, open_entries=1)
     assert await one(participant, Op.TRY, Order(account, 1, 1)) == (Answer.REFUSED, FUNDS_MOVING)
 
 
 async def test_effects_give_nothing_that_was_not_there(pools: Mapping[str, Pool]) -> None:
     """Someone who never was a developer must not become one by taking their name back."""
-    opened = open_participants(pools, lambda: NOW, pepper=bytes(32))
+    opened = open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=bytes(32))
     for name, effects, column, value in (
         ("openplatform", {"api_quota_level": "test"}, "api_quota_level", "none"),
         ("enterprise", {"api_rights": True}, "api_rights", False),
     ):
         (account,) = await people(opened[name], 1)
-        await opened[name].apply(Op.TRY, [Order(account, 1)], {})
-        await opened[name].apply(Op.CONFIRM, [Order(account, 1)], effects)
+        await opened[name].apply(Op.TRY, [Order(account, 1)], UNNAMED)
+        await opened[name].apply(Op.CONFIRM, [Order(account, 1)], PARTICIPANTS.formerly(name, effects))
         assert (await row_of(opened[name], account))[column] == value
 
 
@@ -276,7 +283,7 @@ async def test_crossing_batches_in_any_order_do_not_lock_each_other_out(particip
 
     async def storm(orders: Sequence[Order]) -> None:
         for op in (Op.TRY, Op.CANCEL):
-            await participant.apply(op, orders, {})
+            await participant.apply(op, orders, UNNAMED)
 
     await asyncio.gather(*(storm(orders) for orders in (forwards, forwards[::-1], forwards[100:], forwards[::2])))
     assert set((await participant.look(accounts)).values()) == {FenceRow(1, CaseOp.CANCELLED)}

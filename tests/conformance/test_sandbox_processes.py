@@ -17,6 +17,7 @@ import pytest
 from jiebang.model.check import Text
 from jiebang.model.errors import ProcessStartError
 from jiebang.model.notice import Channel, Notice
+from jiebang.model.plan import UNNAMED
 from jiebang.participants.http import HttpParticipant
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
@@ -28,7 +29,7 @@ from jiebang.usecases.notify import HttpGateway
 _PARENT = """
 import asyncio, json, signal, sys
 from pathlib import Path
-from jiebang.sandbox.processes import sandbox
+from jiebang.sandbox.processes import (sandbox)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would we
 async def main():
     async with sandbox(Path(sys.argv[1])) as world:
@@ -71,7 +72,7 @@ async def test_a_new_run_keeps_the_data_and_drops_the_faults(tmp_path: Path) -> 
     """A demo started again must know its fences, and must not inherit yesterday's silence."""
     async with sandbox(tmp_path, names=["unionpay"]) as world:
         participant, control = HttpParticipant(world.link("unionpay")), Control(world.link("unionpay"))
-        await participant.apply(Op.TRY, [Order(1, 1)], {})
+        await participant.apply(Op.TRY, [Order(1, 1)], UNNAMED)
         await control.set_faults([Fault(FaultKind.SILENT)])
         await participant.aclose()
         await control.aclose()
@@ -89,7 +90,7 @@ async def test_two_sandboxes_run_side_by_side(world: Sandbox, tmp_path: Path) ->
     async with sandbox(tmp_path, names=["unionpay"]) as other:
         assert other.addresses["unionpay"] != world.addresses["unionpay"]
         participant = HttpParticipant(other.link("unionpay"))
-        await participant.apply(Op.TRY, [Order(6_999_999, 1)], {})
+        await participant.apply(Op.TRY, [Order(6_999_999, 1)], UNNAMED)
         here = HttpParticipant(world.link("unionpay"))
         assert await here.look([6_999_999]) == {}
         await participant.aclose()

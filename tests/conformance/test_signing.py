@@ -17,6 +17,7 @@ import httpx
 import msgspec
 import pytest
 
+from jiebang.model.plan import UNNAMED
 from jiebang.participants.http import HttpParticipant, RemoteError
 from jiebang.participants.signing import Link, Requester, Sent, create_keys
 from jiebang.participants.wire import Batch, CaseOrder
@@ -108,7 +109,7 @@ def signed(link: Link, body: bytes, *, now: datetime | None = None, path: str = 
 
 async def test_an_honest_middle_is_no_hindrance(through: HttpParticipant, account: int) -> None:
     """The tests below prove nothing if everything through a middle failed."""
-    (reply,) = await through.apply(Op.TRY, [Order(account, 1)], {})
+    (reply,) = await through.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert reply.answer is Answer.GRANTED
 
 
@@ -118,7 +119,7 @@ async def test_a_changed_reply_is_noticed(
     """A middle could turn a grant into a refusal, or worse the other way, and split the databases."""
     middle.down = lambda data: data.replace(b"granted", b"refused")
     with pytest.raises(RemoteError) as caught:
-        await through.apply(Op.TRY, [Order(account, 1)], {})
+        await through.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert caught.value.code == "BAD-SIGNATURE"
     assert await unionpay.look([account]) == {account: FenceRow(1, CaseOp.TRIED)}
 
@@ -128,11 +129,11 @@ async def test_a_reply_to_another_request_is_noticed(
 ) -> None:
     """A genuine answer, kept and given again, would speak for a later request."""
     account = next(numbers)
-    await through.apply(Op.TRY, [Order(account, 1)], {})
+    await through.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     kept = b"".join(middle.seen_down)
     middle.down = lambda _: kept
     with pytest.raises(RemoteError) as caught:
-        await through.apply(Op.TRY, [Order(account, 1)], {})
+        await through.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert caught.value.code == "BAD-SIGNATURE"
 
 
@@ -153,7 +154,7 @@ async def test_a_changed_request_is_refused_and_changes_nothing(
     """A middle could confirm what the platform only tried, or move another case."""
     middle.up = lambda data: data.replace(old, new)
     with pytest.raises(RemoteError) as caught:
-        await through.apply(Op.TRY, [Order(account, 1)], {})
+        await through.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert caught.value.status == 401
     assert await unionpay.look([account]) == {}
 
@@ -162,7 +163,7 @@ async def test_a_request_that_came_before_is_refused_even_by_a_new_process(
     world: Sandbox, middle: Middle, through: HttpParticipant, unionpay: HttpParticipant, account: int
 ) -> None:
     """A Cancel kept by a listener and played again must not undo what came after it."""
-    await through.apply(Op.CANCEL, [Order(account, 1)], {})
+    await through.apply(Op.CANCEL, [Order(account, 1)], UNNAMED)
     kept = b"".join(middle.seen_up)
     network = world.processes["unionpay"]
     assert (await raw(network.url, kept)).startswith(b"HTTP/1.1 401")

@@ -21,15 +21,13 @@ import asyncpg
 import msgspec
 
 from jiebang.model.case import Case, Key, Kind, State
-from jiebang.model.errors import (
-    JiebangError,
-    WalletBusyError,
-)
-from jiebang.model.plan import Plan
-from jiebang.participants import open_participants
+from jiebang.model.errors import JiebangError, WalletBusyError
+from jiebang.model.plan import Plan, PlannedOperation
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
-from jiebang.participants.money import Wallet
-from jiebang.participants.movements import Action, EntryState, Outcome, Transfer
+from jiebang.participants.opening import open_participants
+from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.movements import Action, EntryState, Outcome, Transfer
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
@@ -105,12 +103,12 @@ class Lossy:
     async def aclose(self) -> None:
         """Nothing of ours to close."""
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         fate = self._turns.dice.random()
         if fate < self._losses / 2:
             raise TimeoutError
         await self._slowly()
-        replies = await self._real.apply(op, orders, effects)
+        replies = await self._real.apply(op, orders, planned)
         if op is Op.TRY and self._turns.dice.random() < self._deadly:
             self._turns.die()
         await self._slowly()
@@ -338,7 +336,7 @@ class Race:
         losses = 0.05 if self.dice.random() < 0.6 else 0.0
         real = {
             party: each
-            for party, each in open_participants(self._all(), self.clock, pepper=bytes(32)).items()
+            for party, each in open_participants(PARTICIPANTS, self._all(), self.clock, pepper=bytes(32)).items()
             if party in PARTIES
         }
         real["wallet"] = self.wallet
@@ -405,7 +403,7 @@ class Race:
 
     async def _recheck(self, cases: Sequence[Case]) -> Mapping[Key, Rechecked]:
         accounts = [case.account_id for case in cases]
-        every = open_participants(self._all(), self.clock, pepper=bytes(32))
+        every = open_participants(PARTICIPANTS, self._all(), self.clock, pepper=bytes(32))
         batches = {name: await every[name].facts(accounts) for name in PARTIES}
         versions = {
             name: dict(zip(batch.accounts, batch.versions, strict=True)) for name, batch in batches.items() if batch

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from jiebang.model.case import Case, Kind, State
-from jiebang.model.plan import DATABASES, Plan
-from jiebang.participants import open_participants
+from jiebang.model.plan import Plan, PlannedOperation
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Forgiving, Participant
+from jiebang.participants.opening import open_participants
 from jiebang.saga.audit import audit
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
@@ -30,7 +31,7 @@ from jiebang.usecases.advance import Driver, Limits
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
 
-ORDER = (*(name for name in DATABASES if name != "wallet"), "wallet")
+ORDER = (*(name for name in PARTICIPANTS.databases if name != "wallet"), "wallet")
 PLAN = Plan(name="test/1", participants=ORDER, waves=(*(0 for _ in ORDER[1:]), 1))
 TIMING = Timing(try_limit=timedelta(seconds=2), resend=timedelta(milliseconds=50))
 LIMITS = Limits(round=timedelta(milliseconds=100), call=timedelta(seconds=1))
@@ -58,18 +59,18 @@ class Wrapped:
     async def marks(self, after: int, upto: int, limit: int) -> Any:
         return await self._real.marks(after, upto, limit)
 
-    async def try_again(self, orders: Sequence[Order]) -> Mapping[int, str]:
+    async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:
         assert isinstance(self._real, Forgiving)
-        return await self._real.try_again(orders)
+        return await self._real.try_again(orders, planned)
 
     async def aclose(self) -> None:
         await self._real.aclose()
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         self.calls.append((op, len(orders)))
         if self.before is not None:
             await self.before(op, orders)
-        return await self._real.apply(op, orders, effects)
+        return await self._real.apply(op, orders, planned)
 
 
 class World:
@@ -77,7 +78,7 @@ class World:
 
     def __init__(self, pools: Mapping[str, Pool], limits: Limits = LIMITS) -> None:
         self.pools = pools
-        real = open_participants(pools, now, pepper=bytes(32))
+        real = open_participants(PARTICIPANTS, pools, now, pepper=bytes(32))
         self.participants = {name: Wrapped(each) for name, each in real.items()}
         self.driver = Driver(
             pool=pools["platform"],
@@ -107,7 +108,7 @@ class World:
         await self.pools["platform"].execute(
             "INSERT INTO platform.account (account_id, created_at) SELECT unnest($1::bigint[]), now()", ids
         )
-        for name in DATABASES:
+        for name in PARTICIPANTS.databases:
             owner = name.split("_", maxsplit=1)[0]
             if owner == "identity":
                 await self.pools[name].execute(

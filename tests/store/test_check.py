@@ -18,10 +18,11 @@ from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
 from jiebang.model.facts import FactBatch, FactType
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import DATABASES
-from jiebang.participants import open_participants
+from jiebang.model.plan import UNNAMED, PlannedOperation
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
-from jiebang.policy.condition import VOCABULARY, compile_condition
+from jiebang.participants.opening import open_participants
+from jiebang.policy.condition import compile_condition, vocabulary
 from jiebang.policy.pack import Pack
 from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
@@ -63,7 +64,7 @@ Build = Callable[..., Checker]
 async def world(pools: Mapping[str, Pool]) -> Mapping[str, Pool]:
     """Eight people in all databases; BARE has a row in the platform's and the identity databases only."""
     await insert(pools["platform"], "platform.account", [{"account_id": one, "created_at": NOW} for one in EVERYONE])
-    for name in DATABASES:
+    for name in PARTICIPANTS.databases:
         owner = "identity" if name.startswith("identity") else name
         own: dict[str, Any] = {}
         if owner == "identity":
@@ -84,7 +85,7 @@ async def world(pools: Mapping[str, Pool]) -> Mapping[str, Pool]:
 @pytest.fixture
 async def build(world: Mapping[str, Pool]) -> AsyncIterator[Build]:
     """Make checkers on the world: `instead` replaces participants, `platform` the platform's pool."""
-    databases = open_participants(world, lambda: NOW, pepper=b"p" * 32)
+    databases = open_participants(PARTICIPANTS, world, lambda: NOW, pepper=b"p" * 32)
 
     def made(
         *,
@@ -94,6 +95,7 @@ async def build(world: Mapping[str, Pool]) -> AsyncIterator[Build]:
         pack: Pack = PACK,
     ) -> Checker:
         return Checker(
+            registry=PARTICIPANTS,
             pack=lambda: pack,
             participants={**databases, **(instead or {})},
             platform=world["platform"] if platform is None else platform,
@@ -122,7 +124,7 @@ class Broken:
         batch: FactBatch | None = await found if asyncio.iscoroutine(found) else found
         return batch
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> list[Any]:
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> list[Any]:
         raise NotImplementedError
 
     async def look(self, accounts: Sequence[int]) -> Mapping[int, Any]:
@@ -145,7 +147,7 @@ async def test_rows_become_answers_in_the_order_asked(build: Build) -> None:
     assert codes(answers) == [[FACT_UNAVAILABLE], ["PAY-BALANCE"], [], [], ["PAY-BALANCE"]]
     assert "¥0.01" in answers[1].blockers[0].explanation.zh
     assert answers[1].versions["wallet"] == 5
-    assert set(answers[2].versions) == set(DATABASES)
+    assert set(answers[2].versions) == set(PARTICIPANTS.databases)
     assert answers[3].versions["merchant"] == 0
     assert answers[0].blockers[0].facts["owner"] == "identity"
 
@@ -192,7 +194,7 @@ async def test_a_live_case_blocks_every_check_but_its_own(build: Build, world: M
     assert codes([own, stale]) == [[], ["CASE-OPEN"]]
     found = await checker.recheck([case, msgspec.structs.replace(case, account_id=CENT)])
     assert found[case.key].blockers == ()
-    assert found[case.key].versions == dict.fromkeys(DATABASES, 1)
+    assert found[case.key].versions == dict.fromkeys(PARTICIPANTS.databases, 1)
     assert found[CENT, case.case_no].blockers == ("PAY-BALANCE",)
     gone = await checker.recheck([msgspec.structs.replace(case, account_id=97)])
     assert gone[97, case.case_no].blockers == ("UNKNOWN-ACCOUNT",)
@@ -202,16 +204,16 @@ async def test_a_reclaimed_identity_is_none_in_both_data_centres(build: Build, w
     """The two data centres confirm at different instants; that must not read as a disagreement for ever."""
     for hours, name in enumerate(("identity_shenzhen", "identity_guiyang")):
         at = NOW + timedelta(hours=hours)
-        side = open_participants(world, lambda at=at: at, pepper=b"p" * 32)[name]  # type: ignore[misc]
+        side = open_participants(PARTICIPANTS, world, lambda at=at: at, pepper=b"p" * 32)[name]  # type: ignore[misc]
         for op, answer in ((Op.TRY, Answer.GRANTED), (Op.CONFIRM, Answer.DONE)):
-            [reply] = await side.apply(op, [Order(RECLAIMED, 1, 1)], PACK.plans[Kind.REVOKE].effects[name])
+            [reply] = await side.apply(op, [Order(RECLAIMED, 1, 1)], PACK.plans[Kind.REVOKE].operations[name])
             assert reply.answer is answer
     assert codes(await build().check([CheckRequest(RECLAIMED)], Kind.REVOKE)) == [["ID-NONE"]]
 
 
 async def test_between_the_two_confirms_the_identity_is_unread(build: Build, world: Mapping[str, Pool]) -> None:
-    side = open_participants(world, lambda: NOW, pepper=b"p" * 32)["identity_shenzhen"]
-    await side.apply(Op.TRY, [Order(ENDING, 1, 1)], {})
+    side = open_participants(PARTICIPANTS, world, lambda: NOW, pepper=b"p" * 32)["identity_shenzhen"]
+    await side.apply(Op.TRY, [Order(ENDING, 1, 1)], UNNAMED)
     [answer] = await build().check([CheckRequest(ENDING)], Kind.REVOKE)
     assert codes([answer]) == [[FACT_UNAVAILABLE]]
     assert answer.versions["identity_shenzhen"] is answer.versions["identity_guiyang"] is None
@@ -319,7 +321,7 @@ _ATOMS: Final = [
     "birth_date IS NOT NULL",
     "TRUE",
 ]
-_NAMES: Final = {name: kind for name, kind in VOCABULARY.items() if any(name in atom for atom in _ATOMS)}
+_NAMES: Final = {name: kind for name, kind in vocabulary(PARTICIPANTS).items() if any(name in atom for atom in _ATOMS)}
 _VALUES: Final[Mapping[FactType, Sequence[Any]]] = {
     FactType.INT: (0, 1, 2, 3),
     FactType.FEN: (-1, 0, 1, 2, 5),
@@ -354,7 +356,7 @@ async def test_conditions_mean_what_postgresql_means(pools: Mapping[str, Pool]) 
         f"SELECT {', '.join(f'({one})' for one in written)} FROM unnest({columns}) AS f ({', '.join(_NAMES)})",  # noqa: S608 - our own conditions
         *([row[name] for row in rows] for name in _NAMES),
     )
-    compiled = [compile_condition(one, FactType.BOOL, _PARAMS) for one in conditions]
+    compiled = [compile_condition(one, FactType.BOOL, _PARAMS, PARTICIPANTS) for one in conditions]
     found = frame.with_columns(one.expr.alias(f"c{at}") for at, one in enumerate(compiled))
     for at, condition in enumerate(conditions):
         assert found[f"c{at}"].to_list() == [row[at] for row in expected], condition
@@ -367,7 +369,7 @@ async def test_every_rule_of_the_pack_is_a_condition_postgresql_accepts(pools: M
         text = rule.when.text
         for name in rule.when.params:
             text = text.replace(f":{name}", str(PACK.params[name].value))
-        columns = ", ".join(f"NULL::{_PG_TYPES[VOCABULARY[name]]} AS {name}" for name in names)
+        columns = ", ".join(f"NULL::{_PG_TYPES[vocabulary(PARTICIPANTS)[name]]} AS {name}" for name in names)
         kind = await pools["platform"].fetchval(f"SELECT pg_typeof({text})::text FROM (SELECT {columns}) f")  # noqa: S608 - our own pack
         assert kind == "boolean", rule.code
 

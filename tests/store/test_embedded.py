@@ -17,7 +17,8 @@ import asyncpg
 import pytest
 
 from jiebang.model.errors import DatabaseDamagedError, HomeUnusableError
-from jiebang.store.embedded import PLACEMENT, dsns, embedded, postmaster_pid, stopped
+from jiebang.participants import PARTICIPANTS
+from jiebang.store.embedded import dsns, embedded, placement, postmaster_pid, stopped
 from jiebang.store.guardian import read_state
 from jiebang.store.home import SERVERS, find, remove
 from jiebang.store.server import postmaster_of
@@ -27,7 +28,7 @@ LIMIT = 30.0
 USER = """
 import asyncio, sys
 from pathlib import Path
-from jiebang.store.embedded import embedded
+from jiebang.store.embedded import (embedded)
 async def main():
     async with embedded(Path(sys.argv[1]), durable=False):
         print("up", flush=True)
@@ -106,13 +107,13 @@ async def answer(dsn: str, sql: str) -> object:
 async def test_data_survive_a_restart_on_the_same_ports(home: Path) -> None:
     """Breaks whoever stops the demo in the evening and goes on in the morning."""
     async with embedded(home) as servers:
-        databases = await dsns(servers)
-        assert set(databases) == set(PLACEMENT)
+        databases = await dsns(servers, placement(PARTICIPANTS))
+        assert set(databases) == set(placement(PARTICIPANTS))
         await answer(databases["wallet"], "CREATE TABLE kept AS SELECT 7 AS n")
         before = dict(servers)
     async with embedded(home) as servers:
         assert dict(servers) == before
-        assert await answer((await dsns(servers))["wallet"], "SELECT n FROM kept") == 7
+        assert await answer((await dsns(servers, placement(PARTICIPANTS)))["wallet"], "SELECT n FROM kept") == 7
         assert await answer(servers["guiyang"], "SHOW fsync") == "on"
     await stopped(home)
     assert processes_of(home) == []
@@ -231,7 +232,7 @@ async def test_many_users_at_once_share_one_pair_of_servers(home: Path) -> None:
 
     async def use() -> tuple[object, dict[str, str]]:
         async with embedded(home, durable=False) as servers:
-            databases = await dsns(servers)
+            databases = await dsns(servers, placement(PARTICIPANTS))
             return await answer(servers["shenzhen"], "SELECT pg_postmaster_start_time()"), databases
 
     async with embedded(home, durable=False):

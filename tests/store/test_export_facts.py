@@ -14,8 +14,8 @@ import pytest
 
 from jiebang.model.case import Kind
 from jiebang.model.ids import CaseIds
-from jiebang.model.plan import DATABASES
-from jiebang.participants import open_participants
+from jiebang.participants import PARTICIPANTS
+from jiebang.participants.opening import open_participants
 from jiebang.policy.backtest import ACCOUNT, backtest
 from jiebang.usecases.check import Checker, CheckRequest
 from jiebang.usecases.export_facts import export_facts
@@ -43,14 +43,15 @@ async def test_an_export_holds_everybody_and_backtests_as_their_checks_answer(
 ) -> None:
     """Pages must neither lose nor repeat anybody, and what the officer counts is what each person is told."""
     await insert(pools["platform"], "platform.account", [{"account_id": one, "created_at": NOW} for one in PEOPLE])
-    for name in DATABASES:
+    for name in PARTICIPANTS.databases:
         owner = name.split("_", maxsplit=1)[0]
         own = {**BOUND, "changed_at": NOW - timedelta(days=500)} if owner == "identity" else {}
         await insert(pools[name], f"{owner}.account", [{"account_id": one, **own} for one in PEOPLE])
     await pools["wallet"].execute("UPDATE wallet.account SET balance_fen = 1 WHERE account_id = $1", CENT)
     checker = Checker(
+        registry=PARTICIPANTS,
         pack=lambda: PACK,
-        participants=open_participants(pools, lambda: NOW, pepper=b"p" * 32),
+        participants=open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=b"p" * 32),
         platform=pools["platform"],
         case_ids=CaseIds(b"0123456789abcdef"),
         clock=lambda: NOW,

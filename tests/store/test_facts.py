@@ -1,4 +1,4 @@
-"""Facts: each participant answers every fact of `model.facts.FACTS` that it owns, rightly, for a whole batch."""
+"""Facts: each participant answers every fact of the declarations that it owns, rightly, for a whole batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from jiebang.model.facts import FACTS, ITEM_FIELDS, FactBatch, FactType
-from jiebang.model.plan import DATABASES
-from jiebang.participants import PARTICULARS, open_participants
+from jiebang.model.facts import FactBatch, FactType
+from jiebang.participants import PARTICIPANTS
+from jiebang.participants.opening import open_participants
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:
@@ -341,10 +341,12 @@ EXPECTED: Mapping[str, Any] = {
 }
 ABSENT: Mapping[str, Any] = {
     **{
-        name: {FactType.ITEMS: (), FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}.get(FACTS[name].type)
+        name: {FactType.ITEMS: (), FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}.get(
+            PARTICIPANTS.facts[name].type
+        )
         for name in EXPECTED
     },
-    **{name: value for name, value in EXPECTED.items() if FACTS[name].owner == "identity"},
+    **{name: value for name, value in EXPECTED.items() if PARTICIPANTS.facts[name].owner == "identity"},
 }
 """An account with a row and nothing else (its identity apart): counted as none, never as unread."""
 DEAD = {
@@ -371,14 +373,14 @@ TYPES = {
 @pytest.fixture(scope="module")
 async def batches(pools: Mapping[str, Pool]) -> Mapping[str, FactBatch]:
     """What each participant answers about the three accounts and a stranger, asked in no order and one twice."""
-    for name in DATABASES:
-        owner = PARTICULARS[name].owner
+    for name in PARTICIPANTS.databases:
+        owner = PARTICIPANTS[name].owner
         await insert_accounts(pools[name], owner, [RICH], facts_version=5, **ACCOUNT.get(owner, {}))
         await insert_accounts(pools[name], owner, [BARE])
         await insert_accounts(pools[name], owner, [REVOKED], epoch=2, **ACCOUNT.get(owner, {}))
     for table, (name, rows) in CHILDREN.items():
         await insert(pools[name], table, [{"account_id": who, **row} for who in (RICH, REVOKED) for row in rows])
-    participants = open_participants(pools, lambda: datetime.now(UTC), pepper=bytes(32))
+    participants = open_participants(PARTICIPANTS, pools, lambda: datetime.now(UTC), pepper=bytes(32))
     return {name: await each.facts([STRANGER, REVOKED, RICH, BARE, RICH]) for name, each in participants.items()}
 
 
@@ -390,15 +392,17 @@ def of(batch: FactBatch, account: int) -> dict[str, Any]:
 def test_every_fact_of_a_database_is_asked_about_here() -> None:
     """A fact added to the model and to no test would be believed untested."""
     assert set(EXPECTED) == {
-        name for name, fact in FACTS.items() if fact.owner in {p.owner for p in PARTICULARS.values()}
+        name
+        for name, fact in PARTICIPANTS.facts.items()
+        if fact.owner in {one.owner for one in PARTICIPANTS.declarations}
     }
 
 
-@pytest.mark.parametrize("name", DATABASES)
+@pytest.mark.parametrize("name", PARTICIPANTS.databases)
 def test_facts_are_what_stands_in_the_database(batches: Mapping[str, FactBatch], name: str) -> None:
     """A wrong fact blocks a person wrongly, or lets one pass who must not."""
-    batch, owner = batches[name], PARTICULARS[name].owner
-    names = {fact for fact, spec in FACTS.items() if spec.owner == owner}
+    batch, owner = batches[name], PARTICIPANTS[name].owner
+    names = {fact for fact, spec in PARTICIPANTS.facts.items() if spec.owner == owner}
     assert batch.owner == owner
     assert set(batch.columns) == names
     assert of(batch, RICH) == {fact: EXPECTED[fact] for fact in names}
@@ -407,21 +411,25 @@ def test_facts_are_what_stands_in_the_database(batches: Mapping[str, FactBatch],
     assert dict(zip(batch.accounts, batch.versions, strict=True)) == {RICH: 5, BARE: 1, REVOKED: 1}
 
 
-@pytest.mark.parametrize("name", DATABASES)
+@pytest.mark.parametrize("name", PARTICIPANTS.databases)
 def test_facts_have_their_types(batches: Mapping[str, FactBatch], name: str) -> None:
     """The check evaluates typed columns: a time that came as text would be compared as text."""
     for fact, column in batches[name].columns.items():
         assert len(column) == len(batches[name].accounts)
-        assert all(value is None or value == () or type(value) is TYPES[FACTS[fact].type] for value in column), fact
-        if FACTS[fact].type is FactType.ITEMS:
-            assert {field for items in column for item in items for field in item} == set(ITEM_FIELDS[fact]), fact
+        assert all(
+            value is None or value == () or type(value) is TYPES[PARTICIPANTS.facts[fact].type] for value in column
+        ), fact
+        if PARTICIPANTS.facts[fact].type is FactType.ITEMS:
+            assert {field for items in column for item in items for field in item} == set(
+                PARTICIPANTS.item_fields[fact]
+            ), fact
 
 
-@pytest.mark.parametrize("name", DATABASES)
+@pytest.mark.parametrize("name", PARTICIPANTS.databases)
 async def test_nobody_known_is_an_empty_batch(pools: Mapping[str, Pool], name: str) -> None:
     """No row is an answer too, and not the same as no answer."""
-    participant = open_participants(pools, lambda: datetime.now(UTC), pepper=bytes(32))[name]
+    participant = open_participants(PARTICIPANTS, pools, lambda: datetime.now(UTC), pepper=bytes(32))[name]
     for nobody in ([], [STRANGER]):
         batch = await participant.facts(nobody)
         assert (list(batch.accounts), list(batch.versions)) == ([], [])
-        assert batch.columns == {fact: () for fact, spec in FACTS.items() if spec.owner == batch.owner}
+        assert batch.columns == {fact: () for fact, spec in PARTICIPANTS.facts.items() if spec.owner == batch.owner}

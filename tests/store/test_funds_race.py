@@ -15,10 +15,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from jiebang.participants import money
-from jiebang.participants.database import statements
-from jiebang.participants.money import Wallet
-from jiebang.participants.wallet import WALLET
+from jiebang.model.plan import PlannedOperation
+from jiebang.participants.core.statements import statements
+from jiebang.participants.wallet import DECLARATION, money
+from jiebang.participants.wallet.money import Wallet
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
@@ -78,17 +78,18 @@ class IgnoresOpenEntries(Wallet):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._sql = statements("wallet", msgspec.structs.replace(WALLET, refusals={}))
+        how = msgspec.structs.replace(DECLARATION.operations["downgrade"], refusals={})
+        self._operations = dict.fromkeys(self._operations, statements("wallet", "downgrade", how))
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
-        return await super().apply(op, [msgspec.structs.replace(order, version=None) for order in orders], effects)
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
+        return await super().apply(op, [msgspec.structs.replace(order, version=None) for order in orders], planned)
 
 
 class IgnoresVersions(Wallet):
     """Its Try is granted though money has moved since the check."""
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
-        return await super().apply(op, [msgspec.structs.replace(order, version=None) for order in orders], effects)
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
+        return await super().apply(op, [msgspec.structs.replace(order, version=None) for order in orders], planned)
 
 
 def without(query: str, part: str, instead: str = "") -> Callable[[pytest.MonkeyPatch], type[Wallet]]:

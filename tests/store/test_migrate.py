@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
-from jiebang.store.embedded import PLACEMENT, database_dsn
-from jiebang.store.migrate import Migration, migrate, migrate_all, migrations, owner_of, owners, require_migrated
+from jiebang.participants import PARTICIPANTS
+from jiebang.store.embedded import database_dsn, placement
+from jiebang.store.migrate import Migration, migrate, migrate_all, migrations, owners, require_migrated
 from jiebang.store.pool import open_pools
 
 
@@ -36,7 +37,7 @@ TWO = script(2, "CREATE TABLE gaming.b (n integer); INSERT INTO gaming.a VALUES 
 
 def test_every_database_has_an_owner_with_migrations() -> None:
     """Breaks a new participant that forgot its first migration, and folders that nobody applies."""
-    assert {owner_of(name) for name in PLACEMENT} == owners()
+    assert {PARTICIPANTS.owner_of(name) for name in placement(PARTICIPANTS)} == owners(PARTICIPANTS)
 
 
 async def test_a_second_run_applies_nothing_and_a_new_file_only_itself(empty: str) -> None:
@@ -81,9 +82,9 @@ async def test_a_database_that_is_down_is_named_and_keeps_no_other_back(
     """Breaks an upgrade of nine databases for the sake of one."""
     down = "postgresql://jiebang:x@127.0.0.1:1/wallet"
     with pytest.raises(ParticipantUnavailableError) as caught:
-        await migrate_all({**databases, "wallet": down, "gaming": empty})
+        await migrate_all({**databases, "wallet": down, "gaming": empty}, PARTICIPANTS)
     assert caught.value.fields == {"participant": "wallet"}
-    assert await migrate(empty, "gaming") == ()
+    assert await migrate(empty, "gaming", migrations("gaming", PARTICIPANTS)) == ()
 
 
 async def test_starting_on_a_database_that_is_behind_is_refused(databases: Mapping[str, str], empty: str) -> None:
@@ -91,13 +92,13 @@ async def test_starting_on_a_database_that_is_behind_is_refused(databases: Mappi
     down = "postgresql://jiebang:x@127.0.0.1:1/wallet"
     async with open_pools({**databases, "gaming": empty, "wallet": down}, size=1) as pools:
         with pytest.raises(NotMigratedError) as caught:
-            await require_migrated(pools)
+            await require_migrated(pools, PARTICIPANTS)
         assert caught.value.fields == {"databases": ["gaming"]}, "one that does not answer may still join in later"
-        await migrate(empty, "gaming")
-        await require_migrated(pools)
+        await migrate(empty, "gaming", migrations("gaming", PARTICIPANTS))
+        await require_migrated(pools, PARTICIPANTS)
         await pools["gaming"].execute("UPDATE gaming.schema_migration SET checksum = 'another'")
         with pytest.raises(MigrationRefusedError):
-            await require_migrated(pools)
+            await require_migrated(pools, PARTICIPANTS)
 
 
 @pytest.mark.parametrize("wrong", ["database", "password"])
@@ -111,14 +112,14 @@ async def test_a_database_that_does_not_let_us_in_is_named(
         "password": parts._replace(netloc=f"{parts.username}:wrong@{parts.hostname}:{parts.port}"),
     }
     with pytest.raises(ParticipantUnavailableError) as caught:
-        await migrate_all({**databases, "gaming": elsewhere[wrong].geturl()})
+        await migrate_all({**databases, "gaming": elsewhere[wrong].geturl()}, PARTICIPANTS)
     assert caught.value.fields == {"participant": "gaming"}
 
 
 def test_files_are_numbered_without_gaps() -> None:
     """Breaks two branches that both add 0007."""
-    for owner in owners():
-        found = migrations(owner)
+    for owner in owners(PARTICIPANTS):
+        found = migrations(owner, PARTICIPANTS)
         assert [one.version for one in found] == list(range(1, len(found) + 1))
     with pytest.raises(ValueError, match="nobody"):
-        migrations("nobody")
+        migrations("nobody", PARTICIPANTS)

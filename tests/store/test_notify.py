@@ -14,6 +14,7 @@ import pytest
 
 from jiebang.model.case import BUCKETS, Kind, bucket_of
 from jiebang.model.ids import CaseIds
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy.load import load_pack
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store import cases as store
@@ -26,7 +27,9 @@ from jiebang.usecases.prove import code_of
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
 
-PACK = load_pack(files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8"), "wechat.yaml")
+PACK = load_pack(
+    files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8"), "wechat.yaml", PARTICIPANTS
+)
 IDS, CODES_KEY, NONCE = CaseIds(b"i" * 16), b"c" * 32, b"n" * 16
 EVERYWHERE = frozenset(range(BUCKETS))
 AT = datetime(2026, 4, 1, 4, 0, tzinfo=UTC)

@@ -19,11 +19,11 @@ import pytest
 
 from jiebang import store
 from jiebang.model.facts import PLATFORM
-from jiebang.model.plan import DATABASES
-from jiebang.participants import PARTICULARS, open_participants
+from jiebang.model.plan import UNNAMED
+from jiebang.participants import PARTICIPANTS
+from jiebang.participants.opening import open_participants
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Order
-from jiebang.store.migrate import owner_of
 from tests.rows import AT, BOUND, insert
 from tests.statements import STATEMENTS, unknown
 from tests.store.test_facts import CHILDREN
@@ -93,7 +93,7 @@ FEW_ROWS: Mapping[str, str] = {
 """Tables that no number of people makes bigger, and how big they are."""
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
-    **{f"{owner_of(name)}.account": {} for name in DATABASES},
+    **{f"{PARTICIPANTS.owner_of(name)}.account": {} for name in PARTICIPANTS.databases},
     "identity.account": BOUND,
     "identity.change": {
         "change_id": 1,
@@ -206,10 +206,11 @@ async def crowded(pools: Mapping[str, Pool]) -> Mapping[str, Pool]:
 async def believing(request: pytest.FixtureRequest, crowded: Mapping[str, Pool]) -> Mapping[str, Pool]:
     """The same, and what the planner believes of them. The first is what there is; the others are put over it."""
     pages, rows = STATISTICS[request.param]
-    for name in (*DATABASES, PLATFORM):
+    for name in (*PARTICIPANTS.databases, PLATFORM):
         if request.param == "analysed at ten rows":
             believed = await crowded[name].fetchval(
-                "SELECT reltuples FROM pg_catalog.pg_class WHERE oid = $1::text::regclass", f"{owner_of(name)}.account"
+                "SELECT reltuples FROM pg_catalog.pg_class WHERE oid = $1::text::regclass",
+                f"{PARTICIPANTS.owner_of(name)}.account",
             )
             assert believed == FEW
             continue
@@ -301,18 +302,18 @@ async def test_a_batch_goes_through_the_index(believing: Mapping[str, Pool], nam
     await require_by_key(believing[name], label, STATEMENTS[name, label])
 
 
-@pytest.mark.parametrize("name", DATABASES)
+@pytest.mark.parametrize("name", PARTICIPANTS.databases)
 async def test_an_op_of_a_full_batch_updates_its_rows_in_place(crowded: Mapping[str, Pool], name: str) -> None:
     """A row that moved to another page would cost an index entry a case: room on the page is what makes an op cheap."""
-    owner = PARTICULARS[name].owner
-    participant = open_participants(crowded, lambda: AT, pepper=bytes(32))[name]
+    owner = PARTICIPANTS[name].owner
+    participant = open_participants(PARTICIPANTS, crowded, lambda: AT, pepper=bytes(32))[name]
     pages = (
         f"SELECT account_id, split_part(ctid::text, ',', 1) AS page FROM {owner}.account"  # noqa: S608 - an owner of ours
         " WHERE account_id = ANY ($1::bigint[])"
     )
     before = dict(map(tuple, await crowded[name].fetch(pages, BATCH)))
     for op in (Op.TRY, Op.CANCEL):
-        replies = await participant.apply(op, [Order(account, 1, 1) for account in BATCH], {})
+        replies = await participant.apply(op, [Order(account, 1, 1) for account in BATCH], UNNAMED)
         assert {reply.answer for reply in replies} == {Answer.GRANTED if op is Op.TRY else Answer.DONE}
         assert len(replies) == len(BATCH)
     after = dict(map(tuple, await crowded[name].fetch(pages, BATCH)))

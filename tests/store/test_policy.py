@@ -29,6 +29,7 @@ from jiebang.model.errors import (
     TooSoonError,
     UnknownPackError,
 )
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.saga.coordinator import Timing
 from jiebang.store import cases
@@ -88,22 +89,22 @@ def clock() -> Clock:
 async def db(pools: Mapping[str, Pool], clock: Clock) -> Pool:
     """A store with our pack in force."""
     await pools["platform"].execute(f"TRUNCATE {TABLES}")
-    await policy.install(pools["platform"], {"wechat": (TEXT, FILE)}, "wechat", clock())
+    await policy.install(pools["platform"], PARTICIPANTS, {"wechat": (TEXT, FILE)}, "wechat", clock())
     return pools["platform"]
 
 
 async def registry(db: Pool, clock: Clock) -> Registry:
     """What another process would know."""
-    found = Registry(db, clock)
+    found = Registry(db, PARTICIPANTS, clock)
     await found.refresh()
     return found
 
 
 async def activated(db: Pool, text: str, clock: Clock) -> str:
     """Bring a version into force the usual way."""
-    pack, _ = await policy.add(db, text, "new.yaml", "Ann", clock())
-    await policy.activate(db, pack.id, "Ann", clock())
-    await policy.activate(db, pack.id, "Ben", clock())
+    pack, _ = await policy.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
+    await policy.activate(db, PARTICIPANTS, pack.id, "Ann", clock())
+    await policy.activate(db, PARTICIPANTS, pack.id, "Ben", clock())
     clock.now += LEAD
     return pack.id
 
@@ -113,26 +114,26 @@ async def test_many_that_start_at_once_install_once(pools: Mapping[str, Pool], c
     platform = pools["platform"]
     await platform.execute(f"TRUNCATE {TABLES}")
     shipped = {"wechat": (TEXT, FILE)}
-    await asyncio.gather(*(policy.install(platform, shipped, "wechat", clock()) for _ in range(6)))
+    await asyncio.gather(*(policy.install(platform, PARTICIPANTS, shipped, "wechat", clock()) for _ in range(6)))
     assert (await registry(platform, clock)).in_force().id == "wechat/1"
     assert [(one.action, one.pack) for one in await store.history(platform, 9)] == [("install", "wechat/1")]
     changed = {"wechat": (TEXT.replace("撤销实名策略", "另一个"), FILE)}
-    await policy.install(platform, changed, "wechat", clock())
+    await policy.install(platform, PARTICIPANTS, changed, "wechat", clock())
     assert await policy.text_of(platform, "wechat/1") == TEXT, "a version in the store never changes"
 
 
 @pytest.mark.parametrize("again", ["Ann", " ann ", "ANN", "Ａｎｎ"])
 async def test_one_person_is_never_two(db: Pool, clock: Clock, again: str) -> None:
     """Four eyes are the only thing between a typing error and everybody's rights."""
-    await policy.add(db, MARKED, "new.yaml", "Ann", clock())
-    first = await policy.activate(db, "wechat/2", "Ann", clock())
+    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    first = await policy.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
     assert (first.in_force_since, first.replaces) == (None, "wechat/1")
     with pytest.raises(SamePersonError):
-        await policy.activate(db, "wechat/2", again, clock())
+        await policy.activate(db, PARTICIPANTS, "wechat/2", again, clock())
     assert (await registry(db, clock)).in_force().id == "wechat/1"
     with pytest.raises(asyncpg.CheckViolationError):  # the schema, too, whatever a bug would write
         await db.execute("UPDATE platform.policy_activation SET approved_by = 'ANN', approved_at = proposed_at")
-    second = await policy.activate(db, "wechat/2", "Ben", clock())
+    second = await policy.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
     assert (second.proposed_by, second.approved_by) == ("Ann", "Ben")
 
 
@@ -140,17 +141,18 @@ async def test_one_person_is_never_two(db: Pool, clock: Clock, again: str) -> No
 async def test_nobody_acts_without_a_name(db: Pool, clock: Clock, name: str) -> None:
     """A history that names nobody answers no question."""
     with pytest.raises(NameUnusableError):
-        await policy.activate(db, "wechat/1", name, clock())
+        await policy.activate(db, PARTICIPANTS, "wechat/1", name, clock())
 
 
 async def test_of_many_who_approve_at_once_one_does(db: Pool, clock: Clock) -> None:
     """Ten approvals of three versions in the same moment: one comes into force."""
     for text in (MARKED, THIRD, version(6)):
-        pack, _ = await policy.add(db, text, "new.yaml", "Ann", clock())
-        await policy.activate(db, pack.id, "Ann", clock())
+        pack, _ = await policy.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
+        await policy.activate(db, PARTICIPANTS, pack.id, "Ann", clock())
     names = [f"wechat/{number}" for number in (2, 3, 6)]
     answers = await asyncio.gather(
-        *(policy.activate(db, names[at % 3], f"Approver {at}", clock()) for at in range(10)), return_exceptions=True
+        *(policy.activate(db, PARTICIPANTS, names[at % 3], f"Approver {at}", clock()) for at in range(10)),
+        return_exceptions=True,
     )
     won = [one for one in answers if isinstance(one, policy.Agreed)]
     assert len(won) == 1
@@ -165,30 +167,32 @@ async def test_of_many_who_approve_at_once_one_does(db: Pool, clock: Clock) -> N
 
 async def test_of_many_who_propose_at_once_the_second_approves(db: Pool, clock: Clock) -> None:
     """Two colleagues who press the button together have agreed; nobody is told an error for it."""
-    await policy.add(db, MARKED, "new.yaml", "Ann", clock())
-    answers = await asyncio.gather(*(policy.activate(db, "wechat/2", name, clock()) for name in ("Ann", "Ben")))
+    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    answers = await asyncio.gather(
+        *(policy.activate(db, PARTICIPANTS, "wechat/2", name, clock()) for name in ("Ann", "Ben"))
+    )
     assert sorted(one.in_force_since is not None for one in answers) == [False, True]
     with pytest.raises(TooSoonError):
-        await policy.roll_back(db, "Cid", clock())
+        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
     clock.now += LEAD
     with pytest.raises(AlreadyInForceError):
-        await policy.activate(db, "wechat/2", "Cid", clock())
+        await policy.activate(db, PARTICIPANTS, "wechat/2", "Cid", clock())
 
 
 async def test_a_bad_version_never_comes_into_force(db: Pool, clock: Clock) -> None:
     """Not through the door, and not past it: written into the table, it is refused by who activates and who reads."""
     for text in (BROKEN, USELESS):
         with pytest.raises(PackInvalidError) as caught:
-            await policy.add(db, text, "new.yaml", "Ann", clock())
+            await policy.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
         assert caught.value.fields["problems"][0]["line"] > 1
     await store.add(db, [store.NewPack("wechat", 4, BROKEN), store.NewPack("wechat", 5, USELESS)], "Mallory", clock())
     for pack in ("wechat/4", "wechat/5"):
         with pytest.raises(PackInvalidError):
-            await policy.activate(db, pack, "Ann", clock())
+            await policy.activate(db, PARTICIPANTS, pack, "Ann", clock())
     with pytest.raises(PackInvalidError):
-        await policy.start_shadow(db, "wechat/4", "Ann", clock())
+        await policy.start_shadow(db, PARTICIPANTS, "wechat/4", "Ann", clock())
     with pytest.raises(UnknownPackError):
-        await policy.activate(db, "wechat/77", "Ann", clock())
+        await policy.activate(db, PARTICIPANTS, "wechat/77", "Ann", clock())
     found = await registry(db, clock)
     await db.execute("UPDATE platform.policy_state SET revision = revision + 1, activation_no = 2, pack = 'wechat/4'")
     await found.refresh()
@@ -199,10 +203,12 @@ async def test_a_bad_version_never_comes_into_force(db: Pool, clock: Clock) -> N
 
 async def test_a_version_never_changes(db: Pool, clock: Clock) -> None:
     """Cases and receipts name it: another text under the same name would rewrite what was decided."""
-    await policy.add(db, MARKED, "new.yaml", "Ann", clock())
-    await policy.add(db, MARKED, "new.yaml", "Ben", clock())
+    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ben", clock())
     with pytest.raises(PackExistsError) as caught:
-        await policy.add(db, MARKED.replace("零钱余额未清零二", "零钱余额未清零"), "new.yaml", "Ben", clock())
+        await policy.add(
+            db, PARTICIPANTS, MARKED.replace("零钱余额未清零二", "零钱余额未清零"), "new.yaml", "Ben", clock()
+        )
     assert caught.value.fields["added_by"] == "Ann"
     with pytest.raises(asyncpg.CheckViolationError):
         await db.execute("UPDATE platform.policy_pack SET text = text || ' ' WHERE pack = 'wechat/2'")
@@ -211,19 +217,19 @@ async def test_a_version_never_changes(db: Pool, clock: Clock) -> None:
 async def test_rolling_back_goes_down_the_stack(db: Pool, clock: Clock) -> None:
     """One person is enough in an emergency; going back twice must not come back to what was wrong."""
     with pytest.raises(NothingToRollBackError):
-        await policy.roll_back(db, "Cid", clock())
+        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
     await activated(db, MARKED, clock)
     await activated(db, THIRD, clock)
-    await policy.add(db, version(6), "new.yaml", "Ann", clock())
-    await policy.activate(db, "wechat/6", "Ann", clock())
+    await policy.add(db, PARTICIPANTS, version(6), "new.yaml", "Ann", clock())
+    await policy.activate(db, PARTICIPANTS, "wechat/6", "Ann", clock())
     for wanted in ("wechat/2", "wechat/1"):
-        await policy.roll_back(db, "Cid", clock())
+        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
         clock.now += LEAD
         assert (await registry(db, clock)).in_force().id == wanted
     with pytest.raises(NothingToRollBackError):
-        await policy.roll_back(db, "Cid", clock())
+        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
     # What was proposed against another version must be proposed anew: Ben's word alone is not two people's.
-    assert (await policy.activate(db, "wechat/6", "Ben", clock())).in_force_since is None
+    assert (await policy.activate(db, PARTICIPANTS, "wechat/6", "Ben", clock())).in_force_since is None
 
 
 async def test_all_processes_switch_within_a_second_and_together(db: Pool) -> None:
@@ -235,9 +241,9 @@ async def test_all_processes_switch_within_a_second_and_together(db: Pool) -> No
     others = [await registry(db, now) for _ in range(2)]  # type: ignore[arg-type]
     loops = [asyncio.create_task(one.run()) for one in others]
     try:
-        await policy.add(db, MARKED, "new.yaml", "Ann", now())
-        await policy.activate(db, "wechat/2", "Ann", now())
-        done = await policy.activate(db, "wechat/2", "Ben", now())
+        await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", now())
+        await policy.activate(db, PARTICIPANTS, "wechat/2", "Ann", now())
+        done = await policy.activate(db, PARTICIPANTS, "wechat/2", "Ben", now())
         assert done.in_force_since is not None
         assert done.in_force_since - now() < timedelta(seconds=1)
         async with asyncio.timeout(20):
@@ -274,6 +280,7 @@ async def process(world: World, db: Pool, clock: Clock) -> AsyncIterator[Process
     known = await registry(db, clock)
     shadow = Shadow(db, known.shadow)
     checker = Checker(
+        registry=PARTICIPANTS,
         pack=known.in_force,
         participants=world.participants,
         platform=db,
@@ -309,7 +316,7 @@ async def test_no_check_is_answered_with_half_a_version(world: World, db: Pool, 
     """Checks without end while versions change under them: each answer is of one version to its last word."""
     await world.pools["wallet"].execute("UPDATE wallet.account SET balance_fen = 1 WHERE account_id BETWEEN 1 AND 40")
     clock.now = datetime.now(UTC)
-    await policy.add(db, MARKED, "new.yaml", "Ann", clock())
+    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
     async with process(world, db, clock) as at:
         seen: set[str] = set()
         going = True
@@ -326,10 +333,10 @@ async def test_no_check_is_answered_with_half_a_version(world: World, db: Pool, 
         askers = [asyncio.create_task(ask(first)) for first in (1, 9, 17, 25)]
         for turn in range(6):
             if turn % 2:
-                await policy.roll_back(db, "Cid", clock())
+                await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
             else:
-                await policy.activate(db, "wechat/2", "Ann", clock())
-                await policy.activate(db, "wechat/2", "Ben", clock())
+                await policy.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+                await policy.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
             await at.registry.refresh()
             await asyncio.sleep(0.03)
             clock.now += LEAD
@@ -453,10 +460,10 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
     clock.now = datetime.now(UTC)
     # The next version asks for more than 10 yuan before a balance stands in the way.
     looser = version(2, ("when: balance_fen > 0", "when: balance_fen > 1000"))
-    await policy.add(db, looser, "new.yaml", "Ann", clock())
-    await policy.start_shadow(db, "wechat/2", "Ann", clock())
+    await policy.add(db, PARTICIPANTS, looser, "new.yaml", "Ann", clock())
+    await policy.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
     with pytest.raises(AlreadyInForceError):
-        await policy.start_shadow(db, "wechat/1", "Ann", clock())
+        await policy.start_shadow(db, PARTICIPANTS, "wechat/1", "Ann", clock())
     wallet = world.pools["wallet"]
     await wallet.execute("UPDATE wallet.account SET balance_fen = 500 WHERE account_id IN (81, 82)")
     await wallet.execute("UPDATE wallet.account SET balance_fen = 5000 WHERE account_id = 83")
@@ -489,7 +496,7 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
         await at.checker.check(asked, Kind.REVOKE)
         await at.shadow.flush()
         assert counts(await policy.shadow_report(db, "wechat/2")) == found
-        await policy.start_shadow(db, "wechat/2", "Ann", clock())
+        await policy.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
         assert not await policy.shadow_report(db)
     await wallet.execute("UPDATE wallet.account SET balance_fen = 0")
 
@@ -497,8 +504,8 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
 async def test_a_silent_store_holds_up_no_live_check(world: World, db: Pool, clock: Clock) -> None:
     """Counters are worth nothing against an answer: what cannot be written waits, what is too much is dropped."""
     clock.now = datetime.now(UTC)
-    await policy.add(db, MARKED, "new.yaml", "Ann", clock())
-    await policy.start_shadow(db, "wechat/2", "Ann", clock())
+    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    await policy.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
     async with process(world, db, clock) as at:
         closed: Any = asyncpg.create_pool(host="127.0.0.1", port=9, min_size=0, timeout=1)
         silent = Shadow(closed, at.registry.shadow)

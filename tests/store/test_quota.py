@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jiebang.model.case import Case, Kind, State, moved
-from jiebang.model.plan import DATABASES, Plan
-from jiebang.participants import identity, open_participants
+from jiebang.model.plan import Plan, PlannedOperation
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
-from jiebang.participants.money import Wallet
+from jiebang.participants.identity import documents
+from jiebang.participants.opening import open_participants
+from jiebang.participants.wallet.money import Wallet
 from jiebang.policy.pack import Quota
 from jiebang.saga.audit import Breach
 from jiebang.saga.batch import Save
@@ -68,10 +70,10 @@ class Silenced:
     def __init__(self, real: Participant) -> None:
         self._real, self.name, self.silent = real, real.name, False
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         if self.silent and op is Op.TRY:
             raise OSError
-        return await self._real.apply(op, orders, effects)
+        return await self._real.apply(op, orders, planned)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -83,20 +85,20 @@ class World:
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self.pools, self.platform = pools, pools["platform"]
         self.now = NOW
-        real = open_participants(pools, lambda: self.now, pepper=bytes(32))
+        real = open_participants(PARTICIPANTS, pools, lambda: self.now, pepper=bytes(32))
         wallet = real["wallet"]
         assert isinstance(wallet, Wallet)
         self.wallet = wallet
         self.social = Silenced(real["social"])
         self.participants: dict[str, Participant] = {**real, "social": self.social}
-        self.quotas = Quotas(self.participants, self.platform, lambda: self.now)
+        self.quotas = Quotas(PARTICIPANTS, self.participants, self.platform, lambda: self.now)
         self._accounts = count(1)
 
     async def people(self, documents: Sequence[bytes]) -> list[int]:
         """Bind each document to a new account, everywhere."""
         ids = [next(self._accounts) for _ in documents]
         await insert(self.platform, "platform.account", [{"account_id": one, "created_at": NOW} for one in ids])
-        for name in DATABASES:
+        for name in PARTICIPANTS.databases:
             owner = "identity" if name.startswith("identity") else name
             await insert_accounts(self.pools[name], owner, ids)
             if owner == "identity":
@@ -478,7 +480,9 @@ async def test_a_case_waits_while_a_data_centre_is_silent(world: World) -> None:
     """Neither refused for what is not their fault, nor let through unseen."""
     paper = document()
     cases = await world.ready([paper])
-    gone = Quotas({"identity_shenzhen": world.participants["identity_shenzhen"]}, world.platform, lambda: NOW)
+    gone = Quotas(
+        PARTICIPANTS, {"identity_shenzhen": world.participants["identity_shenzhen"]}, world.platform, lambda: NOW
+    )
     pack: Any = FewRules
     claiming = Claiming(world.recheck, gone, pool=world.platform, pack=lambda: pack, clock=lambda: NOW)
     told = await claiming(cases)
@@ -547,8 +551,8 @@ async def test_the_audit_finds(world: World, what: str) -> None:
 
 STATEMENTS: Final = {
     **{("platform", name): sql for name, sql in quota._SQL.items()},
-    ("identity_shenzhen", "bound"): identity._BOUND,
-    ("identity_guiyang", "brought_in"): identity._BROUGHT_IN,
+    ("identity_shenzhen", "bound"): documents._BOUND,
+    ("identity_guiyang", "brought_in"): documents._BROUGHT_IN,
 }
 _BATCH: Final = list(range(5_000_001, 5_000_257))
 ARGUMENTS: Final[Mapping[str, Any]] = {

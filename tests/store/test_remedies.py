@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jiebang.participants.logins import Confirmation, Security
-from jiebang.participants.money import Wallet
-from jiebang.participants.movements import Action
+from jiebang.participants.security.logins import Confirmation, Security
+from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.movements import Action
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:

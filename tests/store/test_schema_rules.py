@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from jiebang.model.plan import DATABASES
-from jiebang.store.embedded import PLACEMENT
-from jiebang.store.migrate import migrations, owner_of
+from jiebang.participants import PARTICIPANTS
+from jiebang.store.embedded import placement
+from jiebang.store.migrate import migrations
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
 
-OWNERS = {owner_of(name): name for name in PLACEMENT}
-PARTICIPANTS = sorted({owner_of(name) for name in DATABASES})
+OWNERS = {PARTICIPANTS.owner_of(name): name for name in placement(PARTICIPANTS)}
+FENCED = sorted({PARTICIPANTS.owner_of(name) for name in PARTICIPANTS.databases})
 NOT_BY_ACCOUNT = {
     "platform.identity_quota": "the same document must meet itself on whatever accounts: distributed by document",
     "platform.quota_refusal": "the same document must meet itself on whatever accounts: distributed by document",
@@ -41,12 +41,19 @@ FENCE = [
     ("case_op", "text", "'cancelled'::text"),
     ("epoch", "bigint", "1"),
 ]
+STAGED = [
+    ("account_id", "bigint", True),
+    ("case_no", "bigint", True),
+    ("operation", "text", True),
+    ("given", "jsonb", True),
+    ("staged_at", "timestamp with time zone", True),
+]
 TIME_NAME = re.compile(r"(.*_)?(at|until|since)|deadline")
 
 
 def written(owner: str) -> str:
     """Return what an owner's migrations say, one after the other."""
-    return "\n".join(script.sql for script in migrations(owner))
+    return "\n".join(script.sql for script in migrations(owner, PARTICIPANTS))
 
 
 TABLES = """
@@ -163,7 +170,7 @@ async def test_hot_rows_have_room_to_be_updated_in_place(pool: Pool) -> None:
         assert (filled == "50") == (table["relname"] in HOT), table["name"]
 
 
-@pytest.mark.parametrize("owner", PARTICIPANTS)
+@pytest.mark.parametrize("owner", FENCED)
 async def test_a_participants_account_row_carries_the_fence(pool: Pool, owner: str) -> None:
     """The generic statements and an upsert of the mark alone rely on these columns, their order and their defaults."""
     columns = await pool.fetch(COLUMNS, await pool.fetchval("SELECT $1::text::regclass::oid", f"{owner}.account"))
@@ -172,7 +179,7 @@ async def test_a_participants_account_row_carries_the_fence(pool: Pool, owner: s
     assert all(row["default"] is not None for row in columns[1:] if row["not_null"]), "a mark must do for a new row"
 
 
-@pytest.mark.parametrize("owner", PARTICIPANTS)
+@pytest.mark.parametrize("owner", FENCED)
 async def test_children_say_whether_they_die_with_their_epoch(pool: Pool, owner: str) -> None:
     """A child that should have died and has no epoch lives on after the revoke."""
     comments = dict(re.findall(r"((?:^--.*\n)+)CREATE TABLE (\w+\.\w+)", written(owner), re.MULTILINE))
@@ -184,6 +191,20 @@ async def test_children_say_whether_they_die_with_their_epoch(pool: Pool, owner:
         comment = of_table[table["name"]]
         assert ("Dead with their epoch." in comment) == has_epoch, table["name"]
         assert has_epoch or "utlives a revoke" in comment, table["name"]
+
+
+@pytest.mark.parametrize("owner", FENCED)
+async def test_what_is_staged_stands_in_a_table_of_one_shape(pool: Pool, owner: str) -> None:
+    """The generic statements rely on it; and one that nobody takes anything up from would never be emptied."""
+    declared = PARTICIPANTS.of_owner(owner)
+    assert declared is not None
+    found = next((row for row in await tables(pool) if row["relname"] == "staged"), None)
+    assert (found is not None) == declared.stages
+    if found is not None:
+        columns = await pool.fetch(COLUMNS, found["oid"])
+        assert [(row["name"], row["type"], row["not_null"]) for row in columns] == STAGED
+        (primary,) = [row for row in await pool.fetch(INDEXES, found["oid"]) if row["indisprimary"]]
+        assert primary["columns"] == ["account_id", "case_no"]
 
 
 def test_every_table_is_explained(owner: str) -> None:

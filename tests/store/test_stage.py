@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from jiebang.sandbox.stage import only_demo
+from jiebang.sandbox.stage import (only_demo)
 with only_demo(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

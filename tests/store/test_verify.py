@@ -16,12 +16,13 @@ import msgspec
 import pytest
 
 from jiebang.model.case import Case, Kind, State
-from jiebang.model.plan import DATABASES, NETWORKS, Plan
-from jiebang.participants import open_participants
+from jiebang.model.plan import UNNAMED, Plan
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
 from jiebang.participants.http import HttpParticipant
-from jiebang.participants.money import Wallet
-from jiebang.participants.movements import Transfer
+from jiebang.participants.opening import open_participants
+from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.movements import Transfer
 from jiebang.saga.audit import Breach, Violation
 from jiebang.saga.batch import Save
 from jiebang.saga.chain import Fault
@@ -32,7 +33,6 @@ from jiebang.saga.timeline import entries, opened
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store import cases as store
 from jiebang.store.cases import NewCase
-from jiebang.store.migrate import owner_of
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
 from jiebang.store.seal_keys import keys_of
@@ -45,7 +45,7 @@ from tests.rows import insert_accounts
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
 
-ORDER = (*(name for name in DATABASES if name != "wallet"), *NETWORKS, "wallet")
+ORDER = (*(name for name in PARTICIPANTS.databases if name != "wallet"), *PARTICIPANTS.networks, "wallet")
 PLAN = Plan(name="test/1", participants=ORDER, waves=(*(0 for _ in ORDER[1:]), 1))
 PEOPLE, PAGE = 24, 5
 numbers = count(10_001)
@@ -60,7 +60,7 @@ class World:
 
     def __init__(self, pools: Mapping[str, Pool], whole: Pool, networks: Mapping[str, Participant]) -> None:
         self.pools, self.whole = pools, whole
-        owned = open_participants(pools, now, pepper=bytes(32))
+        owned = open_participants(PARTICIPANTS, pools, now, pepper=bytes(32))
         self.keys = keys_of(bytes(32))
         self.participants: dict[str, Participant] = {**owned, **networks}
         wallet = owned["wallet"]
@@ -71,7 +71,9 @@ class World:
         await self.pools["platform"].execute(
             "INSERT INTO platform.account (account_id, created_at) SELECT unnest($1::bigint[]), now()", ids
         )
-        await asyncio.gather(*(insert_accounts(self.pools[name], owner_of(name), ids) for name in DATABASES))
+        await asyncio.gather(
+            *(insert_accounts(self.pools[name], PARTICIPANTS.owner_of(name), ids) for name in PARTICIPANTS.databases)
+        )
 
     async def unbound(self, ids: Sequence[int]) -> None:
         """Take people through a whole case; those with an odd number meet a refusal and are rolled back."""
@@ -87,7 +89,7 @@ class World:
         ready = (await store.save(pool, saves, now())).kept()
 
         async def recheck(cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
-            right = dict.fromkeys(DATABASES, 1)
+            right = dict.fromkeys(PARTICIPANTS.databases, 1)
             return {case.key: Rechecked(right | ({"social": 9} if case.account_id % 2 else {})) for case in cases}
 
         driver = Driver(
@@ -129,13 +131,13 @@ class World:
 
 @pytest.fixture(scope="module")
 async def networks(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
-    async with sandbox(tmp_path_factory.mktemp("networks"), names=NETWORKS) as running:
+    async with sandbox(tmp_path_factory.mktemp("networks"), names=PARTICIPANTS.networks) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 async def world(pools: Mapping[str, Pool], databases: Mapping[str, str], networks: Sandbox) -> AsyncIterator[World]:
-    remote = {name: HttpParticipant(networks.link(name)) for name in NETWORKS}
+    remote = {name: HttpParticipant(networks.link(name)) for name in PARTICIPANTS.networks}
     async with open_pools({"wallet": databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
         made = World(pools, whole["wallet"], remote)
         ids = list(range(1, PEOPLE + 1))
@@ -354,6 +356,6 @@ async def test_cases_under_way_are_given_time_to_settle(world: World) -> None:
 async def test_a_mark_that_a_network_alone_holds_is_found(world: World) -> None:
     """A network that remembers a case we never made: after a restore of ours, say. Runs last, for the mark stays."""
     stranger = 7_777_777
-    await world.participants["netsunion"].apply(Op.TRY, [Order(stranger, 1)], {})
+    await world.participants["netsunion"].apply(Op.TRY, [Order(stranger, 1)], UNNAMED)
     assert breaches(await world.audit()) == {(Breach.UNEXPLAINED, stranger, "netsunion")}
     assert (await world.audit()).violations == [Violation(Breach.UNEXPLAINED, stranger, 1, "netsunion")]

@@ -21,9 +21,10 @@ from jiebang.model.errors import (
     UnknownAccountError,
     WalletBusyError,
 )
-from jiebang.participants.money import Wallet
-from jiebang.participants.movements import Action, EntryState, Outcome, Transfer
+from jiebang.model.plan import UNNAMED
 from jiebang.participants.wallet import FUNDS_MOVING
+from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.movements import Action, EntryState, Outcome, Transfer
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Order
 from jiebang.store.sealing import password_hash
@@ -100,7 +101,7 @@ def said(outcomes: list[Outcome]) -> list[Any]:
 
 
 async def tried(wallet: Wallet, account: int, case_no: int = 1) -> Answer:
-    (reply,) = await wallet.apply(Op.TRY, [Order(account, case_no)], {})
+    (reply,) = await wallet.apply(Op.TRY, [Order(account, case_no)], UNNAMED)
     return reply.answer
 
 
@@ -120,7 +121,7 @@ async def test_between_its_two_steps_a_transfer_is_open_at_both_sides(wallet: Wa
     assert said(await wallet.begin_transfers([moving])) == [EntryState.PENDING]
     assert await balances(wallet, one, two) == [0, 0]
     assert (await wallet.facts([one, two])).columns["open_transactions"] == (1, 1)
-    replies = await wallet.apply(Op.TRY, [Order(one, 1), Order(two, 1)], {})
+    replies = await wallet.apply(Op.TRY, [Order(one, 1), Order(two, 1)], UNNAMED)
     assert [(reply.answer, reply.code) for reply in replies] == [(Answer.REFUSED, FUNDS_MOVING)] * 2
     assert await sound(wallet, one, two)
     assert said(await wallet.complete_transfers([moving])) == [EntryState.COMPLETED]
@@ -137,7 +138,7 @@ async def test_no_money_moves_between_try_and_its_end(wallet: Wallet) -> None:
     assert said(await wallet.cash_out([Action(entry_id=uuid4(), account_id=one)])) == [WalletBusyError]
     assert said(await wallet.open_red_packets([Action(entry_id=uuid4(), account_id=one)])) == [WalletBusyError]
     assert await versions(wallet, one) == [1]
-    await wallet.apply(Op.CANCEL, [Order(one, 1)], {})
+    await wallet.apply(Op.CANCEL, [Order(one, 1)], UNNAMED)
     assert said(await wallet.transfer(moves[:2])) == [EntryState.COMPLETED] * 2
     assert await sound(wallet, one, two, three)
 
@@ -334,7 +335,7 @@ async def test_transfers_and_cases_crossing_each_other_lose_nothing(wallet: Wall
     async def cases(first: int) -> None:
         for case_no in range(first, first + 40, 2):
             orders = [Order(account, case_no) for account in chance.sample(crowd, 6)]
-            replies = await wallet.apply(Op.TRY, orders, {})
+            replies = await wallet.apply(Op.TRY, orders, UNNAMED)
             held = [reply.account_id for reply in replies if reply.answer is Answer.GRANTED]
             before = await wallet._pool.fetch(
                 "SELECT account_id, balance_fen, facts_version FROM wallet.account WHERE account_id = ANY ($1)", held
@@ -345,7 +346,7 @@ async def test_transfers_and_cases_crossing_each_other_lose_nothing(wallet: Wall
             )
             assert sorted(map(tuple, before)) == sorted(map(tuple, after))
             granted_at.extend(tuple(row) for row in before)
-            await wallet.apply(Op.CANCEL, orders, {})
+            await wallet.apply(Op.CANCEL, orders, UNNAMED)
 
     await asyncio.gather(trade(), trade(), trade(), cases(1))
     await wallet.complete_pending(clock.now + timedelta(seconds=1))

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.model.facts import FACTS, FactType
+from jiebang.model.facts import FactType
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.analyse import Finding, _Reader, _tried, analysed
-from jiebang.policy.calendar import DERIVED, with_calendar
+from jiebang.policy.calendar import derived, with_calendar
 from jiebang.policy.condition import compile_condition
 from jiebang.policy.frame import DTYPES
 from jiebang.policy.load import load_pack
@@ -35,7 +36,7 @@ def found(*changes: tuple[str, str]) -> list[Finding]:
     for old, new in changes:
         assert old in text, old
         text = text.replace(old, new)
-    return [one for one in analysed(load_pack(text, FILE), text, FILE) if one not in OURS]
+    return [one for one in analysed(load_pack(text, FILE, PARTICIPANTS), text, FILE) if one not in OURS]
 
 
 PACK: Final = pack("wechat")
@@ -164,14 +165,19 @@ PEOPLE: Final[Mapping[str, st.SearchStrategy[Any]]] = {
 @given(CONDITIONS, st.lists(st.fixed_dictionaries(PEOPLE), min_size=30, max_size=30))
 def test_what_is_proven_holds_for_everybody(condition: str, people: list[dict[str, Any]]) -> None:
     """A proof that one person refutes would keep a right policy out of force."""
-    rule = msgspec.structs.replace(PACK.rules[0], when=compile_condition(condition, FactType.BOOL, {}))
-    (tried,), proof = _tried([rule], [_Reader(condition, PACK).axis()])
-    names = {DERIVED.get(name, name) for name in rule.when.names} & FACTS.keys()
+    rule = msgspec.structs.replace(PACK.rules[0], when=compile_condition(condition, FactType.BOOL, {}, PARTICIPANTS))
+    (tried,), proof = _tried([rule], [_Reader(condition, PACK).axis()], PARTICIPANTS)
+    names = {derived(PARTICIPANTS).get(name, name) for name in rule.when.names} & PARTICIPANTS.facts.keys()
     frame = pl.DataFrame(
         [pl.Series("", range(len(people)))]
-        + [pl.Series(name, [one[name] for one in people], dtype=DTYPES[FACTS[name].type]) for name in sorted(names)]
+        + [
+            pl.Series(name, [one[name] for one in people], dtype=DTYPES[PARTICIPANTS.facts[name].type])
+            for name in sorted(names)
+        ]
     )
-    hits = with_calendar(frame, rule.when.names, NOW).select(hit=rule.when.expr.fill_null(value=False))["hit"]
+    hits = with_calendar(frame, rule.when.names, NOW, PARTICIPANTS).select(hit=rule.when.expr.fill_null(value=False))[
+        "hit"
+    ]
     if proof:
         assert tried.any() or not hits.any()
         assert not tried.all() or hits.all()

@@ -17,11 +17,12 @@ from jiebang.cli.picture import page
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.facts import FACTS, REQUEST, FactType
+from jiebang.model.facts import REQUEST, FactType
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.backtest import PopulationError, Report, backtest, needed
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import ABSENT, DTYPES, OWNED, Facts, read_column
+from jiebang.policy.frame import ABSENT, DTYPES, Facts, read_column
 from jiebang.policy.load import load_pack
 from jiebang.policy.why import Verdict, why
 from tests.examples import examples
@@ -49,23 +50,27 @@ VALUES: Final[dict[FactType, st.SearchStrategy[Any]]] = {
     FactType.DATE: st.sampled_from([None, date(1990, 1, 1), date(2010, 6, 1)]),
 }
 ROWS: Final = st.fixed_dictionaries(
-    {name: VALUES[spec.type] for name, spec in FACTS.items() if spec.type is not FactType.ITEMS}
-    | {read_column(owner): st.sampled_from([True, True, True, False]) for owner in OWNED if owner != REQUEST}
+    {name: VALUES[spec.type] for name, spec in PARTICIPANTS.facts.items() if spec.type is not FactType.ITEMS}
+    | {
+        read_column(owner): st.sampled_from([True, True, True, False])
+        for owner in PARTICIPANTS.owned
+        if owner != REQUEST
+    }
 )
 
 
 def population(people: Sequence[dict[str, Any]]) -> Facts:
     """Facts of people, each given by what differs from somebody whom nothing stands in the way of."""
-    names = [name for name, spec in FACTS.items() if spec.type is not FactType.ITEMS]
+    names = [name for name, spec in PARTICIPANTS.facts.items() if spec.type is not FactType.ITEMS]
     columns = [
-        pl.Series(name, [one.get(name, BASE.get(name, ABSENT.get(FACTS[name].type))) for one in people],
-                  dtype=DTYPES[FACTS[name].type])
+        pl.Series(name, [one.get(name, BASE.get(name, ABSENT.get(PARTICIPANTS.facts[name].type))) for one in people],
+                  dtype=DTYPES[PARTICIPANTS.facts[name].type])
         for name in names
     ]  # fmt: skip
-    reads = [read_column(owner) for owner in OWNED if owner != REQUEST]
+    reads = [read_column(owner) for owner in PARTICIPANTS.owned if owner != REQUEST]
     columns += [pl.Series(name, [one.get(name, True) for one in people], dtype=pl.Boolean) for name in reads]
-    items = {name: [()] * len(people) for name, spec in FACTS.items() if spec.type is FactType.ITEMS}
-    return Facts(range(1, len(people) + 1), pl.DataFrame(columns), items, {})
+    items = {name: [()] * len(people) for name, spec in PARTICIPANTS.facts.items() if spec.type is FactType.ITEMS}
+    return Facts(range(1, len(people) + 1), pl.DataFrame(columns), items, {}, PARTICIPANTS)
 
 
 def run(people: Sequence[dict[str, Any]], changed: Pack | None = None, kind: Kind = Kind.REVOKE) -> Report:
@@ -103,11 +108,11 @@ def test_one_changed_threshold_tells_who_gains_and_who_loses() -> None:
     text = packs.text("wechat")
     days = [NOW - timedelta(days=each) for each in (10, 60, 89, 400)]
     people = [{"identity_changed_at": at} for at in days] + [{"identity_changed_at": days[1], "balance_fen": 1}]
-    shorter = run(people, load_pack(*text, {"identity_change_days": "30"}))
+    shorter = run(people, load_pack(*text, PARTICIPANTS, {"identity_change_days": "30"}))
     assert shorter.difference is not None
     assert (shorter.outcome.passes, shorter.difference.gained, shorter.difference.lost) == (1, 2, 0)
     assert [(one.code, one.before, one.after) for one in shorter.difference.shifts] == [("ID-RECENT-CHANGE", 4, 1)]
-    longer = run(people, load_pack(*text, {"identity_change_days": "400"}))
+    longer = run(people, load_pack(*text, PARTICIPANTS, {"identity_change_days": "400"}))
     assert longer.difference is not None
     assert (longer.difference.gained, longer.difference.lost) == (0, 1)
 
@@ -120,7 +125,7 @@ def test_one_changed_threshold_tells_who_gains_and_who_loses() -> None:
 def test_a_wrong_setting_is_refused(name: str, value: str) -> None:
     """A mistyped name or value must not run as if nothing had been set."""
     with pytest.raises(InvalidInputError):
-        load_pack(*packs.text("wechat"), {name: value})
+        load_pack(*packs.text("wechat"), PARTICIPANTS, {name: value})
 
 
 def test_a_population_of_another_shape_names_the_columns() -> None:

@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
-from jiebang.model.facts import FACTS, PLATFORM, QUOTA, FactBatch, FactType
-from jiebang.model.plan import DATABASES
+from jiebang.model.facts import PLATFORM, QUOTA, FactBatch, FactType
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy.calendar import local_date, start_of
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import OWNED, gathered, line_up, owner_of
+from jiebang.policy.frame import gathered, line_up
 from tests.examples import examples
 from tests.packs import pack
 
@@ -53,13 +53,14 @@ INSTANTS: Final = st.datetimes(datetime(2004, 1, 1), datetime(2090, 1, 1), timez
 def standing(now: datetime, **person: Any) -> dict[str, datetime | None]:
     """The codes that stand in the way of changing the identity at `now`, each with the time it can pass."""
     parts = {}
-    for name in (*DATABASES, PLATFORM, QUOTA):
-        owner = owner_of(name)
+    for name in (*PARTICIPANTS.databases, PLATFORM, QUOTA):
+        owner = PARTICIPANTS.owner_of(name)
         columns: dict[str, Sequence[Any]] = {
-            fact: [person.get(fact, CLEAN.get(fact, _NOTHING.get(FACTS[fact].type)))] for fact in OWNED[owner]
+            fact: [person.get(fact, CLEAN.get(fact, _NOTHING.get(PARTICIPANTS.facts[fact].type)))]
+            for fact in PARTICIPANTS.owned[owner]
         }
-        parts[name] = line_up(FactBatch(owner, [1], [1], columns), owner, [1])
-    [answer] = evaluate(PACK, gathered([1], parts, [None]), Kind.CHANGE_IDENTITY, now)
+        parts[name] = line_up(FactBatch(owner, [1], [1], columns), owner, [1], PARTICIPANTS)
+    [answer] = evaluate(PACK, gathered([1], parts, [None], PARTICIPANTS), Kind.CHANGE_IDENTITY, now)
     return {blocker.code: blocker.remedy.earliest for blocker in answer.blockers}
 
 
@@ -141,11 +142,14 @@ def test_a_pack_counts_the_days_of_its_own_zone() -> None:
     columns = {**CLEAN, "abnormal_login_at": at, "abnormal_login_items": [{"id": "1", "at": at.isoformat()}]}
     for now, stands in ((end - TICK, True), (end, False)):
         parts = {}
-        for name in (*DATABASES, PLATFORM):
-            owner = owner_of(name)
-            facts = {fact: [columns.get(fact, _NOTHING.get(FACTS[fact].type))] for fact in OWNED[owner]}
-            parts[name] = line_up(FactBatch(owner, [1], [1], facts), owner, [1])
-        [answer] = evaluate(EMONEY, gathered([1], parts, [None]), Kind.REVOKE, now)
+        for name in (*PARTICIPANTS.databases, PLATFORM):
+            owner = PARTICIPANTS.owner_of(name)
+            facts = {
+                fact: [columns.get(fact, _NOTHING.get(PARTICIPANTS.facts[fact].type))]
+                for fact in PARTICIPANTS.owned[owner]
+            }
+            parts[name] = line_up(FactBatch(owner, [1], [1], facts), owner, [1], PARTICIPANTS)
+        [answer] = evaluate(EMONEY, gathered([1], parts, [None], PARTICIPANTS), Kind.REVOKE, now)
         assert answer.time_zone == "Europe/Brussels"
         assert [blocker.code for blocker in answer.blockers] == ["LOGIN-DOUBTFUL"] * stands
         for blocker in answer.blockers:

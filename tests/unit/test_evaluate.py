@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer, Severity
-from jiebang.model.facts import FACTS, PLATFORM, QUOTA, FactBatch, FactType
-from jiebang.model.plan import DATABASES
+from jiebang.model.facts import PLATFORM, QUOTA, FactBatch, FactType
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import OWNED, Part, gathered, line_up, owner_of
+from jiebang.policy.frame import Part, gathered, line_up
 from tests.examples import examples
 from tests.packs import pack
 
@@ -102,15 +102,15 @@ def parts_of(people: Sequence[Mapping[str, Any]], unread: Iterable[str] = ()) ->
     """What every participant would answer about `people`, account i + 1 each."""
     accounts = range(1, len(people) + 1)
     parts: dict[str, Part] = {}
-    for name in (*DATABASES, PLATFORM, QUOTA):
-        owner = owner_of(name)
+    for name in (*PARTICIPANTS.databases, PLATFORM, QUOTA):
+        owner = PARTICIPANTS.owner_of(name)
         if owner in set(unread):
             continue
         columns = {
-            fact: [person.get(fact, CLEAN.get(fact, _BY_TYPE.get(FACTS[fact].type))) for person in people]
-            for fact in OWNED[owner]
+            fact: [person.get(fact, CLEAN.get(fact, _BY_TYPE.get(PARTICIPANTS.facts[fact].type))) for person in people]
+            for fact in PARTICIPANTS.owned[owner]
         }
-        parts[name] = line_up(FactBatch(owner, accounts, [7] * len(people), columns), owner, accounts)
+        parts[name] = line_up(FactBatch(owner, accounts, [7] * len(people), columns), owner, accounts, PARTICIPANTS)
     return parts
 
 
@@ -119,7 +119,7 @@ def answers(
 ) -> list[CheckAnswer]:
     """Check `people` with some owners unread."""
     devices = [person.get("request_device_id") for person in people]
-    facts = gathered(range(1, len(people) + 1), parts_of(people, unread), devices)
+    facts = gathered(range(1, len(people) + 1), parts_of(people, unread), devices, PARTICIPANTS)
     return evaluate(PACK, facts, kind, now)
 
 
@@ -130,7 +130,7 @@ def codes(answer: CheckAnswer) -> list[str]:
 def test_clean_person_passes() -> None:
     [answer] = answers([{}])
     assert (answer.passes, answer.blockers, answer.pack) == (True, (), "wechat/1")
-    assert answer.versions == dict.fromkeys(DATABASES, 7)
+    assert answer.versions == dict.fromkeys(PARTICIPANTS.databases, 7)
 
 
 def test_every_rule_of_the_pack_has_a_person_it_stops() -> None:
@@ -243,21 +243,21 @@ def test_account_without_a_row_has_nothing_and_is_not_unread() -> None:
     """Most people have no merchant row; that must not stop them."""
     parts = parts_of([{}])
     for name in ("merchant", "enterprise", "openplatform", "gaming"):
-        empty = FactBatch(name, (), (), dict.fromkeys(OWNED[name], ()))
-        parts[name] = line_up(empty, name, [1])
-    [answer] = evaluate(PACK, gathered([1], parts, [None]), Kind.REVOKE, NOW)
+        empty = FactBatch(name, (), (), dict.fromkeys(PARTICIPANTS.owned[name], ()))
+        parts[name] = line_up(empty, name, [1], PARTICIPANTS)
+    [answer] = evaluate(PACK, gathered([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
     assert answer.passes
     assert answer.versions["merchant"] == 0
 
 
-@pytest.mark.parametrize("owner", sorted({owner_of(name) for name in DATABASES} | {PLATFORM}))
+@pytest.mark.parametrize("owner", sorted({PARTICIPANTS.owner_of(name) for name in PARTICIPANTS.databases} | {PLATFORM}))
 def test_an_unread_owner_never_passes_and_is_named(owner: str) -> None:
     """A database that is down must not let anybody through, nor hide what the others say."""
     [answer, poor] = answers([{}, {"balance_fen": 5, "legal_hold": True}], unread=[owner])
     assert not answer.passes
     assert codes(answer) == ["FACT-UNAVAILABLE"]
     assert answer.blockers[0].facts["owner"] == owner
-    assert set(answer.blockers[0].facts["facts"]) <= set(OWNED[owner])
+    assert set(answer.blockers[0].facts["facts"]) <= set(PARTICIPANTS.owned[owner])
     assert PACK.owners[owner].zh in answer.blockers[0].explanation.zh
     assert codes(poor) == [
         *(["PAY-BALANCE"] if owner != "wallet" else []),
@@ -265,7 +265,7 @@ def test_an_unread_owner_never_passes_and_is_named(owner: str) -> None:
         "FACT-UNAVAILABLE",
     ]
     assert {name for name, version in answer.versions.items() if version is None} == {
-        name for name in DATABASES if owner_of(name) == owner
+        name for name in PARTICIPANTS.databases if PARTICIPANTS.owner_of(name) == owner
     }
 
 
@@ -277,7 +277,7 @@ def test_data_centres_that_disagree_make_the_identity_unread(other: Person) -> N
     people: list[Person] = [{}, {}, {"identity_state": "none"}]
     parts = parts_of(people)
     parts["identity_guiyang"] = parts_of([{}, other, {"identity_state": "none"}])["identity_guiyang"]
-    found = evaluate(PACK, gathered([1, 2, 3], parts, [None] * 3), Kind.REVOKE, NOW)
+    found = evaluate(PACK, gathered([1, 2, 3], parts, [None] * 3, PARTICIPANTS), Kind.REVOKE, NOW)
     assert [codes(answer) for answer in found] == [[], ["FACT-UNAVAILABLE"], ["ID-NONE"]]
     assert found[1].versions["identity_shenzhen"] is None
     assert found[1].versions["identity_guiyang"] is None
@@ -287,14 +287,16 @@ def test_data_centres_that_disagree_make_the_identity_unread(other: Person) -> N
 def test_one_data_centre_down_makes_the_identity_unread() -> None:
     parts = parts_of([{}])
     del parts["identity_guiyang"]
-    [answer] = evaluate(PACK, gathered([1], parts, [None]), Kind.REVOKE, NOW)
+    [answer] = evaluate(PACK, gathered([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
     assert codes(answer) == ["FACT-UNAVAILABLE"]
     assert answer.versions["identity_guiyang"] is None
     assert answer.versions["identity_shenzhen"] is None
 
 
 def _batch(**changes: Any) -> FactBatch:
-    columns: dict[str, Any] = {fact: [_BY_TYPE.get(FACTS[fact].type)] for fact in OWNED["wallet"]}
+    columns: dict[str, Any] = {
+        fact: [_BY_TYPE.get(PARTICIPANTS.facts[fact].type)] for fact in PARTICIPANTS.owned["wallet"]
+    }
     made = {"owner": "wallet", "accounts": [1], "versions": [3], "columns": columns, **changes}
     return FactBatch(**made)
 
@@ -317,7 +319,7 @@ def _batch(**changes: Any) -> FactBatch:
 def test_an_answer_of_the_wrong_shape_is_no_answer(batch: FactBatch) -> None:
     """Nonsense from a participant must count as unread; taken at face value it could let somebody pass."""
     with pytest.raises((ValueError, TypeError, OverflowError)):
-        line_up(batch, "wallet", [1])
+        line_up(batch, "wallet", [1], PARTICIPANTS)
 
 
 # Properties.
@@ -356,7 +358,7 @@ _owners = st.sets(st.sampled_from(list(PACK.facts_needed[Kind.REVOKE])), max_siz
 
 def _expected(person: Mapping[str, Any]) -> set[str]:
     """The rules of domain.md §3 once more, by hand, a row at a time."""
-    value = {**{fact: _BY_TYPE.get(spec.type) for fact, spec in FACTS.items()}, **CLEAN, **person}
+    value = {**{fact: _BY_TYPE.get(spec.type) for fact, spec in PARTICIPANTS.facts.items()}, **CLEAN, **person}
     today = NOW.astimezone(SHANGHAI).date()
 
     def days(fact: str) -> int | None:

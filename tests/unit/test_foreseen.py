@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
-from jiebang.model.facts import FACTS, REQUEST
+from jiebang.model.facts import REQUEST
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import OWNED, gathered
+from jiebang.policy.frame import gathered
 from tests.examples import examples
 from tests.packs import pack
 from tests.unit.test_evaluate import HITS, NOW, PACK, SHANGHAI, answers, codes, parts_of
@@ -334,7 +335,7 @@ def test_what_follows_is_never_guessed(owner: str) -> None:
     [answer] = answers([{**CONTRACTS, **DEVELOPER, **COMPANY}], unread=[owner])
     facts = {fact for one in answer.consequences for fact in one.facts}
     facts |= {fact for option in answer.alternatives for fact in option.facts}
-    assert not facts & set(OWNED[owner])
+    assert not facts & set(PARTICIPANTS.owned[owner])
     assert "FACT-UNAVAILABLE" in codes(answer)
 
 
@@ -346,7 +347,7 @@ def test_the_second_pack_needs_identity_wallet_and_security_alone() -> None:
     person = {**CONTRACTS, "balance_fen": 5, "legal_hold": True, "legal_hold_authority": "FIU"}
     parts = parts_of([person, {}])
     only = {name: parts[name] for name in ("identity_shenzhen", "identity_guiyang", "wallet", "security", "platform")}
-    rich, clean = evaluate(EMONEY, gathered([1, 2], only, [None, None]), Kind.REVOKE, NOW)
+    rich, clean = evaluate(EMONEY, gathered([1, 2], only, [None, None], PARTICIPANTS), Kind.REVOKE, NOW)
     assert codes(rich) == ["MONEY-LEFT", "MANDATES-ACTIVE", "AUTHORITY-HOLD"]
     assert "€0.05" in rich.blockers[0].explanation.en
     assert "€25.00" in rich.blockers[1].explanation.zh
@@ -360,14 +361,14 @@ def test_the_second_pack_needs_identity_wallet_and_security_alone() -> None:
 
 def test_the_second_pack_agrees_to_mandates_under_its_own_code() -> None:
     parts = parts_of([{**CONTRACTS, **consented("c1", "c2", code="MANDATES-ACTIVE")}])
-    [answer] = evaluate(EMONEY, gathered([1], parts, [None]), Kind.REVOKE, NOW)
+    [answer] = evaluate(EMONEY, gathered([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
     assert answer.passes
     assert answer.consents == ("MANDATES-ACTIVE",)
 
 
 @pytest.mark.parametrize("owner", ["identity", "wallet", "security", "platform"])
 def test_the_second_pack_passes_nobody_unread(owner: str) -> None:
-    [answer] = evaluate(EMONEY, gathered([1], parts_of([{}], [owner]), [None]), Kind.REVOKE, NOW)
+    [answer] = evaluate(EMONEY, gathered([1], parts_of([{}], [owner]), [None], PARTICIPANTS), Kind.REVOKE, NOW)
     assert codes(answer) == ["DATA-UNREADABLE"]
     assert not answer.passes
 
@@ -385,8 +386,8 @@ def test_words_of_other_systems_are_translated() -> None:
 @pytest.mark.parametrize("pack", [PACK, EMONEY], ids=lambda pack: pack.id)
 def test_who_could_not_be_read_is_named_in_good_english(pack: Pack) -> None:
     """What says that "the gaming cannot be read" reads like a fault of ours, at a moment when something is at fault."""
-    parts = parts_of([{}], [owner for owner in OWNED if owner != REQUEST])
-    [answer] = evaluate(pack, gathered([1], parts, [None]), Kind.REVOKE, NOW)
+    parts = parts_of([{}], [owner for owner in PARTICIPANTS.owned if owner != REQUEST])
+    [answer] = evaluate(pack, gathered([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
     unread = [blocker for blocker in answer.blockers if blocker.code == pack.unavailable.code]
     assert len(unread) == len(pack.facts_needed[Kind.REVOKE])
     for blocker in unread:
@@ -413,4 +414,4 @@ def test_the_engine_knows_no_wechat() -> None:
 def test_both_packs_share_no_text_but_the_facts() -> None:
     assert not {rule.code for rule in PACK.rules} & {rule.code for rule in EMONEY.rules}
     used = {fact for rule in EMONEY.rules for fact in rule.shown}
-    assert {FACTS[fact].owner for fact in used} == {"identity", "wallet", "security", "platform"}
+    assert {PARTICIPANTS.facts[fact].owner for fact in used} == {"identity", "wallet", "security", "platform"}

@@ -14,6 +14,8 @@ from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.errors import PackInvalidError
 from jiebang.model.facts import FactType
+from jiebang.model.plan import PlannedOperation
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.condition import ConditionError, compile_condition
 from jiebang.policy.load import load_pack
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEXT, FILE = packs.text("wechat")
-WHOLE: Final = load_pack(TEXT, FILE)
+WHOLE: Final = load_pack(TEXT, FILE, PARTICIPANTS)
 Path = tuple[str | int, ...]
 
 
@@ -62,7 +64,7 @@ _KEPT.update({id(value): _section(name, value) for name, value in SMALL.items() 
 
 def _problems(text: str) -> list[dict[str, Any]]:
     with pytest.raises(PackInvalidError) as refused:
-        load_pack(text, "bad.yaml")
+        load_pack(text, "bad.yaml", PARTICIPANTS)
     problems: list[dict[str, Any]] = refused.value.fields["problems"]
     for problem in problems:
         assert problem["file"] == "bad.yaml"
@@ -129,13 +131,13 @@ def _without(path: Path) -> Any:
 
 # Places where a key may come or go without harm.
 _FREE: Final = re.compile(
-    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes|remedies)$|^plans\.\w+\.effects(\.\w+)?$"
+    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes|remedies)$|^plans\.\w+\.operations(\.\w+\.effects)?$"
 )
 
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|time_zone)$|\.(earliest|effects|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 
@@ -164,11 +166,13 @@ def test_the_built_in_pack_is_whole() -> None:
     plan = WHOLE.plans[Kind.REVOKE]
     assert plan.name == WHOLE.id
     assert plan.participants[-1] == "wallet"
-    assert plan.effects["wallet"] == {"receive_limit_fen": 200_000, "cash_out_pause_hours": 72}
+    assert plan.operations["wallet"] == PlannedOperation(
+        "downgrade", {"receive_limit_fen": 200_000, "cash_out_pause_hours": 72}
+    )
     proofs = WHOLE.proofs[Kind.REVOKE]
     assert proofs.methods == ("payment_password", "sms_code")
     assert (proofs.code_lives, proofs.code_digits) == (timedelta(minutes=5), 6)
-    assert load_pack(_dump(SMALL), "small.yaml").id == "wechat/1"
+    assert load_pack(_dump(SMALL), "small.yaml", PARTICIPANTS).id == "wechat/1"
 
 
 def test_every_policy_number_of_the_domain_is_a_parameter_with_unit_and_source() -> None:
@@ -381,7 +385,9 @@ def test_a_place_for_no_value_is_refused_where_it_stands(path: Path, words: str,
     """A place that nobody fills would be read by a person as "{nobody}", or break their check."""
     text = _dump(_put((*path, language), words + " 文字 words"))
     if "belongs" in says and path[0] in ("consequences", "alternatives"):
-        load_pack(text, "good.yaml")  # what follows is told only where all it shows was read, so it may show anything
+        load_pack(
+            text, "good.yaml", PARTICIPANTS
+        )  # what follows is told only where all it shows was read, so it may show anything
         return
     first, last = _span(text, path[:2] if "belongs" in says else (*path, language))
     assert any(first <= problem["line"] <= last and re.search(says, problem["en"]) for problem in _problems(text))
@@ -456,10 +462,14 @@ def test_a_place_for_no_value_is_refused_where_it_stands(path: Path, words: str,
         (("plans", "revoke", "waves"), [["social", "social"], ["wallet"]], "named once each"),
         (("plans", "revoke", "waves", 0, 0), "atlantis", "no participant 'atlantis'"),
         (("plans", "revoke", "waves"), [["social"], []], "must not be empty"),
-        (("plans", "revoke", "effects", "wallet", "receive_limit_fen"), ":nowhere", "no parameter named"),
-        (("plans", "revoke", "effects", "wallet", "receive_limit_fen"), 200_000, "text"),
-        (("plans", "revoke", "effects", "wallet", "recieve_limit_fen"), ":aml_years", "knows no effect"),
-        (("plans", "revoke", "effects", "atlantis"), {}, "which it does not name"),
+        (("plans", "revoke", "operations", "wallet", "effects", "receive_limit_fen"), ":nowhere", "no parameter named"),
+        (("plans", "revoke", "operations", "wallet", "effects", "receive_limit_fen"), 200_000, "text"),
+        (("plans", "revoke", "operations", "wallet", "effects", "recieve_limit_fen"), ":aml_years", "knows no effect"),
+        (("plans", "revoke", "operations", "wallet", "effects", "receive_limit_fen"), True, "must be a whole number"),
+        (("plans", "revoke", "operations", "social", "effects", "moments_per_day"), ":receive_limit_after_fen", "0 to"),
+        (("plans", "revoke", "operations", "wallet", "operation"), "reclaim", "has no operation 'reclaim'"),
+        (("plans", "revoke", "effects"), {"wallet": {}}, "stand under `operations`"),
+        (("plans", "revoke", "operations", "atlantis"), {"operation": "sink"}, "which it does not name"),
         (("plans", "nonsense"), SMALL["plans"]["revoke"], "must be one of revoke"),
         (("plans", "restore"), SMALL["plans"]["revoke"], "'restore' is missing"),
         (("proofs", "revoke", "methods"), ["retina"], "must be one of payment_password"),
@@ -532,7 +542,7 @@ def test_a_file_that_is_no_pack_is_refused_where_it_breaks(text: str, line: int,
 def test_a_nested_sum_costs_no_more_than_its_length() -> None:
     """Typing a child twice would double with each level; 900 levels would never end."""
     params = {"days": (FactType.INT, 3)}
-    condition = compile_condition("+".join(["contacts"] * 190) + " > :days", FactType.BOOL, params)
+    condition = compile_condition("+".join(["contacts"] * 190) + " > :days", FactType.BOOL, params, PARTICIPANTS)
     assert condition.names | condition.params == {"contacts", "days"}
     with pytest.raises(ConditionError):
-        compile_condition("(" * 900 + "contacts" + ")" * 900, FactType.INT, params)
+        compile_condition("(" * 900 + "contacts" + ")" * 900, FactType.INT, params, PARTICIPANTS)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from jiebang.model.plan import DATABASES, EFFECTS, Plan
+from jiebang.model.plan import UNNAMED, Plan, PlannedOperation
+from jiebang.participants import PARTICIPANTS
 
 GOOD: dict[str, Any] = {
     "name": "p/1",
@@ -17,7 +18,8 @@ GOOD: dict[str, Any] = {
 
 def test_every_database_says_which_effects_it_knows() -> None:
     """An effect that is in no table would be ignored in silence."""
-    assert set(EFFECTS) == set(DATABASES)
+    for name in PARTICIPANTS.databases:
+        assert all(operation.effects is not None for operation in PARTICIPANTS[name].operations.values()), name
 
 
 @pytest.mark.parametrize(
@@ -30,11 +32,7 @@ def test_every_database_says_which_effects_it_knows() -> None:
         {"waves": (1, 1, 1, 2)},
         {"waves": (0, 0, 1, 1)},
         {"participants": ("wallet", "social", "unionpay", "security")},
-        {"effects": {"merchant": {}}},
-        {"effects": {"social": {"moments": 3}}},
-        {"effects": {"social": {"moments_per_day": "3"}}},
-        {"effects": {"social": {"moments_per_day": True}}},
-        {"effects": {"security": {"login_needs_sms": 1}}},
+        {"operations": {"merchant": PlannedOperation("retain")}},
     ],
     ids=str,
 )
@@ -46,5 +44,24 @@ def test_a_plan_that_cannot_be_followed_is_refused(change: dict[str, Any]) -> No
 
 def test_a_plan_that_can_be_followed_is_not() -> None:
     """Networks take whatever they are sent: what they do with it is their own."""
-    plan = Plan(**GOOD, effects={"social": {"moments_per_day": 3}, "unionpay": {"anything": [1]}, "wallet": {}})
-    assert plan.effects["social"] == {"moments_per_day": 3}
+    social = PlannedOperation("restrict", {"moments_per_day": 3})
+    plan = Plan(**GOOD, operations={"social": social, "unionpay": PlannedOperation("release", {"anything": [1]})})
+    assert plan.operations == {**dict.fromkeys(GOOD["participants"], UNNAMED), **plan.operations}
+    assert plan.operations["social"] == social
+
+
+@pytest.mark.parametrize(
+    ("name", "effect", "value"),
+    [
+        ("social", "moments", 3),
+        ("social", "moments_per_day", "3"),
+        ("social", "moments_per_day", True),
+        ("social", "moments_per_day", 1 << 15),
+        ("security", "login_needs_sms", 1),
+    ],
+)
+def test_an_effect_of_another_type_is_not_declared(name: str, effect: str, value: object) -> None:
+    """What Confirm could not write must not come into a plan: after the commit point it would stop a person."""
+    (operation,) = PARTICIPANTS[name].operations.values()
+    assert operation.effects is not None
+    assert effect not in operation.effects or operation.effects[effect].fault(value) is not None

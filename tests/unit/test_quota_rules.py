@@ -10,6 +10,7 @@ import yaml
 
 from jiebang.model.case import COUNTED, Case, Kind, Slot, State
 from jiebang.model.errors import PackInvalidError
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from jiebang.saga.audit import Breach, leaked, uncounted
@@ -53,7 +54,7 @@ def test_a_mistake_in_the_quota_is_refused_with_its_place(what: str) -> None:
     """A quota whose rule never stands would begin no cooling-off, and nobody would notice."""
     text = dump(changed(**MISTAKES[what]))
     with pytest.raises(PackInvalidError) as refused:
-        load_pack(text, "wechat.yaml")
+        load_pack(text, "wechat.yaml", PARTICIPANTS)
     lines = text.splitlines()
     first = next(at for at, line in enumerate(lines, 1) if line == "quota:")
     after = next(
@@ -69,7 +70,7 @@ def test_a_pack_may_count_nothing() -> None:
     """Another platform's policy knows no such limit."""
     pack = dict(changed())
     del pack["quota"]
-    assert load_pack(dump(pack), "wechat.yaml").quota is None
+    assert load_pack(dump(pack), "wechat.yaml", PARTICIPANTS).quota is None
 
 
 def test_taking_a_name_back_is_no_change_of_identity() -> None:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
-from jiebang.model.facts import FACTS, ITEM_FIELDS, PLATFORM, QUOTA, REQUEST, FactBatch, FactType
-from jiebang.model.plan import DATABASES
+from jiebang.model.facts import PLATFORM, QUOTA, REQUEST, FactBatch, FactType
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.difference import differences
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import OWNED, Facts, Part, gathered, line_up, owner_of
+from jiebang.policy.frame import Facts, Part, gathered, line_up
 from jiebang.policy.load import load_pack
 from jiebang.policy.record import Evidence, facts_of, read, recorded, replayed
 from tests.examples import examples
@@ -52,12 +52,12 @@ _VALUES: Final[Mapping[FactType, Callable[[random.Random], Any]]] = {
 
 def _value(dice: random.Random, name: str) -> Any:
     """Anything a fact may be, absent too."""
-    kind = FACTS[name].type
+    kind = PARTICIPANTS.facts[name].type
     if dice.random() < 1 / 3:
         return None
     if kind is not FactType.ITEMS:
         return _VALUES[kind](dice)
-    fields = {field: of for field, of in ITEM_FIELDS.get(name, {}).items() if of is not FactType.ITEMS}
+    fields = {field: of for field, of in PARTICIPANTS.item_fields.get(name, {}).items() if of is not FactType.ITEMS}
     return [
         {field: _in_json(_VALUES[of](dice)) for field, of in fields.items() if dice.random() < 2 / 3}
         for _ in range(dice.randrange(4))
@@ -72,18 +72,23 @@ def batch(dice: random.Random) -> Facts:
     """The facts of up to four accounts: some owners silent, some without a row, copies that differ."""
     accounts = dice.sample(range(1, 1 << 52), dice.randint(1, 4))
     parts: dict[str, Part] = {}
-    for participant in (*DATABASES, *sorted(OWNED.keys() - {owner_of(name) for name in DATABASES} - {REQUEST})):
-        owner = owner_of(participant)
+    for participant in (
+        *PARTICIPANTS.databases,
+        *sorted(
+            PARTICIPANTS.owned.keys() - {PARTICIPANTS.owner_of(name) for name in PARTICIPANTS.databases} - {REQUEST}
+        ),
+    ):
+        owner = PARTICIPANTS.owner_of(participant)
         if dice.random() < 1 / 10:
             continue
         if participant == "identity_guiyang" and "identity_shenzhen" in parts and dice.random() < 2 / 3:
             parts[participant] = parts["identity_shenzhen"]
             continue
         known = accounts if owner in (PLATFORM, QUOTA) else dice.sample(accounts, dice.randint(0, len(accounts)))
-        columns = {name: [_value(dice, name) for _ in known] for name in OWNED[owner]}
+        columns = {name: [_value(dice, name) for _ in known] for name in PARTICIPANTS.owned[owner]}
         versions = [dice.randint(1, 99) for _ in known]
-        parts[participant] = line_up(FactBatch(owner, known, versions, columns), owner, accounts)
-    return gathered(accounts, parts, [dice.choice((None, *_TEXTS)) for _ in accounts])
+        parts[participant] = line_up(FactBatch(owner, known, versions, columns), owner, accounts, PARTICIPANTS)
+    return gathered(accounts, parts, [dice.choice((None, *_TEXTS)) for _ in accounts], PARTICIPANTS)
 
 
 @examples(150)
@@ -94,7 +99,7 @@ def test_replay_equals_record(seed: int, kind: Kind, whole: bool) -> None:
     for row, answer in enumerate(evaluate(PACK, facts, kind, NOW, whole=whole)):
         record = read(recorded(Evidence(answer, facts, row, whole)))
         assert replayed(record, PACK) == []
-        again = facts_of(record)
+        again = facts_of(record, PARTICIPANTS)
         assert again.frame.row(0, named=True) == {name: facts.frame[name][row] for name in again.frame.columns}, (
             "the facts themselves are exact"
         )
@@ -105,10 +110,10 @@ def given_facts(**values: Any) -> Facts:
     """One account, of whom the wallet and the identity databases know `values`."""
     parts = {}
     for participant in ("wallet", "identity_shenzhen", "identity_guiyang", PLATFORM):
-        owner = owner_of(participant)
-        columns = {name: [values.get(name)] for name in OWNED[owner]}
-        parts[participant] = line_up(FactBatch(owner, [7], [3], columns), owner, [7])
-    return gathered([7], parts, [None])
+        owner = PARTICIPANTS.owner_of(participant)
+        columns = {name: [values.get(name)] for name in PARTICIPANTS.owned[owner]}
+        parts[participant] = line_up(FactBatch(owner, [7], [3], columns), owner, [7], PARTICIPANTS)
+    return gathered([7], parts, [None], PARTICIPANTS)
 
 
 def test_replay_says_what_differs() -> None:
@@ -116,7 +121,7 @@ def test_replay_says_what_differs() -> None:
     facts = given_facts(balance_fen=1, identity_state="active")
     (answer,) = evaluate(PACK, facts, Kind.REVOKE, NOW)
     record = read(recorded(Evidence(answer, facts, 0)))
-    other = load_pack(TEXT.replace("when: balance_fen > 0", "when: balance_fen > 1"), FILE)
+    other = load_pack(TEXT.replace("when: balance_fen > 0", "when: balance_fen > 1"), FILE, PARTICIPANTS)
     found = replayed(record, other)
     assert ("blockers[PAY-BALANCE]", "removed") in {(one.path, one.what) for one in found}
     changed = msgspec.structs.replace(record, facts={**record.facts, "balance_fen": 2})
@@ -135,9 +140,9 @@ def test_what_is_no_record_is_refused() -> None:
             read(bad)
     record = read(whole)
     with pytest.raises(ValueError, match="does not know"):
-        facts_of(msgspec.structs.replace(record, facts={"a_fact_of_long_ago": 1}))
+        facts_of(msgspec.structs.replace(record, facts={"a_fact_of_long_ago": 1}), PARTICIPANTS)
     with pytest.raises(ValueError, match="does not know"):
-        facts_of(msgspec.structs.replace(record, unread=("nobody",)))
+        facts_of(msgspec.structs.replace(record, unread=("nobody",)), PARTICIPANTS)
 
 
 WORDS: Final = st.sampled_from(["a", "b", "code", "id"])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import ENDED, Case, Kind, State
-from jiebang.model.plan import Plan
+from jiebang.model.plan import Plan, PlannedOperation
 from jiebang.saga.audit import audit
 from jiebang.saga.coordinator import FUNDS_MOVED, Replied, Reply, Timing, Woken, step
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 3, 1, 4, 0, tzinfo=UTC)
 TIMING = Timing()
 PARTIES = ("identity", "unionpay", "wallet")
-PLAN = Plan(name="p/1", participants=PARTIES, waves=(0, 0, 1), effects={"unionpay": {"release": True}})
+PLAN = Plan(
+    name="p/1", participants=PARTIES, waves=(0, 0, 1), operations={"unionpay": PlannedOperation("", {"release": True})}
+)
 _PATIENCE = 8
 TRIED, CONFIRMED, CANCELLED = CaseOp.TRIED, CaseOp.CONFIRMED, CaseOp.CANCELLED
 
@@ -260,7 +262,12 @@ def test_a_version_from_before_the_wallets_restore_is_worth_nothing(restored: tu
     assert (one.cases[1].state, one.cases[1].reason) == expected
 
 
-CLOSE = Plan(name="p/1", participants=("unionpay", "wallet"), waves=(0, 1), effects={"unionpay": {"release": False}})
+CLOSE = Plan(
+    name="p/1",
+    participants=("unionpay", "wallet"),
+    waves=(0, 1),
+    operations={"unionpay": PlannedOperation("", {"release": False})},
+)
 
 
 def test_which_of_two_kinds_a_lost_case_was_is_deduced_or_asked_never_guessed() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from jiebang.model.errors import HomeUnusableError, SettingsError
+from jiebang.participants import PARTICIPANTS
 from jiebang.settings import Problem, Settings, read_secrets, read_settings
-from jiebang.store.embedded import PLACEMENT
+from jiebang.store.embedded import placement
 
-DSNS = {name: f"postgresql://app:hush@db.example:5432/{name}" for name in PLACEMENT}
+DSNS = {name: f"postgresql://app:hush@db.example:5432/{name}" for name in placement(PARTICIPANTS)}
 
 
 def problems(environ: dict[str, str], folder: Path) -> dict[str, Problem]:

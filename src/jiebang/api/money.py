@@ -20,7 +20,7 @@ from jiebang.usecases.transfer import Payment, transfer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jiebang.participants.movements import Outcome
+    from jiebang.participants.wallet.movements import Outcome
 
 _REFUSALS: Final = (errors.UnknownAccountError, errors.WalletBusyError)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.check import CheckAnswer
     from jiebang.model.ids import CaseIds
-    from jiebang.participants.movements import Outcome
+    from jiebang.participants.wallet.movements import Outcome
     from jiebang.saga.chain import Row
     from jiebang.store.proofs import Proof
     from jiebang.usecases.context import Found

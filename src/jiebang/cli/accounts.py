@@ -113,10 +113,11 @@ def _load(
 
 async def load_people(app: App, outside: Sandbox, count: int, seed: int, screen: Console) -> LoadReport:
     """Make `count` people and load them, bindings at the networks included, with a progress bar."""
+    from jiebang.participants import PARTICIPANTS
     from jiebang.sandbox.control import Control
     from jiebang.sandbox.population.generate import generate_chunks
 
-    networks = {name: Control(outside.link(name)) for name in ("unionpay", "netsunion")}
+    networks = {name: Control(outside.link(name)) for name in PARTICIPANTS.networks}
     source = io.BufferedReader(_Pieces(generate_chunks(count, seed, now=today())), 1 << 20)
     try:
         with progress(

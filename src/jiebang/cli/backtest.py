@@ -64,6 +64,7 @@ async def _exported(app: App, file: Path) -> Exported:
     from jiebang.usecases.export_facts import export_facts
 
     checker = Checker(
+        registry=app.declared,
         pack=app.context.pack,
         participants=app.participants,
         platform=app.pools["platform"],
@@ -121,16 +122,17 @@ def _backtest(
     as_json: Json = False,
 ) -> None:
     """Run a pack over a population."""
+    from jiebang.participants import PARTICIPANTS
     from jiebang.policy.load import load_pack
 
     now = utc_now() if as_of is None else as_of.replace(tzinfo=UTC)
     text, name = _text(pack, as_json=as_json)
     with telling(as_json=as_json):
         changed = _changes(changes or [])
-        loaded = load_pack(text, name)
+        loaded = load_pack(text, name, PARTICIPANTS)
         if kind not in loaded.kinds:
             raise KindNotOfferedError(kind=kind.value, offered=loaded.offered)
-        other = load_pack(text, name, changed) if changed else None
+        other = load_pack(text, name, PARTICIPANTS, changed) if changed else None
         if html is not None and not html.parent.is_dir():
             raise InvalidInputError(field="html", reason=Text("目录不存在", "there is no such folder"))
         if html is not None and html.is_dir():

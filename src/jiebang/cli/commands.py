@@ -70,6 +70,7 @@ def check(
     """Check one account."""
     from jiebang.cli.reasons import show_reasons
     from jiebang.cli.show import show_check
+    from jiebang.participants import PARTICIPANTS
     from jiebang.policy.why import why
     from jiebang.usecases.check import CheckRequest
 
@@ -83,7 +84,7 @@ def check(
             print_json({"check": answer, "why": reasons} if explained else answer)
         else:
             show_check(console, answer)
-            show_reasons(console, reasons)
+            show_reasons(console, reasons, PARTICIPANTS.facts)
         return answer.passes
 
     if not with_app(work, as_json=as_json):
@@ -190,6 +191,7 @@ def explain(
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
     from jiebang.app import POLICY, configured
     from jiebang.cli.show import show_code
+    from jiebang.participants import PARTICIPANTS
     from jiebang.policy import packs
     from jiebang.policy.codes import explain as explained
     from jiebang.policy.load import load_pack
@@ -202,7 +204,7 @@ def explain(
         settings = configured()
         installed = settings.databases is not None or find(settings.home) is not None
         if not installed:
-            found = explained(load_pack(*packs.text(POLICY)), code)
+            found = explained(load_pack(*packs.text(POLICY), PARTICIPANTS), code)
     if installed:
         found = with_app(work, as_json=as_json)
     if as_json:

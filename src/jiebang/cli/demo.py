@@ -26,6 +26,7 @@ from jiebang.cli.words import read, say
 from jiebang.clock import utc_now
 from jiebang.model.check import CheckAnswer, Text
 from jiebang.model.errors import InvalidInputError
+from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.population.people import STORY_PEOPLE
 from jiebang.sandbox.processes import Sandbox, sandbox
@@ -108,7 +109,7 @@ async def _world(app: App, outside: Sandbox, api_url: str) -> AsyncIterator[Worl
         return issuer.person(account_id, utc_now(), str(uuid4()), device=devices.get(account_id))
 
     async with AsyncExitStack() as stack:
-        networks = {name: Control(outside.link(name)) for name in ("unionpay", "netsunion")}
+        networks = {name: Control(outside.link(name)) for name in PARTICIPANTS.networks}
         for control in networks.values():
             stack.push_async_callback(control.aclose)
         api = await stack.enter_async_context(httpx.AsyncClient(base_url=api_url, timeout=_HTTP_LIMIT, trust_env=False))
@@ -189,7 +190,7 @@ def _addresses(screen: Console, addresses: Mapping[str, str], settings: Settings
     table.add_row(say("接口", "API"), addresses["api"])
     table.add_row(say("接口文档", "API document"), f"{addresses['api']}/openapi.json")
     table.add_row(say("沙箱手机", "Sandbox phone"), f"{addresses['phone']}/phones/{STORY_PEOPLE['clear'].account_id}")
-    for name in ("unionpay", "netsunion"):
+    for name in PARTICIPANTS.networks:
         table.add_row(name, addresses[name])
     table.add_row(say("数据目录", "Data"), str(settings.home))
     table.add_row(

@@ -161,15 +161,16 @@ def _tell_waiting(app: App) -> None:
 def _migrate(as_json: Json = False) -> None:
     """Bring every database to the newest schema."""
     from jiebang.app import configured
-    from jiebang.store.embedded import dsns, embedded
+    from jiebang.participants import PARTICIPANTS
+    from jiebang.store.embedded import dsns, embedded, placement
     from jiebang.store.migrate import migrate_all
 
     async def work() -> dict[str, tuple[int, ...]]:
         settings = configured()
         if settings.databases is not None:
-            return await migrate_all(settings.databases)
+            return await migrate_all(settings.databases, PARTICIPANTS)
         async with embedded(settings.home) as servers:
-            return await migrate_all(await dsns(servers))
+            return await migrate_all(await dsns(servers, placement(PARTICIPANTS)), PARTICIPANTS)
 
     done = run(work(), as_json=as_json)
     if as_json:

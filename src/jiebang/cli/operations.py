@@ -13,7 +13,7 @@ from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_js
 from jiebang.cli.words import say
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.plan import DATABASES, NETWORKS
+from jiebang.participants import PARTICIPANTS
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jiebang.store.worker_registry import Wish, WorkerSeen
 
 _RECENT: Final = 20
-_ORDER: Final = (*DATABASES, *NETWORKS)
+_ORDER: Final = (*PARTICIPANTS.databases, *PARTICIPANTS.networks)
 
 workers: Final = typer.Typer(
     no_args_is_help=True,

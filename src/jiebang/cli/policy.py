@@ -68,11 +68,12 @@ By = Annotated[str, typer.Option("--by", help=say("您的姓名,记入变更历�
 )
 def validate(file: PackFile, as_json: Json = False) -> None:
     """Validate a file."""
+    from jiebang.participants import PARTICIPANTS
     from jiebang.usecases.policy import admitted
 
     text, name = pack_file(file, as_json=as_json)
     with telling(as_json=as_json):
-        pack, findings = admitted(text, name)
+        pack, findings = admitted(text, name, PARTICIPANTS)
     show_admitted(pack, findings, as_json=as_json)
 
 
@@ -86,6 +87,7 @@ def validate(file: PackFile, as_json: Json = False) -> None:
 )
 def diff(before: Either, after: Either, as_json: Json = False) -> None:
     """Compare two versions."""
+    from jiebang.participants import PARTICIPANTS
     from jiebang.policy.difference import of_packs
     from jiebang.usecases.policy import text_of
 
@@ -97,7 +99,7 @@ def diff(before: Either, after: Either, as_json: Json = False) -> None:
 
         sides |= with_app(work, as_json=as_json)
     with telling(as_json=as_json):
-        found = of_packs(sides[before], sides[after])
+        found = of_packs(sides[before], sides[after], PARTICIPANTS)
     if as_json:
         print_json({"before": before, "after": after, "differences": found})
         return
@@ -119,7 +121,7 @@ def add(file: PackFile, by: By, as_json: Json = False) -> None:
     text, name = pack_file(file, as_json=as_json)
 
     async def work(app: App) -> tuple[Pack, list[Finding]]:
-        return await policy.add(app.pools["platform"], text, name, by, utc_now())
+        return await policy.add(app.pools["platform"], app.declared, text, name, by, utc_now())
 
     pack, findings = with_app(work, as_json=as_json)
     show_admitted(pack, findings, as_json=as_json, added=True)
@@ -138,7 +140,9 @@ def activate(pack: PackName, by: By, as_json: Json = False) -> None:
     from jiebang.clock import utc_now
     from jiebang.usecases import policy
 
-    done = with_app(lambda app: policy.activate(app.pools["platform"], pack, by, utc_now()), as_json=as_json)
+    done = with_app(
+        lambda app: policy.activate(app.pools["platform"], app.declared, pack, by, utc_now()), as_json=as_json
+    )
     show_agreed(done, as_json=as_json)
 
 
@@ -154,7 +158,7 @@ def rollback(by: By, as_json: Json = False) -> None:
     from jiebang.clock import utc_now
     from jiebang.usecases import policy
 
-    done = with_app(lambda app: policy.roll_back(app.pools["platform"], by, utc_now()), as_json=as_json)
+    done = with_app(lambda app: policy.roll_back(app.pools["platform"], app.declared, by, utc_now()), as_json=as_json)
     show_agreed(done, as_json=as_json)
 
 
@@ -184,7 +188,7 @@ def shadow(
         if stop:
             await policy.stop_shadow(db)
         elif pack is not None and by is not None:
-            await policy.start_shadow(db, pack, by, utc_now())
+            await policy.start_shadow(db, app.declared, pack, by, utc_now())
         return await policy.shadow_report(db, pack)
 
     counts = with_app(work, as_json=as_json)

@@ -9,11 +9,11 @@ from rich.panel import Panel
 from rich.text import Text as Styled
 
 from jiebang.cli.words import read, say
-from jiebang.model.facts import FACTS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from jiebang.model.facts import FactSpec
     from jiebang.policy.why import Reason
 
 _VERDICTS: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -29,8 +29,8 @@ _SEVERITIES: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def show_reasons(console: Console, reasons: Sequence[Reason]) -> None:
-    """Draw every rule, those that passed too."""
+def show_reasons(console: Console, reasons: Sequence[Reason], facts: Mapping[str, FactSpec]) -> None:
+    """Draw every rule, those that passed too; `facts`: what their names mean."""
     for one in reasons:
         zh, en, style = _VERDICTS[one.verdict]
         lines = Styled()
@@ -39,7 +39,7 @@ def show_reasons(console: Console, reasons: Sequence[Reason]) -> None:
         lines.append(f"{say('条件', 'condition')}: {one.condition}\n")
         lines.append(f"{say('代入后', 'with values')}: {one.filled}\n", style=style)
         for name, shown in one.shown.items():
-            meaning = f" — {say(FACTS[name].zh, FACTS[name].en)}" if name in FACTS else ""
+            meaning = f" — {say(facts[name].zh, facts[name].en)}" if name in facts else ""
             lines.append(f"  {name} = {read(shown)}{meaning}\n")
         for name, value in one.params.items():
             lines.append(f"  :{name} = {value}\n")

@@ -1,6 +1,7 @@
-"""A plan: which participants a case of one kind needs, in which waves, and what Confirm applies at each.
+"""A plan: which participants a case of one kind needs, in which waves, and which operation each carries out.
 
-Plans are data: they stand in policy packs (domain.md §5 gives their content), never in code.
+Plans are data: they stand in policy packs (domain.md §5 gives their content). What operations there are, and which
+effects each knows, the participants declare (`model.participants`).
 """
 
 from __future__ import annotations
@@ -10,53 +11,36 @@ from typing import Any, Final
 
 import msgspec
 
-DATABASES: Final = (
-    "identity_shenzhen",
-    "identity_guiyang",
-    "wallet",
-    "security",
-    "social",
-    "openplatform",
-    "enterprise",
-    "merchant",
-    "gaming",
-)
-"""The database participants: eight of them, identity in both data centres, hence nine databases."""
-
-NETWORKS: Final = ("unionpay", "netsunion")
-"""The clearing networks 银联 and 网联: participants reached over HTTP, not databases of ours."""
-
 WALLET: Final = "wallet"
 
-_IDENTITY: Final[Mapping[str, type]] = {"key_destroyed_after_minutes": int}
 
-EFFECTS: Final[Mapping[str, Mapping[str, type]]] = {
-    "identity_shenzhen": _IDENTITY,
-    "identity_guiyang": _IDENTITY,
-    "wallet": {"receive_limit_fen": int, "cash_out_pause_hours": int},
-    "security": {"login_needs_sms": bool},
-    "social": {"friend_requests_blocked": bool, "moments_per_day": int},
-    "openplatform": {"api_quota_level": str},
-    "enterprise": {"api_rights": bool},
-    "merchant": {"records_kept_days": int},
-    "gaming": {},
-}
-"""The effects that each database's Confirm knows, by name and type (domain.md §5); one that a plan leaves out changes
-nothing. What dies with its epoch (contracts, tokens, approvals) needs no effect. Networks take what they are sent."""
+class PlannedOperation(msgspec.Struct, frozen=True):
+    """What one participant does for a case: the operation, by its name, and the effects that its Confirm applies.
+
+    `effects` is the JSON object that Confirm gets; an effect left out changes nothing. An operation without a name is
+    the one that a participant had before operations had names (`Declaration.formerly`).
+    """
+
+    operation: str = ""
+    effects: Mapping[str, Any] = {}
+
+
+UNNAMED: Final = PlannedOperation()
+"""The operation without a name, and without effects."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Participants in Try order, each with its wave (0 first), and the effects Confirm applies.
+    """Participants in Try order, each with its wave (0 first), and the operation that each carries out.
 
     `participants[i]` is tried in wave `waves[i]`; waves never fall along the tuple and the wallet, where the
-    plan has one, stands alone in the last. `effects[name]` is the JSON object its Confirm gets.
-    Raises ValueError when these do not hold.
+    plan has one, stands alone in the last. `operations[name]` is there for every participant: UNNAMED where none was
+    given. Raises ValueError when these do not hold.
     """
 
     name: str
     participants: tuple[str, ...]
     waves: tuple[int, ...]
-    effects: Mapping[str, Mapping[str, Any]] = {}
+    operations: Mapping[str, PlannedOperation] = {}
 
     def __post_init__(self) -> None:
         """Refuse a plan whose shape the coordinator could not follow."""
@@ -69,12 +53,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if WALLET in self.participants and (self.participants[-1] != WALLET or self.waves.count(self.waves[-1]) != 1):
             message = f"plan {self.name}: the wallet's wave comes last, alone"
             raise ValueError(message)
-        unknown = set(self.effects) - set(self.participants)
+        unknown = {name for name, one in self.operations.items() if one != UNNAMED} - set(self.participants)
         if unknown:
-            message = f"plan {self.name}: effects for {sorted(unknown)}, which it does not name"
+            message = f"plan {self.name}: operations for {sorted(unknown)}, which it does not name"
             raise ValueError(message)
-        for participant, effects in self.effects.items():
-            for effect, value in effects.items() if participant in EFFECTS else ():
-                if type(value) is not EFFECTS[participant].get(effect):
-                    message = f"plan {self.name}: {participant} knows no effect {effect!r} of {type(value).__name__}"
-                    raise ValueError(message)
+        every = {name: self.operations.get(name, UNNAMED) for name in self.participants}
+        msgspec.structs.force_setattr(self, "operations", every)

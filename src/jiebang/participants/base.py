@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import asyncpg
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jiebang.model.facts import FactBatch
+    from jiebang.model.plan import PlannedOperation
     from jiebang.saga.coordinator import Reply
     from jiebang.saga.fence import FenceRow, Op
     from jiebang.saga.orders import Answers, Order, Orders
@@ -35,7 +36,7 @@ UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
 class Columnar(Protocol):
     """A participant that also takes and answers orders in columns: what most cases have in common is said once."""
 
-    async def carry_out(self, op: Op, orders: Orders, effects: Mapping[str, Any]) -> Answers:
+    async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
         """Do what `apply` does."""
 
 
@@ -43,7 +44,7 @@ class Columnar(Protocol):
 class Forgiving(Protocol):
     """A participant that can be tried without a mark: a Try that is refused leaves one for ever."""
 
-    async def try_again(self, orders: Sequence[Order]) -> Mapping[int, str]:
+    async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:
         """Try for the accounts that can grant it, and change nothing of the others.
 
         Of those returns the code, by account, with which a Try would be refused now. For recovery alone, which tries
@@ -63,8 +64,8 @@ class Participant(Protocol):
     async def facts(self, accounts: Sequence[int]) -> FactBatch | None:
         """Read all facts of `accounts` in one query; None for a participant that owns no facts."""
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
-        """Carry out `op` for a batch in one statement; `effects` is the plan's, for Confirm.
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
+        """Carry out `op` of the plan's operation for a batch in one statement; its effects are for Confirm.
 
         The replies may come in any order; an order without a reply is unknown.
         """

@@ -25,6 +25,7 @@ from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import FenceRow, Op
 
 if TYPE_CHECKING:
+    from jiebang.model.plan import PlannedOperation
     from jiebang.saga.orders import Order
 
 IGNORED_TOTAL = Metric(
@@ -143,7 +144,7 @@ class HttpParticipant:
     async def facts(self, accounts: Sequence[int]) -> None:
         """Answer nothing: clearing networks own no facts (domain.md §2)."""
 
-    async def apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> Sequence[Reply]:
+    async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         """Carry out `op` for a batch, one request for each 1,024 cases, all at once.
 
         Raises RemoteError or TimeoutError where no request was answered. Where only some were, their replies are
@@ -151,7 +152,7 @@ class HttpParticipant:
         """
         once = list({(order.account_id, order.case_no): order for order in orders}.values())
         answers = await asyncio.gather(
-            *(self._apply(op, chunk, effects) for chunk in _chunks(once)), return_exceptions=True
+            *(self._apply(op, chunk, planned) for chunk in _chunks(once)), return_exceptions=True
         )
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         for failure in failures:
@@ -159,9 +160,9 @@ class HttpParticipant:
                 raise failure
         return [reply for answer in answers if isinstance(answer, list) for reply in answer]
 
-    async def _apply(self, op: Op, orders: Sequence[Order], effects: Mapping[str, Any]) -> list[Reply]:
+    async def _apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> list[Reply]:
         cases = [wire.CaseOrder(str(order.account_id), order.case_no, order.version) for order in orders]
-        batch = wire.Batch(cases, dict(effects) if op is Op.CONFIRM else {})
+        batch = wire.Batch(cases, dict(planned.effects) if op is Op.CONFIRM else {}, planned.operation)
         answer = await self._client.send("POST", f"/{op}", msgspec.json.encode(batch))
         try:
             replies, ignored = wire.replies(self.name, op, orders, answer)

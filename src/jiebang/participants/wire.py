@@ -52,10 +52,14 @@ class CaseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of a Try, Confirm or Cancel. `effects`: what the plan says a Confirm applies."""
+    """The body of a Try, Confirm or Cancel. `effects`: what the plan says a Confirm applies.
+
+    `operation`: which of the party's operations the plan names; absent, the one it had before they had names.
+    """
 
     cases: Annotated[list[CaseOrder], Meta(min_length=1, max_length=MAX_BATCH)]
     effects: dict[str, Any] = {}
+    operation: Annotated[str, Meta(pattern=r"\A([a-z][a-z0-9_]{0,63})?\Z")] = ""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

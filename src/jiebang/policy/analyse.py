@@ -23,19 +23,19 @@ import sqlglot
 from sqlglot import expressions as sql
 
 from jiebang.model.check import Text
-from jiebang.model.facts import FACTS, FactType
+from jiebang.model.facts import FactType
 from jiebang.policy.calendar import (
-    DERIVED,
-    FULL_YEARS,
-    LOCAL_DATES,
     NEXT_YEAR,
     NOW,
     TODAY,
+    derived,
+    full_years,
     local_date,
+    local_dates,
     start_of,
     with_calendar,
 )
-from jiebang.policy.condition import VOCABULARY
+from jiebang.policy.condition import vocabulary
 from jiebang.policy.frame import DTYPES
 from jiebang.policy.shape import PackShape
 from jiebang.policy.source import Problem, Source
@@ -43,6 +43,7 @@ from jiebang.policy.source import Problem, Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.policy.pack import Pack, Rule
 
 _AT: Final = datetime(2026, 3, 15, 4, 30, tzinfo=UTC)
@@ -92,7 +93,7 @@ def analysed(pack: Pack, text: str, source: str) -> list[Finding]:
 
     plain: list[int] = []
     for at, rule in enumerate(pack.rules):
-        (hits,), exact = _tried([rule], [axes[at]])
+        (hits,), exact = _tried([rule], [axes[at]], pack.registry)
         if hits.any() and not hits.all():
             plain.append(at)
             continue
@@ -101,17 +102,17 @@ def analysed(pack: Pack, text: str, source: str) -> list[Finding]:
         words = Text(f"{rule.code} 的条件{how.zh}{sure.zh}", f"the condition of {rule.code} {how.en}{sure.en}")
         note(at, words, error=exact)
     for one, other in combinations(plain, 2):
-        related = _related(pack.rules[one], pack.rules[other], axes[one], axes[other])
+        related = _related(pack.rules[one], pack.rules[other], axes[one], axes[other], pack.registry)
         if related is not None:
             note(other, related, error=False)
     return sorted(found, key=lambda finding: finding.problem)
 
 
-def _related(one: Rule, other: Rule, axis: _Axis, other_axis: _Axis) -> Text | None:
+def _related(one: Rule, other: Rule, axis: _Axis, other_axis: _Axis, registry: ParticipantRegistry) -> Text | None:
     """Say so if one of two rules is never raised without the other. Rules that share no fact cannot depend."""
     if not one.kinds & other.kinds or not axis.points.keys() & other_axis.points.keys():
         return None
-    (first, second), exact = _tried([one, other], [axis, other_axis])
+    (first, second), exact = _tried([one, other], [axis, other_axis], registry)
     only_first, only_second = bool((first & ~second).any()), bool((second & ~first).any())
     sure = _sure(first.len(), exact=exact)
     if not only_first and not only_second:
@@ -135,6 +136,8 @@ class _Reader:
     def __init__(self, text: str, pack: Pack) -> None:
         self.tree = sqlglot.parse_one(text, dialect="postgres")
         self.pack = pack
+        self.facts, self.known = pack.registry.facts, vocabulary(pack.registry)
+        self.derived = derived(pack.registry)
         self.found = _Axis(defaultdict(set), set())
 
     def axis(self) -> _Axis:
@@ -144,7 +147,7 @@ class _Reader:
                 self.found.exact = False
             elif isinstance(node, sql.Column):
                 names.add(node.name)
-                if (fact := DERIVED.get(node.name, node.name)) in FACTS:
+                if (fact := self.derived.get(node.name, node.name)) in self.facts:
                     self.found.points[fact] |= set()
             elif isinstance(node, sql.Between):
                 self._pair(node.this, node.args["low"])
@@ -154,9 +157,9 @@ class _Reader:
                     self._pair(node.this, one)
             elif isinstance(node, _COMPARED):
                 self._pair(node.this, node.expression)
-        days = any(VOCABULARY.get(name) is FactType.DATE for name in names)
-        mixed = days and (NOW in names or not names.isdisjoint(FULL_YEARS))
-        if mixed or NEXT_YEAR in names or not names <= VOCABULARY.keys():
+        days = any(self.known.get(name) is FactType.DATE for name in names)
+        mixed = days and (NOW in names or not names.isdisjoint(full_years(self.pack.registry)))
+        if mixed or NEXT_YEAR in names or not names <= self.known.keys():
             self.found.exact = False  # what holds today may not hold on every day of the calendar
         return self.found
 
@@ -177,7 +180,7 @@ class _Reader:
         while isinstance(node, sql.Paren):
             node = node.this
         if isinstance(node, sql.Column):
-            return VOCABULARY.get(node.name)
+            return self.known.get(node.name)
         if isinstance(node, (sql.Boolean, *_LOGIC)):
             return FactType.BOOL
         return FactType.TEXT if self._text(node) is not None else None
@@ -189,7 +192,7 @@ class _Reader:
         return value if isinstance(value, str) else None
 
     def _times(self, left: sql.Expr, right: sql.Expr) -> None:
-        facts = [node.name for node in (left, right) if isinstance(node, sql.Column) and node.name in FACTS]
+        facts = [node.name for node in (left, right) if isinstance(node, sql.Column) and node.name in self.facts]
         if len(facts) > 1:
             self.found.exact = False
         for fact in facts:
@@ -205,7 +208,7 @@ class _Reader:
             self.found.exact = False
         for name, factor in factors.items():
             at = (right[1] - left[1]) // factor
-            self.found.points[DERIVED.get(name, name)] |= set(_values(name, (at - 1, at, at + 1)))
+            self.found.points[self.derived.get(name, name)] |= set(self._values(name, (at - 1, at, at + 1)))
 
     def _linear(self, node: sql.Expr) -> tuple[Counter[str], int] | None:  # noqa: PLR0911 - a table of nodes
         """Read a side as a sum of facts and a number; days count from the year 1. None: it is none."""
@@ -214,7 +217,7 @@ class _Reader:
                 return self._linear(node.this)
             case sql.Column() if node.name == TODAY:
                 return Counter(), _TODAY.toordinal()
-            case sql.Column() if VOCABULARY.get(node.name) in _COUNTED:
+            case sql.Column() if self.known.get(node.name) in _COUNTED:
                 return Counter({node.name: 1}), 0
             case sql.Placeholder() if isinstance(value := self.pack.params[node.name].value, int):
                 return Counter(), value
@@ -228,6 +231,18 @@ class _Reader:
             case _:
                 return None
 
+    def _values(self, name: str, numbers: Iterable[int]) -> Iterator[Any]:
+        """A fact's values that `numbers` stand for: the instants at which local days begin, the days of full years."""
+        if name in full_years(self.pack.registry):
+            numbers = [_TODAY.replace(year=_TODAY.year - years).toordinal() for years in numbers if abs(years) <= _AGES]
+        elif self.known[name] is not FactType.DATE:
+            yield from (number for number in numbers if 0 <= number <= _MOST)
+            return
+        for number in numbers:
+            if _FIRST.toordinal() <= number <= _LAST.toordinal():
+                day = date.fromordinal(number)
+                yield start_of(day) if name in local_dates(self.pack.registry) else day
+
 
 def _sum(
     left: tuple[Counter[str], int] | None, right: tuple[Counter[str], int] | None, sign: int
@@ -240,43 +255,33 @@ def _sum(
     return factors, left[1] + sign * right[1]
 
 
-def _values(name: str, numbers: Iterable[int]) -> Iterator[Any]:
-    """The values of a fact that `numbers` stand for: the instants at which local days begin, the days of full years."""
-    if name in FULL_YEARS:
-        numbers = [_TODAY.replace(year=_TODAY.year - years).toordinal() for years in numbers if abs(years) <= _AGES]
-    elif VOCABULARY[name] is not FactType.DATE:
-        yield from (number for number in numbers if 0 <= number <= _MOST)
-        return
-    for number in numbers:
-        if _FIRST.toordinal() <= number <= _LAST.toordinal():
-            day = date.fromordinal(number)
-            yield start_of(day) if name in LOCAL_DATES else day
-
-
-def _tried(rules: Sequence[Rule], axes: Sequence[_Axis]) -> tuple[list[pl.Series], bool]:
+def _tried(rules: Sequence[Rule], axes: Sequence[_Axis], registry: ParticipantRegistry) -> tuple[list[pl.Series], bool]:
     """Evaluate the conditions of `rules` on every combination of values; also return whether these are a proof."""
     exact = all(axis.exact for axis in axes)
     facts = sorted({fact for axis in axes for fact in axis.points})
     texts = sorted({text for axis in axes for text in axis.texts})
-    texts += [f"\0{at}" for at, fact in enumerate(facts) if FACTS[fact].type is FactType.TEXT]
-    values = [_all_values(fact, set().union(*(axis.points.get(fact, set()) for axis in axes)), texts) for fact in facts]
+    kinds = {fact: registry.facts[fact].type for fact in facts}
+    texts += [f"\0{at}" for at, fact in enumerate(facts) if kinds[fact] is FactType.TEXT]
+    values = [
+        _all_values(kinds[fact], set().union(*(axis.points.get(fact, set()) for axis in axes)), texts) for fact in facts
+    ]
     while prod(map(len, values)) > _LIMIT:
         longest = max(values, key=len)
         del longest[1::2]
         exact = False
     frame = pl.DataFrame({"": [0]})
     for fact, column in zip(facts, values, strict=True):
-        series = pl.Series(fact, column, dtype=DTYPES[FACTS[fact].type], strict=True)
+        series = pl.Series(fact, column, dtype=DTYPES[kinds[fact]], strict=True)
         frame = frame.join(series.to_frame(), how="cross")
     names = set().union(*(rule.when.names for rule in rules))
-    tried = with_calendar(frame, names, _AT)
+    tried = with_calendar(frame, names, _AT, registry)
     hits = tried.select(rule.when.expr.fill_null(value=False).alias(rule.code) for rule in rules)
     return [hits[rule.code] for rule in rules], exact
 
 
-def _all_values(fact: str, points: set[Any], texts: Sequence[str]) -> list[Any]:
+def _all_values(kind: FactType, points: set[Any], texts: Sequence[str]) -> list[Any]:
     """A fact's points with the ends of its range, and NULL where its type can be absent."""
-    match FACTS[fact].type:
+    match kind:
         case FactType.INT | FactType.FEN:
             return sorted(points | {0, 1, _MOST})
         case FactType.BOOL:

@@ -19,8 +19,8 @@ import polars as pl
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
-from jiebang.model.facts import FACTS, REQUEST
-from jiebang.policy.calendar import DERIVED, with_calendar
+from jiebang.model.facts import REQUEST
+from jiebang.policy.calendar import derived, with_calendar
 from jiebang.policy.frame import DTYPES, read_column
 from jiebang.policy.pack import Pack, Rule, Words
 
@@ -168,7 +168,12 @@ def backtest(
     names = frozenset().union(*(rule.when.names for one in versions for rule in one.rules))
     columns = [one.columns(str(at)) for at, one in enumerate(versions)]
     keys = [column.meta.output_name() for each in columns for column in each]
-    counted = with_calendar(population, names, now, pack.zone).select(*chain(*columns)).group_by(keys).agg(pl.len())
+    counted = (
+        with_calendar(population, names, now, pack.registry, pack.zone)
+        .select(*chain(*columns))
+        .group_by(keys)
+        .agg(pl.len())
+    )
     groups: Counter[tuple[int, ...]] = Counter()
     for *parts, count in counted.collect(engine="streaming").iter_rows():
         groups[tuple(_joined(parts, [len(each) for each in columns]))] += count
@@ -190,14 +195,10 @@ def _joined(parts: Sequence[int], lengths: Iterable[int]) -> Iterable[int]:
 
 def needed(pack: Pack, kind: Kind) -> Mapping[str, pl.DataType]:
     """Return the columns a population must have for `pack` and `kind`, with their types."""
-    names = {
-        DERIVED.get(name, name)
-        for rule in pack.rules_of[kind]
-        for name in rule.when.names
-        if DERIVED.get(name, name) in FACTS
-    }
+    facts, of = pack.registry.facts, derived(pack.registry)
+    names = {of.get(name, name) for rule in pack.rules_of[kind] for name in rule.when.names} & facts.keys()
     read = {read_column(owner): pl.Boolean() for owner in pack.facts_needed[kind]}
-    return {name: DTYPES[FACTS[name].type] for name in sorted(names)} | read
+    return {name: DTYPES[facts[name].type] for name in sorted(names)} | read
 
 
 def _report(versions: Sequence[_Bits], kind: Kind, now: datetime, groups: Mapping[tuple[int, ...], int]) -> Report:

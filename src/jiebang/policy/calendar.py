@@ -9,15 +9,18 @@ years since (`birth_date` gives `birth_years`; who was born on 29 February is a 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
+from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from jiebang.model.facts import FACTS, FactType
+from jiebang.model.facts import FactType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from jiebang.model.participants import ParticipantRegistry
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
@@ -32,18 +35,23 @@ def _date_name(fact: str) -> str:
     return fact.removesuffix("_at") + "_date"
 
 
-LOCAL_DATES: Final[Mapping[str, str]] = {
-    _date_name(spec.name): spec.name for spec in FACTS.values() if spec.type is FactType.TIME
-}
-"""Name of a derived local date -> the fact it is derived from."""
+@cache
+def local_dates(registry: ParticipantRegistry) -> Mapping[str, str]:
+    """Return by name of a derived local date the fact it is derived from."""
+    return {_date_name(spec.name): spec.name for spec in registry.facts.values() if spec.type is FactType.TIME}
 
-FULL_YEARS: Final[Mapping[str, str]] = {
-    spec.name.removesuffix("_date") + "_years": spec.name for spec in FACTS.values() if spec.type is FactType.DATE
-}
-"""Name of a derived number of full years -> the fact it is derived from."""
 
-DERIVED: Final[Mapping[str, str]] = {**LOCAL_DATES, **FULL_YEARS}
-"""Name of any column derived from a fact -> that fact."""
+@cache
+def full_years(registry: ParticipantRegistry) -> Mapping[str, str]:
+    """Return by name of a derived number of full years the fact it is derived from."""
+    dates = [spec.name for spec in registry.facts.values() if spec.type is FactType.DATE]
+    return {name.removesuffix("_date") + "_years": name for name in dates}
+
+
+@cache
+def derived(registry: ParticipantRegistry) -> Mapping[str, str]:
+    """Return by name of any column derived from a fact that fact."""
+    return {**local_dates(registry), **full_years(registry)}
 
 
 def local_date(at: datetime, zone: ZoneInfo = ZONE) -> date:
@@ -56,16 +64,20 @@ def start_of(day: date, zone: ZoneInfo = ZONE) -> datetime:
     return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
-def with_calendar(frame: Frame, names: Iterable[str], now: datetime, zone: ZoneInfo = ZONE) -> Frame:
+def with_calendar(
+    frame: Frame, names: Iterable[str], now: datetime, registry: ParticipantRegistry, zone: ZoneInfo = ZONE
+) -> Frame:
     """Return `frame` with those of the derived columns that `names` asks for. `now` is time-zone aware."""
     wanted = set(names)
     columns = [
         pl.col(fact).dt.convert_time_zone(zone.key).dt.date().alias(name)
-        for name, fact in LOCAL_DATES.items()
+        for name, fact in local_dates(registry).items()
         if name in wanted
     ]
     today = local_date(now, zone)
-    columns += [_full_years(pl.col(fact), today).alias(name) for name, fact in FULL_YEARS.items() if name in wanted]
+    columns += [
+        _full_years(pl.col(fact), today).alias(name) for name, fact in full_years(registry).items() if name in wanted
+    ]
     if NOW in wanted:
         columns.append(pl.lit(now.astimezone(UTC), dtype=pl.Datetime("us", "UTC")).alias(NOW))
     if TODAY in wanted:

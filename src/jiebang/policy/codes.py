@@ -12,12 +12,12 @@ import msgspec
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.errors import JiebangError, UnknownCodeError
-from jiebang.model.facts import FACTS
-from jiebang.policy.calendar import FULL_YEARS, LOCAL_DATES, NEXT_YEAR, NOW, TODAY
+from jiebang.policy.calendar import NEXT_YEAR, NOW, TODAY, derived
 from jiebang.policy.pack import EARLIEST, Foreseen, Option, Pack, Words
 from jiebang.policy.wording import fill
 
 if TYPE_CHECKING:
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.policy.wording import Wording
 
 _NEAR: Final = 5
@@ -112,14 +112,14 @@ def _near(code: str, codes: Iterable[str]) -> list[str]:
     return get_close_matches(code, list(codes), n=_NEAR, cutoff=_ALIKE)
 
 
-def _whole(text: Wording) -> Text:
+def _whole(pack: Pack, text: Wording) -> Text:
     """Fill a text without a person: each place is the name of what will stand there."""
-    return fill(text, {name: _place(name) for name in text.names})
+    return fill(text, {name: _place(pack.registry, name) for name in text.names})
 
 
-def _place(name: str) -> Text:
-    fact = {**LOCAL_DATES, **FULL_YEARS}.get(name, name)
-    meaning = Text(FACTS[fact].zh, FACTS[fact].en) if fact in FACTS else _OTHER_NAMES[name]
+def _place(registry: ParticipantRegistry, name: str) -> Text:
+    fact = registry.facts.get(derived(registry).get(name, name))
+    meaning = _OTHER_NAMES[name] if fact is None else Text(fact.zh, fact.en)
     return Text(f"〈{meaning.zh}〉", f"[{meaning.en}]")
 
 
@@ -129,14 +129,14 @@ def _blocker(pack: Pack, words: Words) -> CodeExplained:
     return CodeExplained(
         code=words.code,
         group=CodeGroup.BLOCKER,
-        title=_whole(words.title),
+        title=_whole(pack, words.title),
         pack=pack.id,
-        explanation=_whole(words.explanation),
-        what=_whole(words.what),
-        where=_whole(words.where),
+        explanation=_whole(pack, words.explanation),
+        what=_whole(pack, words.what),
+        where=_whole(pack, words.where),
         on_the_spot=words.on_the_spot,
-        takes=_whole(words.takes),
-        appeal=_whole(words.appeal),
+        takes=_whole(pack, words.takes),
+        appeal=_whole(pack, words.appeal),
         severity=rule.severity if rule is not None else Severity.BLOCKS,
         kinds=tuple(kind for kind in Kind if (rule is None and kind in pack.kinds) or (rule and kind in rule.kinds)),
         source=words.source,
@@ -151,10 +151,10 @@ def _consequence(pack: Pack, one: Foreseen) -> CodeExplained:
     return CodeExplained(
         code=one.code,
         group=CodeGroup.CONSEQUENCE,
-        title=_whole(one.title),
+        title=_whole(pack, one.title),
         pack=pack.id,
-        explanation=_whole(one.explanation),
-        lasts=_whole(one.lasts),
+        explanation=_whole(pack, one.explanation),
+        lasts=_whole(pack, one.lasts),
         kinds=tuple(kind for kind in Kind if kind in one.kinds),
         participant=one.participant,
         source=one.source,
@@ -168,10 +168,10 @@ def _alternative(pack: Pack, option: Option) -> CodeExplained:
     return CodeExplained(
         code=option.code,
         group=CodeGroup.ALTERNATIVE,
-        title=_whole(option.title),
+        title=_whole(pack, option.title),
         pack=pack.id,
-        reaches=_whole(option.reaches),
-        costs=_whole(option.costs),
+        reaches=_whole(pack, option.reaches),
+        costs=_whole(pack, option.costs),
         kinds=tuple(kind for kind in Kind if kind in option.kinds),
         source=option.source,
         condition=option.when.text if option.when is not None else None,

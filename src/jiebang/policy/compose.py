@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import polars as pl
 
-from jiebang.model.facts import FACTS, ITEM_FIELDS, REQUEST, FactType
-from jiebang.policy.calendar import DERIVED
-from jiebang.policy.condition import VOCABULARY, Condition, ConditionError, Value, compile_condition
+from jiebang.model.facts import REQUEST, FactType
+from jiebang.policy.calendar import derived
+from jiebang.policy.condition import Condition, ConditionError, Value, compile_condition, vocabulary
 from jiebang.policy.frame import read_column
 from jiebang.policy.wording import Wording, WordingError, cut, render, wording
 
@@ -19,21 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
     from jiebang.model.check import Text
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.policy.pack import Param
     from jiebang.policy.source import Path, Source
 
 _NO_VALUES: Final[Mapping[str, FactType]] = {}
 
 
-def fact_of(name: str) -> str | None:
+def fact_of(name: str, registry: ParticipantRegistry) -> str | None:
     """Return the fact that a name stands for or is derived from; None for now, today, next_year and parameters."""
-    fact = DERIVED.get(name, name)
-    return fact if fact in FACTS else None
+    fact = derived(registry).get(name, name)
+    return fact if fact in registry.facts else None
 
 
-def owners_of(names: Iterable[str]) -> frozenset[str]:
+def owners_of(names: Iterable[str], registry: ParticipantRegistry) -> frozenset[str]:
     """Return the owners of the facts that `names` stand for."""
-    return frozenset(FACTS[fact].owner for name in names if (fact := fact_of(name)) is not None)
+    facts = (fact_of(name, registry) for name in names)
+    return frozenset(registry.facts[fact].owner for fact in facts if fact is not None)
 
 
 class Scope(msgspec.Struct, frozen=True, eq=False):
@@ -45,12 +47,14 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
     read: tuple[str, ...]
 
 
-def scope(when: Condition | None, texts: frozenset[str], owners: frozenset[str]) -> Scope:
+def scope(
+    when: Condition | None, texts: frozenset[str], owners: frozenset[str], registry: ParticipantRegistry
+) -> Scope:
     """Join a condition (None: everyone) and the names its texts ask for."""
     named = texts | (when.names if when is not None else frozenset())
-    facts = {fact_of(name) for name in named}
-    shown = tuple(name for name in FACTS if name in facts)
-    plain = ((texts & VOCABULARY.keys()) | set(shown)) - ITEM_FIELDS.keys()
+    facts = {fact_of(name, registry) for name in named}
+    shown = tuple(name for name in registry.facts if name in facts)
+    plain = ((texts & vocabulary(registry).keys()) | set(shown)) - registry.item_fields.keys()
     return Scope(read_and(owners, when), owners, shown, tuple(sorted(plain)))
 
 
@@ -64,8 +68,16 @@ def read_and(owners: frozenset[str], when: Condition | None) -> pl.Expr:
 class Composer:
     """Compiles conditions and texts, noting each problem where it stands and going on."""
 
-    def __init__(self, document: Source, params: Mapping[str, Param], items: Container[str], currency: str) -> None:
+    def __init__(
+        self,
+        document: Source,
+        params: Mapping[str, Param],
+        items: Container[str],
+        currency: str,
+        registry: ParticipantRegistry,
+    ) -> None:
         self.document = document
+        self.registry = registry
         self.currency = currency
         self.params = params
         self.items = items
@@ -77,7 +89,7 @@ class Composer:
     def condition(self, text: str, wanted: FactType, path: Path) -> Condition | None:
         """Compile a condition; None after noting a problem."""
         try:
-            return compile_condition(text, wanted, self.values)
+            return compile_condition(text, wanted, self.values, self.registry)
         except ConditionError as wrong:
             self.document.problem(path, wrong.text.zh, wrong.text.en, wrong.token, text[: wrong.offset])
             return None
@@ -85,7 +97,7 @@ class Composer:
     def whom(self, text: str | None, path: Path) -> Condition | None:
         """Compile a `when` that may be absent, which says everyone."""
         found = None if text is None else self.condition(text, FactType.BOOL, path)
-        if found is not None and not any(fact_of(name) for name in found.names):
+        if found is not None and not any(fact_of(name, self.registry) for name in found.names):
             self.document.problem(path, "条件未涉及任何事实", "the condition names no fact")
         return found
 
@@ -114,15 +126,24 @@ class Composer:
     def within(self, names: Iterable[str], owners: frozenset[str], path: Path) -> None:
         """Note a text or date that uses what the condition did not make sure was read."""
         for name in sorted(names):
-            for owner in owners_of([name]) - owners - {REQUEST}:
+            for owner in owners_of([name], self.registry) - owners - {REQUEST}:
                 self.document.problem(
                     path,
                     f"“{name}”属于 {owner}，而条件未涉及该来源：未读到时无法填入",
                     f"'{name}' belongs to {owner}, which the condition does not name: it may be unread",
                 )
 
+    def referred(self, reference: str, path: Path) -> Param | None:
+        """Return the parameter that a reference names; None after noting a problem."""
+        param = self.params.get(reference.removeprefix(":"))
+        if param is None:
+            self.document.problem(
+                path, f"没有名为“{reference}”的参数", f"there is no parameter named '{reference}'", reference
+            )
+        return param
+
     def worded(self, names: Iterable[str], path: Path) -> None:
         """Note a list whose items the pack has no words for."""
         for name in sorted(names):
-            if name in ITEM_FIELDS and name not in self.items:
+            if name in self.registry.item_fields and name not in self.items:
                 self.document.problem(path, f"items 中缺少“{name}”的写法", f"`items` does not word '{name}'")

@@ -9,7 +9,7 @@ is compared with money or a literal, never with a count, and NULL stands only af
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -20,23 +20,15 @@ from sqlglot import expressions as sql
 from sqlglot.errors import SqlglotError
 
 from jiebang.model.check import Text
-from jiebang.model.facts import FACTS, FactType
-from jiebang.policy.calendar import FULL_YEARS, LOCAL_DATES, NEXT_YEAR, NOW, TODAY
+from jiebang.model.facts import FactType
+from jiebang.policy.calendar import NEXT_YEAR, NOW, TODAY, full_years, local_dates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-Value: TypeAlias = int | bool | str | date | datetime | timedelta
+    from jiebang.model.participants import ParticipantRegistry
 
-VOCABULARY: Final[Mapping[str, FactType]] = {
-    **{spec.name: spec.type for spec in FACTS.values()},
-    **dict.fromkeys(LOCAL_DATES, FactType.DATE),
-    **dict.fromkeys(FULL_YEARS, FactType.INT),
-    NOW: FactType.TIME,
-    TODAY: FactType.DATE,
-    NEXT_YEAR: FactType.DATE,
-}
-"""Every name a condition or a text may use, with its type: the facts and the derived calendar columns."""
+Value: TypeAlias = int | bool | str | date | datetime | timedelta
 
 _LITERAL_LIMIT: Final = 1 << 53
 _NUMBERS: Final = frozenset({FactType.INT, FactType.FEN})
@@ -49,6 +41,19 @@ _TYPE_WORDS: Final[Mapping[FactType, Text]] = {
     FactType.DATE: Text("日期", "a date"),
     FactType.ITEMS: Text("明细列表", "a list of items"),
 }
+
+
+@cache
+def vocabulary(registry: ParticipantRegistry) -> Mapping[str, FactType]:
+    """Return every name a condition or a text may use, with its type: the facts and the derived calendar columns."""
+    return {
+        **{spec.name: spec.type for spec in registry.facts.values()},
+        **dict.fromkeys(local_dates(registry), FactType.DATE),
+        **dict.fromkeys(full_years(registry), FactType.INT),
+        NOW: FactType.TIME,
+        TODAY: FactType.DATE,
+        NEXT_YEAR: FactType.DATE,
+    }
 
 
 class ConditionError(Exception):
@@ -79,19 +84,24 @@ class _Typed(msgspec.Struct, frozen=True, eq=False):
     bare: bool = False
 
 
-def compile_condition(text: str, wanted: FactType, params: Mapping[str, tuple[FactType, Value]]) -> Condition:
-    """Check `text` against the facts and `params` and compile it. Raises ConditionError where it does not fit.
+def compile_condition(
+    text: str, wanted: FactType, params: Mapping[str, tuple[FactType, Value]], registry: ParticipantRegistry
+) -> Condition:
+    """Check `text` against the facts of `registry` and `params` and compile it.
+
+    Raises ConditionError where it does not fit.
 
     `params` gives each parameter's type and value; the text names it as `:name`.
     """
-    return _Compiler(text, params).condition(wanted)
+    return _Compiler(text, params, vocabulary(registry)).condition(wanted)
 
 
 class _Compiler:
     """Walks one syntax tree, typing and compiling every node at once."""
 
-    def __init__(self, text: str, params: Mapping[str, tuple[FactType, Value]]) -> None:
+    def __init__(self, text: str, params: Mapping[str, tuple[FactType, Value]], known: Mapping[str, FactType]) -> None:
         self.text = text
+        self.known = known
         self.params = params
         self.names: set[str] = set()
         self.used: set[str] = set()
@@ -137,9 +147,9 @@ class _Compiler:
 
     def column(self, node: sql.Expr) -> _Typed:
         name = node.name
-        if not isinstance(node, sql.Column) or node.table or name not in VOCABULARY:
+        if not isinstance(node, sql.Column) or node.table or name not in self.known:
             raise self._error(node, f"没有名为“{name}”的事实", f"there is no fact named '{node.sql()}'")
-        kind = VOCABULARY[name]
+        kind = self.known[name]
         if kind is FactType.ITEMS:
             raise self._error(
                 node, f"“{name}”是明细，只供展示；请用其数量", f"'{name}' is a list to show; compare its count instead"

@@ -13,6 +13,8 @@ from jiebang.policy.source import Source
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from jiebang.model.participants import ParticipantRegistry
+
 _NAMES: Final = ("code", "kind", "id")
 """What tells the members of a list apart, where they have one of these; else their place does."""
 
@@ -34,14 +36,14 @@ def differences(before: Any, after: Any) -> list[Difference]:
     return list(_walk(before, after, ""))
 
 
-def of_packs(before: tuple[str, str], after: tuple[str, str]) -> list[Difference]:
+def of_packs(before: tuple[str, str], after: tuple[str, str], registry: ParticipantRegistry) -> list[Difference]:
     """Compare two versions of a policy, each given as its text and the name of its file. Raises PackInvalidError."""
-    return differences(*(_plain(*side) for side in (before, after)))
+    return differences(*(_plain(*side, registry) for side in (before, after)))
 
 
-def _plain(text: str, source: str) -> Any:
+def _plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
     """Return what a pack's file says, to the letter. Raises PackInvalidError."""
-    load_pack(text, source)
+    load_pack(text, source, registry)
     return msgspec.json.decode(msgspec.json.encode(Source(text, source).read(PackShape)))
 
 

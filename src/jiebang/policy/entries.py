@@ -8,9 +8,9 @@ import polars as pl
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity
-from jiebang.model.facts import ITEM_FIELDS, FactType
+from jiebang.model.facts import FactType
 from jiebang.policy.compose import Composer, Scope, owners_of, read_and, scope
-from jiebang.policy.condition import VOCABULARY, Condition
+from jiebang.policy.condition import Condition, vocabulary
 from jiebang.policy.pack import EARLIEST, Foreseen, Option, Param, Rule, Words
 from jiebang.policy.shape import PackShape, RaisedShape, RuleShape
 from jiebang.policy.source import Path, Source
@@ -19,12 +19,17 @@ from jiebang.policy.wording import Wording
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jiebang.model.participants import ParticipantRegistry
+
 
 class Entries(Composer):
     """Compiles every entry that is shown to the persons it is for."""
 
-    def __init__(self, document: Source, shape: PackShape, params: Mapping[str, Param]) -> None:
-        super().__init__(document, params, shape.items, shape.currency)
+    def __init__(
+        self, document: Source, shape: PackShape, params: Mapping[str, Param], registry: ParticipantRegistry
+    ) -> None:
+        super().__init__(document, params, shape.items, shape.currency, registry)
+        self.known = vocabulary(registry)
         self.shape = shape
         self.codes: dict[str, Path] = {shape.unavailable.code: ("unavailable",)}
 
@@ -33,6 +38,11 @@ class Entries(Composer):
         place: Path = (section, at)
         if self.codes.setdefault(code, place) != place:
             self.document.problem((*place, "code"), f"代码重复：{code}", f"two entries with the code {code}")
+
+    def _scope(self, when: Condition | None, names: frozenset[str]) -> Scope:
+        """Whom an entry is for whose texts use `names`, all of whose owners must be read."""
+        owners = owners_of(names | (when.names if when is not None else frozenset()), self.registry)
+        return scope(when, names, owners, self.registry)
 
     def _kinds(self, kinds: tuple[Kind, ...], path: Path) -> None:
         if len(set(kinds)) != len(kinds):
@@ -52,17 +62,17 @@ class Entries(Composer):
                 if shape.remedy.earliest is None
                 else self.condition(shape.remedy.earliest, FactType.DATE, earliest_path)
             )
-            known = VOCABULARY if earliest is None else {**VOCABULARY, EARLIEST: FactType.DATE}
+            known = self.known if earliest is None else {**self.known, EARLIEST: FactType.DATE}
             words = self.words(shape, path, known)
             if when is None:
                 continue
-            owners = owners_of(when.names)
+            owners = owners_of(when.names, self.registry)
             if earliest is not None:
                 self.within(earliest.names, owners, earliest_path)
             self.within(words.names - {EARLIEST}, owners, path)
             self.worded(words.names, path)
             self._consent_to(shape, owners, (*path, "consent_to"))
-            whom = scope(when, words.names, owners)
+            whom = scope(when, words.names, owners, self.registry)
             rules.append(
                 Rule(
                     words=words,
@@ -85,7 +95,7 @@ class Entries(Composer):
             return
         if shape.severity is not Severity.NEEDS_CONSENT:
             self.document.problem(path, "仅 needs_consent 的规则可用", "only a rule that needs_consent may have this")
-        if "id" not in ITEM_FIELDS.get(wanted, ()):
+        if "id" not in self.registry.item_fields.get(wanted, ()):
             self.document.problem(path, f"“{wanted}”不是带编号的明细", f"'{wanted}' is no list of items with an id")
         else:
             self.within([wanted], owners, path)
@@ -150,7 +160,9 @@ class Entries(Composer):
             when = self.whom(shape.when, (*path, "when"))
             first = self.whom(shape.recommended, (*path, "recommended"))
             (title, reaches, costs), whom = self._worded(shape, ("title", "reaches", "costs"), path, when)
-            recommended = pl.lit(value=False) if first is None else read_and(owners_of(first.names), first)
+            recommended = (
+                pl.lit(value=False) if first is None else read_and(owners_of(first.names, self.registry), first)
+            )
             found.append(
                 Option(
                     code=shape.code,
@@ -175,10 +187,10 @@ class Entries(Composer):
         self, shape: object, parts: Sequence[str], path: Path, when: Condition | None
     ) -> tuple[list[Wording], Scope]:
         """Return the texts of an entry, and whom its condition (None: everyone) and its texts ask about."""
-        texts = [self.wording(getattr(shape, part), (*path, part), VOCABULARY) for part in parts]
+        texts = [self.wording(getattr(shape, part), (*path, part), self.known) for part in parts]
         names = frozenset[str]().union(*(text.names for text in texts))
         self.worded(names, path)
-        return texts, scope(when, names, owners_of(names | (when.names if when is not None else frozenset())))
+        return texts, self._scope(when, names)
 
     def legacy_codes(self) -> None:
         """Hold the codes of older systems to what they stand for."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import polars as pl
 
 from jiebang.model.check import Alternative, Blocker, CheckAnswer, Consequence, Remedy, Severity, Text
-from jiebang.model.facts import CONSENTS, FACTS, ITEM_FIELDS, VALUE_WORDS, FactType
+from jiebang.model.facts import CONSENTS, FactType
 from jiebang.policy.calendar import start_of, with_calendar
-from jiebang.policy.condition import VOCABULARY
-from jiebang.policy.frame import OWNED, Facts, owner_of, read_column
+from jiebang.policy.condition import vocabulary
+from jiebang.policy.frame import Facts, read_column
 from jiebang.policy.pack import EARLIEST, Foreseen, Option, Pack, Rule, Words
 from jiebang.policy.wording import fill, render, render_items
 
@@ -42,7 +42,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
 
     Without `whole` the answers hold no consequences and no alternatives: all else is the same.
     """
-    frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.zone)
+    frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.registry, pack.zone)
     wanted = [pl.nth(0)]  # a column of the batch's length, for literals to follow
     wanted += [rule.raised.alias(rule.code) for rule in pack.rules_of[kind]]
     wanted += [
@@ -81,7 +81,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
 
 def raised(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Run the rules of `kind`: the facts with their calendar columns, and a boolean column for each rule's code."""
-    frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.zone)
+    frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.registry, pack.zone)
     return frame, frame.select(rule.raised.alias(rule.code) for rule in pack.rules_of[kind])
 
 
@@ -90,7 +90,7 @@ def _versions(pack: Pack, facts: Facts, kind: Kind) -> list[dict[str, int | None
     needed = pack.facts_needed[kind]
     told = [dict(zip(facts.versions, row, strict=True)) for row in zip(*facts.versions.values(), strict=True)]
     for name in facts.versions:
-        if owner_of(name) not in needed and None in facts.versions[name]:
+        if pack.registry.owner_of(name) not in needed and None in facts.versions[name]:
             for row in told:
                 if row[name] is None:
                     del row[name]
@@ -178,7 +178,7 @@ class _Telling:
 
         Rows whose values are the same share one: most of what is told to a crowd is told to many.
         """
-        lists = [name for name in entry.shown if name in ITEM_FIELDS]
+        lists = [name for name in entry.shown if name in self._pack.registry.item_fields]
         columns = [self._column(name) for name in entry.read] if rows else []
         made: dict[tuple[Any, ...], Told] = {}
         for row, more in zip(rows, beside, strict=True):
@@ -196,12 +196,13 @@ class _Telling:
     def _rendered(
         self, names: Iterable[str], values: Mapping[str, Any], items: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> dict[str, Text]:
-        currency, zone = self._pack.currency, self._pack.zone
+        currency, zone, registry = self._pack.currency, self._pack.zone, self._pack.registry
+        known, value_words = vocabulary(registry), registry.value_words
         return {
-            name: render_items(items[name], self._pack.items[name], ITEM_FIELDS[name], currency, zone)
+            name: render_items(items[name], self._pack.items[name], registry.item_fields[name], currency, zone)
             if name in items
             else render(
-                values.get(name), VOCABULARY.get(name, FactType.DATE), currency, zone, VALUE_WORDS.get(name, _NO_WORDS)
+                values.get(name), known.get(name, FactType.DATE), currency, zone, value_words.get(name, _NO_WORDS)
             )
             for name in names
         }
@@ -277,9 +278,11 @@ def _alternative(
 
 def _unavailable(pack: Pack, owner: str, named: Sequence[str]) -> Blocker:
     """The blocker for an owner that could not be read: it names the facts that are missing."""
-    facts = named or [name for name in OWNED[owner] if name not in ITEM_FIELDS]
+    registry = pack.registry
+    facts = named or [name for name in registry.owned[owner] if name not in registry.item_fields]
+    specs = [registry.facts[name] for name in facts]
     texts = {
         "owner": pack.owners[owner],
-        "facts": Text("、".join(FACTS[name].zh for name in facts), "; ".join(FACTS[name].en for name in facts)),
+        "facts": Text("、".join(spec.zh for spec in specs), "; ".join(spec.en for spec in specs)),
     }
     return _blocker(pack.unavailable, Severity.BLOCKS, pack.zone, texts, {"owner": owner, "facts": list(facts)})

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import polars as pl
 
-from jiebang.model.facts import FACTS, PLATFORM, QUOTA, REQUEST, FactBatch, FactType
+from jiebang.model.facts import PLATFORM, QUOTA, REQUEST, FactBatch, FactType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from jiebang.model.participants import ParticipantRegistry
 
     Items = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
-
-_REPLICAS: Final = {"identity_shenzhen": "identity", "identity_guiyang": "identity"}
-"""Participants that hold copies of one owner's facts. Facts whose copies differ count as unread."""
 
 DTYPES: Final[Mapping[FactType, pl.DataType]] = {
     FactType.INT: pl.Int64(),
@@ -31,17 +30,6 @@ DTYPES: Final[Mapping[FactType, pl.DataType]] = {
 }
 ABSENT: Final[Mapping[FactType, Any]] = {FactType.INT: 0, FactType.FEN: 0, FactType.BOOL: False}
 _NOTHING: Final[Sequence[Mapping[str, Any]]] = ()
-
-OWNED: Final[Mapping[str, tuple[str, ...]]] = {
-    owner: tuple(name for name, spec in FACTS.items() if spec.owner == owner)
-    for owner in dict.fromkeys(spec.owner for spec in FACTS.values())
-}
-"""The facts of each owner."""
-
-
-def owner_of(participant: str) -> str:
-    """Return the owner whose facts a participant answers."""
-    return _REPLICAS.get(participant, participant)
 
 
 def read_column(owner: str) -> str:
@@ -58,22 +46,23 @@ class Part(msgspec.Struct, frozen=True, eq=False):
 
 
 class Facts(msgspec.Struct, frozen=True, eq=False):
-    """All facts of a batch: row i belongs to `accounts[i]`. `versions` by participant."""
+    """All facts of a batch: row i belongs to `accounts[i]`. `versions` by participant; `registry`: whose facts."""
 
     accounts: Sequence[int]
     frame: pl.DataFrame
     items: Items
     versions: Mapping[str, Sequence[int | None]]
+    registry: ParticipantRegistry
 
 
-def line_up(batch: FactBatch, owner: str, accounts: Sequence[int]) -> Part:
+def line_up(batch: FactBatch, owner: str, accounts: Sequence[int], registry: ParticipantRegistry) -> Part:
     """Line up an owner's answer with `accounts`; an account it has no row for has nothing of the kind.
 
     Raises ValueError or TypeError (polars' are of these) for an answer that is not of the facts' shape: another
     owner's, a missing column, columns of unequal length, an account twice, a value of the wrong type.
     """
     at = {account: row for row, account in enumerate(batch.accounts)}
-    names = OWNED[owner]
+    names = registry.owned[owner]
     lengths = {len(batch.versions), *(len(batch.columns[name]) for name in names if name in batch.columns)}
     if batch.owner != owner or lengths != {len(at)} or len(at) != len(batch.accounts):
         message = f"facts of {owner}: rows, versions and columns do not fit together"
@@ -88,7 +77,7 @@ def line_up(batch: FactBatch, owner: str, accounts: Sequence[int]) -> Part:
     # Values are put in their places before they become columns: a query of polars costs more than a batch's values.
     in_order = rows == list(range(len(at)))
     for name in names:
-        values, kind = batch.columns[name], FACTS[name].type
+        values, kind = batch.columns[name], registry.facts[name].type
         if kind is FactType.ITEMS:
             items[name] = _lists(name, values, rows)
             continue
@@ -122,15 +111,15 @@ def read_where(part: Part, owner: str, read: Sequence[bool]) -> Part:
     )
 
 
-def unread(owner: str, size: int) -> Part:
+def unread(owner: str, size: int, registry: ParticipantRegistry) -> Part:
     """Return the part of an owner that could not be read."""
     columns = [
-        pl.Series(name, [None], dtype=DTYPES[FACTS[name].type]).new_from_index(0, size)
-        for name in OWNED[owner]
-        if FACTS[name].type is not FactType.ITEMS
+        pl.Series(name, [None], dtype=DTYPES[registry.facts[name].type]).new_from_index(0, size)
+        for name in registry.owned[owner]
+        if registry.facts[name].type is not FactType.ITEMS
     ]
     columns.append(pl.Series(read_column(owner), [False], dtype=pl.Boolean).new_from_index(0, size))
-    items = {name: [_NOTHING] * size for name in OWNED[owner] if FACTS[name].type is FactType.ITEMS}
+    items = {name: [_NOTHING] * size for name in registry.owned[owner] if registry.facts[name].type is FactType.ITEMS}
     return Part(pl.DataFrame(columns), items, [None] * size)
 
 
@@ -149,7 +138,12 @@ def _agreed(owner: str, parts: Sequence[Part]) -> tuple[Part, Sequence[bool]]:
     return Part(frame, first.items, first.versions), same.to_list()
 
 
-def gathered(accounts: Sequence[int], parts: Mapping[str, Part], devices: Sequence[str | None]) -> Facts:
+def gathered(
+    accounts: Sequence[int],
+    parts: Mapping[str, Part],
+    devices: Sequence[str | None],
+    registry: ParticipantRegistry,
+) -> Facts:
     """Join what each participant (and PLATFORM) said; an owner nobody answered for is unread.
 
     Where copies of an owner's facts differ, its facts count as unread and so do its versions: nothing may be tried
@@ -159,10 +153,10 @@ def gathered(accounts: Sequence[int], parts: Mapping[str, Part], devices: Sequen
     frames = [pl.DataFrame({"request_device_id": pl.Series(devices, dtype=pl.String)})]
     items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
     versions: dict[str, Sequence[int | None]] = {}
-    for owner in OWNED:
+    for owner in registry.owned:
         if owner == REQUEST:
             continue
-        copies = _copies(owner, parts, size)
+        copies = _copies(owner, parts, size, registry)
         joined = next(iter(copies.values()))
         agree: Sequence[bool] = [True] * size
         if len(copies) > 1:
@@ -174,9 +168,9 @@ def gathered(accounts: Sequence[int], parts: Mapping[str, Part], devices: Sequen
                 versions[name] = [
                     version if agrees else None for version, agrees in zip(part.versions, agree, strict=True)
                 ]
-    return Facts(accounts, pl.concat(frames, how="horizontal"), items, versions)
+    return Facts(accounts, pl.concat(frames, how="horizontal"), items, versions, registry)
 
 
-def _copies(owner: str, parts: Mapping[str, Part], size: int) -> dict[str, Part]:
-    names: Iterable[str] = [name for name, of in _REPLICAS.items() if of == owner] or [owner]
-    return {name: parts[name] if name in parts else unread(owner, size) for name in names}
+def _copies(owner: str, parts: Mapping[str, Part], size: int, registry: ParticipantRegistry) -> dict[str, Part]:
+    names = registry.copies(owner)
+    return {name: parts[name] if name in parts else unread(owner, size, registry) for name in names}

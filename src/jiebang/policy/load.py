@@ -14,13 +14,13 @@ import polars as pl
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, PackInvalidError
-from jiebang.model.facts import FACTS, ITEM_FIELDS, REQUEST
-from jiebang.model.plan import DATABASES, NETWORKS, Plan
+from jiebang.model.facts import REQUEST
+from jiebang.model.plan import Plan
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.compose import fact_of
-from jiebang.policy.condition import VOCABULARY, Condition
+from jiebang.policy.condition import Condition
 from jiebang.policy.entries import Entries
-from jiebang.policy.frame import owner_of
+from jiebang.policy.operations import planned
 from jiebang.policy.pack import (
     EARLIEST,
     MESSAGE_VALUES,
@@ -45,6 +45,8 @@ from jiebang.policy.wording import Wording
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from jiebang.model.participants import ParticipantRegistry
+
 _SECONDS: Final = {Unit.SECONDS: 1, Unit.MINUTES: 60, Unit.HOURS: 3600, Unit.DAYS: 86400}
 _MOST_DAYS: Final = 36_525
 _NUMBER_LIMIT: Final = 1 << 53
@@ -53,9 +55,12 @@ _MOST_CHANGES: Final = 1_000
 _CALENDAR_UNITS: Final = frozenset({Unit.DAYS, Unit.WORKING_DAYS})
 
 
-def load_pack(text: str, source: str, changed: Mapping[str, str] = MappingProxyType({})) -> Pack:
+def load_pack(
+    text: str, source: str, registry: ParticipantRegistry, changed: Mapping[str, str] = MappingProxyType({})
+) -> Pack:
     """Read a pack from the text of its file `source`. Raises PackInvalidError with every problem and its place.
 
+    `registry`: the participants whose facts its rules may name, and whose operations its plans.
     `changed`: other values for parameters, by name, as they would be typed. Raises InvalidInputError where there is no
     such parameter, or the value is none of its unit.
     """
@@ -63,7 +68,7 @@ def load_pack(text: str, source: str, changed: Mapping[str, str] = MappingProxyT
     shape = document.read(PackShape)
     if shape is not None and changed:
         shape = _with_params(shape, changed)
-    pack = _Builder(document, shape).pack() if shape is not None else None
+    pack = _Builder(document, shape, registry).pack() if shape is not None else None
     if pack is None or document.problems:
         raise PackInvalidError(problems=[msgspec.to_builtins(problem) for problem in sorted(set(document.problems))])
     return pack
@@ -91,8 +96,9 @@ def _with_params(shape: PackShape, changed: Mapping[str, str]) -> PackShape:
 class _Builder(Entries):
     """Builds the parts of a pack, noting each problem where it stands and going on."""
 
-    def __init__(self, document: Source, shape: PackShape) -> None:
-        super().__init__(document, shape, {name: _param(name, param) for name, param in shape.params.items()})
+    def __init__(self, document: Source, shape: PackShape, registry: ParticipantRegistry) -> None:
+        params = {name: _param(name, param) for name, param in shape.params.items()}
+        super().__init__(document, shape, params, registry)
 
     def pack(self) -> Pack:
         shape = self.shape
@@ -107,11 +113,12 @@ class _Builder(Entries):
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
         foreseen_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
         options_of = {kind: tuple(one for one in alternatives if kind in one.kinds) for kind in Kind}
-        needed = {kind: _needed(rules_of[kind], foreseen_of[kind], plans.get(kind)) for kind in Kind}
+        needed = {kind: _needed(rules_of[kind], foreseen_of[kind], plans.get(kind), self.registry) for kind in Kind}
         self.legacy_codes()
         self._remedies()
         self._complete({owner for owners in needed.values() for owner in owners})
         return Pack(
+            registry=self.registry,
             id=f"{shape.name}/{shape.version}",
             title=shape.title,
             kinds=shape.kinds,
@@ -141,7 +148,7 @@ class _Builder(Entries):
     def _params(self) -> None:
         for name, param in self.shape.params.items():
             path = ("params", name)
-            if name in VOCABULARY or name == EARLIEST:
+            if name in self.known or name == EARLIEST:
                 self.document.problem(
                     path, f"参数不能与事实同名：{name}", f"a parameter may not bear a fact's name: {name}"
                 )
@@ -200,10 +207,10 @@ class _Builder(Entries):
             self.document.problem(path, f"缺少“{name}”", f"'{name}' is missing")
 
     def _item(self, name: str) -> Wording | None:
-        if name not in ITEM_FIELDS:
+        if name not in self.registry.item_fields:
             self.document.problem(("items", name), f"“{name}”不是明细类事实", f"'{name}' is not a fact made of items")
             return None
-        return self.wording(self.shape.items[name], ("items", name), ITEM_FIELDS[name])
+        return self.wording(self.shape.items[name], ("items", name), self.registry.item_fields[name])
 
     def _message(self, name: str, shape: MessageShape) -> Message:
         parts = {
@@ -217,38 +224,21 @@ class _Builder(Entries):
         participants = tuple(name for wave in shape.waves for name in wave)
         for at, wave in enumerate(shape.waves):
             for place, name in enumerate(wave):
-                if name not in DATABASES + NETWORKS:
+                if name not in self.registry:
                     self.document.problem(
                         (*path, "waves", at, place), f"没有名为“{name}”的参与方", f"there is no participant '{name}'"
                     )
-        effects = {
-            name: {key: self._effect((*path, "effects", name, key), value) for key, value in effect.items()}
-            for name, effect in shape.effects.items()
-        }
+        known = [name for name in participants if name in self.registry]
         try:
             return Plan(
                 name=f"{self.shape.name}/{self.shape.version}",
                 participants=participants,
                 waves=tuple(at for at, wave in enumerate(shape.waves) for _ in wave),
-                effects=effects,
+                operations=planned(self, shape, known, path),
             )
         except ValueError as wrong:
             self.document.problem(path, f"参与方编排不成立：{wrong}", f"the plan cannot be followed: {wrong}")
             return None
-
-    def _effect(self, path: Path, value: bool | str) -> bool | str | int:
-        if isinstance(value, bool) or not value.startswith(":"):
-            return value
-        param = self._referred(value, path)
-        return value if param is None else param.value
-
-    def _referred(self, reference: str, path: Path) -> Param | None:
-        param = self.params.get(reference.removeprefix(":"))
-        if param is None:
-            self.document.problem(
-                path, f"没有名为“{reference}”的参数", f"there is no parameter named '{reference}'", reference
-            )
-        return param
 
     def _proofs(self, kind: Kind, shape: ProofsShape) -> Proofs | None:
         path: Path = ("proofs", kind.value)
@@ -287,7 +277,7 @@ class _Builder(Entries):
         return Quota(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
 
     def _span(self, reference: str, path: Path) -> timedelta | None:
-        param = self._referred(reference, path)
+        param = self.referred(reference, path)
         if param is None:
             return None
         if param.unit not in _SECONDS or not isinstance(param.value, int) or not 0 < param.value <= 1 << 31:
@@ -296,7 +286,7 @@ class _Builder(Entries):
         return timedelta(seconds=param.value * _SECONDS[param.unit])
 
     def _count(self, reference: str, path: Path) -> int | None:
-        param = self._referred(reference, path)
+        param = self.referred(reference, path)
         if param is None:
             return None
         if param.unit not in (Unit.COUNT, Unit.DIGITS) or not isinstance(param.value, int) or param.value < 1:
@@ -309,23 +299,25 @@ def _param(name: str, shape: ParamShape) -> Param:
     return Param(name=name, value=shape.value, unit=shape.unit, source=shape.source, meaning=Text(shape.zh, shape.en))
 
 
-def _needed(rules: Iterable[Rule], consequences: Iterable[Foreseen], plan: Plan | None) -> dict[str, tuple[str, ...]]:
+def _needed(
+    rules: Iterable[Rule], consequences: Iterable[Foreseen], plan: Plan | None, registry: ParticipantRegistry
+) -> dict[str, tuple[str, ...]]:
     """Owners whose facts a case of one kind cannot do without.
 
     Named by a rule; or by a consequence, which must be told before anything is submitted; or tried at a version that
     was read.
     """
     used: set[str] = set()
-    owners = {owner_of(name) for name in plan.participants} if plan is not None else set()
+    owners = {registry.owner_of(name) for name in plan.participants} if plan is not None else set()
     for rule in rules:
         used |= rule.when.names
     for one in consequences:
         used |= _used(one.when, one.names)
-    named = {fact for name in used if (fact := fact_of(name)) is not None}
-    owners |= {FACTS[fact].owner for fact in named}
+    named = {fact for name in used if (fact := fact_of(name, registry)) is not None}
+    owners |= {registry.facts[fact].owner for fact in named}
     return {
-        owner: tuple(name for name, spec in FACTS.items() if spec.owner == owner and name in named)
-        for owner in dict.fromkeys(spec.owner for spec in FACTS.values())
+        owner: tuple(name for name in facts if name in named)
+        for owner, facts in registry.owned.items()
         if owner in owners and owner != REQUEST
     }
 

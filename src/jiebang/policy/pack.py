@@ -16,6 +16,7 @@ import polars as pl
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.facts import FactType
+from jiebang.model.participants import ParticipantRegistry
 from jiebang.model.plan import Plan
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.condition import Condition
@@ -203,8 +204,12 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """One version of one policy. `id` is name and version, as in `app/1`; a case's plan is named so."""
+    """One version of one policy. `id` is name and version, as in `app/1`; a case's plan is named so.
 
+    `registry`: the participants that it was loaded against.
+    """
+
+    registry: ParticipantRegistry
     id: str
     title: Text
     kinds: Mapping[Kind, Text]

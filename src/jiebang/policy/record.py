@@ -16,14 +16,16 @@ import polars as pl
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
-from jiebang.model.facts import FACTS, REQUEST, FactType
+from jiebang.model.facts import REQUEST, FactType
 from jiebang.policy.difference import Difference, differences
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import ABSENT, DTYPES, OWNED, Facts, read_column
+from jiebang.policy.frame import ABSENT, DTYPES, Facts, read_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jiebang.model.facts import FactSpec
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.policy.pack import Pack
 
 _LIMIT: Final = 1 << 26
@@ -61,11 +63,11 @@ def recorded(evidence: Evidence) -> bytes:
     """Write down one answer with its facts."""
     answer, facts, row = evidence.answer, evidence.facts, evidence.row
     values = facts.frame.row(row, named=True)
-    unread = tuple(owner for owner in OWNED if owner != REQUEST and not values[read_column(owner)])
+    unread = tuple(owner for owner in facts.registry.owned if owner != REQUEST and not values[read_column(owner)])
     kept: dict[str, Any] = {}
-    for name, spec in FACTS.items():
+    for name, spec in facts.registry.facts.items():
         value = facts.items[name][row] if spec.type is FactType.ITEMS else values[name]
-        if list(value) if spec.type is FactType.ITEMS else value != _absent(name, unread):
+        if list(value) if spec.type is FactType.ITEMS else value != _absent(spec, unread):
             kept[name] = value
     found = Recorded(
         account=answer.account_id,
@@ -91,17 +93,18 @@ def read(record: bytes) -> Recorded:
         raise ValueError(message) from wrong
 
 
-def facts_of(record: Recorded) -> Facts:
+def facts_of(record: Recorded, registry: ParticipantRegistry) -> Facts:
     """Return the facts of a record, as they were gathered. Raises ValueError for a fact that is no longer known."""
-    unknown = (record.facts.keys() - FACTS.keys()) | (set(record.unread) - OWNED.keys())
+    unknown = (record.facts.keys() - registry.facts.keys()) | (set(record.unread) - registry.owned.keys())
     if unknown:
         message = f"facts that this version does not know: {sorted(unknown)}"
         raise ValueError(message)
     columns: list[pl.Series] = []
     items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
-    for owner, names in OWNED.items():
+    for owner, names in registry.owned.items():
         for name in names:
-            value, kind = record.facts.get(name, _absent(name, record.unread)), FACTS[name].type
+            spec = registry.facts[name]
+            value, kind = record.facts.get(name, _absent(spec, record.unread)), spec.type
             if kind is FactType.ITEMS:
                 items[name] = [value]
             else:
@@ -109,7 +112,7 @@ def facts_of(record: Recorded) -> Facts:
         if owner != REQUEST:
             columns.append(pl.Series(read_column(owner), [owner not in record.unread], dtype=pl.Boolean))
     versions = {name: [version] for name, version in record.versions.items()}
-    return Facts([record.account], pl.DataFrame(columns), items, versions)
+    return Facts([record.account], pl.DataFrame(columns), items, versions, registry)
 
 
 def replayed(record: Recorded, pack: Pack) -> list[Difference]:
@@ -117,16 +120,15 @@ def replayed(record: Recorded, pack: Pack) -> list[Difference]:
 
     Raises ValueError for facts that are no longer known.
     """
-    (answer,) = evaluate(pack, facts_of(record), record.kind, record.at, whole=record.whole)
+    (answer,) = evaluate(pack, facts_of(record, pack.registry), record.kind, record.at, whole=record.whole)
     return differences(record.answer, msgspec.json.decode(msgspec.json.encode(answer)))
 
 
-def _absent(name: str, unread: Sequence[str]) -> Any:
+def _absent(spec: FactSpec, unread: Sequence[str]) -> Any:
     """What a fact is where nothing is known of it: unread, or an account without a row."""
-    kind = FACTS[name].type
-    if kind is FactType.ITEMS:
+    if spec.type is FactType.ITEMS:
         return []
-    return None if FACTS[name].owner in unread else ABSENT.get(kind)
+    return None if spec.owner in unread else ABSENT.get(spec.type)
 
 
 def _typed(value: Any, kind: FactType) -> Any:

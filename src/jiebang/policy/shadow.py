@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from jiebang.model.check import Severity
-from jiebang.policy.calendar import FULL_YEARS, with_calendar
+from jiebang.policy.calendar import with_calendar
 from jiebang.policy.evaluate import has_agreed, raised
 from jiebang.policy.frame import Facts, read_column
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ALL: Final = "all"
 BLOCKED: Final = ""
 """Stands for a code where whole answers are counted: that something blocks."""
-_YEARS: Final = next(name for name, fact in FULL_YEARS.items() if fact == "birth_date")
+_YEARS: Final = "birth_years"
 _ADULT: Final = 18
 """Civil Code art. 17. A segment of a report, not a rule."""
 _MINOR: Final = (pl.col(_YEARS) < _ADULT).fill_null(value=False)
@@ -51,7 +51,7 @@ def joined(batches: Sequence[Facts]) -> Facts:
         return batches[0]
     items = {name: [row for facts in batches for row in facts.items[name]] for name in batches[0].items}
     frame = pl.concat([facts.frame for facts in batches])
-    return Facts([account for facts in batches for account in facts.accounts], frame, items, {})
+    return Facts([account for facts in batches for account in facts.accounts], frame, items, {}, batches[0].registry)
 
 
 def compared(live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[tuple[str, str], Counted]:
@@ -93,7 +93,7 @@ def _hits(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[str, Any]
 
 def _segments(facts: Facts, now: datetime, zone: ZoneInfo) -> tuple[list[str], Table]:
     """Return the names of the segments and a row of ones and zeros for each."""
-    frame = with_calendar(facts.frame, [_YEARS], now, zone)
+    frame = with_calendar(facts.frame, [_YEARS], now, facts.registry, zone)
     flags = frame.select(expr.alias(name) for name, expr in _SEGMENTS.items())
     names, rows = list(_SEGMENTS), [flags[name].to_numpy() for name in _SEGMENTS]
     documents = frame[_DOCUMENT].fill_null("unknown")

@@ -124,11 +124,23 @@ class AlternativeShape(msgspec.Struct, frozen=True, kw_only=True):
     recommended: Sql | None = None
 
 
+class OperationShape(msgspec.Struct, frozen=True):
+    """What one participant does: the operation, by its name, and the effects that its Confirm applies."""
+
+    operation: Name
+    effects: dict[Name, bool | str] = {}
+
+
 class PlanShape(msgspec.Struct, frozen=True):
-    """Waves of participants in Try order, and the JSON object that each one's Confirm gets."""
+    """Waves of participants in Try order, and what each of them does.
+
+    A plan without `operations` is of the form before operations had names: `effects` are those of each participant, and
+    each does what it did then.
+    """
 
     waves: Annotated[tuple[Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
-    effects: dict[Name, dict[Name, bool | str]] = {}
+    operations: dict[Name, OperationShape] | None = None
+    effects: dict[Name, dict[Name, bool | str]] | None = None
 
 
 class ProofsShape(msgspec.Struct, frozen=True):

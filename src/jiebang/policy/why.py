@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jiebang.model.check import CheckAnswer, Severity, Text
-from jiebang.model.facts import VALUE_WORDS
 from jiebang.policy.calendar import with_calendar
-from jiebang.policy.condition import VOCABULARY
+from jiebang.policy.condition import vocabulary
 from jiebang.policy.frame import read_column
 from jiebang.policy.wording import render
 
@@ -64,7 +63,7 @@ def why(pack: Pack, answer: CheckAnswer, facts: Facts, row: int) -> tuple[Reason
     """
     rules = pack.rules_of[answer.kind]
     names = frozenset[str]().union(*(rule.when.names for rule in rules))
-    frame = with_calendar(facts.frame.slice(row, 1), names, answer.checked_at, pack.zone)
+    frame = with_calendar(facts.frame.slice(row, 1), names, answer.checked_at, pack.registry, pack.zone)
     raised = frame.select(rule.raised.alias(rule.code) for rule in rules).row(0, named=True)
     values = frame.row(0, named=True)
     return (
@@ -93,7 +92,13 @@ def _reason(pack: Pack, rule: Rule, answer: CheckAnswer, values: Mapping[str, An
         ),
         facts=facts,
         shown={
-            name: render(value, VOCABULARY[name], pack.currency, pack.zone, VALUE_WORDS.get(name, {}))
+            name: render(
+                value,
+                vocabulary(pack.registry)[name],
+                pack.currency,
+                pack.zone,
+                pack.registry.value_words.get(name, {}),
+            )
             for name, value in facts.items()
         },
         params=params,

@@ -208,10 +208,22 @@ def _must_be(
         parties, before = set(plan.participants), [name for name in plan.participants if below(seen, name, number)]
         if marks.keys() <= parties and (stand is not Stand.COMMITTED or set(before) <= set(restored.databases)):
             possible.append((kind, plan))
-            open_yet = [name for name in plan.participants if name in before or marks.get(name) is CaseOp.TRIED]
-            applied = [(name, sorted(plan.effects.get(name, {}).items())) for name in open_yet]
-            same.add((kind, plan.participants, str(applied) if stand is Stand.COMMITTED else None))
+            same.add((kind, plan.participants, str(_asked(plan, before, marks, stand))))
     return possible[-1] if len(same) == 1 else (None, None)
+
+
+def _asked(
+    plan: Plan, before: Sequence[str], marks: Mapping[str, CaseOp], stand: Stand
+) -> list[tuple[str, str, list[tuple[str, object]]]]:
+    """What participants are still asked for: a Confirm with its effects, or a Cancel of what was tried."""
+    tried = [name for name in plan.participants if marks.get(name) is CaseOp.TRIED]
+    if stand is not Stand.COMMITTED:
+        return [(name, plan.operations[name].operation, []) for name in tried]
+    return [
+        (name, plan.operations[name].operation, sorted(plan.operations[name].effects.items()))
+        for name in plan.participants
+        if name in tried or name in before
+    ]
 
 
 def below(seen: Seen, name: str, number: int) -> bool:

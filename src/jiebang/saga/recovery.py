@@ -94,7 +94,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
     `sends`: what recovery sends itself, at most one op a participant; `waits`: what it waits for. While there are any
     of either, `changed` and `made` are empty: send or wait, look again, ask again. `plans`: by case number, the plan
-    whose effects a Confirm of `sends` applies. `changed`: cases to save, one revision on. `made`: lost cases to insert.
+    whose operations `sends` carry out. `changed`: cases to save, one revision on. `made`: lost cases to insert.
     `again`: more is to be decided once these are saved. `refusals`: what was known of those, for the next time it is
     asked. `last_case_no`: the next number is above it.
     """

@@ -19,8 +19,7 @@ from msgspec import Meta
 
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.plan import NETWORKS
-from jiebang.participants import wire
+from jiebang.participants import PARTICIPANTS, wire
 from jiebang.participants.signing import Responder, other_end
 from jiebang.saga.fence import Op
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, Strike, strike
@@ -29,7 +28,7 @@ from jiebang.sandbox.lies import Grudges, denied, told
 from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 T = TypeVar("T")
 DIED: Final = 86
@@ -57,9 +56,12 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Clearing:
     """The network: reads messages, suffers faults, keeps its ledger."""
 
-    def __init__(self, ledger: Ledger, *, keep_faults: bool) -> None:
-        """`keep_faults`: go on with those that were switched on when the last process ended."""
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, operations: Collection[str], *, keep_faults: bool) -> None:
+        """`operations`: the names of those it can carry out, which all release bindings.
+
+        `keep_faults`: go on with those that were switched on when the last process ended.
+        """
+        self._ledger, self._operations = ledger, operations
         self._thread = ThreadPoolExecutor(1, "ledger")
         if not keep_faults:
             ledger.save_faults(())
@@ -97,7 +99,12 @@ class Clearing:
 
     async def batch(self, call: Call) -> Answer | None:
         """Answer a Try, Confirm or Cancel of up to 1,024 cases."""
-        cases = wire.parse(call.body, wire.Batch).cases
+        body = wire.parse(call.body, wire.Batch)
+        if body.operation and body.operation not in self._operations:
+            known = ", ".join(self._operations)
+            reason = Text(f"没有此操作；可用：{known}", f"there is no such operation; known are {known}")
+            raise InvalidInputError(field="$.operation", reason=reason)
+        cases = body.cases
         accounts = wire.account_ids([case.account for case in cases], "$.cases")
         pairs = [(account, case.case_no) for account, case in zip(accounts, cases, strict=True)]
         if len(set(pairs)) != len(pairs):
@@ -238,11 +245,11 @@ def _once(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:
 def main() -> None:
     """Run one network until told to stop."""
     arguments = Arguments("模拟清算网络 / a clearing network of the sandbox")
-    arguments.add_argument("name", choices=NETWORKS)
+    arguments.add_argument("name", choices=PARTICIPANTS.networks)
     arguments.add_argument("--keep-faults", action="store_true", help="沿用上次的故障 / go on with the last faults")
     given = arguments.parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    clearing = Clearing(Ledger(given.data), keep_faults=given.keep_faults)
+    clearing = Clearing(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
     responder = Responder(other_end(given.keys, given.name, ""))
     serve(clearing.service(given.name, responder), given.port, with_parent=given.with_parent)
 

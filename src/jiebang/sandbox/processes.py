@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from jiebang.model.errors import ProcessStartError
-from jiebang.model.plan import NETWORKS
+from jiebang.participants import PARTICIPANTS
 from jiebang.participants.signing import Link, create_keys, our_end
 from jiebang.saga.backoff import doubled
 from jiebang.sandbox.phone import NAME as PHONE
@@ -158,7 +158,7 @@ def links(home: Path) -> dict[str, Link]:
 
 @asynccontextmanager
 async def sandbox(
-    home: Path, *, names: Sequence[str] = (*NETWORKS, PHONE), ports: Mapping[str, int] | None = None
+    home: Path, *, names: Sequence[str] = (*PARTICIPANTS.networks, PHONE), ports: Mapping[str, int] | None = None
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
 

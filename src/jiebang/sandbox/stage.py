@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from jiebang.model.check import Text
 from jiebang.model.errors import CallerError, ProcessStartError
+from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import SandboxProcess
-from jiebang.store.migrate import owner_of
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
@@ -71,7 +71,7 @@ async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool) -> None
     mark = home / _MARK
     if not outside and await asyncio.to_thread(mark.exists):
         # Whatever the platform's own database holds: a demo killed while it loaded may have filled the others alone.
-        await asyncio.gather(*(_empty(pool, owner_of(name)) for name, pool in pools.items()))
+        await asyncio.gather(*(_empty(pool, PARTICIPANTS.owner_of(name)) for name, pool in pools.items()))
     elif await pools["platform"].fetchval("SELECT EXISTS (SELECT FROM platform.account)"):
         raise NotOursToClearError(home=str(home))
     for ledger in await asyncio.to_thread(lambda: list((home / "sandbox").glob("*.sqlite*"))):

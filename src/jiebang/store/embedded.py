@@ -1,7 +1,7 @@
 """Embedded PostgreSQL: two real servers, data centres `shenzhen` and `guiyang`, started and stopped by jiebang itself.
 
     async with embedded(Path(".jiebang")) as servers:
-        databases = await dsns(servers)
+        databases = await dsns(servers, placement(registry))
 
 Any number of processes may use the same home at the same time; the servers run while at least one of them lives, and
 stop when the last one has gone, however it died (`guardian.py` says how). Data are kept between runs.
@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -30,20 +30,11 @@ from jiebang.store.guardian import error_from, read_state
 from jiebang.store.home import ROLE, SERVERS, Home, find, prepare
 from jiebang.store.server import postmaster_of
 
-PLACEMENT: Final[Mapping[str, str]] = {
-    "platform": "shenzhen",
-    "identity_shenzhen": "shenzhen",
-    "wallet": "shenzhen",
-    "security": "shenzhen",
-    "social": "shenzhen",
-    "keys": "shenzhen",
-    "identity_guiyang": "guiyang",
-    "openplatform": "guiyang",
-    "enterprise": "guiyang",
-    "merchant": "guiyang",
-    "gaming": "guiyang",
-}
-"""Which server holds which database."""
+if TYPE_CHECKING:
+    from jiebang.model.participants import ParticipantRegistry
+
+_OWN: Final[Mapping[str, str]] = {"platform": "shenzhen", "keys": "shenzhen"}
+"""Which server holds the databases that are no participant's."""
 
 _POLL: Final = 0.02
 _WATCH: Final = 0.5
@@ -51,6 +42,11 @@ _CONNECT_LIMIT: Final = 60.0
 _SOURCE: Final = str(Path(__file__).resolve().parents[2])
 
 _log = structlog.get_logger(__name__)
+
+
+def placement(registry: ParticipantRegistry) -> Mapping[str, str]:
+    """Return which server holds which database of an installation: our own, and every participant's."""
+    return {**_OWN, **registry.placement}
 
 
 @asynccontextmanager
@@ -169,20 +165,25 @@ def database_dsn(base: str, database: str) -> str:
     return urlunsplit(urlsplit(base)._replace(path=f"/{database}"))
 
 
-async def dsns(servers: Mapping[str, str]) -> dict[str, str]:
-    """Return one DSN for each database of PLACEMENT, creating those that are missing. Safe to run at the same time.
+async def dsns(servers: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
+    """Return one DSN for each of `databases` (as `placement` places them), creating those that are missing.
+
+    Safe to run at the same time.
 
     Raises DiskFullError.
     """
-    await asyncio.gather(*(_create_missing(server, base) for server, base in servers.items()))
-    return {name: database_dsn(servers[server], name) for name, server in PLACEMENT.items()}
+    wanted = {
+        server: [name for name, at in databases.items() if at == server] for server in dict.fromkeys(databases.values())
+    }
+    await asyncio.gather(*(_create_missing(server, servers[server], names) for server, names in wanted.items()))
+    return {name: database_dsn(servers[server], name) for name, server in databases.items()}
 
 
-async def _create_missing(server: str, base: str) -> None:
+async def _create_missing(server: str, base: str, wanted: Iterable[str]) -> None:
     connection = await asyncpg.connect(base)
     try:
         there = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_catalog.pg_database")}
-        for name in (name for name, at in PLACEMENT.items() if at == server and name not in there):
+        for name in (name for name in wanted if name not in there):
             # DDL comes one statement at a time; unique_violation is what a simultaneous creation may raise.
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await connection.execute(f'CREATE DATABASE "{name}"')

@@ -1,4 +1,6 @@
-"""Migrations: numbered SQL files, `store/migrations/<owner>/NNNN_name.sql`, applied once each, in order.
+"""Migrations: numbered SQL files, `NNNN_name.sql`, applied once each, in order.
+
+A participant's stand in its own folder, under `migrations`; the platform's own and the key store's here.
 
 Each runs in a transaction of its own, under an advisory lock, so that any number of processes may migrate at the same
 time. What was applied stands in `<owner>.schema_migration` with the file's checksum: a file that changed afterwards is
@@ -23,6 +25,7 @@ from jiebang.model.check import Text
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
 
 if TYPE_CHECKING:
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.store.cases import Database
     from jiebang.store.pool import Pool
 
@@ -60,19 +63,16 @@ class Migration(msgspec.Struct, frozen=True):
     checksum: str
 
 
-def owner_of(database: str) -> str:
-    """Return the owner (schema, folder of migrations) of a database: both identity databases have the same."""
-    return "identity" if database.startswith("identity_") else database
-
-
-def owners() -> frozenset[str]:
+def owners(registry: ParticipantRegistry) -> frozenset[str]:
     """Return every owner that has migrations."""
-    return frozenset(folder.name for folder in _FILES.iterdir() if folder.is_dir() and any(_scripts(folder)))
+    own = {folder.name for folder in _FILES.iterdir() if folder.is_dir() and any(_scripts(folder))}
+    return frozenset(own | {declared.owner for declared in registry.declarations if declared.databases})
 
 
-def migrations(owner: str) -> tuple[Migration, ...]:
+def migrations(owner: str, registry: ParticipantRegistry) -> tuple[Migration, ...]:
     """Return an owner's migrations in order, numbered from 1 without gaps. Raises ValueError for an unknown owner."""
-    folder = _FILES / owner
+    declared = registry.of_owner(owner)
+    folder = _FILES / owner if declared is None else files(declared.package) / "migrations"
     if not folder.is_dir():
         message = f"there are no migrations for {owner!r}"
         raise ValueError(message)
@@ -88,19 +88,18 @@ def _read(folder: Traversable) -> tuple[Migration, ...]:
     for script in sorted(_scripts(folder), key=lambda script: script.name):
         named = _NAME.fullmatch(script.name)
         if named is None or int(named[1]) != len(found) + 1:
-            message = f"{folder.name}/{script.name}: migrations are named NNNN_name.sql, from 0001 on without gaps"
+            message = f"{script}: migrations are named NNNN_name.sql, from 0001 on without gaps"
             raise ValueError(message)
         sql = script.read_text("utf-8").replace("\r\n", "\n")
         found.append(Migration(int(named[1]), named[2], sql, hashlib.sha256(sql.encode()).hexdigest()))
     return tuple(found)
 
 
-async def migrate(dsn: str, owner: str, scripts: Sequence[Migration] | None = None) -> tuple[int, ...]:
-    """Bring a database up to date; return the versions applied now. `scripts`: those to apply, else the owner's files.
+async def migrate(dsn: str, owner: str, scripts: Sequence[Migration]) -> tuple[int, ...]:
+    """Bring a database up to date; return the versions applied now. `scripts`: those of its owner.
 
     Raises MigrationRefusedError, asyncpg.PostgresError for a faulty script, OSError where the database does not answer.
     """
-    scripts = migrations(owner) if scripts is None else scripts
     connection = await asyncpg.connect(dsn, timeout=10)
     try:
         applied: list[int] = []
@@ -150,14 +149,16 @@ async def _record(connection: asyncpg.Connection[asyncpg.Record], owner: str, sc
     )
 
 
-async def migrate_all(dsns: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+async def migrate_all(dsns: Mapping[str, str], registry: ParticipantRegistry) -> dict[str, tuple[int, ...]]:
     """Bring all databases up to date at the same time; return the versions applied now, by database.
 
     One that fails does not keep the others back; its error is raised once they are done: ParticipantUnavailableError
     where it does not answer, else what `migrate` raises.
     """
+    owner_of = registry.owner_of
     results = await asyncio.gather(
-        *(migrate(dsn, owner_of(name)) for name, dsn in dsns.items()), return_exceptions=True
+        *(migrate(dsn, owner_of(name), migrations(owner_of(name), registry)) for name, dsn in dsns.items()),
+        return_exceptions=True,
     )
     done: dict[str, tuple[int, ...]] = {}
     for name, result in zip(dsns, results, strict=True):
@@ -169,7 +170,7 @@ async def migrate_all(dsns: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     return done
 
 
-async def require_migrated(pools: Mapping[str, Pool]) -> None:
+async def require_migrated(pools: Mapping[str, Pool], registry: ParticipantRegistry) -> None:
     """Make sure that every database that answers has every migration of ours, all of them asked at once.
 
     One that does not answer is passed over: it joins in once it is back, as pools do. Raises NotMigratedError, naming
@@ -177,8 +178,8 @@ async def require_migrated(pools: Mapping[str, Pool]) -> None:
     """
 
     async def lacks(name: str, pool: Pool) -> bool:
-        owner = owner_of(name)
-        scripts = migrations(owner)
+        owner = registry.owner_of(name)
+        scripts = migrations(owner, registry)
         try:
             return len(_verified(owner, scripts, await _applied(pool, owner))) < len(scripts)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -243,8 +243,8 @@ class Driver:
         return [answers]
 
     async def _ask(self, call: Call) -> Answers:
-        participant, effects = self._participants[call.participant], call.plan.effects.get(call.participant, {})
+        participant, planned = self._participants[call.participant], call.plan.operations[call.participant]
         if isinstance(participant, Columnar):
-            return await participant.carry_out(call.op, call.orders, effects)
-        replies = await participant.apply(call.op, call.orders.one_by_one(), effects)
+            return await participant.carry_out(call.op, call.orders, planned)
+        replies = await participant.apply(call.op, call.orders.one_by_one(), planned)
         return collect_answers(participant.name, call.op, call.orders, replies, self._clock())

@@ -22,7 +22,7 @@ from jiebang.model.check import CheckAnswer, Severity, Text
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
 from jiebang.model.facts import PARTICIPANTS_OUT, PLATFORM, QUOTA, FactBatch
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import Facts, Part, gathered, line_up, owner_of
+from jiebang.policy.frame import Facts, Part, gathered, line_up
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Rechecked
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Case, Key
     from jiebang.model.ids import CaseIds
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.participants.base import Participant
     from jiebang.store.cases import Database
 
@@ -78,6 +79,7 @@ class Checker:
     def __init__(
         self,
         *,
+        registry: ParticipantRegistry,
         pack: Callable[[], Pack],
         participants: Mapping[str, Participant],
         platform: Database,
@@ -87,7 +89,9 @@ class Checker:
         window: timedelta | None = timedelta(milliseconds=2),
         shadow: Beside | None = None,
     ) -> None:
-        """Join what a check needs. `limit`: how long it waits for facts; what is not there by then is unread.
+        """Join what a check needs. `registry`: whose facts are read.
+
+        `limit`: how long it waits for facts; what is not there by then is unread.
 
         `window`: how long a single check waits for others to go with at most; None: each goes alone. `shadow`: is shown
         every live check, and must return at once.
@@ -95,7 +99,8 @@ class Checker:
         self._pack, self._participants, self._platform = pack, participants, platform
         self._case_ids, self._clock, self._limit = case_ids, clock, limit
         self._shadow = shadow
-        self._quotas = Quotas(participants, platform, clock)
+        self._registry = registry
+        self._quotas = Quotas(registry, participants, platform, clock)
         self._cut_off: set[asyncio.Task[Part | None]] = set()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._singles: Coalescer[Kind, CheckRequest, Evidence | None] | None = None
@@ -138,7 +143,8 @@ class Checker:
     async def facts(self, accounts: Sequence[int]) -> Facts:
         """Read all facts of a batch of known accounts, as for requests of a service; nothing is evaluated."""
         requests = [CheckRequest(account) for account in accounts]
-        return gathered(accounts, await self._parts(accounts, requests, {}, quota=True), [None] * len(requests))
+        parts = await self._parts(accounts, requests, {}, quota=True)
+        return gathered(accounts, parts, [None] * len(requests), self._registry)
 
     async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers, all under the pack in force as the batch begins."""
@@ -177,7 +183,7 @@ class Checker:
         known: Sequence[bool] = [True] * len(requests)
         if PLATFORM in parts:
             known = parts[PLATFORM].frame["account_known"].to_list()
-        facts = gathered(accounts, parts, [request.device_id for request in requests])
+        facts = gathered(accounts, parts, [request.device_id for request in requests], self._registry)
         now = self._clock()
         answers = evaluate(pack, facts, kind, now, whole=whole)
         if self._shadow is not None:
@@ -197,10 +203,11 @@ class Checker:
         """
         askable = sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
         tasks: dict[str, asyncio.Task[Part | None]] = {
-            name: asyncio.create_task(_read(participant, askable, accounts))
+            name: asyncio.create_task(_read(participant, askable, accounts, self._registry))
             for name, participant in self._participants.items()
         }
-        tasks[PLATFORM] = asyncio.create_task(_own(self._platform, self._case_ids, askable, requests, needed))
+        own = _own(self._platform, self._case_ids, askable, requests, needed, self._registry)
+        tasks[PLATFORM] = asyncio.create_task(own)
         if quota:
             tasks[QUOTA] = asyncio.create_task(_quota(self._quotas, askable, requests))
         try:
@@ -232,10 +239,12 @@ def _result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
     return None
 
 
-async def _read(participant: Participant, askable: Sequence[int], accounts: Sequence[int]) -> Part | None:
+async def _read(
+    participant: Participant, askable: Sequence[int], accounts: Sequence[int], registry: ParticipantRegistry
+) -> Part | None:
     """Read one participant's facts; None for one that owns none."""
     batch = await participant.facts(askable)
-    return None if batch is None else line_up(batch, owner_of(participant.name), accounts)
+    return None if batch is None else line_up(batch, registry.owner_of(participant.name), accounts, registry)
 
 
 async def _own(
@@ -244,6 +253,7 @@ async def _own(
     askable: Sequence[int],
     requests: Sequence[CheckRequest],
     needed: Mapping[str, Text],
+    registry: ParticipantRegistry,
 ) -> Part:
     """Read what our own store knows: that an account exists, its live case other than the one being checked.
 
@@ -273,7 +283,7 @@ async def _own(
         "consents": consents,
     }
     rows = range(len(requests))
-    return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows)
+    return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows, registry)
 
 
 async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
@@ -284,7 +294,7 @@ async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[Chec
 def _needed(pack: Pack, kind: Kind) -> dict[str, Text]:
     """Return the participants of a kind's plan, each with its name for people."""
     names = pack.plans[kind].participants if kind in pack.plans else ()
-    return {name: pack.owners.get(owner_of(name), Text(name, name)) for name in names}
+    return {name: pack.owners.get(pack.registry.owner_of(name), Text(name, name)) for name in names}
 
 
 def _offering(pack: Pack, kind: Kind) -> Pack:

@@ -14,7 +14,7 @@ from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError
 from jiebang.model.plan import Plan
 from jiebang.participants.base import Participant
-from jiebang.participants.money import Wallet
+from jiebang.participants.wallet.money import Wallet
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Timing

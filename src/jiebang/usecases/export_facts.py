@@ -19,7 +19,7 @@ import polars as pl
 
 from jiebang.model.facts import REQUEST
 from jiebang.policy.backtest import ACCOUNT
-from jiebang.policy.frame import OWNED, read_column
+from jiebang.policy.frame import read_column
 from jiebang.store import cases as store
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ async def export_facts(
                 break
             facts = await checker.facts(ids)
             frame = facts.frame.select(pl.Series(ACCOUNT, ids, dtype=pl.Int64), pl.all())
-            unread.update({owner: int((~frame[read_column(owner)]).sum()) for owner in OWNED if owner != REQUEST})
+            unread.update(
+                {owner: int((~frame[read_column(owner)]).sum()) for owner in facts.registry.owned if owner != REQUEST}
+            )
             await asyncio.to_thread(frame.write_parquet, parts / f"{accounts:012}.parquet")
             accounts += len(ids)
             progress(accounts)

@@ -51,8 +51,10 @@ class Joining:
         ready for us raises (UNANSWERED).
         """
         await self._pools[PLATFORM].fetchval("SELECT 1")  # before all: perhaps it is the only one that is silent
-        await require_migrated(self._pools)
-        self.edited = await policy.install(self._pools[PLATFORM], self._shipped, self._first, self._clock())
+        await require_migrated(self._pools, self._registry.declared)
+        self.edited = await policy.install(
+            self._pools[PLATFORM], self._registry.declared, self._shipped, self._first, self._clock()
+        )
         await self._registry.refresh()
         self.done.set()
 

@@ -33,6 +33,7 @@ from jiebang.usecases.registry import LEAD
 
 if TYPE_CHECKING:
     from jiebang.model.case import Key
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.policy.analyse import Finding
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
@@ -57,12 +58,12 @@ def person(name: str) -> str:
     return plain
 
 
-def admitted(text: str, source: str) -> tuple[Pack, list[Finding]]:
-    """Load a pack and look for rules that can never or always be raised, or only together.
+def admitted(text: str, source: str, declared: ParticipantRegistry) -> tuple[Pack, list[Finding]]:
+    """Load a pack against `declared`, and look for rules that can never or always be raised, or only together.
 
     Returns the pack and what to look at again. Raises PackInvalidError, for findings that are errors too.
     """
-    pack = load_pack(text, source)
+    pack = load_pack(text, source, declared)
     findings = analysed(pack, text, source)
     wrong = [msgspec.to_builtins(finding.problem) for finding in findings if finding.error]
     if wrong:
@@ -70,13 +71,19 @@ def admitted(text: str, source: str) -> tuple[Pack, list[Finding]]:
     return pack, findings
 
 
-async def install(db: Pool, shipped: Mapping[str, tuple[str, str]], first: str, now: datetime) -> list[str]:
+async def install(
+    db: Pool,
+    declared: ParticipantRegistry,
+    shipped: Mapping[str, tuple[str, str]],
+    first: str,
+    now: datetime,
+) -> list[str]:
     """Add the packs that we ship, and on the very first start put `first` in force. Safe to run at the same time.
 
     `shipped`: text and file name, by name. A version that is in the store already stays as it is there: returned are
     those whose file says something else by now, which therefore has no effect.
     """
-    loaded = {name: load_pack(*text) for name, text in shipped.items()}
+    loaded = {name: load_pack(*text, declared) for name, text in shipped.items()}
     texts = {pack.id: shipped[name][0] for name, pack in loaded.items()}
     kept = {one.pack: one for one in await store.others(db)}
     edited = sorted(name for name in texts.keys() & kept.keys() if kept[name].text != texts[name])
@@ -96,13 +103,15 @@ def _new(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
     return found
 
 
-async def add(db: Pool, text: str, source: str, by: str, now: datetime) -> tuple[Pack, list[Finding]]:
+async def add(
+    db: Pool, declared: ParticipantRegistry, text: str, source: str, by: str, now: datetime
+) -> tuple[Pack, list[Finding]]:
     """Add a version of a policy. Adding the same text again changes nothing.
 
     Raises PackInvalidError, PackExistsError for another text under the same name and version, NameUnusableError.
     """
     who = person(by)
-    pack, findings = admitted(text, source)
+    pack, findings = admitted(text, source, declared)
     async with db.acquire() as connection, connection.transaction():
         await _locked(connection)
         if not await store.add(connection, _new([pack.id], {pack.id: text}), who, now):
@@ -122,7 +131,7 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
     replaces: str
 
 
-async def activate(db: Pool, pack: str, by: str, now: datetime) -> Agreed:
+async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> Agreed:
     """Propose a version, or approve what another person has proposed: with that it comes into force everywhere.
 
     Raises UnknownPackError, PackInvalidError (the version, as it is in the store, does not load here), SamePersonError,
@@ -132,7 +141,7 @@ async def activate(db: Pool, pack: str, by: str, now: datetime) -> Agreed:
     async with db.acquire() as connection, connection.transaction():
         state = await _locked(connection)
         stored = await _stored(connection, pack)
-        admitted(stored.text, f"{pack}.yaml")
+        admitted(stored.text, f"{pack}.yaml", declared)
         _settled(state, now)
         if state.pack == pack:
             raise AlreadyInForceError(pack=pack)
@@ -149,7 +158,7 @@ async def activate(db: Pool, pack: str, by: str, now: datetime) -> Agreed:
         )
 
 
-async def roll_back(db: Pool, by: str, now: datetime) -> Agreed:
+async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> Agreed:
     """Go back to the version that was in force before the one that is. One person is enough: two agreed to it before.
 
     Raises NothingToRollBackError, PackInvalidError, TooSoonError, NameUnusableError.
@@ -163,13 +172,13 @@ async def roll_back(db: Pool, by: str, now: datetime) -> Agreed:
         to = None if before is None else await store.activation(connection, before)
         if to is None:
             raise NothingToRollBackError(pack=state.pack)
-        load_pack((await _stored(connection, to.pack)).text, f"{to.pack}.yaml")
+        load_pack((await _stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
         since = now + LEAD
         await store.roll_back(connection, to, who, now, since)
         return Agreed(pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack)
 
 
-async def start_shadow(db: Pool, pack: str, by: str, now: datetime) -> PolicyState:
+async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> PolicyState:
     """Let a version run beside the live one on live checks; what was counted of it before is forgotten.
 
     Raises UnknownPackError, PackInvalidError, AlreadyInForceError for the version in force, NameUnusableError.
@@ -177,7 +186,7 @@ async def start_shadow(db: Pool, pack: str, by: str, now: datetime) -> PolicySta
     who = person(by)
     async with db.acquire() as connection, connection.transaction():
         state = await _locked(connection)
-        load_pack((await _stored(connection, pack)).text, f"{pack}.yaml")
+        load_pack((await _stored(connection, pack)).text, f"{pack}.yaml", declared)
         if pack == state.pack:
             raise AlreadyInForceError(pack=pack)
         await store.set_shadow(connection, pack, who, now)

@@ -17,7 +17,7 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, ParticipantUnavailableError
 from jiebang.model.facts import QUOTA, FactBatch
 from jiebang.participants.base import SILENCE, Participant
-from jiebang.participants.identity import Documents
+from jiebang.participants.identity.documents import Documents
 from jiebang.policy.calendar import local_date, start_of
 from jiebang.policy.frame import Part, line_up, read_where
 from jiebang.saga.coordinator import Rechecked
@@ -26,11 +26,13 @@ from jiebang.store.quota import Use, Used
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.policy.pack import Pack, Quota
     from jiebang.store.cases import Database
     from jiebang.store.pool import Pool
 
-_DATA_CENTRES: Final = 2
+_IDENTITY: Final = "identity"
+"""The owner that knows documents."""
 _NEVER: Final = Used(0, None)
 _NO_DOCUMENT: Final = Text("该账户未曾绑定证件", "no document was ever bound to this account")
 _Asked = TypeVar("_Asked")
@@ -57,9 +59,14 @@ class Quotas:
     """Reads and claims the quota of documents, for batches."""
 
     def __init__(
-        self, participants: Mapping[str, Participant], platform: Database, clock: Callable[[], datetime]
+        self,
+        registry: ParticipantRegistry,
+        participants: Mapping[str, Participant],
+        platform: Database,
+        clock: Callable[[], datetime],
     ) -> None:
-        """Join what it needs: both identity databases are found among `participants`."""
+        """Join what it needs: every identity database of `registry` must be found among `participants`."""
+        self._registry = registry
         self._identities = [one for one in participants.values() if isinstance(one, Documents)]
         self._platform, self._clock = platform, clock
 
@@ -81,7 +88,7 @@ class Quotas:
     async def _agreed(
         self, asked: Collection[_Asked], ask: Callable[[Documents], Awaitable[Mapping[_Asked, _Told]]], nothing: _Told
     ) -> dict[_Asked, _Told]:
-        if len(self._identities) != _DATA_CENTRES:
+        if len(self._identities) != len(self._registry.copies(_IDENTITY)):
             raise OSError("both identity databases are needed to tell a document")
         if not asked:
             return {}
@@ -115,7 +122,7 @@ class Quotas:
             "quota_refused_at": [one.refused_at for one in told],
         }
         rows = range(len(requests))
-        part = line_up(FactBatch(QUOTA, rows, [1] * len(requests), columns), QUOTA, rows)
+        part = line_up(FactBatch(QUOTA, rows, [1] * len(requests), columns), QUOTA, rows, self._registry)
         return read_where(part, QUOTA, read)
 
     async def _used(self, uses: Sequence[Use]) -> tuple[list[Used], dict[bytes, int]]:
@@ -136,7 +143,7 @@ class Quotas:
         except SILENCE:
             bound = {}
         if account_id not in bound:
-            raise ParticipantUnavailableError(participant="identity")
+            raise ParticipantUnavailableError(participant=_IDENTITY)
         document = bound[account_id]
         if document is None:
             raise InvalidInputError(field="account", reason=_NO_DOCUMENT)

@@ -19,6 +19,7 @@ import structlog
 
 from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
+from jiebang.model.plan import UNNAMED
 from jiebang.participants.base import SILENCE, UNANSWERED, Forgiving
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.policy.calendar import local_date
@@ -254,12 +255,12 @@ async def _hold_slots(with_: Recovering, changed: Iterable[Case], before: Mappin
 async def _call(with_: Recovering, call: RecoveryCall) -> CallOutcome:
     """Make one call. Silence says nothing; what a single case may have caused fails the call as a whole."""
     name, op, party = call.participant, call.op, with_.participants[call.participant]
-    effects = {} if op is not Op.CONFIRM or call.plan is None else call.plan.effects.get(name, {})
+    planned = UNNAMED if call.plan is None else call.plan.operations.get(name, UNNAMED)
     try:
         async with asyncio.timeout(with_.call.total_seconds()):
             if op is Op.TRY and isinstance(party, Forgiving):
-                return CallOutcome(refused=await party.try_again(call.orders))
-            await party.apply(op, call.orders, effects)
+                return CallOutcome(refused=await party.try_again(call.orders, planned))
+            await party.apply(op, call.orders, planned)
     except SILENCE as error:
         _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
     except Exception as error:  # noqa: BLE001 - whatever one case breaks must not stop the others

@@ -22,6 +22,7 @@ from jiebang.store import packs as store
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Kind
+    from jiebang.model.participants import ParticipantRegistry
     from jiebang.model.plan import Plan
     from jiebang.policy.pack import Pack
     from jiebang.store.cases import Database
@@ -43,9 +44,10 @@ _log = structlog.get_logger(__name__)
 class Registry:
     """Knows every version in the store. A Pack never changes; what is in force is one reference, taken once a check."""
 
-    def __init__(self, db: Database, clock: Callable[[], datetime]) -> None:
-        """Nothing is known before the first `refresh`."""
+    def __init__(self, db: Database, declared: ParticipantRegistry, clock: Callable[[], datetime]) -> None:
+        """Nothing is known before the first `refresh`. `declared`: the participants that packs are loaded against."""
         self._db, self._clock = db, clock
+        self.declared = declared
         self._packs: Mapping[str, Pack] = MappingProxyType({})
         self._unloadable: set[str] = set()
         self._state: PolicyState | None = None
@@ -96,7 +98,9 @@ class Registry:
         found: dict[str, Pack] = {}
         for stored in await store.others(self._db, self._packs.keys() | self._unloadable):
             try:
-                found[stored.pack] = await asyncio.to_thread(load_pack, stored.text, f"{stored.pack}.yaml")
+                found[stored.pack] = await asyncio.to_thread(
+                    load_pack, stored.text, f"{stored.pack}.yaml", self.declared
+                )
             except PackInvalidError as error:
                 # Admitted by an earlier jiebang, whose language was another. Whoever follows it waits for an operator.
                 self._unloadable.add(stored.pack)

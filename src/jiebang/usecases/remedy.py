@@ -21,7 +21,7 @@ from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError, ParticipantUnavailableError
 from jiebang.model.plan import WALLET
 from jiebang.participants.base import UNANSWERED
-from jiebang.participants.movements import Action, EntryState
+from jiebang.participants.wallet.movements import Action, EntryState
 from jiebang.store import idempotency, outbox, remedies
 from jiebang.store.idempotency import Kept
 from jiebang.store.remedies import AUTODEBIT, BALANCE, RED_PACKET, Remedy
@@ -30,7 +30,7 @@ from jiebang.usecases.context import Context
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jiebang.participants.movements import Outcome
+    from jiebang.participants.wallet.movements import Outcome
     from jiebang.store.cases import Database
     from jiebang.store.idempotency import Answered, Claim, Elsewhere, Record
     from jiebang.store.outbox import Message

@@ -30,8 +30,8 @@ from jiebang.model.errors import (
     UnknownRemedyError,
 )
 from jiebang.participants.base import UNANSWERED
-from jiebang.participants.logins import Confirmation, Security
-from jiebang.participants.movements import EntryState
+from jiebang.participants.security.logins import Confirmation, Security
+from jiebang.participants.wallet.movements import EntryState
 from jiebang.store import idempotency, outbox, proofs, remedies
 from jiebang.store.idempotency import Kept
 from jiebang.store.outbox import Message

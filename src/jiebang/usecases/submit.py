@@ -117,7 +117,9 @@ async def _document(context: Context, asked: Submission, pack: Pack) -> bytes | 
     quota = pack.quota
     if quota is None or asked.kind not in quota.kinds:
         return None
-    return await Quotas(context.participants, context.platform, context.clock).document_of(asked.account_id)
+    return await Quotas(pack.registry, context.participants, context.platform, context.clock).document_of(
+        asked.account_id
+    )
 
 
 async def _refused(context: Context, asked: Submission, check: CheckAnswer) -> CheckAnswer:
@@ -125,10 +127,11 @@ async def _refused(context: Context, asked: Submission, check: CheckAnswer) -> C
 
     A check alone never does this, and what is asked for during a cooling-off does not make it longer.
     """
-    quota, standing = context.pack_named(check.pack).quota, {blocker.code for blocker in check.blockers}
+    pack = context.pack_named(check.pack)
+    quota, standing = pack.quota, {blocker.code for blocker in check.blockers}
     if quota is None or asked.kind not in quota.kinds or quota.used_up not in standing or quota.cooling in standing:
         return check
-    await Quotas(context.participants, context.platform, context.clock).refuse(asked.account_id)
+    await Quotas(pack.registry, context.participants, context.platform, context.clock).refuse(asked.account_id)
     [after] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
     return after
 

@@ -16,7 +16,7 @@ import msgspec
 
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.plan import WALLET
-from jiebang.participants.movements import Outcome, Transfer
+from jiebang.participants.wallet.movements import Outcome, Transfer
 from jiebang.store import idempotency
 from jiebang.usecases.context import Context
 

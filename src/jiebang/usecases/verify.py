@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from jiebang.participants.base import UNANSWERED
-from jiebang.participants.money import MoneyAudit
+from jiebang.participants.wallet.money import MoneyAudit
 from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
 from jiebang.store import cases as store

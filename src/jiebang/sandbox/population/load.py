@@ -107,7 +107,7 @@ async def load(
     networks: Mapping[str, Network] | None = None,
     progress: Callable[[int, int], None] = lambda _bytes, _people: None,
 ) -> LoadReport:
-    """Load a population file, opened in binary, into the databases of `dsns` (by the names of `embedded.PLACEMENT`).
+    """Load a population file, opened in binary, into the databases of `dsns` (by the names of `embedded.placement`).
 
     A bad line means that nothing is loaded at all, and the report tells every fault; with `skip_bad` the other lines
     are loaded. `progress` is told bytes read and people ready. The file's network bindings go to `networks` once the

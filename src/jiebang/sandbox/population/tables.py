@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from jiebang.model.facts import PLATFORM
+from jiebang.participants import PARTICIPANTS
 from jiebang.policy.documents import document_key
 from jiebang.sandbox.population import format as f
 from jiebang.store import sealing
@@ -33,7 +34,7 @@ EPOCH: Final = 1
 
 
 class Table(NamedTuple):
-    """Where rows go, and in which columns. `databases`: names among the DSNs; both data centres hold identities."""
+    """Where rows go, and in which columns. `databases`: names among the DSNs, one for each copy."""
 
     databases: tuple[str, ...]
     schema: str
@@ -97,7 +98,10 @@ def _reader(section: str, rows: str, columns: Iterable[str]) -> Callable[[Sequen
 
 
 _DIRECT: Final = tuple(
-    (Table((section,), section, name, ("account_id", *_columns(kind))), _reader(section, rows, _columns(kind)))
+    (
+        Table(PARTICIPANTS.copies(section), section, name, ("account_id", *_columns(kind))),
+        _reader(section, rows, _columns(kind)),
+    )
     for section, name, rows, kind in (
         ("wallet", "entry", "entries", f.Entry),
         ("wallet", "red_packet", "red_packets", f.RedPacket),
@@ -133,8 +137,7 @@ _DIRECT: Final = tuple(
 
 
 def _table(schema: str, name: str, *columns: str) -> Table:
-    databases = ("identity_shenzhen", "identity_guiyang") if schema == "identity" else (schema,)
-    return Table(databases, schema, name, ("account_id", *columns))
+    return Table(PARTICIPANTS.copies(schema), schema, name, ("account_id", *columns))
 
 
 _SEALED: Final = ("state", "document_type", "sealed", "document_index", "birth_date", "region", "changed_at", "level")

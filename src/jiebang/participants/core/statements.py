@@ -1,0 +1,263 @@
+"""The SQL of a participant that is a database of ours, made of what its declaration says of an operation.
+
+An op answers with one row: how many of the orders it wrote with a yes; which, where that is not all; which it wrote
+with a refusal, and the codes. Judging answers with two kinds of rows: (false, account_id, case_no, case_op, refusal) as
+read, one an order, and (true, account_id, case_no, case_op, NULL) as written. Ids come sorted and are updated in that
+order, so that two batches never wait for each other crosswise. `= ANY ($1)` says nothing new: it is a condition on the
+key that no missing statistic (how many rows are tried?) can talk the planner out of.
+
+What a case brought stands in the table `staged`. Only the statements of an operation that reads it name that table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from jiebang.model.participants import Operation
+from jiebang.saga.fence import Op
+
+if TYPE_CHECKING:
+    from jiebang.model.participants import Declaration, ValueType
+
+VERSION_CHANGED: Final = "VERSION-CHANGED"
+"""A fact changed between the check and the Try."""
+GIVEN_MISSING: Final = "GIVEN-MISSING"
+"""What the operation takes up was not staged for this case, or for another operation."""
+
+_SQL_TYPES: Final[Mapping[type, str]] = {int: "bigint", bool: "boolean", str: "text", date: "date", bytes: "bytea"}
+_ASK: Final = "unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)"
+_ASK_VERSION: Final = "unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i (account_id, case_no, version)"
+
+
+def reading(owner: str) -> Mapping[str, str]:
+    """Return the statements that read fence rows: "look" and "marks"."""
+    table = f"{owner}.account"
+    return {
+        "look": f"SELECT account_id, case_no, case_op FROM {table} WHERE account_id = ANY ($1::bigint[])",  # noqa: S608 - names of ours
+        "marks": f"""SELECT account_id, case_no, case_op FROM {table}
+            WHERE account_id > $1 AND account_id <= $2 AND case_no > 0 ORDER BY account_id LIMIT $3""",  # noqa: S608 - names of ours
+    }
+
+
+def staging(owner: str) -> Mapping[str, str]:
+    """Return the statements over what is staged: "stage", "staged", "staged_page" and "drop_staged".
+
+    "stage" puts rows in where none stands for the case and the account's row has not come to it, and returns those it
+    put in; the rest is answered by "staged". "staged_page" reads the keys after one, in order, staged before a time.
+    "drop_staged" leaves what a granted Try still waits to take up.
+    """
+    table, account = f"{owner}.staged", f"{owner}.account"
+    keys = "unnest($1::bigint[], $2::bigint[]) AS k (account_id, case_no)"
+    return {
+        "stage": f"""INSERT INTO {table} (account_id, case_no, operation, given, staged_at)
+SELECT i.account_id, i.case_no, $4, i.given::jsonb, $5
+FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS i (account_id, case_no, given)
+LEFT JOIN {account} a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
+WHERE a.case_no IS NULL OR a.case_no < i.case_no
+ORDER BY i.account_id, i.case_no
+ON CONFLICT (account_id, case_no) DO NOTHING
+RETURNING account_id, case_no""",  # noqa: S608 - names of ours
+        "staged": f"""SELECT i.account_id, i.case_no,
+    s.account_id IS NOT NULL AS there, s.operation = $4 AND s.given = i.given::jsonb AS same
+FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS i (account_id, case_no, given)
+LEFT JOIN {table} s ON s.account_id = i.account_id AND s.account_id = ANY ($1::bigint[])
+    AND s.case_no = i.case_no""",  # noqa: S608 - names of ours
+        "staged_page": f"""SELECT account_id, case_no FROM {table}
+WHERE (account_id, case_no) > ($1, $2) AND staged_at < $3 ORDER BY account_id, case_no LIMIT $4""",  # noqa: S608 - names of ours
+        "drop_staged": f"""DELETE FROM {table} s USING {keys}
+WHERE s.account_id = k.account_id AND s.account_id = ANY ($1::bigint[]) AND s.case_no = k.case_no
+    AND NOT EXISTS (SELECT FROM {account} a
+        WHERE a.account_id = s.account_id AND a.account_id = ANY ($1::bigint[]) AND a.case_no = s.case_no
+            AND a.case_op = 'tried')""",  # noqa: S608 - names of ours
+    }
+
+
+def statements(owner: str, name: str, operation: Operation) -> Mapping[str, str]:
+    """Return an operation's statements: each op's, "judge_" and the op, and "try_again"."""
+    table = f"{owner}.account"
+    given = _given(owner, name, operation.given)
+    granted = _refusal(operation)
+    missing = f"CASE WHEN i.version IS NOT NULL THEN '{VERSION_CHANGED}' ELSE {_literal(operation.missing)} END"
+    if given:
+        missing = f"CASE WHEN g.account_id IS NULL THEN '{GIVEN_MISSING}' ELSE {missing} END"
+    tried = {"case_no": "i.case_no", "case_op": f"CASE WHEN {granted} IS NULL THEN 'tried' ELSE 'cancelled' END"}
+    for column, value in operation.on_try.items():
+        tried[column] = f"CASE WHEN {granted} IS NULL THEN {value} ELSE a.{column} END"
+    confirmed = {
+        "case_op": "'confirmed'",
+        "epoch": "a.epoch + 1",
+        "facts_version": "a.facts_version + 1",
+        **operation.on_confirm,
+    }
+    cancelled = {"case_no": "i.case_no", "case_op": "'cancelled'", **operation.on_cancel}
+    finished_below = "a.case_no < i.case_no AND a.case_op <> 'tried'"
+    tried_here = "a.case_no = i.case_no AND a.case_op = 'tried'"
+    ops = {
+        Op.TRY: _Op(
+            ask=_ASK_VERSION,
+            before=given,
+            joined=" LEFT JOIN g ON g.account_id = i.account_id" if given else "",
+            refusal=granted,
+            missing=missing,
+            changes=tried,
+            guard=finished_below,
+            made="CASE WHEN refusal IS NULL THEN 'tried' ELSE 'cancelled' END",
+        ),
+        Op.CONFIRM: _Op(
+            ask=_ASK,
+            before=_effects(operation.effects or {}) + given,
+            joined=" CROSS JOIN e" + (" JOIN g ON g.account_id = i.account_id" if given else ""),
+            changes=confirmed,
+            guard=tried_here,
+            after=_gone(owner, "written w JOIN i ON i.account_id = w.account_id") if given else "",
+        ),
+        Op.CANCEL: _Op(
+            ask=_ASK,
+            changes=cancelled,
+            guard=f"({tried_here} OR {finished_below})",
+            made="'cancelled'",
+            after=_gone(owner, "i", _unless_pending(table)) if given else "",
+        ),
+    }
+    again = msgspec.structs.replace(
+        ops[Op.TRY], guard=f"{finished_below} AND {granted} IS NULL", made="'tried'", makes="refusal IS NULL"
+    )
+    return {
+        **{op: _write(table, how) for op, how in ops.items()},
+        **{f"judge_{op}": _judge(table, how) for op, how in ops.items()},
+        "try_again": _judge(table, again),
+    }
+
+
+def unnamed(declared: Declaration) -> Mapping[str, str]:
+    """Return the statements of the operation that is meant where none is named.
+
+    Its Cancel undoes the Try of any operation: a recovery that has lost a case's plan cancels so. Where nothing was
+    ever meant without a name there is nothing else.
+    """
+    undone = {column: value for each in declared.operations.values() for column, value in each.on_cancel.items()}
+    given = {name: value for each in declared.operations.values() for name, value in each.given.items()}
+    every = statements(declared.owner, "", Operation(on_cancel=undone, given=given))
+    cancel = {name: every[name] for name in (Op.CANCEL, f"judge_{Op.CANCEL}")}
+    if declared.formerly is None:
+        return cancel
+    return {**statements(declared.owner, declared.formerly, declared.operations[declared.formerly]), **cancel}
+
+
+class _Op(msgspec.Struct, frozen=True, kw_only=True):
+    """How one op is carried out, in SQL expressions over the row `a`, the order `i`, the effects `e`, the given `g`.
+
+    `before`: what is computed before the row is written, each after a comma; `joined`: how the order is joined to it.
+    `refusal`: the code a Try is refused with, `missing` where there is no row; `made`: the op that a missing row is
+    made with, None where none is made; `makes`: the condition under which it is. `after`: what follows the write.
+    """
+
+    ask: str
+    changes: Mapping[str, str]
+    guard: str
+    before: str = ""
+    joined: str = ""
+    refusal: str | None = None
+    missing: str = "NULL::text"
+    made: str | None = None
+    makes: str = "true"
+    after: str = ""
+
+    @property
+    def update(self) -> str:
+        """What both statements share: write the rows that the guard admits."""
+        sets = ", ".join(f"{column} = {value}" for column, value in self.changes.items())
+        return f"""SET {sets}
+    FROM i{self.joined} WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[]) AND {self.guard}"""
+
+
+def _write(table: str, op: _Op) -> str:
+    """Build the one statement of the usual way: the guarded update, answered in one row."""
+    code = f"CASE WHEN a.case_op = 'cancelled' THEN {op.refusal} END" if op.refusal else "NULL::text"
+    yes = "case_op = 'tried'" if op.refusal else "true"
+    return f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.before}, written AS (
+    UPDATE {table} a {op.update}
+    RETURNING a.account_id, a.case_op, {code} AS code
+){op.after}
+SELECT count(*) FILTER (WHERE {yes}) AS yes,
+    CASE WHEN count(*) FILTER (WHERE {yes}) < cardinality($1::bigint[])
+        THEN array_agg(account_id) FILTER (WHERE {yes}) END,
+    array_agg(account_id) FILTER (WHERE NOT {yes}), array_agg(code) FILTER (WHERE NOT {yes})
+FROM written"""  # noqa: S608 - names and expressions of ours
+
+
+def _judge(table: str, op: _Op) -> str:
+    """Build the careful statement: read the rows, write those that the guard admits, make the missing ones it may."""
+    refusal = f"CASE WHEN a.account_id IS NULL THEN {op.missing} ELSE {op.refusal or 'NULL::text'} END"
+    seen = op.joined if op.refusal else ""
+    sql = f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.before}, before AS MATERIALIZED (
+    SELECT i.account_id, i.case_no AS asked, a.case_no, a.case_op, {refusal} AS refusal
+    FROM i LEFT JOIN {table} a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[]){seen}
+), written AS (
+    UPDATE {table} a {op.update}
+    RETURNING a.account_id, a.case_no, a.case_op
+){op.after}"""  # noqa: S608 - names and expressions of ours
+    if op.made is not None:
+        sql += f""", made AS (
+    INSERT INTO {table} (account_id, case_no, case_op)
+    SELECT account_id, asked, {op.made} FROM before WHERE case_op IS NULL AND {op.makes} ORDER BY account_id
+    ON CONFLICT (account_id) DO NOTHING
+    RETURNING account_id, case_no, case_op
+)"""  # noqa: S608 - names and expressions of ours
+        sql += "\nSELECT true, account_id, case_no, case_op, NULL FROM made UNION ALL"
+    return f"""{sql}
+SELECT true, account_id, case_no, case_op, NULL FROM written
+UNION ALL SELECT false, account_id, case_no, case_op, refusal FROM before"""  # noqa: S608 - names of ours
+
+
+def _refusal(operation: Operation) -> str:
+    """The code a Try of row `a` is refused with, NULL to grant it."""
+    conditions = {GIVEN_MISSING: "g.account_id IS NULL"} if operation.given else {}
+    conditions |= {**operation.refusals, VERSION_CHANGED: "a.facts_version <> i.version"}
+    return "CASE " + " ".join(f"WHEN {when} THEN '{code}'" for code, when in conditions.items()) + " END"
+
+
+def _effects(effects: Mapping[str, ValueType]) -> str:
+    """One row `e`: the plan's effects, each in its type, and the time."""
+    known = f" CROSS JOIN LATERAL jsonb_to_record(p.effects) AS e ({_columns(effects)})" if effects else ""
+    return f""", e AS MATERIALIZED (
+    SELECT * FROM (SELECT $3::text::jsonb AS effects, $4::timestamptz AS now) AS p{known}
+)"""  # noqa: S608 - names of ours
+
+
+def _given(owner: str, name: str, given: Mapping[str, ValueType]) -> str:
+    """Rows `g`, one for each order whose case brought what the operation takes up; empty where it takes up nothing."""
+    if not given:
+        return ""
+    return f""", g AS MATERIALIZED (
+    SELECT s.account_id, v.* FROM i JOIN {owner}.staged s ON s.account_id = i.account_id
+        AND s.account_id = ANY ($1::bigint[]) AND s.case_no = i.case_no AND s.operation = '{name}'
+    CROSS JOIN LATERAL jsonb_to_record(s.given) AS v ({_columns(given)})
+)"""  # noqa: S608 - names of ours
+
+
+def _unless_pending(table: str) -> str:
+    """A Cancel that waits for the case before it cancels nothing yet."""
+    return f""" AND NOT EXISTS (
+        SELECT FROM {table} a WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
+            AND a.case_no < i.case_no AND a.case_op = 'tried')"""
+
+
+def _gone(owner: str, taken: str, where: str = "") -> str:
+    """What was staged for `taken` goes, in the same statement."""
+    return f""", gone AS (
+    DELETE FROM {owner}.staged s USING {taken}
+    WHERE s.account_id = i.account_id AND s.account_id = ANY ($1::bigint[]) AND s.case_no = i.case_no{where}
+)"""  # noqa: S608 - names of ours
+
+
+def _columns(values: Mapping[str, ValueType]) -> str:
+    return ", ".join(f"{name} {_SQL_TYPES[value.kind]}" for name, value in values.items())
+
+
+def _literal(code: str | None) -> str:
+    return "NULL::text" if code is None else f"'{code}'"

@@ -1,0 +1,30 @@
+"""Participant gaming: the playing-time guard for minors (防沉迷) and game access."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jiebang.model.facts import FactType, specs
+from jiebang.model.participants import Declaration, Operation
+from jiebang.participants.core import facts_sql
+
+DECLARATION: Final = Declaration(
+    owner="gaming",
+    package=__name__,
+    databases={"gaming": "guiyang"},
+    facts=specs(
+        "gaming",
+        ("game_guard", FactType.BOOL, "防沉迷", "playing-time guard for minors is on"),
+    ),
+    facts_sql=facts_sql(__name__),
+    operations={
+        "suspend": Operation(
+            effects={},
+            # A minor's games are off while the case runs; ended either way, they return.
+            on_try={"suspended": "a.game_guard"},
+            on_confirm={"suspended": "false"},
+            on_cancel={"suspended": "false"},
+        ),
+    },
+    formerly="suspend",
+)

@@ -1,0 +1,72 @@
+"""Participant identity: what an account's real name is bound to, in both data centres."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jiebang.model.check import Text
+from jiebang.model.facts import FactType, specs
+from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.participants.core import SQL_INTEGER, facts_sql
+
+NOT_BOUND: Final = "ID-NONE"
+"""There is no active identity to take back."""
+
+DECLARATION: Final = Declaration(
+    owner="identity",
+    package=__name__,
+    databases={"identity_shenzhen": "shenzhen", "identity_guiyang": "guiyang"},
+    facts=specs(
+        "identity",
+        (
+            "identity_state",
+            FactType.TEXT,
+            "实名状态",
+            "binding of the real name: active, pending_reclaim, reclaimed or none",
+        ),
+        ("identity_changed_at", FactType.TIME, "上次变更实名的时间", "when the identity was last changed"),
+        ("document_type", FactType.TEXT, "证件类型", "type of the bound document"),
+        ("birth_date", FactType.DATE, "出生日期", "birth date on the document"),
+    ),
+    # Each data centre reclaims at its own instant, and a check trusts the two only where they agree: of a reclaimed
+    # identity, which nothing can be asked for, facts.sql tells no time of change.
+    facts_sql=facts_sql(__name__),
+    value_words={
+        "identity_state": {
+            "active": Text("已生效", "in force"),
+            "pending_reclaim": Text("待回收", "pending reclaim"),
+            "reclaimed": Text("已回收", "reclaimed"),
+            "none": Text("未实名", "none"),
+        },
+        "document_type": {
+            "resident_id": Text("居民身份证", "resident identity card"),
+            "residence_permit": Text("港澳台居民居住证", "residence permit for Hong Kong, Macao and Taiwan residents"),
+            "hk_macao_permit": Text(
+                "港澳居民来往内地通行证", "mainland travel permit for Hong Kong and Macao residents"
+            ),
+            "taiwan_permit": Text("台湾居民来往大陆通行证", "mainland travel permit for Taiwan residents"),
+            "foreign_permanent_residence": Text("外国人永久居留身份证", "foreign permanent resident identity card"),
+            "passport": Text("护照", "passport"),
+        },
+    },
+    operations={
+        "reclaim": Operation(
+            effects={"key_destroyed_after_minutes": ValueType(int, most=SQL_INTEGER)},
+            refusals={NOT_BOUND: "a.state <> 'active'"},
+            missing=NOT_BOUND,
+            on_try={"state": "'pending_reclaim'"},
+            on_confirm={
+                "state": "'reclaimed'",
+                "level": "0",
+                "document_type": "NULL",
+                "document_index": "NULL",
+                "birth_date": "NULL",
+                "region": "NULL",
+                "changed_at": "e.now",
+                "key_destroy_at": "e.now + make_interval(mins => coalesce(e.key_destroyed_after_minutes, 0)::integer)",
+            },
+            on_cancel={"state": "CASE WHEN a.state = 'pending_reclaim' THEN 'active' ELSE a.state END"},
+        ),
+    },
+    formerly="reclaim",
+)

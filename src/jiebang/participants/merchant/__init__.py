@@ -1,0 +1,31 @@
+"""Participant merchant: merchant numbers and the records that commercial retention keeps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jiebang.model.facts import FactType, specs
+from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.participants.core import SQL_INTEGER, facts_sql
+
+DECLARATION: Final = Declaration(
+    owner="merchant",
+    package=__name__,
+    databases={"merchant": "guiyang"},
+    facts=specs(
+        "merchant",
+        ("open_merchants", FactType.INT, "未注销商户号数", "open merchant numbers"),
+        ("merchant_items", {"id": FactType.TEXT, "name": FactType.TEXT}, "商户号", "open merchant numbers"),
+    ),
+    facts_sql=facts_sql(__name__),
+    operations={
+        "retain": Operation(
+            effects={"records_kept_days": ValueType(int, most=SQL_INTEGER // 24)},
+            on_confirm={
+                "records_kept_until": "CASE WHEN e.records_kept_days IS NULL THEN a.records_kept_until "
+                "ELSE e.now + make_interval(hours => 24 * e.records_kept_days::integer) END"
+            },
+        ),
+    },
+    formerly="retain",
+)

@@ -1,0 +1,40 @@
+"""Opening the participants that are databases of ours: each as the class that speaks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.identity import DECLARATION as IDENTITY
+from jiebang.participants.identity.documents import Identity
+from jiebang.participants.security import DECLARATION as SECURITY
+from jiebang.participants.security.logins import Security
+from jiebang.participants.wallet import DECLARATION as WALLET
+from jiebang.participants.wallet.money import Wallet
+
+if TYPE_CHECKING:
+    from jiebang.model.participants import ParticipantRegistry
+    from jiebang.store.pool import Pool
+
+
+def open_participants(
+    registry: ParticipantRegistry, pools: Mapping[str, Pool], clock: Callable[[], datetime], *, pepper: bytes
+) -> Mapping[str, DatabaseParticipant]:
+    """Return every database participant of `registry` by name, on `pools` by the same names.
+
+    "wallet" is a `Wallet`, "security" a `Security`, both identity databases are an `Identity`: what has services beside
+    the saga's. `pepper`: the secret that payment passwords are marked with.
+    """
+    opened: dict[str, DatabaseParticipant] = {}
+    for declared in registry.declarations:
+        for name in declared.databases:
+            if declared is WALLET:
+                opened[name] = Wallet(pools[name], clock, pepper=pepper)
+            elif declared is SECURITY:
+                opened[name] = Security(pools[name], clock)
+            else:
+                kind = Identity if declared is IDENTITY else DatabaseParticipant
+                opened[name] = kind(name, declared, pools[name], clock)
+    return opened

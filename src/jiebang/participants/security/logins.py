@@ -1,0 +1,84 @@
+"""The participant `security`, and what a person may say of their own logins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+import msgspec
+
+from jiebang.model.errors import AccountBusyError, JiebangError, NothingToClearError, UnknownAccountError
+from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.security import DECLARATION
+from jiebang.store.named_sql import load
+
+if TYPE_CHECKING:
+    from jiebang.store.pool import Pool
+
+_NAME: Final = "security"
+_SQL: Final = load("jiebang.participants.security", "logins.sql")
+
+
+class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
+    """A person says that these abnormal logins were theirs.
+
+    `remedy_id`: the caller's; the same id names the same confirmation.
+    """
+
+    remedy_id: UUID
+    account_id: int
+    logins: tuple[int, ...]
+
+
+class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a confirmation: the logins it confirmed, or why it was refused."""
+
+    remedy_id: UUID
+    logins: tuple[int, ...] = ()
+    refusal: JiebangError | None = None
+
+
+class Security(DatabaseParticipant):
+    """The participant `security`. Whoever calls `confirm_logins` has had the person prove that it is them."""
+
+    def __init__(self, pool: Pool, clock: Callable[[], datetime]) -> None:
+        """Take the pool."""
+        super().__init__(_NAME, DECLARATION, pool, clock)
+
+    async def confirm_logins(self, confirmations: Sequence[Confirmation]) -> list[Confirmed]:
+        """Record that logins were the person's own; they block no longer. Answers in the order given.
+
+        Refused with UnknownAccountError, AccountBusyError, or NothingToClearError (one named is no abnormal login that
+        is still unconfirmed); then none of the confirmation's logins changes. A repeat answers as the first time did.
+        """
+        ids = sorted({one.account_id for one in confirmations})
+        async with self._pool.acquire() as connection, connection.transaction():
+            tried = {row["account_id"]: row["tried"] for row in await connection.fetch(_SQL["lock"], ids)}
+            rows = await connection.fetch(_SQL["unconfirmed"], ids, [one.remedy_id for one in confirmations])
+            standing = {(row["account_id"], row["login_id"]) for row in rows if row["confirmed_by"] is None}
+            before = {(row["account_id"], row["confirmed_by"], row["login_id"]) for row in rows if row["confirmed_by"]}
+            answers, writes = list[Confirmed](), list[tuple[int, int, UUID]]()
+            for one in confirmations:
+                done = tuple(sorted(each[2] for each in before if each[:2] == (one.account_id, one.remedy_id)))
+                refusal = None if done else _refused(one, tried, standing)
+                if not done and refusal is None:
+                    done = tuple(sorted(set(one.logins)))
+                    standing -= {(one.account_id, login) for login in done}
+                    writes += [(one.account_id, login, one.remedy_id) for login in done]
+                answers.append(Confirmed(remedy_id=one.remedy_id, logins=done, refusal=refusal))
+            if writes:
+                await connection.execute(
+                    _SQL["confirm"], *([write[at] for write in writes] for at in range(3)), self._clock()
+                )
+        return answers
+
+
+def _refused(one: Confirmation, tried: dict[int, bool], standing: set[tuple[int, int]]) -> JiebangError | None:
+    if one.account_id not in tried:
+        return UnknownAccountError(accounts=[str(one.account_id)])
+    if tried[one.account_id]:
+        return AccountBusyError(participant=_NAME)
+    missing = sorted({login for login in one.logins if (one.account_id, login) not in standing})
+    return NothingToClearError(items=[str(each) for each in missing]) if missing or not one.logins else None

@@ -1,0 +1,32 @@
+"""Participant social: contacts, groups, messages, moments, friend requests, e-mail."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jiebang.model.facts import FactType, specs
+from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.participants.core import SQL_SMALLINT, facts_sql
+
+DECLARATION: Final = Declaration(
+    owner="social",
+    package=__name__,
+    databases={"social": "shenzhen"},
+    facts=specs(
+        "social",
+        ("contacts", FactType.INT, "联系人数", "number of contacts"),
+        ("messages", FactType.INT, "消息数", "number of messages"),
+        ("email_bound", FactType.BOOL, "已绑定邮箱", "an e-mail is bound"),
+    ),
+    facts_sql=facts_sql(__name__),
+    operations={
+        "restrict": Operation(
+            effects={"friend_requests_blocked": ValueType(bool), "moments_per_day": ValueType(int, most=SQL_SMALLINT)},
+            on_confirm={
+                "friend_requests_blocked": "coalesce(e.friend_requests_blocked, a.friend_requests_blocked)",
+                "moments_per_day": "coalesce(e.moments_per_day::smallint, a.moments_per_day)",
+            },
+        ),
+    },
+    formerly="restrict",
+)
