@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 
 # Tests that need no database, in a process a core (more than four only begin later).
 PURE := tests/unit tests/sim
-PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal -p no:schemathesis
 
 .PHONY: help setup demo test quick lint sim chaos bench lock clean
 
