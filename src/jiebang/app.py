@@ -26,8 +26,8 @@ from jiebang.participants import open_participants
 from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
-from jiebang.participants.signing import Link, create_keys, our_end
 from jiebang.policy import packs
+from jiebang.remote.signing import Link, create_keys, our_end
 from jiebang.sandbox.phone import NAME as PHONE
 from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
@@ -45,7 +45,7 @@ from jiebang.usecases.shadow import Shadow
 
 if TYPE_CHECKING:
     from jiebang.api.admission import Admission
-    from jiebang.api.auth import Verifier
+    from jiebang.remote.tokens import Verifier
     from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
     from jiebang.usecases.recover import Found, Waiting
@@ -266,7 +266,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     def _verifier(self) -> Verifier:
         import httpx
 
-        from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file, keys_from_url
+        from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file, keys_from_url
 
         issuer = self.settings.issuer
         if issuer is None:

@@ -16,7 +16,6 @@ import asyncpg
 import httpx
 import uvicorn
 
-from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file
 from jiebang.api.capacity import Capacity
 from jiebang.api.connections import server_config
 from jiebang.api.deps import Deps
@@ -27,6 +26,7 @@ from jiebang.participants import open_participants
 from jiebang.participants.money import Wallet
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
+from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.store import outbox

@@ -14,8 +14,8 @@ import pytest
 
 from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant
-from jiebang.participants.signing import Requester
-from jiebang.participants.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
+from jiebang.remote.signing import Requester
+from jiebang.remote.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind

@@ -12,7 +12,7 @@ import pytest
 
 from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant, RemoteError
-from jiebang.participants.wire import Ignored
+from jiebang.remote.wire import Ignored
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase

@@ -19,8 +19,8 @@ import pytest
 
 from jiebang.participants.base import Order
 from jiebang.participants.http import HttpParticipant, RemoteError
-from jiebang.participants.signing import Link, Requester, Sent, create_keys
-from jiebang.participants.wire import Batch, CaseOrder
+from jiebang.remote.signing import Link, Requester, Sent, create_keys
+from jiebang.remote.wire import Batch, CaseOrder
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.sandbox.processes import Sandbox
 

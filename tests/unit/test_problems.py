@@ -11,9 +11,10 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.api import auth, problems
+from jiebang.api import problems
 from jiebang.api.logs import configure_logs
 from jiebang.model import errors
+from jiebang.remote import tokens
 
 
 def every(kind: type[errors.JiebangError]) -> Iterator[type[errors.JiebangError]]:
@@ -47,7 +48,7 @@ def test_codes_are_told_apart() -> None:
     """A client that branches on `code` must not meet two meanings in one."""
     named = [kind for kind in ALL if "code" in vars(kind)]
     assert len({kind.code for kind in named}) == len(named)
-    assert auth.KeysUnavailableError in named
+    assert tokens.KeysUnavailableError in named
 
 
 @given(st.text(max_size=400))

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.errors import InvalidInputError
-from jiebang.participants import wire
 from jiebang.participants.base import Order
-from jiebang.participants.wire import Ignored
+from jiebang.remote import wire
+from jiebang.remote.wire import Ignored
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 

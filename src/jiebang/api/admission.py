@@ -33,7 +33,7 @@ from jiebang.model.facts import PLATFORM
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
 
-    from jiebang.api.auth import Caller
+    from jiebang.remote.tokens import Caller
     from jiebang.usecases.backlog import Backlog
 
 ADMITTED_TOTAL: Final = Counter("jiebang_admitted_total", "Requests let in", ["urgency"])

@@ -12,9 +12,9 @@ from litestar.openapi.spec import Components, Contact, Example, License, Securit
 
 from jiebang import __version__
 from jiebang.api import problems, remedy_shapes, shapes
-from jiebang.api.auth import KeysUnavailableError, Scope
 from jiebang.model import errors
 from jiebang.policy.codes import CodeExplained
+from jiebang.remote.tokens import KeysUnavailableError, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

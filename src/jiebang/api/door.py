@@ -10,12 +10,12 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
-from jiebang.api.auth import Caller
 from jiebang.api.findings import in_both
 from jiebang.api.problems import MediaTypeError
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.ids import account_of
+from jiebang.remote.tokens import Caller
 
 if TYPE_CHECKING:
     from jiebang.api.admission import Callers

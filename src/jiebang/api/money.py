@@ -9,12 +9,12 @@ from litestar import Response, post
 from litestar.params import JSONBody, SkipValidation
 
 from jiebang.api import shapes
-from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
 from jiebang.api.mutations import REPLAYED, IdempotencyKey, keyed, once, respond
 from jiebang.model import errors
+from jiebang.remote.tokens import Scope
 from jiebang.store.idempotency import Kept
 from jiebang.usecases.transfer import Payment, transfer
 

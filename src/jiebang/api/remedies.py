@@ -10,7 +10,6 @@ from litestar import Response, delete, post
 from litestar.params import JSONBody, PathParameter, SkipValidation
 
 from jiebang.api import remedy_shapes as shapes
-from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
@@ -18,6 +17,7 @@ from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed,
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
+from jiebang.remote.tokens import Scope
 from jiebang.store.idempotency import Kept
 from jiebang.usecases import consent, remedy, step_up
 

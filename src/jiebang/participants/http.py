@@ -19,8 +19,8 @@ import msgspec
 from prometheus_client import Counter as Metric
 
 from jiebang.model.errors import JiebangError
-from jiebang.participants import wire
-from jiebang.participants.signing import Link, Requester, Sent, joined
+from jiebang.remote import wire
+from jiebang.remote.signing import Link, Requester, Sent, joined
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import FenceRow, Op
 

@@ -20,8 +20,8 @@ from msgspec import Meta
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.plan import NETWORKS
-from jiebang.participants import wire
-from jiebang.participants.signing import Responder, other_end
+from jiebang.remote import wire
+from jiebang.remote.signing import Responder, other_end
 from jiebang.saga.fence import Op
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, Strike, strike
 from jiebang.sandbox.ledger import MAX_BINDINGS, Binding, Ledger

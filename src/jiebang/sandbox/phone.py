@@ -21,8 +21,8 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.notice import Channel, Notices
-from jiebang.participants.signing import Responder, other_end
-from jiebang.participants.wire import parse
+from jiebang.remote.signing import Responder, other_end
+from jiebang.remote.wire import parse
 from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import msgspec
 
 from jiebang.model.errors import ProcessStartError
 from jiebang.model.plan import NETWORKS
-from jiebang.participants.signing import Link, create_keys, our_end
+from jiebang.remote.signing import Link, create_keys, our_end
 from jiebang.sandbox.phone import NAME as PHONE
 
 if TYPE_CHECKING:

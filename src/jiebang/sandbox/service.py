@@ -36,8 +36,8 @@ from jiebang.model.errors import (
     OurFaultError,
     PolicyRefusalError,
 )
-from jiebang.participants.signing import SKEW, Responder, Sent, Verified, joined
-from jiebang.participants.wire import MAX_BODY
+from jiebang.remote.signing import SKEW, Responder, Sent, Verified, joined
+from jiebang.remote.wire import MAX_BODY
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope

@@ -28,8 +28,8 @@ from jiebang.usecases.step_up import NO_CASE, rules_for
 if TYPE_CHECKING:
     from jiebang.model.case import Case
     from jiebang.model.ids import CaseIds
-    from jiebang.participants.signing import Link
     from jiebang.policy.pack import Pack
+    from jiebang.remote.signing import Link
     from jiebang.store.cases import Database, Key
     from jiebang.store.outbox import Message
 

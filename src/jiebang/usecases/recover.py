@@ -23,8 +23,8 @@ import structlog
 from jiebang.model.case import COUNTED, ENDED, Case
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
 from jiebang.participants.base import UNANSWERED, Forgiving, Order
-from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.policy.calendar import local_date
+from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.coordinator import Timing, backoff
 from jiebang.saga.fence import Op
 from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, Wait, recovered
