@@ -27,7 +27,8 @@ from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.policy import packs
-from jiebang.remote.signing import Link, create_keys, our_end
+from jiebang.remote.link_keys import create_keys, our_end
+from jiebang.remote.signing import Link
 from jiebang.sandbox.phone import NAME as PHONE
 from jiebang.sandbox.processes import links as sandbox_links
 from jiebang.settings import Secrets, Settings, from_environment, read_secrets
@@ -140,9 +141,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
+        from jiebang.remote.gateway import HttpGateway
         from jiebang.usecases.advance import Driver, Limits
         from jiebang.usecases.gauges import Gauges
-        from jiebang.usecases.notify import Delivery, HttpGateway
+        from jiebang.usecases.notify import Delivery
         from jiebang.usecases.operate import Watch
         from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.worker import Seldom, Worker

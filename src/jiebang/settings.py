@@ -60,7 +60,7 @@ _S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach one clearing network. `keys`: the folder of the link's key files (remote/signing.py)."""
+    """How to reach one clearing network. `keys`: the folder of the link's key files (remote/link_keys.py)."""
 
     base_url: str
     keys: Path | None = None

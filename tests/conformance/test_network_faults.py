@@ -11,7 +11,8 @@ import time
 import pytest
 
 from jiebang.participants.base import Order
-from jiebang.participants.http import HttpParticipant, RemoteError
+from jiebang.participants.http import HttpParticipant
+from jiebang.remote.client import RemoteError
 from jiebang.remote.wire import Ignored
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.sandbox.control import Control

@@ -18,8 +18,10 @@ import msgspec
 import pytest
 
 from jiebang.participants.base import Order
-from jiebang.participants.http import HttpParticipant, RemoteError
-from jiebang.remote.signing import Link, Requester, Sent, create_keys
+from jiebang.participants.http import HttpParticipant
+from jiebang.remote.client import RemoteError
+from jiebang.remote.link_keys import create_keys
+from jiebang.remote.signing import Link, Requester, Sent
 from jiebang.remote.wire import Batch, CaseOrder
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.sandbox.processes import Sandbox

@@ -21,7 +21,8 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.plan import NETWORKS
 from jiebang.remote import wire
-from jiebang.remote.signing import Responder, other_end
+from jiebang.remote.link_keys import other_end
+from jiebang.remote.signing import Responder
 from jiebang.saga.fence import Op
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, Strike, strike
 from jiebang.sandbox.ledger import MAX_BINDINGS, Binding, Ledger

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from jiebang.model.errors import JiebangError
-from jiebang.participants.http import RemoteError, SignedClient
 from jiebang.remote import wire
+from jiebang.remote.client import RemoteError, SignedClient
 from jiebang.sandbox.faults import Fault
 from jiebang.sandbox.ledger import MAX_BINDINGS, AccountState
 

@@ -21,7 +21,8 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.notice import Channel, Notices
-from jiebang.remote.signing import Responder, other_end
+from jiebang.remote.link_keys import other_end
+from jiebang.remote.signing import Responder
 from jiebang.remote.wire import parse
 from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
 

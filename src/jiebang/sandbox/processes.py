@@ -15,7 +15,8 @@ import msgspec
 
 from jiebang.model.errors import ProcessStartError
 from jiebang.model.plan import NETWORKS
-from jiebang.remote.signing import Link, create_keys, our_end
+from jiebang.remote.link_keys import create_keys, our_end
+from jiebang.remote.signing import Link
 from jiebang.sandbox.phone import NAME as PHONE
 
 if TYPE_CHECKING:
