@@ -254,11 +254,11 @@ async def _opened(people: int) -> AsyncIterator[tuple[App, Client]]:
         async with open_app(settings) as first:
             await _fill(first, people)
         async with (
-            sandbox(home),
+            sandbox(home) as outside,
             open_app(settings) as app,
             platform_processes(home, api_port=0) as processes,
         ):
-            client = Client(processes["api"].port, app.issuer().service("bench", _now(), str(uuid4())))
+            client = Client(processes["api"].port, outside.issuer.service("bench", _now(), str(uuid4())))
             yield app, client
             client.close()
     finally:

@@ -27,11 +27,11 @@ from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.money import Wallet
 from jiebang.policy import packs
+from jiebang.remote import stand_ins
+from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, our_end
 from jiebang.remote.signing import Link
-from jiebang.sandbox.phone import NAME as PHONE
-from jiebang.sandbox.processes import links as sandbox_links
-from jiebang.settings import Secrets, Settings, from_environment, read_secrets
+from jiebang.settings import Issuer, Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded
 from jiebang.store.migrate import migrate_all
@@ -47,7 +47,6 @@ from jiebang.usecases.shadow import Shadow
 if TYPE_CHECKING:
     from jiebang.api.admission import Admission
     from jiebang.remote.tokens import Verifier
-    from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
     from jiebang.usecases.recover import Found, Waiting
     from jiebang.usecases.seal import Sealing
@@ -56,8 +55,6 @@ if TYPE_CHECKING:
 
 POLICY: Final = "wechat"
 """The pack in force from the first start on, until people activate another."""
-SANDBOX_ISSUER: Final = "urn:jiebang:sandbox-issuer"
-SANDBOX_AUDIENCE: Final = "jiebang"
 _NOWHERE: Final = "http://127.0.0.1:9"
 """Where a network is sought that nobody has named: nothing answers there, and silence rolls back."""
 _PURGE_BATCH: Final = 1_000
@@ -100,11 +97,12 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     resources: AsyncExitStack
     """What is closed together with the installation."""
 
-    def issuer(self) -> SandboxIssuer:
-        """Return the sandbox's issuer of tokens, which the API trusts where no other is configured."""
-        from jiebang.sandbox.issuer import SandboxIssuer
-
-        return SandboxIssuer(self.settings.home, issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE)
+    @property
+    def issuer(self) -> Issuer:
+        """Whose tokens are trusted: the configured issuer's, else those of one whose keys are in the home."""
+        jwks = self.settings.home / stand_ins.JWKS
+        stands_in = Issuer(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
+        return self.settings.issuer or stands_in
 
     def api(self) -> Admission:
         """Return the HTTP application, behind its gate."""
@@ -180,8 +178,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 pace=self.settings.gauges,
             ),
         }
-        if PHONE in self.links:
-            gateway = HttpGateway(self.links[PHONE])
+        if GATEWAY in self.links:
+            gateway = HttpGateway(self.links[GATEWAY])
             self.resources.push_async_callback(gateway.aclose)
             chores["messages"] = Delivery(
                 pool=pool,
@@ -270,11 +268,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
         from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file, keys_from_url
 
-        issuer = self.settings.issuer
-        if issuer is None:
-            sandbox = self.issuer()
-            keys = IssuerKeys(keys_from_file(sandbox.jwks_path), utc_now)
-            return Verifier(issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE, keys=keys, clock=utc_now)
+        issuer = self.issuer
         if issuer.jwks_file is not None:
             read = keys_from_file(issuer.jwks_file)
         else:
@@ -336,15 +330,15 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 def find_links(settings: Settings) -> dict[str, Link]:
-    """Return our ends of the links to both networks and the phone: the configured ones, else the running sandbox's."""
+    """Return our ends of the links to both networks and the gateway: the configured ones, else those that stand in."""
     try:
-        found = sandbox_links(settings.home)
+        found = stand_ins.links(settings.home, (*NETWORKS, GATEWAY))
     except OSError:
         found = {}
     for name, network in (settings.networks or {}).items():
         found[name] = our_end(network.keys or settings.keys, name, network.base_url)
-    if settings.phone_url is not None:
-        found[PHONE] = our_end(settings.keys, PHONE, settings.phone_url)
+    if settings.gateway_url is not None:
+        found[GATEWAY] = our_end(settings.keys, GATEWAY, settings.gateway_url)
     for name in NETWORKS:
         if name not in found:
             _log.warning("network_not_configured", network=name)

@@ -21,6 +21,7 @@ import httpx
 from jiebang.model.notice import Channel
 from jiebang.model.plan import DATABASES, NETWORKS
 from jiebang.sandbox.control import Control
+from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.ledger import Binding
 from jiebang.store.sealing import password_hash
 
@@ -117,7 +118,7 @@ class People:
     def __init__(self, app: App, api_urls: Sequence[str], phone_url: str, ids: Sequence[int], seed: int) -> None:
         self.told = Told()
         self.stopping = asyncio.Event()
-        self._issuer, self._dice = app.issuer(), random.Random(seed)  # noqa: S311 - must be replayable
+        self._issuer, self._dice = SandboxIssuer(app.settings.home), random.Random(seed)  # noqa: S311 - must be replayable
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
         self._apis = itertools.cycle(api_urls)
         self._api_url = next(self._apis)

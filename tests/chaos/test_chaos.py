@@ -69,7 +69,6 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
         disk = await stack.enter_async_context(small_disk(home, CENTRE))
         outside = await stack.enter_async_context(sandbox(home))
         app = await stack.enter_async_context(open_app(Settings(home=home, keys=home / "keys")))
-        app.issuer()
         paths = dict[str, Proxy]()
 
         async def path(name: str, port: int) -> int:

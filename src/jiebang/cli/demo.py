@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from jiebang.app import App, open_app, utc_now
+from jiebang.app import open_app, utc_now
 from jiebang.cli.accounts import load_people
 from jiebang.cli.operate import audit_summary, tell_edited
 from jiebang.cli.show import TimelineView, show_audit, show_check
@@ -99,8 +99,8 @@ async def _idle_latency(world: World, screen: Console) -> float:
 
 
 @asynccontextmanager
-async def _world(app: App, outside: Sandbox, api_url: str) -> AsyncIterator[World]:
-    issuer = app.issuer()
+async def _world(outside: Sandbox, api_url: str) -> AsyncIterator[World]:
+    issuer = outside.issuer
     devices = {person.account_id: person.device_id for person in STORY_PEOPLE.values()}
 
     def token(account_id: int) -> str:
@@ -148,7 +148,7 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
                 ),
                 style="yellow",
             )
-        world = await stack.enter_async_context(_world(app, outside, api_url))
+        world = await stack.enter_async_context(_world(outside, api_url))
         screen.print(
             say(
                 f"一切就绪,用时 {perf_counter() - started:.1f} 秒",

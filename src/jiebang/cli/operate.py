@@ -36,7 +36,7 @@ def _serve(
 
     from jiebang.api.connections import server_config
     from jiebang.api.logs import configure_logs
-    from jiebang.sandbox.service import die_with_parent
+    from jiebang.parent import die_with_parent
 
     if with_parent:
         die_with_parent()
@@ -105,7 +105,7 @@ def _work(
     from prometheus_client import start_http_server
 
     from jiebang.api.logs import configure_logs
-    from jiebang.sandbox.service import die_with_parent
+    from jiebang.parent import die_with_parent
 
     if with_parent:
         die_with_parent()

@@ -15,6 +15,8 @@ import msgspec
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from jiebang.remote.stand_ins import AUDIENCE, ISSUER, JWKS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -27,10 +29,10 @@ SERVICE_SCOPES: Final = (*PERSON_SCOPES, "service")
 class SandboxIssuer:
     """Mints access tokens (RFC 9068) under a key kept in `home`, made at first use."""
 
-    def __init__(self, home: Path, *, issuer: str, audience: str) -> None:
+    def __init__(self, home: Path, *, issuer: str = ISSUER, audience: str = AUDIENCE) -> None:
         """Take where the key is kept and the names that the API expects. Raises OSError."""
         self.issuer, self.audience = issuer, audience
-        self.jwks_path = home / "issuer-jwks.json"
+        self.jwks_path = home / JWKS
         self._key = _key(home / "issuer-key.json")
         _write(self.jwks_path, msgspec.json.encode({"keys": [self._public()]}), 0o644)
 

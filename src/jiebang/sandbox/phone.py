@@ -21,6 +21,7 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.notice import Channel, Notices
+from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import other_end
 from jiebang.remote.signing import Responder
 from jiebang.remote.wire import parse
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-NAME: Final = "phone"
 SHOWN: Final = 200
 """The newest messages of an account that its phone shows."""
 _SCHEMA: Final = """
@@ -116,7 +116,7 @@ class Phone:
     async def health(self, call: Call) -> Answer:
         """Answer that it lives."""
         del call
-        return ok({"name": NAME, "pid": os.getpid()})
+        return ok({"name": GATEWAY, "pid": os.getpid()})
 
     async def take(self, call: Call) -> Answer:
         """Take a batch of notices; those that came before are left as they are."""
@@ -188,7 +188,7 @@ def main() -> None:
     given = Arguments("模拟短信与邮件网关 / the sandbox's SMS and e-mail gateway").parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
     phone = Phone(Inbox(given.data))
-    serve(phone.service(Responder(other_end(given.keys, NAME, ""))), given.port, with_parent=given.with_parent)
+    serve(phone.service(Responder(other_end(given.keys, GATEWAY, ""))), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

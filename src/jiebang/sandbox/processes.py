@@ -9,15 +9,17 @@ import asyncio
 import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from jiebang.model.errors import ProcessStartError
 from jiebang.model.plan import NETWORKS
+from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, our_end
 from jiebang.remote.signing import Link
-from jiebang.sandbox.phone import NAME as PHONE
+from jiebang.remote.stand_ins import ADDRESSES, KEYS, write_addresses
+from jiebang.sandbox.issuer import SandboxIssuer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,7 +30,6 @@ START_SECONDS: Final = 30.0
 REBIRTH_SECONDS: Final = 0.2
 """Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that does not start."""
 REBIRTH_LIMIT: Final = 5.0
-ADDRESSES: Final = "sandbox.json"
 
 
 class _Ready(msgspec.Struct):
@@ -131,16 +132,17 @@ class SandboxProcess:
 
 
 class Sandbox:
-    """The running sandbox."""
+    """The running sandbox. `issuer`: of access tokens, whom the platform trusts where it is told of no other."""
 
     def __init__(self, processes: Mapping[str, SandboxProcess], home: Path) -> None:
         """`processes` by name, all started; `home`: where their keys, data and logs are."""
         self.processes = processes
         self.home = home
+        self.issuer = SandboxIssuer(home)
 
     def link(self, name: str) -> Link:
         """Return the platform's end of the link to "unionpay", "netsunion" or "phone"."""
-        return our_end(self.home / "keys", name, self.processes[name].url)
+        return our_end(self.home / KEYS, name, self.processes[name].url)
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -148,28 +150,22 @@ class Sandbox:
         return {name: process.url for name, process in self.processes.items()}
 
 
-def links(home: Path) -> dict[str, Link]:
-    """Return the platform's ends of the links to a sandbox that another process runs from `home`. Raises OSError."""
-    addresses = msgspec.json.decode((home / ADDRESSES).read_bytes(), type=dict[str, str])
-    return {name: our_end(home / "keys", name, url) for name, url in addresses.items()}
-
-
 @asynccontextmanager
 async def sandbox(
-    home: Path, *, names: Sequence[str] = (*NETWORKS, PHONE), ports: Mapping[str, int] | None = None
+    home: Path, *, names: Sequence[str] = (*NETWORKS, GATEWAY), ports: Mapping[str, int] | None = None
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
 
     `ports`: fixed ones by name, any free one for the others. Raises ProcessStartError where a process does not start.
     Faults of an earlier run are off.
     """
-    for folder in ("keys", "sandbox", "logs"):
+    for folder in (KEYS, "sandbox", "logs"):
         (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     processes = {name: _process(home, name) for name in names}
     for name, port in (ports or {}).items():
         processes[name].port = port
     for name in names:
-        create_keys(home / "keys", name)
+        create_keys(home / KEYS, name)
     async with AsyncExitStack() as stack:
         for process in processes.values():
             stack.push_async_callback(process.stop)
@@ -177,7 +173,7 @@ async def sandbox(
         for failure in filter(None, started):
             raise failure
         running = Sandbox(processes, home)
-        _write(home / ADDRESSES, running.addresses)
+        write_addresses(home, running.addresses)
         stack.callback((home / ADDRESSES).unlink, missing_ok=True)
         yield running
 
@@ -188,13 +184,7 @@ def _environment() -> dict[str, str]:
 
 
 def _process(home: Path, name: str) -> SandboxProcess:
-    module = ["jiebang.sandbox.phone"] if name == PHONE else ["jiebang.sandbox.clearing", name]
-    command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / "keys")]
-    again = () if name == PHONE else ("--keep-faults",)
+    module = ["jiebang.sandbox.phone"] if name == GATEWAY else ["jiebang.sandbox.clearing", name]
+    command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / KEYS)]
+    again = () if name == GATEWAY else ("--keep-faults",)
     return SandboxProcess(name, command, home / "logs" / f"{name}.log", again=again)
-
-
-def _write(path: Path, value: Any) -> None:
-    draft = path.with_suffix(".new")
-    draft.write_bytes(msgspec.json.encode(value))
-    draft.replace(path)

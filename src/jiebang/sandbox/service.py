@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import logging
 import os
-import signal
 import socket
-import sys
-import threading
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -36,6 +32,7 @@ from jiebang.model.errors import (
     OurFaultError,
     PolicyRefusalError,
 )
+from jiebang.parent import die_with_parent
 from jiebang.remote.signing import SKEW, Responder, Sent, Verified, joined
 from jiebang.remote.wire import MAX_BODY
 
@@ -268,17 +265,3 @@ def _listen(port: int) -> socket.socket:
     listening.bind((HOST, port))
     listening.listen(2048)
     return listening
-
-
-def die_with_parent() -> None:
-    """End when the parent does, however it does: its end of our standard input closes; Linux also sends a signal."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-
-    def watch() -> None:
-        while os.read(0, 1024):
-            pass
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True, name="parent").start()

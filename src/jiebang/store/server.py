@@ -6,7 +6,6 @@ checkouts may be long). On Linux the kernel tells it to stop when the guardian d
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import re
@@ -14,27 +13,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.errors import DatabaseDamagedError, DatabaseStartError, DiskFullError, JiebangError
+from jiebang.parent import tie_child
 from jiebang.store.home import ROLE, Home
 
 MAJOR: Final = "18"
 _READY_LINE: Final = 8  # of postmaster.pid; pg_ctl waits for the same
 _PORTS: Final = range(20_000, 32_000)  # below the ports that systems give to outgoing connections
-_PR_SET_PDEATHSIG: Final = 1
 _LOG_LIMIT: Final = 16 << 20
 STEP: Final = 0.02
 """Seconds between two looks at a program that starts or stops."""
 STOPPING: Final = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 """How a postmaster is stopped: fast, then at once, then whatever happens; and how many seconds each may take."""
-_libc: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
@@ -77,19 +73,6 @@ _AGAIN: Final = re.compile(
 
 class StartAgainError(Exception):
     """The server did not start, but may with the next try: its port is taken, or a killed one's processes linger."""
-
-
-def die_with_parent(signum: int) -> Callable[[], None]:
-    """Return what a child runs before it becomes another program: the kernel is to send it `signum` when we die."""
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signum)
-        if os.getppid() != parent:  # died in between
-            os._exit(1)
-
-    return before_exec
 
 
 def is_free(port: int) -> bool:
@@ -212,7 +195,7 @@ class Server:
                 argv,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent(death_signal),  # noqa: PLW1509 - the guardian has one thread
+                preexec_fn=tie_child(death_signal),  # noqa: PLW1509 - the guardian has one thread
                 **self.home.popen_options(),
             )
         finally:
