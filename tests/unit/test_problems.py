@@ -15,6 +15,7 @@ from jiebang.api import problems
 from jiebang.api.logs import configure_logs
 from jiebang.model import errors
 from jiebang.remote import tokens
+from jiebang.remote.problem_details import prefers_english
 
 
 def every(kind: type[errors.JiebangError]) -> Iterator[type[errors.JiebangError]]:
@@ -54,7 +55,7 @@ def test_codes_are_told_apart() -> None:
 @given(st.text(max_size=400))
 def test_any_accept_language_is_survived(header: str) -> None:
     """A header is the caller's: nothing in it may break the answer."""
-    assert problems.prefers_english(header) in (True, False)
+    assert prefers_english(header) in (True, False)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_any_accept_language_is_survived(header: str) -> None:
     ],
 )  # fmt: skip
 def test_language(header: str | None, *, english: bool) -> None:
-    assert problems.prefers_english(header) is english
+    assert prefers_english(header) is english
 
 
 def test_logs_withhold_what_is_personal() -> None:

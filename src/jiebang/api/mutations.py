@@ -18,6 +18,7 @@ from litestar.params import HeaderParameter
 from jiebang.api import problems
 from jiebang.api.door import CallerRequest
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
+from jiebang.remote.problem_details import PROBLEM_JSON, Said, language_of
 from jiebang.store.idempotency import Answered, Claim, Kept
 from jiebang.usecases.repeats import answered
 
@@ -93,20 +94,20 @@ def kept_problem(error: JiebangError, request: CallerRequest) -> Kept:
 
 class _Titled(msgspec.Struct):
     title: str
-    en: problems.Said
+    en: Said
 
 
 def respond(told: Answered, *, location: Callable[[Kept], str] | None = None) -> Response[Any]:
     """Return the answer of a mutation, said to be a repeat where it is one. `location`: of what was made."""
     headers = {"idempotency-replayed": "true"} if told.replayed else {}
     if refused(told):
-        headers |= problems.language_of(msgspec.json.decode(told.kept.answer, type=_Titled))
+        headers |= language_of(msgspec.json.decode(told.kept.answer, type=_Titled))
     elif location is not None:
         headers["location"] = location(told.kept)
     return Response(
         told.kept.answer,
         status_code=told.kept.status,
-        media_type=problems.PROBLEM_JSON if refused(told) else "application/json",
+        media_type=PROBLEM_JSON if refused(told) else "application/json",
         headers=headers,
     )
 

@@ -12,11 +12,12 @@ from litestar.params import JSONBody, PathParameter, SkipValidation
 from jiebang.api import remedy_shapes as shapes
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
-from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
+from jiebang.api.door import CallerRequest, authenticated, json_only
 from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed, once, refused, respond
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
+from jiebang.remote.bodies import account_in, strict
 from jiebang.remote.tokens import Scope
 from jiebang.store.idempotency import Kept
 from jiebang.usecases import consent, remedy, step_up

@@ -16,10 +16,11 @@ from litestar.response.sse import ServerSentEventMessage
 from jiebang.api import shapes
 from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
-from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
+from jiebang.api.door import CallerRequest, authenticated, json_only
 from jiebang.api.mutations import REPLAYED, IdempotencyKey, kept_problem, keyed, once, respond
 from jiebang.model import errors
 from jiebang.model.case import ENDED
+from jiebang.remote.bodies import account_in, strict
 from jiebang.remote.tokens import Scope
 from jiebang.store.cases import Key
 from jiebang.store.idempotency import Kept

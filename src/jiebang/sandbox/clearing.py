@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -245,7 +246,7 @@ def main() -> None:
     given.data.parent.mkdir(parents=True, exist_ok=True)
     clearing = Clearing(Ledger(given.data), keep_faults=given.keep_faults)
     responder = Responder(other_end(given.keys, given.name, ""))
-    serve(clearing.service(given.name, responder), given.port, with_parent=given.with_parent)
+    serve(nullcontext(clearing.service(given.name, responder)), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -188,7 +189,8 @@ def main() -> None:
     given = Arguments("模拟短信与邮件网关 / the sandbox's SMS and e-mail gateway").parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
     phone = Phone(Inbox(given.data))
-    serve(phone.service(Responder(other_end(given.keys, GATEWAY, ""))), given.port, with_parent=given.with_parent)
+    service = phone.service(Responder(other_end(given.keys, GATEWAY, "")))
+    serve(nullcontext(service), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

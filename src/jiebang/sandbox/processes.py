@@ -1,4 +1,4 @@
-"""Starts and watches the sandbox's processes: both clearing networks, and the phone.
+"""Starts and watches the sandbox's processes: both clearing networks, the phone, and the super-app.
 
 They end with their parent however it ends, come back on the same port when one dies, and log into the home folder.
 """
@@ -18,8 +18,10 @@ from jiebang.model.plan import NETWORKS
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, our_end
 from jiebang.remote.signing import Link
-from jiebang.remote.stand_ins import ADDRESSES, KEYS, write_addresses
+from jiebang.remote.stand_ins import ADDRESSES, JWKS, KEYS, write_addresses
 from jiebang.sandbox.issuer import SandboxIssuer
+from jiebang.sandbox.superapp import NAME as SUPERAPP
+from jiebang.sandbox.superapp import WALLET_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -152,16 +154,22 @@ class Sandbox:
 
 @asynccontextmanager
 async def sandbox(
-    home: Path, *, names: Sequence[str] = (*NETWORKS, GATEWAY), ports: Mapping[str, int] | None = None
+    home: Path,
+    *,
+    names: Sequence[str] = (*NETWORKS, GATEWAY),
+    ports: Mapping[str, int] | None = None,
+    wallet: str | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
 
-    `ports`: fixed ones by name, any free one for the others. Raises ProcessStartError where a process does not start.
-    Faults of an earlier run are off.
+    `ports`: fixed ones by name, any free one for the others. `wallet`: the DSN of the wallet's database, with which the
+    super-app runs too. Raises ProcessStartError where a process does not start. Faults of an earlier run are off.
     """
     for folder in (KEYS, "sandbox", "logs"):
         (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     processes = {name: _process(home, name) for name in names}
+    if wallet is not None:
+        processes[SUPERAPP] = _super_app(home, wallet)
     for name, port in (ports or {}).items():
         processes[name].port = port
     for name in names:
@@ -181,6 +189,13 @@ async def sandbox(
 def _environment() -> dict[str, str]:
     """What the outside world may know of ours: nothing; our settings hold passwords of databases."""
     return {name: value for name, value in os.environ.items() if not name.startswith("JIEBANG_")}
+
+
+def _super_app(home: Path, wallet: str) -> SandboxProcess:
+    arguments = ["--data", str(home / "sandbox" / f"{SUPERAPP}.sqlite"), "--jwks", str(home / JWKS)]
+    environment = _environment() | {WALLET_VARIABLE: wallet}
+    command = ["jiebang.sandbox.superapp", *arguments]
+    return SandboxProcess(SUPERAPP, command, home / "logs" / f"{SUPERAPP}.log", environment=environment)
 
 
 def _process(home: Path, name: str) -> SandboxProcess:
