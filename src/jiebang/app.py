@@ -34,6 +34,7 @@ from jiebang.remote.signing import Link
 from jiebang.settings import Issuer, Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded
+from jiebang.store.home import find
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
@@ -69,6 +70,22 @@ _log = structlog.get_logger(__name__)
 def configured() -> Settings:
     """Return the settings of this process's environment. Raises SettingsError."""
     return from_environment()
+
+
+def is_installed(settings: Settings) -> bool:
+    """Whether there are databases: a command that only reads must not make them. Raises HomeUnusableError."""
+    return settings.databases is not None or find(settings.home) is not None
+
+
+async def migrate(settings: Settings) -> Mapping[str, tuple[int, ...]]:
+    """Bring every database to the newest schema; return the versions applied to each, by name.
+
+    Raises the errors of `store.embedded`, and MigrationRefusedError.
+    """
+    if settings.databases is not None:
+        return await migrate_all(settings.databases)
+    async with embedded(settings.home) as servers:
+        return await migrate_all(await dsns(servers))
 
 
 def utc_now() -> datetime:
@@ -143,7 +160,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.advance import Driver, Limits
         from jiebang.usecases.gauges import Gauges
         from jiebang.usecases.notify import Delivery
-        from jiebang.usecases.operate import Watch
+        from jiebang.usecases.operations.tasks import Watch
         from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.worker import Seldom, Worker
 

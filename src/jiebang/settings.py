@@ -49,7 +49,7 @@ from jiebang.store.embedded import PLACEMENT
 from jiebang.store.idempotency import Repeats
 from jiebang.store.migrate import owner_of
 from jiebang.usecases.gauges import GaugePace
-from jiebang.usecases.operate import Watchfulness
+from jiebang.usecases.operations.tasks import Watchfulness
 from jiebang.usecases.seal import SealPace
 from jiebang.worker import Pace
 

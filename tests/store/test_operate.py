@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from jiebang.model.case import BUCKETS, Case, State
+from jiebang.model.plan import Plan
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.store import cases as store
 from jiebang.store import tasks
-from jiebang.usecases.operate import Outcome, Watch, Watchfulness, Why, retry, show, stuck
+from jiebang.usecases.operations.stuck import Outcome, Why, retry, show, stuck
+from jiebang.usecases.operations.tasks import Watch, Watchfulness
 from tests.store.test_advance import PLAN, TIMING, World, now
 
 if TYPE_CHECKING:
@@ -23,6 +25,20 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset(range(BUCKETS))
 _RESENT = 2
 LIMITS = Watchfulness(silent=timedelta(milliseconds=1), every=timedelta())
+
+
+class OnePlan:
+    """All cases follow one plan, which is known."""
+
+    def plan_of(self, case: Case) -> Plan:
+        del case
+        return PLAN
+
+    async def know(self, cases: Iterable[Case]) -> None:
+        del cases
+
+
+PLANS = OnePlan()
 
 
 @pytest.fixture
@@ -58,7 +74,7 @@ async def open_tasks(world: World) -> list[tuple[int, str, str, str | None]]:
 
 
 async def whole_stuck(world: World) -> dict[int, Why]:
-    found = await stuck(world.pools["platform"], lambda _case: PLAN, LIMITS, TIMING, now(), 100)
+    found = await stuck(world.pools["platform"], PLANS, LIMITS, TIMING, now(), 100)
     return {each.case.account_id: each.why for each in found}
 
 
@@ -81,7 +97,7 @@ async def test_a_refused_confirm_is_an_operators_until_it_is_done(world: World) 
     assert await open_tasks(world) == [(100, "parked", "gaming", "confirm")]
     assert case.state is State.CONFIRMING, "a task changes no decision"
     assert (await whole_stuck(world))[100] is Why.PARKED
-    shown = await show(pool, world.participants, lambda _case: PLAN, case)
+    shown = (await show(pool, world.participants, PLANS, [case.key, (person, 99)]))[case.key]
     [gaming] = [party for party in shown.parties if party.participant == "gaming"]
     assert (gaming.mark, gaming.row) == ("C", FenceRow(case.case_no, CaseOp.CANCELLED))
     assert [task.participant for task in shown.tasks] == ["gaming"]
@@ -90,7 +106,7 @@ async def test_a_refused_confirm_is_an_operators_until_it_is_done(world: World) 
     world.participants["gaming"].before = None
     await world.pools["gaming"].execute("UPDATE gaming.account SET case_op = 'tried' WHERE account_id = 100")
     unknown = (person, 99)
-    told = await retry(pool, lambda _case: PLAN, [case.key, unknown], "Ann", now(), TIMING)
+    told = await retry(pool, PLANS, [case.key, unknown], "Ann", now(), TIMING)
     assert told == {case.key: Outcome.RETRIED, unknown: Outcome.UNKNOWN}
     [task] = await tasks.of_cases(pool, [case.key])
     assert task.acknowledged_by == "Ann"
@@ -129,7 +145,7 @@ async def test_an_unanswered_cancel_is_an_operators_after_a_while(world: World) 
     assert await open_tasks(world) == [(200, "silent", "social", "cancel")]
     assert (await whole_stuck(world))[200] is Why.SILENT
     world.participants["social"].before = None
-    told = await retry(world.pools["platform"], lambda _case: PLAN, [case.key], "Ann", now(), TIMING)
+    told = await retry(world.pools["platform"], PLANS, [case.key], "Ann", now(), TIMING)
     assert told == {case.key: Outcome.WOKEN}
     assert (await world.until_ended([case.key]))[case.key].state is State.ABORTED
     await watch(world)(EVERYTHING, now())

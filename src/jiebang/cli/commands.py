@@ -201,19 +201,18 @@ def explain(
 ) -> None:
     """Explain a code under the policy in force; where nothing is installed yet, under the one a first start has."""
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
-    from jiebang.app import POLICY, configured
+    from jiebang.app import POLICY, configured, is_installed
     from jiebang.cli.show import show_code
     from jiebang.policy import packs
     from jiebang.policy.codes import explain as explained
     from jiebang.policy.load import load_pack
-    from jiebang.store.home import find
 
     async def work(app: App) -> CodeExplained:
         return explained(app.context.pack(), code)
 
     with telling(as_json=as_json):
         settings = configured()
-        installed = settings.databases is not None or find(settings.home) is not None
+        installed = is_installed(settings)
         if not installed:
             found = explained(load_pack(*packs.text(POLICY)), code)
     if installed:

@@ -15,6 +15,8 @@ from jiebang.cli.words import say
 from jiebang.model.errors import PortTakenError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from jiebang.app import App
@@ -157,16 +159,10 @@ def _tell_waiting(app: App) -> None:
 
 def _migrate(as_json: Json = False) -> None:
     """Bring every database to the newest schema."""
-    from jiebang.app import configured
-    from jiebang.store.embedded import dsns, embedded
-    from jiebang.store.migrate import migrate_all
+    from jiebang.app import configured, migrate
 
-    async def work() -> dict[str, tuple[int, ...]]:
-        settings = configured()
-        if settings.databases is not None:
-            return await migrate_all(settings.databases)
-        async with embedded(settings.home) as servers:
-            return await migrate_all(await dsns(servers))
+    async def work() -> Mapping[str, tuple[int, ...]]:
+        return await migrate(configured())
 
     done = run(work(), as_json=as_json)
     if as_json:
@@ -182,9 +178,10 @@ def _verify(as_json: Json = False) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from jiebang.cli.show import show_audit
+    from jiebang.usecases.operations.size import accounts
 
     async def work(app: App) -> Report:
-        total = await app.pools["platform"].fetchval("SELECT count(*) FROM platform.account")
+        total = await accounts(app.pools["platform"])
         with Progress(
             TextColumn(say("审计", "Audit")),
             BarColumn(),

@@ -12,15 +12,12 @@ from jiebang.cli.running import FAILED, REFUSED, Json, console, errors, print_js
 from jiebang.cli.words import say
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.plan import DATABASES, NETWORKS
 
 if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.store.operating import Outage, Wish, WorkerSeen
     from jiebang.usecases.recover import Found
 
-_RECENT: Final = 20
-_ORDER: Final = (*DATABASES, *NETWORKS)
 
 workers: Final = typer.Typer(
     no_args_is_help=True,
@@ -66,10 +63,10 @@ def ago(at: datetime) -> str:
 @workers.command("list", help=say("列出工作进程:桶、积压、心跳。", "List workers: buckets, lag, heartbeat."))
 def list_workers(as_json: Json = False) -> None:
     """List workers."""
-    from jiebang.store import operating
+    from jiebang.usecases.operations.workers import seen
 
     async def work(app: App) -> list[WorkerSeen]:
-        return await operating.workers(app.pools["platform"], now())
+        return await seen(app.pools["platform"], now())
 
     found = with_app(work, as_json=as_json)
     if as_json:
@@ -90,7 +87,7 @@ All = Annotated[bool, typer.Option("--all", help=say("全部进程", "Every work
 
 
 def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, as_json: bool) -> None:
-    from jiebang.store import operating
+    from jiebang.usecases.operations.workers import want
 
     with telling(as_json=as_json):
         if bool(ids) == everybody:
@@ -98,7 +95,7 @@ def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, 
             raise InvalidInputError(field="ID", reason=reason)
 
     async def work(app: App) -> list[str]:
-        return await operating.wish(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
+        return await want(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
 
     heard = with_app(work, as_json=as_json)
     unknown = sorted(set(ids or ()) - set(heard))
@@ -143,21 +140,25 @@ def drain(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json =
 @participants.command("list", help=say("列出参与方及其停用记录。", "List participants, and when they were out."))
 def list_participants(as_json: Json = False) -> None:
     """List participants."""
-    from jiebang.store import operating
+    from jiebang.usecases.operations.outages import history
 
     async def work(app: App) -> list[Outage]:
-        return await operating.outages(app.pools["platform"], _RECENT)
+        return await history(app.pools["platform"])
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
 
 def _show_participants(history: Sequence[Outage], *, as_json: bool) -> None:
+    from jiebang.usecases.operations.outages import PARTICIPANTS
+
     out = {each.participant: each for each in history if each.back_at is None}
     if as_json:
-        standing = [{"participant": name, "in_service": name not in out, "outage": out.get(name)} for name in _ORDER]
+        standing = [
+            {"participant": name, "in_service": name not in out, "outage": out.get(name)} for name in PARTICIPANTS
+        ]
         print_json({"participants": standing, "history": history})
         return
-    for name in _ORDER:
+    for name in PARTICIPANTS:
         each = out.get(name)
         told = (
             say("在用", "in service")
@@ -174,13 +175,11 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME…", help=say("参与�
 
 
 def _known(names: Sequence[str], *, also: Sequence[str] = (), as_json: bool) -> None:
+    """Tell an unknown name before any server is started."""
+    from jiebang.usecases.operations.outages import known
+
     with telling(as_json=as_json):
-        for name in names:
-            if name not in (*_ORDER, *also):
-                known = ", ".join((*_ORDER, *also))
-                raise InvalidInputError(
-                    field=name, reason=Text(f"没有这个参与方;应为 {known}", f"there is no such one; known: {known}")
-                )
+        known(names, also=also)
 
 
 @participants.command(
@@ -200,13 +199,12 @@ def out(
     as_json: Json = False,
 ) -> None:
     """Take participants out of service."""
-    from jiebang.store import operating
+    from jiebang.usecases.operations.outages import take_out
 
     _known(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        await operating.take_out(app.pools["platform"], names, reason, by, now())
-        return await operating.outages(app.pools["platform"], _RECENT)
+        return await take_out(app.pools["platform"], names, reason, by, now())
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -214,13 +212,12 @@ def out(
 @participants.command("in", help=say("恢复使用:等待的申请自行继续。", "Put back into service: what waits goes on."))
 def back(names: Names, by: By, as_json: Json = False) -> None:
     """Put participants back into service."""
-    from jiebang.store import operating
+    from jiebang.usecases.operations.outages import take_back
 
     _known(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        await operating.take_back(app.pools["platform"], names, by, now())
-        return await operating.outages(app.pools["platform"], _RECENT)
+        return await take_back(app.pools["platform"], names, by, now())
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -290,11 +287,13 @@ def _recover(
     """Recover."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from jiebang.usecases.operations.size import accounts
+
     _known(restored, also=["platform"], as_json=as_json)
 
     async def work(app: App) -> Found:
         outcomes = _outcomes(app, committed or (), broken_off or ())
-        total = await app.pools["platform"].fetchval("SELECT count(*) FROM platform.account")
+        total = await accounts(app.pools["platform"])
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(TextColumn(say("恢复", "Recover")), *columns, console=errors, transient=True) as bar:
             task = bar.add_task("", total=total)

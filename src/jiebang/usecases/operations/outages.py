@@ -1,0 +1,56 @@
+"""Participants out of service: new cases that need one are refused and told why, ready ones wait, the others go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from jiebang.model.check import Text
+from jiebang.model.errors import InvalidInputError
+from jiebang.model.plan import DATABASES, NETWORKS
+from jiebang.store import operating
+from jiebang.usecases.operations.on_record import on_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from jiebang.store.cases import Database
+    from jiebang.store.operating import Outage
+
+PARTICIPANTS: Final = (*DATABASES, *NETWORKS)
+_RECENT: Final = 20
+
+
+def known(names: Sequence[str], *, also: Sequence[str] = ()) -> None:
+    """Raise InvalidInputError for a name that is no participant's, and none of `also`."""
+    for name in names:
+        if name not in (*PARTICIPANTS, *also):
+            these = ", ".join((*PARTICIPANTS, *also))
+            reason = Text(f"没有这个参与方;应为 {these}", f"there is no such one; known: {these}")
+            raise InvalidInputError(field=name, reason=reason)
+
+
+async def history(pool: Database) -> list[Outage]:
+    """Return the latest outages, the latest first: those that last, and past ones."""
+    return await operating.outages(pool, _RECENT)
+
+
+async def take_out(pool: Database, names: Sequence[str], reason: str, by: str, now: datetime) -> list[Outage]:
+    """Take participants out of service, in every process at once; return the history.
+
+    `reason` is for operators, never shown to persons. Raises InvalidInputError for an unknown name, and without a
+    reason or a name of who did it.
+    """
+    known(names)
+    on_record("reason", reason)
+    on_record("by", by)
+    await operating.take_out(pool, names, reason, by, now)
+    return await history(pool)
+
+
+async def take_back(pool: Database, names: Sequence[str], by: str, now: datetime) -> list[Outage]:
+    """Put participants back into service: what waits goes on. Return the history. Raises InvalidInputError likewise."""
+    known(names)
+    on_record("by", by)
+    await operating.take_back(pool, names, by, now)
+    return await history(pool)
