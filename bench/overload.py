@@ -33,13 +33,13 @@ from bench.measure import Bar, Result, Row, row
 from bench.picture import Axis, Line, chart
 from jiebang.app import App, open_app
 from jiebang.model.plan import DATABASES
+from jiebang.model.proof import Method
 from jiebang.sandbox.processes import sandbox
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
 from jiebang.store.embedded import stopped
 from jiebang.store.home import remove
 from jiebang.store.migrate import owner_of
-from jiebang.store.proofs import Method
 from jiebang.store.sealing import SALT_BYTES, password_hash
 from jiebang.usecases.prove import code_of
 

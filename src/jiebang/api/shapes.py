@@ -15,9 +15,9 @@ from msgspec import Meta
 from jiebang.model.case import Kind, Mark, State
 from jiebang.model.check import Alternative, Blocker, Consequence
 from jiebang.model.ids import ACCOUNT_PATTERN
+from jiebang.model.proof import Method
 from jiebang.saga.chain import time_text
 from jiebang.saga.seals import PathStep
-from jiebang.store.proofs import Method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

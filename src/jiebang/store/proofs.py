@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from jiebang.model.proof import Method
 from jiebang.store.queries import load
 
 if TYPE_CHECKING:
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Database, Key
 
 _SQL = load("jiebang.store", "requests.sql")
-
-
-class Method(StrEnum):
-    """How a person proves that it is them (domain.md §4)."""
-
-    PAYMENT_PASSWORD = "payment_password"  # noqa: S105 - the name of a method, not a password
-    SMS_CODE = "sms_code"
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -15,10 +15,10 @@ from jiebang.model.check import Text
 from jiebang.model.notice import Channel, Notice
 from jiebang.policy.pack import MESSAGE_VALUES
 from jiebang.policy.pack import message as pack_message
+from jiebang.policy.remedies import cleared_by
 from jiebang.policy.wording import render
 from jiebang.store import cases as store
 from jiebang.store import outbox
-from jiebang.store.remedies import cleared_by
 from jiebang.usecases.prove import code_of
 from jiebang.usecases.step_up import NO_CASE, rules_for
 
