@@ -1,1 +1,1 @@
-"""What the platform calls across the network: signed HTTP, the remote participants' protocol, the issuer's keys."""
+"""What crosses the network: signed HTTP, the remote participants' protocol, the gateway, tokens, bodies, problems."""
