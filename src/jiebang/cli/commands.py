@@ -240,9 +240,9 @@ remedies.register(cli)
     help=say(
         "主要用途的演示:生成一万人,启动全部系统(接口、工作进程、清算机构、手机、超级应用),讲四个人的故事,审计,"
         "然后保持运行。数据放在 JIEBANG_HOME(默认 .jiebang),每次重新生成。",
-        "The main job, shown: makes 10,000 people, starts everything (API, worker, clearing networks, phone, super-app), "
-        "tells four people's stories as live timelines, audits, then stays up. Its data live in JIEBANG_HOME (default "
-        ".jiebang), made anew each time.",
+        "The main job, shown: makes 10,000 people, starts everything (API, worker, clearing networks, phone, "
+        "super-app), tells four people's stories as live timelines, audits, then stays up. Its data live in "
+        "JIEBANG_HOME (default .jiebang), made anew each time.",
     )
 )
 def demo(
