@@ -33,7 +33,7 @@ from jiebang.sandbox.service import Answer, Call, ok
 from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
 from jiebang.sandbox.superapp.money import Money, wallet_of
-from jiebang.sandbox.superapp.repeats import Repeats
+from jiebang.sandbox.superapp.once import OncePerKey
 from jiebang.store import outbox
 from jiebang.store.records import Records
 from jiebang.store.seal_keys import keys_of
@@ -212,7 +212,7 @@ async def at_superapp(world: World, folder: Path, *, wait: float = 1.0) -> Async
         return ok({})
 
     store = AnswerStore(folder / "superapp.sqlite")
-    door = Door(world.deps.verifier, Repeats(store, world.now, wait=wait))
+    door = Door(world.deps.verifier, OncePerKey(store, world.now, wait=wait))
     app = SuperApp([Money(door, wallet_of(world.pools["wallet"]))], health)
     transport = httpx.ASGITransport(app=cast("Any", app))
     async with httpx.AsyncClient(transport=transport, base_url="http://superapp.test") as client:

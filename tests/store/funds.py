@@ -35,7 +35,7 @@ from jiebang.saga.fence import Op
 from jiebang.saga.timeline import entries, opened
 from jiebang.sandbox.superapp.answers import AnswerStore, RequestKey, StoredAnswer
 from jiebang.sandbox.superapp.money import Movement, transfer
-from jiebang.sandbox.superapp.repeats import Repeats
+from jiebang.sandbox.superapp.once import OncePerKey
 from jiebang.store import cases as store
 from jiebang.store.cases import Key, NewCase, Save
 from jiebang.store.records import Records
@@ -158,7 +158,7 @@ class Race:
         self.told: defaultdict[UUID, list[EntryState]] = defaultdict(list)
         self.busiest = timedelta()
         self.met: Counter[str] = Counter()
-        self._repeats = Repeats(_Answers(self.turns), self.clock)
+        self._once = OncePerKey(_Answers(self.turns), self.clock)
         self._ids = itertools.count()
         self._running = 0
         self._pools = {name: taking(self.turns, pools[name]) for name in ("platform", *PARTIES)}
@@ -267,7 +267,7 @@ class Race:
         refusals = list[JiebangError]()
         key = RequestKey(caller="race", route="transfer", key=str(one.transfer_id), body_hash=bytes(32))
         try:
-            answer, _ = await self._repeats.answered(key, work, kept)
+            answer, _ = await self._once.answer(key, work, kept)
         except JiebangError as refusal:
             return Outcome(entry_id=one.transfer_id, refusal=refusal)
         if answer.status != 200:

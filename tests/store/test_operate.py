@@ -177,7 +177,7 @@ async def test_no_deed_without_a_name_and_no_outage_of_nobody(world: World) -> N
         lambda: retry(pool, PLANS, [key], " ", now(), TIMING),
         lambda: verbs.acknowledge(pool, [key], "", now()),
         lambda: verbs.close(pool, [key], "found", "", now()),
-        lambda: workers.want(pool, None, "pause", "", now()),
+        lambda: workers.set_wish(pool, None, "pause", "", now()),
         lambda: outages.take_out(pool, ["wallet"], "moves", "", now()),
         lambda: outages.take_out(pool, ["wallet"], " ", "Ann", now()),
         lambda: outages.take_out(pool, ["wallet", "walet"], "moves", "Ann", now()),
@@ -186,7 +186,7 @@ async def test_no_deed_without_a_name_and_no_outage_of_nobody(world: World) -> N
     for deed in nameless:
         with pytest.raises(InvalidInputError):
             await deed()
-    assert await outages.history(pool) == []
+    assert await outages.list_outages(pool) == []
     [out] = await outages.take_out(pool, ["wallet"], "moves", "Ann", now())
     assert (out.participant, out.by, out.back_at) == ("wallet", "Ann", None)
     [back] = await outages.take_back(pool, ["wallet"], "Ben", now())

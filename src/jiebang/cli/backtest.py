@@ -62,7 +62,7 @@ async def _exported(app: App, file: Path) -> Exported:
     from jiebang.app import utc_now
     from jiebang.usecases.check import Checker
     from jiebang.usecases.export_facts import export_facts
-    from jiebang.usecases.operations.size import accounts
+    from jiebang.usecases.operations.size import count_accounts
 
     checker = Checker(
         pack=app.context.pack,
@@ -73,7 +73,7 @@ async def _exported(app: App, file: Path) -> Exported:
         limit=_PAGE_LIMIT,
         window=None,
     )
-    total = await accounts(app.pools["platform"])
+    total = await count_accounts(app.pools["platform"])
     with Progress(console=errors, transient=True) as bar:
         task = bar.add_task(say("读取", "Reading"), total=total)
         try:

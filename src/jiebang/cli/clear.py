@@ -55,17 +55,17 @@ class Told(msgspec.Struct):
             self.shape = outcome
         else:
             self.shape, self.check = shapes.remedied_shape(outcome), outcome.check
-        return unrepeated.answer(b"")
+        return unrepeated.make_answer(b"")
 
     def waiting(self, waiting: Waiting) -> Kept:
         """Take a remedy that waits for its proof."""
         self.shape = shapes.awaited_shape(waiting)
-        return unrepeated.answer(b"")
+        return unrepeated.make_answer(b"")
 
     def standing(self, standing: Standing) -> Kept:
         """Take what is agreed to."""
         self.shape, self.check = shapes.consent_shape(standing), standing.check
-        return unrepeated.answer(b"")
+        return unrepeated.make_answer(b"")
 
     def refused(self) -> None:
         """Raise the refusal of a proof, if it was one."""

@@ -178,10 +178,10 @@ def _verify(as_json: Json = False) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from jiebang.cli.show import show_audit
-    from jiebang.usecases.operations.size import accounts
+    from jiebang.usecases.operations.size import count_accounts
 
     async def work(app: App) -> Report:
-        total = await accounts(app.pools["platform"])
+        total = await count_accounts(app.pools["platform"])
         with Progress(
             TextColumn(say("审计", "Audit")),
             BarColumn(),

@@ -63,10 +63,10 @@ def ago(at: datetime) -> str:
 @workers.command("list", help=say("列出工作进程:桶、积压、心跳。", "List workers: buckets, lag, heartbeat."))
 def list_workers(as_json: Json = False) -> None:
     """List workers."""
-    from jiebang.usecases.operations.workers import seen
+    from jiebang.usecases.operations import workers as use_case
 
     async def work(app: App) -> list[WorkerSeen]:
-        return await seen(app.pools["platform"], now())
+        return await use_case.list_workers(app.pools["platform"], now())
 
     found = with_app(work, as_json=as_json)
     if as_json:
@@ -87,7 +87,7 @@ All = Annotated[bool, typer.Option("--all", help=say("全部进程", "Every work
 
 
 def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, as_json: bool) -> None:
-    from jiebang.usecases.operations.workers import want
+    from jiebang.usecases.operations.workers import set_wish
 
     with telling(as_json=as_json):
         if bool(ids) == everybody:
@@ -95,7 +95,7 @@ def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, 
             raise InvalidInputError(field="ID", reason=reason)
 
     async def work(app: App) -> list[str]:
-        return await want(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
+        return await set_wish(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
 
     heard = with_app(work, as_json=as_json)
     unknown = sorted(set(ids or ()) - set(heard))
@@ -140,10 +140,10 @@ def drain(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json =
 @participants.command("list", help=say("列出参与方及其停用记录。", "List participants, and when they were out."))
 def list_participants(as_json: Json = False) -> None:
     """List participants."""
-    from jiebang.usecases.operations.outages import history
+    from jiebang.usecases.operations.outages import list_outages
 
     async def work(app: App) -> list[Outage]:
-        return await history(app.pools["platform"])
+        return await list_outages(app.pools["platform"])
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -176,10 +176,10 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME…", help=say("参与�
 
 def _known(names: Sequence[str], *, also: Sequence[str] = (), as_json: bool) -> None:
     """Tell an unknown name before any server is started."""
-    from jiebang.usecases.operations.outages import known
+    from jiebang.usecases.operations.outages import check_names
 
     with telling(as_json=as_json):
-        known(names, also=also)
+        check_names(names, also=also)
 
 
 @participants.command(
@@ -287,13 +287,13 @@ def _recover(
     """Recover."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from jiebang.usecases.operations.size import accounts
+    from jiebang.usecases.operations.size import count_accounts
 
     _known(restored, also=["platform"], as_json=as_json)
 
     async def work(app: App) -> Found:
         outcomes = _outcomes(app, committed or (), broken_off or ())
-        total = await accounts(app.pools["platform"])
+        total = await count_accounts(app.pools["platform"])
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(TextColumn(say("恢复", "Recover")), *columns, console=errors, transient=True) as bar:
             task = bar.add_task("", total=total)

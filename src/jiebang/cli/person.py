@@ -22,7 +22,7 @@ from jiebang.model.proof import Method
 from jiebang.usecases import unrepeated
 from jiebang.usecases.context import Found
 from jiebang.usecases.prove import Attempt, prove
-from jiebang.usecases.read import find, timelines
+from jiebang.usecases.read import find, read_timelines
 from jiebang.usecases.submit import Submission, submit
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ _CALLER = "cli"
 
 def claim(route: str) -> Claim:
     """Return a claim of its own for one command: the terminal repeats nothing by itself."""
-    return unrepeated.claim(_CALLER, route, utc_now(), uuid4())
+    return unrepeated.make_claim(_CALLER, route, utc_now(), uuid4())
 
 
 def _render(app: App, outcome: Found | JiebangError) -> Kept:
     """Keep a case as JSON; an error kept with its mutation is raised again by `_opened`."""
     if isinstance(outcome, JiebangError):
-        return unrepeated.answer(msgspec.json.encode(outcome.fields, enc_hook=str), refused=True)
-    return unrepeated.answer(msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
+        return unrepeated.make_answer(msgspec.json.encode(outcome.fields, enc_hook=str), refused=True)
+    return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
 
 
 def _opened(kept: Kept) -> dict[str, Any]:
@@ -113,7 +113,7 @@ async def follow(
     found = await find(app.context, key)
     view, seen = TimelineView(case_id, found.plan.participants), 0
     while True:
-        for row in await timelines(app.context, {key: seen}):
+        for row in await read_timelines(app.context, {key: seen}):
             view.add(row.entries)
             seen = row.revision
             yield view, {"revision": row.revision, "at": row.at, "entries": row.entries}

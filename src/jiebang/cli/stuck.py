@@ -182,7 +182,7 @@ def list_tasks(limit: Limit = 100, as_json: Json = False) -> None:
     from jiebang.usecases.operations import tasks
 
     async def work(app: App) -> list[tuple[str, Task]]:
-        found = await tasks.standing(app.pools["platform"], limit)
+        found = await tasks.list_open(app.pools["platform"], limit)
         return [(app.case_ids.encode(task.account_id, task.case_no), task) for task in found]
 
     found = with_app(work, as_json=as_json)

@@ -40,7 +40,7 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     late: list[Late]
 
 
-async def accounts(db: Database) -> int:
+async def count_accounts(db: Database) -> int:
     """Count all accounts."""
     found: int = await db.fetchval("SELECT count(*) FROM platform.account")
     return found

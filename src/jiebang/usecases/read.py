@@ -49,7 +49,7 @@ async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
     return found, [row for row in rows if row.revision <= found.case.revision]
 
 
-async def timelines(context: Context, seen: Mapping[Key, int]) -> list[Timeline]:
+async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[Timeline]:
     """Return the timelines of cases, each after the revision given for it (0: from the beginning)."""
     return await cases.events_after(context.platform, seen)
 

@@ -12,13 +12,13 @@ from jiebang.store.idempotency import Claim, Kept
 _LIFETIME: Final = timedelta(hours=1)
 
 
-def claim(caller: str, route: str, now: datetime, new_id: UUID) -> Claim:
+def make_claim(caller: str, route: str, now: datetime, new_id: UUID) -> Claim:
     """Return a claim that no other meets. `new_id`: unlike every other; it is the key and the holder."""
     key = str(new_id)
     body_hash = hashlib.sha256(key.encode()).digest()
     return Claim(caller=caller, route=route, key=key, body_hash=body_hash, expires_at=now + _LIFETIME, holder=new_id)
 
 
-def answer(body: bytes, *, refused: bool = False) -> Kept:
+def make_answer(body: bytes, *, refused: bool = False) -> Kept:
     """Return what a mutation came to, as it is kept: status 0, or 1 for one that was refused."""
     return Kept(int(refused), body)

@@ -16,7 +16,7 @@ from jiebang.sandbox.superapp import NAME, WALLET_VARIABLE
 from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
 from jiebang.sandbox.superapp.money import Money, wallet_of
-from jiebang.sandbox.superapp.repeats import Repeats
+from jiebang.sandbox.superapp.once import OncePerKey
 from jiebang.store.pool import open_pools
 
 
@@ -30,7 +30,7 @@ async def _health(call: Call) -> Answer:
 
 
 @asynccontextmanager
-async def opened(dsn: str, data: Path, jwks: Path) -> AsyncIterator[SuperApp]:
+async def open_superapp(dsn: str, data: Path, jwks: Path) -> AsyncIterator[SuperApp]:
     """Open the super-app over the wallet's database at `dsn`.
 
     `data`: the file of its answers; `jwks`: the public keys of the issuer whose tokens it takes. Raises sqlite3.Error.
@@ -38,7 +38,7 @@ async def opened(dsn: str, data: Path, jwks: Path) -> AsyncIterator[SuperApp]:
     store = AnswerStore(data)
     async with open_pools({"wallet": dsn}) as pools:
         verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(keys_from_file(jwks), _now), clock=_now)
-        door = Door(verifier, Repeats(store, _now))
+        door = Door(verifier, OncePerKey(store, _now))
         yield SuperApp([Money(door, wallet_of(pools["wallet"]))], _health)
     store.close()
 
@@ -52,7 +52,7 @@ def main() -> None:
     if not dsn:
         sys.exit(f"缺少环境变量 / missing in the environment: {WALLET_VARIABLE}")
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    serve(opened(dsn, given.data, given.jwks), given.port, with_parent=given.with_parent)
+    serve(open_superapp(dsn, given.data, given.jwks), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jiebang.remote.signing import Sent
     from jiebang.remote.tokens import Caller, Scope, Verifier
     from jiebang.sandbox.service import Call, Handler
-    from jiebang.sandbox.superapp.repeats import Repeats
+    from jiebang.sandbox.superapp.once import OncePerKey
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 _KEY: Final = re.compile("[!-~]{1,128}")
@@ -120,9 +120,9 @@ def problem_of(error: errors.JiebangError, sent: Sent) -> _Problem:
 class Door:
     """What every route has in common."""
 
-    def __init__(self, verifier: Verifier, repeats: Repeats) -> None:
+    def __init__(self, verifier: Verifier, once: OncePerKey) -> None:
         """Take who tells tokens apart, and who carries mutations out once."""
-        self._verifier, self._repeats = verifier, repeats
+        self._verifier, self._once = verifier, once
 
     async def enter(self, call: Call, scope: Scope, shape: type[Shape]) -> tuple[Caller, Shape]:
         """Return who calls and what is in the body of a mutation.
@@ -146,7 +146,7 @@ class Door:
     async def once(self, call: Call, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]]) -> Answer:
         """Carry a mutation out under the call's key, or answer as the first under it was answered.
 
-        `work` is handed the id to act under. Raises what `Repeats.answered` raises.
+        `work` is handed the id to act under. Raises what `OncePerKey.answer` raises.
         """
         asked = RequestKey(
             caller=caller.name,
@@ -162,7 +162,7 @@ class Door:
             found = problem_of(error, call.sent)
             return StoredAnswer(found.status, msgspec.json.encode(found))
 
-        stored, replayed = await self._repeats.answered(asked, done, refused)
+        stored, replayed = await self._once.answer(asked, done, refused)
         headers = {"idempotency-replayed": "true"} if replayed else {}
         if stored.status < _REFUSED:
             return Answer(stored.body, stored.status, headers=headers)

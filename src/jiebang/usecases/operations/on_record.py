@@ -6,7 +6,7 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 
 
-def on_record(field: str, value: str) -> None:
+def require_text(field: str, value: str) -> None:
     """Raise InvalidInputError for an empty text. `field`: what it says."""
     if not value.strip():
         raise InvalidInputError(field=field, reason=Text("不可为空", "it must not be empty"))

@@ -8,7 +8,7 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.plan import DATABASES, NETWORKS
 from jiebang.store import operating
-from jiebang.usecases.operations.on_record import on_record
+from jiebang.usecases.operations.on_record import require_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ PARTICIPANTS: Final = (*DATABASES, *NETWORKS)
 _RECENT: Final = 20
 
 
-def known(names: Sequence[str], *, also: Sequence[str] = ()) -> None:
+def check_names(names: Sequence[str], *, also: Sequence[str] = ()) -> None:
     """Raise InvalidInputError for a name that is no participant's, and none of `also`."""
     for name in names:
         if name not in (*PARTICIPANTS, *also):
@@ -30,7 +30,7 @@ def known(names: Sequence[str], *, also: Sequence[str] = ()) -> None:
             raise InvalidInputError(field=name, reason=reason)
 
 
-async def history(pool: Database) -> list[Outage]:
+async def list_outages(pool: Database) -> list[Outage]:
     """Return the latest outages, the latest first: those that last, and past ones."""
     return await operating.outages(pool, _RECENT)
 
@@ -41,16 +41,16 @@ async def take_out(pool: Database, names: Sequence[str], reason: str, by: str, n
     `reason` is for operators, never shown to persons. Raises InvalidInputError for an unknown name, and without a
     reason or a name of who did it.
     """
-    known(names)
-    on_record("reason", reason)
-    on_record("by", by)
+    check_names(names)
+    require_text("reason", reason)
+    require_text("by", by)
     await operating.take_out(pool, names, reason, by, now)
-    return await history(pool)
+    return await list_outages(pool)
 
 
 async def take_back(pool: Database, names: Sequence[str], by: str, now: datetime) -> list[Outage]:
     """Put participants back into service: what waits goes on. Return the history. Raises InvalidInputError likewise."""
-    known(names)
-    on_record("by", by)
+    check_names(names)
+    require_text("by", by)
     await operating.take_back(pool, names, by, now)
-    return await history(pool)
+    return await list_outages(pool)

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Database
 
 
-async def accounts(pool: Database) -> int:
+async def count_accounts(pool: Database) -> int:
     """Return how many accounts there are. Reads them all."""
-    return await gauges.accounts(pool)
+    return await gauges.count_accounts(pool)

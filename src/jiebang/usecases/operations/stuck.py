@@ -20,7 +20,7 @@ from jiebang.store import cases as store
 from jiebang.store import tasks
 from jiebang.store.cases import Key, Save
 from jiebang.store.tasks import Task
-from jiebang.usecases.operations.on_record import on_record
+from jiebang.usecases.operations.on_record import require_text
 from jiebang.usecases.operations.tasks import OWED, PARKED, RESENT, SOON, Watchfulness
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ async def retry(
 
     `by` looks after their tasks from now on. Raises what `plans.plan_of` raises, and InvalidInputError without a name.
     """
-    on_record("by", by)
+    require_text("by", by)
     found = await store.load_many(pool, keys)
     await plans.know(found.values())
     outcomes = dict.fromkeys(keys, Outcome.UNKNOWN)

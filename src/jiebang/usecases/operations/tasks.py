@@ -19,7 +19,7 @@ from jiebang.model.errors import JiebangError
 from jiebang.saga.coordinator import Timing
 from jiebang.store import tasks
 from jiebang.store.tasks import NewTask, Task
-from jiebang.usecases.operations.on_record import on_record
+from jiebang.usecases.operations.on_record import require_text
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -91,7 +91,7 @@ class Watch:
         return found
 
 
-async def standing(pool: Database, limit: int) -> list[Task]:
+async def list_open(pool: Database, limit: int) -> list[Task]:
     """Return the open tasks, the oldest first, at most `limit`."""
     return await tasks.standing(pool, limit)
 
@@ -101,7 +101,7 @@ async def acknowledge(pool: Database, keys: Collection[Key], by: str, now: datet
 
     Raises InvalidInputError without a name.
     """
-    on_record("by", by)
+    require_text("by", by)
     return await tasks.acknowledge(pool, keys, by, now)
 
 
@@ -110,5 +110,5 @@ async def close(pool: Database, keys: Collection[Key], note: str, by: str, now: 
 
     All others close by themselves. Raises InvalidInputError without a name.
     """
-    on_record("by", by)
+    require_text("by", by)
     return await tasks.close_by_hand(pool, keys, note, by, now)

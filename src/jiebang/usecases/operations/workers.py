@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jiebang.store import operating
-from jiebang.usecases.operations.on_record import on_record
+from jiebang.usecases.operations.on_record import require_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from jiebang.store.operating import Wish, WorkerSeen
 
 
-async def seen(pool: Database, now: datetime) -> list[WorkerSeen]:
+async def list_workers(pool: Database, now: datetime) -> list[WorkerSeen]:
     """Return every worker that lives, or died within the hour."""
     return await operating.workers(pool, now)
 
 
-async def want(pool: Database, ids: Sequence[str] | None, wish: Wish, by: str, now: datetime) -> list[str]:
+async def set_wish(pool: Database, ids: Sequence[str] | None, wish: Wish, by: str, now: datetime) -> list[str]:
     """Record what is wanted of workers (None: of all); return those that live and will heed it.
 
     "pause": finish what is at hand and claim nothing; "drain": the same, and end; "run": go on. Raises
     InvalidInputError without a name.
     """
-    on_record("by", by)
+    require_text("by", by)
     return await operating.wish(pool, ids, wish, by, now)

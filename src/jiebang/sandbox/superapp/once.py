@@ -34,7 +34,7 @@ class UnderWay(msgspec.Struct, frozen=True):
     over: asyncio.Future[None]
 
 
-class Repeats:
+class OncePerKey:
     """Carries mutations out, one request a key at a time."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Repeats:
         self._store, self._clock, self._wait, self._limit = store, clock, wait, limit
         self._under_way = dict[tuple[str, str, str], UnderWay]()
 
-    async def answered(
+    async def answer(
         self,
         asked: RequestKey,
         work: Callable[[UUID], Awaitable[StoredAnswer]],
