@@ -39,6 +39,7 @@ from jiebang.model.case import Kind
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.calendar import with_calendar
 from jiebang.policy.evaluate import evaluate, raised
+from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
 from jiebang.sandbox.population.tables import Sealing
@@ -203,7 +204,7 @@ async def _turn(port: int, requests: Sequence[Sequence[bytes]], accounts: int, s
 
 
 async def _http(app: App, services: _Services, rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
-    chance, issuer = random.Random(_SEED), app.issuer()
+    chance, issuer = random.Random(_SEED), SandboxIssuer(app.settings.home)
     ids = list(range(1, people + 1))
     tokens = {each: issuer.person(each, _now(), str(uuid4()), device=f"bench-{each}") for each in ids}
     service = issuer.service("bench", _now(), str(uuid4()))

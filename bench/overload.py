@@ -32,13 +32,13 @@ import uvloop
 from bench.measure import Bar, Result, Row, row
 from bench.picture import Axis, Line, chart
 from jiebang.app import App, open_app
+from jiebang.model.proof import Method
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
 from jiebang.store.embedded import stopped
 from jiebang.store.home import remove
-from jiebang.store.proofs import Method
 from jiebang.store.sealing import SALT_BYTES, password_hash
 from jiebang.usecases.prove import code_of
 
@@ -253,11 +253,11 @@ async def _opened(people: int) -> AsyncIterator[tuple[App, Client]]:
         async with open_app(settings) as first:
             await _fill(first, people)
         async with (
-            sandbox(home),
+            sandbox(home) as outside,
             open_app(settings) as app,
             platform_processes(home, api_port=0) as processes,
         ):
-            client = Client(processes["api"].port, app.issuer().service("bench", _now(), str(uuid4())))
+            client = Client(processes["api"].port, outside.issuer.service("bench", _now(), str(uuid4())))
             yield app, client
             client.close()
     finally:

@@ -28,14 +28,16 @@ from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.opening import open_participants
-from jiebang.participants.signing import Link, create_keys, our_end
 from jiebang.participants.wallet.money import Wallet
 from jiebang.policy import packs
-from jiebang.sandbox.phone import NAME as PHONE
-from jiebang.sandbox.processes import links as sandbox_links
-from jiebang.settings import Secrets, Settings, from_environment, read_secrets
+from jiebang.remote import stand_ins
+from jiebang.remote.gateway import GATEWAY
+from jiebang.remote.link_keys import create_keys, our_end
+from jiebang.remote.signing import Link
+from jiebang.settings import Issuer, Secrets, Settings, from_environment, read_secrets
 from jiebang.store import idempotency
 from jiebang.store.embedded import dsns, embedded, placement
+from jiebang.store.home import find
 from jiebang.store.migrate import migrate_all
 from jiebang.store.pool import WHOLE_TABLE, open_pools
 from jiebang.store.records import Records
@@ -48,9 +50,8 @@ from jiebang.usecases.shadow import Shadow
 
 if TYPE_CHECKING:
     from jiebang.api.admission import Admission
-    from jiebang.api.auth import Verifier
+    from jiebang.remote.tokens import Verifier
     from jiebang.saga.recovery_driver import Found
-    from jiebang.sandbox.issuer import SandboxIssuer
     from jiebang.store.pool import Pool
     from jiebang.usecases.recover import ToldWaiting
     from jiebang.usecases.seal import Sealing
@@ -60,8 +61,6 @@ if TYPE_CHECKING:
 
 POLICY: Final = "wechat"
 """The pack in force from the first start on, until people activate another."""
-SANDBOX_ISSUER: Final = "urn:jiebang:sandbox-issuer"
-SANDBOX_AUDIENCE: Final = "jiebang"
 _NOWHERE: Final = "http://127.0.0.1:9"
 """Where a network is sought that nobody has named: nothing answers there, and silence rolls back."""
 _PURGE_BATCH: Final = 1_000
@@ -76,6 +75,22 @@ _log = structlog.get_logger(__name__)
 def configured() -> Settings:
     """Return the settings of this process's environment. Raises SettingsError."""
     return from_environment()
+
+
+def is_installed(settings: Settings) -> bool:
+    """Whether there are databases: a command that only reads must not make them. Raises HomeUnusableError."""
+    return settings.databases is not None or find(settings.home) is not None
+
+
+async def migrate(settings: Settings, declared: ParticipantRegistry = PARTICIPANTS) -> Mapping[str, tuple[int, ...]]:
+    """Bring every database to the newest schema; return the versions applied to each, by name.
+
+    Raises the errors of `store.embedded`, and MigrationRefusedError.
+    """
+    if settings.databases is not None:
+        return await migrate_all(settings.databases, declared)
+    async with embedded(settings.home) as servers:
+        return await migrate_all(await dsns(servers, placement(declared)), declared)
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,11 +115,12 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     resources: AsyncExitStack
     """What is closed together with the installation."""
 
-    def issuer(self) -> SandboxIssuer:
-        """Return the sandbox's issuer of tokens, which the API trusts where no other is configured."""
-        from jiebang.sandbox.issuer import SandboxIssuer
-
-        return SandboxIssuer(self.settings.home, issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE)
+    @property
+    def issuer(self) -> Issuer:
+        """Whose tokens are trusted: the configured issuer's, else those of one whose keys are in the home."""
+        jwks = self.settings.home / stand_ins.JWKS
+        stands_in = Issuer(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
+        return self.settings.issuer or stands_in
 
     def api(self) -> Admission:
         """Return the HTTP application, behind its gate."""
@@ -141,10 +157,11 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
+        from jiebang.remote.gateway import HttpGateway
         from jiebang.usecases.advance import Driver, Limits
         from jiebang.usecases.gauges import Gauges
-        from jiebang.usecases.notify import Delivery, HttpGateway
-        from jiebang.usecases.operate import Watch
+        from jiebang.usecases.notify import Delivery
+        from jiebang.usecases.operations.tasks import Watch
         from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.usecases.seldom import Seldom
         from jiebang.usecases.sweep_staged import StagedSweep
@@ -184,8 +201,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         databases = [one for one in self.participants.values() if isinstance(one, DatabaseParticipant)]
         if areas := {one.name: one.staging for one in databases if one.staging is not None}:
             chores["staged"] = Seldom(StagedSweep(pool, areas), _PURGE_EVERY)
-        if PHONE in self.links:
-            gateway = HttpGateway(self.links[PHONE])
+        if GATEWAY in self.links:
+            gateway = HttpGateway(self.links[GATEWAY])
             self.resources.push_async_callback(gateway.aclose)
             chores["messages"] = Delivery(
                 pool=pool,
@@ -272,13 +289,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     def _verifier(self) -> Verifier:
         import httpx
 
-        from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file, keys_from_url
+        from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file, keys_from_url
 
-        issuer = self.settings.issuer
-        if issuer is None:
-            sandbox = self.issuer()
-            keys = IssuerKeys(keys_from_file(sandbox.jwks_path), utc_now)
-            return Verifier(issuer=SANDBOX_ISSUER, audience=SANDBOX_AUDIENCE, keys=keys, clock=utc_now)
+        issuer = self.issuer
         if issuer.jwks_file is not None:
             read = keys_from_file(issuer.jwks_file)
         else:
@@ -343,15 +356,15 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
-    """Return our ends of the links to the networks and the phone: the configured ones, else the running sandbox's."""
+    """Return our ends of the links to the networks and the gateway: the configured ones, else those that stand in."""
     try:
-        found = sandbox_links(settings.home)
+        found = stand_ins.links(settings.home, (*declared.networks, GATEWAY))
     except OSError:
         found = {}
     for name, network in (settings.networks or {}).items():
         found[name] = our_end(network.keys or settings.keys, name, network.base_url)
-    if settings.phone_url is not None:
-        found[PHONE] = our_end(settings.keys, PHONE, settings.phone_url)
+    if settings.gateway_url is not None:
+        found[GATEWAY] = our_end(settings.keys, GATEWAY, settings.gateway_url)
     for name in declared.networks:
         if name not in found:
             _log.warning("network_not_configured", network=name)

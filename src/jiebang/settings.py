@@ -5,12 +5,12 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     home = ".jiebang"                      # JIEBANG_HOME
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
-    phone_url = "https://…"                # JIEBANG_PHONE_URL; absent: the sandbox's phone
+    gateway_url = "https://…"              # JIEBANG_GATEWAY_URL; absent: a running sandbox's. Once called phone_url
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
     platform = "postgresql://…"            # one DSN for each of `embedded.placement`
-    [networks.unionpay]                    # JIEBANG_NETWORKS likewise; absent: the sandbox's networks
+    [networks.unionpay]                    # JIEBANG_NETWORKS likewise; absent: a running sandbox's
     base_url = "https://…"
-    [issuer]                               # JIEBANG_ISSUER_…; absent: the sandbox's issuer
+    [issuer]                               # JIEBANG_ISSUER_…; absent: the one whose keys a sandbox left
     issuer = "https://…"
     audience = "jiebang"
     jwks_url = "https://…"                 # or jwks_file
@@ -40,16 +40,16 @@ from urllib.parse import urlsplit
 import msgspec
 
 from jiebang.api.capacity import Capacity
+from jiebang.files import write_once
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.saga.coordinator import Timing
 from jiebang.store.embedded import placement
-from jiebang.store.files import write_once
 from jiebang.store.idempotency import Repeats
 from jiebang.usecases.gauges import GaugePace
-from jiebang.usecases.operate import Watchfulness
+from jiebang.usecases.operations.tasks import Watchfulness
 from jiebang.usecases.seal import SealPace
 from jiebang.worker import Pace
 
@@ -60,7 +60,7 @@ _S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach one clearing network. `keys`: the folder of the link's key files (participants/signing.py)."""
+    """How to reach one clearing network. `keys`: the folder of the link's key files (remote/link_keys.py)."""
 
     base_url: str
     keys: Path | None = None
@@ -98,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anchor: Path | None = None
     databases: Mapping[str, str] | None = None
     networks: Mapping[str, Network] | None = None
-    phone_url: str | None = None
+    gateway_url: str | None = None
     issuer: Issuer | None = None
     saga: Timing = Timing()
     worker: Pace = Pace()
@@ -130,7 +130,9 @@ _EXPECTED: Final[Mapping[Any, tuple[str, str]]] = {
 }
 _UNKNOWN: Final = ("没有此项设置", "there is no such setting")
 _NO_URL: Final = ("应为 http 或 https 地址", "must be an http or https URL")
-_PLAIN: Final = ("home", "keys", "anchor", "phone_url")
+_URLS: Final = ("gateway_url", "phone_url")
+"""Where the gateway is, by its name and by the name that this setting had at first."""
+_PLAIN: Final = ("home", "keys", "anchor", *_URLS)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
@@ -178,15 +180,18 @@ class _Reader:
         networks = self._networks(raw.pop("networks")) if "networks" in raw else None
         for name in raw:
             self.wrong(name, _UNKNOWN)
+        if plain.keys() >= set(_URLS):
+            self.wrong("phone_url", ("即 gateway_url 的旧名,请只保留其一", "is the old name of gateway_url: keep one"))
         if self.problems:
             return None
         home = Path(plain.get("home") or self.folder / ".jiebang")
-        phone_url, anchor = plain.get("phone_url"), plain.get("anchor")
+        gateway_url = next((plain[name] for name in _URLS if name in plain), None)
+        anchor = plain.get("anchor")
         return Settings(
             home=home,
             keys=Path(plain.get("keys") or home / "keys"),
             anchor=None if anchor is None else Path(anchor),
-            phone_url=None if phone_url is None else str(phone_url),
+            gateway_url=gateway_url,
             databases=databases,
             networks=networks,
             **{name: value for name, value in sections.items() if value is not None},
@@ -265,9 +270,9 @@ class _Reader:
 
     def _plain(self, name: str, value: object) -> str | None:
         if not isinstance(value, str) or not value:
-            self.wrong(name, _EXPECTED[str if name == "phone_url" else Path])
+            self.wrong(name, _EXPECTED[str if name in _URLS else Path])
             return None
-        if name == "phone_url" and not _is_url(value):
+        if name in _URLS and not _is_url(value):
             self.wrong(name, _NO_URL)
         return value
 

@@ -16,7 +16,6 @@ import asyncpg
 import httpx
 import uvicorn
 
-from jiebang.api.auth import IssuerKeys, Verifier, keys_from_file
 from jiebang.api.capacity import Capacity
 from jiebang.api.connections import server_config
 from jiebang.api.deps import Deps
@@ -27,8 +26,14 @@ from jiebang.participants.opening import open_participants
 from jiebang.participants.wallet.money import Wallet
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
+from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
+from jiebang.sandbox.service import Answer, Call, ok
+from jiebang.sandbox.superapp.answers import AnswerStore
+from jiebang.sandbox.superapp.door import Door, SuperApp
+from jiebang.sandbox.superapp.money import Money, wallet_of
+from jiebang.sandbox.superapp.once import OncePerKey
 from jiebang.store import outbox
 from jiebang.store.records import Records
 from jiebang.store.seal_keys import keys_of
@@ -197,6 +202,40 @@ async def on_deck(world: World) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
+async def at_superapp(world: World, folder: Path, *, wait: float = 1.0) -> AsyncIterator[httpx.AsyncClient]:
+    """Call a super-app beside the world directly, without a process of its own; its answers are kept in `folder`.
+
+    `wait`: seconds a repeat waits for the first to be over.
+    """
+
+    async def health(call: Call) -> Answer:
+        del call
+        return ok({})
+
+    store = AnswerStore(folder / "superapp.sqlite")
+    door = Door(world.deps.verifier, OncePerKey(store, world.now, wait=wait))
+    app = SuperApp([Money(door, wallet_of(world.pools["wallet"]))], health)
+    transport = httpx.ASGITransport(app=cast("Any", app))
+    async with httpx.AsyncClient(transport=transport, base_url="http://superapp.test") as client:
+        yield client
+    store.close()
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Hold an answer to be a whole problem of the code given."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert (body["code"], body["status"], body["type"]) == (code, status, f"urn:jiebang:problem:{code.lower()}")
+    for language in ("zh", "en"):
+        assert body[language]["title"]
+        assert body[language]["action"]
+    assert any("\u4e00" <= letter <= "\u9fff" for letter in body["zh"]["title"])
+    assert body["en"]["title"].isascii()
+    return body
+
+
+@asynccontextmanager
 async def closed(base: str, database: str) -> AsyncIterator[None]:
     """Take a database away: throw everybody out and let nobody in."""
     connection = await asyncpg.connect(base)
@@ -224,6 +263,14 @@ class Person:
         if method != "GET" and path != "/v1/checks":
             sent["idempotency-key"] = key or str(uuid4())
         return await self._client.request(method, path, json=body, headers=sent)
+
+    def headers(self, key: str) -> dict[str, str]:
+        """Return the headers of a mutation, for a body that is no JSON of ours."""
+        return {
+            "authorization": f"Bearer {self._token}",
+            "idempotency-key": key,
+            "content-type": "application/json",
+        }
 
     async def submit(self, **kwargs: Any) -> httpx.Response:
         return await self.ask("POST", "/v1/cases", {"account": str(self.account_id), "kind": "revoke"}, **kwargs)

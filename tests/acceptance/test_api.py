@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 import pytest
 
-from tests.acceptance.api_world import PASSWORD, Person, World, made, until
+from tests.acceptance.api_world import PASSWORD, Person, World, at_superapp, made, until
 
 if TYPE_CHECKING:
     from jiebang.store.pool import Pool
@@ -172,13 +173,16 @@ async def test_one_live_case_an_account(world: World, client: httpx.AsyncClient)
     assert await world.pools["platform"].fetchval("SELECT count(*) FROM platform.cases WHERE account_id = 1004") == 1
 
 
-async def test_money_moved_between_the_proofs_is_on_the_case(world: World, client: httpx.AsyncClient) -> None:
+async def test_money_moved_between_the_proofs_is_on_the_case(
+    world: World, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
     """The version on the case is the wallet's as of the last proof, not of the first."""
-    one, payer = person(world, client, 1005), person(world, client, 2003)
+    one = person(world, client, 1005)
     case = await opened(one)
     await one.prove(case, "payment_password", PASSWORD)
     body = {"from": "2003", "to": "1005", "amount_fen": 1}
-    assert (await payer.ask("POST", "/v1/transfers", body)).status_code == 200
+    async with at_superapp(world, tmp_path) as superapp:
+        assert (await person(world, superapp, 2003).ask("POST", "/v1/transfers", body)).status_code == 200
     assert (await one.prove(case, "sms_code", await world.code(1005))).json()["state"] == "ready"
     on_case = await world.pools["platform"].fetchval(
         "SELECT wallet_version FROM platform.cases WHERE account_id = 1005"

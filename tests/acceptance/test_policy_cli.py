@@ -17,6 +17,7 @@ import pytest
 from jiebang.app import open_app
 from jiebang.clock import utc_now
 from jiebang.policy import packs
+from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.processes import SandboxProcess
 from jiebang.settings import Settings
 from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
@@ -79,7 +80,7 @@ async def desk(databases: Mapping[str, str], new_folder: Callable[[str], Path]) 
     more = {"JIEBANG_DATABASES": msgspec.json.encode(databases).decode(), "JIEBANG_HTTP_PORT": "0"}
     async with open_app(Settings(home=home, keys=home / "keys", databases=databases), pool_size=2) as app:
         await people(app)
-        token = app.issuer().service("support", utc_now(), "one")
+        token = SandboxIssuer(home).service("support", utc_now(), "one")
     server = SandboxProcess(
         "api", ["jiebang", "serve"], folder / "api.log", environment=os.environ | more | {"JIEBANG_HOME": str(home)}
     )

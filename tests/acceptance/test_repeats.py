@@ -204,17 +204,6 @@ async def test_a_remedy_under_way_holds_its_key(world: World, one: Person) -> No
     assert said(done) == said(waited) == said(again)
 
 
-async def test_a_transfer_refused_stays_refused(world: World, one: Person) -> None:
-    """The money comes later: a transfer that somebody was told had failed does not go through behind their back."""
-    other = next(_ids)
-    body = {"from": str(one.account_id), "to": str(other), "amount_fen": 70}
-    poor = await one.ask("POST", "/v1/transfers", body, key="poor")
-    assert (poor.status_code, poor.json()["code"]) == (409, "INSUFFICIENT-FUNDS")
-    await owed(world, [one.account_id], 100)
-    assert said(await one.ask("POST", "/v1/transfers", body, key="poor")) == said(poor)
-    assert (await one.ask("POST", "/v1/transfers", body, key="rich")).status_code == 200
-
-
 async def test_the_claim_of_a_process_that_died_lapses(world: World, one: Person, client: httpx.AsyncClient) -> None:
     """A remedy begun by a process that is gone is carried out by the repeat, once its claim has lapsed: not before."""
     body, path = {"account": str(one.account_id)}, "/v1/remedies/cash-out"

@@ -14,7 +14,7 @@ from jiebang.model.notice import Channel
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import BindingState
 from jiebang.store import tasks
-from jiebang.usecases import operate
+from jiebang.usecases.operations import stuck
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,8 +65,8 @@ async def operated(stage: Stage, patience: float) -> tuple[int, list[str]]:
     except TimeoutError:
         wrong.append(f"parked, and no operator has a task: {len(missing)}, as {sorted(missing)[:5]}")
     now, timing = utc_now(), stage.app.settings.saga
-    outcomes = await operate.retry(pool, stage.app.registry.plan_of, parked, "chaos", now, timing)
-    if set(outcomes.values()) - {operate.Outcome.RETRIED}:
+    outcomes = await stuck.retry(pool, stage.app.registry, parked, "chaos", now, timing)
+    if set(outcomes.values()) - {stuck.Outcome.RETRIED}:
         wrong.append(f"parked, and not tried again: {Counter(outcomes.values())}")
     return len(parked), wrong
 

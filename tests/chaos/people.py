@@ -1,4 +1,4 @@
-"""People at the API while everything breaks: they ask, prove, withdraw, pay, and remember what they were told.
+"""People at the API and the super-app while everything breaks: they ask, prove, withdraw, pay, and remember it all.
 
 A client does what a good one does: whatever brings no definite answer (no connection, no answer in time, 429, 5xx) is
 sent again under the same Idempotency-Key until one comes. So after the storm everything asked has been answered.
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from jiebang.app import App
     from jiebang.sandbox.processes import Sandbox
+    from tests.chaos.storm import Stage
 
 PASSWORD: Final = "246810"
 OPENING_FEN: Final = 100_000
@@ -112,17 +113,19 @@ class Told:
 
 
 class People:
-    """Everybody, at an API of several processes: who gets no answer from one asks another."""
+    """Everybody, at an API of several processes: who gets no answer from one asks another. Money is the super-app's."""
 
-    def __init__(self, app: App, api_urls: Sequence[str], phone_url: str, ids: Sequence[int], seed: int) -> None:
+    def __init__(self, stage: Stage, api_urls: Sequence[str], superapp_url: str, ids: Sequence[int], seed: int) -> None:
         self.told = Told()
         self.stopping = asyncio.Event()
-        self._issuer, self._dice = app.issuer(), random.Random(seed)  # noqa: S311 - must be replayable
+        self._issuer, self._dice = stage.outside.issuer, random.Random(seed)  # noqa: S311 - must be replayable
         limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
-        self._apis = itertools.cycle(api_urls)
+        self._apis, self._superapp_url = itertools.cycle(api_urls), superapp_url
         self._api_url = next(self._apis)
         self._api = httpx.AsyncClient(timeout=_ONE_ANSWER, trust_env=False, limits=limits)
-        self._phone = httpx.AsyncClient(base_url=phone_url, timeout=_ONE_ANSWER, trust_env=False, limits=limits)
+        self._phone = httpx.AsyncClient(
+            base_url=stage.outside.addresses["phone"], timeout=_ONE_ANSWER, trust_env=False, limits=limits
+        )
         self._queue = [account for account in ids if not sends(account)]
         self._senders = [account for account in ids if sends(account)]
         self._receivers = [account for account in ids if receives(account)]
@@ -254,7 +257,7 @@ class People:
 
     async def _transfer(self, sender: int, receiver: int, amount_fen: int) -> None:
         body = {"from": str(sender), "to": str(receiver), "amount_fen": amount_fen}
-        answer = await self._ask(sender, "POST", "/v1/transfers", body)
+        answer = await self._ask(sender, "POST", "/v1/transfers", body, at=self._superapp_url)
         if answer.status_code != httpx.codes.OK:
             return self._refuse("transfer", answer)
         movement = answer.json()
@@ -264,8 +267,10 @@ class People:
             self._held[sender] -= amount_fen if not sends(sender) else 0
         return None
 
-    async def _ask(self, account: int, method: str, path: str, body: Any = None) -> httpx.Response:
-        """Send a request until it is answered definitely."""
+    async def _ask(
+        self, account: int, method: str, path: str, body: Any = None, *, at: str | None = None
+    ) -> httpx.Response:
+        """Send a request until it is answered definitely. `at`: where, if not at the API."""
         token = self._issuer.person(account, datetime.now(UTC), f"t{next(self._numbers)}", device=f"phone-{account}")
         headers = {"authorization": f"Bearer {token}"}
         if method != "GET":
@@ -275,7 +280,7 @@ class People:
         self.told.waiting += 1
         while True:
             try:
-                url = self._api_url + path
+                url = (at or self._api_url) + path
                 answer = await self._api.request(method, url, json=body, headers=headers)
             except (httpx.HTTPError, AttributeError) as error:  # the latter: anyio's, for a reset in mid-connect
                 self.told.unanswered[type(error).__name__] += 1

@@ -88,10 +88,11 @@ def plan(seed: int, *, rounds: int, lasts: float, gap: float, centre_lasts: floa
     """
     dice = random.Random(seed)  # noqa: S311 - replayable
     every: list[tuple[str, Sequence[str], float]] = []
-    paths = [*placement(PARTICIPANTS), *PARTICIPANTS.networks, "phone", *_APIS]
+    paths = [*placement(PARTICIPANTS), *PARTICIPANTS.networks, "phone", "superapp", *_APIS]
     for _ in range(rounds):
         every += [("kill", (worker,), 0.0) for worker in _WORKERS]
-        every += [("kill", _APIS, 0.0), ("kill", PARTICIPANTS.networks, 0.0), ("kill", ("phone",), 0.0)]
+        every += [("kill", _APIS, 0.0), ("kill", PARTICIPANTS.networks, 0.0)]
+        every += [("kill", (other,), 0.0) for other in ("phone", "superapp")]
         every += [("kill server", SERVERS, 0.0), ("kill backend", SERVERS, 0.0)]
         every += [("end backend", SERVERS, 0.0)] * 2
         every += [("freeze", _WORKERS, lasts)]

@@ -67,16 +67,17 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
     """Start everything, with a proxy on every path; give it and the API's addresses."""
     async with AsyncExitStack() as stack:
         disk = await stack.enter_async_context(small_disk(home, CENTRE))
-        outside = await stack.enter_async_context(sandbox(home))
-        app = await stack.enter_async_context(open_app(Settings(home=home, keys=home / "keys")))
-        app.issuer()
+        settings = Settings(home=home, keys=home / "keys")
+        bare = await stack.enter_async_context(open_app(settings))
         paths = dict[str, Proxy]()
 
         async def path(name: str, port: int) -> int:
             paths[name] = await stack.enter_async_context(Proxy(name, port))
             return paths[name].port
 
-        databases = {name: await _through(path, name, dsn) for name, dsn in app.databases.items()}
+        databases = {name: await _through(path, name, dsn) for name, dsn in bare.databases.items()}
+        outside = await stack.enter_async_context(sandbox(home, wallet=databases["wallet"]))
+        app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
         links = {
             name: f"http://127.0.0.1:{await path(name, outside.processes[name].port)}" for name in outside.processes
         }
@@ -84,7 +85,7 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
             "JIEBANG_KEYS": str(home / "keys"),
             "JIEBANG_DATABASES": json.dumps(databases),
             "JIEBANG_NETWORKS": json.dumps({name: {"base_url": links[name]} for name in PARTICIPANTS.networks}),
-            "JIEBANG_PHONE_URL": links["phone"],
+            "JIEBANG_GATEWAY_URL": links["phone"],
             **_PACE,
         }
         with mock.patch.dict(os.environ, environment | {"JIEBANG_HOME": str(home), "JIEBANG_HTTP_PORT": "0"}):
@@ -172,7 +173,7 @@ async def test_whatever_breaks_nothing_told_is_untrue_and_everybody_agrees(home:
     ids = list(range(1_000, 1_000 + ACCOUNTS))
     async with staged(home) as (stage, api_urls):
         await settle(stage.app, stage.outside, ids)
-        people = People(stage.app, api_urls, stage.outside.processes["phone"].url, ids, SEED)
+        people = People(stage, api_urls, f"http://127.0.0.1:{stage.paths['superapp'].port}", ids, SEED)
         watch = Watch(stage)
         watching = [asyncio.create_task(each) for each in (watch.wallets(), watch.counters())]
         everybody = asyncio.create_task(people.run(visitors=VISITORS, movers=MOVERS))

@@ -14,15 +14,17 @@ import msgspec
 import pytest
 
 from jiebang.model.plan import UNNAMED, PlannedOperation
-from jiebang.participants.http import HttpParticipant, RemoteError
-from jiebang.participants.signing import Requester
-from jiebang.participants.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
+from jiebang.participants.http import HttpParticipant
+from jiebang.remote.client import RemoteError
+from jiebang.remote.signing import Requester
+from jiebang.remote.stand_ins import links
+from jiebang.remote.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind
 from jiebang.sandbox.ledger import Binding, BindingState
-from jiebang.sandbox.processes import Sandbox, links
+from jiebang.sandbox.processes import Sandbox
 from tests.conformance.suite import ParticipantSuite, Subject
 
 
@@ -213,7 +215,7 @@ async def test_a_wrong_request_gets_a_clear_problem_and_changes_nothing(
 async def test_another_command_finds_a_running_sandbox(world: Sandbox, account: int) -> None:
     """`jiebang check` beside a running demo must reach the same networks."""
     home = world.home
-    participant = HttpParticipant(links(home)["netsunion"])
+    participant = HttpParticipant(links(home, ["netsunion"])["netsunion"])
     (reply,) = await participant.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert reply.answer is Answer.GRANTED
     await participant.aclose()

@@ -11,8 +11,9 @@ import time
 import pytest
 
 from jiebang.model.plan import UNNAMED
-from jiebang.participants.http import HttpParticipant, RemoteError
-from jiebang.participants.wire import Ignored
+from jiebang.participants.http import HttpParticipant
+from jiebang.remote.client import RemoteError
+from jiebang.remote.wire import Ignored
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control

@@ -19,12 +19,12 @@ from jiebang.model.errors import ProcessStartError
 from jiebang.model.notice import Channel, Notice
 from jiebang.model.plan import UNNAMED
 from jiebang.participants.http import HttpParticipant
+from jiebang.remote.gateway import HttpGateway
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import Fault, FaultKind
 from jiebang.sandbox.processes import Sandbox, sandbox
-from jiebang.usecases.notify import HttpGateway
 
 _PARENT = """
 import asyncio, json, signal, sys

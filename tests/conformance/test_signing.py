@@ -18,9 +18,11 @@ import msgspec
 import pytest
 
 from jiebang.model.plan import UNNAMED
-from jiebang.participants.http import HttpParticipant, RemoteError
-from jiebang.participants.signing import Link, Requester, Sent, create_keys
-from jiebang.participants.wire import Batch, CaseOrder
+from jiebang.participants.http import HttpParticipant
+from jiebang.remote.client import RemoteError
+from jiebang.remote.link_keys import create_keys
+from jiebang.remote.signing import Link, Requester, Sent
+from jiebang.remote.wire import Batch, CaseOrder
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.processes import Sandbox

@@ -1,8 +1,8 @@
 """The funds race: people send money to each other while they revoke their identity, and workers die in between.
 
-All that moves is the product: `Wallet`, `usecases.transfer`, `Worker`, `Driver`, leases, the guarded saves, on real
-PostgreSQL. What judges is not: a trigger writes down every change of a wallet in the order in which its row's lock
-let them happen, and the judge reads that, the entries and the cases with statements of its own.
+All that moves is the product: `Wallet`, `Worker`, `Driver`, leases, the guarded saves, on real PostgreSQL; and the
+super-app, through which people send. What judges is not: a trigger writes down every change of a wallet in the order
+in which its row's lock let them happen, and the judge reads that, the entries and the cases with statements of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from types import SimpleNamespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 import asyncpg
 import msgspec
@@ -33,14 +33,14 @@ from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
 from jiebang.saga.timeline import entries, opened
+from jiebang.sandbox.superapp.answers import AnswerStore, RequestKey, StoredAnswer
+from jiebang.sandbox.superapp.money import Movement, transfer
+from jiebang.sandbox.superapp.once import OncePerKey
 from jiebang.store import cases as store
 from jiebang.store.cases import NewCase
-from jiebang.store.idempotency import Claim, Kept
 from jiebang.store.records import Records
 from jiebang.usecases.advance import Driver, Limits
-from jiebang.usecases.context import Context
 from jiebang.usecases.seldom import Seldom
-from jiebang.usecases.transfer import Payment, transfer
 from jiebang.worker import Pace, Worker
 from tests.rows import AT, insert, insert_accounts
 from tests.store.turns import Turns, taking
@@ -122,6 +122,20 @@ class Lossy:
             await self._turns.nap(timedelta(milliseconds=self._turns.dice.randrange(100)))
 
 
+class _Answers(AnswerStore):
+    """The super-app's answers, in memory; what SQLite does takes no turn."""
+
+    def __init__(self, turns: Turns) -> None:
+        super().__init__(Path(":memory:"))
+        self._turns = turns
+
+    async def take(self, asked: RequestKey, now: datetime) -> UUID | StoredAnswer:
+        return await self._turns.outside(lambda: AnswerStore.take(self, asked, now))
+
+    async def keep(self, asked: RequestKey, answer: StoredAnswer) -> None:
+        await self._turns.outside(lambda: AnswerStore.keep(self, asked, answer))
+
+
 class RacedWorker(Worker):
     """The worker, resting by logical time."""
 
@@ -145,7 +159,7 @@ class Race:
         self.told: defaultdict[UUID, list[EntryState]] = defaultdict(list)
         self.busiest = timedelta()
         self.met: Counter[str] = Counter()
-        self._asked_under: dict[UUID, UUID] = {}
+        self._once = OncePerKey(_Answers(self.turns), self.clock)
         self._ids = itertools.count()
         self._running = 0
         self._pools = {name: taking(self.turns, pools[name]) for name in ("platform", *PARTIES)}
@@ -241,28 +255,27 @@ class Race:
         return (await self.wallet.begin_transfers([one]))[0]
 
     async def _asked(self, one: Transfer) -> Outcome:
-        """As the API does, under an Idempotency-Key."""
-        given: list[Outcome] = []
+        """As the super-app does, under an Idempotency-Key."""
 
-        def render(outcome: Outcome) -> Kept:
-            given.append(outcome)
-            return Kept(200, msgspec.json.encode(outcome.state))
+        async def work(action_id: UUID) -> StoredAnswer:
+            moved = await transfer(self.wallet, msgspec.structs.replace(one, transfer_id=action_id))
+            return StoredAnswer(200, msgspec.json.encode(moved))
 
-        context = cast(
-            "Context", SimpleNamespace(platform=self._pools["platform"], wallet=self.wallet, clock=self.clock)
-        )
-        key = str(one.transfer_id)
-        ends = self.clock() + NEVER
-        claim = Claim(caller="race", route="transfer", key=key, body_hash=bytes(32), expires_at=ends, holder=uuid4())
-        payment = Payment(sender=one.sender, receiver=one.receiver, amount_fen=one.amount_fen)
+        def kept(error: JiebangError) -> StoredAnswer:
+            refusals.append(error)
+            return StoredAnswer(409, error.code.encode())
+
+        refusals = list[JiebangError]()
+        key = RequestKey(caller="race", route="transfer", key=str(one.transfer_id), body_hash=bytes(32))
         try:
-            answered = await transfer(context, payment, claim, render)
+            answer, _ = await self._once.answer(key, work, kept)
         except JiebangError as refusal:
             return Outcome(entry_id=one.transfer_id, refusal=refusal)
-        # The movement goes under an id of the use case's own, which only the first answer tells.
-        moved_under = given[0].entry_id if given else self._asked_under[one.transfer_id]
-        self._asked_under[one.transfer_id] = moved_under
-        return Outcome(entry_id=moved_under, state=msgspec.json.decode(answered.kept.answer, type=EntryState))
+        if answer.status != 200:
+            # A refusal that was kept before tells its code alone.
+            return Outcome(entry_id=one.transfer_id, refusal=next(iter(refusals), JiebangError()))
+        moved = msgspec.json.decode(answer.body, type=Movement)
+        return Outcome(entry_id=moved.id, state=moved.state)
 
     async def _cashes_out(self) -> None:
         if self.dice.random() < 0.5:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jiebang.participants.signing import Verified
-from jiebang.participants.wire import Outcome
+from jiebang.remote.signing import Verified
+from jiebang.remote.wire import Outcome
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, strike
 from jiebang.sandbox.ledger import Binding, BindingState, Ledger

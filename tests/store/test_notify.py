@@ -16,12 +16,13 @@ from jiebang.model.case import BUCKETS, Kind, bucket_of
 from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.load import load_pack
+from jiebang.remote.gateway import HttpGateway
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store import cases as store
 from jiebang.store import outbox
 from jiebang.store.cases import NewCase
 from jiebang.store.outbox import Message
-from jiebang.usecases.notify import Delivery, HttpGateway
+from jiebang.usecases.notify import Delivery
 from jiebang.usecases.prove import code_of
 
 if TYPE_CHECKING:

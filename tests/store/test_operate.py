@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from jiebang.model.case import BUCKETS, Case, State
+from jiebang.model.errors import InvalidInputError
+from jiebang.model.plan import Plan
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.store import cases as store
 from jiebang.store import tasks
-from jiebang.usecases.operate import Outcome, Watch, Watchfulness, Why, retry, show, stuck
+from jiebang.usecases.operations import outages, workers
+from jiebang.usecases.operations import tasks as verbs
+from jiebang.usecases.operations.stuck import Outcome, Why, retry, show, stuck
+from jiebang.usecases.operations.tasks import Watch, Watchfulness
 from tests.store.test_advance import PLAN, TIMING, World, now
 
 if TYPE_CHECKING:
@@ -23,6 +28,20 @@ if TYPE_CHECKING:
 EVERYTHING = frozenset(range(BUCKETS))
 _RESENT = 2
 LIMITS = Watchfulness(silent=timedelta(milliseconds=1), every=timedelta())
+
+
+class OnePlan:
+    """All cases follow one plan, which is known."""
+
+    def plan_of(self, case: Case) -> Plan:
+        del case
+        return PLAN
+
+    async def know(self, cases: Iterable[Case]) -> None:
+        del cases
+
+
+PLANS = OnePlan()
 
 
 @pytest.fixture
@@ -58,7 +77,7 @@ async def open_tasks(world: World) -> list[tuple[int, str, str, str | None]]:
 
 
 async def whole_stuck(world: World) -> dict[int, Why]:
-    found = await stuck(world.pools["platform"], lambda _case: PLAN, LIMITS, TIMING, now(), 100)
+    found = await stuck(world.pools["platform"], PLANS, LIMITS, TIMING, now(), 100)
     return {each.case.account_id: each.why for each in found}
 
 
@@ -81,7 +100,7 @@ async def test_a_refused_confirm_is_an_operators_until_it_is_done(world: World) 
     assert await open_tasks(world) == [(100, "parked", "gaming", "confirm")]
     assert case.state is State.CONFIRMING, "a task changes no decision"
     assert (await whole_stuck(world))[100] is Why.PARKED
-    shown = await show(pool, world.participants, lambda _case: PLAN, case)
+    shown = (await show(pool, world.participants, PLANS, [case.key, (person, 99)]))[case.key]
     [gaming] = [party for party in shown.parties if party.participant == "gaming"]
     assert (gaming.mark, gaming.row) == ("C", FenceRow(case.case_no, CaseOp.CANCELLED))
     assert [task.participant for task in shown.tasks] == ["gaming"]
@@ -90,7 +109,7 @@ async def test_a_refused_confirm_is_an_operators_until_it_is_done(world: World) 
     world.participants["gaming"].before = None
     await world.pools["gaming"].execute("UPDATE gaming.account SET case_op = 'tried' WHERE account_id = 100")
     unknown = (person, 99)
-    told = await retry(pool, lambda _case: PLAN, [case.key, unknown], "Ann", now(), TIMING)
+    told = await retry(pool, PLANS, [case.key, unknown], "Ann", now(), TIMING)
     assert told == {case.key: Outcome.RETRIED, unknown: Outcome.UNKNOWN}
     [task] = await tasks.of_cases(pool, [case.key])
     assert task.acknowledged_by == "Ann"
@@ -129,7 +148,7 @@ async def test_an_unanswered_cancel_is_an_operators_after_a_while(world: World) 
     assert await open_tasks(world) == [(200, "silent", "social", "cancel")]
     assert (await whole_stuck(world))[200] is Why.SILENT
     world.participants["social"].before = None
-    told = await retry(world.pools["platform"], lambda _case: PLAN, [case.key], "Ann", now(), TIMING)
+    told = await retry(world.pools["platform"], PLANS, [case.key], "Ann", now(), TIMING)
     assert told == {case.key: Outcome.WOKEN}
     assert (await world.until_ended([case.key]))[case.key].state is State.ABORTED
     await watch(world)(EVERYTHING, now())
@@ -149,3 +168,53 @@ async def test_a_closed_task_opens_anew_when_it_is_right_again(world: World) -> 
     assert await tasks.raise_(pool, [new], now()) == 1
     [again] = await tasks.standing(pool, 10)
     assert (again.acknowledged_by, again.note) == (None, "x")
+
+
+async def test_no_deed_without_a_name_and_no_outage_of_nobody(world: World) -> None:
+    """Whoever asks, a console too: what is kept on record says who did it, and a slip of the pen stops nothing."""
+    pool, key = world.pools["platform"], (300, 1)
+    nameless: list[Callable[[], Awaitable[object]]] = [
+        lambda: retry(pool, PLANS, [key], " ", now(), TIMING),
+        lambda: verbs.acknowledge(pool, [key], "", now()),
+        lambda: verbs.close(pool, [key], "found", "", now()),
+        lambda: workers.set_wish(pool, None, "pause", "", now()),
+        lambda: outages.take_out(pool, ["wallet"], "moves", "", now()),
+        lambda: outages.take_out(pool, ["wallet"], " ", "Ann", now()),
+        lambda: outages.take_out(pool, ["wallet", "walet"], "moves", "Ann", now()),
+        lambda: outages.take_back(pool, ["walet"], "Ann", now()),
+    ]
+    for deed in nameless:
+        with pytest.raises(InvalidInputError):
+            await deed()
+    assert await outages.list_outages(pool) == []
+    [out] = await outages.take_out(pool, ["wallet"], "moves", "Ann", now())
+    assert (out.participant, out.by, out.back_at) == ("wallet", "Ann", None)
+    [back] = await outages.take_back(pool, ["wallet"], "Ben", now())
+    assert (back.back_by, back.back_at is None) == ("Ben", False)
+
+
+async def test_cases_are_shown_in_a_batch_whoever_is_silent(world: World) -> None:
+    """Else the console asks each participant once a case, and one that hangs hides what all the others say."""
+    pool = world.pools["platform"]
+    people = await world.people(400, 3)
+    ready = await world.ready(people)
+    asked = list[list[int]]()
+
+    class Silent:
+        async def look(self, _accounts: Sequence[int]) -> Mapping[int, FenceRow]:
+            raise ConnectionRefusedError
+
+    class Counted:
+        async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
+            asked.append(list(accounts))
+            found: Mapping[int, FenceRow] = await world.participants["gaming"].look(accounts)
+            return found
+
+    parties: dict[str, Any] = {**world.participants, "social": Silent(), "gaming": Counted()}
+    shown = await show(pool, parties, PLANS, [case.key for case in ready])
+    assert asked == [sorted(people)]
+    assert {key[0] for key in shown} == set(people)
+    for one in shown.values():
+        answers = {party.participant: party.answers for party in one.parties}
+        assert (answers["social"], answers["gaming"]) == (False, True)
+        assert one.timeline

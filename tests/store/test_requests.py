@@ -13,11 +13,12 @@ import pytest
 
 from jiebang.model.case import Kind, bucket_of
 from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
+from jiebang.model.proof import Method
 from jiebang.store import cases, idempotency, outbox, proofs
 from jiebang.store.cases import NewCase
 from jiebang.store.idempotency import Claim, Kept
 from jiebang.store.outbox import Message
-from jiebang.store.proofs import Method, Proof
+from jiebang.store.proofs import Proof
 from tests.locks import waiting
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jiebang.model.errors import ProcessStartError
-from jiebang.participants.signing import create_keys
+from jiebang.remote.link_keys import create_keys
 from jiebang.sandbox import stage
 from jiebang.sandbox.processes import SandboxProcess
 from jiebang.sandbox.stage import DemoRunningError, NotOursToClearError, clear, only_demo

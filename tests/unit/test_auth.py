@@ -15,8 +15,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from jiebang.api.auth import IssuerKeys, KeysUnavailableError, Scope, Verifier, keys_from_file
 from jiebang.model.errors import NotAllowedError, NotAuthenticatedError
+from jiebang.remote.tokens import IssuerKeys, KeysUnavailableError, Scope, Verifier, keys_from_file
 from jiebang.sandbox.issuer import SandboxIssuer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from jiebang.store.files import write, write_once
+from jiebang.files import write, write_once
 
 WRITERS, SIZE = 16, 1 << 16
 

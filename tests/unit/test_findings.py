@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.api.findings import in_both
 from jiebang.model.case import Kind
+from jiebang.remote.bodies import in_both
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):

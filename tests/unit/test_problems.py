@@ -11,9 +11,11 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.api import auth, problems
+from jiebang.api import problems
 from jiebang.api.logs import configure_logs
 from jiebang.model import errors
+from jiebang.remote import tokens
+from jiebang.remote.problem_details import prefers_english
 
 
 def every(kind: type[errors.JiebangError]) -> Iterator[type[errors.JiebangError]]:
@@ -47,13 +49,13 @@ def test_codes_are_told_apart() -> None:
     """A client that branches on `code` must not meet two meanings in one."""
     named = [kind for kind in ALL if "code" in vars(kind)]
     assert len({kind.code for kind in named}) == len(named)
-    assert auth.KeysUnavailableError in named
+    assert tokens.KeysUnavailableError in named
 
 
 @given(st.text(max_size=400))
 def test_any_accept_language_is_survived(header: str) -> None:
     """A header is the caller's: nothing in it may break the answer."""
-    assert problems.prefers_english(header) in (True, False)
+    assert prefers_english(header) in (True, False)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_any_accept_language_is_survived(header: str) -> None:
     ],
 )  # fmt: skip
 def test_language(header: str | None, *, english: bool) -> None:
-    assert problems.prefers_english(header) is english
+    assert prefers_english(header) is english
 
 
 def test_logs_withhold_what_is_personal() -> None:

@@ -148,6 +148,21 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["gateway_url", "phone_url"])
+def test_the_gateway_is_found_by_its_old_name_too(name: str, tmp_path: Path) -> None:
+    """Breaks an installation of an earlier version: its people would hear of nothing any more."""
+    (tmp_path / "jiebang.toml").write_text(f'{name} = "https://gateway.example"')
+    assert read_settings({}, tmp_path).gateway_url == "https://gateway.example"
+    environ = {f"JIEBANG_{name.upper()}": "https://other.example"}
+    assert read_settings(environ, tmp_path).gateway_url == "https://other.example"
+
+
+def test_two_names_for_one_gateway_are_told(tmp_path: Path) -> None:
+    """Breaks the operator who changes one of the two and wonders why nothing happens."""
+    (tmp_path / "jiebang.toml").write_text('gateway_url = "https://gateway.example"')
+    assert set(problems({"JIEBANG_PHONE_URL": "https://other.example"}, tmp_path)) == {"phone_url"}
+
+
 @pytest.mark.parametrize("value", ["{", "[1]", "none.toml", "platform = [hush", "\0", "x" * 5000])
 def test_databases_that_cannot_be_read_are_told_without_what_they_hold(value: str, tmp_path: Path) -> None:
     """Breaks secrecy: a parser's message quotes the line, and the line holds a password."""

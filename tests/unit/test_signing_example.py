@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jiebang.participants.signing import Link, Requester, Responder, Sent
+from jiebang.remote.signing import Link, Requester, Responder, Sent
 
 PAGE = (Path(__file__).parents[2] / "docs" / "remote-participants.md").read_text(encoding="utf-8")
 PRIVATE = b"""-----BEGIN PRIVATE KEY-----

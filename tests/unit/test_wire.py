@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.errors import InvalidInputError
-from jiebang.participants import wire
-from jiebang.participants.wire import Ignored
+from jiebang.remote import wire
+from jiebang.remote.wire import Ignored
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order

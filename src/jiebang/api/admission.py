@@ -26,14 +26,15 @@ from prometheus_client import Counter, Gauge
 from jiebang.api.capacity import Capacity, Line, Rates, Urgency
 from jiebang.api.deps import BODY_LIMIT
 from jiebang.api.observed import HARDENING
-from jiebang.api.problems import PROBLEM_JSON, headers_of, problem_of
+from jiebang.api.problems import problem_of
 from jiebang.model import errors
 from jiebang.model.facts import PLATFORM
+from jiebang.remote.problem_details import PROBLEM_JSON, headers_of
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
 
-    from jiebang.api.auth import Caller
+    from jiebang.remote.tokens import Caller
     from jiebang.usecases.backlog import Backlog
 
 ADMITTED_TOTAL: Final = Counter("jiebang_admitted_total", "Requests let in", ["urgency"])
@@ -46,7 +47,7 @@ OPEN: Final = frozenset({"/health", "/ready", "/metrics"})
 HEADERS_LIMIT: Final = 16 * 1024
 HEADERS_MOST: Final = 100
 _CASES: Final = "/v1/cases"
-_NEW: Final = frozenset({_CASES, "/v1/checks", "/v1/transfers"})
+_NEW: Final = frozenset({_CASES, "/v1/checks"})
 _WAYS_OUT: Final = ("/v1/remedies/cash-out",)
 _KNOWN_MOST: Final = 100_000
 

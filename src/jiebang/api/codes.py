@@ -8,12 +8,12 @@ import msgspec
 from litestar import Response, get
 from litestar.params import PathParameter
 
-from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import authenticated
 from jiebang.model import errors
 from jiebang.policy.codes import CodeExplained, explain
+from jiebang.remote.tokens import Scope
 
 CODE_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 

@@ -14,8 +14,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from jiebang.api.admission import HEADERS_LIMIT, HEADERS_MOST, REFUSED_TOTAL
-from jiebang.api.problems import PROBLEM_JSON, headers_of, problem_of
+from jiebang.api.problems import problem_of
 from jiebang.model import errors
+from jiebang.remote.problem_details import PROBLEM_JSON, headers_of
 
 if TYPE_CHECKING:
     from jiebang.api.admission import Admission

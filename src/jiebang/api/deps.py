@@ -10,9 +10,9 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from jiebang.api.auth import Verifier
 from jiebang.api.capacity import Capacity
 from jiebang.model.ids import CaseIds
+from jiebang.remote.tokens import Verifier
 from jiebang.store.idempotency import Repeats
 from jiebang.usecases.context import Context
 from jiebang.usecases.read import Follower

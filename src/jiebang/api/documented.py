@@ -12,9 +12,10 @@ from litestar.openapi.spec import Components, Contact, Example, License, Securit
 
 from jiebang import __version__
 from jiebang.api import problems, remedy_shapes, shapes
-from jiebang.api.auth import KeysUnavailableError, Scope
 from jiebang.model import errors
 from jiebang.policy.codes import CodeExplained
+from jiebang.remote import problem_details
+from jiebang.remote.tokens import KeysUnavailableError, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,10 +34,10 @@ _ALWAYS: Final[tuple[type[errors.JiebangError], ...]] = (
 _GATE: Final = (errors.RateExceededError, errors.HeadersTooLargeError, errors.PlatformFullError)
 _BODY: Final = (
     errors.InvalidInputError,
-    problems.BodyNotJsonError,
+    problem_details.BodyNotJsonError,
     errors.RequestTooSlowError,
     errors.BodyTooLargeError,
-    problems.MediaTypeError,
+    problem_details.MediaTypeError,
 )
 _RETRY_AFTER: Final = "Whole seconds after which it is worth asking again 建议等待的秒数"
 _KEYED: Final = (errors.IdempotencyMissingError, errors.IdempotencyInUseError, errors.IdempotencyReusedError)
@@ -56,7 +57,7 @@ def refusals(
         status: ResponseSpec(
             problems.Problem,
             generate_examples=False,
-            media_type=problems.PROBLEM_JSON,
+            media_type=problem_details.PROBLEM_JSON,
             description=" · ".join(f"`{kind.code}` {kind.title.zh} {kind.title.en}" for kind in found),
             examples=[Example(id=kind.code, summary=kind.title.en, value=_example(kind, status)) for kind in found],
         )
@@ -87,7 +88,6 @@ _SHAPES: Final = (
     shapes.CheckBody,
     shapes.SubmitBody,
     shapes.ProofBody,
-    shapes.TransferBody,
     remedy_shapes.RemedyBody,
     remedy_shapes.RedPacketsBody,
     remedy_shapes.AutoDebitsBody,
@@ -98,7 +98,6 @@ _SHAPES: Final = (
     shapes.Checks,
     CodeExplained,
     shapes.CaseAnswer,
-    shapes.Movement,
     remedy_shapes.Remedied,
     remedy_shapes.Awaited,
     remedy_shapes.ConsentAnswer,
@@ -118,11 +117,11 @@ def enriched(document: Mapping[str, Any]) -> dict[str, Any]:
     whole["components"]["schemas"] = exact
     for operation in _operations(whole):
         bad_input = operation["responses"].get("400", {}).get("content", {})
-        if bad_input and problems.PROBLEM_JSON not in bad_input:
+        if bad_input and problem_details.PROBLEM_JSON not in bad_input:
             del operation["responses"]["400"]  # Litestar's guess, for path parameters that cannot fail here
         for status, answer in operation["responses"].items():
             waits = status in ("429", "503") or errors.IdempotencyInUseError.code in answer["description"]
-            if waits and problems.PROBLEM_JSON in answer.get("content", {}):
+            if waits and problem_details.PROBLEM_JSON in answer.get("content", {}):
                 answer.setdefault("headers", {})["Retry-After"] = {
                     "description": _RETRY_AFTER,
                     "schema": {"type": "string", "pattern": "^[0-9]+$"},
@@ -175,7 +174,8 @@ def openapi_config() -> OpenAPIConfig:
             "* Errors are RFC 9457 problem details with a stable `code` and both languages. 错误遵循 RFC "
             "9457,附稳定错误码与中英文说明。\n"
             "* Tokens are OAuth 2.0 bearer tokens (RFC 9068). Scopes: `check` 检查, `case:read` 查看申请, `case:write` "
-            "提交与撤回申请, `transfer` 转账, `service` many accounts 多账户服务。"
+            "提交与撤回申请, "
+            "`transfer` remedies that move money 动用资金的当场处理, `service` many accounts 多账户服务。"
         ),
         contact=Contact(name="Jiebang"),
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
@@ -183,7 +183,6 @@ def openapi_config() -> OpenAPIConfig:
             Tag(name="remedies", description="Clear a blocker on the spot, and consents 当场处理与同意"),
             Tag(name="checks", description="What stands in the way 检查阻碍事项"),
             Tag(name="cases", description="Ask, prove, follow, withdraw 申请、验证、跟踪、撤回"),
-            Tag(name="money", description="The sandbox's money 沙箱资金"),
             Tag(name="operation", description="For whoever runs it 运维"),
         ],
         components=Components(

@@ -17,11 +17,12 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import HeaderParameter, SkipValidation
 
 from jiebang.api import problems
-from jiebang.api.auth import Scope
 from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
 from jiebang.api.door import CallerRequest, authenticated, json_only
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
+from jiebang.remote.problem_details import PROBLEM_JSON, Said, language_of
+from jiebang.remote.tokens import Scope
 from jiebang.store.idempotency import Answered, Claim, Kept
 from jiebang.usecases.repeats import answered
 
@@ -131,20 +132,20 @@ def kept_problem(error: JiebangError, request: CallerRequest) -> Kept:
 
 class _Titled(msgspec.Struct):
     title: str
-    en: problems.Said
+    en: Said
 
 
 def respond(told: Answered, *, location: Callable[[Kept], str] | None = None) -> Response[Any]:
     """Return the answer of a mutation, said to be a repeat where it is one. `location`: of what was made."""
     headers = {"idempotency-replayed": "true"} if told.replayed else {}
     if refused(told):
-        headers |= problems.language_of(msgspec.json.decode(told.kept.answer, type=_Titled))
+        headers |= language_of(msgspec.json.decode(told.kept.answer, type=_Titled))
     elif location is not None:
         headers["location"] = location(told.kept)
     return Response(
         told.kept.answer,
         status_code=told.kept.status,
-        media_type=problems.PROBLEM_JSON if refused(told) else "application/json",
+        media_type=PROBLEM_JSON if refused(told) else "application/json",
         headers=headers,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import asyncpg
 import msgspec
@@ -25,10 +25,18 @@ from litestar.exceptions import (
 )
 from litestar.routes import HTTPRoute
 
-from jiebang.api.findings import in_both
 from jiebang.api.shapes import Check, check_shape
 from jiebang.model import errors
-from jiebang.model.check import Text
+from jiebang.remote.bodies import in_both
+from jiebang.remote.problem_details import (
+    PROBLEM_JSON,
+    BodyNotJsonError,
+    MediaTypeError,
+    MethodError,
+    Said,
+    headers_of,
+    prefers_english,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,33 +44,6 @@ if TYPE_CHECKING:
     from litestar.types import ExceptionHandlersMap
 
 _log = structlog.get_logger(__name__)
-
-PROBLEM_JSON: Final = "application/problem+json"
-
-
-class BodyNotJsonError(errors.CallerError):
-    """The body is not JSON at all."""
-
-    code = "BODY-NOT-JSON"
-    title = Text("请求体不是有效的 JSON", "The body is not JSON")
-    action = Text("请发送 UTF-8 编码的 JSON 对象。", "Send a JSON object in UTF-8.")
-
-
-class MediaTypeError(errors.CallerError):
-    """The body is not said to be JSON."""
-
-    code = "MEDIA-TYPE"
-    title = Text("不支持的内容类型", "The content type is not supported")
-    action = Text("请使用 Content-Type: application/json。", "Send Content-Type: application/json.")
-
-
-class MethodError(errors.CallerError):
-    """The path exists, the method does not. fields: allow."""
-
-    code = "METHOD-NOT-ALLOWED"
-    title = Text("不支持的请求方法", "This address does not take that method")
-    action = Text("请改用 Allow 响应头列出的方法。", "Use a method that the Allow header lists.")
-
 
 STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     errors.NotAuthenticatedError: 401,
@@ -90,14 +71,6 @@ STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     errors.OverloadedError: 503,
     errors.JiebangError: 500,
 }
-_RETRY_AFTER_S: Final = 1
-
-
-class Said(msgspec.Struct, frozen=True):
-    """What is wrong and what to do, in one language."""
-
-    title: str
-    action: str
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,21 +93,6 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def status_of(error: errors.JiebangError) -> int:
     """Return the HTTP status of an error: its own, else that of the nearest class it derives from."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-
-
-def prefers_english(accept_language: str | None) -> bool:
-    """Whether Accept-Language puts English before Chinese. Anything unreadable means Chinese."""
-    best = {"zh": 0.0, "en": 0.0}
-    for part in (accept_language or "")[:256].split(","):
-        tag, _, weight = part.strip().partition(";")
-        language = tag.split("-")[0].strip().lower()
-        if language in best:
-            try:
-                quality = float(weight.partition("=")[2]) if weight else 1.0
-            except ValueError:
-                continue
-            best[language] = max(best[language], quality)
-    return best["en"] > best["zh"]
 
 
 def problem_of(error: errors.JiebangError, accept_language: str | None, instance: str | None = None) -> Problem:
@@ -164,40 +122,6 @@ def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance
         media_type=PROBLEM_JSON,
         headers=headers_of(error, problem),
     )
-
-
-class _Told(Protocol):
-    """A problem, as far as its language shows."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def en(self) -> Said: ...
-
-
-def language_of(problem: _Told) -> dict[str, str]:
-    """Return the headers that say in which language a problem is told."""
-    return {
-        "content-language": "en" if problem.title == problem.en.title else "zh-CN",
-        "vary": "accept-language, authorization",
-    }
-
-
-def headers_of(error: errors.JiebangError, problem: Problem) -> dict[str, str]:
-    """Return the headers that a problem's answer carries beside its content type."""
-    headers = language_of(problem)
-    if problem.status == 401:  # noqa: PLR2004 - statuses read best as numbers
-        cause = error.fields.get("cause", "missing")
-        headers["www-authenticate"] = (
-            "Bearer" if cause == "missing" else f'Bearer error="invalid_token", error_description="{cause}"'
-        )
-    elif problem.status == 403 and "scope" in error.fields:  # noqa: PLR2004
-        headers["www-authenticate"] = f'Bearer error="insufficient_scope", scope="{error.fields["scope"]}"'
-    elif problem.status == 405:  # noqa: PLR2004
-        headers["allow"] = ", ".join(error.fields.get("allow", ()))
-    elif problem.status in (429, 503) or "retry_after_s" in error.fields:
-        headers["retry-after"] = str(error.fields.get("retry_after_s", _RETRY_AFTER_S))
-    return headers
 
 
 def _ours(request: Request[Any, Any, Any], error: errors.JiebangError) -> Response[bytes]:

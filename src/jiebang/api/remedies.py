@@ -10,13 +10,20 @@ from litestar import Response, delete, post
 from litestar.params import JSONBody, PathParameter, SkipValidation
 
 from jiebang.api import remedy_shapes as shapes
-from jiebang.api.auth import Scope
 from jiebang.api.deps import Joined
-from jiebang.api.door import CallerRequest, account_in, strict
-from jiebang.api.mutations import KeyedMutation, kept_problem, mutating, refused, respond
+from jiebang.api.door import CallerRequest
+from jiebang.api.mutations import (
+    KeyedMutation,
+    kept_problem,
+    mutating,
+    refused,
+    respond,
+)
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
+from jiebang.remote.bodies import account_in, strict
+from jiebang.remote.tokens import Scope
 from jiebang.store.idempotency import Kept
 from jiebang.usecases import consent, remedy, step_up
 

@@ -14,13 +14,14 @@ from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
 from jiebang.api import shapes
-from jiebang.api.auth import Scope
 from jiebang.api.deps import Deps, Joined
 from jiebang.api.documented import refusals, secured
-from jiebang.api.door import CallerRequest, account_in, authenticated, json_only, strict
+from jiebang.api.door import CallerRequest, authenticated, json_only
 from jiebang.api.mutations import KeyedMutation, kept_problem, mutating, respond
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
+from jiebang.remote.bodies import account_in, strict
+from jiebang.remote.tokens import Scope
 from jiebang.store.idempotency import Kept
 from jiebang.usecases.context import Found, Render
 from jiebang.usecases.prove import Attempt, prove, send_code

@@ -15,7 +15,6 @@ from jiebang.api.admission import Admission, Callers
 from jiebang.api.codes import CODES
 from jiebang.api.deps import BODY_LIMIT, Deps
 from jiebang.api.documented import openapi_config
-from jiebang.api.money import MONEY
 from jiebang.api.mutations import mutation
 from jiebang.api.observed import Observed, hardened
 from jiebang.api.operation import OPERATION
@@ -56,7 +55,7 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
     context = deps.context
     state = {"deps": deps, "callers": callers, "readiness": Coalescer(asked, window=_READY_WINDOW, limit=2)}
     return Litestar(
-        route_handlers=[*CASES, *CODES, *MONEY, *REMEDIES, *OPERATION],
+        route_handlers=[*CASES, *CODES, *REMEDIES, *OPERATION],
         dependencies={
             "deps": Provide(lambda: deps, sync_to_thread=False),
             "mutation": Provide(mutation, sync_to_thread=False),

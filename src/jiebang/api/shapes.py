@@ -8,7 +8,6 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -16,23 +15,20 @@ from msgspec import Meta
 from jiebang.model.case import Kind, Mark, State
 from jiebang.model.check import Alternative, Blocker, Consequence
 from jiebang.model.ids import ACCOUNT_PATTERN
+from jiebang.model.proof import Method
 from jiebang.saga.chain import time_text
 from jiebang.saga.seals import PathStep
-from jiebang.store.proofs import Method
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jiebang.model.check import CheckAnswer
     from jiebang.model.ids import CaseIds
-    from jiebang.participants.wallet.movements import Outcome
     from jiebang.saga.chain import Row
     from jiebang.store.proofs import Proof
     from jiebang.usecases.context import Found
 
 CHECK_LIMIT: Final = 1000
-TRANSFER_LIMIT_FEN: Final = 100_000_000_00
-"""A sanity limit on one transfer (100 million yuan), far above any the wallet's own limits allow."""
 
 Account = Annotated[
     str, Meta(pattern=ACCOUNT_PATTERN, description="Account id, a decimal string 账户号", examples=["100000000001"])
@@ -51,9 +47,6 @@ Shown = Annotated[
 CASE_PATTERN: Final = "^case_[a-z2-7]{26}$"
 CaseId = Annotated[
     str, Meta(pattern=CASE_PATTERN, description="Public case id 申请编号", examples=["case_abcdefghijklmnopqrstuvwxyz"])
-]
-Fen = Annotated[
-    int, Meta(ge=1, le=TRANSFER_LIMIT_FEN, description="Money in fen (1 yuan = 100 fen) 金额,单位分", examples=[1])
 ]
 
 
@@ -93,18 +86,6 @@ class ProofBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     secret: Annotated[
         str, Meta(min_length=1, max_length=64, description="The password or the code 密码或验证码", examples=["123456"])
     ]
-
-
-class TransferBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A transfer of the sandbox's money 沙箱转账. `from` is the sender's account."""
-
-    sender: Annotated[
-        str, Meta(pattern=ACCOUNT_PATTERN, description="The sender's account 付款账户", examples=["100000000001"])
-    ] = msgspec.field(name="from")
-    to: Annotated[
-        str, Meta(pattern=ACCOUNT_PATTERN, description="The receiver's account 收款账户", examples=["100000000002"])
-    ]
-    amount_fen: Fen
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,21 +236,6 @@ class MovementState(StrEnum):
     RETURNED = "returned"
 
 
-class Movement(msgspec.Struct, frozen=True, kw_only=True):
-    """A movement of money 资金变动."""
-
-    id: Annotated[UUID, Meta(description="Id of the ledger entry 流水号")]
-    account: Account
-    state: Annotated[
-        MovementState,
-        Meta(
-            description="completed 已完成, returned 已退回 (the other side is closed), pending 处理中 (will "
-            "complete by itself)"
-        ),
-    ]
-    amount_fen: Annotated[int, Meta(ge=0, description="How much was moved 金额")]
-
-
 class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
     """One public key (RFC 7517, RFC 8037) 公钥."""
 
@@ -366,16 +332,6 @@ def _proof_shape(proof: Proof, now: datetime) -> WantedProof:
     else:
         state = ProofState.WANTED
     return WantedProof(method=proof.method, state=state, tries_left=proof.tries_left, expires_at=proof.expires_at)
-
-
-def movement_shape(outcome: Outcome, account_id: int) -> Movement:
-    """Return a movement of money that was not refused as it goes over the wire."""
-    return Movement(
-        id=outcome.entry_id,
-        account=str(account_id),
-        state=MovementState(outcome.state or MovementState.PENDING),
-        amount_fen=abs(outcome.amount_fen),
-    )
 
 
 def event_data(entries: list[dict[str, Any]], revision: int, at: datetime) -> bytes:

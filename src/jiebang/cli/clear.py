@@ -16,14 +16,14 @@ from jiebang.cli.show import show_check
 from jiebang.cli.words import say
 from jiebang.model.check import CheckAnswer, Text
 from jiebang.model.errors import InvalidInputError, JiebangError, ProofRefusedError
+from jiebang.policy.remedies import ABNORMAL_LOGIN, AUTODEBIT, BALANCE, RED_PACKET, clears
 from jiebang.policy.wording import money
-from jiebang.store.idempotency import Kept
-from jiebang.store.remedies import ABNORMAL_LOGIN, AUTODEBIT, BALANCE, RED_PACKET, clears
-from jiebang.usecases import consent, remedy, step_up
+from jiebang.usecases import consent, remedy, step_up, unrepeated
 
 if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.policy.pack import Pack
+    from jiebang.store.idempotency import Kept
     from jiebang.usecases.consent import Standing
     from jiebang.usecases.remedy import Cleared
     from jiebang.usecases.step_up import Waiting
@@ -55,17 +55,17 @@ class Told(msgspec.Struct):
             self.shape = outcome
         else:
             self.shape, self.check = shapes.remedied_shape(outcome), outcome.check
-        return Kept(0, b"")
+        return unrepeated.make_answer(b"")
 
     def waiting(self, waiting: Waiting) -> Kept:
         """Take a remedy that waits for its proof."""
         self.shape = shapes.awaited_shape(waiting)
-        return Kept(0, b"")
+        return unrepeated.make_answer(b"")
 
     def standing(self, standing: Standing) -> Kept:
         """Take what is agreed to."""
         self.shape, self.check = shapes.consent_shape(standing), standing.check
-        return Kept(0, b"")
+        return unrepeated.make_answer(b"")
 
     def refused(self) -> None:
         """Raise the refusal of a proof, if it was one."""

@@ -189,20 +189,19 @@ def explain(
 ) -> None:
     """Explain a code under the policy in force; where nothing is installed yet, under the one a first start has."""
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
-    from jiebang.app import POLICY, configured
+    from jiebang.app import POLICY, configured, is_installed
     from jiebang.cli.show import show_code
     from jiebang.participants import PARTICIPANTS
     from jiebang.policy import packs
     from jiebang.policy.codes import explain as explained
     from jiebang.policy.load import load_pack
-    from jiebang.store.home import find
 
     async def work(app: App) -> CodeExplained:
         return explained(app.context.pack(), code)
 
     with telling(as_json=as_json):
         settings = configured()
-        installed = settings.databases is not None or find(settings.home) is not None
+        installed = is_installed(settings)
         if not installed:
             found = explained(load_pack(*packs.text(POLICY), PARTICIPANTS), code)
     if installed:
@@ -228,10 +227,11 @@ remedies.register(cli)
 
 @cli.command(
     help=say(
-        "主要用途的演示:生成一万人,启动全部系统,讲四个人的故事,审计,然后保持运行。"
-        "数据放在 JIEBANG_HOME(默认 .jiebang),每次重新生成。",
-        "The main job, shown: makes 10,000 people, starts everything, tells four people's stories as live "
-        "timelines, audits, then stays up. Its data live in JIEBANG_HOME (default .jiebang), made anew each time.",
+        "主要用途的演示:生成一万人,启动全部系统(接口、工作进程、清算机构、手机、超级应用),讲四个人的故事,审计,"
+        "然后保持运行。数据放在 JIEBANG_HOME(默认 .jiebang),每次重新生成。",
+        "The main job, shown: makes 10,000 people, starts everything (API, worker, clearing networks, phone, "
+        "super-app), tells four people's stories as live timelines, audits, then stays up. Its data live in "
+        "JIEBANG_HOME (default .jiebang), made anew each time.",
     )
 )
 def demo(

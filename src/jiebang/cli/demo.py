@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 
-from jiebang.app import App, open_app
+from jiebang.app import open_app
 from jiebang.cli.accounts import load_people
 from jiebang.cli.operate import audit_summary, tell_edited
 from jiebang.cli.show import TimelineView, show_audit, show_check
@@ -100,9 +100,13 @@ async def _idle_latency(world: World, screen: Console) -> float:
     return round(p50, 1)
 
 
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=_HTTP_LIMIT, trust_env=False)
+
+
 @asynccontextmanager
-async def _world(app: App, outside: Sandbox, api_url: str) -> AsyncIterator[World]:
-    issuer = app.issuer()
+async def _world(outside: Sandbox, api_url: str) -> AsyncIterator[World]:
+    issuer = outside.issuer
     devices = {person.account_id: person.device_id for person in STORY_PEOPLE.values()}
 
     def token(account_id: int) -> str:
@@ -112,11 +116,14 @@ async def _world(app: App, outside: Sandbox, api_url: str) -> AsyncIterator[Worl
         networks = {name: Control(outside.link(name)) for name in PARTICIPANTS.networks}
         for control in networks.values():
             stack.push_async_callback(control.aclose)
-        api = await stack.enter_async_context(httpx.AsyncClient(base_url=api_url, timeout=_HTTP_LIMIT, trust_env=False))
-        phone = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=outside.processes["phone"].url, timeout=_HTTP_LIMIT, trust_env=False)
+        yield World(
+            api=await stack.enter_async_context(_client(api_url)),
+            phone=await stack.enter_async_context(_client(outside.addresses["phone"])),
+            superapp=await stack.enter_async_context(_client(outside.addresses["superapp"])),
+            networks=networks,
+            token=token,
+            new_key=lambda: secrets.token_hex(16),
         )
-        yield World(api=api, phone=phone, networks=networks, token=token, new_key=lambda: secrets.token_hex(16))
 
 
 async def perform(settings: Settings, screen: Console, *, people: int, once: bool) -> dict[str, Any]:
@@ -135,7 +142,7 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
         stack.enter_context(only_demo(settings.home))
         empty = await stack.enter_async_context(open_app(settings))
         await clear(empty.pools, settings.home, outside=settings.databases is not None)
-        outside = await stack.enter_async_context(sandbox(settings.home))
+        outside = await stack.enter_async_context(sandbox(settings.home, wallet=empty.databases["wallet"]))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
         tell_edited(app, screen)
         starting = asyncio.create_task(_started(stack, settings))
@@ -150,7 +157,7 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
                 ),
                 style="yellow",
             )
-        world = await stack.enter_async_context(_world(app, outside, api_url))
+        world = await stack.enter_async_context(_world(outside, api_url))
         screen.print(
             say(
                 f"一切就绪,用时 {perf_counter() - started:.1f} 秒",
@@ -190,6 +197,7 @@ def _addresses(screen: Console, addresses: Mapping[str, str], settings: Settings
     table.add_row(say("接口", "API"), addresses["api"])
     table.add_row(say("接口文档", "API document"), f"{addresses['api']}/openapi.json")
     table.add_row(say("沙箱手机", "Sandbox phone"), f"{addresses['phone']}/phones/{STORY_PEOPLE['clear'].account_id}")
+    table.add_row(say("沙箱超级应用", "Sandbox super-app"), addresses["superapp"])
     for name in PARTICIPANTS.networks:
         table.add_row(name, addresses[name])
     table.add_row(say("数据目录", "Data"), str(settings.home))

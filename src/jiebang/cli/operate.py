@@ -16,7 +16,7 @@ from jiebang.cli.words import say
 from jiebang.model.errors import PortTakenError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from rich.console import Console
 
@@ -52,7 +52,7 @@ def _serve(
 def _serve_until_told(work: Callable[[App], Awaitable[None]], *, pool_size: int, with_parent: bool) -> None:
     """Run a process that logs, and that starts also while the platform's database is away."""
     from jiebang.api.logs import configure_logs
-    from jiebang.store.parent import die_with_parent
+    from jiebang.parent import die_with_parent
 
     if with_parent:
         die_with_parent()
@@ -160,17 +160,10 @@ def _tell_waiting(app: App) -> None:
 
 def _migrate(as_json: Json = False) -> None:
     """Bring every database to the newest schema."""
-    from jiebang.app import configured
-    from jiebang.participants import PARTICIPANTS
-    from jiebang.store.embedded import dsns, embedded, placement
-    from jiebang.store.migrate import migrate_all
+    from jiebang.app import configured, migrate
 
-    async def work() -> dict[str, tuple[int, ...]]:
-        settings = configured()
-        if settings.databases is not None:
-            return await migrate_all(settings.databases, PARTICIPANTS)
-        async with embedded(settings.home) as servers:
-            return await migrate_all(await dsns(servers, placement(PARTICIPANTS)), PARTICIPANTS)
+    async def work() -> Mapping[str, tuple[int, ...]]:
+        return await migrate(configured())
 
     done = run(work(), as_json=as_json)
     if as_json:

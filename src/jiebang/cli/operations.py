@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from jiebang.store.outages import Outage
     from jiebang.store.worker_registry import Wish, WorkerSeen
 
-_RECENT: Final = 20
 _ORDER: Final = (*PARTICIPANTS.databases, *PARTICIPANTS.networks)
 
 workers: Final = typer.Typer(
@@ -68,10 +67,10 @@ def ago(at: datetime) -> str:
 @workers.command("list", help=say("列出工作进程:桶、积压、心跳。", "List workers: buckets, lag, heartbeat."))
 def list_workers(as_json: Json = False) -> None:
     """List workers."""
-    from jiebang.store import worker_registry
+    from jiebang.usecases.operations import workers as use_case
 
     async def work(app: App) -> list[WorkerSeen]:
-        return await worker_registry.workers(app.pools["platform"], now())
+        return await use_case.list_workers(app.pools["platform"], now())
 
     found = with_app(work, as_json=as_json)
     if as_json:
@@ -92,7 +91,7 @@ All = Annotated[bool, typer.Option("--all", help=say("全部进程", "Every work
 
 
 def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, as_json: bool) -> None:
-    from jiebang.store import worker_registry
+    from jiebang.usecases.operations.workers import set_wish
 
     with telling(as_json=as_json):
         if bool(ids) == everybody:
@@ -100,7 +99,7 @@ def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, 
             raise InvalidInputError(field="ID", reason=reason)
 
     async def work(app: App) -> list[str]:
-        return await worker_registry.wish(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
+        return await set_wish(app.pools["platform"], None if everybody else ids or [], wanted, by, now())
 
     heard = with_app(work, as_json=as_json)
     unknown = sorted(set(ids or ()) - set(heard))
@@ -145,10 +144,10 @@ def drain(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json =
 @participants.command("list", help=say("列出参与方及其停用记录。", "List participants, and when they were out."))
 def list_participants(as_json: Json = False) -> None:
     """List participants."""
-    from jiebang.store import outages
+    from jiebang.usecases.operations.outages import list_outages
 
     async def work(app: App) -> list[Outage]:
-        return await outages.outages(app.pools["platform"], _RECENT)
+        return await list_outages(app.pools["platform"])
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -176,13 +175,11 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME…", help=say("参与�
 
 
 def _known(names: Sequence[str], *, also: Sequence[str] = (), as_json: bool) -> None:
+    """Tell an unknown name before any server is started."""
+    from jiebang.usecases.operations.outages import check_names
+
     with telling(as_json=as_json):
-        for name in names:
-            if name not in (*_ORDER, *also):
-                known = ", ".join((*_ORDER, *also))
-                raise InvalidInputError(
-                    field=name, reason=Text(f"没有这个参与方;应为 {known}", f"there is no such one; known: {known}")
-                )
+        check_names(names, also=also)
 
 
 @participants.command(
@@ -201,13 +198,12 @@ def out(
     as_json: Json = False,
 ) -> None:
     """Take participants out of service."""
-    from jiebang.store import outages
+    from jiebang.usecases.operations.outages import take_out
 
     _known(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        await outages.take_out(app.pools["platform"], names, reason, by, now())
-        return await outages.outages(app.pools["platform"], _RECENT)
+        return await take_out(app.pools["platform"], names, reason, by, now())
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -215,13 +211,12 @@ def out(
 @participants.command("in", help=say("恢复使用:等待的申请自行继续。", "Put back into service: what waits goes on."))
 def back(names: Names, by: By, as_json: Json = False) -> None:
     """Put participants back into service."""
-    from jiebang.store import outages
+    from jiebang.usecases.operations.outages import take_back
 
     _known(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        await outages.take_back(app.pools["platform"], names, by, now())
-        return await outages.outages(app.pools["platform"], _RECENT)
+        return await take_back(app.pools["platform"], names, by, now())
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
@@ -22,36 +20,29 @@ from jiebang.cli.words import say
 from jiebang.clock import utc_now
 from jiebang.model.case import ENDED, Kind, State
 from jiebang.model.errors import JiebangError, ProofRefusedError
-from jiebang.store import cases as store
-from jiebang.store.idempotency import Claim, Kept
-from jiebang.store.proofs import Method
+from jiebang.model.proof import Method
+from jiebang.usecases import unrepeated
 from jiebang.usecases.context import Found
 from jiebang.usecases.prove import Attempt, prove
-from jiebang.usecases.read import find
+from jiebang.usecases.read import find, read_timelines
 from jiebang.usecases.submit import Submission, submit
 
+if TYPE_CHECKING:
+    from jiebang.store.idempotency import Claim, Kept
+
 _CALLER = "cli"
-_LIFETIME = timedelta(hours=1)
 
 
 def claim(route: str) -> Claim:
     """Return a claim of its own for one command: the terminal repeats nothing by itself."""
-    key = str(uuid4())
-    return Claim(
-        caller=_CALLER,
-        route=route,
-        key=key,
-        body_hash=hashlib.sha256(key.encode()).digest(),
-        expires_at=utc_now() + _LIFETIME,
-        holder=uuid4(),
-    )
+    return unrepeated.make_claim(_CALLER, route, utc_now(), uuid4())
 
 
 def _render(app: App, outcome: Found | JiebangError) -> Kept:
     """Keep a case as JSON; an error kept with its mutation is raised again by `_opened`."""
     if isinstance(outcome, JiebangError):
-        return Kept(1, msgspec.json.encode(outcome.fields, enc_hook=str))
-    return Kept(0, msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
+        return unrepeated.make_answer(msgspec.json.encode(outcome.fields, enc_hook=str), refused=True)
+    return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
 
 
 def _opened(kept: Kept) -> dict[str, Any]:
@@ -120,7 +111,7 @@ async def follow(
     found = await find(app.context, key)
     view, seen = TimelineView(case_id, found.plan.participants), 0
     while True:
-        for row in await store.events_after(app.pools["platform"], {key: seen}):
+        for row in await read_timelines(app.context, {key: seen}):
             view.add(row.entries)
             seen = row.revision
             yield view, {"revision": row.revision, "at": row.at, "entries": row.entries}

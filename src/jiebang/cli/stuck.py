@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.model.case import Key
     from jiebang.store.tasks import Task
-    from jiebang.usecases.operate import Outcome, Shown, Stuck
+    from jiebang.usecases.operations.stuck import Outcome, Shown, Stuck
 
 cases: Final = typer.Typer(
     no_args_is_help=True,
@@ -59,11 +59,11 @@ def _keys(app: App, ids: Sequence[str]) -> dict[str, Key]:
 )
 def stuck(limit: Limit = 100, as_json: Json = False) -> None:
     """List what is stuck."""
-    from jiebang.usecases import operate
+    from jiebang.usecases.operations import stuck
 
     async def work(app: App) -> list[tuple[str, Stuck]]:
-        found = await operate.stuck(
-            app.pools["platform"], app.registry.plan_of, app.settings.tasks, app.settings.saga, now(), limit
+        found = await stuck.stuck(
+            app.pools["platform"], app.registry, app.settings.tasks, app.settings.saga, now(), limit
         )
         return [(app.case_ids.encode(*each.case.key), each) for each in found]
 
@@ -100,16 +100,14 @@ def stuck(limit: Limit = 100, as_json: Json = False) -> None:
 def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = False) -> None:
     """Show one case."""
     from jiebang.model.errors import UnknownCaseError
-    from jiebang.store.cases import load_many
-    from jiebang.usecases import operate
+    from jiebang.usecases.operations import stuck
 
     async def work(app: App) -> Shown:
         [key] = _keys(app, [case]).values()
-        found = (await load_many(app.pools["platform"], [key])).get(key)
-        if found is None:
+        shown = await stuck.show(app.pools["platform"], app.participants, app.registry, [key])
+        if key not in shown:
             raise UnknownCaseError(case=case)
-        await app.registry.know([found])
-        return await operate.show(app.pools["platform"], app.participants, app.registry.plan_of, found)
+        return shown[key]
 
     found = with_app(work, as_json=as_json)
     if as_json:
@@ -148,15 +146,11 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
 )
 def retry(case: CaseIds, by: By, as_json: Json = False) -> None:
     """Try again."""
-    from jiebang.store.cases import load_many
-    from jiebang.usecases import operate
+    from jiebang.usecases.operations import stuck
 
     async def work(app: App) -> dict[str, Outcome]:
         keys = _keys(app, case)
-        await app.registry.know((await load_many(app.pools["platform"], keys.values())).values())
-        told = await operate.retry(
-            app.pools["platform"], app.registry.plan_of, keys.values(), by, now(), app.settings.saga
-        )
+        told = await stuck.retry(app.pools["platform"], app.registry, keys.values(), by, now(), app.settings.saga)
         return {name: told[key] for name, key in keys.items()}
 
     outcomes = with_app(work, as_json=as_json)
@@ -181,10 +175,10 @@ _OUTCOMES: Final[Mapping[str, tuple[str, str]]] = {
 @tasks.command("list", help=say("列出未完成的事项。有则退出码为 1。", "List open tasks. Exits 1 when there are any."))
 def list_tasks(limit: Limit = 100, as_json: Json = False) -> None:
     """List open tasks."""
-    from jiebang.store import tasks as store
+    from jiebang.usecases.operations import tasks
 
     async def work(app: App) -> list[tuple[str, Task]]:
-        found = await store.standing(app.pools["platform"], limit)
+        found = await tasks.list_open(app.pools["platform"], limit)
         return [(app.case_ids.encode(task.account_id, task.case_no), task) for task in found]
 
     found = with_app(work, as_json=as_json)
@@ -201,11 +195,11 @@ def list_tasks(limit: Limit = 100, as_json: Json = False) -> None:
 @tasks.command("ack", help=say("认领申请的事项,他人即知有人处理。", "Take the tasks of cases on: others see who does."))
 def acknowledge(case: CaseIds, by: By, as_json: Json = False) -> None:
     """Acknowledge tasks."""
-    from jiebang.store import tasks as store
+    from jiebang.usecases.operations import tasks
 
     async def work(app: App) -> list[str]:
         keys = _keys(app, case)
-        done = await store.acknowledge(app.pools["platform"], keys.values(), by, now())
+        done = await tasks.acknowledge(app.pools["platform"], keys.values(), by, now())
         return [name for name, key in keys.items() if key in done]
 
     _told_of(case, with_app(work, as_json=as_json), as_json=as_json)
@@ -226,11 +220,11 @@ def close(
     as_json: Json = False,
 ) -> None:
     """Close undecided tasks."""
-    from jiebang.store import tasks as store
+    from jiebang.usecases.operations import tasks
 
     async def work(app: App) -> list[str]:
         keys = _keys(app, case)
-        done = await store.close_by_hand(app.pools["platform"], keys.values(), note, by, now())
+        done = await tasks.close(app.pools["platform"], keys.values(), note, by, now())
         return [name for name, key in keys.items() if key in done]
 
     _told_of(case, with_app(work, as_json=as_json), as_json=as_json)

@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -19,8 +20,10 @@ from msgspec import Meta
 
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.participants import PARTICIPANTS, wire
-from jiebang.participants.signing import Responder, other_end
+from jiebang.participants import PARTICIPANTS
+from jiebang.remote import wire
+from jiebang.remote.link_keys import other_end
+from jiebang.remote.signing import Responder
 from jiebang.saga.fence import Op
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, Strike, strike
 from jiebang.sandbox.ledger import MAX_BINDINGS, Binding, Ledger
@@ -251,7 +254,7 @@ def main() -> None:
     given.data.parent.mkdir(parents=True, exist_ok=True)
     clearing = Clearing(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
     responder = Responder(other_end(given.keys, given.name, ""))
-    serve(clearing.service(given.name, responder), given.port, with_parent=given.with_parent)
+    serve(nullcontext(clearing.service(given.name, responder)), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from jiebang.model.errors import JiebangError
-from jiebang.participants import wire
-from jiebang.participants.http import RemoteError, SignedClient
+from jiebang.remote import wire
+from jiebang.remote.client import RemoteError, SignedClient
 from jiebang.sandbox.faults import Fault
 from jiebang.sandbox.ledger import MAX_BINDINGS, AccountState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jiebang.participants.signing import Link
+    from jiebang.remote.signing import Link
     from jiebang.sandbox.ledger import Binding
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from jiebang.participants.wire import AccountText, Code
+from jiebang.remote.wire import AccountText, Code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,8 @@ import msgspec
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from jiebang.store.files import write, write_once
+from jiebang.files import write, write_once
+from jiebang.remote.stand_ins import AUDIENCE, ISSUER, JWKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,10 +29,10 @@ SERVICE_SCOPES: Final = (*PERSON_SCOPES, "service")
 class SandboxIssuer:
     """Mints access tokens (RFC 9068) under a key kept in `home`, made at first use."""
 
-    def __init__(self, home: Path, *, issuer: str, audience: str) -> None:
+    def __init__(self, home: Path, *, issuer: str = ISSUER, audience: str = AUDIENCE) -> None:
         """Take where the key is kept and the names that the API expects. Raises OSError."""
         self.issuer, self.audience = issuer, audience
-        self.jwks_path = home / "issuer-jwks.json"
+        self.jwks_path = home / JWKS
         self._key = _key(home / "issuer-key.json")
         write(self.jwks_path, msgspec.json.encode({"keys": [self._public()]}), 0o644)
 

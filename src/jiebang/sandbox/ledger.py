@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from jiebang.participants import wire
-from jiebang.participants.signing import LIFETIME, SKEW, Verified
+from jiebang.remote import wire
+from jiebang.remote.signing import LIFETIME, SKEW, Verified
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
 from jiebang.sandbox.faults import Fault
 

@@ -1,6 +1,6 @@
 """What a lying clearing network answers, made from the truth. Pure: the network keeps its ledger as it should.
 
-A liar can do harm only where what it says can be believed. The protocol refuses (participants/wire.py): an answer for a
+A liar can do harm only where what it says can be believed. The protocol refuses (remote/wire.py): an answer for a
 case that was not asked about, two answers that contradict each other or their own fence row, an answer to another
 request. What is left to a liar is to refuse and to be silent, and both the saga can bear: a refused Try rolls back, a
 refused Confirm or Cancel waits for an operator. A network that says "granted" and reserves nothing cannot be found
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.participants.wire import Outcome, Result, Row
+from jiebang.remote.wire import Outcome, Result, Row
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
 from jiebang.sandbox.faults import FaultKind
 

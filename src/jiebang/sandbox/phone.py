@@ -11,6 +11,7 @@ import os
 import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -21,15 +22,16 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.notice import Channel, Notices
-from jiebang.participants.signing import Responder, other_end
-from jiebang.participants.wire import parse
+from jiebang.remote.gateway import GATEWAY
+from jiebang.remote.link_keys import other_end
+from jiebang.remote.signing import Responder
+from jiebang.remote.wire import parse
 from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-NAME: Final = "phone"
 SHOWN: Final = 200
 """The newest messages of an account that its phone shows."""
 _SCHEMA: Final = """
@@ -115,7 +117,7 @@ class Phone:
     async def health(self, call: Call) -> Answer:
         """Answer that it lives."""
         del call
-        return ok({"name": NAME, "pid": os.getpid()})
+        return ok({"name": GATEWAY, "pid": os.getpid()})
 
     async def take(self, call: Call) -> Answer:
         """Take a batch of notices; those that came before are left as they are."""
@@ -187,7 +189,8 @@ def main() -> None:
     given = Arguments("模拟短信与邮件网关 / the sandbox's SMS and e-mail gateway").parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
     phone = Phone(Inbox(given.data))
-    serve(phone.service(Responder(other_end(given.keys, NAME, ""))), given.port, with_parent=given.with_parent)
+    service = phone.service(Responder(other_end(given.keys, GATEWAY, "")))
+    serve(nullcontext(service), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

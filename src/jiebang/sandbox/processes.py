@@ -1,4 +1,4 @@
-"""Starts and watches the sandbox's processes: both clearing networks, and the phone.
+"""Starts and watches the sandbox's processes: both clearing networks, the phone, and the super-app.
 
 They end with their parent however it ends, come back on the same port when one dies, and log into the home folder.
 """
@@ -16,10 +16,14 @@ import msgspec
 
 from jiebang.model.errors import ProcessStartError
 from jiebang.participants import PARTICIPANTS
-from jiebang.participants.signing import Link, create_keys, our_end
+from jiebang.remote.gateway import GATEWAY
+from jiebang.remote.link_keys import create_keys, our_end
+from jiebang.remote.signing import Link
+from jiebang.remote.stand_ins import ADDRESSES, JWKS, KEYS, write_addresses
 from jiebang.saga.backoff import doubled
-from jiebang.sandbox.phone import NAME as PHONE
-from jiebang.store.files import write
+from jiebang.sandbox.issuer import SandboxIssuer
+from jiebang.sandbox.superapp import NAME as SUPERAPP
+from jiebang.sandbox.superapp import WALLET_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -30,7 +34,6 @@ START_SECONDS: Final = 30.0
 REBIRTH: Final = timedelta(seconds=0.2)
 """Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that does not start."""
 REBIRTH_LIMIT: Final = timedelta(seconds=5)
-ADDRESSES: Final = "sandbox.json"
 
 
 class _Ready(msgspec.Struct):
@@ -133,16 +136,17 @@ class SandboxProcess:
 
 
 class Sandbox:
-    """The running sandbox."""
+    """The running sandbox. `issuer`: of access tokens, whom the platform trusts where it is told of no other."""
 
     def __init__(self, processes: Mapping[str, SandboxProcess], home: Path) -> None:
         """`processes` by name, all started; `home`: where their keys, data and logs are."""
         self.processes = processes
         self.home = home
+        self.issuer = SandboxIssuer(home)
 
     def link(self, name: str) -> Link:
         """Return the platform's end of the link to "unionpay", "netsunion" or "phone"."""
-        return our_end(self.home / "keys", name, self.processes[name].url)
+        return our_end(self.home / KEYS, name, self.processes[name].url)
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -150,28 +154,28 @@ class Sandbox:
         return {name: process.url for name, process in self.processes.items()}
 
 
-def links(home: Path) -> dict[str, Link]:
-    """Return the platform's ends of the links to a sandbox that another process runs from `home`. Raises OSError."""
-    addresses = msgspec.json.decode((home / ADDRESSES).read_bytes(), type=dict[str, str])
-    return {name: our_end(home / "keys", name, url) for name, url in addresses.items()}
-
-
 @asynccontextmanager
 async def sandbox(
-    home: Path, *, names: Sequence[str] = (*PARTICIPANTS.networks, PHONE), ports: Mapping[str, int] | None = None
+    home: Path,
+    *,
+    names: Sequence[str] = (*PARTICIPANTS.networks, GATEWAY),
+    ports: Mapping[str, int] | None = None,
+    wallet: str | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
 
-    `ports`: fixed ones by name, any free one for the others. Raises ProcessStartError where a process does not start.
-    Faults of an earlier run are off.
+    `ports`: fixed ones by name, any free one for the others. `wallet`: the DSN of the wallet's database, with which the
+    super-app runs too. Raises ProcessStartError where a process does not start. Faults of an earlier run are off.
     """
-    for folder in ("keys", "sandbox", "logs"):
+    for folder in (KEYS, "sandbox", "logs"):
         (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     processes = {name: _process(home, name) for name in names}
+    if wallet is not None:
+        processes[SUPERAPP] = _super_app(home, wallet)
     for name, port in (ports or {}).items():
         processes[name].port = port
     for name in names:
-        create_keys(home / "keys", name)
+        create_keys(home / KEYS, name)
     async with AsyncExitStack() as stack:
         for process in processes.values():
             stack.push_async_callback(process.stop)
@@ -179,7 +183,7 @@ async def sandbox(
         for failure in filter(None, started):
             raise failure
         running = Sandbox(processes, home)
-        write(home / ADDRESSES, msgspec.json.encode(running.addresses), 0o644)
+        write_addresses(home, running.addresses)
         stack.callback((home / ADDRESSES).unlink, missing_ok=True)
         yield running
 
@@ -189,8 +193,15 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("JIEBANG_")}
 
 
+def _super_app(home: Path, wallet: str) -> SandboxProcess:
+    arguments = ["--data", str(home / "sandbox" / f"{SUPERAPP}.sqlite"), "--jwks", str(home / JWKS)]
+    environment = _environment() | {WALLET_VARIABLE: wallet}
+    command = ["jiebang.sandbox.superapp", *arguments]
+    return SandboxProcess(SUPERAPP, command, home / "logs" / f"{SUPERAPP}.log", environment=environment)
+
+
 def _process(home: Path, name: str) -> SandboxProcess:
-    module = ["jiebang.sandbox.phone"] if name == PHONE else ["jiebang.sandbox.clearing", name]
-    command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / "keys")]
-    again = () if name == PHONE else ("--keep-faults",)
+    module = ["jiebang.sandbox.phone"] if name == GATEWAY else ["jiebang.sandbox.clearing", name]
+    command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / KEYS)]
+    again = () if name == GATEWAY else ("--keep-faults",)
     return SandboxProcess(name, command, home / "logs" / f"{name}.log", again=again)

@@ -12,10 +12,11 @@ import os
 import socket
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -32,9 +33,9 @@ from jiebang.model.errors import (
     OurFaultError,
     PolicyRefusalError,
 )
-from jiebang.participants.signing import SKEW, Responder, Sent, Verified, joined
-from jiebang.participants.wire import MAX_BODY
-from jiebang.store.parent import die_with_parent
+from jiebang.parent import die_with_parent
+from jiebang.remote.signing import SKEW, Responder, Sent, Verified, joined
+from jiebang.remote.wire import MAX_BODY
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
@@ -48,12 +49,14 @@ _log = logging.getLogger("jiebang.sandbox")
 class Answer(msgspec.Struct, frozen=True):
     """What a handler returns: a status, and a body that is JSON unless said otherwise.
 
-    `stale`: the lie of giving the last answer to another request instead, as it was signed (faults.py).
+    `headers`: further ones, of an answer that nobody signs. `stale`: the lie of giving the last answer to another
+    request instead, as it was signed (faults.py).
     """
 
     body: bytes
     status: int = HTTPStatus.OK
     content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
     stale: bool = False
 
 
@@ -92,12 +95,15 @@ class Service:
 
     def __init__(
         self,
-        responder: Responder,
+        responder: Responder | None,
         signed: Mapping[tuple[str, str], Handler],
         open_: Mapping[tuple[str, str], Handler],
         nonces: Mapping[str, int] | None = None,
     ) -> None:
-        """`open_` routes need no signature. `nonces`: those of requests to an earlier process, with their expiry."""
+        """`open_` routes need no signature; without a `responder` there are no others.
+
+        `nonces`: those of requests to an earlier process, with their expiry.
+        """
         self._responder = responder
         self._routes = {at: (handler, True) for at, handler in signed.items()}
         self._routes |= {at: (handler, False) for at, handler in open_.items()}
@@ -114,10 +120,10 @@ class Service:
         try:
             answer = await self._answer(scope, sent, receive)
         except JiebangError as error:
-            answer = problem(error)
+            answer = self.problem(error, sent)
         except Exception as error:  # noqa: BLE001 - the last door: whatever it is, the caller gets a problem
             _log.error("unexpected %s at %s", type(error).__name__, _places(error))
-            answer = problem(OurFaultError())
+            answer = self.problem(OurFaultError(), sent)
         if answer is None:
             return
         if answer.stale and self._last is not None:
@@ -138,10 +144,10 @@ class Service:
         path = scope["path"]
         here = path if path in self._paths else f"{path.rpartition('/')[0]}/*"
         if (sent.method, here) not in self._routes:
-            raise NoSuchRouteError
+            self.refuse_route(here)
         handler, signed = self._routes[sent.method, here]
         body = await self._read(receive)
-        verified = self._take(self._responder.verify(sent, body)) if signed else _UNSIGNED
+        verified = self._verified(sent, body) if signed else _UNSIGNED
         query = dict[str, list[str]]()
         for name, value in parse_qsl(scope["query_string"].decode("ascii", "replace"), keep_blank_values=True):
             query.setdefault(name, []).append(value)
@@ -151,6 +157,21 @@ class Service:
                 pass
 
         return await handler(Call(sent, path, query, body, verified, hung_up))
+
+    def problem(self, error: JiebangError, sent: Sent) -> Answer:
+        """Return an error as an answer to `sent`."""
+        del sent
+        return problem(error)
+
+    def refuse_route(self, path: str) -> NoReturn:
+        """Refuse a method and path that there is no route for. `path` is a route's where one has another method."""
+        del path
+        raise NoSuchRouteError
+
+    def _verified(self, sent: Sent, body: bytes) -> Verified:
+        if self._responder is None:
+            raise BadSignatureError(reason=Text("此服务不接受签名请求", "this service takes no signed requests"))
+        return self._take(self._responder.verify(sent, body))
 
     async def _read(self, receive: ASGIReceiveCallable) -> bytes:
         body, more = bytearray(), True
@@ -176,8 +197,9 @@ class Service:
         return verified
 
     def _headers(self, sent: Sent, answer: Answer) -> dict[str, str]:
-        if "signature" not in sent.headers:  # nobody to sign for: health, phones, and strangers
-            return {"content-type": answer.content_type, "content-length": str(len(answer.body))}
+        if self._responder is None or "signature" not in sent.headers:  # nobody to sign for: health, phones, strangers
+            plain = {"content-type": answer.content_type, "content-length": str(len(answer.body))}
+            return plain | dict(answer.headers)
         try:
             signed = self._responder.sign(sent, answer.status, answer.content_type, answer.body, now=datetime.now(UTC))
         except Exception:  # noqa: BLE001 - a signature header that is none of ours; the library raises what it likes
@@ -222,12 +244,13 @@ def _places(error: Exception) -> str:
 class Arguments(argparse.ArgumentParser):
     """The command line that all the processes share."""
 
-    def __init__(self, description: str) -> None:
-        """Declare the shared options."""
+    def __init__(self, description: str, *, signed: bool = True) -> None:
+        """Declare the shared options. `signed`: requests come signed, so it has keys."""
         super().__init__(description=description)
         self.add_argument("--port", type=int, default=0, help="端口,0 为任选 / port, 0 for any free one")
         self.add_argument("--data", type=Path, required=True, help="数据文件 / file to keep its data in")
-        self.add_argument("--keys", type=Path, required=True, help="密钥目录 / folder of the keys")
+        if signed:
+            self.add_argument("--keys", type=Path, required=True, help="密钥目录 / folder of the keys")
         self.add_argument(
             "--with-parent",
             action="store_true",
@@ -235,13 +258,26 @@ class Arguments(argparse.ArgumentParser):
         )
 
 
-def serve(service: Service, port: int, *, with_parent: bool) -> None:
-    """Listen, say on which port (one JSON line on standard output), and answer until told to stop."""
+def serve(opened: AbstractAsyncContextManager[Service], port: int, *, with_parent: bool) -> None:
+    """Listen, say on which port (one JSON line on standard output), and answer until told to stop.
+
+    `opened`: the service with what it holds open; requests that come before it is there wait.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if with_parent:
         die_with_parent()
     listening = _listen(port)
-    config = uvicorn.Config(
+    print(msgspec.json.encode({"port": listening.getsockname()[1]}).decode(), flush=True)  # noqa: T201 - the parent reads it
+    asyncio.run(_answer_on(listening, opened))
+
+
+async def _answer_on(listening: socket.socket, opened: AbstractAsyncContextManager[Service]) -> None:
+    async with opened as service:
+        await uvicorn.Server(_config(service)).serve(sockets=[listening])
+
+
+def _config(service: Service) -> uvicorn.Config:
+    return uvicorn.Config(
         service,
         loop="asyncio",
         http="httptools",
@@ -253,8 +289,6 @@ def serve(service: Service, port: int, *, with_parent: bool) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,
     )
-    print(msgspec.json.encode({"port": listening.getsockname()[1]}).decode(), flush=True)  # noqa: T201 - the parent reads it
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
 
 
 def _listen(port: int) -> socket.socket:

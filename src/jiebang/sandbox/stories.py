@@ -1,8 +1,8 @@
 """The demo's stories: named people who take their real name back through the HTTP API, as anybody would.
 
 A story drives the API with the person's own token, reads the SMS code from the sandbox's phone, switches faults on at a
-clearing network or moves money where the story wants it, and follows the case's timeline to its end. It tells a
-`Listener` what happens, and the terminal shows it.
+clearing network or sends money in the super-app where the story wants it, and follows the case's timeline to its end.
+It tells a `Listener` what happens, and the terminal shows it.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 
     api: httpx.AsyncClient
     phone: httpx.AsyncClient
+    superapp: httpx.AsyncClient
     networks: Mapping[str, Control]
     token: Callable[[int], str]
     new_key: Callable[[], str]
@@ -163,9 +164,11 @@ class _Person:
         self.account_id, self._world = account_id, world
         self._headers = {"Authorization": f"Bearer {world.token(account_id)}"}
 
-    async def _ask(self, method: str, path: str, body: object = None, *, expect: int) -> Any:
+    async def _ask(
+        self, method: str, path: str, body: object = None, *, expect: int, at: httpx.AsyncClient | None = None
+    ) -> Any:
         headers = self._headers | ({} if method == "GET" else {"Idempotency-Key": self._world.new_key()})
-        answer = await self._world.api.request(method, path, json=body, headers=headers)
+        answer = await (at or self._world.api).request(method, path, json=body, headers=headers)
         if answer.status_code != expect:
             raise StoryFailedError(
                 step=f"{method} {path}", expected=expect, status=answer.status_code, answer=answer.text[:500]
@@ -183,7 +186,7 @@ class _Person:
 
     async def send_one_fen(self, to: int) -> None:
         body = {"from": str(self.account_id), "to": str(to), "amount_fen": 1}
-        await self._ask("POST", "/v1/transfers", body, expect=200)
+        await self._ask("POST", "/v1/transfers", body, expect=200, at=self._world.superapp)
 
     async def refused(self) -> dict[str, Any]:
         body = {"account": str(self.account_id), "kind": "revoke"}

@@ -319,9 +319,14 @@ def _keys(accounts: Sequence[int] | None, case_nos: Sequence[int] | None) -> lis
     return list(zip(accounts or (), case_nos or (), strict=True))
 
 
+async def look_again_at(db: Database, keys: Iterable[Key], due_at: datetime) -> None:
+    """Have cases under way looked at when it is `due_at`, sooner or later than now: nothing was decided of them."""
+    await db.execute(_SQL["put_off_cases"], *key_columns(keys), due_at)
+
+
 async def put_off(db: Database, keys: Iterable[Key], due_at: datetime) -> None:
     """Let cases wait until `due_at` that could not be stepped: nothing was decided of them, and nothing is saved."""
-    await db.execute(_SQL["put_off_cases"], *key_columns(keys), due_at)
+    await look_again_at(db, keys, due_at)
 
 
 async def wish_withdraw(db: Database, keys: Iterable[Key], now: datetime) -> set[Key]:

@@ -40,6 +40,12 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     late: list[Late]
 
 
+async def count_accounts(db: Database) -> int:
+    """Count all accounts."""
+    found: int = await db.fetchval("SELECT count(*) FROM platform.account")
+    return found
+
+
 async def read(
     db: Database, *, now: datetime, soon: datetime, late_before: datetime, stuck_before: datetime, most: int
 ) -> Readings:

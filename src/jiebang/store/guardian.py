@@ -4,7 +4,7 @@ Every process that uses a home holds a *shared* lock on `users.lock` as long as 
 process a home, starts both servers, starts one again that died, and tries five times a second to get that lock
 *exclusively*: then nobody is left, and it stops the servers and ends, still holding the lock, so that a newcomer
 waits until all is still. The kernel drops a lock however its holder dies, so nothing is ever left behind; and a
-guardian that is killed takes its servers along (`parent.signalled_with_us`) and is replaced by the users that remain.
+guardian that is killed takes its servers along (`parent.tie_child`) and is replaced by the users that remain.
 
 Exit status: 0 the servers are up; 1 they are not, and standard output holds the error as one JSON object.
 """

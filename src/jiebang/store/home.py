@@ -25,9 +25,9 @@ from typing import Any, Final
 
 import msgspec
 
+from jiebang.files import write, write_once
 from jiebang.model.check import Text
 from jiebang.model.errors import DiskFullError, HomeUnusableError
-from jiebang.store.files import write, write_once
 
 SERVERS: Final = ("shenzhen", "guiyang")
 """The two embedded servers, one for each data centre."""

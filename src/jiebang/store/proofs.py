@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from jiebang.model.proof import Method
 from jiebang.store.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from jiebang.store.cases import Database
 
 _SQL = load("jiebang.store", "proofs.sql")
-
-
-class Method(StrEnum):
-    """How a person proves that it is them (domain.md §4)."""
-
-    PAYMENT_PASSWORD = "payment_password"  # noqa: S105 - the name of a method, not a password
-    SMS_CODE = "sms_code"
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -16,9 +16,9 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
+from jiebang.files import write_once
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError
-from jiebang.store.files import write_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

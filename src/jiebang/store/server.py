@@ -20,8 +20,8 @@ from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.errors import DatabaseDamagedError, DatabaseStartError, DiskFullError, JiebangError
+from jiebang.parent import tie_child
 from jiebang.store.home import ROLE, Home
-from jiebang.store.parent import signalled_with_us
 
 MAJOR: Final = "18"
 _READY_LINE: Final = 8  # of postmaster.pid; pg_ctl waits for the same
@@ -195,7 +195,7 @@ class Server:
                 argv,
                 stdout=log,
                 stderr=log,
-                preexec_fn=signalled_with_us(death_signal),  # noqa: PLW1509 - the guardian has one thread
+                preexec_fn=tie_child(death_signal),  # noqa: PLW1509 - the guardian has one thread
                 **self.home.popen_options(),
             )
         finally:

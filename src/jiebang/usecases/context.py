@@ -13,6 +13,7 @@ from jiebang.model.case import Case, Kind
 from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError
 from jiebang.model.plan import Plan
+from jiebang.model.proof import Method
 from jiebang.participants.base import Participant
 from jiebang.participants.wallet.money import Wallet
 from jiebang.policy.pack import Pack
@@ -20,7 +21,7 @@ from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Timing
 from jiebang.saga.seals import PathStep
 from jiebang.store.idempotency import Kept
-from jiebang.store.proofs import Method, Proof
+from jiebang.store.proofs import Proof
 from jiebang.store.records import Records
 from jiebang.usecases.check import CheckRequest
 

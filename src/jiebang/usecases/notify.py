@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from uuid import uuid5
 
-import msgspec
 import structlog
 from prometheus_client import Counter
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
-from jiebang.model.notice import MAX_NOTICES, Channel, Notice, Notices
-from jiebang.participants.http import SignedClient
+from jiebang.model.notice import Channel, Notice
 from jiebang.policy.pack import MESSAGE_VALUES
 from jiebang.policy.pack import message as pack_message
+from jiebang.policy.remedies import cleared_by
 from jiebang.policy.wording import render
 from jiebang.saga.backoff import doubled
 from jiebang.store import cases as store
 from jiebang.store import outbox
-from jiebang.store.remedies import cleared_by
 from jiebang.usecases.prove import code_of
 from jiebang.usecases.step_up import NO_CASE, rules_for
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
     from jiebang.model.ids import CaseIds
-    from jiebang.participants.signing import Link
     from jiebang.policy.pack import Pack
+    from jiebang.remote.gateway import Gateway
     from jiebang.store.cases import Database
     from jiebang.store.outbox import Message
 
@@ -40,41 +37,6 @@ _FIRST_PUT_OFF: Final = timedelta(seconds=1)
 _LONGEST_PUT_OFF: Final = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
-
-
-class Gateway(Protocol):
-    """What carries notices to phones and mailboxes."""
-
-    async def send(self, notices: Sequence[Notice]) -> None:
-        """Hand over all of `notices`, any number. Raises OSError unless all were taken; sending again is harmless."""
-
-    async def aclose(self) -> None:
-        """Let go of connections."""
-
-
-class HttpGateway:
-    """A gateway reached by signed HTTP: `POST {base}/messages` with a JSON batch."""
-
-    def __init__(self, link: Link, *, limit: float = 5.0) -> None:
-        """`limit`: seconds a request may take."""
-        self._client = SignedClient(link, limit=limit)
-
-    async def send(self, notices: Sequence[Notice]) -> None:
-        """Hand over all of `notices`, 200 a request, all at once. Raises RemoteError or TimeoutError (both OSError)."""
-        bodies = [
-            msgspec.json.encode(Notices(list(notices[at : at + MAX_NOTICES])))
-            for at in range(0, len(notices), MAX_NOTICES)
-        ]
-        answers = await asyncio.gather(
-            *(self._client.send("POST", "/messages", body) for body in bodies), return_exceptions=True
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-
-    async def aclose(self) -> None:
-        """Let go of connections."""
-        await self._client.aclose()
 
 
 class Delivery:

@@ -14,11 +14,12 @@ from jiebang.model.case import Case, State
 from jiebang.model.check import Text
 from jiebang.model.errors import ParticipantUnavailableError, ProofRefusedError, TooSoonError, UnknownCaseError
 from jiebang.model.plan import WALLET
+from jiebang.model.proof import Method
 from jiebang.saga import timeline
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, step
 from jiebang.store import cases, idempotency, outbox, proofs
-from jiebang.store.proofs import Method, Proof
+from jiebang.store.proofs import Proof
 from jiebang.usecases.context import Context, Found, Render
 from jiebang.usecases.submit import code_message
 

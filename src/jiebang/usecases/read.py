@@ -18,7 +18,7 @@ from jiebang.store import cases, proofs, seals
 from jiebang.usecases.context import Context, Found, Sealed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from jiebang.model.case import Case, Key
     from jiebang.participants.base import Participant
@@ -47,6 +47,11 @@ async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
     found = await find(context, key)
     rows = (await seals.recorded(context.platform, [key]))[key]
     return found, [row for row in rows if row.revision <= found.case.revision]
+
+
+async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[Timeline]:
+    """Return the timelines of cases, each after the revision given for it (0: from the beginning)."""
+    return await cases.events_after(context.platform, seen)
 
 
 async def _sealed(context: Context, case: Case) -> Sealed | None:

@@ -21,8 +21,8 @@ from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
 from jiebang.model.plan import UNNAMED
 from jiebang.participants.base import SILENCE, UNANSWERED, Forgiving
-from jiebang.participants.wire import MAX_ACCOUNT
 from jiebang.policy.calendar import local_date
+from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Timing
 from jiebang.saga.fence import Op

@@ -22,9 +22,10 @@ from jiebang.model.errors import JiebangError, ParticipantUnavailableError
 from jiebang.model.plan import WALLET
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.movements import Action, EntryState
+from jiebang.policy.remedies import AUTODEBIT, BALANCE, RED_PACKET, cleared_by
 from jiebang.store import idempotency, outbox, remedies
 from jiebang.store.idempotency import Kept
-from jiebang.store.remedies import AUTODEBIT, BALANCE, RED_PACKET, Remedy
+from jiebang.store.remedies import Remedy
 from jiebang.usecases.context import Context
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ async def _cleared(context: Context, asked: Wanted, begun: Remedy, done: Done) -
     return Cleared(
         account_id=asked.account_id,
         remedy_id=begun.remedy_id,
-        code=remedies.cleared_by(context.pack(), begun.code),
+        code=cleared_by(context.pack(), begun.code),
         at=now,
         items=items,
         amount_fen=amount_fen,

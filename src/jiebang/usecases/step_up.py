@@ -29,14 +29,15 @@ from jiebang.model.errors import (
     UnknownAccountError,
     UnknownRemedyError,
 )
+from jiebang.model.proof import Method
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.security.logins import Confirmation, Security
 from jiebang.participants.wallet.movements import EntryState
+from jiebang.policy.remedies import ABNORMAL_LOGIN, DEVICE, cleared_by
 from jiebang.store import idempotency, outbox, proofs, remedies
 from jiebang.store.idempotency import Kept
 from jiebang.store.outbox import Message
-from jiebang.store.proofs import Method
-from jiebang.store.remedies import ABNORMAL_LOGIN, DEVICE, Remedy, StepUp
+from jiebang.store.remedies import Remedy, StepUp
 from jiebang.usecases.context import Context
 from jiebang.usecases.prove import REASONS, Cause, code_of
 from jiebang.usecases.remedy import Cleared, Wanted, carried_out, checked, record
@@ -146,7 +147,7 @@ async def _asked(
         if code == ABNORMAL_LOGIN:
             params = {"nonce": step_up.nonce.hex(), "expires_at": step_up.expires_at.isoformat()}
             await outbox.insert(db, [_message(context, step_up, CODE, params, now)], now)
-        named = remedies.cleared_by(context.pack(), code)
+        named = cleared_by(context.pack(), code)
         return render(Waiting(step_up=step_up, code=named, tries_left=rules.tries))
 
     return await idempotency.once(context.platform, claim, now, work)
@@ -217,7 +218,7 @@ async def approve_hand_over(
         cleared = Cleared(
             account_id=asked.account_id,
             remedy_id=step_up.remedy_id,
-            code=remedies.cleared_by(context.pack(), DEVICE),
+            code=cleared_by(context.pack(), DEVICE),
             at=now,
             items=step_up.what,
             check=check,

@@ -15,12 +15,13 @@ from jiebang.model.errors import (
     ParticipantUnavailableError,
     RecoveringError,
 )
+from jiebang.model.proof import Method
 from jiebang.saga import timeline
 from jiebang.store import cases, consents, idempotency, outbox, proofs, recoveries
 from jiebang.store.cases import NewCase
 from jiebang.store.consents import Given
 from jiebang.store.outbox import Message
-from jiebang.store.proofs import Method, Proof
+from jiebang.store.proofs import Proof
 from jiebang.store.records import PASSED, Step, record_of
 from jiebang.usecases.check import CheckRequest, out_of_service
 from jiebang.usecases.consent import items_of, limited_to, rule_of, shown_by

@@ -12,7 +12,7 @@ import msgspec
 
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import MoneyAudit
-from jiebang.participants.wire import MAX_ACCOUNT
+from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
 from jiebang.store import cases as store
 from jiebang.store import quota

@@ -8,26 +8,17 @@ docs/remote-participants.md says the same in words, for whoever implements the o
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from http_message_signatures import HTTPMessageSigner, HTTPMessageVerifier, HTTPSignatureKeyResolver, MappingKeyResolver
 from http_message_signatures.algorithms import ED25519
 from http_message_signatures.exceptions import HTTPMessageSignaturesException
 
 from jiebang.model.check import Text
 from jiebang.model.errors import BadSignatureError
-from jiebang.store.files import write, write_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -199,36 +190,3 @@ def _verifier(key_id: str, pem: bytes) -> HTTPMessageVerifier:
     verifier = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=resolver)
     verifier.max_clock_skew = SKEW
     return verifier
-
-
-def create_keys(folder: Path, name: str) -> None:
-    """Make the two key pairs of one link in `folder`, where missing; private ones for the owner alone."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for direction in ("request", "reply"):
-        private = folder / f"{name}-{direction}.pem"
-        if not private.exists():
-            pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            write_once(private, pem)
-        key = load_pem_private_key(private.read_bytes(), password=None)
-        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        write(folder / f"{name}-{direction}.pub.pem", public, 0o644)
-
-
-def our_end(folder: Path, name: str, base_url: str) -> Link:
-    """Read the platform's end of the link to `name` from `folder`. OSError where a key is missing."""
-    return Link(
-        name=name,
-        base_url=base_url,
-        private_key=(folder / f"{name}-request.pem").read_bytes(),
-        peer_key=(folder / f"{name}-reply.pub.pem").read_bytes(),
-    )
-
-
-def other_end(folder: Path, name: str, base_url: str) -> Link:
-    """Read the other party's end of the link from `folder`. OSError where a key is missing."""
-    return Link(
-        name=name,
-        base_url=base_url,
-        private_key=(folder / f"{name}-reply.pem").read_bytes(),
-        peer_key=(folder / f"{name}-request.pub.pem").read_bytes(),
-    )

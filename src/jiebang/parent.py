@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that ends."""
+"""Processes that do not outlive their parent, however it ends."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def die_with_parent() -> None:
-    """End when the parent does, however it does: its end of our standard input closes; Linux also sends a signal."""
-    _ask_for_signal(signal.SIGKILL)
+    """End this process when its parent does: our standard input closes; Linux also sends a signal."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
     def watch() -> None:
         while os.read(0, 1024):
@@ -28,18 +27,14 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="parent").start()
 
 
-def signalled_with_us(signum: int) -> Callable[[], None]:
+def tie_child(signum: int) -> Callable[[], None]:
     """Return what a child runs before it becomes another program: the kernel is to send it `signum` when we die."""
     parent = os.getpid()
 
-    def before_exec() -> None:
-        _ask_for_signal(signum)
+    def bind() -> None:
+        if _libc is not None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signum)
         if os.getppid() != parent:  # died in between
             os._exit(1)
 
-    return before_exec
-
-
-def _ask_for_signal(signum: int) -> None:
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    return bind

@@ -1,0 +1,1 @@
+"""What crosses the network: signed HTTP, the remote participants' protocol, the gateway, tokens, bodies, problems."""

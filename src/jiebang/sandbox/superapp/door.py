@@ -1,0 +1,170 @@
+"""The super-app's door: who calls, with which scope and key, and what is in the body; and how it says no."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from jiebang.model import errors
+from jiebang.remote.bodies import strict
+from jiebang.remote.problem_details import (
+    PROBLEM_JSON,
+    BodyNotJsonError,
+    MediaTypeError,
+    MethodError,
+    Said,
+    headers_of,
+    language_of,
+    prefers_english,
+)
+from jiebang.sandbox.service import Answer, Service
+from jiebang.sandbox.superapp.answers import RequestKey, StoredAnswer
+
+if TYPE_CHECKING:
+    from jiebang.remote.signing import Sent
+    from jiebang.remote.tokens import Caller, Scope, Verifier
+    from jiebang.sandbox.service import Call, Handler
+    from jiebang.sandbox.superapp.once import OncePerKey
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+_KEY: Final = re.compile("[!-~]{1,128}")
+_REFUSED: Final = 400
+"""Statuses from here on are problems."""
+_STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
+    errors.NotAuthenticatedError: 401,
+    errors.NotAllowedError: 403,
+    errors.UnknownAccountError: 404,
+    errors.NoSuchRouteError: 404,
+    MethodError: 405,
+    errors.IdempotencyInUseError: 409,
+    errors.BodyTooLargeError: 413,
+    MediaTypeError: 415,
+    errors.IdempotencyReusedError: 422,
+    errors.TooSoonError: 429,
+    # What the table above does not name follows whose fault it is.
+    errors.CallerError: 400,
+    errors.PolicyRefusalError: 409,
+    errors.OtherSystemError: 503,
+    errors.JiebangError: 500,
+}
+
+
+class _Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Problem details, with the members that the platform's have."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    zh: Said
+    en: Said
+    fields: dict[str, object] = {}
+
+
+class Router(Protocol):
+    """One subject of the super-app."""
+
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        """Return its handlers by method and path."""
+
+
+class SuperApp(Service):
+    """Its routers, joined, as an ASGI application."""
+
+    max_body = 64 * 1024
+
+    def __init__(self, routers: list[Router], health: Handler) -> None:
+        """`health`: answers `GET /health`."""
+        routes: dict[tuple[str, str], Handler] = {("GET", "/health"): health}
+        for router in routers:
+            routes |= router.routes()
+        super().__init__(None, {}, routes)
+        self._methods: dict[str, list[str]] = {}
+        for method, path in sorted(routes):
+            self._methods.setdefault(path, []).append(method)
+
+    def problem(self, error: errors.JiebangError, sent: Sent) -> Answer:
+        """Return an error as problem details in the language preferred."""
+        found = problem_of(error, sent)
+        return Answer(msgspec.json.encode(found), found.status, PROBLEM_JSON, headers_of(error, found))
+
+    def refuse_route(self, path: str) -> NoReturn:
+        """Say which methods there are, or that there is no such route."""
+        if path in self._methods:
+            raise MethodError(allow=self._methods[path])
+        super().refuse_route(path)
+
+
+def problem_of(error: errors.JiebangError, sent: Sent) -> _Problem:
+    """Return an error as problem details in the language that the request prefers."""
+    english = prefers_english(sent.headers.get("accept-language"))
+    title, action = error.title, error.action
+    return _Problem(
+        type=f"urn:jiebang:problem:{error.code.lower()}",
+        title=title.en if english else title.zh,
+        status=next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS),
+        detail=action.en if english else action.zh,
+        code=error.code,
+        zh=Said(title.zh, action.zh),
+        en=Said(title.en, action.en),
+        fields=error.fields,
+    )
+
+
+class Door:
+    """What every route has in common."""
+
+    def __init__(self, verifier: Verifier, once: OncePerKey) -> None:
+        """Take who tells tokens apart, and who carries mutations out once."""
+        self._verifier, self._once = verifier, once
+
+    async def enter(self, call: Call, scope: Scope, shape: type[Shape]) -> tuple[Caller, Shape]:
+        """Return who calls and what is in the body of a mutation.
+
+        Raises NotAuthenticatedError, NotAllowedError (fields: scope), KeysUnavailableError, IdempotencyMissingError,
+        MediaTypeError, BodyNotJsonError, InvalidInputError.
+        """
+        headers = call.sent.headers
+        caller = await self._verifier.caller(headers.get("authorization"))
+        caller.require(scope)
+        if not _KEY.fullmatch(headers.get("idempotency-key", "")):
+            raise errors.IdempotencyMissingError
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise MediaTypeError
+        try:
+            body = msgspec.json.decode(call.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BodyNotJsonError from None
+        return caller, strict(body, shape)
+
+    async def once(self, call: Call, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]]) -> Answer:
+        """Carry a mutation out under the call's key, or answer as the first under it was answered.
+
+        `work` is handed the id to act under. Raises what `OncePerKey.answer` raises.
+        """
+        asked = RequestKey(
+            caller=caller.name,
+            route=f"{call.sent.method} {call.path}",
+            key=call.sent.headers["idempotency-key"],
+            body_hash=hashlib.sha256(call.body).digest(),
+        )
+
+        async def done(action_id: UUID) -> StoredAnswer:
+            return StoredAnswer(200, msgspec.json.encode(await work(action_id)))
+
+        def refused(error: errors.JiebangError) -> StoredAnswer:
+            found = problem_of(error, call.sent)
+            return StoredAnswer(found.status, msgspec.json.encode(found))
+
+        stored, replayed = await self._once.answer(asked, done, refused)
+        headers = {"idempotency-replayed": "true"} if replayed else {}
+        if stored.status < _REFUSED:
+            return Answer(stored.body, stored.status, headers=headers)
+        headers |= language_of(msgspec.json.decode(stored.body, type=_Problem))
+        return Answer(stored.body, stored.status, PROBLEM_JSON, headers)

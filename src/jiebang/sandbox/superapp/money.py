@@ -1,0 +1,99 @@
+"""Money: people send it to each other, through the wallet's own service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from jiebang.model.errors import ParticipantUnavailableError
+from jiebang.model.ids import ACCOUNT_PATTERN
+from jiebang.participants.base import UNANSWERED
+from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.movements import EntryState, Transfer
+from jiebang.remote.bodies import account_in
+from jiebang.remote.tokens import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jiebang.sandbox.service import Answer, Call, Handler
+    from jiebang.sandbox.superapp.door import Door
+    from jiebang.store.pool import Pool
+
+LIMIT_FEN: Final = 100_000_000_00
+"""A sanity limit on one transfer (100 million yuan), far above any the wallet's own limits allow."""
+
+Account = Annotated[str, Meta(pattern=ACCOUNT_PATTERN)]
+
+
+class TransferBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A transfer. `from` is the sender's account; amounts are in fen (1 yuan = 100 fen)."""
+
+    sender: Account = msgspec.field(name="from")
+    to: Account
+    amount_fen: Annotated[int, Meta(ge=1, le=LIMIT_FEN)]
+
+
+class Movement(msgspec.Struct, frozen=True, kw_only=True):
+    """A movement of money. `id`: of its ledger entry, at the sender and the receiver alike.
+
+    `state`: `completed`; `returned` (the receiver's account is closed); `pending` (it will complete by itself).
+    """
+
+    id: UUID
+    account: str
+    state: EntryState
+    amount_fen: int
+
+
+def wallet_of(pool: Pool) -> Wallet:
+    """Return the wallet's service on its database. It knows no payment passwords: nobody is asked for one here."""
+    return Wallet(pool, lambda: datetime.now(UTC), pepper=b"")
+
+
+class Money:
+    """The routes about money."""
+
+    def __init__(self, door: Door, wallet: Wallet) -> None:
+        """Take the door, and the wallet's service, which moves the money."""
+        self._door, self._wallet = door, wallet
+
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        """Return the handlers by method and path."""
+        return {("POST", "/v1/transfers"): self.send}
+
+    async def send(self, call: Call) -> Answer:
+        """Send money from the caller's own account.
+
+        Refused as `Wallet.begin_transfers` says; PARTICIPANT-UNAVAILABLE while the wallet's database is silent. Both
+        WALLET-BUSY and that are no answer yet: the same key may come again.
+        """
+        caller, asked = await self._door.enter(call, Scope.TRANSFER, TransferBody)
+        sender, receiver = account_in(asked.sender, "from"), account_in(asked.to, "to")
+        caller.require_account(sender)
+
+        async def work(transfer_id: UUID) -> Movement:
+            one = Transfer(transfer_id=transfer_id, sender=sender, receiver=receiver, amount_fen=asked.amount_fen)
+            return await transfer(self._wallet, one)
+
+        try:
+            return await self._door.once(call, caller, work)
+        except UNANSWERED:
+            raise ParticipantUnavailableError(participant=self._wallet.name) from None
+
+
+async def transfer(wallet: Wallet, one: Transfer) -> Movement:
+    """Carry a transfer out. Raises what `Wallet.begin_transfers` refuses with, and UNANSWERED."""
+    [outcome] = await wallet.transfer([one])
+    if outcome.refusal is not None:
+        raise outcome.refusal
+    return Movement(
+        id=outcome.entry_id,
+        account=str(one.sender),
+        state=outcome.state or EntryState.PENDING,
+        amount_fen=abs(outcome.amount_fen),
+    )

@@ -1,0 +1,59 @@
+"""Participants out of service: new cases that need one are refused and told why, ready ones wait, the others go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from jiebang.model.check import Text
+from jiebang.model.errors import InvalidInputError
+from jiebang.participants import PARTICIPANTS
+from jiebang.store import outages as store
+from jiebang.usecases.operations.on_record import require_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from jiebang.model.participants import ParticipantRegistry
+    from jiebang.store.cases import Database
+    from jiebang.store.outages import Outage
+
+_RECENT: Final = 20
+
+
+def check_names(
+    names: Sequence[str], *, also: Sequence[str] = (), declared: ParticipantRegistry = PARTICIPANTS
+) -> None:
+    """Raise InvalidInputError for a name that is no participant's, and none of `also`."""
+    known = (*declared.databases, *declared.networks, *also)
+    for name in names:
+        if name not in known:
+            these = ", ".join(known)
+            reason = Text(f"没有这个参与方;应为 {these}", f"there is no such one; known: {these}")
+            raise InvalidInputError(field=name, reason=reason)
+
+
+async def list_outages(pool: Database) -> list[Outage]:
+    """Return the latest outages, the latest first: those that last, and past ones."""
+    return await store.outages(pool, _RECENT)
+
+
+async def take_out(pool: Database, names: Sequence[str], reason: str, by: str, now: datetime) -> list[Outage]:
+    """Take participants out of service, in every process at once; return the history.
+
+    `reason` is for operators, never shown to persons. Raises InvalidInputError for an unknown name, and without a
+    reason or a name of who did it.
+    """
+    check_names(names)
+    require_text("reason", reason)
+    require_text("by", by)
+    await store.take_out(pool, names, reason, by, now)
+    return await list_outages(pool)
+
+
+async def take_back(pool: Database, names: Sequence[str], by: str, now: datetime) -> list[Outage]:
+    """Put participants back into service: what waits goes on. Return the history. Raises InvalidInputError likewise."""
+    check_names(names)
+    require_text("by", by)
+    await store.take_back(pool, names, by, now)
+    return await list_outages(pool)

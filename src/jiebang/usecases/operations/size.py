@@ -1,0 +1,15 @@
+"""How much there is, for whoever shows how far a walk over all of it has come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jiebang.store import gauges
+
+if TYPE_CHECKING:
+    from jiebang.store.cases import Database
+
+
+async def count_accounts(pool: Database) -> int:
+    """Return how many accounts there are. Reads them all."""
+    return await gauges.count_accounts(pool)

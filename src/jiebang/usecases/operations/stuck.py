@@ -1,0 +1,219 @@
+"""Cases that do not get on: which, why, what every participant holds of them, and having their ops sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from jiebang.model.case import ENDED, Case, Key, Mark, State
+from jiebang.model.errors import JiebangError
+from jiebang.participants.base import UNANSWERED, Participant
+from jiebang.saga.batch import Save
+from jiebang.saga.coordinator import FACT_UNAVAILABLE, Timing, Unparked, step
+from jiebang.saga.timeline import entries, told
+from jiebang.store import cases as store
+from jiebang.store import tasks
+from jiebang.store.tasks import Task
+from jiebang.usecases.operations.on_record import require_text
+from jiebang.usecases.operations.tasks import OWED, PARKED, RESENT, SOON, Watchfulness
+
+if TYPE_CHECKING:
+    from jiebang.model.plan import Plan
+    from jiebang.saga.fence import FenceRow
+    from jiebang.store.pool import Pool
+
+
+class Plans(Protocol):
+    """Knows which plan a case follows: the registry of versions."""
+
+    def plan_of(self, case: Case) -> Plan:
+        """Return the plan of a case that is known. Raises UnknownPackError, KeyError."""
+
+    async def know(self, cases: Iterable[Case]) -> None:
+        """Load the plans of cases that are not known yet."""
+
+
+class Why(StrEnum):
+    """Why a case does not get on."""
+
+    PARKED = "parked"  # a Confirm or Cancel was refused twice
+    SILENT = "silent"  # a participant owes an answer
+    UNREAD = "unread"  # facts could not be read
+    UNDECIDED = "undecided"  # no worker takes it up: a recovery could not decide it
+    UNHEARD = "unheard"  # due, but nobody takes it up, or it was put off again and again
+
+
+class Stuck(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that does not get on. `waits_for`: the participants that owe an answer. `heard_at`: its last save."""
+
+    case: Case
+    why: Why
+    waits_for: tuple[str, ...]
+    heard_at: datetime
+
+
+async def stuck(
+    pool: Pool,
+    plans: Plans,
+    limits: Watchfulness,
+    timing: Timing,
+    now: datetime,
+    limit: int,
+) -> list[Stuck]:
+    """Return the cases that do not get on, the quietest first, at most `limit`."""
+    due_by = now + timing.resend_limit + SOON
+    found = await tasks.stuck(pool, due_by, now - limits.silent, RESENT, limit)
+    await plans.know(case for case, _ in found)
+    return [
+        Stuck(case=case, why=_why(case), waits_for=waiting_for(case, plans.plan_of), heard_at=heard_at)
+        for case, heard_at in found
+    ]
+
+
+def _why(case: Case) -> Why:
+    if not PARKED.isdisjoint(case.marks):
+        return Why.PARKED
+    if case.due_at is None:
+        return Why.UNDECIDED
+    if case.state is State.READY and case.reason == FACT_UNAVAILABLE:
+        return Why.UNREAD
+    return Why.SILENT if case.attempt or not OWED.isdisjoint(case.marks) else Why.UNHEARD
+
+
+def waiting_for(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
+    """Return the participants that owe the case an answer; none where its plan is not known."""
+    if case.state in ENDED:
+        return ()
+    try:
+        names = plan_of(case).participants
+    except (KeyError, JiebangError):
+        return ()
+    owed = PARKED | OWED | {Mark.TRY_SENT.value}
+    return tuple(name for name, mark in zip(names, case.marks, strict=False) if mark in owed)
+
+
+class Outcome(StrEnum):
+    """What asking for a case to be tried again came to."""
+
+    RETRIED = "retried"  # parked ops are sent again
+    WOKEN = "woken"  # it is due now
+    NOT_UNDER_WAY = "not_under_way"  # it waits for its person, or has ended
+    UNDECIDED = "undecided"  # what was decided is not known: nothing to try again
+    MOVED = "moved"  # it moved by itself in that moment
+    UNKNOWN = "unknown"  # there is no such case
+
+
+async def retry(
+    pool: Pool,
+    plans: Plans,
+    keys: Collection[Key],
+    by: str,
+    now: datetime,
+    timing: Timing,
+) -> dict[Key, Outcome]:
+    """Have the open ops of cases sent again now, parked ones too. What was decided stays decided.
+
+    `by` looks after their tasks from now on. Raises what `plans.plan_of` raises, and InvalidInputError without a name.
+    """
+    require_text("by", by)
+    found = await store.load_many(pool, keys)
+    await plans.know(found.values())
+    outcomes = dict.fromkeys(keys, Outcome.UNKNOWN)
+    saves, wake = list[Save](), list[Key]()
+    for key, case in found.items():
+        if case.state in ENDED or case.state in (State.OPEN, State.IN_REVIEW):
+            outcomes[key] = Outcome.NOT_UNDER_WAY
+            continue
+        after = step(case, plans.plan_of(case), Unparked(), now, timing).case
+        if after is not case:
+            after = msgspec.structs.replace(after, due_at=now)
+            saves.append(Save(cases=[after], entries=entries(case, after, (), (), now)))
+            outcomes[key] = Outcome.MOVED
+        elif case.due_at is None:
+            outcomes[key] = Outcome.UNDECIDED
+        else:
+            wake.append(key)
+            outcomes[key] = Outcome.WOKEN
+    if saves:
+        outcomes |= dict.fromkeys((await store.save(pool, saves, now)).kept(), Outcome.RETRIED)
+    if wake:
+        await store.look_again_at(pool, wake, now)
+    await tasks.acknowledge(pool, keys, by, now)
+    return outcomes
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True):
+    """One participant of a case: what the case knows of it, and what it holds of the account itself.
+
+    `row`: None where it did not answer; `answers` says whether it did.
+    """
+
+    participant: str
+    mark: str
+    answers: bool
+    row: FenceRow | None
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """A case as an operator sees it. `timeline`: what each save did and had learnt, one entry after another."""
+
+    case: Case
+    parties: tuple[Party, ...]
+    timeline: tuple[Mapping[str, Any], ...]
+    tasks: tuple[Task, ...]
+
+
+async def show(
+    pool: Pool,
+    participants: Mapping[str, Participant],
+    plans: Plans,
+    keys: Collection[Key],
+    limit: timedelta = timedelta(seconds=2),
+) -> dict[Key, Shown]:
+    """Show cases with what everybody holds of their accounts now; one that is unknown is absent.
+
+    Who does not answer within `limit` is shown as silent. Raises what `plans.plan_of` raises.
+    """
+    found = await store.load_many(pool, keys)
+    await plans.know(found.values())
+    names = {key: plans.plan_of(case).participants for key, case in found.items()}
+    asked = dict[str, set[int]]()
+    for key, parties in names.items():
+        for name in parties:
+            asked.setdefault(name, set()).add(key[0])
+
+    async def ask(name: str) -> Mapping[int, FenceRow] | None:
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                return await participants[name].look(sorted(asked[name]))
+        except (KeyError, *UNANSWERED):
+            return None
+
+    held = dict(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+    timelines = dict[Key, list[Mapping[str, Any]]]()
+    for line in await store.events_after(pool, dict.fromkeys(found, 0)):
+        timelines.setdefault((line.account_id, line.case_no), []).extend(told(line.entries))
+    raised = dict[Key, list[Task]]()
+    for task in await tasks.of_cases(pool, found):
+        raised.setdefault((task.account_id, task.case_no), []).append(task)
+    return {
+        key: Shown(
+            case=case,
+            parties=tuple(
+                _party(name, mark, held[name], key[0]) for name, mark in zip(names[key], case.marks, strict=True)
+            ),
+            timeline=tuple(timelines.get(key, ())),
+            tasks=tuple(raised.get(key, ())),
+        )
+        for key, case in found.items()
+    }
+
+
+def _party(name: str, mark: str, rows: Mapping[int, FenceRow] | None, account_id: int) -> Party:
+    row = None if rows is None else rows.get(account_id)
+    return Party(participant=name, mark=mark, answers=rows is not None, row=row)

@@ -1,0 +1,116 @@
+"""Operators' tasks: raised and closed by a chore of the workers, acknowledged and closed by people.
+
+A case past its decision needs a person when a participant refused its Confirm or Cancel twice (parked), goes unanswered
+for longer than a limit (silent), or when a recovery could not decide it: each is a task, raised by a worker's chore and
+closed by it once the op is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from jiebang.model.case import Case, Mark, State
+from jiebang.model.errors import JiebangError
+from jiebang.saga.coordinator import Timing
+from jiebang.store import tasks
+from jiebang.store.tasks import NewTask, Task
+from jiebang.usecases.operations.on_record import require_text
+from jiebang.usecases.seldom import Turns
+
+if TYPE_CHECKING:
+    from jiebang.model.case import Key
+    from jiebang.model.plan import Plan
+    from jiebang.store.cases import Database
+    from jiebang.store.pool import Pool
+
+PARKED: Final = frozenset({Mark.CONFIRM_PARKED.value, Mark.CANCEL_PARKED.value})
+OWED: Final = frozenset({Mark.CONFIRM_SENT.value, Mark.CONFIRM_REFUSED, Mark.CANCEL_SENT, Mark.CANCEL_REFUSED})
+SOON: Final = timedelta(seconds=1)
+RESENT: Final = 2
+"""An op that was sent again as often as this may be one that goes unanswered; fewer are nothing to look at."""
+_BATCH: Final = 1_000
+
+
+class Watchfulness(msgspec.Struct, frozen=True, kw_only=True):
+    """When a case needs a person. Technical limits of this installation."""
+
+    silent: timedelta = timedelta(minutes=2)
+    """How long a Confirm or Cancel may go unanswered, and a case under way unheard of."""
+    every: timedelta = timedelta(seconds=2)
+    """How often a worker looks."""
+
+
+class Watch:
+    """A worker's chore: raises tasks for the cases of its buckets, and closes what is done."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        plan_of: Callable[[Case], Plan],
+        *,
+        limits: Watchfulness,
+        timing: Timing,
+    ) -> None:
+        """`timing`: the coordinator's, whose longest wait bounds what can be silent."""
+        self._pool, self._plan_of, self._limits, self._timing = pool, plan_of, limits, timing
+        self._turns = Turns(limits.every)
+
+    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
+        """Look once, if it is time; return 0, because there is never a rest that could not wait."""
+        if not buckets or not self._turns.due(now):
+            return 0
+        due_by = now + self._timing.resend_limit + SOON
+        found = await tasks.suspects(self._pool, buckets, due_by, RESENT, _BATCH)
+        owed = [task for case, since in found for task in self._owed(case, since, now)]
+        await tasks.raise_(self._pool, owed, now)
+        await tasks.close_done(self._pool, buckets, now)
+        self._turns.taken(now)
+        return 0
+
+    def _owed(self, case: Case, since: datetime | None, now: datetime) -> list[NewTask]:
+        try:
+            names = self._plan_of(case).participants
+        except (KeyError, JiebangError):
+            return []
+        silent = since is not None and now - since >= self._limits.silent
+        found = list[NewTask]()
+        for place, (name, mark) in enumerate(zip(names, case.marks, strict=False)):
+            if mark in PARKED or (silent and mark in OWED):
+                found.append(
+                    NewTask(
+                        account_id=case.account_id,
+                        case_no=case.case_no,
+                        kind="parked" if mark in PARKED else "silent",
+                        participant=name,
+                        place=place,
+                        op="confirm" if case.state is State.CONFIRMING else "cancel",
+                    )
+                )
+        return found
+
+
+async def list_open(pool: Database, limit: int) -> list[Task]:
+    """Return the open tasks, the oldest first, at most `limit`."""
+    return await tasks.standing(pool, limit)
+
+
+async def acknowledge(pool: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:
+    """Record that `by` looks after the open tasks of cases; who did so first stays. Return the cases that had any.
+
+    Raises InvalidInputError without a name.
+    """
+    require_text("by", by)
+    return await tasks.acknowledge(pool, keys, by, now)
+
+
+async def close(pool: Database, keys: Collection[Key], note: str, by: str, now: datetime) -> set[Key]:
+    """Close the undecided tasks of cases with what was found out (`note`). Return the cases that had any.
+
+    All others close by themselves. Raises InvalidInputError without a name.
+    """
+    require_text("by", by)
+    return await tasks.close_by_hand(pool, keys, note, by, now)
