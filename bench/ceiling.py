@@ -21,13 +21,13 @@ from bench.cost import Meter, Outcome
 from bench.world import World, joined, now
 from jiebang.model.case import BUCKETS
 from jiebang.saga.coordinator import Timing
-from jiebang.store import cases as store
-from jiebang.store.pool import BY_KEY
-from jiebang.usecases.advance import Limits
+from jiebang.store.cases import cases as store
+from jiebang.store.postgres.pool import BY_KEY
+from jiebang.usecases.driving.advance import Limits
 from jiebang.worker import Pace
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
     _Connection = asyncpg.Connection[asyncpg.Record]
 else:

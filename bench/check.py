@@ -33,7 +33,7 @@ import uvloop
 
 from bench import zen_rules
 from bench.measure import Bar, Result, Row, ratio, row
-from jiebang.api.capacity import Capacity
+from jiebang.api.gate.capacity import Capacity
 from jiebang.app import App, open_app
 from jiebang.model.case import Kind
 from jiebang.participants import PARTICIPANTS
@@ -44,9 +44,9 @@ from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
 from jiebang.sandbox.population.tables import Sealing
 from jiebang.settings import Settings
-from jiebang.store.embedded import stopped
-from jiebang.store.home import remove
-from jiebang.usecases.check import Checker
+from jiebang.store.postgres.data_directory import remove
+from jiebang.store.postgres.embedded import stopped
+from jiebang.usecases.checks.check import Checker
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -50,11 +50,11 @@ from bench.processes import LIMITS, TIMING
 from bench.world import RECORDED_AT_ONCE, SIX, World, joined, now, on_one, opened
 from jiebang.model.case import BUCKETS, Case
 from jiebang.participants import PARTICIPANTS
-from jiebang.store import cases
-from jiebang.store.embedded import embedded
-from jiebang.store.home import SERVERS
-from jiebang.store.migrate import migrate_all
-from jiebang.store.pool import open_pools
+from jiebang.store.cases import cases
+from jiebang.store.postgres.data_directory import SERVERS
+from jiebang.store.postgres.embedded import embedded
+from jiebang.store.postgres.migrate import migrate_all
+from jiebang.store.postgres.pool import open_pools
 
 _SIZES: Final = (100_000, 1_000_000)
 _FULL: Final = (*_SIZES, 10_000_000)

@@ -33,8 +33,8 @@ from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
 from jiebang.sandbox.population.reading import read_lines, read_person
 from jiebang.sandbox.population.tables import ACCOUNT, ESCAPE, NULL, QUOTE, Sealing, Table, csv_of, encoded, tables_of
-from jiebang.store.embedded import dsns, embedded, placement, stopped
-from jiebang.store.migrate import migrate_all
+from jiebang.store.postgres.embedded import dsns, embedded, placement, stopped
+from jiebang.store.postgres.migrate import migrate_all
 
 _PEOPLE = 10_000
 _NOW = datetime(2026, 1, 15, tzinfo=UTC)

@@ -37,10 +37,10 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
-from jiebang.store.embedded import stopped
-from jiebang.store.home import remove
-from jiebang.store.sealing import SALT_BYTES, password_hash
-from jiebang.usecases.prove import code_of
+from jiebang.store.encryption import SALT_BYTES, password_hash
+from jiebang.store.postgres.data_directory import remove
+from jiebang.store.postgres.embedded import stopped
+from jiebang.usecases.cases.codes import code_of
 
 LEVELS: Final = (0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 3.0, 2.0, 1.0, 0.5)
 """Load over the limit, one after the other."""

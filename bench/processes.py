@@ -21,8 +21,8 @@ import uvloop
 
 from bench.world import RECORDED_AT_ONCE, joined
 from jiebang.saga.coordinator import Timing
-from jiebang.store.pool import open_pools
-from jiebang.usecases.advance import LOST_SAVES_TOTAL, Limits
+from jiebang.store.postgres.pool import open_pools
+from jiebang.usecases.driving.advance import LOST_SAVES_TOTAL, Limits
 from jiebang.worker import Pace
 
 if TYPE_CHECKING:

@@ -33,14 +33,14 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.statements import statements
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.fence import Answer, Op
-from jiebang.store.cases import array_text
-from jiebang.store.embedded import database_dsn
-from jiebang.store.pool import BY_KEY
+from jiebang.store.cases.cases import array_text
+from jiebang.store.postgres.embedded import database_dsn
+from jiebang.store.postgres.pool import BY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 CASES_AT_ONCE: Final = 64
 BATCHES_AT_ONCE: Final = 4

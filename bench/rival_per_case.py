@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asyncpg.prepared_stmt import PreparedStatement
 
     from jiebang.model.participants import Declaration, Operation
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
     Statements = Mapping[str, PreparedStatement[asyncpg.Record]]
 

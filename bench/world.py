@@ -48,24 +48,24 @@ from jiebang.policy.load import load_pack
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.coordinator import Rechecked, Timing
 from jiebang.sandbox.processes import sandbox
-from jiebang.store.embedded import database_dsn, dsns, embedded, placement, postmaster_pid, stopped
-from jiebang.store.home import SERVERS, remove
-from jiebang.store.migrate import migrate_all
-from jiebang.store.pool import WHOLE_TABLE, open_pools
-from jiebang.store.records import Records
-from jiebang.usecases.advance import ENDED_TOTAL, Driver, Limits
-from jiebang.usecases.check import Checker
-from jiebang.usecases.quota import Claiming, Quotas
-from jiebang.usecases.verify import verify
+from jiebang.store.checks.records import Records
+from jiebang.store.postgres.data_directory import SERVERS, remove
+from jiebang.store.postgres.embedded import database_dsn, dsns, embedded, placement, postmaster_pid, stopped
+from jiebang.store.postgres.migrate import migrate_all
+from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
+from jiebang.usecases.checks.check import Checker
+from jiebang.usecases.checks.quota import Claiming, Quotas
+from jiebang.usecases.driving.advance import ENDED_TOTAL, Driver, Limits
+from jiebang.usecases.operations.verify import verify
 from jiebang.worker import Pace, Worker
 
 if TYPE_CHECKING:
     from jiebang.model.case import Key
     from jiebang.participants.base import Participant
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases import Database
-    from jiebang.store.pool import Pool
-    from jiebang.usecases.advance import Recheck
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Pool
+    from jiebang.usecases.driving.advance import Recheck
 
 SIX: Final = ("identity_shenzhen", "identity_guiyang", "security", "social", "openplatform", "wallet")
 """The participants of the reference work, in Try order; the wallet's wave is the last."""

@@ -23,14 +23,14 @@ import structlog
 
 from jiebang.api.logs import place_of_error, withhold
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.embedded import database_dsn, dsns, embedded, placement, stopped
-from jiebang.store.home import remove
-from jiebang.store.migrate import migrate_all
-from jiebang.store.pool import open_pools
+from jiebang.store.postgres.data_directory import remove
+from jiebang.store.postgres.embedded import database_dsn, dsns, embedded, placement, stopped
+from jiebang.store.postgres.migrate import migrate_all
+from jiebang.store.postgres.pool import open_pools
 from tests import examples  # noqa: F401 - registers its profile before pytest looks for it
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 # As the product logs: structlog's own pretty tracebacks hold up the event loop for a third of a second each.
 structlog.configure(

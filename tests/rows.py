@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 AT = datetime(2026, 3, 1, 4, 0, tzinfo=UTC)
 BOUND: Mapping[str, Any] = {

@@ -18,7 +18,7 @@ from jiebang.model.participants import Operation, ValueType
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.statements import reading, staging, statements, unnamed
 from jiebang.participants.identity import documents
-from jiebang.store.named_sql import load
+from jiebang.store.postgres.named_sql import load
 
 Label = tuple[str, str]
 """(database, "file.name" or "participant.op")."""
@@ -37,8 +37,8 @@ INLINE: Final[Mapping[Label, str]] = {
 
 ELSEWHERE: Final[Mapping[str, str]] = {
     "sandbox/": "what stands in for the outside world keeps its own SQLite, and loads people in bulk",
-    "store/migrate.py": "a few rows of migrations",
-    "store/embedded.py": "the server's own catalogue",
+    "store/postgres/migrate.py": "a few rows of migrations",
+    "store/postgres/embedded.py": "the server's own catalogue",
 }
 """Where SQL may stand that no plan is tested of, and why."""
 

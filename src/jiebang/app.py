@@ -35,28 +35,28 @@ from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, our_end
 from jiebang.remote.signing import Link
 from jiebang.settings import Issuer, Secrets, Settings, from_environment, read_secrets
-from jiebang.store import idempotency
-from jiebang.store.embedded import dsns, embedded, placement
-from jiebang.store.home import find
-from jiebang.store.migrate import migrate_all
-from jiebang.store.pool import WHOLE_TABLE, open_pools
-from jiebang.store.records import Records
-from jiebang.store.seal_keys import SealKeys, read_seal_keys
-from jiebang.usecases.check import Checker
-from jiebang.usecases.context import Context
-from jiebang.usecases.join import Joining
-from jiebang.usecases.registry import Registry
-from jiebang.usecases.shadow import Shadow
+from jiebang.store.cases import idempotency
+from jiebang.store.checks.records import Records
+from jiebang.store.postgres.data_directory import find
+from jiebang.store.postgres.embedded import dsns, embedded, placement
+from jiebang.store.postgres.migrate import migrate_all
+from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
+from jiebang.store.timelines.seal_signing_keys import SealKeys, read_seal_keys
+from jiebang.usecases.cases.context import Context
+from jiebang.usecases.checks.check import Checker
+from jiebang.usecases.operations.startup import Joining
+from jiebang.usecases.policy.registry import Registry
+from jiebang.usecases.policy.shadow import Shadow
 
 if TYPE_CHECKING:
-    from jiebang.api.admission import Admission
+    from jiebang.api.gate.admission import Admission
     from jiebang.remote.tokens import Verifier
     from jiebang.saga.recovery_driver import Found
-    from jiebang.store.pool import Pool
-    from jiebang.usecases.recover import ToldWaiting
-    from jiebang.usecases.seal import Sealing
+    from jiebang.store.postgres.pool import Pool
+    from jiebang.usecases.driving.recover import ToldWaiting
+    from jiebang.usecases.operations.verify import Report
     from jiebang.usecases.seldom import Chore
-    from jiebang.usecases.verify import Report
+    from jiebang.usecases.timelines.seal import Sealing
     from jiebang.worker import Worker
 
 POLICY: Final = "wechat"
@@ -124,9 +124,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def api(self) -> Admission:
         """Return the HTTP application, behind its gate."""
+        from jiebang.api.application import create_app
         from jiebang.api.deps import Deps
-        from jiebang.api.server import create_app
-        from jiebang.usecases.read import Follower
+        from jiebang.usecases.cases.find import Follower
 
         return create_app(
             Deps(
@@ -149,7 +149,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     def sealing(self) -> Sealing:
         """Return the chore that seals timelines."""
-        from jiebang.usecases.seal import Sealing
+        from jiebang.usecases.timelines.seal import Sealing
 
         return Sealing(
             pool=self.pools["platform"], keys=self.seal_keys, anchor_at=self.anchor, pace=self.settings.seals
@@ -158,13 +158,13 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
         from jiebang.remote.gateway import HttpGateway
-        from jiebang.usecases.advance import Driver, Limits
-        from jiebang.usecases.gauges import Gauges
-        from jiebang.usecases.notify import Delivery
+        from jiebang.usecases.cases.sweep_staged import StagedSweep
+        from jiebang.usecases.checks.quota import Claiming, Quotas
+        from jiebang.usecases.driving.advance import Driver, Limits
+        from jiebang.usecases.operations.delivery import Delivery
+        from jiebang.usecases.operations.gauges import Gauges
         from jiebang.usecases.operations.tasks import Watch
-        from jiebang.usecases.quota import Claiming, Quotas
         from jiebang.usecases.seldom import Seldom
-        from jiebang.usecases.sweep_staged import StagedSweep
         from jiebang.worker import Worker
 
         pool = self.pools["platform"]
@@ -218,7 +218,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> Report:
         """Audit all databases and networks."""
-        from jiebang.usecases.verify import verify
+        from jiebang.usecases.operations.verify import verify
 
         async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
             auditor = Wallet(whole["wallet"], utc_now, pepper=self.secrets.passwords)
@@ -254,7 +254,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.model.errors import InvalidInputError
         from jiebang.participants.wallet import FUNDS_MOVING
         from jiebang.saga.recovery import Restored
-        from jiebang.usecases.recover import Recovering, recover
+        from jiebang.usecases.driving.recover import Recovering, recover
 
         plans = await self.registry.plans_ever_in_force()
         known = [f"{kind}@{plan.name}" for kind, plan in plans]

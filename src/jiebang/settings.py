@@ -39,18 +39,18 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from jiebang.api.capacity import Capacity
+from jiebang.api.gate.capacity import Capacity
 from jiebang.files import write_once
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.saga.coordinator import Timing
-from jiebang.store.embedded import placement
-from jiebang.store.idempotency import Repeats
-from jiebang.usecases.gauges import GaugePace
+from jiebang.store.cases.idempotency import Repeats
+from jiebang.store.postgres.embedded import placement
+from jiebang.usecases.operations.gauges import GaugePace
 from jiebang.usecases.operations.tasks import Watchfulness
-from jiebang.usecases.seal import SealPace
+from jiebang.usecases.timelines.seal import SealPace
 from jiebang.worker import Pace
 
 PREFIX: Final = "JIEBANG_"

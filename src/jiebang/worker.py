@@ -16,13 +16,14 @@ import structlog
 
 from jiebang.participants.base import UNANSWERED
 from jiebang.saga.backoff import doubled
-from jiebang.store import cases, leases
+from jiebang.store.cases import cases
+from jiebang.store.operations import leases
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
     from jiebang.saga.coordinator import Reply
-    from jiebang.store.pool import Pool
-    from jiebang.usecases.advance import Driver
+    from jiebang.store.postgres.pool import Pool
+    from jiebang.usecases.driving.advance import Driver
     from jiebang.usecases.seldom import Chore
 
 _YOUNG = 50_000

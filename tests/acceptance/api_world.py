@@ -16,10 +16,10 @@ import asyncpg
 import httpx
 import uvicorn
 
-from jiebang.api.capacity import Capacity
-from jiebang.api.connections import server_config
+from jiebang.api.application import create_app
 from jiebang.api.deps import Deps
-from jiebang.api.server import create_app
+from jiebang.api.gate.capacity import Capacity
+from jiebang.api.gate.uvicorn_protocol import server_config
 from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.opening import open_participants
@@ -34,18 +34,18 @@ from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
 from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.once import OncePerKey
-from jiebang.store import outbox
-from jiebang.store.records import Records
-from jiebang.store.seal_keys import keys_of
-from jiebang.store.sealing import password_hash
-from jiebang.usecases.check import Checker
-from jiebang.usecases.context import Context
-from jiebang.usecases.prove import code_of
-from jiebang.usecases.read import Follower
+from jiebang.store.checks.records import Records
+from jiebang.store.encryption import password_hash
+from jiebang.store.operations import outbox
+from jiebang.store.timelines.seal_signing_keys import keys_of
+from jiebang.usecases.cases.codes import code_of
+from jiebang.usecases.cases.context import Context
+from jiebang.usecases.cases.find import Follower
+from jiebang.usecases.checks.check import Checker
 
 if TYPE_CHECKING:
-    from jiebang.api.admission import Admission
-    from jiebang.store.pool import Pool
+    from jiebang.api.gate.admission import Admission
+    from jiebang.store.postgres.pool import Pool
 
 PASSWORD = "246810"
 ISSUER, AUDIENCE = "https://issuer.test", "https://api.test"

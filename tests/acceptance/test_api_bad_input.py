@@ -16,7 +16,7 @@ from tests.acceptance.api_world import PASSWORD, Person, World, closed, made, on
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 
 @pytest.fixture(scope="module")

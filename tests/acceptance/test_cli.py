@@ -22,13 +22,13 @@ from jiebang.clock import utc_now
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import Sandbox, SandboxProcess, sandbox
 from jiebang.settings import Settings
-from jiebang.store.embedded import stopped
-from jiebang.store.home import remove
-from jiebang.store.sealing import SALT_BYTES, password_hash
+from jiebang.store.encryption import SALT_BYTES, password_hash
+from jiebang.store.postgres.data_directory import remove
+from jiebang.store.postgres.embedded import stopped
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.cli.words import Language
+    from jiebang.cli.language import Language
 
 PASSWORD, SALT = "246810", bytes(SALT_BYTES)
 CLEAR, CENT, LOGGED, STRANGER = 21, 22, 23, 404

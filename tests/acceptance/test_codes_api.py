@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.api_world import Person, World, made, on_deck
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 ACCOUNT = 8801
 

@@ -19,7 +19,7 @@ from tests.acceptance.api_world import Person, World, on_deck
 from tests.rows import insert
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 KIND = "change_identity"
 START = datetime(2026, 12, 1, 4, tzinfo=UTC)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.home import remove
+from jiebang.store.postgres.data_directory import remove
 
 EVERYBODY = {*PARTICIPANTS.databases, *PARTICIPANTS.networks}
 

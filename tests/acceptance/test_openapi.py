@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.api_world import PASSWORD, Person, World, made, on_deck
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 CONFIG = """
 [checks.positive_data_acceptance]

@@ -17,8 +17,8 @@ from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
 from jiebang.settings import read_secrets
-from jiebang.store import recoveries
-from jiebang.store.pool import open_pools
+from jiebang.store.operations import recoveries
+from jiebang.store.postgres.pool import open_pools
 
 if TYPE_CHECKING:
     from pathlib import Path

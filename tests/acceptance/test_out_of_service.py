@@ -12,13 +12,13 @@ import yaml
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
-from jiebang.store import outages, recoveries
+from jiebang.store.operations import outages, recoveries
 from tests.acceptance.api_world import Person, World, made, on_deck
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 
 @pytest.fixture(scope="module")

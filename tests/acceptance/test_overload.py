@@ -18,15 +18,15 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from jiebang.api import admission
-from jiebang.api.capacity import Capacity
+from jiebang.api.gate import admission
+from jiebang.api.gate.capacity import Capacity
 from jiebang.model.case import bucket_of
 from tests.acceptance.api_world import PASSWORD, Person, World, made, on_deck
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 PEOPLE = 60
 

@@ -15,12 +15,12 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 
 from jiebang.model.notice import Channel, Notice
-from jiebang.usecases.notify import Delivery
-from jiebang.usecases.seal import Sealing, SealPace
+from jiebang.usecases.operations.delivery import Delivery
+from jiebang.usecases.timelines.seal import Sealing, SealPace
 from tests.acceptance.api_world import CODES_KEY, Person, World, made, on_deck
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 PAGE = Path(__file__).parents[2] / "docs" / "receipts.md"
 

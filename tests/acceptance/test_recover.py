@@ -24,19 +24,19 @@ from jiebang.participants.wallet.movements import Transfer
 from jiebang.saga.fence import NO_ROW, FenceRow, Op
 from jiebang.saga.recovery import Restored
 from jiebang.saga.recovery_driver import Found
-from jiebang.store import cases as store
-from jiebang.store import recoveries, tasks
-from jiebang.store.pool import WHOLE_TABLE, open_pools
-from jiebang.usecases.advance import Limits
-from jiebang.usecases.recover import Recovering, recover
-from jiebang.usecases.verify import Report, verify
+from jiebang.store.cases import cases as store
+from jiebang.store.operations import recoveries, tasks
+from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
+from jiebang.usecases.driving.advance import Limits
+from jiebang.usecases.driving.recover import Recovering, recover
+from jiebang.usecases.operations.verify import Report, verify
 from tests.store.test_advance import PLAN, World, now
 
 if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.saga.orders import Order
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 
 class Installation(World):
@@ -304,7 +304,7 @@ async def test_a_case_that_two_databases_forgot_together_is_found_and_people_can
         raise ConnectionResetError
 
     with monkeypatch.context() as broken:
-        broken.setattr("jiebang.usecases.recover._tell", dies)
+        broken.setattr("jiebang.usecases.driving.recover._tell", dies)
         with pytest.raises(ConnectionResetError):
             await world.recover("platform", "wallet", gap=100)
     found = await world.recover("platform", "wallet", gap=100)

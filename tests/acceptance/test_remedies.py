@@ -13,14 +13,14 @@ import asyncpg
 import httpx
 import pytest
 
-from jiebang.store import cases, outbox, remedies
-from jiebang.usecases.prove import code_of
-from jiebang.usecases.step_up import hand_over_code
+from jiebang.store.cases import cases, remedies
+from jiebang.store.operations import outbox
+from jiebang.usecases.cases.codes import code_of, hand_over_code
 from tests.acceptance.api_world import CODES_KEY, PASSWORD, Person, World, made, on_deck
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
-    from jiebang.store.remedies import Remedy
+    from jiebang.store.cases.remedies import Remedy
+    from jiebang.store.postgres.pool import Pool
 
 _ids = itertools.count(7001)
 
@@ -158,7 +158,7 @@ async def test_a_remedy_cut_off_after_it_was_done_is_recorded_by_its_repeat(
         raise asyncpg.PostgresConnectionError
 
     with monkeypatch.context() as broken:
-        broken.setattr("jiebang.usecases.remedy.record", dies)
+        broken.setattr("jiebang.usecases.cases.remedy.record", dies)
         assert (await one.ask("POST", "/v1/remedies/auto-debits", body, key="cut")).status_code == 503
     [begun] = await recorded(world, one)
     assert begun.done_at is None

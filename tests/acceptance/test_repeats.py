@@ -13,16 +13,16 @@ import httpx
 import msgspec
 import pytest
 
-from jiebang.api.server import create_app
-from jiebang.store.idempotency import Repeats
+from jiebang.api.application import create_app
+from jiebang.store.cases.idempotency import Repeats
 from tests.acceptance.api_world import Person, World, made, on_deck
 from tests.locks import waiting
 
 if TYPE_CHECKING:
     from jiebang.model.case import Kind
     from jiebang.policy.record import Evidence
-    from jiebang.store.pool import Pool
-    from jiebang.usecases.check import CheckRequest
+    from jiebang.store.postgres.pool import Pool
+    from jiebang.usecases.checks.request import CheckRequest
 
 FIRST, PEOPLE = 8101, 60
 _ids = itertools.count(FIRST)

@@ -12,16 +12,16 @@ import msgspec
 import pytest
 
 from jiebang.app import App, open_app
-from jiebang.cli.person import claim
+from jiebang.cli.cases.as_person import claim
 from jiebang.clock import utc_now
 from jiebang.model.case import BUCKETS, Kind
 from jiebang.model.errors import TooSoonError
 from jiebang.model.notice import Notice
 from jiebang.settings import Settings
-from jiebang.store.idempotency import Kept
-from jiebang.usecases import step_up
-from jiebang.usecases.notify import Delivery
-from jiebang.usecases.remedy import Wanted
+from jiebang.store.cases.idempotency import Kept
+from jiebang.usecases.cases import step_up
+from jiebang.usecases.cases.remedy_request import Wanted
+from jiebang.usecases.operations.delivery import Delivery
 from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
 
 

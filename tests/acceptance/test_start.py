@@ -15,13 +15,13 @@ import msgspec
 import pytest
 
 from jiebang.sandbox.processes import SandboxProcess
-from jiebang.store.embedded import database_dsn
-from jiebang.store.home import remove
+from jiebang.store.postgres.data_directory import remove
+from jiebang.store.postgres.embedded import database_dsn
 from tests.acceptance.api_world import made
 from tests.acceptance.test_cli import jiebang
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 LATE = f"platform_late_{os.getpid()}"
 

@@ -26,7 +26,7 @@ from tests.acceptance.api_world import Person, World, at_superapp, closed, made,
 from tests.locks import waiting
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 FIRST, PEOPLE, OPENING = 5001, 60, 1000
 _ids = itertools.count(FIRST)

@@ -14,11 +14,11 @@ from bench.processes import crew
 from bench.world import World, joined
 from jiebang.model.case import BUCKETS
 from jiebang.participants import PARTICIPANTS
-from jiebang.store import cases as store
+from jiebang.store.cases import cases as store
 from jiebang.worker import Pace
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 PACE: Final = Pace(lease=timedelta(seconds=1), batch=16, idle_poll=timedelta(milliseconds=5))
 PATIENCE: Final = 60

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.embedded import dsns, embedded, placement, stopped
-from jiebang.store.home import find
+from jiebang.store.postgres.data_directory import find
+from jiebang.store.postgres.embedded import dsns, embedded, placement, stopped
 
 _SIZE: Final = 512 << 20
 _BALLAST: Final = "ballast"

@@ -13,7 +13,7 @@ from jiebang.model.case import ENDED
 from jiebang.model.notice import Channel
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import BindingState
-from jiebang.store import tasks
+from jiebang.store.operations import tasks
 from jiebang.usecases.operations import stuck
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from jiebang.model.notice import Channel
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.ledger import Binding
-from jiebang.store.sealing import password_hash
+from jiebang.store.encryption import password_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

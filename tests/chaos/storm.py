@@ -16,7 +16,7 @@ import msgspec
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.faults import LIES, Fault, FaultKind, Phase
-from jiebang.store.embedded import placement, postmaster_pid
+from jiebang.store.postgres.embedded import placement, postmaster_pid
 from tests.chaos.proxy import FAIR, Way, Weather
 
 if TYPE_CHECKING:

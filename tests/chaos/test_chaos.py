@@ -30,8 +30,8 @@ from jiebang.sandbox.control import Control
 from jiebang.sandbox.processes import SandboxProcess, sandbox
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
-from jiebang.store.embedded import stopped
-from jiebang.store.home import remove
+from jiebang.store.postgres.data_directory import remove
+from jiebang.store.postgres.embedded import stopped
 from tests.chaos.disk import small_disk
 from tests.chaos.judge import Verdict, judge, operated, quiet
 from tests.chaos.people import People, Told, settle

@@ -26,7 +26,7 @@ from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
     from jiebang.saga.coordinator import Reply
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 NOW = datetime(2026, 4, 1, 12, 0, tzinfo=UTC)
 _ids: Iterator[int] = itertools.count(5_000_001)

@@ -23,8 +23,8 @@ from jiebang.participants.core.statements import GIVEN_MISSING, reading, staging
 from jiebang.policy.load import load_pack
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
-from jiebang.store.migrate import require_migrated
-from jiebang.store.pool import open_pools
+from jiebang.store.postgres.migrate import require_migrated
+from jiebang.store.postgres.pool import open_pools
 from tests.conformance.suite import ParticipantSuite, Subject
 from tests.newcomer.loyalty import DECLARATION as LOYALTY
 from tests.newcomer.loyalty import REDEEMING, SAME_PARTNER
@@ -44,7 +44,7 @@ from tests.store import test_plans as plans
 from tests.store import test_schema_rules as rules
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from jiebang.app import App, open_app
-from jiebang.cli.person import prove_case, submit_case
+from jiebang.cli.cases.as_person import prove_case, submit_case
 from jiebang.model.case import ENDED, Kind, State
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.sandbox.processes import sandbox
 from jiebang.settings import Settings
-from jiebang.store import cases as store
-from jiebang.store.home import remove
-from jiebang.store.sealing import password_hash
-from jiebang.usecases import policy
-from jiebang.usecases.check import CheckRequest
-from jiebang.usecases.sweep_staged import StagedSweep
+from jiebang.store.cases import cases as store
+from jiebang.store.encryption import password_hash
+from jiebang.store.postgres.data_directory import remove
+from jiebang.usecases.cases.sweep_staged import StagedSweep
+from jiebang.usecases.checks.request import CheckRequest
+from jiebang.usecases.policy import lifecycle
 from tests.newcomer.world import (
     NOW,
     PACK,
@@ -53,9 +53,9 @@ async def app(databases: Mapping[str, str], dsn: str, new_folder: Callable[[str]
     settings = Settings(home=home, keys=home / "keys", databases={**databases, "loyalty": dsn})
     async with sandbox(home, names=REGISTRY.networks), open_app(settings, declared=REGISTRY) as opened:
         platform = opened.pools["platform"]
-        await policy.add(platform, REGISTRY, *PACK, "Ann", datetime.now(UTC))
+        await lifecycle.add(platform, REGISTRY, *PACK, "Ann", datetime.now(UTC))
         for name in ("Ann", "Ben"):
-            await policy.activate(platform, REGISTRY, "newcomer/1", name, datetime.now(UTC))
+            await lifecycle.activate(platform, REGISTRY, "newcomer/1", name, datetime.now(UTC))
         async with asyncio.timeout(20):
             while opened.registry.in_force().id != "newcomer/1":  # noqa: ASYNC110 - the process looks by itself
                 await asyncio.sleep(0.05)

@@ -14,15 +14,15 @@ from jiebang.model.plan import PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.core.staging import GivenValues, StagingArea
-from jiebang.store.embedded import database_dsn, dsns
-from jiebang.store.migrate import migrate_all
-from jiebang.store.pool import open_pools
-from jiebang.store.sealing import SALT_BYTES
+from jiebang.store.encryption import SALT_BYTES
+from jiebang.store.postgres.embedded import database_dsn, dsns
+from jiebang.store.postgres.migrate import migrate_all
+from jiebang.store.postgres.pool import open_pools
 from tests.newcomer.loyalty import DECLARATION as LOYALTY
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 REGISTRY: Final = ParticipantRegistry((*PARTICIPANTS.declarations, LOYALTY))
 PACK: Final = (Path(__file__).with_name("pack.yaml").read_text("utf-8"), "pack.yaml")

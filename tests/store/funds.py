@@ -36,17 +36,17 @@ from jiebang.saga.timeline import entries, opened
 from jiebang.sandbox.superapp.answers import AnswerStore, RequestKey, StoredAnswer
 from jiebang.sandbox.superapp.money import Movement, transfer
 from jiebang.sandbox.superapp.once import OncePerKey
-from jiebang.store import cases as store
-from jiebang.store.cases import NewCase
-from jiebang.store.records import Records
-from jiebang.usecases.advance import Driver, Limits
+from jiebang.store.cases import cases as store
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.checks.records import Records
+from jiebang.usecases.driving.advance import Driver, Limits
 from jiebang.usecases.seldom import Seldom
 from jiebang.worker import Pace, Worker
 from tests.rows import AT, insert, insert_accounts
 from tests.store.turns import Turns, taking
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 PARTIES: Final = ("security", "social", "wallet")
 PLAN: Final = Plan(name="race/1", participants=PARTIES, waves=(0, 0, 1))

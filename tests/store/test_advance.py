@@ -23,13 +23,13 @@ from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
 from jiebang.saga.timeline import entries, opened
-from jiebang.store import cases as store
-from jiebang.store.cases import NewCase
-from jiebang.store.records import Records
-from jiebang.usecases.advance import Driver, Limits
+from jiebang.store.cases import cases as store
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.checks.records import Records
+from jiebang.usecases.driving.advance import Driver, Limits
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 ORDER = (*(name for name in PARTICIPANTS.databases if name != "wallet"), "wallet")
 PLAN = Plan(name="test/1", participants=ORDER, waves=(*(0 for _ in ORDER[1:]), 1))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jiebang.model.case import BUCKETS
-from jiebang.store import leases
+from jiebang.store.operations import leases
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=10)

@@ -28,15 +28,16 @@ from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Order
-from jiebang.store import cases as store
-from jiebang.store import outages
-from jiebang.store.cases import NewCase
-from jiebang.usecases.check import Checker, CheckRequest
+from jiebang.store.cases import cases as store
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.operations import outages
+from jiebang.usecases.checks.check import Checker
+from jiebang.usecases.checks.request import CheckRequest
 from tests.packs import pack
 from tests.rows import BOUND, insert
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)

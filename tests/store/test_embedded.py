@@ -18,17 +18,17 @@ import pytest
 
 from jiebang.model.errors import DatabaseDamagedError, HomeUnusableError
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.embedded import dsns, embedded, placement, postmaster_pid, stopped
-from jiebang.store.guardian import read_state
-from jiebang.store.home import SERVERS, find, remove
-from jiebang.store.server import postmaster_of
+from jiebang.store.postgres.data_directory import SERVERS, find, remove
+from jiebang.store.postgres.embedded import dsns, embedded, placement, postmaster_pid, stopped
+from jiebang.store.postgres.server import postmaster_of
+from jiebang.store.postgres.supervisor import read_state
 
 LIMIT = 30.0
 
 USER = """
 import asyncio, sys
 from pathlib import Path
-from jiebang.store.embedded import (embedded)
+from jiebang.store.postgres.embedded import (embedded)
 async def main():
     async with embedded(Path(sys.argv[1]), durable=False):
         print("up", flush=True)

@@ -17,13 +17,14 @@ from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.opening import open_participants
 from jiebang.policy.backtest import ACCOUNT, backtest
-from jiebang.usecases.check import Checker, CheckRequest
-from jiebang.usecases.export_facts import export_facts
+from jiebang.usecases.checks.check import Checker
+from jiebang.usecases.checks.request import CheckRequest
+from jiebang.usecases.policy.export_facts import export_facts
 from tests.packs import pack
 from tests.rows import BOUND, insert
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 PACK: Final = pack("wechat")

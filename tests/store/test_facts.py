@@ -15,7 +15,7 @@ from jiebang.participants.opening import open_participants
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 RICH, BARE, REVOKED, STRANGER = 101, 102, 103, 104
 LATER = AT + timedelta(days=1)

@@ -25,7 +25,7 @@ from jiebang.saga.orders import Order
 from tests.store.funds import WITNESS, CaughtError, Race
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 ASKED: Final = os.environ.get("FUNDS_RACE", "12").replace("long", "4000")
 ONE: Final = os.environ.get("FUNDS_RACE_SEED")

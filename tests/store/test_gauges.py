@@ -11,10 +11,10 @@ from prometheus_client import REGISTRY
 
 from jiebang.model.case import Kind
 from jiebang.model.plan import Plan
-from jiebang.usecases.gauges import Gauges
+from jiebang.usecases.operations.gauges import Gauges
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 NOW = datetime.now(UTC)
 PLAN = Plan(name="p/1", participants=("social", "wallet"), waves=(0, 1))

@@ -18,10 +18,10 @@ from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.generate import generate
 from jiebang.sandbox.population.load import LoadBrokenError, LoadRefusedError, load
 from jiebang.sandbox.population.tables import Sealing
-from jiebang.store import sealing
+from jiebang.store import encryption
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 NOW = datetime(2026, 1, 15, 4, tzinfo=UTC)
 KEYS = Sealing(b"m" * 32, b"d" * 32, b"p" * 32)
@@ -110,13 +110,13 @@ async def test_names_and_numbers_are_sealed_and_open_with_the_keys_alone(
         assert copies[0] is not None
         sealed, index = copies[0]
         wrapped = await pools["keys"].fetchval("SELECT wrapped FROM keys.data_key WHERE account_id = $1", account)
-        data_key = sealing.unwrap(KEYS.master, wrapped, account, 1)
-        identity = sealing.unseal(data_key, sealed, account, 1)
+        data_key = encryption.unwrap(KEYS.master, wrapped, account, 1)
+        identity = encryption.unseal(data_key, sealed, account, 1)
         assert (identity.name, identity.number) == (person.identity.name, person.identity.document_number)
-        assert index == sealing.document_index(KEYS.documents, "resident_id", person.identity.document_number)
+        assert index == encryption.document_index(KEYS.documents, "resident_id", person.identity.document_number)
         assert person.identity.name.encode() not in sealed
     salt, mark = (await pools["wallet"].fetchrow("SELECT password_salt, password_hash FROM wallet.account LIMIT 1"))[:]  # type: ignore[index]
-    assert mark == sealing.password_hash(KEYS.passwords, salt, "246810")
+    assert mark == encryption.password_hash(KEYS.passwords, salt, "246810")
     salts = {salt for (salt,) in await pools["wallet"].fetch("SELECT password_salt FROM wallet.account")}
     assert len(salts) == 3, "equal passwords must not look equal"
     labels = [label for (label,) in await pools["security"].fetch("SELECT label FROM security.second_factor")]

@@ -12,9 +12,9 @@ import pytest
 
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.embedded import database_dsn, placement
-from jiebang.store.migrate import Migration, migrate, migrate_all, migrations, owners, require_migrated
-from jiebang.store.pool import open_pools
+from jiebang.store.postgres.embedded import database_dsn, placement
+from jiebang.store.postgres.migrate import Migration, migrate, migrate_all, migrations, owners, require_migrated
+from jiebang.store.postgres.pool import open_pools
 
 
 @pytest.fixture

@@ -18,15 +18,15 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.policy.load import load_pack
 from jiebang.remote.gateway import HttpGateway
 from jiebang.sandbox.processes import Sandbox, sandbox
-from jiebang.store import cases as store
-from jiebang.store import outbox
-from jiebang.store.cases import NewCase
-from jiebang.store.outbox import Message
-from jiebang.usecases.notify import Delivery
-from jiebang.usecases.prove import code_of
+from jiebang.store.cases import cases as store
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.operations import outbox
+from jiebang.store.operations.outbox import Message
+from jiebang.usecases.cases.codes import code_of
+from jiebang.usecases.operations.delivery import Delivery
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 PACK = load_pack(
     files("jiebang.policy.packs").joinpath("wechat.yaml").read_text(encoding="utf-8"), "wechat.yaml", PARTICIPANTS

@@ -14,18 +14,18 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, step
 from jiebang.saga.timeline import entries, opened
-from jiebang.store import cases as store
-from jiebang.store.cases import NewCase
-from jiebang.store.migrate import migrations
-from jiebang.store.records import Records
-from jiebang.usecases import policy
-from jiebang.usecases.advance import Driver
-from jiebang.usecases.registry import Registry
+from jiebang.store.cases import cases as store
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.checks.records import Records
+from jiebang.store.postgres.migrate import migrations
+from jiebang.usecases.driving.advance import Driver
+from jiebang.usecases.policy import lifecycle
+from jiebang.usecases.policy.registry import Registry
 from tests.store.test_advance import LIMITS, TIMING, World, now
 from tests.unit.test_planned_operations import formerly
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 APPLIED: Final[Mapping[str, str]] = {
     "enterprise": "4b145cdfabd5b4af03da745273c0acd218d1691cc163fff88fcd3c571cc436b3",
@@ -52,7 +52,7 @@ def test_the_first_migration_is_the_one_that_was_applied(owner: str) -> None:
 async def test_a_case_under_a_pack_of_the_older_form_goes_through(pools: Mapping[str, Pool]) -> None:
     """It was promised under that pack, and follows it for ever: its person must not wait for an operator."""
     platform, world = pools["platform"], World(pools)
-    await policy.install(platform, PARTICIPANTS, {"emoney": (formerly("emoney"), "emoney.yaml")}, "emoney", now())
+    await lifecycle.install(platform, PARTICIPANTS, {"emoney": (formerly("emoney"), "emoney.yaml")}, "emoney", now())
     registry = Registry(platform, PARTICIPANTS, now)
     await registry.refresh()
     plan = registry.in_force().plans[Kind.REVOKE]

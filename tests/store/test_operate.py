@@ -13,8 +13,8 @@ from jiebang.model.case import BUCKETS, Case, State
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.plan import Plan
 from jiebang.saga.fence import CaseOp, FenceRow, Op
-from jiebang.store import cases as store
-from jiebang.store import tasks
+from jiebang.store.cases import cases as store
+from jiebang.store.operations import tasks
 from jiebang.usecases.operations import outages, workers
 from jiebang.usecases.operations import tasks as verbs
 from jiebang.usecases.operations.stuck import Outcome, Why, retry, show, stuck
@@ -23,7 +23,7 @@ from tests.store.test_advance import PLAN, TIMING, World, now
 
 if TYPE_CHECKING:
     from jiebang.saga.orders import Order
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 EVERYTHING = frozenset(range(BUCKETS))
 _RESENT = 2

@@ -30,7 +30,7 @@ from tests.store.test_facts import CHILDREN
 from tests.store.test_schema_rules import TABLES
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 PEOPLE, FIRST, FEW = 20_000, 1_000_001, 10
 BATCH = range(FIRST, FIRST + 1_024)

@@ -32,21 +32,22 @@ from jiebang.model.errors import (
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.saga.coordinator import Timing
-from jiebang.store import cases
-from jiebang.store import packs as store
-from jiebang.store.idempotency import Claim, Kept
-from jiebang.store.records import Records, Step
-from jiebang.usecases import policy
-from jiebang.usecases.advance import Driver, Limits
-from jiebang.usecases.check import Checker, CheckRequest
-from jiebang.usecases.context import Context
-from jiebang.usecases.registry import LEAD, Registry
-from jiebang.usecases.shadow import Shadow
-from jiebang.usecases.submit import Submission, submit
+from jiebang.store.cases import cases
+from jiebang.store.cases.idempotency import Claim, Kept
+from jiebang.store.checks.records import Records, Step
+from jiebang.store.policy import packs as store
+from jiebang.usecases.cases.context import Context
+from jiebang.usecases.cases.submit import Submission, submit
+from jiebang.usecases.checks.check import Checker
+from jiebang.usecases.checks.request import CheckRequest
+from jiebang.usecases.driving.advance import Driver, Limits
+from jiebang.usecases.policy import lifecycle
+from jiebang.usecases.policy.registry import LEAD, Registry
+from jiebang.usecases.policy.shadow import Shadow
 from tests.acceptance.api_world import World, made
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 TEXT, FILE = packs.text("wechat")
 START: Final = datetime(2026, 3, 1, 4, tzinfo=UTC)
@@ -89,7 +90,7 @@ def clock() -> Clock:
 async def db(pools: Mapping[str, Pool], clock: Clock) -> Pool:
     """A store with our pack in force."""
     await pools["platform"].execute(f"TRUNCATE {TABLES}")
-    await policy.install(pools["platform"], PARTICIPANTS, {"wechat": (TEXT, FILE)}, "wechat", clock())
+    await lifecycle.install(pools["platform"], PARTICIPANTS, {"wechat": (TEXT, FILE)}, "wechat", clock())
     return pools["platform"]
 
 
@@ -102,9 +103,9 @@ async def registry(db: Pool, clock: Clock) -> Registry:
 
 async def activated(db: Pool, text: str, clock: Clock) -> str:
     """Bring a version into force the usual way."""
-    pack, _ = await policy.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
-    await policy.activate(db, PARTICIPANTS, pack.id, "Ann", clock())
-    await policy.activate(db, PARTICIPANTS, pack.id, "Ben", clock())
+    pack, _ = await lifecycle.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
+    await lifecycle.activate(db, PARTICIPANTS, pack.id, "Ann", clock())
+    await lifecycle.activate(db, PARTICIPANTS, pack.id, "Ben", clock())
     clock.now += LEAD
     return pack.id
 
@@ -114,26 +115,26 @@ async def test_many_that_start_at_once_install_once(pools: Mapping[str, Pool], c
     platform = pools["platform"]
     await platform.execute(f"TRUNCATE {TABLES}")
     shipped = {"wechat": (TEXT, FILE)}
-    await asyncio.gather(*(policy.install(platform, PARTICIPANTS, shipped, "wechat", clock()) for _ in range(6)))
+    await asyncio.gather(*(lifecycle.install(platform, PARTICIPANTS, shipped, "wechat", clock()) for _ in range(6)))
     assert (await registry(platform, clock)).in_force().id == "wechat/1"
     assert [(one.action, one.pack) for one in await store.history(platform, 9)] == [("install", "wechat/1")]
     changed = {"wechat": (TEXT.replace("撤销实名策略", "另一个"), FILE)}
-    await policy.install(platform, PARTICIPANTS, changed, "wechat", clock())
-    assert await policy.text_of(platform, "wechat/1") == TEXT, "a version in the store never changes"
+    await lifecycle.install(platform, PARTICIPANTS, changed, "wechat", clock())
+    assert await lifecycle.text_of(platform, "wechat/1") == TEXT, "a version in the store never changes"
 
 
 @pytest.mark.parametrize("again", ["Ann", " ann ", "ANN", "Ａｎｎ"])
 async def test_one_person_is_never_two(db: Pool, clock: Clock, again: str) -> None:
     """Four eyes are the only thing between a typing error and everybody's rights."""
-    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
-    first = await policy.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+    await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    first = await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
     assert (first.in_force_since, first.replaces) == (None, "wechat/1")
     with pytest.raises(SamePersonError):
-        await policy.activate(db, PARTICIPANTS, "wechat/2", again, clock())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/2", again, clock())
     assert (await registry(db, clock)).in_force().id == "wechat/1"
     with pytest.raises(asyncpg.CheckViolationError):  # the schema, too, whatever a bug would write
         await db.execute("UPDATE platform.policy_activation SET approved_by = 'ANN', approved_at = proposed_at")
-    second = await policy.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
+    second = await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
     assert (second.proposed_by, second.approved_by) == ("Ann", "Ben")
 
 
@@ -141,22 +142,22 @@ async def test_one_person_is_never_two(db: Pool, clock: Clock, again: str) -> No
 async def test_nobody_acts_without_a_name(db: Pool, clock: Clock, name: str) -> None:
     """A history that names nobody answers no question."""
     with pytest.raises(NameUnusableError):
-        await policy.activate(db, PARTICIPANTS, "wechat/1", name, clock())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/1", name, clock())
 
 
 async def test_of_many_who_approve_at_once_one_does(db: Pool, clock: Clock) -> None:
     """Ten approvals of three versions in the same moment: one comes into force."""
     for text in (MARKED, THIRD, version(6)):
-        pack, _ = await policy.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
-        await policy.activate(db, PARTICIPANTS, pack.id, "Ann", clock())
+        pack, _ = await lifecycle.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
+        await lifecycle.activate(db, PARTICIPANTS, pack.id, "Ann", clock())
     names = [f"wechat/{number}" for number in (2, 3, 6)]
     answers = await asyncio.gather(
-        *(policy.activate(db, PARTICIPANTS, names[at % 3], f"Approver {at}", clock()) for at in range(10)),
+        *(lifecycle.activate(db, PARTICIPANTS, names[at % 3], f"Approver {at}", clock()) for at in range(10)),
         return_exceptions=True,
     )
-    won = [one for one in answers if isinstance(one, policy.Agreed)]
+    won = [one for one in answers if isinstance(one, lifecycle.Agreed)]
     assert len(won) == 1
-    assert all(isinstance(one, TooSoonError) for one in answers if not isinstance(one, policy.Agreed))
+    assert all(isinstance(one, TooSoonError) for one in answers if not isinstance(one, lifecycle.Agreed))
     history = await store.history(db, 99)
     assert [one.pack for one in history if one.in_force_since is not None] == [won[0].pack, "wechat/1"]
     assert {one.pack for one in history if one.lapsed_at is not None} == set(names) - {won[0].pack}
@@ -167,32 +168,32 @@ async def test_of_many_who_approve_at_once_one_does(db: Pool, clock: Clock) -> N
 
 async def test_of_many_who_propose_at_once_the_second_approves(db: Pool, clock: Clock) -> None:
     """Two colleagues who press the button together have agreed; nobody is told an error for it."""
-    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
     answers = await asyncio.gather(
-        *(policy.activate(db, PARTICIPANTS, "wechat/2", name, clock()) for name in ("Ann", "Ben"))
+        *(lifecycle.activate(db, PARTICIPANTS, "wechat/2", name, clock()) for name in ("Ann", "Ben"))
     )
     assert sorted(one.in_force_since is not None for one in answers) == [False, True]
     with pytest.raises(TooSoonError):
-        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
+        await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
     clock.now += LEAD
     with pytest.raises(AlreadyInForceError):
-        await policy.activate(db, PARTICIPANTS, "wechat/2", "Cid", clock())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Cid", clock())
 
 
 async def test_a_bad_version_never_comes_into_force(db: Pool, clock: Clock) -> None:
     """Not through the door, and not past it: written into the table, it is refused by who activates and who reads."""
     for text in (BROKEN, USELESS):
         with pytest.raises(PackInvalidError) as caught:
-            await policy.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
+            await lifecycle.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
         assert caught.value.fields["problems"][0]["line"] > 1
     await store.add(db, [store.NewPack("wechat", 4, BROKEN), store.NewPack("wechat", 5, USELESS)], "Mallory", clock())
     for pack in ("wechat/4", "wechat/5"):
         with pytest.raises(PackInvalidError):
-            await policy.activate(db, PARTICIPANTS, pack, "Ann", clock())
+            await lifecycle.activate(db, PARTICIPANTS, pack, "Ann", clock())
     with pytest.raises(PackInvalidError):
-        await policy.start_shadow(db, PARTICIPANTS, "wechat/4", "Ann", clock())
+        await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/4", "Ann", clock())
     with pytest.raises(UnknownPackError):
-        await policy.activate(db, PARTICIPANTS, "wechat/77", "Ann", clock())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/77", "Ann", clock())
     found = await registry(db, clock)
     await db.execute("UPDATE platform.policy_state SET revision = revision + 1, activation_no = 2, pack = 'wechat/4'")
     await found.refresh()
@@ -203,10 +204,10 @@ async def test_a_bad_version_never_comes_into_force(db: Pool, clock: Clock) -> N
 
 async def test_a_version_never_changes(db: Pool, clock: Clock) -> None:
     """Cases and receipts name it: another text under the same name would rewrite what was decided."""
-    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
-    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ben", clock())
+    await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ben", clock())
     with pytest.raises(PackExistsError) as caught:
-        await policy.add(
+        await lifecycle.add(
             db, PARTICIPANTS, MARKED.replace("零钱余额未清零二", "零钱余额未清零"), "new.yaml", "Ben", clock()
         )
     assert caught.value.fields["added_by"] == "Ann"
@@ -217,19 +218,19 @@ async def test_a_version_never_changes(db: Pool, clock: Clock) -> None:
 async def test_rolling_back_goes_down_the_stack(db: Pool, clock: Clock) -> None:
     """One person is enough in an emergency; going back twice must not come back to what was wrong."""
     with pytest.raises(NothingToRollBackError):
-        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
+        await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
     await activated(db, MARKED, clock)
     await activated(db, THIRD, clock)
-    await policy.add(db, PARTICIPANTS, version(6), "new.yaml", "Ann", clock())
-    await policy.activate(db, PARTICIPANTS, "wechat/6", "Ann", clock())
+    await lifecycle.add(db, PARTICIPANTS, version(6), "new.yaml", "Ann", clock())
+    await lifecycle.activate(db, PARTICIPANTS, "wechat/6", "Ann", clock())
     for wanted in ("wechat/2", "wechat/1"):
-        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
+        await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
         clock.now += LEAD
         assert (await registry(db, clock)).in_force().id == wanted
     with pytest.raises(NothingToRollBackError):
-        await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
+        await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
     # What was proposed against another version must be proposed anew: Ben's word alone is not two people's.
-    assert (await policy.activate(db, PARTICIPANTS, "wechat/6", "Ben", clock())).in_force_since is None
+    assert (await lifecycle.activate(db, PARTICIPANTS, "wechat/6", "Ben", clock())).in_force_since is None
 
 
 async def test_all_processes_switch_within_a_second_and_together(db: Pool) -> None:
@@ -241,9 +242,9 @@ async def test_all_processes_switch_within_a_second_and_together(db: Pool) -> No
     others = [await registry(db, now) for _ in range(2)]  # type: ignore[arg-type]
     loops = [asyncio.create_task(one.run()) for one in others]
     try:
-        await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", now())
-        await policy.activate(db, PARTICIPANTS, "wechat/2", "Ann", now())
-        done = await policy.activate(db, PARTICIPANTS, "wechat/2", "Ben", now())
+        await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", now())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ann", now())
+        done = await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ben", now())
         assert done.in_force_since is not None
         assert done.in_force_since - now() < timedelta(seconds=1)
         async with asyncio.timeout(20):
@@ -316,7 +317,7 @@ async def test_no_check_is_answered_with_half_a_version(world: World, db: Pool, 
     """Checks without end while versions change under them: each answer is of one version to its last word."""
     await world.pools["wallet"].execute("UPDATE wallet.account SET balance_fen = 1 WHERE account_id BETWEEN 1 AND 40")
     clock.now = datetime.now(UTC)
-    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
     async with process(world, db, clock) as at:
         seen: set[str] = set()
         going = True
@@ -333,10 +334,10 @@ async def test_no_check_is_answered_with_half_a_version(world: World, db: Pool, 
         askers = [asyncio.create_task(ask(first)) for first in (1, 9, 17, 25)]
         for turn in range(6):
             if turn % 2:
-                await policy.roll_back(db, PARTICIPANTS, "Cid", clock())
+                await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
             else:
-                await policy.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
-                await policy.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
+                await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+                await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
             await at.registry.refresh()
             await asyncio.sleep(0.03)
             clock.now += LEAD
@@ -388,7 +389,7 @@ async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, cl
         case = await opened(at, 61)
         await activated(db, MARKED, clock)
         await at.registry.refresh()
-        (again,) = await policy.replay(db, at.context.records, at.registry, case.key)
+        (again,) = await lifecycle.replay(db, at.context.records, at.registry, case.key)
         assert (again.step, again.pack, again.outcome, again.differences) == (Step.SUBMIT, "wechat/1", "PASSED", [])
         assert again.facts["identity_state"] == "active"
         row = await db.fetchrow("SELECT * FROM platform.check_record WHERE account_id = 61")
@@ -396,7 +397,7 @@ async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, cl
         assert b"active" not in row["sealed"], "facts are sealed"
         await db.execute("UPDATE platform.check_record SET account_id = 62 WHERE account_id = 61")
         with pytest.raises(NoRecordError):
-            await policy.replay(db, at.context.records, at.registry, case.key)
+            await lifecycle.replay(db, at.context.records, at.registry, case.key)
         await db.execute("UPDATE platform.check_record SET account_id = 61 WHERE account_id = 62")
         for change in (
             "outcome = 'PAY-BALANCE'",
@@ -409,11 +410,11 @@ async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, cl
                 await tried.start()
                 await connection.execute(f"UPDATE platform.check_record SET {change} WHERE account_id = 61")  # noqa: S608 - the list above
                 with pytest.raises(RecordUnreadableError):
-                    await policy.replay(connection, at.context.records, at.registry, case.key)
+                    await lifecycle.replay(connection, at.context.records, at.registry, case.key)
                 await tried.rollback()
         other = Records(b"s" * 32, lambda: os.urandom(16))
         with pytest.raises(RecordUnreadableError):
-            await policy.replay(db, other, at.registry, case.key)
+            await lifecycle.replay(db, other, at.registry, case.key)
 
 
 async def test_a_worker_keeps_what_it_rejected_a_case_for(world: World, db: Pool, clock: Clock) -> None:
@@ -445,7 +446,7 @@ async def test_a_worker_keeps_what_it_rejected_a_case_for(world: World, db: Pool
         ended = await cases.load_many(db, [case.key for case in live.values()])
         assert {case.state for case in ended.values()} == {State.REJECTED}
         for account, outcome in ((71, "PAY-BALANCE"), (72, "PAY-BALANCE"), (73, "FUNDS-MOVED")):
-            first, last = await policy.replay(db, at.context.records, at.registry, live[account].key)
+            first, last = await lifecycle.replay(db, at.context.records, at.registry, live[account].key)
             assert (first.step, first.outcome) == (Step.SUBMIT, "PASSED")
             assert (last.step, last.outcome, last.differences) == (Step.TAKE, outcome, [])
             assert last.facts.get("balance_fen", 0) == (0 if account == 73 else 5)
@@ -460,10 +461,10 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
     clock.now = datetime.now(UTC)
     # The next version asks for more than 10 yuan before a balance stands in the way.
     looser = version(2, ("when: balance_fen > 0", "when: balance_fen > 1000"))
-    await policy.add(db, PARTICIPANTS, looser, "new.yaml", "Ann", clock())
-    await policy.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+    await lifecycle.add(db, PARTICIPANTS, looser, "new.yaml", "Ann", clock())
+    await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
     with pytest.raises(AlreadyInForceError):
-        await policy.start_shadow(db, PARTICIPANTS, "wechat/1", "Ann", clock())
+        await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/1", "Ann", clock())
     wallet = world.pools["wallet"]
     await wallet.execute("UPDATE wallet.account SET balance_fen = 500 WHERE account_id IN (81, 82)")
     await wallet.execute("UPDATE wallet.account SET balance_fen = 5000 WHERE account_id = 83")
@@ -484,28 +485,28 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
         await at.shadow.flush()
         await at.checker.check(asked[:2], Kind.REVOKE)
         await at.shadow.flush()
-        found = counts(await policy.shadow_report(db))
+        found = counts(await lifecycle.shadow_report(db))
         assert found["all", "PAY-BALANCE"] == (13, 1, 5, 0)
         assert found["document_type=passport", "PAY-BALANCE"] == (2, 0, 2, 0)
         assert found["minor", "PAY-BALANCE"] == (2, 0, 2, 0)
         assert found["all", "SEC-DEVICE"] == (13, 0, 0, 0)
         assert found["all", ""][0] == 13
         assert found["document_type=resident_id", ""][2] == 3, "those whom only the version in force stops"
-        await policy.stop_shadow(db)
+        await lifecycle.stop_shadow(db)
         await at.registry.refresh()
         await at.checker.check(asked, Kind.REVOKE)
         await at.shadow.flush()
-        assert counts(await policy.shadow_report(db, "wechat/2")) == found
-        await policy.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
-        assert not await policy.shadow_report(db)
+        assert counts(await lifecycle.shadow_report(db, "wechat/2")) == found
+        await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+        assert not await lifecycle.shadow_report(db)
     await wallet.execute("UPDATE wallet.account SET balance_fen = 0")
 
 
 async def test_a_silent_store_holds_up_no_live_check(world: World, db: Pool, clock: Clock) -> None:
     """Counters are worth nothing against an answer: what cannot be written waits, what is too much is dropped."""
     clock.now = datetime.now(UTC)
-    await policy.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
-    await policy.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+    await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
+    await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
     async with process(world, db, clock) as at:
         closed: Any = asyncpg.create_pool(host="127.0.0.1", port=9, min_size=0, timeout=1)
         silent = Shadow(closed, at.registry.shadow)
@@ -516,7 +517,7 @@ async def test_a_silent_store_holds_up_no_live_check(world: World, db: Pool, clo
             await silent.flush()
         silent._db = db
         await silent.flush()
-        assert counts(await policy.shadow_report(db))["all", ""][0] == 1
+        assert counts(await lifecycle.shadow_report(db))["all", ""][0] == 1
         silent._room = 0
         await at.checker.check([CheckRequest(91, "phone-91")], Kind.REVOKE)
         assert silent._waiting == []

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 
 from jiebang.model.errors import ParticipantUnavailableError
-from jiebang.store.embedded import database_dsn
-from jiebang.store.pool import BY_KEY, open_pools, shown
+from jiebang.store.postgres.embedded import database_dsn
+from jiebang.store.postgres.pool import BY_KEY, open_pools, shown
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 TABLE = """
 CREATE TABLE plan_test (account_id bigint PRIMARY KEY, n bigint NOT NULL DEFAULT 0)

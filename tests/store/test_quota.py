@@ -30,19 +30,19 @@ from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
 from jiebang.saga.timeline import opened
-from jiebang.store import cases as store
-from jiebang.store import quota
-from jiebang.store.cases import NewCase
-from jiebang.store.quota import Use
-from jiebang.store.records import Records
-from jiebang.usecases.advance import Driver, Limits
-from jiebang.usecases.quota import Claiming, Quotas
-from jiebang.usecases.verify import verify
+from jiebang.store.cases import cases as store
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.checks import quota
+from jiebang.store.checks.quota import Use
+from jiebang.store.checks.records import Records
+from jiebang.usecases.checks.quota import Claiming, Quotas
+from jiebang.usecases.driving.advance import Driver, Limits
+from jiebang.usecases.operations.verify import verify
 from tests.rows import insert, insert_accounts
 from tests.store.test_plans import nodes
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 NOW: Final = datetime(2026, 6, 1, 4, 0, tzinfo=UTC)
 YEAR: Final = 2026

@@ -18,7 +18,7 @@ from jiebang.participants.wallet.movements import Action
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 _ids = itertools.count(1)
 ITEMS = range(1, 6)

@@ -14,16 +14,17 @@ import pytest
 from jiebang.model.case import Kind, bucket_of
 from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
 from jiebang.model.proof import Method
-from jiebang.store import cases, idempotency, outbox, proofs
-from jiebang.store.cases import NewCase
-from jiebang.store.idempotency import Claim, Kept
-from jiebang.store.outbox import Message
-from jiebang.store.proofs import Proof
+from jiebang.store.cases import cases, idempotency, proofs
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.cases.idempotency import Claim, Kept
+from jiebang.store.cases.proofs import Proof
+from jiebang.store.operations import outbox
+from jiebang.store.operations.outbox import Message
 from tests.locks import waiting
 
 if TYPE_CHECKING:
-    from jiebang.store.cases import Database
-    from jiebang.store.pool import Pool
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Pool
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EVERY = range(256)

@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.embedded import placement
-from jiebang.store.migrate import migrations
+from jiebang.store.postgres.embedded import placement
+from jiebang.store.postgres.migrate import migrations
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 OWNERS = {PARTICIPANTS.owner_of(name): name for name in placement(PARTICIPANTS)}
 FENCED = sorted({PARTICIPANTS.owner_of(name) for name in PARTICIPANTS.databases})

@@ -21,7 +21,7 @@ from jiebang.sandbox.stage import DemoRunningError, NotOursToClearError, clear, 
 from tests.rows import AT, insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 _HOLDER = """
 import sys, time

@@ -17,15 +17,16 @@ import pytest
 from jiebang.model.case import Case, Kind, State
 from jiebang.saga.batch import Save
 from jiebang.saga.timeline import opened
-from jiebang.store import anchor as anchor_file
-from jiebang.store import cases, seals
-from jiebang.store.cases import NewCase
-from jiebang.store.seal_keys import SealKeys, keys_of, read_seal_keys
-from jiebang.usecases.seal import Sealing, SealPace, SealRacedError
-from jiebang.usecases.verify_timelines import Restored, TimelineReport, audit_chains, audit_seals
+from jiebang.store.cases import cases
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.timelines import anchor as anchor_file
+from jiebang.store.timelines import seals
+from jiebang.store.timelines.seal_signing_keys import SealKeys, keys_of, read_seal_keys
+from jiebang.usecases.timelines.seal import Sealing, SealPace, SealRacedError
+from jiebang.usecases.timelines.verify import Restored, TimelineReport, audit_chains, audit_seals
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 NOW = datetime(2026, 4, 1, 8, 0, 0, 70_000, tzinfo=UTC)
 

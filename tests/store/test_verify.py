@@ -31,19 +31,19 @@ from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
 from jiebang.saga.timeline import entries, opened
 from jiebang.sandbox.processes import Sandbox, sandbox
-from jiebang.store import cases as store
-from jiebang.store.cases import NewCase
-from jiebang.store.pool import WHOLE_TABLE, open_pools
-from jiebang.store.records import Records
-from jiebang.store.seal_keys import keys_of
-from jiebang.usecases.advance import Driver, Limits
-from jiebang.usecases.seal import Sealing, SealPace
-from jiebang.usecases.verify import Report, verify
-from jiebang.usecases.verify_timelines import TimelineFinding
+from jiebang.store.cases import cases as store
+from jiebang.store.cases.cases import NewCase
+from jiebang.store.checks.records import Records
+from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
+from jiebang.store.timelines.seal_signing_keys import keys_of
+from jiebang.usecases.driving.advance import Driver, Limits
+from jiebang.usecases.operations.verify import Report, verify
+from jiebang.usecases.timelines.seal import Sealing, SealPace
+from jiebang.usecases.timelines.verify import TimelineFinding
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 ORDER = (*(name for name in PARTICIPANTS.databases if name != "wallet"), *PARTICIPANTS.networks, "wallet")
 PLAN = Plan(name="test/1", participants=ORDER, waves=(*(0 for _ in ORDER[1:]), 1))

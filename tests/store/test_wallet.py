@@ -27,11 +27,11 @@ from jiebang.participants.wallet.money import Wallet
 from jiebang.participants.wallet.movements import Action, EntryState, Outcome, Transfer
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Order
-from jiebang.store.sealing import password_hash
+from jiebang.store.encryption import password_hash
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 PEPPER = b"p" * 32
 _ids: Iterator[int] = itertools.count(1_001)

@@ -12,9 +12,9 @@ import pytest
 
 from jiebang.model.case import BUCKETS, Case, State
 from jiebang.saga.fence import Op
-from jiebang.store import cases as store
-from jiebang.store import leases, recoveries, worker_registry
-from jiebang.usecases.advance import Limits
+from jiebang.store.cases import cases as store
+from jiebang.store.operations import leases, recoveries, worker_registry
+from jiebang.usecases.driving.advance import Limits
 from jiebang.worker import Pace, Worker
 from tests.acceptance.api_world import closed
 from tests.store.test_advance import World, now
@@ -22,7 +22,7 @@ from tests.store.test_advance import World, now
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
     from jiebang.saga.orders import Order
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 EVERYTHING = frozenset(range(BUCKETS))
 PACE = Pace(

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import jiebang.api.admission
-import jiebang.api.observed
-import jiebang.usecases.advance
-import jiebang.usecases.backlog
-import jiebang.usecases.gauges
-import jiebang.usecases.notify
-import jiebang.usecases.seal  # noqa: F401 - the metrics of all of them are in the registry then
+import jiebang.api.gate.admission
+import jiebang.api.gate.middleware
+import jiebang.usecases.driving.advance
+import jiebang.usecases.operations.backlog
+import jiebang.usecases.operations.delivery
+import jiebang.usecases.operations.gauges
+import jiebang.usecases.timelines.seal  # noqa: F401 - the metrics of all of them are in the registry then
 
 DOCS = Path(__file__).parents[2] / "docs"
 RULES: Mapping[str, Mapping[str, Any]] = {

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.cli.picture import page
+from jiebang.cli.policy.backtest_page import page
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity
 from jiebang.model.errors import InvalidInputError

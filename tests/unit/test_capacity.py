@@ -8,7 +8,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.api.capacity import Capacity, Line, Rates, Urgency
+from jiebang.api.gate.capacity import Capacity, Line, Rates, Urgency
 from tests.examples import examples
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jiebang.model import case as model
 from jiebang.model.case import BUCKETS, ENDED, LIVE, MARKS_OF, TRANSITIONS, WITHDRAWABLE, Case, Kind, Mark, State
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.migrate import migrations
+from jiebang.store.postgres.migrate import migrations
 
 SCHEMA = "\n".join(script.sql for script in migrations("platform", PARTICIPANTS))
 """All that was ever made of the platform's tables, in order: what a later migration says of a check is what counts."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from jiebang.usecases.coalesce import Coalescer
+from jiebang.usecases.checks.coalesce import Coalescer
 
 
 class Oracle:

@@ -14,7 +14,7 @@ from joserfc.jwk import OKPKey
 from jiebang.model.errors import HomeUnusableError
 from jiebang.saga.seals import said_in
 from jiebang.settings import read_secrets, read_settings
-from jiebang.store.seal_keys import FOLDER, keys_of, read_seal_keys
+from jiebang.store.timelines.seal_signing_keys import FOLDER, keys_of, read_seal_keys
 
 SEED = b"s" * 32
 

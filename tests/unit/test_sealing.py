@@ -7,7 +7,7 @@ from cryptography.exceptions import InvalidTag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.store.sealing import (
+from jiebang.store.encryption import (
     KEY_BYTES,
     NONCE_BYTES,
     SealedIdentity,

@@ -11,7 +11,7 @@ import pytest
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.participants import PARTICIPANTS
 from jiebang.settings import Problem, Settings, read_secrets, read_settings
-from jiebang.store.embedded import placement
+from jiebang.store.postgres.embedded import placement
 
 DSNS = {name: f"postgresql://app:hush@db.example:5432/{name}" for name in placement(PARTICIPANTS)}
 

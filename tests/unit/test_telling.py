@@ -9,8 +9,8 @@ import pytest
 import typer
 from rich.console import Console
 
-from jiebang.cli import words
-from jiebang.cli.running import FAILED, WRONG, telling
+from jiebang.cli import language as words
+from jiebang.cli.runner import FAILED, WRONG, telling
 from jiebang.cli.show import show_code
 from jiebang.model.errors import InvalidInputError
 from jiebang.policy.codes import explain

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jiebang.cli import words
-from jiebang.cli.words import language, read, say
+from jiebang.cli import language as words
+from jiebang.cli.language import language, read, say
 from jiebang.model.check import Text
 
 

@@ -10,12 +10,12 @@ import msgspec
 from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
-from jiebang.api.capacity import Capacity
+from jiebang.api.gate.capacity import Capacity
 from jiebang.model.ids import CaseIds
 from jiebang.remote.tokens import Verifier
-from jiebang.store.idempotency import Repeats
-from jiebang.usecases.context import Context
-from jiebang.usecases.read import Follower
+from jiebang.store.cases.idempotency import Repeats
+from jiebang.usecases.cases.context import Context
+from jiebang.usecases.cases.find import Follower
 
 BODY_LIMIT: Final = 64 * 1024
 """Bytes of the largest body: 1,000 accounts take 20 KB."""

@@ -64,7 +64,7 @@ def configure_logs(stream: TextIO, *, level: int = logging.INFO) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("jiebang").setLevel(level)
-    # A line for each request, under its route, is written by api/observed.py; uvicorn's would hold whole paths.
+    # A line for each request, under its route, is written by api/gate/middleware.py; uvicorn's would hold whole paths.
     logging.getLogger("uvicorn.access").disabled = True
     structlog.configure(
         processors=[

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jiebang.model.check import CheckAnswer
     from jiebang.model.ids import CaseIds
     from jiebang.saga.chain import Row
-    from jiebang.store.proofs import Proof
-    from jiebang.usecases.context import Found
+    from jiebang.store.cases.proofs import Proof
+    from jiebang.usecases.cases.context import Found
 
 CHECK_LIMIT: Final = 1000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jiebang.cli.running import telling
+from jiebang.cli.runner import telling
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, UnknownCaseError
 

@@ -8,10 +8,14 @@ import typer
 from typer import rich_utils
 
 from jiebang import __version__
-from jiebang.cli import accounts, backtest, operate, operations, policy, remedies, seals, stuck
 from jiebang.cli.arguments import account_number
-from jiebang.cli.running import REFUSED, Json, console, errors, print_json, run, telling, with_app
-from jiebang.cli.words import LANGUAGE, say
+from jiebang.cli.cases import remedy
+from jiebang.cli.language import LANGUAGE, say
+from jiebang.cli.operations import installation, serve, tasks
+from jiebang.cli.policy import backtest, lifecycle
+from jiebang.cli.runner import REFUSED, Json, console, errors, print_json, run, telling, with_app
+from jiebang.cli.sandbox import accounts
+from jiebang.cli.timelines import seals
 from jiebang.model.case import Kind
 
 if TYPE_CHECKING:
@@ -30,9 +34,9 @@ cli = typer.Typer(
     ),
 )
 cli.add_typer(accounts.commands, name="accounts")
-cli.add_typer(policy.commands, name="policy")
+cli.add_typer(lifecycle.commands, name="policy")
 cli.add_typer(seals.commands, name="seals")
-backtest.register(accounts.commands, policy.commands)
+backtest.register(accounts.commands, lifecycle.commands)
 
 Account = Annotated[str, typer.Argument(help=say("账户号,例如 1", "Account number, such as 1"))]
 CaseArgument = Annotated[
@@ -68,11 +72,11 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check one account."""
-    from jiebang.cli.reasons import show_reasons
+    from jiebang.cli.checks.show_why import show_reasons
     from jiebang.cli.show import show_check
     from jiebang.participants import PARTICIPANTS
     from jiebang.policy.why import why
-    from jiebang.usecases.check import CheckRequest
+    from jiebang.usecases.checks.request import CheckRequest
 
     number = account_number(account, as_json=as_json)
 
@@ -111,7 +115,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit and prove a case."""
-    from jiebang.cli.person import prove_case, submit_case
+    from jiebang.cli.cases.as_person import prove_case, submit_case
 
     number = account_number(account, as_json=as_json)
 
@@ -138,7 +142,7 @@ def prove(
     as_json: Json = False,
 ) -> None:
     """Prove a case."""
-    from jiebang.cli.person import prove_case
+    from jiebang.cli.cases.as_person import prove_case
 
     found = with_app(lambda app: prove_case(app, case, password, code, quiet=as_json), as_json=as_json)
     if as_json:
@@ -161,7 +165,7 @@ def show_case(
     """Show or follow one case."""
     from rich.live import Live
 
-    from jiebang.cli.person import follow
+    from jiebang.cli.cases.as_person import follow
 
     async def work(app: App) -> list[dict[str, Any]]:
         with Live(console=console, auto_refresh=False) as live:
@@ -218,11 +222,11 @@ def version() -> None:
     console.print(__version__)
 
 
-operate.register(cli)
-cli.add_typer(stuck.cases, name="cases")
-cli.add_typer(stuck.tasks, name="tasks")
-operations.register(cli)
-remedies.register(cli)
+serve.register(cli)
+cli.add_typer(tasks.cases, name="cases")
+cli.add_typer(tasks.tasks, name="tasks")
+installation.register(cli)
+remedy.register(cli)
 
 
 @cli.command(
@@ -241,7 +245,7 @@ def demo(
 ) -> None:
     """Run the demo."""
     from jiebang.app import configured
-    from jiebang.cli.demo import perform
+    from jiebang.cli.sandbox.demo import perform
 
     screen = errors if as_json else console
 

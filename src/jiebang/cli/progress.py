@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from jiebang.cli.running import errors
+from jiebang.cli.runner import errors
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,13 +13,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text as Styled
 
-from jiebang.cli.words import read, say
+from jiebang.cli.language import read, say
 
 if TYPE_CHECKING:
     from jiebang.model.check import Alternative, Blocker, CheckAnswer, Consequence, Remedy
     from jiebang.policy.codes import CodeExplained
-    from jiebang.usecases.verify import Report
-    from jiebang.usecases.verify_timelines import TimelineReport
+    from jiebang.usecases.operations.verify import Report
+    from jiebang.usecases.timelines.verify import TimelineReport
 
 STATES: Final[Mapping[str, tuple[str, str, str]]] = {
     "open": ("待验证", "open", "cyan"),

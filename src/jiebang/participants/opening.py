@@ -16,7 +16,7 @@ from jiebang.participants.wallet.money import Wallet
 
 if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 
 def open_participants(

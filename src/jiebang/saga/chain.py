@@ -6,8 +6,8 @@ r"""The hash chain of a case's timeline: no row of it can change, vanish or come
 
 `at` is the row's time in UTC, always with six digits of a second and a `Z`; `entries` its entries in the canonical form
 of RFC 8785: no spaces, keys in order. The digest is ours; the genesis of a new case, whose number PostgreSQL gives, and
-the head are taken where the row is written, from the head that stands on the case's row: `store/cases.sql`. A test
-compares the two.
+the head are taken where the row is written, from the head that stands on the case's row: `store/cases/cases.sql`.
+A test compares the two.
 
 The chain has no key: whoever may write the database can make another. That is what the seals are for (`saga/seals.py`).
 """

@@ -43,7 +43,7 @@ from jiebang.model.case import ENDED, Case, Mark, State
 from jiebang.model.plan import WALLET, Plan
 from jiebang.saga.coordinator import FUNDS_MOVED, Send
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
-from jiebang.saga.proof import (
+from jiebang.saga.recovery_evidence import (
     OUTCOME_LOST,
     PLATFORM,
     Judged,

@@ -2,7 +2,7 @@
 
 A seal's cases stand in its row in one compact form (48 bytes each). What is signed is a small JSON object with their
 hash and with the root of a Merkle tree over their heads (RFC 9162, section 2.1), so that one person's receipt proves
-their own head and tells of nobody else. Signing is not done here (`store/seal_keys.py`).
+their own head and tells of nobody else. Signing is not done here (`store/timelines/seal_signing_keys.py`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import SandboxProcess
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 _LOCK: Final = "demo.lock"
 _MARK: Final = "demo"

@@ -18,7 +18,7 @@ from jiebang.participants.core.statements import staging
 
 if TYPE_CHECKING:
     from jiebang.model.participants import Declaration, Operation
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 _Key = tuple[int, int]
 """(account, case_no)."""

@@ -12,10 +12,10 @@ import msgspec
 from jiebang.model.errors import AccountBusyError, JiebangError, NothingToClearError, UnknownAccountError
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.security import DECLARATION
-from jiebang.store.named_sql import load
+from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 _NAME: Final = "security"
 _SQL: Final = load("jiebang.participants.security", "logins.sql")

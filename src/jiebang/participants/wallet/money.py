@@ -37,14 +37,14 @@ from jiebang.participants.wallet.movements import (
     open_packets,
 )
 from jiebang.policy.calendar import local_date
-from jiebang.store.named_sql import load
-from jiebang.store.sealing import SALT_BYTES, password_hash
+from jiebang.store.encryption import SALT_BYTES, password_hash
+from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
     import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
     Connection = PoolConnectionProxy[asyncpg.Record]
 

@@ -19,7 +19,7 @@ from jiebang.model.facts import PLATFORM
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.documents import document_key
 from jiebang.sandbox.population import format as f
-from jiebang.store import sealing
+from jiebang.store import encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ class Table(NamedTuple):
 
 
 class Sealing(msgspec.Struct, frozen=True):
-    """The installation's keys that loading needs, 32 bytes each (store/sealing.py)."""
+    """The installation's keys that loading needs, 32 bytes each (store/encryption.py)."""
 
     master: bytes
     documents: bytes
@@ -170,7 +170,7 @@ def tables_of(
     """Return the rows of every table but ACCOUNT. `chance` gives so many random bytes; checked people only."""
     made = {table: rows_of(people) for table, rows_of in _DIRECT}
     _identities(people, keys, now, chance, made)
-    salts = chance(sealing.SALT_BYTES * len(people))
+    salts = chance(encryption.SALT_BYTES * len(people))
     made[_WALLET] = [
         (
             person.account_id,
@@ -214,7 +214,7 @@ def _identities(
 ) -> None:
     """Seal each identity under a data key of its own; both data centres hold the same bytes."""
     accounts, changes, data_keys = Rows(), Rows(), Rows()
-    size = sealing.KEY_BYTES + 2 * sealing.NONCE_BYTES
+    size = encryption.KEY_BYTES + 2 * encryption.NONCE_BYTES
     secrets = chance(size * len(people))
     for at, person in enumerate(people):
         account, identity = person.account_id, person.identity
@@ -224,9 +224,9 @@ def _identities(
         secret = secrets[at * size : at * size + size]
         data_key, first, second = secret[:32], secret[32:44], secret[44:]
         index = _index(keys.documents, identity.document_type, identity.document_number)
-        name = sealing.SealedIdentity(identity.name, identity.document_number)
-        sealed = sealing.seal(data_key, name, account, EPOCH, first)
-        data_keys.append((account, _bytea(sealing.wrap(keys.master, data_key, account, EPOCH, second)), now))
+        name = encryption.SealedIdentity(identity.name, identity.document_number)
+        sealed = encryption.seal(data_key, name, account, EPOCH, first)
+        data_keys.append((account, _bytea(encryption.wrap(keys.master, data_key, account, EPOCH, second)), now))
         known = identity.document_type, _bytea(sealed), index, identity.birth_date, identity.region
         accounts.append((account, "active", *known, identity.changed_at, identity.level))
         for change in identity.changes:
@@ -238,13 +238,13 @@ def _identities(
 
 
 def _index(key: bytes, kind: str, number: str) -> str:
-    return _bytea(sealing.document_index(key, kind, document_key(kind, number)))
+    return _bytea(encryption.document_index(key, kind, document_key(kind, number)))
 
 
 def _password(password: str | None, salt: bytes, pepper: bytes) -> tuple[str | None, str | None]:
     if password is None:
         return None, None
-    return _bytea(salt), _bytea(sealing.password_hash(pepper, salt, password))
+    return _bytea(salt), _bytea(encryption.password_hash(pepper, salt, password))
 
 
 def _bytea(value: bytes) -> str:

@@ -17,7 +17,7 @@ from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
 from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.once import OncePerKey
-from jiebang.store.pool import open_pools
+from jiebang.store.postgres.pool import open_pools
 
 
 def _now() -> datetime:

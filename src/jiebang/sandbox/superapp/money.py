@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jiebang.sandbox.service import Answer, Call, Handler
     from jiebang.sandbox.superapp.door import Door
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 LIMIT_FEN: Final = 100_000_000_00
 """A sanity limit on one transfer (100 million yuan), far above any the wallet's own limits allow."""

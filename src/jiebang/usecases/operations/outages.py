@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.participants import PARTICIPANTS
-from jiebang.store import outages as store
+from jiebang.store.operations import outages as store
 from jiebang.usecases.operations.on_record import require_text
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.participants import ParticipantRegistry
-    from jiebang.store.cases import Database
-    from jiebang.store.outages import Outage
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.operations.outages import Outage
 
 _RECENT: Final = 20
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jiebang.store import gauges
+from jiebang.store.operations import gauges
 
 if TYPE_CHECKING:
-    from jiebang.store.cases import Database
+    from jiebang.store.cases.cases import Database
 
 
 async def count_accounts(pool: Database) -> int:

@@ -16,16 +16,16 @@ from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import FACT_UNAVAILABLE, Timing, Unparked, step
 from jiebang.saga.timeline import entries, told
-from jiebang.store import cases as store
-from jiebang.store import tasks
-from jiebang.store.tasks import Task
+from jiebang.store.cases import cases as store
+from jiebang.store.operations import tasks
+from jiebang.store.operations.tasks import Task
 from jiebang.usecases.operations.on_record import require_text
 from jiebang.usecases.operations.tasks import OWED, PARKED, RESENT, SOON, Watchfulness
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
     from jiebang.saga.fence import FenceRow
-    from jiebang.store.pool import Pool
+    from jiebang.store.postgres.pool import Pool
 
 
 class Plans(Protocol):

@@ -16,16 +16,16 @@ import msgspec
 from jiebang.model.case import Case, Mark, State
 from jiebang.model.errors import JiebangError
 from jiebang.saga.coordinator import Timing
-from jiebang.store import tasks
-from jiebang.store.tasks import NewTask, Task
+from jiebang.store.operations import tasks
+from jiebang.store.operations.tasks import NewTask, Task
 from jiebang.usecases.operations.on_record import require_text
 from jiebang.usecases.seldom import Turns
 
 if TYPE_CHECKING:
     from jiebang.model.case import Key
     from jiebang.model.plan import Plan
-    from jiebang.store.cases import Database
-    from jiebang.store.pool import Pool
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Pool
 
 PARKED: Final = frozenset({Mark.CONFIRM_PARKED.value, Mark.CANCEL_PARKED.value})
 OWED: Final = frozenset({Mark.CONFIRM_SENT.value, Mark.CONFIRM_REFUSED, Mark.CANCEL_SENT, Mark.CANCEL_REFUSED})

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jiebang.store import worker_registry
+from jiebang.store.operations import worker_registry
 from jiebang.usecases.operations.on_record import require_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from jiebang.store.cases import Database
-    from jiebang.store.worker_registry import Wish, WorkerSeen
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.operations.worker_registry import Wish, WorkerSeen
 
 
 async def list_workers(pool: Database, now: datetime) -> list[WorkerSeen]:

@@ -1,0 +1,72 @@
+"""The application: gate, routes, doors and handlers joined. No globals, no settings: everything comes in as `deps`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from time import monotonic
+from typing import Final
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+
+from jiebang.api.cases.idempotency import mutation
+from jiebang.api.cases.remedies import REMEDIES
+from jiebang.api.cases.routes import CASES
+from jiebang.api.checks.codes import CODES
+from jiebang.api.deps import BODY_LIMIT, Deps
+from jiebang.api.gate.admission import Admission, Callers
+from jiebang.api.gate.middleware import Observed, hardened
+from jiebang.api.openapi import openapi_config
+from jiebang.api.operations.health import OPERATION
+from jiebang.api.problems import HANDLERS
+from jiebang.usecases.cases.find import answering
+from jiebang.usecases.checks.coalesce import Coalescer
+from jiebang.usecases.operations.backlog import Backlog
+
+_READY_WINDOW: Final = timedelta(milliseconds=100)
+"""Whoever asks whether we are ready shares one round of questions with all who ask meanwhile."""
+
+
+def create_app(deps: Deps) -> Admission:
+    """Return the API behind its gate, over objects already built; whoever built them closes them."""
+    context, capacity = deps.context, deps.capacity
+    callers = Callers(capacity, context.clock, monotonic)
+    backlog = Backlog(
+        context.platform,
+        context.clock,
+        most=capacity.backlog,
+        overdue=capacity.overdue,
+        every=capacity.backlog_every,
+    )
+    routes = _routes(deps, callers)
+    return Admission(routes, capacity=capacity, callers=callers, backlog=backlog, joined=deps.joined)
+
+
+def _routes(deps: Deps, callers: Callers) -> Litestar:
+
+    async def end_streams(_: Litestar) -> None:
+        await deps.follower.aclose()
+
+    async def asked(_topic: None, questions: Sequence[None]) -> list[dict[str, bool]]:
+        return [await answering(context, deps.ready_within)] * len(questions)
+
+    context = deps.context
+    state = {"deps": deps, "callers": callers, "readiness": Coalescer(asked, window=_READY_WINDOW, limit=2)}
+    return Litestar(
+        route_handlers=[*CASES, *CODES, *REMEDIES, *OPERATION],
+        dependencies={
+            "deps": Provide(lambda: deps, sync_to_thread=False),
+            "mutation": Provide(mutation, sync_to_thread=False),
+        },
+        exception_handlers=HANDLERS,
+        middleware=[Observed()],
+        before_send=[hardened],
+        on_shutdown=[end_streams],
+        openapi_config=openapi_config(),
+        request_max_body_size=BODY_LIMIT,
+        state=State(state, deep_copy=False),
+        logging_config=None,
+        debug=False,
+    )

@@ -1,0 +1,1 @@
+"""Routes about one case: submitting, proving, following, withdrawing, remedies, consents."""

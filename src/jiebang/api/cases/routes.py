@@ -1,0 +1,279 @@
+"""The routes. Each says its scope, its answers and its refusals; the work is the use cases'."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Response, delete, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.openapi import ResponseSpec
+from litestar.params import HeaderParameter, JSONBody, PathParameter, SkipValidation
+from litestar.response import ServerSentEvent
+from litestar.response.sse import ServerSentEventMessage
+
+from jiebang.api import shapes
+from jiebang.api.cases.idempotency import KeyedMutation, kept_problem, mutating, respond
+from jiebang.api.deps import Deps, Joined
+from jiebang.api.gate.guards import CallerRequest, authenticated, json_only
+from jiebang.api.openapi import refusals, secured
+from jiebang.model import errors
+from jiebang.model.case import ENDED, Key
+from jiebang.remote.bodies import account_in, strict
+from jiebang.remote.tokens import Scope
+from jiebang.store.cases.idempotency import Kept
+from jiebang.usecases.cases.context import Found, Render
+from jiebang.usecases.cases.find import find, recorded
+from jiebang.usecases.cases.prove import Attempt, prove, send_code
+from jiebang.usecases.cases.submit import Submission, submit
+from jiebang.usecases.cases.withdraw import withdraw
+
+CaseIdInPath = Annotated[
+    str, PathParameter(schema_extra={"pattern": shapes.CASE_PATTERN}, description="Public case id 申请编号")
+]
+LastEventId = Annotated[
+    str,
+    HeaderParameter(
+        name="Last-Event-ID",
+        pattern="^[0-9]{1,9}$",
+        required=False,
+        description="Revision after which to go on; none: from the beginning 断线续传位置",
+    ),
+]
+_LOCATION: Final = ResponseHeader(
+    name="Location", description="Where the case is read 申请地址", documentation_only=True
+)
+
+
+def _own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
+    """Return the key of a case the caller may reach. A stranger's case answers like one that does not exist."""
+    key = deps.case_ids.decode(case_id)
+    if key is None or not request.user.reaches(key[0]):
+        raise errors.UnknownCaseError
+    return key
+
+
+def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
+    def render(outcome: Found | errors.JiebangError) -> Kept:
+        if isinstance(outcome, errors.JiebangError):
+            return kept_problem(outcome, request)
+        shape = shapes.case_shape(outcome, deps.case_ids, deps.context.clock())
+        return Kept(status, msgspec.json.encode(shape))
+
+    return render
+
+
+@post(
+    "/v1/checks",
+    guards=[authenticated, json_only],
+    opt={"scope": Scope.CHECK},
+    security=secured(Scope.CHECK),
+    status_code=200,
+    operation_id="check",
+    tags=["checks"],
+    summary="What stands in the way 检查",
+    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies; "
+    "everything that follows; and what else would do, with its cost. Changes nothing. "
+    "A person checks their own account; many need the scope `service`. 一次列出全部阻碍、后果与其他办法;不作任何更改。",
+    responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
+)
+async def check(
+    request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: Joined
+) -> Response[shapes.Checks]:
+    """Check 1 to 1,000 accounts."""
+    asked = strict(data, shapes.CheckBody)
+    accounts = list(dict.fromkeys(account_in(text) for text in asked.accounts))
+    for account_id in accounts:
+        request.user.require_account(account_id)
+    devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
+    answers = await deps.context.check(accounts, asked.kind, devices)
+    body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
+    return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
+
+
+@post(
+    "/v1/cases",
+    **mutating(
+        Scope.CASE_WRITE,
+        errors.UnknownAccountError,
+        errors.BlockedError,
+        errors.KindNotOfferedError,
+        errors.ConsentNotAskedError,
+        headers=[_LOCATION],
+    ),
+    operation_id="submit",
+    tags=["cases"],
+    summary="Submit a case 提交申请",
+    description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. "
+    "The person's phone and e-mail hear of it at once, and a code is sent. "
+    "检查通过即受理,并通知本人;否则返回完整检查结果。",
+)
+async def submit_case(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.SubmitBody]],
+    deps: Joined,
+    mutation: KeyedMutation,
+) -> Response[shapes.CaseAnswer]:
+    """Submit a case."""
+    asked = strict(data, shapes.SubmitBody)
+    account_id = account_in(asked.account)
+    request.user.require_account(account_id)
+    submission = Submission(
+        account_id=account_id,
+        kind=asked.kind,
+        device=request.user.device_for(account_id),
+        consents=tuple(dict.fromkeys(asked.consents)),
+        shown=None if asked.shown is None else tuple(asked.shown),
+    )
+    render = _rendering(request, deps, 201)
+    told = await mutation.once(lambda claim: submit(deps.context, submission, claim, render))
+    return respond(told, location=lambda kept: f"/v1/cases/{msgspec.json.decode(kept.answer)['id']}")
+
+
+@get(
+    "/v1/cases/{case_id:str}",
+    guards=[authenticated],
+    opt={"scope": Scope.CASE_READ},
+    security=secured(Scope.CASE_READ),
+    operation_id="readCase",
+    tags=["cases"],
+    summary="Read a case 查看申请",
+    description="Where the case stands, the proofs it waits for, and where each database and network stands. "
+    "申请状态、所需验证及各系统状态。",
+    responses=refusals(errors.UnknownCaseError),
+)
+async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
+    """Read a case."""
+    found = await find(deps.context, _own_case(request, deps, case_id))
+    shape = shapes.case_shape(found, deps.case_ids, deps.context.clock())
+    return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
+
+
+@delete(
+    "/v1/cases/{case_id:str}",
+    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
+    status_code=202,
+    operation_id="withdrawCase",
+    tags=["cases"],
+    summary="Withdraw a case 撤回申请",
+    description="Records the wish: 202 while it can still win, 409 once the case is past its commit point. "
+    "撤回申请;过提交点后返回 409。",
+)
+async def withdraw_case(
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
+) -> Response[shapes.CaseAnswer]:
+    """Withdraw a case."""
+    key = _own_case(request, deps, case_id)
+    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _rendering(request, deps, 202)))
+
+
+@post(
+    "/v1/cases/{case_id:str}/proofs",
+    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
+    status_code=200,
+    operation_id="prove",
+    tags=["cases"],
+    summary="Prove that it is you 验证身份",
+    description="A payment password or the code that was sent. A wrong one costs a try. With the last proof the "
+    "case is `ready`, and money that moves from then on breaks it off. 支付密码或短信验证码;最后一项通过后开始解绑。",
+)
+async def prove_case(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.ProofBody]],
+    deps: Joined,
+    case_id: CaseIdInPath,
+    mutation: KeyedMutation,
+) -> Response[shapes.CaseAnswer]:
+    """Offer a proof."""
+    asked = strict(data, shapes.ProofBody)
+    key = _own_case(request, deps, case_id)
+    attempt = Attempt(method=asked.method, secret=asked.secret)
+    return await mutation.respond(
+        lambda claim: prove(deps.context, key, attempt, claim, _rendering(request, deps, 200))
+    )
+
+
+@post(
+    "/v1/cases/{case_id:str}/codes",
+    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False),
+    status_code=202,
+    operation_id="sendCode",
+    tags=["cases"],
+    summary="Send a new code 重发验证码",
+    description="The code before it is dead. Wrong tries count on. 旧验证码即失效,错误次数不重置。",
+)
+async def send_new_code(
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
+) -> Response[shapes.CaseAnswer]:
+    """Send a new code."""
+    key = _own_case(request, deps, case_id)
+    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _rendering(request, deps, 202)))
+
+
+@get(
+    "/v1/cases/{case_id:str}/events",
+    guards=[authenticated],
+    opt={"scope": Scope.CASE_READ},
+    security=secured(Scope.CASE_READ),
+    media_type="text/event-stream",
+    operation_id="followCase",
+    tags=["cases"],
+    summary="Follow a case 跟踪申请",
+    description="Server-sent events `change` with the case's timeline as it grows; the id is the revision, so that "
+    "`Last-Event-ID` goes on where a broken connection left off. Ends with the event `end` when the case has ended; "
+    "204 when nothing is left to tell. "
+    "服务器推送时间线,可断线续传。",
+    responses={
+        204: ResponseSpec(None, description="The case has ended and all was told 已无更多"),
+        **refusals(errors.InvalidInputError, errors.UnknownCaseError, errors.TooSoonError),
+    },
+)
+async def follow_case(
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
+) -> ServerSentEvent | Response[None]:
+    """Follow a case."""
+    key = _own_case(request, deps, case_id)
+    seen = int(last_event_id)
+    found = await find(deps.context, key)
+    if found.case.state in ENDED and seen >= found.case.revision:
+        return Response(None, status_code=204)
+    if deps.follower.streams >= deps.streams:
+        raise errors.TooSoonError(retry_after_s=5)
+    return ServerSentEvent(_events(request, deps, key, seen))
+
+
+@get(
+    "/v1/cases/{case_id:str}/timeline",
+    guards=[authenticated],
+    opt={"scope": Scope.CASE_READ},
+    security=secured(Scope.CASE_READ),
+    operation_id="readTimeline",
+    tags=["cases"],
+    summary="The timeline as it was recorded 时间线原文",
+    description="What the case's receipt proves, row by row and exactly as it was hashed; how anybody checks it: "
+    "docs/receipts.md. 回执所证明的原文,任何人可据此核验。",
+    responses=refusals(errors.UnknownCaseError),
+)
+async def read_timeline(
+    request: CallerRequest, deps: Joined, case_id: CaseIdInPath
+) -> Response[shapes.RecordedTimeline]:
+    """Return a timeline as it was recorded, with its receipt."""
+    shape = shapes.recorded_shape(*await recorded(deps.context, _own_case(request, deps, case_id)))
+    return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
+
+
+async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> AsyncIterator[ServerSentEventMessage]:
+    """Yield the timeline; a stream lives no longer than the token that opened it."""
+    async for item in deps.follower.follow(key, seen):
+        if deps.context.clock() >= request.user.expires_at:
+            return
+        if item is None:
+            yield ServerSentEventMessage(comment="still here")
+            continue
+        data = shapes.event_data(item.entries, item.revision, item.at)
+        yield ServerSentEventMessage(data=data.decode(), event="change", id=item.revision)
+    yield ServerSentEventMessage(data="{}", event="end")
+
+
+CASES: Final = [check, submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case, read_timeline]

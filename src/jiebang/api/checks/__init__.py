@@ -1,0 +1,1 @@
+"""Routes about checks and the codes of blockers."""

@@ -1,0 +1,304 @@
+"""The gate before the application: who may come in now. What is refused here has done nothing and cost next to nothing.
+
+In this order: that we have begun, for the platform's database may come after us; headers of a bearable size; the
+caller's own rate, or for a token not known yet the rate of its address, before the token is verified; the body, whole
+and in time; the backlog of the workers, for a new case; a place for the work. Whoever asks how we are (`OPEN`) is
+always let in. A refusal is a problem in both languages, with `Retry-After` where coming back helps, and has touched no
+database: not even the Idempotency-Key is taken, so the same request may come again as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter as Tally
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from ipaddress import ip_network
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from litestar.enums import ScopeType
+from prometheus_client import Counter, Gauge
+
+from jiebang.api.deps import BODY_LIMIT
+from jiebang.api.gate.capacity import Capacity, Line, Rates, Urgency
+from jiebang.api.gate.middleware import HARDENING
+from jiebang.api.problems import problem_of
+from jiebang.model import errors
+from jiebang.model.facts import PLATFORM
+from jiebang.remote.problem_details import PROBLEM_JSON, headers_of
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
+
+    from jiebang.remote.tokens import Caller
+    from jiebang.usecases.operations.backlog import Backlog
+
+ADMITTED_TOTAL: Final = Counter("jiebang_admitted_total", "Requests let in", ["urgency"])
+REFUSED_TOTAL: Final = Counter("jiebang_refused_total", "Requests refused before any work", ["reason"])
+IN_HAND: Final = Gauge("jiebang_requests_in_hand", "Requests worked on now")
+IN_LINE: Final = Gauge("jiebang_requests_in_line", "Requests waiting for a place now")
+
+OPEN: Final = frozenset({"/health", "/ready", "/metrics"})
+"""Always let in: whoever watches over us must see us when we are full."""
+HEADERS_LIMIT: Final = 16 * 1024
+HEADERS_MOST: Final = 100
+_CASES: Final = "/v1/cases"
+_NEW: Final = frozenset({_CASES, "/v1/checks"})
+_WAYS_OUT: Final = ("/v1/remedies/cash-out",)
+_KNOWN_MOST: Final = 100_000
+
+
+def urgency_of(method: str, path: str) -> Urgency:
+    """Return what a request asks for: something new, to go on, or a way out."""
+    if method == "DELETE" or path in _WAYS_OUT:
+        return Urgency.WAY_OUT
+    return Urgency.NEW if method == "POST" and path in _NEW else Urgency.GOING_ON
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """Whose token it was, when it was last verified; never a reason not to verify it again."""
+
+    name: str
+    service: bool
+    until: datetime
+
+
+class Callers:
+    """The rates of callers, and which tokens are known to be theirs."""
+
+    def __init__(self, capacity: Capacity, clock: Callable[[], datetime], seconds: Callable[[], float]) -> None:
+        """`clock`: the time, for when tokens expire. `seconds`: monotonic."""
+        self._clock = clock
+        self._persons = Rates(capacity.person_rate, capacity.person_burst, seconds)
+        self._services = Rates(capacity.service_rate, capacity.service_burst, seconds)
+        self._addresses = Rates(capacity.unproven_rate, capacity.unproven_burst, seconds)
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+
+    def come(self, scope: Scope, authorization: bytes | None, urgency: Urgency) -> None:
+        """Charge a request to its caller, or while the token proves nothing to its address. Raises RateExceededError.
+
+        A way out is charged apart: whoever has asked too much may still withdraw.
+        """
+        known = self._whose(authorization)
+        if known is None:
+            address = _address(scope)
+            _charge(self._addresses, address, "address")
+            scope.setdefault("state", {})["unproven"] = (address, urgency)
+        else:
+            self._charge(known, urgency)
+
+    def proven(self, scope: Scope, authorization: str | None, caller: Caller) -> None:
+        """Note that a token was valid: what its address paid is given back and the caller charged. Raises likewise."""
+        unproven = scope.get("state", {}).pop("unproven", None)
+        if unproven is None or authorization is None:
+            return
+        address, urgency = unproven
+        self._addresses.give_back(address)
+        known = _Known(caller.name, caller.account_id is None, caller.expires_at)
+        self._known[_digest(authorization.encode("latin-1"))] = known
+        if len(self._known) > _KNOWN_MOST:
+            self._known.popitem(last=False)
+        self._charge(known, urgency)
+
+    def _whose(self, authorization: bytes | None) -> _Known | None:
+        if authorization is None:
+            return None
+        digest = _digest(authorization)
+        known = self._known.get(digest)
+        if known is not None and known.until <= self._clock():
+            del self._known[digest]
+            return None
+        return known
+
+    def _charge(self, known: _Known, urgency: Urgency) -> None:
+        rates = self._services if known.service else self._persons
+        _charge(rates, (known.name, urgency is Urgency.WAY_OUT), "caller")
+
+
+def _charge(rates: Rates, caller: Any, reason: str) -> None:
+    wait = rates.take(caller)
+    if wait:
+        REFUSED_TOTAL.labels(reason).inc()
+        raise errors.RateExceededError(retry_after_s=wait)
+
+
+def _digest(authorization: bytes) -> bytes:
+    return hashlib.blake2b(authorization, digest_size=16).digest()
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from: of IPv6 the network, which one client has to themselves."""
+    client = scope.get("client")
+    host = client[0] if client else ""
+    return str(ip_network((host, 64), strict=False)) if ":" in host and "%" not in host else host
+
+
+class Admission:
+    """The gate, as an ASGI application around another."""
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        *,
+        capacity: Capacity,
+        callers: Callers,
+        backlog: Backlog,
+        joined: Callable[[], bool],
+    ) -> None:
+        """Take what lies behind the gate, and what it goes by. `callers` also hears of tokens found valid.
+
+        `joined`: whether the platform's database has answered since the start; before that nobody else comes in.
+        """
+        self._inner, self._callers, self._backlog, self._joined = inner, callers, backlog, joined
+        self.capacity = capacity
+        self._line = Line(capacity, monotonic)
+        self._body_within_s = capacity.body_within.total_seconds()
+        self._bodies: Tally[str] = Tally()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or refuse it."""
+        if scope["type"] != ScopeType.HTTP or scope["path"] in OPEN:
+            await self._inner(scope, receive, send)
+            return
+        body: bytes | None = None
+        try:
+            if not self._joined():
+                REFUSED_TOTAL.labels("not_joined").inc()
+                raise errors.ParticipantUnavailableError(participant=PLATFORM)
+            urgency = urgency_of(scope["method"], scope["path"])
+            headers = _headers(scope)
+            self._callers.come(scope, headers.get(b"authorization"), urgency)
+            body = await self._body(scope, headers, receive)
+            if body is None:
+                return  # the client went away
+            await self._take(scope, urgency)
+        except errors.JiebangError as error:
+            await _refuse(error, scope, send, unread=body is None)
+            return
+        ADMITTED_TOTAL.labels(urgency.name.lower()).inc()
+        await self._work(scope, _after(body, receive), send)
+
+    async def _take(self, scope: HTTPScope, urgency: Urgency) -> None:
+        """Take a place. Raises PlatformFullError."""
+        if scope["path"] == _CASES and urgency is Urgency.NEW:
+            wait = await self._backlog.refuses()
+            if wait:
+                REFUSED_TOTAL.labels("backlog").inc()
+                raise errors.PlatformFullError(retry_after_s=wait)
+        entered = await self._line.enter(urgency)
+        self._shown()
+        if not entered:
+            REFUSED_TOTAL.labels("places").inc()
+            raise errors.PlatformFullError(retry_after_s=self._line.come_back())
+
+    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Its place is free again once the answer begins: a stream of events may last for hours."""
+        holding = True
+
+        def leave() -> None:
+            nonlocal holding
+            if holding:
+                holding = False
+                self._line.leave()
+                self._shown()
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                leave()
+            await send(message)
+
+        try:
+            await self._inner(scope, receive, sending)
+        finally:
+            leave()
+
+    async def _body(self, scope: HTTPScope, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+        """Read a request's body before it takes a place, so that a slow client holds nothing up. None: it went away.
+
+        Raises BodyTooLargeError, RequestTooSlowError, and RateExceededError where an address sends too many at a time.
+        """
+        length = headers.get(b"content-length", b"0")
+        if b"transfer-encoding" not in headers and length == b"0":
+            return b""
+        if length.isdigit() and int(length) > BODY_LIMIT:
+            REFUSED_TOTAL.labels("large_body").inc()
+            raise errors.BodyTooLargeError(limit_bytes=BODY_LIMIT)
+        address = _address(scope)
+        if self._bodies[address] >= self.capacity.bodies_per_address:
+            REFUSED_TOTAL.labels("slow_body").inc()
+            raise errors.RateExceededError(retry_after_s=1)
+        self._bodies[address] += 1
+        try:
+            async with asyncio.timeout(self._body_within_s):
+                return await _whole(receive)
+        except TimeoutError:
+            REFUSED_TOTAL.labels("slow_body").inc()
+            raise errors.RequestTooSlowError(limit_s=self._body_within_s) from None
+        finally:
+            self._bodies[address] -= 1
+            if not self._bodies[address]:
+                del self._bodies[address]
+
+    def _shown(self) -> None:
+        IN_HAND.set(self._line.busy)
+        IN_LINE.set(self._line.waiting)
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        parts.append(message["body"])
+        size += len(message["body"])
+        if size > BODY_LIMIT:
+            REFUSED_TOTAL.labels("large_body").inc()
+            raise errors.BodyTooLargeError(limit_bytes=BODY_LIMIT)
+        if not message["more_body"]:
+            return b"".join(parts)
+
+
+def _after(body: bytes, receive: Receive) -> Receive:
+    """Give out a body already read, then whatever else there is to receive."""
+    given = False
+
+    async def receiving() -> HTTPReceiveMessage:
+        nonlocal given
+        if given:
+            return await receive()  # type: ignore[return-value] # of HTTP, as the scope was
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receiving
+
+
+def _headers(scope: HTTPScope) -> dict[bytes, bytes]:
+    """Return the headers by name, the first of each. Raises HeadersTooLargeError."""
+    found = list(scope["headers"])
+    size = sum(len(name) + len(value) for name, value in found)
+    if len(found) > HEADERS_MOST or size > HEADERS_LIMIT:
+        REFUSED_TOTAL.labels("headers").inc()
+        raise errors.HeadersTooLargeError(limit_bytes=HEADERS_LIMIT, limit_headers=HEADERS_MOST)
+    return dict(reversed(found))
+
+
+async def _refuse(error: errors.JiebangError, scope: HTTPScope, send: Send, *, unread: bool) -> None:
+    """Answer with a problem. Where the body is not read, nobody waits for it: the connection ends."""
+    language = next((value for name, value in scope["headers"] if name == b"accept-language"), b"")
+    problem = problem_of(error, language.decode("latin-1"))
+    body = msgspec.json.encode(problem)
+    headers = [
+        (b"content-type", PROBLEM_JSON.encode()),
+        (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in headers_of(error, problem).items()),
+        *HARDENING,
+    ]
+    if unread and scope["method"] not in ("GET", "HEAD"):
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

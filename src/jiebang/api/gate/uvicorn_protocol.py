@@ -1,0 +1,128 @@
+"""How uvicorn serves the API: what a connection may do before there is a request that the gate could judge.
+
+uvicorn waits for ever for headers that come a byte at a time, takes headers of any length, and turns away connections
+beyond its limit with a line of English. Here each ends with a problem as everywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from jiebang.api.gate.admission import HEADERS_LIMIT, HEADERS_MOST, REFUSED_TOTAL
+from jiebang.api.problems import problem_of
+from jiebang.model import errors
+from jiebang.remote.problem_details import PROBLEM_JSON, headers_of
+
+if TYPE_CHECKING:
+    from jiebang.api.gate.admission import Admission
+    from jiebang.api.gate.capacity import Capacity
+
+_REASONS: Final = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+
+
+def server_config(app: Admission, *, trusted_proxies: str = "127.0.0.1") -> uvicorn.Config:
+    """Return how to serve `app` on sockets or ports of the caller's choice."""
+    return uvicorn.Config(
+        app,
+        port=0,
+        loop="none",
+        http=Guarded,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        forwarded_allow_ips=trusted_proxies,
+    )
+
+
+class Guarded(HttpToolsProtocol):
+    """uvicorn's protocol with limits on what comes before a request is complete."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _heading = False
+    _size = 0
+
+    @property
+    def _capacity(self) -> Capacity:
+        app: Admission = self.config.app  # type: ignore[assignment] # as `server_config` gave it
+        return app.capacity
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """Take a connection, unless there are too many; its first headers are due."""
+        super().connection_made(transport)
+        if len(self.connections) > self._capacity.connections:
+            self._turn_away(errors.PlatformFullError(retry_after_s=1), "connections")
+            return
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, but no endless headers."""
+        if self.transport.is_closing():
+            return
+        self._size = self._size + len(data) if self._heading else 0
+        super().data_received(data)
+        if self._heading and self._size > HEADERS_LIMIT:
+            error = errors.HeadersTooLargeError(limit_bytes=HEADERS_LIMIT, limit_headers=HEADERS_MOST)
+            self._turn_away(error, "headers")
+
+    def on_message_begin(self) -> None:
+        """A request begins: its headers are due."""
+        super().on_message_begin()
+        self._await_headers()
+
+    def on_headers_complete(self) -> None:
+        """The headers are there: from here on the gate judges."""
+        self._heading, self._size = False, 0
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def _await_headers(self) -> None:
+        self._stop_timer()
+        self._heading = True
+        self._timer = self.loop.call_later(self._capacity.headers_within.total_seconds(), self._late)
+
+    def _late(self) -> None:
+        if self._size:
+            self._turn_away(
+                errors.RequestTooSlowError(limit_s=self._capacity.headers_within.total_seconds()), "slow_headers"
+            )
+        else:
+            self.transport.close()  # it never said a word
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _turn_away(self, error: errors.JiebangError, reason: str) -> None:
+        REFUSED_TOTAL.labels(reason).inc()
+        self._heading = False
+        self._stop_timer()
+        if not self.transport.is_closing():
+            self.transport.write(_raw(error))
+            self.transport.close()
+
+
+def _raw(error: errors.JiebangError) -> bytes:
+    """Return a whole HTTP answer, for a client that never got as far as a request."""
+    problem = problem_of(error, None)
+    body = msgspec.json.encode(problem)
+    headers: dict[str, Any] = {
+        "content-type": PROBLEM_JSON,
+        "content-length": len(body),
+        "connection": "close",
+        **headers_of(error, problem),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (problem.status, _REASONS[problem.status], lines.encode(), body)

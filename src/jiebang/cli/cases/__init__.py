@@ -1,0 +1,1 @@
+"""Commands on a person's behalf: a case, its proofs, its remedies."""

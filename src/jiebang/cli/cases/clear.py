@@ -1,0 +1,142 @@
+"""What `jiebang remedy` does, through the same use cases as the API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+import typer
+
+from jiebang.api.cases import remedy_shapes as shapes
+from jiebang.cli.cases.as_person import claim
+from jiebang.cli.language import say
+from jiebang.cli.runner import console
+from jiebang.cli.show import show_check
+from jiebang.model.check import CheckAnswer, Text
+from jiebang.model.errors import InvalidInputError, JiebangError, ProofRefusedError
+from jiebang.policy.remedies import ABNORMAL_LOGIN, AUTODEBIT, BALANCE, RED_PACKET, clears
+from jiebang.policy.wording import money
+from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_up, unrepeated
+
+if TYPE_CHECKING:
+    from jiebang.app import App
+    from jiebang.policy.pack import Pack
+    from jiebang.store.cases.idempotency import Kept
+    from jiebang.usecases.cases.consent import Standing
+    from jiebang.usecases.cases.remedy import Cleared
+    from jiebang.usecases.cases.step_up import Waiting
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the person typed beside account and code."""
+
+    give_back: bool = False
+    agree: bool = False
+    take_back: bool = False
+    password: str | None = None
+    sms: str | None = None
+    approve: str | None = None
+    proving: UUID | None = None
+    quiet: bool = False
+
+
+class Told(msgspec.Struct):
+    """What a use case answered, as the API shows it, and the check that came with it."""
+
+    currency: str
+    shape: Any = None
+    check: CheckAnswer | None = None
+
+    def cleared(self, outcome: Cleared | ProofRefusedError) -> Kept:
+        """Take what a remedy did. A proof that was refused is raised by whoever asked."""
+        if isinstance(outcome, ProofRefusedError):
+            self.shape = outcome
+        else:
+            self.shape, self.check = shapes.remedied_shape(outcome), outcome.check
+        return unrepeated.make_answer(b"")
+
+    def waiting(self, waiting: Waiting) -> Kept:
+        """Take a remedy that waits for its proof."""
+        self.shape = shapes.awaited_shape(waiting)
+        return unrepeated.make_answer(b"")
+
+    def standing(self, standing: Standing) -> Kept:
+        """Take what is agreed to."""
+        self.shape, self.check = shapes.consent_shape(standing), standing.check
+        return unrepeated.make_answer(b"")
+
+    def refused(self) -> None:
+        """Raise the refusal of a proof, if it was one."""
+        if isinstance(self.shape, JiebangError):
+            raise self.shape
+
+
+def _recorded(pack: Pack, code: str, options: Options) -> str:
+    """Return what the remedy of rule `code` is recorded under. Raises InvalidInputError where nothing clears it."""
+    found = code if options.agree or options.take_back else clears(pack, code)
+    if found is None:
+        named = ", ".join(pack.remedies.values())
+        raise InvalidInputError(field="code", reason=Text(f"当场可处理:{named}", f"can be cleared here: {named}"))
+    return found
+
+
+async def carry_out(app: App, wanted: remedy_request.Wanted, rule: str, options: Options) -> Told:
+    """Carry out the remedy of rule `rule`, asking at the terminal for the proofs that it needs.
+
+    Raises InvalidInputError for a rule that no remedy clears, and what the use cases raise.
+    """
+    context = app.context
+    told = Told(currency=context.pack().currency)
+    code = _recorded(context.pack(), rule.upper(), options)
+    if options.agree:
+        await consent.give(context, wanted, code, None, claim("consent"), told.standing)
+    elif options.take_back:
+        await consent.take_back(context, wanted, code, claim("consent"), told.standing)
+    elif code == BALANCE:
+        await remedy.cash_out(context, wanted, claim(code), told.cleared)
+    elif code == RED_PACKET:
+        await remedy.red_packets(context, wanted, claim(code), told.cleared, give_back=options.give_back)
+    elif code == AUTODEBIT:
+        await remedy.end_autodebits(context, wanted, claim(code), told.cleared)
+    elif code == ABNORMAL_LOGIN:
+        if options.proving is None:
+            await step_up.ask_logins(context, wanted, claim(code), told.waiting)
+            if options.quiet:
+                return told
+        remedy_id: UUID = options.proving or told.shape.id
+        await step_up.prove_logins(context, wanted, remedy_id, await _secrets(options), claim("proof"), told.cleared)
+    elif options.approve is not None:
+        await step_up.approve_hand_over(context, wanted, options.approve, claim("approve"), told.cleared)
+    else:
+        await step_up.ask_hand_over(context, wanted, claim(code), told.waiting)
+        shown = codes.hand_over_code(context.codes_key, wanted.account_id, told.shape.id)
+        told.shape = msgspec.structs.replace(told.shape, show=shown)
+    told.refused()
+    return told
+
+
+async def _secrets(options: Options) -> step_up.Secrets:
+    password, sms = options.password, options.sms
+    if password is None:
+        password = await asyncio.to_thread(typer.prompt, say("支付密码", "Payment password"), hide_input=True)
+    if sms is None:
+        sms = await asyncio.to_thread(typer.prompt, say("短信验证码", "SMS code"))
+    return step_up.Secrets(password=str(password), code=str(sms))
+
+
+def show(told: Told) -> None:
+    """Tell what was done, and draw the new check."""
+    shape = told.shape
+    if isinstance(shape, shapes.Awaited):
+        console.print(say(f"用主设备扫描:{shape.show}", f"Scan this with the primary device: {shape.show}"))
+    elif isinstance(shape, shapes.ConsentAnswer):
+        listed = "、".join(shape.agreed or ()) or say("整体" if shape.agreed is not None else "无", "the whole")
+        nothing = say("不再同意任何事项。", "Nothing is agreed to any more.")
+        console.print(nothing if shape.agreed is None else say(f"已同意终止:{listed}", f"Agreed to end: {listed}"))
+    else:
+        moved = "" if shape.amount_fen is None else f" {money(shape.amount_fen, told.currency)}"
+        console.print(say(f"已处理 {shape.count} 项{moved}。", f"Cleared: {shape.count}{moved}."))
+    if told.check is not None:
+        show_check(console, told.check)

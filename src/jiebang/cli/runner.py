@@ -1,0 +1,130 @@
+"""How every command runs: an event loop, an opened installation, and errors told in the person's language."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+
+from jiebang.cli.language import read, say
+from jiebang.model.errors import (
+    BlockedError,
+    CallerError,
+    JiebangError,
+    ParticipantUnavailableError,
+    PolicyRefusalError,
+)
+
+if TYPE_CHECKING:
+    from jiebang.app import App
+
+T = TypeVar("T")
+
+REFUSED: Final = 1
+"""Exit code: the answer is no (a check with blockers, an audit with violations, a case that did not end as asked)."""
+WRONG: Final = 2
+"""Exit code: the command cannot be carried out as given."""
+FAILED: Final = 3
+"""Exit code: a system that it needs, or we, failed."""
+
+Json = Annotated[bool, typer.Option("--json", help=say("以 JSON 输出", "Answer in JSON, for programs"))]
+
+console: Final = Console()
+errors: Final = Console(stderr=True)
+
+
+@contextmanager
+def telling(*, as_json: bool) -> Iterator[None]:
+    """Tell an error of ours, raised inside, and end the command with its exit code."""
+    try:
+        yield
+    except JiebangError as error:
+        tell(error, as_json=as_json)
+        raise typer.Exit(WRONG if isinstance(error, CallerError | PolicyRefusalError) else FAILED) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        tell(_told(error), as_json=as_json)
+        raise typer.Exit(FAILED) from error
+
+
+def _told(error: Exception) -> JiebangError:
+    """Say an error that nobody expected as one of ours: its kind and where it rose, never its values."""
+    import asyncpg
+
+    kind = type(error).__name__
+    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+        return ParticipantUnavailableError(error=kind)
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
+    return JiebangError(error=kind, places=" ← ".join(reversed(places)))
+
+
+def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
+    """Run a command to its end; an error of ours is told and becomes the exit code."""
+    import uvloop
+
+    from jiebang.api.logs import configure_logs
+
+    configure_logs(sys.stderr, level=logging.ERROR)  # a person reads this terminal; what matters is told as an error
+    with telling(as_json=as_json):
+        return uvloop.run(work)
+
+
+def with_app(
+    work: Callable[[App], Awaitable[T]], *, as_json: bool = False, pool_size: int = 8, patient: bool = False
+) -> T:
+    """Open the installation, do the work, close it. `patient`: without the platform's database too (`open_app`)."""
+    from jiebang.app import configured, open_app
+
+    async def opened() -> T:
+        async with open_app(configured(), pool_size=pool_size, patient=patient) as app:
+            return await work(app)
+
+    return run(opened(), as_json=as_json)
+
+
+def tell(error: JiebangError, *, as_json: bool) -> None:
+    """Tell an error: what is wrong, what to do, and its particulars; of a refused case, the whole check."""
+    check = error.check if isinstance(error, BlockedError) else None
+    if as_json:
+        told = {"code": error.code, "title": error.title, "action": error.action, "fields": error.fields}
+        print_json({"error": told if check is None else {**told, "check": check}})
+        return
+    errors.print(f"[bold red]{error.code}[/]  {read(error.title)}", highlight=False)
+    for name, value in error.fields.items():
+        for shown in _shown(value):
+            errors.print(f"  {name}: {shown}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if check is not None:
+        from jiebang.cli.show import show_check
+
+        show_check(errors, check)
+    errors.print(f"→ {read(error.action)}", markup=False, soft_wrap=True)
+
+
+def _shown(value: Any) -> list[str]:
+    """Say a particular of an error, a line for each of several: texts in the person's language."""
+    plain = msgspec.to_builtins(value, enc_hook=str)
+    if isinstance(plain, list | tuple):
+        return [line for each in plain for line in _shown(each)]
+    if isinstance(plain, dict) and {"zh", "en"} <= plain.keys():
+        # `file:line:column`, as compilers write it and editors read it.
+        place = ":".join(str(part) for name, part in plain.items() if name not in ("zh", "en"))
+        text = say(plain["zh"], plain["en"])
+        return [f"{place}: {text}" if place else text]
+    return [plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one JSON document on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")

@@ -1,0 +1,1 @@
+"""Commands of the sandbox: made-up people, and the demo."""

@@ -1,0 +1,216 @@
+"""`jiebang demo`: fill an installation with people, start everything, tell the stories, audit, and stay up."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import statistics
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import httpx
+import msgspec
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+
+from jiebang.app import open_app
+from jiebang.cli.language import read, say
+from jiebang.cli.operations.serve import audit_summary, tell_edited
+from jiebang.cli.sandbox.accounts import load_people
+from jiebang.cli.show import TimelineView, show_audit, show_check
+from jiebang.clock import utc_now
+from jiebang.model.check import CheckAnswer, Text
+from jiebang.model.errors import InvalidInputError
+from jiebang.participants import PARTICIPANTS
+from jiebang.sandbox.control import Control
+from jiebang.sandbox.population.people import STORY_PEOPLE
+from jiebang.sandbox.processes import Sandbox, sandbox
+from jiebang.sandbox.stage import clear, only_demo, platform_processes
+from jiebang.sandbox.stories import STORIES, Told, World, tell, unbind
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jiebang.settings import Settings
+
+SEED: Final = 7
+_HTTP_LIMIT: Final = 30.0
+_SPARES: Final = tuple(person.account_id for name, person in STORY_PEOPLE.items() if name.startswith("spare_"))
+"""People whom nothing stands in the way of; the last is left for whoever watches the demo to try."""
+
+
+class _Screen:
+    """Draws one story as it happens; a `stories.Listener`."""
+
+    def __init__(self, screen: Console, live: Live) -> None:
+        self._screen, self._live = screen, live
+        self.view = TimelineView()
+
+    def says(self, text: Text) -> None:
+        self._screen.print(f"  · {read(text)}", style="cyan", markup=False)
+
+    def checked(self, check: Mapping[str, Any]) -> None:
+        answer = {**check, "account_id": int(check["account"])}
+        show_check(self._screen, msgspec.convert(answer, CheckAnswer))
+
+    def saved(self, event: Mapping[str, Any]) -> None:
+        self.view.add(event["entries"])
+        self._live.update(self.view, refresh=True)
+
+
+async def _stories(world: World, screen: Console) -> list[Told]:
+    told = []
+    for story in STORIES:
+        person = STORY_PEOPLE[story.role.value]
+        screen.rule(f"[bold]{person.name}[/]  {read(story.title)}")
+        with Live(console=screen, auto_refresh=False) as live:
+            listener = _Screen(screen, live)
+            told.append(await tell(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener))
+        if not screen.is_terminal:
+            screen.print()  # where nothing can be drawn over, the last drawing has no end of line
+        result = told[-1]
+        right = say("与预期一致", "as told") if result.ok else say("与预期不符!", "NOT as told!")
+        screen.print(
+            say(
+                f"结局:{result.ended}({right}),{result.ms:.0f} 毫秒",
+                f"Ended: {result.ended} ({right}), {result.ms:.0f} ms",
+            ),
+            style="green" if result.ok else "bold red",
+        )
+    return told
+
+
+async def _idle_latency(world: World, screen: Console) -> float:
+    """Take the spare people through one after another; return the median from proven to done."""
+    taken = [await unbind(account, world) for account in _SPARES[:-1]]
+    p50 = statistics.median(taken)
+    screen.print(
+        say(
+            f"空闲时,另外 {len(taken)} 人从验证通过到全部数据库与清算机构完成:"
+            f"中位数 {p50:.0f} 毫秒,最慢 {max(taken):.0f} 毫秒",
+            f"Idle, {len(taken)} more people from proven to done, all databases and networks included: "
+            f"median {p50:.0f} ms, slowest {max(taken):.0f} ms",
+        )
+    )
+    return round(p50, 1)
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=_HTTP_LIMIT, trust_env=False)
+
+
+@asynccontextmanager
+async def _world(outside: Sandbox, api_url: str) -> AsyncIterator[World]:
+    issuer = outside.issuer
+    devices = {person.account_id: person.device_id for person in STORY_PEOPLE.values()}
+
+    def token(account_id: int) -> str:
+        return issuer.person(account_id, utc_now(), str(uuid4()), device=devices.get(account_id))
+
+    async with AsyncExitStack() as stack:
+        networks = {name: Control(outside.link(name)) for name in PARTICIPANTS.networks}
+        for control in networks.values():
+            stack.push_async_callback(control.aclose)
+        yield World(
+            api=await stack.enter_async_context(_client(api_url)),
+            phone=await stack.enter_async_context(_client(outside.addresses["phone"])),
+            superapp=await stack.enter_async_context(_client(outside.addresses["superapp"])),
+            networks=networks,
+            token=token,
+            new_key=lambda: secrets.token_hex(16),
+        )
+
+
+async def perform(settings: Settings, screen: Console, *, people: int, once: bool) -> dict[str, Any]:
+    """Give the whole demo on `screen`; without `once`, stay up until told to stop. Returns the summary.
+
+    Raises InvalidInputError for fewer `people` than the stories have, StoryFailedError, NotOursToClearError,
+    DemoRunningError, ProcessStartError.
+    """
+    if people < len(STORY_PEOPLE):
+        reason = Text(
+            f"至少 {len(STORY_PEOPLE)} 人,故事里才有人", f"at least {len(STORY_PEOPLE)}, the people of the stories"
+        )
+        raise InvalidInputError(field="people", reason=reason)
+    started = perf_counter()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(only_demo(settings.home))
+        empty = await stack.enter_async_context(open_app(settings))
+        await clear(empty.pools, settings.home, outside=settings.databases is not None)
+        outside = await stack.enter_async_context(sandbox(settings.home, wallet=empty.databases["wallet"]))
+        app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
+        tell_edited(app, screen)
+        starting = asyncio.create_task(_started(stack, settings))
+        await load_people(app, outside, people, SEED, screen)
+        processes = await starting
+        api_url = processes["api"].url
+        if processes["api"].port != settings.http.port:
+            screen.print(
+                say(
+                    f"端口 {settings.http.port} 已被占用,接口改在 {api_url}",
+                    f"Port {settings.http.port} is taken: the API answers at {api_url}",
+                ),
+                style="yellow",
+            )
+        world = await stack.enter_async_context(_world(outside, api_url))
+        screen.print(
+            say(
+                f"一切就绪,用时 {perf_counter() - started:.1f} 秒",
+                f"Everything is up after {perf_counter() - started:.1f} s",
+            ),
+            style="bold green",
+        )
+        told = await _stories(world, screen)
+        p50 = await _idle_latency(world, screen)
+        screen.rule(say("审计", "Audit"))
+        report = await app.verify()
+        show_audit(screen, report)
+        summary = {"stories": [_story(one) for one in told], "verify": audit_summary(report), "idle_p50_ms": p50}
+        if not once:
+            _addresses(screen, {"api": api_url, **outside.addresses}, settings)
+            await _interrupted()
+        return summary
+
+
+async def _started(stack: AsyncExitStack, settings: Settings) -> Mapping[str, Any]:
+    return await stack.enter_async_context(platform_processes(settings.home, api_port=settings.http.port))
+
+
+def _story(told: Told) -> dict[str, Any]:
+    return {
+        "name": told.name,
+        "expected": told.expected,
+        "ended": told.ended,
+        "ok": told.ok,
+        "participants": dict(told.participants),
+        "ms": told.ms,
+    }
+
+
+def _addresses(screen: Console, addresses: Mapping[str, str], settings: Settings) -> None:
+    table = Table(show_header=False, box=None)
+    table.add_row(say("接口", "API"), addresses["api"])
+    table.add_row(say("接口文档", "API document"), f"{addresses['api']}/openapi.json")
+    table.add_row(say("沙箱手机", "Sandbox phone"), f"{addresses['phone']}/phones/{STORY_PEOPLE['clear'].account_id}")
+    table.add_row(say("沙箱超级应用", "Sandbox super-app"), addresses["superapp"])
+    for name in PARTICIPANTS.networks:
+        table.add_row(name, addresses[name])
+    table.add_row(say("数据目录", "Data"), str(settings.home))
+    table.add_row(
+        say("在另一个终端试试", "Try in another terminal"),
+        f"jiebang check 21    jiebang submit {_SPARES[-1]}    jiebang verify",
+    )
+    screen.print(Panel(table, title=say("正在运行,按 Ctrl-C 停止", "Running; Ctrl-C stops it"), expand=False))
+
+
+async def _interrupted() -> None:
+    """Wait for Ctrl-C or a polite kill."""
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    await asked.wait()

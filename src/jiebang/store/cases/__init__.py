@@ -1,0 +1,1 @@
+"""Cases and what belongs to one: proofs, consents, remedies, kept answers."""

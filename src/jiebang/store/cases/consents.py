@@ -1,0 +1,70 @@
+"""What people agreed to: bound to exactly the things they were shown, kept as a record after it was taken back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from jiebang.model.case import State
+from jiebang.store.postgres.named_sql import columns, key_columns, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import asyncpg
+
+    from jiebang.store.cases.cases import Database
+
+_SQL = load("jiebang.store.cases", "consents.sql")
+
+
+class Consent(msgspec.Struct, frozen=True, kw_only=True):
+    """A consent to rule `code` for the items `what`; none: for the whole. `case_no`: its one case; None: any."""
+
+    account_id: int
+    code: str
+    what: tuple[str, ...]
+    given_at: datetime
+    case_no: int | None = None
+    withdrawn_at: datetime | None = None
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """A consent about to be given, as `Consent` says."""
+
+    account_id: int
+    consent_id: UUID
+    code: str
+    what: tuple[str, ...]
+    case_no: int | None = None
+
+
+def _consent(row: asyncpg.Record) -> Consent:
+    return Consent(**{**row, "what": tuple(row["what"])})
+
+
+async def give(db: Database, given: Sequence[Given], now: datetime) -> None:
+    """Record consents, each in the place of its account's standing one to the same rule. Call in a transaction."""
+    await withdraw(db, [(one.account_id, one.code) for one in given], now)
+    await db.execute(
+        _SQL["give_consents"],
+        *columns(given, "account_id", "consent_id", "code"),
+        [msgspec.json.encode(one.what).decode() for one in given],
+        [one.case_no for one in given],
+        now,
+    )
+
+
+async def withdraw(db: Database, keys: Iterable[tuple[int, str]], now: datetime) -> list[Consent]:
+    """Take back the standing consents of (account, code); return those that stood."""
+    rows = await db.fetch(_SQL["withdraw_consents"], *key_columns(set(keys)), now)
+    return [_consent(row) for row in rows]
+
+
+async def lock_live_case(db: Database, account_id: int) -> tuple[int, State] | None:
+    """Hold the account's live case until the transaction ends; return its number and state, None where it has none."""
+    row = await db.fetchrow(_SQL["lock_live_case"], account_id)
+    return None if row is None else (row["case_no"], State(row["state"]))

@@ -1,0 +1,70 @@
+"""The proofs that cases ask for. A code is never stored: only the nonce it is derived from under the platform's key."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jiebang.model.proof import Method
+from jiebang.store.postgres.named_sql import columns, key_columns, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import asyncpg
+
+    from jiebang.model.case import Key
+    from jiebang.store.cases.cases import Database
+
+_SQL = load("jiebang.store.cases", "proofs.sql")
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One proof of one case. `nonce` and `expires_at` only where a code was sent; `proven_at` once it was accepted."""
+
+    account_id: int
+    case_no: int
+    method: Method
+    tries_left: int
+    nonce: bytes | None = None
+    expires_at: datetime | None = None
+    proven_at: datetime | None = None
+
+
+def _proof(row: asyncpg.Record) -> Proof:
+    return msgspec.convert({**row, "method": Method(row["method"])}, Proof)
+
+
+async def insert(db: Database, proofs: Sequence[Proof]) -> None:
+    """Insert the proofs of new cases."""
+    await db.execute(
+        _SQL["insert_proofs"],
+        *columns(proofs, "account_id", "case_no", "method", "nonce", "expires_at", "tries_left"),
+    )
+
+
+async def of_cases(db: Database, keys: Iterable[Key], *, lock: bool = False) -> dict[Key, dict[Method, Proof]]:
+    """Return the proofs of the cases `keys`; with `lock`, held until the transaction ends."""
+    query = _SQL["lock_proofs" if lock else "load_proofs"]
+    rows: list[asyncpg.Record] = await db.fetch(query, *key_columns(keys))
+    found: defaultdict[Key, dict[Method, Proof]] = defaultdict(dict)
+    for proof in map(_proof, rows):
+        found[proof.account_id, proof.case_no][proof.method] = proof
+    return dict(found)
+
+
+async def save(db: Database, proofs: Sequence[Proof]) -> None:
+    """Write back proofs that were locked by `of_cases` in the same transaction."""
+    await db.execute(
+        _SQL["save_proofs"],
+        *columns(proofs, "account_id", "case_no", "method", "nonce", "expires_at", "tries_left", "proven_at"),
+    )
+
+
+async def wrong_tries(db: Database, account_id: int, method: Method, tries: int, since: datetime) -> int:
+    """Count wrong tries by `method` in the account's cases opened after `since`, each of which began with `tries`."""
+    wrong: int = await db.fetchval(_SQL["wrong_tries"], account_id, method.value, tries, since)
+    return wrong

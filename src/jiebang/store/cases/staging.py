@@ -1,0 +1,21 @@
+"""What our own store knows of cases that have brought something to a participant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jiebang.store.postgres.named_sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jiebang.model.case import Key
+    from jiebang.store.cases.cases import Database
+
+_SQL = load("jiebang.store.cases", "staging.sql")
+
+
+async def not_awaited(db: Database, keys: Sequence[Key]) -> list[Key]:
+    """Return those of `keys` whose case will never take up what it brought."""
+    rows = await db.fetch(_SQL["not_awaited"], [account for account, _ in keys], [case_no for _, case_no in keys])
+    return [(row["account_id"], row["case_no"]) for row in rows]

@@ -1,0 +1,1 @@
+"""What checks leave behind: their records, and the yearly quota."""

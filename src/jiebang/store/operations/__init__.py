@@ -1,0 +1,1 @@
+"""What runs the installation: leases, workers, tasks, outages, recoveries, messages, gauges."""

@@ -1,0 +1,21 @@
+"""How far the workers are behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from jiebang.model.case import BUCKETS
+from jiebang.store.postgres.named_sql import load
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jiebang.store.cases.cases import Database
+
+_SQL: Final = load("jiebang.store.operations", "backlog.sql")
+
+
+async def overdue(db: Database, before: datetime, most: int) -> int:
+    """Count the cases that have been due since before `before`, up to `most`. Cases that wait for later are not due."""
+    counted: int = await db.fetchval(_SQL["overdue_cases"], range(BUCKETS), before, most)
+    return counted

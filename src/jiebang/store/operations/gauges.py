@@ -1,0 +1,76 @@
+"""What the gauges show of the platform's database."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jiebang.model.case import BUCKETS, Kind, State
+from jiebang.store.postgres.named_sql import load
+
+if TYPE_CHECKING:
+    from jiebang.store.cases.cases import Database
+
+_SQL = load("jiebang.store.operations", "gauges.sql")
+_EVERYWHERE = list(range(BUCKETS))
+
+
+class Late(msgspec.Struct, frozen=True, kw_only=True):
+    """How many cases under way past their deadline came equally far, by state and marks.
+
+    `stuck`: for long. `parked`: nothing is done for them any more until an operator has looked.
+    """
+
+    plan: str
+    kind: Kind
+    state: State
+    marks: str
+    stuck: bool
+    parked: bool
+    cases: int
+
+
+class Readings(msgspec.Struct, frozen=True, kw_only=True):
+    """When the oldest due case and message were or will be due (None: there are none), and what is late."""
+
+    due_at: datetime | None
+    message_at: datetime | None
+    late: list[Late]
+
+
+async def count_accounts(db: Database) -> int:
+    """Count all accounts."""
+    found: int = await db.fetchval("SELECT count(*) FROM platform.account")
+    return found
+
+
+async def read(
+    db: Database, *, now: datetime, soon: datetime, late_before: datetime, stuck_before: datetime, most: int
+) -> Readings:
+    """Read all gauges in one statement.
+
+    `now`: a case that rests longer is on its way, and nobody's oldest. `soon`: until when anything under way is due.
+    `late_before`, `stuck_before`: the deadlines from which on a case is late, or stuck. `most`: how many late cases of
+    one bucket are counted.
+    """
+    rows = await db.fetch(_SQL["readings"], _EVERYWHERE, soon, late_before, most, stuck_before, now)
+    oldest = {row["what"]: row["oldest_at"] for row in rows if row["what"] in ("due", "message")}
+    return Readings(
+        due_at=oldest.get("due"),
+        message_at=oldest.get("message"),
+        late=[
+            Late(
+                plan=row["plan"],
+                kind=Kind(row["kind"]),
+                state=State(row["state"]),
+                marks=row["marks"],
+                stuck=row["what"] == "stuck",
+                parked=row["what"] == "parked",
+                cases=row["cases"],
+            )
+            for row in rows
+            if row["what"] not in oldest
+        ],
+    )

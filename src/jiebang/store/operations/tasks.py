@@ -1,0 +1,134 @@
+"""Operators' tasks in the platform's database: raised and closed in sets, acknowledged by people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jiebang.model.case import bucket_of
+from jiebang.store.cases.cases import from_row
+from jiebang.store.postgres.named_sql import columns, key_columns, load
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    import asyncpg
+
+    from jiebang.model.case import Case, Key
+    from jiebang.store.cases.cases import Database
+
+_SQL = load("jiebang.store.operations", "tasks.sql")
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What to raise. `place`: where the participant stands in the case's marks, with the `op` that it owes.
+
+    `note`: what is known of it, then what was found out.
+    """
+
+    account_id: int
+    case_no: int
+    kind: str
+    participant: str
+    place: int | None = None
+    op: str | None = None
+    why: str | None = None
+    note: str | None = None
+
+
+class Task(NewTask, frozen=True, kw_only=True):
+    """A task as it stands."""
+
+    raised_at: datetime
+    acknowledged_by: str | None = None
+    acknowledged_at: datetime | None = None
+    closed_at: datetime | None = None
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True):
+    """How many open tasks of one kind one participant is the cause of."""
+
+    kind: str
+    participant: str
+    tasks: int
+    oldest_at: datetime
+
+
+def _task(row: asyncpg.Record) -> Task:
+    return Task(**{name: value for name, value in row.items() if name != "bucket"})
+
+
+async def suspects(
+    db: Database, buckets: Collection[int], due_by: datetime, attempts: int, limit: int
+) -> list[tuple[Case, datetime | None]]:
+    """Return cases past their decision that may need a person, each with when it came into its state."""
+    rows = await db.fetch(_SQL["suspects"], sorted(buckets), due_by, attempts, limit)
+    return [(from_row(row), row["since"]) for row in rows]
+
+
+async def raise_(db: Database, new: Iterable[NewTask], now: datetime) -> int:
+    """Raise tasks; return how many were not open before."""
+    rows = list(new)
+    if not rows:
+        return 0
+    raised = await db.fetch(
+        _SQL["raise_tasks"],
+        *columns(rows, "account_id", "case_no", "kind", "participant"),
+        [bucket_of(task.account_id) for task in rows],
+        *columns(rows, "place", "op", "why"),
+        now,
+        [task.note for task in rows],
+    )
+    return len(raised)
+
+
+async def close_done(db: Database, buckets: Collection[int], now: datetime) -> int:
+    """Close what is done in these buckets; return how much that was."""
+    return len(await db.fetch(_SQL["close_done"], sorted(buckets), now))
+
+
+async def close_decided(db: Database, accounts: Collection[int], undecided: Collection[Key], now: datetime) -> None:
+    """Close what is undecided no more of these accounts."""
+    await db.execute(_SQL["close_decided"], sorted(accounts), *key_columns(undecided), now)
+
+
+async def undecided(db: Database, accounts: Collection[int]) -> set[Key]:
+    """Return the cases of these accounts that a recovery left to people and that are still theirs."""
+    return {(row["account_id"], row["case_no"]) for row in await db.fetch(_SQL["undecided_of"], sorted(accounts))}
+
+
+async def standing(db: Database, limit: int) -> list[Task]:
+    """Return what is open, the oldest first."""
+    return [_task(row) for row in await db.fetch(_SQL["open_tasks"], limit)]
+
+
+async def count(db: Database) -> list[Count]:
+    """Return how much is open, by kind and participant."""
+    return [Count(**row) for row in await db.fetch(_SQL["count_open"])]
+
+
+async def of_cases(db: Database, keys: Collection[Key]) -> list[Task]:
+    """Return every task of the given cases, closed ones too."""
+    return [_task(row) for row in await db.fetch(_SQL["tasks_of"], *key_columns(keys))]
+
+
+async def acknowledge(db: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:
+    """Record who looks after the open tasks of the given cases; return the cases that had any."""
+    rows = await db.fetch(_SQL["acknowledge"], *key_columns(keys), by, now)
+    return {(row["account_id"], row["case_no"]) for row in rows}
+
+
+async def close_by_hand(db: Database, keys: Collection[Key], note: str, by: str, now: datetime) -> set[Key]:
+    """Close the undecided tasks of the given cases; return the cases that had any."""
+    rows = await db.fetch(_SQL["close_by_hand"], *key_columns(keys), now, note, by)
+    return {(row["account_id"], row["case_no"]) for row in rows}
+
+
+async def stuck(
+    db: Database, due_by: datetime, heard_before: datetime, attempts: int, limit: int
+) -> list[tuple[Case, datetime]]:
+    """Return cases that do not get on, each with when it last did, the quietest first."""
+    rows = await db.fetch(_SQL["stuck_cases"], due_by, heard_before, attempts, limit)
+    return [(from_row(row), row["heard_at"]) for row in rows]

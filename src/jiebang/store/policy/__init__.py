@@ -1,0 +1,1 @@
+"""The versions of policy, and which is in force."""

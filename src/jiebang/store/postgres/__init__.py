@@ -1,0 +1,1 @@
+"""The databases themselves: servers, pools, migrations, named statements."""

@@ -1,0 +1,192 @@
+"""Migrations: numbered SQL files, `NNNN_name.sql`, applied once each, in order.
+
+A participant's stand in its own folder, under `migrations`; the platform's own and the key store's here.
+
+Each runs in a transaction of its own, under an advisory lock, so that any number of processes may migrate at the same
+time. What was applied stands in `<owner>.schema_migration` with the file's checksum: a file that changed afterwards is
+refused, and so is a database that is ahead of this version of jiebang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from jiebang.model.check import Text
+from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
+
+if TYPE_CHECKING:
+    from jiebang.model.participants import ParticipantRegistry
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Pool
+
+_log = structlog.get_logger(__name__)
+
+_FILES: Final = files("jiebang.store") / "migrations"
+_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+_UNREACHED: Final = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+"""What a database that is down, not there, or closed to us answers a connection with."""
+_LOCK: Final = 0x6A696562_616E6701  # "jiebang" and a byte: one lock a database
+
+_RECORD: Final = """
+CREATE TABLE "{owner}".schema_migration (
+    version integer PRIMARY KEY CHECK (version > 0),
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE "{owner}".schema_migration IS 'Which migrations were applied here. Written by jiebang alone.'
+"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One migration file; `checksum` is the SHA-256 of its text with Unix line ends."""
+
+    version: int
+    name: str
+    sql: str
+    checksum: str
+
+
+def owners(registry: ParticipantRegistry) -> frozenset[str]:
+    """Return every owner that has migrations."""
+    own = {folder.name for folder in _FILES.iterdir() if folder.is_dir() and any(_scripts(folder))}
+    return frozenset(own | {declared.owner for declared in registry.declarations if declared.databases})
+
+
+def migrations(owner: str, registry: ParticipantRegistry) -> tuple[Migration, ...]:
+    """Return an owner's migrations in order, numbered from 1 without gaps. Raises ValueError for an unknown owner."""
+    declared = registry.of_owner(owner)
+    folder = _FILES / owner if declared is None else files(declared.package) / "migrations"
+    if not folder.is_dir():
+        message = f"there are no migrations for {owner!r}"
+        raise ValueError(message)
+    return _read(folder)
+
+
+def _scripts(folder: Traversable) -> Iterable[Traversable]:
+    return (script for script in folder.iterdir() if script.name.endswith(".sql"))
+
+
+def _read(folder: Traversable) -> tuple[Migration, ...]:
+    found: list[Migration] = []
+    for script in sorted(_scripts(folder), key=lambda script: script.name):
+        named = _NAME.fullmatch(script.name)
+        if named is None or int(named[1]) != len(found) + 1:
+            message = f"{script}: migrations are named NNNN_name.sql, from 0001 on without gaps"
+            raise ValueError(message)
+        sql = script.read_text("utf-8").replace("\r\n", "\n")
+        found.append(Migration(int(named[1]), named[2], sql, hashlib.sha256(sql.encode()).hexdigest()))
+    return tuple(found)
+
+
+async def migrate(dsn: str, owner: str, scripts: Sequence[Migration]) -> tuple[int, ...]:
+    """Bring a database up to date; return the versions applied now. `scripts`: those of its owner.
+
+    Raises MigrationRefusedError, asyncpg.PostgresError for a faulty script, OSError where the database does not answer.
+    """
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        applied: list[int] = []
+        for script in scripts:
+            async with connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                if script.version in _verified(owner, scripts, await _applied(connection, owner)):
+                    continue
+                await connection.execute(script.sql)
+                await _record(connection, owner, script)
+                applied.append(script.version)
+        return tuple(applied)
+    finally:
+        await connection.close()
+
+
+async def _applied(connection: Database, owner: str) -> dict[int, tuple[str, str]]:
+    """Return (name, checksum) by version of what this database has seen."""
+    if await connection.fetchval("SELECT to_regclass($1)", f'"{owner}".schema_migration') is None:
+        return {}
+    rows = await connection.fetch(f'SELECT version, name, checksum FROM "{owner}".schema_migration')  # noqa: S608 - the name of a folder of ours
+    return {row["version"]: (row["name"], row["checksum"]) for row in rows}
+
+
+def _verified(owner: str, scripts: Sequence[Migration], applied: Mapping[int, tuple[str, str]]) -> frozenset[int]:
+    """Return the applied versions, having refused what does not fit our files."""
+    ours = {script.version: script for script in scripts}
+    for version, (name, checksum) in sorted(applied.items()):
+        if version not in ours:
+            reason = Text("数据库已由更新版本的解绑升级", "the database was migrated by a later version of jiebang")
+        elif ours[version].checksum != checksum:
+            reason = Text("该迁移文件在应用之后被改动", "this migration's file was changed after it was applied")
+        else:
+            continue
+        raise MigrationRefusedError(owner=owner, version=version, name=name, reason=reason)
+    return frozenset(applied)
+
+
+async def _record(connection: asyncpg.Connection[asyncpg.Record], owner: str, script: Migration) -> None:
+    if script.version == 1:  # the first migration makes the schema that the record stands in
+        await connection.execute(_RECORD.format(owner=owner))
+    await connection.execute(
+        f'INSERT INTO "{owner}".schema_migration (version, name, checksum) VALUES ($1, $2, $3)',  # noqa: S608 - as above
+        script.version,
+        script.name,
+        script.checksum,
+    )
+
+
+async def migrate_all(dsns: Mapping[str, str], registry: ParticipantRegistry) -> dict[str, tuple[int, ...]]:
+    """Bring all databases up to date at the same time; return the versions applied now, by database.
+
+    One that fails does not keep the others back; its error is raised once they are done: ParticipantUnavailableError
+    where it does not answer, else what `migrate` raises.
+    """
+    owner_of = registry.owner_of
+    results = await asyncio.gather(
+        *(migrate(dsn, owner_of(name), migrations(owner_of(name), registry)) for name, dsn in dsns.items()),
+        return_exceptions=True,
+    )
+    done: dict[str, tuple[int, ...]] = {}
+    for name, result in zip(dsns, results, strict=True):
+        if isinstance(result, _UNREACHED):
+            raise ParticipantUnavailableError(participant=name) from result
+        if isinstance(result, BaseException):
+            raise result
+        done[name] = result
+    return done
+
+
+async def require_migrated(pools: Mapping[str, Pool], registry: ParticipantRegistry) -> None:
+    """Make sure that every database that answers has every migration of ours, all of them asked at once.
+
+    One that does not answer is passed over: it joins in once it is back, as pools do. Raises NotMigratedError, naming
+    all that lack some, and MigrationRefusedError for one that does not fit our files.
+    """
+
+    async def lacks(name: str, pool: Pool) -> bool:
+        owner = registry.owner_of(name)
+        scripts = migrations(owner, registry)
+        try:
+            return len(_verified(owner, scripts, await _applied(pool, owner))) < len(scripts)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            _log.warning("migrations_not_read", database=name, error=type(error).__name__)
+            return False
+
+    lacking = await asyncio.gather(*(lacks(name, pool) for name, pool in pools.items()))
+    behind = [name for name, lags in zip(pools, lacking, strict=True) if lags]
+    if behind:
+        raise NotMigratedError(databases=behind)

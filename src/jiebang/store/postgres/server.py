@@ -1,0 +1,279 @@
+"""One embedded PostgreSQL server, as its guardian handles it: made, started, watched, stopped.
+
+The server is a direct child of the guardian, with its own port on the loopback interface and no Unix socket (paths of
+checkouts may be long). On Linux the kernel tells it to stop when the guardian dies (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from jiebang.model.check import Text
+from jiebang.model.errors import DatabaseDamagedError, DatabaseStartError, DiskFullError, JiebangError
+from jiebang.parent import tie_child
+from jiebang.store.postgres.data_directory import ROLE, Home
+
+MAJOR: Final = "18"
+_READY_LINE: Final = 8  # of postmaster.pid; pg_ctl waits for the same
+_PORTS: Final = range(20_000, 32_000)  # below the ports that systems give to outgoing connections
+_LOG_LIMIT: Final = 16 << 20
+STEP: Final = 0.02
+"""Seconds between two looks at a program that starts or stops."""
+STOPPING: Final = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+"""How a postmaster is stopped: fast, then at once, then whatever happens; and how many seconds each may take."""
+
+_SETTINGS: Final = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "160MB",
+    "max_wal_size": "2GB",
+    "min_wal_size": "256MB",
+    "checkpoint_timeout": "15min",
+    "wal_level": "minimal",  # nobody replicates an embedded server; loads into new tables skip the WAL
+    "max_wal_senders": "0",
+    "io_method": "sync",  # three processes fewer a server; the data of a laptop fits in memory
+    "max_parallel_workers_per_gather": "0",  # two servers share two cores
+    "jit": "off",
+    "random_page_cost": "1.1",
+    "autovacuum_naptime": "20s",
+    "log_line_prefix": "%m [%p] %d ",
+    "log_checkpoints": "off",
+    "log_min_messages": "log",  # the server's own troubles; a failed statement's values may be personal
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "max_logical_replication_workers": "0",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+_NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off"}
+"""For tests alone: what a crash of the machine would lose, tests lose gladly."""
+
+_DISK_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
+_DAMAGED: Final = re.compile(
+    r"database files are incompatible|could not locate a valid checkpoint record|invalid checkpoint|is not a valid "
+    r"data directory|has wrong ownership|has invalid permissions|incorrect checksum in control file|could not find the "
+    r"database system|could not open (file|directory) .*(No such file|Permission)|could not read file|could not find "
+    r"redo location|invalid magic number"
+)
+_AGAIN: Final = re.compile(
+    r"could not bind|could not create any TCP/IP|pre-existing shared memory|lock file .* already"
+)
+
+
+class StartAgainError(Exception):
+    """The server did not start, but may with the next try: its port is taken, or a killed one's processes linger."""
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on, by chance, so that two checkouts seldom meet."""
+    for port in random.SystemRandom().sample(_PORTS, 200):
+        if is_free(port):
+            return port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One server of a home. Every method is called by the guardian alone, on its main thread."""
+
+    def __init__(self, home: Home, name: str, programs: Path, *, durable: bool) -> None:
+        """Name a server of `home`; `programs` is the folder of PostgreSQL's programs."""
+        self.home, self.name, self.port = home, name, 0
+        self._programs, self._durable = programs, durable
+        self._data, self._log = home.data(name), home.log(name)
+        self._making: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def begin_making(self) -> None:
+        """Start initdb where there is no data directory yet, in a draft, so that a broken-off one leaves nothing."""
+        if self._data.exists():
+            return
+        draft, secret = self._draft, self.home.folder / f"{self.name}.secret"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        descriptor = self.home.open(secret.name, os.O_RDWR | os.O_TRUNC)
+        os.write(descriptor, self.home.password.encode("ascii"))
+        if self.home.uid is not None and self.home.gid is not None:
+            os.chown(draft, self.home.uid, self.home.gid)
+            os.fchown(descriptor, self.home.uid, self.home.gid)
+        os.close(descriptor)
+        argv: list[str | Path] = [
+            self._programs / "initdb",
+            "--pgdata",
+            draft,
+            "--username",
+            ROLE,
+            "--auth",
+            "scram-sha-256",
+        ]
+        argv += ["--pwfile", secret, "--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"]
+        argv += ["--no-instructions", *([] if self._durable else ["--no-sync"])]
+        # The password is 256 random bits: iterations would only slow every new connection down.
+        argv += ["--set", "scram_iterations=1"]
+        self._making = self._spawn(argv, signal.SIGTERM)
+
+    def finish_making(self) -> None:
+        """Wait for initdb and put the data directory in its place. Raises DiskFullError or DatabaseStartError."""
+        if self._making is None:
+            return
+        code = self._making.wait()
+        self._making = None
+        (self.home.folder / f"{self.name}.secret").unlink()
+        if code != 0:
+            shutil.rmtree(self._draft, ignore_errors=True)
+            raise self.trouble()
+        self._draft.rename(self._data)
+
+    @property
+    def _draft(self) -> Path:
+        return self.home.folder / f"{self.name}.draft"
+
+    def start(self) -> None:
+        """Start the postmaster. Raises DatabaseDamagedError where the files can be seen to be wrong."""
+        self._check_version()
+        self._disown_stale_pid()
+        settings = _SETTINGS | ({} if self._durable else _NOT_DURABLE) | {"port": str(self.port)}
+        pairs = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        self._process = self._spawn([self._programs / "postgres", "-D", self._data, *pairs], signal.SIGINT)
+
+    def is_ready(self) -> bool:
+        """Whether the server takes connections. Raises StartAgainError or what `trouble` says when it has ended."""
+        if self.pid is None:
+            logged = self._logged()
+            if _AGAIN.search(logged):
+                raise StartAgainError
+            raise self.trouble()
+        lines = self._pid_lines()
+        return (
+            len(lines) >= _READY_LINE
+            and lines[0].strip() == str(self.pid)
+            and lines[_READY_LINE - 1].strip() == "ready"
+        )
+
+    def ask_to_stop(self, signum: int) -> None:
+        """Send the postmaster a signal: SIGINT stops fast, SIGQUIT at once, SIGKILL whatever happens."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signum)
+
+    def _spawn(self, argv: list[str | Path], death_signal: int) -> subprocess.Popen[bytes]:
+        log = self.home.open(self._log.name, os.O_WRONLY | os.O_APPEND)
+        try:
+            if os.fstat(log).st_size > _LOG_LIMIT:
+                shutil.copyfile(self._log, self._log.with_suffix(".old.log"))
+                os.ftruncate(log, 0)
+            self._log_from = os.fstat(log).st_size
+            return subprocess.Popen(  # noqa: S603 - our own programs and paths
+                argv,
+                stdout=log,
+                stderr=log,
+                preexec_fn=tie_child(death_signal),  # noqa: PLW1509 - the guardian has one thread
+                **self.home.popen_options(),
+            )
+        finally:
+            os.close(log)
+
+    def _check_version(self) -> None:
+        try:
+            found = (self._data / "PG_VERSION").read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            found = ""
+        if found != MAJOR:
+            reason = Text(
+                f"数据目录版本为“{found}”,应为 {MAJOR}", f'the data directory has version "{found}", not {MAJOR}'
+            )
+            raise DatabaseDamagedError(server=self.name, path=str(self._data), log=str(self._log), reason=reason)
+
+    def _pid_lines(self) -> list[str]:
+        return _pid_lines(self._data)
+
+    def _disown_stale_pid(self) -> None:
+        """Make PostgreSQL see through a lock file whose process id now belongs to another program.
+
+        PostgreSQL takes its parent's id in the file for stale, and still checks the shared memory that the file names;
+        removing the file would skip that check.
+        """
+        lines = self._pid_lines()
+        if lines and postmaster_of(self._data) is None:
+            descriptor = os.open(self._data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+
+    def stop_orphan(self) -> None:
+        """Stop a postmaster whose guardian was killed and who has not taken notice (yet)."""
+        for signum, limit in STOPPING:
+            pid, until = postmaster_of(self._data), time.monotonic() + limit
+            if pid is None:
+                return
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+            while postmaster_of(self._data) == pid and time.monotonic() < until:
+                time.sleep(STEP)
+
+    def _logged(self) -> str:
+        with self._log.open(encoding="utf-8", errors="replace") as file:
+            file.seek(self._log_from)
+            return file.read()
+
+    def trouble(self) -> JiebangError:
+        """Return the error that tells why the server's last program ended, from what it logged."""
+        logged, path, log = self._logged(), str(self._data), str(self._log)
+        if _DISK_FULL.search(logged):
+            return DiskFullError(path=path)
+        told = [line for line in logged.splitlines() if re.search(r"FATAL|PANIC|error:|could not", line)]
+        last = "\n".join((told or logged.splitlines())[-3:]) or "-"
+        if self._data.exists() and _DAMAGED.search(logged):
+            return DatabaseDamagedError(server=self.name, path=path, log=log, reason=Text(last, last))
+        return DatabaseStartError(server=self.name, log=log, reason=Text(last, last))
+
+
+def _pid_lines(data: Path) -> list[str]:
+    try:
+        return (data / "postmaster.pid").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def postmaster_of(data: Path) -> int | None:
+    """Return the process id of the server that runs on a data directory, None where none does (or none can be told)."""
+    lines = _pid_lines(data)
+    if not lines or not lines[0].strip().isdigit():
+        return None
+    pid = int(lines[0])
+    try:
+        if Path("/proc/self/cmdline").exists():
+            runs = os.fsencode(data) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        else:
+            argv = ["/bin/ps", "-p", str(pid), "-o", "command="]
+            runs = os.fsencode(data) in subprocess.run(argv, capture_output=True, check=False).stdout  # noqa: S603 - a number
+    except OSError:
+        return None
+    return pid if runs else None

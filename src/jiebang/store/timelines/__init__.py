@@ -1,0 +1,1 @@
+"""Seals on timelines, their keys, and the anchor outside the database."""

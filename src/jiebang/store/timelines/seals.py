@@ -1,0 +1,178 @@
+"""Seals on timelines in the platform's database, and the timelines as an audit reads them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jiebang.saga.chain import Row, Standing
+from jiebang.saga.seals import BEGINNING, Leaf
+from jiebang.store.postgres.named_sql import columns, key_columns, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import asyncpg
+
+    from jiebang.model.case import Key
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Pool
+
+_SQL = load("jiebang.store.timelines", "seals.sql")
+
+
+class Seal(msgspec.Struct, frozen=True, kw_only=True):
+    """One seal: the signed statement, and the cases it is about (empty where they were not read)."""
+
+    seal_no: int
+    ended_until: datetime
+    moved_until: datetime
+    statement: str
+    cases: bytes = b""
+
+
+NONE = Seal(seal_no=0, ended_until=BEGINNING, moved_until=BEGINNING, statement="")
+"""What stands before the first seal."""
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A live case as it stands, and when it was last saved (None: that row of its timeline is gone)."""
+
+    leaf: Leaf
+    at: datetime | None
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What stands where a seal says how a timeline stood.
+
+    `head`: of the row at that revision, None where it is gone. `stands_at`: the revision of the case's row, None where
+    the case is gone. `ended`: whether the case has ended.
+    """
+
+    leaf: Leaf
+    head: bytes | None
+    stands_at: int | None
+    ended: bool
+
+
+def _seal(row: asyncpg.Record, cases: bytes) -> Seal:
+    return Seal(
+        seal_no=row["seal_no"],
+        ended_until=row["ended_until"],
+        moved_until=row["moved_until"],
+        statement=row["statement"],
+        cases=cases,
+    )
+
+
+def _leaf(row: asyncpg.Record) -> Leaf:
+    return Leaf(row["account_id"], row["case_no"], row["revision"], row["head"])
+
+
+async def last(db: Database) -> Seal:
+    """Return the last seal without its cases; `NONE` where there is none."""
+    row = await db.fetchrow(_SQL["last_seal"])
+    return NONE if row is None else _seal(row, b"")
+
+
+async def ended_after(
+    db: Database, after: datetime, until: datetime, grace: timedelta, limit: int
+) -> tuple[list[Leaf], datetime]:
+    """Return the cases that ended after `after`, the oldest first, and the time up to which they are complete.
+
+    At most `limit`, but for those that ended at the same moment as the last. None younger than `until`, nor than
+    `grace` by the database's clock.
+    """
+    rows = await db.fetch(_SQL["ended_cases"], after, until, grace, limit)
+    return [_leaf(row) for row in rows], rows[-1]["ended_at"] if rows else after
+
+
+async def live_page(db: Database, after: int, limit: int) -> list[Moved]:
+    """Return up to `limit` live cases of accounts above `after`, in their order."""
+    return [Moved(_leaf(row), row["at"]) for row in await db.fetch(_SQL["live_heads"], after, limit)]
+
+
+async def add(db: Database, seal: Seal) -> bool:
+    """Add a seal at the end of the chain; False when somebody else was quicker."""
+    added = await db.fetchval(
+        _SQL["insert_seal"], seal.seal_no, seal.ended_until, seal.moved_until, seal.statement, seal.cases
+    )
+    return added is not None
+
+
+async def of_cases(db: Database, keys: Iterable[Key]) -> dict[Key, Seal]:
+    """Return the seal under which each of these cases ended, by key; those not sealed yet are left out."""
+    rows = await db.fetch(_SQL["seals_of_cases"], *key_columns(keys))
+    return {(row["account_id"], row["case_no"]): _seal(row, row["cases"]) for row in rows}
+
+
+async def page(db: Database, after: int, limit: int) -> list[Seal]:
+    """Return up to `limit` seals with a number above `after`, in order."""
+    return [_seal(row, row["cases"]) for row in await db.fetch(_SQL["seal_page"], after, limit)]
+
+
+async def standing(db: Database, leaves: Sequence[Leaf]) -> list[Found]:
+    """Return what stands where `leaves` say how it stood, for each of them."""
+    rows = await db.fetch(
+        _SQL["sealed_heads"],
+        *columns(leaves, "account_id", "case_no", "revision"),
+    )
+    said = {(leaf.account_id, leaf.case_no, leaf.revision): leaf for leaf in leaves}
+    return [
+        Found(
+            said[row["account_id"], row["case_no"], row["revision"]],
+            row["head"],
+            row["stands_at"],
+            row["ended_at"] is not None,
+        )
+        for row in rows
+    ]
+
+
+async def ended_between(db: Database, after: datetime, until: datetime, limit: int) -> list[Key]:
+    """Return up to `limit` cases that ended after `after` and no later than `until`."""
+    rows = await db.fetch(_SQL["ended_between"], after, until, limit)
+    return [(row["account_id"], row["case_no"]) for row in rows]
+
+
+async def first_ended_after(db: Database, after: datetime) -> datetime | None:
+    """Return when the first case ended that no seal speaks of yet; None where all are sealed."""
+    found: datetime | None = await db.fetchval(_SQL["first_ended_after"], after)
+    return found
+
+
+async def timelines(pool: Pool, after: int, upto: int, rows_at_once: int) -> AsyncIterator[tuple[Standing, list[Row]]]:
+    """Yield each case of the accounts above `after` up to `upto` with its timeline, holding one case at a time."""
+    case: Standing | None = None
+    rows: list[Row] = []
+    async with pool.acquire() as connection, connection.transaction(readonly=True):
+        async for found in connection.cursor(_SQL["timelines"], after, upto, prefetch=rows_at_once):
+            key = (found["account_id"], found["case_no"])
+            if case is None or key != (case.account_id, case.case_no):
+                if case is not None:
+                    yield case, rows
+                case, rows = Standing(*key, found["revision"], found["state"], found["head"]), []
+            if found["row_revision"] is not None:
+                rows.append(Row(found["row_revision"], found["at"], found["entries"], found["row_head"]))
+    if case is not None:
+        yield case, rows
+
+
+async def recorded(db: Database, keys: Iterable[Key]) -> dict[Key, list[Row]]:
+    """Return the timelines of some cases as they were recorded, each row in order."""
+    ordered = sorted(keys)
+    found: dict[Key, list[Row]] = {key: [] for key in ordered}
+    for row in await db.fetch(_SQL["recorded_rows"], *key_columns(ordered)):
+        found[row["account_id"], row["case_no"]].append(Row(row["revision"], row["at"], row["entries"], row["head"]))
+    return found
+
+
+async def without_case(db: Database, after: int, upto: int, limit: int) -> list[tuple[int, int, int]]:
+    """Return up to `limit` rows of timelines whose case is gone, in a range of accounts: (account, case, revision)."""
+    return [
+        (row["account_id"], row["case_no"], row["revision"])
+        for row in await db.fetch(_SQL["timelines_without_case"], after, upto, limit)
+    ]

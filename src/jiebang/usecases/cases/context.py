@@ -1,0 +1,94 @@
+"""What the verbs of the API work with: objects already built by `app`, passed as one argument."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+import msgspec
+
+from jiebang.model.case import Case, Kind
+from jiebang.model.check import CheckAnswer
+from jiebang.model.errors import JiebangError
+from jiebang.model.plan import Plan
+from jiebang.model.proof import Method
+from jiebang.participants.base import Participant
+from jiebang.participants.wallet.money import Wallet
+from jiebang.policy.pack import Pack
+from jiebang.policy.record import Evidence
+from jiebang.saga.coordinator import Timing
+from jiebang.saga.seals import PathStep
+from jiebang.store.cases.idempotency import Kept
+from jiebang.store.cases.proofs import Proof
+from jiebang.store.checks.records import Records
+from jiebang.usecases.checks.request import CheckRequest
+
+if TYPE_CHECKING:
+    from jiebang.store.postgres.pool import Pool
+
+
+class Check(Protocol):
+    """The check of a batch for one kind."""
+
+    def __call__(
+        self,
+        accounts: Sequence[int],
+        kind: Kind,
+        devices: Mapping[int, str | None],
+        agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = ...,
+    ) -> Awaitable[Sequence[CheckAnswer]]:
+        """Answer in the order asked.
+
+        `devices`: the device a request for an account comes from. `agreed`: what the person agrees to with this very
+        request, by account: (code of the rule, id of an item; None: the whole). Raises UnknownAccountError and
+        KindNotOfferedError.
+        """
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the head of a case stands in a seal: the signed statement, when it was signed, and the way to its root."""
+
+    seal_no: int
+    at: datetime
+    statement: str
+    path: Sequence[PathStep]
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A case with its proofs and the plan it follows; `sealed`: where its timeline was sealed once it had ended."""
+
+    case: Case
+    plan: Plan
+    proofs: Mapping[Method, Proof]
+    sealed: Sealed | None = None
+
+
+Render = Callable[[Found | JiebangError], Kept]
+"""Turns what a mutation came to into the answer that is kept for repeats."""
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """The objects the verbs work with. `codes_key`: 32 secret bytes, from which codes are derived."""
+
+    platform: Pool
+    participants: Mapping[str, Participant]
+    wallet: Wallet
+    check: Check
+    examine: Callable[[Sequence[CheckRequest], Kind], Awaitable[Sequence[Evidence]]]
+    """The same with the facts that each answer was made of, which a case keeps: `Checker.examine`."""
+    pack: Callable[[], Pack]
+    """The policy in force: which kinds are offered, and what each asks for as proof."""
+    plan_of: Callable[[Case], Plan]
+    """The plan a case follows, which may be an older pack's."""
+    pack_named: Callable[[str], Pack]
+    """A version by name and version, `wechat/1`: a case keeps the one it was opened under. Raises UnknownPackError."""
+    know: Callable[[Iterable[Case]], Awaitable[None]]
+    """Load the versions that cases follow and this process has not yet seen."""
+    records: Records
+    clock: Callable[[], datetime]
+    new_id: Callable[[], UUID]
+    new_nonce: Callable[[], bytes]
+    codes_key: bytes
+    timing: Timing

@@ -1,0 +1,75 @@
+"""What a request and its repeats are told: all of them the same, whichever landed first (docs/decisions/0007)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from jiebang.model.errors import (
+    CallerError,
+    IdempotencyInUseError,
+    IdempotencyReusedError,
+    JiebangError,
+    NotAllowedError,
+    PolicyRefusalError,
+    TooSoonError,
+)
+from jiebang.saga.backoff import doubled
+from jiebang.store.cases import idempotency
+from jiebang.store.cases.idempotency import Answered
+
+if TYPE_CHECKING:
+    from jiebang.store.cases.idempotency import Claim, Kept
+    from jiebang.usecases.cases.context import Context
+
+_FIRST_PAUSE: Final = timedelta(milliseconds=10)
+_LONGEST_PAUSE: Final = timedelta(milliseconds=200)
+_COME_AGAIN: Final = (TooSoonError, IdempotencyInUseError, IdempotencyReusedError, NotAllowedError)
+
+
+def is_final(error: JiebangError) -> bool:
+    """Whether a refusal is the answer: not if the same request is to come again, or was not this caller's to make."""
+    return isinstance(error, CallerError | PolicyRefusalError) and not isinstance(error, _COME_AGAIN)
+
+
+async def answered(
+    context: Context,
+    claim: Claim,
+    wait: timedelta,
+    mutate: Callable[[], Awaitable[Answered]],
+    refused: Callable[[JiebangError], Kept],
+) -> Answered:
+    """Carry out a mutation, or return what the first under its key came to; a final refusal (`refused`) is kept too.
+
+    Waits up to `wait` for a request that holds the key. Raises IdempotencyInUseError after that, and what `mutate`
+    raises that is not final.
+    """
+    until, failures = context.clock() + wait, 0
+    while True:
+        pause = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
+        try:
+            return await _settled(context, claim, mutate, refused)
+        except IdempotencyInUseError:
+            if context.clock() + pause > until:
+                raise
+        await asyncio.sleep(pause.total_seconds())
+        failures += 1
+
+
+async def _settled(
+    context: Context,
+    claim: Claim,
+    mutate: Callable[[], Awaitable[Answered]],
+    refused: Callable[[JiebangError], Kept],
+) -> Answered:
+    kept = await idempotency.recall(context.platform, claim, context.clock())
+    if kept is not None:  # before a verb looks at anything: what it would find has changed since
+        return Answered(kept, replayed=True)
+    try:
+        return await mutate()
+    except JiebangError as error:
+        if not is_final(error):
+            raise
+        return await idempotency.settle(context.platform, claim, refused(error), context.clock())

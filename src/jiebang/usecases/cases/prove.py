@@ -1,0 +1,170 @@
+"""Prove that it is you: judge a payment password or a code, and make the case `ready` with the last proof."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+import asyncpg
+import msgspec
+
+from jiebang.model.case import Case, State
+from jiebang.model.errors import ParticipantUnavailableError, ProofRefusedError, TooSoonError, UnknownCaseError
+from jiebang.model.plan import WALLET
+from jiebang.model.proof import Method
+from jiebang.saga import timeline
+from jiebang.saga.batch import Save
+from jiebang.saga.coordinator import Proven, step
+from jiebang.store.cases import cases, idempotency, proofs
+from jiebang.store.cases.proofs import Proof
+from jiebang.store.operations import outbox
+from jiebang.usecases.cases.codes import code_message, code_of
+from jiebang.usecases.cases.context import Context, Found, Render
+from jiebang.usecases.cases.proof_refusals import REASONS, Cause, refusal
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from jiebang.model.case import Key
+    from jiebang.policy.pack import Proofs
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.cases.idempotency import Answered, Claim, Kept
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person offers as proof. Never logged, never stored."""
+
+    method: Method
+    secret: str
+
+
+async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, render: Render) -> Answered:
+    """Judge a proof; a wrong one costs a try, which is kept with the answer, so that a repeat of it costs none.
+
+    Raises UnknownCaseError, ProofRefusedError (fields: method, cause, reason, tries_left), ParticipantUnavailableError,
+    IdempotencyReusedError.
+    """
+    now = context.clock()
+    # Read before any proof is accepted: money that moves after this breaks the case off.
+    version = await _wallet_version(context, key[0])
+    return await idempotency.once(
+        context.platform, claim, now, lambda db: _judged(context, db, key, attempt, version, render, now)
+    )
+
+
+async def _judged(
+    context: Context, db: Database, key: Key, attempt: Attempt, version: int, render: Render, now: datetime
+) -> Kept:
+    held, case, rules = await _held(context, db, key, now)
+    proof = _answerable(held, attempt.method, now)
+    await _not_locked(db, case, attempt.method, rules, now)
+    if not await _right(context, proof, attempt, rules):
+        wrong = msgspec.structs.replace(proof, tries_left=proof.tries_left - 1)
+        await proofs.save(db, [wrong])
+        return render(refusal(attempt.method, Cause.WRONG, wrong.tries_left))
+    # A code is single-use: its nonce goes with it.
+    accepted = msgspec.structs.replace(proof, proven_at=now, nonce=None, expires_at=None)
+    await proofs.save(db, [accepted])
+    held = {**held, attempt.method: accepted}
+    if all(one.proven_at is not None for one in held.values()):
+        case = await _ready(context, db, case, version, now)
+    return render(Found(case=case, plan=context.plan_of(case), proofs=held))
+
+
+async def _held(context: Context, db: Database, key: Key, now: datetime) -> tuple[dict[Method, Proof], Case, Proofs]:
+    """Lock the case's proofs, then read the case: whoever guesses at the same time waits here."""
+    held = (await proofs.of_cases(db, [key], lock=True)).get(key, {})
+    case = (await cases.load_many(db, [key])).get(key)
+    if case is None:
+        raise UnknownCaseError
+    await context.know([case])
+    late = case.due_at is not None and now >= case.due_at
+    if case.state is not State.OPEN or case.withdraw_at is not None or late:
+        raise ProofRefusedError(
+            cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED], state=case.state.value
+        )
+    return held, case, context.pack_named(case.plan).proofs[case.kind]
+
+
+def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Proof:
+    """Return the proof that an attempt by `method` would answer. Raises ProofRefusedError; costs no try."""
+    proof = held.get(method)
+    if proof is None:
+        raise refusal(method, Cause.NOT_ASKED, 0)
+    cause = (
+        Cause.ACCEPTED
+        if proof.proven_at is not None
+        else Cause.USED_UP
+        if proof.tries_left == 0
+        else Cause.EXPIRED
+        if proof.expires_at is not None and now >= proof.expires_at
+        else None
+    )
+    if cause is not None:
+        raise refusal(method, cause, proof.tries_left)
+    return proof
+
+
+async def _not_locked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
+    """Raise ProofRefusedError where all cases of the account have used up the wrong tries of the window.
+
+    Without this, withdrawing and submitting again would give a guesser new tries without end.
+    """
+    wrong = await proofs.wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
+    if wrong >= rules.tries_a_day:
+        raise refusal(method, Cause.LOCKED, 0)
+
+
+async def _right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
+    if proof.nonce is not None:
+        code = code_of(context.codes_key, proof.account_id, proof.case_no, proof.nonce, rules.code_digits)
+        return hmac.compare_digest(code.encode(), attempt.secret.encode())
+    try:
+        [right] = await context.wallet.verify_payment_password([(proof.account_id, attempt.secret)])
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        raise ParticipantUnavailableError(participant=WALLET) from None
+    return bool(right)
+
+
+async def _wallet_version(context: Context, account_id: int) -> int:
+    try:
+        batch = await context.wallet.facts([account_id])
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        raise ParticipantUnavailableError(participant=WALLET) from None
+    if batch is None or not batch.versions:
+        raise ParticipantUnavailableError(participant=WALLET)
+    return batch.versions[0]
+
+
+async def _ready(context: Context, db: Database, case: Case, version: int, now: datetime) -> Case:
+    decision = step(case, context.plan_of(case), Proven(version), now, context.timing)
+    told = timeline.entries(case, decision.case, decision.sends, (), now)
+    saved = (await cases.save(db, [Save(cases=[decision.case], entries=told)], now)).kept()
+    if case.key not in saved:
+        raise ProofRefusedError(cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED])
+    return saved[case.key]
+
+
+async def send_code(context: Context, key: Key, claim: Claim, render: Render) -> Answered:
+    """Send a new code; the one before is dead. Wrong tries count on: a new code brings no new tries.
+
+    Raises UnknownCaseError, ProofRefusedError, TooSoonError (fields: retry_after_s), IdempotencyReusedError.
+    """
+    now = context.clock()
+    return await idempotency.once(context.platform, claim, now, lambda db: _renewed(context, db, key, render, now))
+
+
+async def _renewed(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
+    held, case, rules = await _held(context, db, key, now)
+    proof = held.get(Method.SMS_CODE)
+    if proof is None or proof.expires_at is None:
+        raise refusal(Method.SMS_CODE, Cause.ACCEPTED if proof else Cause.NOT_ASKED, proof.tries_left if proof else 0)
+    if proof.tries_left == 0:
+        raise refusal(Method.SMS_CODE, Cause.USED_UP, 0)
+    wait = proof.expires_at - rules.code_lives + rules.code_pause - now
+    if wait.total_seconds() > 0:
+        raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)
+    fresh = msgspec.structs.replace(proof, nonce=context.new_nonce(), expires_at=now + rules.code_lives)
+    await proofs.save(db, [fresh])
+    await outbox.insert(db, [code_message(context, case, fresh, now)], now)
+    return render(Found(case=case, plan=context.plan_of(case), proofs={**held, Method.SMS_CODE: fresh}))

@@ -1,0 +1,39 @@
+"""Drop what cases brought to participants and will never take up: they ended without reaching them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from jiebang.store.cases import staging as store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jiebang.participants.core.staging import StagingArea
+    from jiebang.store.cases.cases import Database
+
+GRACE: Final = timedelta(hours=1)
+"""What was staged since then is left alone: its case may be about to be opened."""
+
+
+class StagedSweep:
+    """A chore: each turn looks at one page of what is staged at each participant, one statement each."""
+
+    def __init__(
+        self, platform: Database, areas: Mapping[str, StagingArea], *, page: int = 1_000, grace: timedelta = GRACE
+    ) -> None:
+        """`areas`: those of the participants that take something up."""
+        self._platform, self._areas, self._page, self._grace = platform, areas, page, grace
+        self._after = dict.fromkeys(areas, (0, 0))
+
+    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
+        """Take a turn; return how much it dropped. Raises what the databases raise."""
+        del buckets  # one for the whole installation
+        dropped = 0
+        for name, area in self._areas.items():
+            keys = await area.page(self._after[name], now - self._grace, self._page)
+            self._after[name] = keys[-1] if len(keys) == self._page else (0, 0)
+            if keys and (gone := await store.not_awaited(self._platform, keys)):
+                dropped += await area.drop(gone)
+        return dropped

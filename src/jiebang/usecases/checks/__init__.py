@@ -1,0 +1,1 @@
+"""The check: facts read, rules asked, the yearly quota."""

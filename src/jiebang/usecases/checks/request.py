@@ -1,0 +1,20 @@
+"""Who is checked, from which device, agreeing to what."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CheckRequest(msgspec.Struct, frozen=True):
+    """One account to check. `device_id`: where the request comes from (None: a service).
+
+    `own_case`: the number of the case this check is made for, which is no other case of the account. `document`: the
+    blind index of the document that case uses (None: the one bound to the account). `agreed`: what the person agrees to
+    with this very request, beside what they agreed to before: (code of the rule, id of an item; None: the whole).
+    """
+
+    account_id: int
+    device_id: str | None = None
+    own_case: int | None = None
+    document: bytes | None = None
+    agreed: tuple[tuple[str, str | None], ...] = ()

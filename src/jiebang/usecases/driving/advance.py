@@ -1,0 +1,250 @@
+"""Advance cases: run `saga.driver` for a worker, with a pool, real participants and a clock.
+
+What a batch does, in which order, is `saga.driver`'s; this does what it asks for: loads, re-checks, saves with the
+records of checks, calls participants concurrently under a limit, and keeps the replies that come after their round
+closed (`late`) for the case's next round or another batch. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter as Counts
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+import msgspec
+import structlog
+from prometheus_client import Counter, Histogram
+
+from jiebang.model.case import ENDED, Case, Key
+from jiebang.participants.base import SILENCE, Columnar, Participant
+from jiebang.policy.record import Evidence
+from jiebang.saga.batch import Save, SaveOutcome, split_replies
+from jiebang.saga.coordinator import Rechecked, Reply, Timing
+from jiebang.saga.driver import (
+    Call,
+    CaseLoad,
+    FactsRecheck,
+    GroupSave,
+    Need,
+    PlanLookup,
+    Postponement,
+    Round,
+    RoundAnswers,
+    SaveRefused,
+    drive,
+)
+from jiebang.saga.fence import Answer, Op
+from jiebang.saga.orders import Answers, collect_answers
+from jiebang.store.cases import cases as store
+from jiebang.store.checks.records import Records, Step, record_of
+
+if TYPE_CHECKING:
+    from jiebang.model.plan import Plan
+    from jiebang.store.postgres.pool import Pool
+
+Recheck = Callable[[Sequence[Case]], Awaitable[Mapping[Key, Rechecked]]]
+"""The check on fresh facts for a batch of cases in `ready`. A case left out could not be checked now."""
+
+ENDED_TOTAL = Counter("jiebang_cases_ended_total", "Cases ended, by state", ["state"])
+ANSWERS_TOTAL = Counter("jiebang_answers_total", "Answers of participants", ["participant", "op", "answer"])
+SILENCES_TOTAL = Counter("jiebang_silences_total", "Calls that brought no answer", ["participant", "op"])
+LOST_SAVES_TOTAL = Counter("jiebang_lost_saves_total", "Saves refused by their guard")
+BATCH_SIZE = Histogram("jiebang_batch_cases", "Cases driven together", buckets=(1, 2, 4, 16, 64, 256, 1024))
+
+_log = structlog.get_logger(__name__)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Technical limits of a driver."""
+
+    round: timedelta = timedelta(milliseconds=500)
+    """How long a round waits for its slowest participant."""
+    call: timedelta = timedelta(seconds=2)
+    """How long one call may take before it counts as silence."""
+
+
+class Driver:
+    """Drives batches of cases. Holds no state of a case between batches except replies that came late."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        participants: Mapping[str, Participant],
+        plan_of: Callable[[Case], Plan],
+        recheck: Recheck,
+        records: Records,
+        know: Callable[[Iterable[Case]], Awaitable[None]] | None = None,
+        clock: Callable[[], datetime],
+        timing: Timing,
+        limits: Limits,
+    ) -> None:
+        """Join what a driver needs. `plan_of` finds the plan that a case follows, once `know` has seen the case."""
+        self._records, self._know = records, know
+        self._pool, self._participants, self._plan_of, self._recheck = pool, participants, plan_of, recheck
+        self._clock, self._timing, self._limits = clock, timing, limits
+        self._calls: set[asyncio.Task[list[Answers]]] = set()
+        self._listeners: dict[asyncio.Future[None], Collection[Key]] = {}
+        self.late: list[Reply] = []
+
+    async def drive(self, taken: Iterable[Case], late: Iterable[Reply] = ()) -> None:
+        """Take due cases, and the cases of late replies, as far as they go now.
+
+        Raises what the platform's database raises; nothing unsaved was sent then, and the cases stay due.
+        """
+        cases, replies = list(taken), list(late)
+        BATCH_SIZE.observe(len({case.key for case in cases} | {(each.account_id, each.case_no) for each in replies}))
+        life = drive(cases, replies, self._clock(), self._timing)
+        try:
+            need = next(life)
+            while True:
+                try:
+                    result = await self._do(need)
+                except (*SILENCE, asyncpg.PostgresError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - what one case may have caused is the batch's to find
+                    need = life.throw(error)
+                else:
+                    need = life.send((self._clock(), result))
+        except StopIteration:
+            return
+        finally:
+            life.close()
+
+    async def _do(self, need: Need) -> object:
+        match need:
+            case Round():
+                return await self._round(need)
+            case GroupSave():
+                return await self._save(need.saves)
+            case FactsRecheck():
+                return await self._recheck(need.cases)
+            case PlanLookup():
+                if self._know is not None:
+                    await self._know(need.cases.values())
+                return {followed: self._plan_of(case) for followed, case in need.cases.items()}
+            case CaseLoad():
+                return await store.load_many(self._pool, need.keys)
+            case Postponement():
+                await self._put_off(need)
+                return None
+
+    async def _put_off(self, need: Postponement) -> None:
+        told = {} if need.case is None else {"state": need.case.state.value, "marks": need.case.marks}
+        _log.error(need.why, exc_info=need.error, **told)
+        await store.put_off(self._pool, need.keys, self._clock() + need.wait)
+
+    async def aclose(self) -> None:
+        """Let outstanding calls go; what they did is found again by the next worker."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _save(self, saves: Sequence[Save]) -> SaveOutcome | SaveRefused:
+        """Save a batch, and in the same transaction the records of the checks that ended a case."""
+        now = self._clock()
+        records = {
+            save.cases[0].key: record_of(save.evidence, save.cases[0].case_no, Step.TAKE, save.stepped.reason or "")
+            for save in saves
+            if isinstance(save.evidence, Evidence)
+        }
+        try:
+            if records:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    saved = await store.save(connection, saves, now)
+                    await self._records.keep(connection, [records[key] for key in records.keys() - saved.lost])
+            else:
+                saved = await store.save(self._pool, saves, now)
+        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+            return SaveRefused(error)
+        for save in saves:
+            if save.stepped.state in ENDED:
+                missed = sum(case.key in saved.lost for case in save.cases) if saved.lost else 0
+                ENDED_TOTAL.labels(save.stepped.state).inc(len(save.cases) - missed)
+        LOST_SAVES_TOTAL.inc(len(saved.lost))
+        return saved
+
+    async def _round(self, need: Round) -> RoundAnswers:
+        """Make the calls, and gather what is answered until the round closes."""
+        calls = [asyncio.create_task(self._call(call)) for call in need.calls]
+        await self._closed(set(calls), need.keys)
+        for call in calls:
+            if not call.done():
+                self._calls.add(call)
+                call.add_done_callback(self._came_late)
+        answers = [call.result() if call.done() else [] for call in calls]
+        return RoundAnswers(answers, self.take_late(need.keys))
+
+    async def _closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
+        """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""
+        late = asyncio.get_running_loop().create_future()
+        everybody = asyncio.create_task(asyncio.wait(calls))
+        self._listeners[late] = keys
+        if any((reply.account_id, reply.case_no) in keys for reply in self.late):
+            late.set_result(None)
+        try:
+            limit = self._limits.round.total_seconds()
+            await asyncio.wait({everybody, late}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._listeners[late]
+            everybody.cancel()
+
+    @property
+    def still(self) -> bool:
+        """Whether no call is under way that outlived its round."""
+        return not self._calls
+
+    def forget(self) -> None:
+        """Drop the late replies: what they tell may be undone by a restore, and whoever owes one is asked again."""
+        self.late.clear()
+
+    def take_late(self, keys: Collection[Key]) -> list[Reply]:
+        """Take the late replies to these cases."""
+        taken, self.late = split_replies(self.late, keys)
+        return taken
+
+    def _came_late(self, call: asyncio.Task[list[Answers]]) -> None:
+        self._calls.discard(call)
+        if call.cancelled():
+            return
+        replies = [reply for answers in call.result() for reply in answers.one_by_one()]
+        self.late.extend(replies)
+        heard = {(reply.account_id, reply.case_no) for reply in replies}
+        for listener, keys in self._listeners.items():
+            if not listener.done() and not heard.isdisjoint(keys):
+                listener.set_result(None)
+
+    async def _call(self, call: Call) -> list[Answers]:
+        """Call one participant; silence is no answer at all. A batch that fails as a whole is halved."""
+        name, op = call.participant, call.op
+        try:
+            async with asyncio.timeout(self._limits.call.total_seconds()):
+                answers = await self._ask(call)
+        except SILENCE as error:
+            SILENCES_TOTAL.labels(name, op).inc()
+            _log.warning(
+                "participant_silent", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
+            )
+            return []
+        except Exception:  # noqa: BLE001 - whatever one case breaks must not stop the others
+            halves = call.halves()
+            if halves is None:
+                SILENCES_TOTAL.labels(name, op).inc()
+                _log.exception("case_fails_at_participant", participant=name, op=op.value)
+                return []
+            return [answers for each in await asyncio.gather(*map(self._call, halves)) for answers in each]
+        if answers.yes:
+            ANSWERS_TOTAL.labels(name, op, Answer.GRANTED if op is Op.TRY else Answer.DONE).inc(len(answers.yes))
+        for answer, count in Counts(reply.answer for reply in answers.rest).items():
+            ANSWERS_TOTAL.labels(name, op, answer).inc(count)
+        return [answers]
+
+    async def _ask(self, call: Call) -> Answers:
+        participant, planned = self._participants[call.participant], call.plan.operations[call.participant]
+        if isinstance(participant, Columnar):
+            return await participant.carry_out(call.op, call.orders, planned)
+        replies = await participant.apply(call.op, call.orders.one_by_one(), planned)
+        return collect_answers(participant.name, call.op, call.orders, replies, self._clock())

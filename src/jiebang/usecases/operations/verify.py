@@ -1,0 +1,224 @@
+"""Audit all databases and networks: do they agree with the cases, is all money accounted for, are timelines whole?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from jiebang.participants.base import UNANSWERED
+from jiebang.participants.wallet.money import MoneyAudit
+from jiebang.remote.wire import MAX_ACCOUNT
+from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
+from jiebang.store.cases import cases as store
+from jiebang.store.checks import quota
+from jiebang.usecases.timelines.verify import TimelineReport, audit_chains, audit_seals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jiebang.model.case import Case
+    from jiebang.model.plan import Plan
+    from jiebang.participants.base import Participant
+    from jiebang.saga.fence import FenceRow
+    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.timelines.seal_signing_keys import SealKeys
+
+
+class MoneyAuditor(Protocol):
+    """The wallet, as far as an audit needs it."""
+
+    async def audit_money(self, accounts: Sequence[int]) -> MoneyAudit:
+        """Add up the ledgers of `accounts` in one query."""
+
+    async def transfers_fen(self) -> int:
+        """Add up both sides of all transfers in one snapshot: 0 unless money was made or lost."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What an audit counted and found. `unread`: participants that did not answer; nothing is proven of them."""
+
+    accounts: int = 0
+    cases: int = 0
+    cases_by_state: dict[str, int] = msgspec.field(default_factory=dict)
+    fence_marks: dict[str, int] = msgspec.field(default_factory=dict)
+    quota_slots: int = 0
+    balance_fen: int = 0
+    transfers_fen: int = 0
+    money_wrong: list[int] = msgspec.field(default_factory=list)
+    unread: list[str] = msgspec.field(default_factory=list)
+    violations: list[Violation] = msgspec.field(default_factory=list)
+    timelines: TimelineReport = msgspec.field(default_factory=TimelineReport)
+
+    @property
+    def violation_count(self) -> int:
+        """How many things are wrong, a participant that could not be read counting as one."""
+        found = len(self.violations) + len(self.money_wrong) + len(self.timelines.findings)
+        return found + len(self.unread) + bool(self.transfers_fen)
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything was read and nothing is wrong."""
+        return self.violation_count == 0
+
+
+_ATTEMPTS = 6
+"""Cases run while we look: what is seen out of step is read again, and only what stays out of step is a violation."""
+
+
+async def verify(
+    *,
+    pool: Pool,
+    participants: Mapping[str, Participant],
+    wallet: MoneyAuditor,
+    plan_of: Callable[[Case], Plan],
+    keys: SealKeys | None = None,
+    anchor_at: Path | None = None,
+    page: int = 2_000,
+    settle: timedelta = timedelta(milliseconds=500),
+    progress: Callable[[int], Any] = lambda _done: None,
+) -> Report:
+    """Walk all accounts, those that only a participant has marked too, in ranges and in constant memory.
+
+    `page`: how many accounts, and marks a participant, are held at once. `settle`: how long what looks out of step is
+    given before it is read again. `progress` is told how many accounts are done. `keys`: those that timelines are
+    sealed with, without which seals are not judged; `anchor_at`: the file that holds the end of their chain.
+    """
+    report = Report()
+    after = 0
+    while after < MAX_ACCOUNT:
+        part = await _part(pool, participants, after, page, report)
+        await audit_chains(pool, after, part.upto, report.timelines)
+        after = part.upto
+        found = await _judged(pool, part.cases, part.rows, plan_of)
+        money = await _money(wallet, part.accounts, report)
+        for _ in range(_ATTEMPTS):
+            suspects = sorted({violation.account_id for violation in found})
+            if not suspects and not (money and money.wrong):
+                break
+            await asyncio.sleep(settle.total_seconds())
+            if suspects:
+                rows = await _rows(participants, report, methodcaller("look", suspects))
+                found = await _judged(pool, await store.of_accounts(pool, suspects), rows, plan_of)
+            if money and money.wrong:
+                rest = await _money(wallet, money.wrong, report)
+                money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
+        _count(report, part, found)
+        if money:
+            report.balance_fen += money.balance_fen
+            report.money_wrong.extend(money.wrong)
+        progress(report.accounts)
+    await _slots(pool, page, settle, report)
+    if keys is not None:
+        await audit_seals(pool, keys, anchor_at, report.timelines)
+    try:
+        report.transfers_fen = await wallet.transfers_fen()
+    except UNANSWERED:
+        _unread(report, "wallet")
+    return report
+
+
+async def _judged(
+    pool: Pool,
+    cases: Sequence[Case],
+    rows: Mapping[str, Mapping[int, FenceRow]],
+    plan_of: Callable[[Case], Plan],
+) -> list[Violation]:
+    """Judge the cases of some accounts. Slots are read after the cases: one that a case must hold is then there."""
+    using = [case for case in cases if case.document_index is not None]
+    slots = await quota.of_cases(pool, using) if using else []
+    return audit(cases, rows, plan_of) + uncounted(using, slots)
+
+
+async def _slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
+    """Walk all slots of the documents' quota; one that no case has a right to is a violation if it stays."""
+    after = quota.FIRST
+    while slots := await quota.page(pool, after, page):
+        after = slots[-1]
+        report.quota_slots += len(slots)
+        suspects = leaked(slots, await store.load_many(pool, {slot.of_case for slot in slots}))
+        for _ in range(_ATTEMPTS):
+            if not suspects:
+                break
+            await asyncio.sleep(settle.total_seconds())
+            suspects = await quota.of_cases(pool, suspects)
+            suspects = leaked(suspects, await store.load_many(pool, {slot.of_case for slot in suspects}))
+        report.violations.extend(
+            Violation(Breach.SLOT_LEAKED, slot.account_id, slot.case_no, "platform") for slot in suspects
+        )
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What was read of the accounts of one range, which ends with `upto`."""
+
+    upto: int
+    accounts: Sequence[int]
+    cases: Sequence[Case]
+    rows: Mapping[str, Mapping[int, FenceRow]]
+
+
+async def _part(
+    pool: Pool,
+    participants: Mapping[str, Participant],
+    after: int,
+    page: int,
+    report: Report,
+) -> _Part:
+    """Read the next range: as far as a page of accounts goes, and no participant has more than a page of marks.
+
+    Fence rows are read first, cases after: a case is then never older than a mark it explains.
+    """
+    accounts = await store.account_page(pool, after, page)
+    upto = accounts[-1] if len(accounts) == page else MAX_ACCOUNT
+    rows = await _rows(participants, report, methodcaller("marks", after, upto, page))
+    upto = min([upto, *(max(of) for of in rows.values() if len(of) == page)])
+    accounts = [account for account in accounts if account <= upto]
+    rows = {name: {at: row for at, row in of.items() if at <= upto} for name, of in rows.items()}
+    anyone = set(accounts).union(*rows.values())
+    return _Part(upto, accounts, await store.of_accounts(pool, anyone), rows)
+
+
+async def _rows(
+    participants: Mapping[str, Participant],
+    report: Report,
+    read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]],
+) -> dict[str, Mapping[int, FenceRow]]:
+    """Read fence rows from everybody at once; who does not answer is left out, reported, and not asked again."""
+
+    async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow] | None:
+        try:
+            return await read(participant)
+        except UNANSWERED:
+            _unread(report, name)
+            return None
+
+    asked = {name: each for name, each in participants.items() if name not in report.unread}
+    answers = await asyncio.gather(*(ask(name, each) for name, each in asked.items()))
+    return {name: answer for name, answer in zip(asked, answers, strict=True) if answer is not None}
+
+
+async def _money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
+    try:
+        return await wallet.audit_money(accounts)
+    except UNANSWERED:
+        _unread(report, "wallet")
+        return None
+
+
+def _unread(report: Report, name: str) -> None:
+    if name not in report.unread:
+        report.unread.append(name)
+
+
+def _count(report: Report, part: _Part, found: Sequence[Violation]) -> None:
+    report.accounts += len(part.accounts)
+    report.cases += len(part.cases)
+    for case in part.cases:
+        report.cases_by_state[case.state] = report.cases_by_state.get(case.state, 0) + 1
+    for name, of_participant in part.rows.items():
+        report.fence_marks[name] = report.fence_marks.get(name, 0) + len(of_participant)
+    report.violations.extend(found)

@@ -1,0 +1,1 @@
+"""The versions of policy: their life, which is in force, what runs in shadow."""

@@ -1,0 +1,303 @@
+"""The life of a pack: add, activate with two people's agreement, roll back, run in shadow; and replay a decision."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from jiebang.model.errors import (
+    AlreadyInForceError,
+    NameUnusableError,
+    NoRecordError,
+    NothingToRollBackError,
+    PackExistsError,
+    PackInvalidError,
+    RecordUnreadableError,
+    SamePersonError,
+    TooSoonError,
+    UnknownCaseError,
+    UnknownPackError,
+)
+from jiebang.policy import record
+from jiebang.policy.analyse import analysed
+from jiebang.policy.load import load_pack
+from jiebang.store.cases import cases
+from jiebang.store.policy import packs as store
+from jiebang.store.policy.packs import Activation, NewPack, PolicyState, ShadowCount, StoredPack
+from jiebang.usecases.policy.registry import LEAD
+
+if TYPE_CHECKING:
+    from jiebang.model.case import Key
+    from jiebang.model.participants import ParticipantRegistry
+    from jiebang.policy.analyse import Finding
+    from jiebang.policy.difference import Difference
+    from jiebang.policy.pack import Pack
+    from jiebang.store.cases.cases import Database
+    from jiebang.store.checks.records import Records, Step
+    from jiebang.store.postgres.pool import Pool
+    from jiebang.usecases.policy.registry import Registry
+
+INSTALLATION: Final = "jiebang"
+"""Who adds the packs that we ship, and put the first one in force: nobody's name."""
+_NAME_LIMIT: Final = 64
+_HISTORY: Final = 100
+
+_log = structlog.get_logger(__name__)
+
+
+def person(name: str) -> str:
+    """Return a person's name as it is kept: one form for every way to type it. Raises NameUnusableError."""
+    plain = " ".join(unicodedata.normalize("NFKC", name).split())
+    if not 0 < len(plain) <= _NAME_LIMIT or not plain.isprintable() or plain.casefold() == INSTALLATION:
+        raise NameUnusableError(name=plain[:_NAME_LIMIT])
+    return plain
+
+
+def admitted(text: str, source: str, declared: ParticipantRegistry) -> tuple[Pack, list[Finding]]:
+    """Load a pack against `declared`, and look for rules that can never or always be raised, or only together.
+
+    Returns the pack and what to look at again. Raises PackInvalidError, for findings that are errors too.
+    """
+    pack = load_pack(text, source, declared)
+    findings = analysed(pack, text, source)
+    wrong = [msgspec.to_builtins(finding.problem) for finding in findings if finding.error]
+    if wrong:
+        raise PackInvalidError(problems=wrong)
+    return pack, findings
+
+
+async def install(
+    db: Pool,
+    declared: ParticipantRegistry,
+    shipped: Mapping[str, tuple[str, str]],
+    first: str,
+    now: datetime,
+) -> list[str]:
+    """Add the packs that we ship, and on the very first start put `first` in force. Safe to run at the same time.
+
+    `shipped`: text and file name, by name. A version that is in the store already stays as it is there: returned are
+    those whose file says something else by now, which therefore has no effect.
+    """
+    loaded = {name: load_pack(*text, declared) for name, text in shipped.items()}
+    texts = {pack.id: shipped[name][0] for name, pack in loaded.items()}
+    kept = {one.pack: one for one in await store.others(db)}
+    edited = sorted(name for name in texts.keys() & kept.keys() if kept[name].text != texts[name])
+    for name in edited:
+        _log.warning("shipped_pack_differs_from_store", pack=name)
+    async with db.acquire() as connection, connection.transaction():
+        await store.add(connection, _new(texts.keys() - kept.keys(), texts), INSTALLATION, now)
+        await store.install(connection, loaded[first].id, INSTALLATION, now)
+    return edited
+
+
+def _new(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
+    found = []
+    for pack in sorted(names):
+        name, _, version = pack.partition("/")
+        found.append(NewPack(name, int(version), texts[pack]))
+    return found
+
+
+async def add(
+    db: Pool, declared: ParticipantRegistry, text: str, source: str, by: str, now: datetime
+) -> tuple[Pack, list[Finding]]:
+    """Add a version of a policy. Adding the same text again changes nothing.
+
+    Raises PackInvalidError, PackExistsError for another text under the same name and version, NameUnusableError.
+    """
+    who = person(by)
+    pack, findings = admitted(text, source, declared)
+    async with db.acquire() as connection, connection.transaction():
+        await _locked(connection)
+        if not await store.add(connection, _new([pack.id], {pack.id: text}), who, now):
+            kept = await _stored(connection, pack.id)
+            if kept.text != text:
+                raise PackExistsError(pack=pack.id, added_by=kept.added_by, added_at=kept.added_at.isoformat())
+    return pack, findings
+
+
+class Agreed(msgspec.Struct, frozen=True, kw_only=True):
+    """What an activation has come to: in force from a time on, or waiting for a second person."""
+
+    pack: str
+    proposed_by: str
+    approved_by: str | None
+    in_force_since: datetime | None
+    replaces: str
+
+
+async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> Agreed:
+    """Propose a version, or approve what another person has proposed: with that it comes into force everywhere.
+
+    Raises UnknownPackError, PackInvalidError (the version, as it is in the store, does not load here), SamePersonError,
+    AlreadyInForceError, TooSoonError while another change is coming into force, NameUnusableError.
+    """
+    who = person(by)
+    async with db.acquire() as connection, connection.transaction():
+        state = await _locked(connection)
+        stored = await _stored(connection, pack)
+        admitted(stored.text, f"{pack}.yaml", declared)
+        _settled(state, now)
+        if state.pack == pack:
+            raise AlreadyInForceError(pack=pack)
+        proposed = await store.proposal(connection, pack)
+        if proposed is None:
+            await store.propose(connection, pack, who, now)
+            return Agreed(pack=pack, proposed_by=who, approved_by=None, in_force_since=None, replaces=state.pack)
+        if proposed.proposed_by.casefold() == who.casefold():
+            raise SamePersonError(pack=pack, proposed_by=proposed.proposed_by)
+        since = now + LEAD
+        await store.approve(connection, proposed, who, now, since, state.activation_no)
+        return Agreed(
+            pack=pack, proposed_by=proposed.proposed_by, approved_by=who, in_force_since=since, replaces=state.pack
+        )
+
+
+async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> Agreed:
+    """Go back to the version that was in force before the one that is. One person is enough: two agreed to it before.
+
+    Raises NothingToRollBackError, PackInvalidError, TooSoonError, NameUnusableError.
+    """
+    who = person(by)
+    async with db.acquire() as connection, connection.transaction():
+        state = await _locked(connection)
+        _settled(state, now)
+        current = await store.activation(connection, state.activation_no)
+        before = None if current is None or current.replaces is None else current.replaces
+        to = None if before is None else await store.activation(connection, before)
+        if to is None:
+            raise NothingToRollBackError(pack=state.pack)
+        load_pack((await _stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
+        since = now + LEAD
+        await store.roll_back(connection, to, who, now, since)
+        return Agreed(pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack)
+
+
+async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> PolicyState:
+    """Let a version run beside the live one on live checks; what was counted of it before is forgotten.
+
+    Raises UnknownPackError, PackInvalidError, AlreadyInForceError for the version in force, NameUnusableError.
+    """
+    who = person(by)
+    async with db.acquire() as connection, connection.transaction():
+        state = await _locked(connection)
+        load_pack((await _stored(connection, pack)).text, f"{pack}.yaml", declared)
+        if pack == state.pack:
+            raise AlreadyInForceError(pack=pack)
+        await store.set_shadow(connection, pack, who, now)
+    return state
+
+
+async def stop_shadow(db: Pool) -> None:
+    """Let no version run in shadow; what was counted stays until it is started again."""
+    async with db.acquire() as connection, connection.transaction():
+        await _locked(connection)
+        await store.set_shadow(connection, None, None, None)
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about policy at one moment. Versions without their texts."""
+
+    state: PolicyState
+    versions: Sequence[Mapping[str, Any]]
+    history: Sequence[Activation]
+
+
+async def overview(db: Database) -> Overview:
+    """Return every version, which is in force, which waits for approval, and every change so far."""
+    state = await store.state(db)
+    if state is None:
+        raise UnknownPackError(pack="", known=[])
+    versions = [
+        {"pack": one.pack, "sha256": one.sha256.hex(), "added_by": one.added_by, "added_at": one.added_at}
+        for one in await store.others(db)
+    ]
+    return Overview(state=state, versions=versions, history=await store.history(db, _HISTORY))
+
+
+async def text_of(db: Database, pack: str) -> str:
+    """Return the text of a version. Raises UnknownPackError."""
+    return (await _stored(db, pack)).text
+
+
+async def shadow_report(db: Database, pack: str | None = None) -> list[ShadowCount]:
+    """Return what was counted of a version in shadow, of the one that runs now if none is named.
+
+    Raises UnknownPackError.
+    """
+    if pack is None:
+        state = await store.state(db)
+        pack = None if state is None else state.shadow
+    else:
+        await _stored(db, pack)
+    return [] if pack is None else await store.counted(db, pack)
+
+
+async def _locked(db: Database) -> PolicyState:
+    """Lock the state, so that changes of policy take turns."""
+    state = await store.state(db, lock=True)
+    if state is None:
+        raise UnknownPackError(pack="", known=[])
+    return state
+
+
+def _settled(state: PolicyState, now: datetime) -> None:
+    if now < state.in_force_since:
+        raise TooSoonError(retry_after_s=int((state.in_force_since - now).total_seconds()) + 1)
+
+
+async def _stored(db: Database, pack: str) -> StoredPack:
+    there = {one.pack: one for one in await store.others(db)}
+    if pack not in there:
+        raise UnknownPackError(pack=pack, known=sorted(there))
+    return there[pack]
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """One recorded check, answered again. No `differences`: the same answer to the letter."""
+
+    step: Step
+    at: datetime
+    pack: str
+    outcome: str
+    facts: Mapping[str, Any]
+    unread: Sequence[str]
+    answer: Mapping[str, Any]
+    differences: Sequence[Difference]
+
+
+async def replay(db: Database, records: Records, registry: Registry, key: Key) -> list[Replay]:
+    """Answer the recorded checks of a case again, each under its own version and from its own facts.
+
+    Raises UnknownCaseError, NoRecordError, UnknownPackError, RecordUnreadableError.
+    """
+    if not await cases.load_many(db, [key]):
+        raise UnknownCaseError
+    found = (await records.of_cases(db, [key])).get(key)
+    if not found:
+        raise NoRecordError
+    again: list[Replay] = []
+    for kept in found:
+        try:
+            content = record.read(kept.content)
+            differences = record.replayed(content, registry.pack(kept.pack))
+        except ValueError as wrong:
+            raise RecordUnreadableError(step=kept.step.value, at=kept.at.isoformat(), reason=str(wrong)) from wrong
+        again.append(
+            Replay(
+                step=kept.step,
+                at=kept.at,
+                pack=kept.pack,
+                outcome=kept.outcome,
+                facts=content.facts,
+                unread=content.unread,
+                answer=content.answer,
+                differences=differences,
+            )
+        )
+    return again

@@ -1,0 +1,1 @@
+"""Timelines: sealing them, and the audit of seals and chains."""

@@ -1,0 +1,265 @@
+"""Seal timelines: sign the heads of what ended, and of live cases that were moved, in one chain for the installation.
+
+Whoever holds bucket 0 seals. Two at once do no harm: a seal's number is given once. What a seal says, and how a receipt
+is checked against it: `saga/seals.py` and docs/receipts.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Gauge
+
+from jiebang.saga.chain import time_text
+from jiebang.saga.seals import NOTHING, seal_hash, statement
+from jiebang.store.timelines import anchor, seals
+from jiebang.store.timelines.anchor import Anchored
+from jiebang.store.timelines.seals import Seal
+from jiebang.usecases.seldom import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jiebang.saga.seals import Leaf
+    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.timelines.seal_signing_keys import SealKeys
+
+SEALS_TOTAL: Final = Counter("jiebang_seals_total", "Seals made")
+SEALED_TOTAL: Final = Counter("jiebang_sealed_timelines_total", "Heads of timelines that were sealed", ["which"])
+SEALING_HALTED: Final = Gauge(
+    "jiebang_sealing_halted", "1 while the chain of seals is not what it was, and nothing is sealed"
+)
+UNSEALED_SECONDS: Final = Gauge(
+    "jiebang_unsealed_seconds", "For how long the oldest ended case has waited for its seal"
+)
+
+_SOON: Final = timedelta(seconds=1)
+"""The pause after a turn that sealed as much as one may: there is more."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SealPace(msgspec.Struct, frozen=True, kw_only=True):
+    """How timelines are sealed."""
+
+    grace: timedelta = timedelta(seconds=60)
+    """How long after its end a case is sealed: longer than any save may take from its start to its commit."""
+    every: timedelta = timedelta(seconds=15)
+    live_every: timedelta = timedelta(minutes=10)
+    """How often live cases are walked for those that were moved."""
+    batch: int = 1_024
+    """How many cases a seal speaks of."""
+    seals_a_turn: int = 16
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where sealing stands: the last seal, the one that the anchor holds (None: there is no anchor), and troubles.
+
+    `halted`: why nothing is sealed, None where all is well. `unsealed_s`: for how long the oldest case has waited.
+    """
+
+    seal: int
+    anchored: int | None
+    halted: str | None
+    unsealed_s: int
+
+
+class _Walk(msgspec.Struct):
+    """A walk through the live cases, of what moved after `since`; it has come as far as `after`.
+
+    `moved` waits for a seal; `sealed`: some have theirs.
+    """
+
+    since: datetime
+    until: datetime
+    after: int = 0
+    moved: list[Leaf] = msgspec.field(default_factory=list)
+    sealed: bool = False
+
+
+class Sealing:
+    """The chore that seals. Holds nothing that another could not go on without."""
+
+    def __init__(self, *, pool: Pool, keys: SealKeys, anchor_at: Path | None, pace: SealPace) -> None:
+        """`anchor_at`: the file outside the database that holds the end of the chain; None: the log alone."""
+        self._pool, self._keys, self._anchor_at, self._pace = pool, keys, anchor_at, pace
+        self._turns, self._walks = Turns(pace.every), Turns(pace.live_every)
+        self._walk: _Walk | None = None
+        self._trusted: Anchored | None = None
+        self._halted: str | None = None
+
+    async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
+        """Take a turn if it is ours and due; return how many seals were made."""
+        if 0 not in buckets:
+            self._turns.anew()
+            self._walk = None
+            SEALING_HALTED.set(0)
+            UNSEALED_SECONDS.set(0)
+            return 0
+        if not self._turns.due(now):
+            return 0
+        made = await self.turn(now)
+        self._turns.taken(now, _SOON if made >= self._pace.seals_a_turn else None)
+        return made
+
+    async def turn(self, now: datetime) -> int:
+        """Seal what there is to seal, up to some seals; return how many were made."""
+        first = last = await seals.last(self._pool)
+        halted = await self._wrong(last)
+        SEALING_HALTED.set(halted is not None)
+        if halted is not None:
+            if halted != self._halted:
+                _log.error("sealing_halted", why=halted, seal=last.seal_no)
+            self._halted = halted
+            return 0
+        self._halted = None
+        last = await self._ended(last, now)
+        last = await self._moved(last, now)
+        if last.seal_no > first.seal_no:
+            await self._anchor(last, now)
+        oldest = await seals.first_ended_after(self._pool, last.ended_until)
+        UNSEALED_SECONDS.set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
+        return last.seal_no - first.seal_no
+
+    async def standing(self, now: datetime) -> Standing:
+        """Say how far is sealed, what the anchor holds, and what keeps us from sealing; changes nothing."""
+        last = await seals.last(self._pool)
+        anchored, oldest = await self._anchored(), await seals.first_ended_after(self._pool, last.ended_until)
+        return Standing(
+            seal=last.seal_no,
+            anchored=None if anchored is None else anchored.seal,
+            halted=await self._wrong(last),
+            unsealed_s=0 if oldest is None else max(0, int((now - oldest).total_seconds())),
+        )
+
+    async def go_on_after_restore(self, now: datetime, by: str) -> int | None:
+        """Have a chain that a restore from backup has cut short go on above the number the anchor holds.
+
+        The gap and who (`by`) acknowledged it are signed, and stand in every audit. Returns the number of the new
+        seal; None where the chain is what it was, or its end is not signed by a key of ours.
+        """
+        last = await seals.last(self._pool)
+        anchored = await self._anchored()
+        if anchored is None or not self._signed(last) or await self._wrong(last) is None:
+            return None
+        lost = max(anchored.seal, last.seal_no)
+        sealed = await self._add(last, now, seal_no=lost + 1, restored=lost, by=by)
+        await self._anchor(sealed, now)
+        _log.warning("sealing_goes_on_after_restore", seal=sealed.seal_no, kept=last.seal_no, lost=lost, by=by)
+        return sealed.seal_no
+
+    async def _wrong(self, last: Seal) -> str | None:
+        """Say why nothing can be sealed: whoever goes on from a forged end, or a cut one, would cover it up."""
+        if not self._signed(last):
+            return "last_seal_not_signed_by_a_known_key"
+        anchored = await self._anchored()
+        if anchored is None or anchored == self._trusted:
+            return None
+        if anchored.seal > last.seal_no:
+            return "chain_ends_before_the_anchor"
+        found = await seals.page(self._pool, anchored.seal - 1, 1)
+        if not found or found[0].seal_no != anchored.seal or seal_hash(found[0].statement).hex() != anchored.hash:
+            return "chain_differs_from_the_anchor"
+        self._trusted = anchored
+        return None
+
+    def _signed(self, last: Seal) -> bool:
+        return last.seal_no == 0 or self._keys.payload(last.statement) is not None
+
+    async def _anchored(self) -> Anchored | None:
+        return None if self._anchor_at is None else await asyncio.to_thread(anchor.last, self._anchor_at)
+
+    async def _ended(self, last: Seal, now: datetime) -> Seal:
+        pace = self._pace
+        for _ in range(pace.seals_a_turn):
+            ended, until = await seals.ended_after(
+                self._pool, last.ended_until, now - pace.grace, pace.grace, pace.batch
+            )
+            if ended:
+                last = await self._add(last, now, ended=ended, ended_until=until)
+            if len(ended) < pace.batch:
+                break
+        return last
+
+    async def _moved(self, last: Seal, now: datetime) -> Seal:
+        """Walk some pages of live cases. What moved is sealed when there is a batch of it, or the walk ends."""
+        pace = self._pace
+        if self._walk is None:
+            if not self._walks.due(now):
+                return last
+            self._walk = _Walk(since=last.moved_until, until=now - pace.grace)
+        walk = self._walk
+        for _ in range(pace.seals_a_turn):
+            page = await seals.live_page(self._pool, walk.after, pace.batch)
+            walk.moved += [each.leaf for each in page if each.at is not None and each.at > walk.since]
+            if len(page) < pace.batch:
+                if walk.moved or walk.sealed:
+                    last = await self._add(last, now, live=walk.moved, moved_until=max(walk.until, last.moved_until))
+                self._walk = None
+                self._walks.taken(now)
+                break
+            walk.after = page[-1].leaf.account_id
+            if len(walk.moved) >= pace.batch:
+                last = await self._add(last, now, live=walk.moved)
+                walk.moved, walk.sealed = [], True
+        return last
+
+    async def _add(
+        self,
+        last: Seal,
+        now: datetime,
+        *,
+        ended: Sequence[Leaf] = (),
+        live: Sequence[Leaf] = (),
+        ended_until: datetime | None = None,
+        moved_until: datetime | None = None,
+        seal_no: int | None = None,
+        restored: int | None = None,
+        by: str | None = None,
+    ) -> Seal:
+        """Add one seal after `last`. Raises SealRacedError where somebody else was quicker; the next turn goes on."""
+        number = seal_no or last.seal_no + 1
+        payload, packed = statement(
+            seal=number,
+            previous=seal_hash(last.statement) if last.seal_no else NOTHING,
+            at=now,
+            ended=ended,
+            live=live,
+            ended_until=ended_until or last.ended_until,
+            moved_until=moved_until or last.moved_until,
+            restored=restored,
+            by=by,
+        )
+        sealed = Seal(
+            seal_no=number,
+            ended_until=ended_until or last.ended_until,
+            moved_until=moved_until or last.moved_until,
+            statement=self._keys.sign(payload),
+            cases=packed,
+        )
+        if not await seals.add(self._pool, sealed):
+            raise SealRacedError
+        SEALS_TOTAL.inc()
+        SEALED_TOTAL.labels("ended").inc(len(ended))
+        SEALED_TOTAL.labels("live").inc(len(live))
+        return sealed
+
+    async def _anchor(self, last: Seal, now: datetime) -> None:
+        """Tell the world outside the database where the chain ends. One that cannot be written is told in the log."""
+        said = Anchored(last.seal_no, seal_hash(last.statement).hex(), time_text(now))
+        _log.info("timelines_sealed", seal=said.seal, hash=said.hash)
+        if self._anchor_at is None:
+            return
+        try:
+            await asyncio.to_thread(anchor.append, self._anchor_at, said)
+        except OSError as error:
+            _log.warning("anchor_not_written", path=str(self._anchor_at), error=type(error).__name__)
+
+
+class SealRacedError(Exception):
+    """Another worker sealed at the same moment; nothing is lost."""
