@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from jiebang.model.errors import IdempotencyReusedError
+from jiebang.model.plan import UNNAMED
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.processes import Sandbox, sandbox
@@ -187,11 +188,11 @@ async def test_a_busy_wallet_says_so_and_the_same_key_goes_through_later(
     """Between its Try and its Cancel a wallet moves nothing; who was told so is not told so for ever."""
     other, wallet = someone(world, superapp), world.participants["wallet"]
     order = Order(other.account_id, 1)
-    await wallet.apply(Op.TRY, [order], {})
+    await wallet.apply(Op.TRY, [order], UNNAMED)
     busy = await send(one, other, 5, key="later")
     problem(busy, 503, "WALLET-BUSY")
     assert busy.headers["retry-after"] == "1"
-    await wallet.apply(Op.CANCEL, [order], {})
+    await wallet.apply(Op.CANCEL, [order], UNNAMED)
     done = await send(one, other, 5, key="later")
     assert (done.status_code, "idempotency-replayed" in done.headers) == (200, False)
     assert await balance(world, one, other) == [OPENING - 5, OPENING + 5]
