@@ -29,7 +29,6 @@ Paths in the file are relative to the file. Whatever is wrong is told at once, a
 from __future__ import annotations
 
 import os
-import secrets
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -40,9 +39,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from jiebang.api.gate.capacity import Capacity
-from jiebang.files import write_once
-from jiebang.model.check import Text
-from jiebang.model.errors import HomeUnusableError, SettingsError
+from jiebang.model.errors import SettingsError
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.saga.coordinator import Timing
@@ -370,49 +367,3 @@ def _is_dsn(value: object) -> bool:
 def from_environment() -> Settings:
     """Read the settings of this process. Raises SettingsError."""
     return read_settings(os.environ, Path.cwd())
-
-
-class Secrets(msgspec.Struct, frozen=True, kw_only=True):
-    """The installation's keys, 32 random bytes each (16 for the cipher of case ids). Each has its one use."""
-
-    bodies: bytes
-    case_ids: bytes
-    codes: bytes
-    documents: bytes
-    master: bytes
-    passwords: bytes
-    records: bytes
-    seals: bytes
-
-    def __repr__(self) -> str:
-        """Tell nothing."""
-        return "Secrets(…)"
-
-
-_SIZES: Final = {"case_ids": 16}
-
-
-def read_secrets(folder: Path) -> Secrets:
-    """Read the keys kept in `folder`, one file each, `<name>.key`; make those that are missing.
-
-    All hosts of one installation need the same files: what one has sealed, another must open. Whole or not at all, and
-    safe to run at the same time. Raises HomeUnusableError for a folder or file that cannot be used.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Secrets(**{name: _secret(folder, name) for name in Secrets.__struct_fields__})
-    except OSError as error:
-        reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
-        raise HomeUnusableError(path=str(error.filename or folder), reason=reason) from error
-
-
-def _secret(folder: Path, name: str) -> bytes:
-    path, size = folder / f"{name}.key", _SIZES.get(name, 32)
-    write_once(path, secrets.token_bytes(size))
-    secret = path.read_bytes()
-    if len(secret) != size or path.stat().st_mode & 0o007:
-        reason = Text(
-            f"密钥文件须恰为 {size} 字节,且不对他人开放", f"a key file has exactly {size} bytes and is closed to others"
-        )
-        raise HomeUnusableError(path=str(path), reason=reason)
-    return secret

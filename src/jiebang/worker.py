@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jiebang.saga.coordinator import Reply
     from jiebang.store.postgres.pool import Pool
     from jiebang.usecases.driving.advance import Driver
-    from jiebang.usecases.seldom import Chore
+    from jiebang.usecases.periodic import Chore
 
 _YOUNG = 50_000
 """New objects between two looks for cycles."""

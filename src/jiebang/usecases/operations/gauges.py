@@ -16,7 +16,7 @@ from prometheus_client import Gauge
 from jiebang.model.case import Mark, State
 from jiebang.model.errors import JiebangError
 from jiebang.store.operations import gauges, tasks
-from jiebang.usecases.seldom import Turns
+from jiebang.usecases.periodic import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,7 +19,7 @@ from jiebang.saga.coordinator import Timing
 from jiebang.store.operations import tasks
 from jiebang.store.operations.tasks import NewTask, Task
 from jiebang.usecases.operations.on_record import require_text
-from jiebang.usecases.seldom import Turns
+from jiebang.usecases.periodic import Turns
 
 if TYPE_CHECKING:
     from jiebang.model.case import Key

@@ -20,7 +20,7 @@ from jiebang.saga.seals import NOTHING, seal_hash, statement
 from jiebang.store.timelines import anchor, seals
 from jiebang.store.timelines.anchor import Anchored
 from jiebang.store.timelines.seals import Seal
-from jiebang.usecases.seldom import Turns
+from jiebang.usecases.periodic import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
