@@ -149,14 +149,14 @@ def read_settings(environ: Mapping[str, str], folder: Path, declared: Participan
 
     `folder` is what relative paths of `environ` start from.
     """
-    reader = _Reader(folder, declared)
+    reader = _SettingsReader(folder, declared)
     settings = reader.settings(environ)
     if reader.problems or settings is None:
         raise SettingsError(problems=tuple(reader.problems))
     return settings
 
 
-class _Reader:
+class _SettingsReader:
     """Reads everything it can and gathers what is wrong. A raw value goes with the folder its paths start from."""
 
     def __init__(self, folder: Path, declared: ParticipantRegistry) -> None:
@@ -164,21 +164,23 @@ class _Reader:
         self.folder = folder
         self.problems: list[Problem] = []
 
-    def wrong(self, where: str, what: tuple[str, str]) -> None:
+    def add_problem(self, where: str, what: tuple[str, str]) -> None:
         self.problems.append(Problem(where, *what))
 
     def settings(self, environ: Mapping[str, str]) -> Settings | None:
-        raw = self._merged(environ)
-        plain = {name: self._plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
+        raw = self._merge(environ)
+        plain = {name: self._read_plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
         sections: dict[str, Any] = {
-            name: self._struct(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
+            name: self._read_section(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
         }
-        databases = self._databases(raw.pop("databases")) if "databases" in raw else None
-        networks = self._networks(raw.pop("networks")) if "networks" in raw else None
+        databases = self._read_databases(raw.pop("databases")) if "databases" in raw else None
+        networks = self._read_networks(raw.pop("networks")) if "networks" in raw else None
         for name in raw:
-            self.wrong(name, _UNKNOWN)
+            self.add_problem(name, _UNKNOWN)
         if plain.keys() >= set(_URLS):
-            self.wrong("phone_url", ("即 gateway_url 的旧名,请只保留其一", "is the old name of gateway_url: keep one"))
+            self.add_problem(
+                "phone_url", ("即 gateway_url 的旧名,请只保留其一", "is the old name of gateway_url: keep one")
+            )
         if self.problems:
             return None
         home = Path(plain.get("home") or self.folder / ".jiebang")
@@ -194,20 +196,20 @@ class _Reader:
             **{name: value for name, value in sections.items() if value is not None},
         )
 
-    def _merged(self, environ: Mapping[str, str]) -> dict[str, Any]:
+    def _merge(self, environ: Mapping[str, str]) -> dict[str, Any]:
         """The file's values, overridden by the environment's; paths made absolute, sections as mappings."""
         named = environ.get(f"{PREFIX}SETTINGS")
         path = self.folder / (named or FILE)
-        raw = self._file(path, f"{PREFIX}SETTINGS") if named or path.is_file() else {}
-        for table, key in self._paths(raw):
+        raw = self._read_file(path, f"{PREFIX}SETTINGS") if named or path.is_file() else {}
+        for table, key in self._find_paths(raw):
             table[key] = str(path.parent / table[key])
         for variable, value in sorted(environ.items()):
             if variable.startswith(PREFIX) and variable != f"{PREFIX}SETTINGS":
-                self._variable(variable, value, raw)
+                self._apply_variable(variable, value, raw)
         return raw
 
     @staticmethod
-    def _paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    def _find_paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         """Every place in the raw values where a path stands: the mapping that holds it and its key there."""
         issuer, networks = raw.get("issuer"), raw.get("networks")
         tables = [(raw, ("home", "keys", "anchor")), (issuer, ("jwks_file",))]
@@ -216,7 +218,7 @@ class _Reader:
             if isinstance(table, dict):
                 yield from ((table, name) for name in names if isinstance(table.get(name), str))
 
-    def _variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
+    def _apply_variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
         name = variable.removeprefix(PREFIX).lower()
         section, _, field = name.partition("_")
         if name in ("home", "keys", "anchor"):
@@ -224,73 +226,75 @@ class _Reader:
         elif name in _PLAIN:
             raw[name] = value
         elif name in _MAPPINGS:
-            raw[name] = self._mapping(variable, value, name)
+            raw[name] = self._read_mapping(variable, value, name)
         elif section in _SECTIONS and field in _SECTIONS[section].__struct_fields__:
             into = raw.setdefault(section, {})
             if isinstance(into, dict):
                 into[field] = str(self.folder / value) if field == "jwks_file" else value
         else:
-            self.wrong(variable, _UNKNOWN)
+            self.add_problem(variable, _UNKNOWN)
 
-    def _mapping(self, variable: str, value: str, name: str) -> dict[str, Any]:
+    def _read_mapping(self, variable: str, value: str, name: str) -> dict[str, Any]:
         """Read JSON, TOML, or the file of either that `value` names; a file may hold the mapping under its name."""
         is_json = value.lstrip().startswith("{")
         if is_json or "=" in value.split("://", maxsplit=1)[0]:
-            found, base = self._decoded(value.encode(), variable, json=is_json), self.folder
+            found, base = self._decode(value.encode(), variable, json=is_json), self.folder
         else:
             path = self.folder / value
-            found, base = self._file(path, variable), path.parent
+            found, base = self._read_file(path, variable), path.parent
         inner = found.get(name)
         found = inner if isinstance(inner, dict) else found
-        for table, key in self._paths({name: found}):
+        for table, key in self._find_paths({name: found}):
             table[key] = str(base / table[key])
         return found
 
-    def _file(self, path: Path, where: str) -> dict[str, Any]:
+    def _read_file(self, path: Path, where: str) -> dict[str, Any]:
         try:
             content = path.read_bytes()
         except (OSError, ValueError):
-            self.wrong(where, (f"无法读取文件 {path}", f"cannot read the file {path}"))
+            self.add_problem(where, (f"无法读取文件 {path}", f"cannot read the file {path}"))
             return {}
-        return self._decoded(content, f"{where} ({path.name})", json=path.suffix == ".json")
+        return self._decode(content, f"{where} ({path.name})", json=path.suffix == ".json")
 
-    def _decoded(self, content: bytes, where: str, *, json: bool) -> dict[str, Any]:
+    def _decode(self, content: bytes, where: str, *, json: bool) -> dict[str, Any]:
         form = "JSON" if json else "TOML"
         try:
             found = msgspec.json.decode(content) if json else tomllib.loads(content.decode())
         except (msgspec.DecodeError, ValueError):  # its message may quote a password
             found = None
         if not isinstance(found, dict):
-            self.wrong(where, (f"不是有效的 {form} 对象", f"is not a valid {form} object"))
+            self.add_problem(where, (f"不是有效的 {form} 对象", f"is not a valid {form} object"))
             return {}
         return found
 
-    def _plain(self, name: str, value: object) -> str | None:
+    def _read_plain(self, name: str, value: object) -> str | None:
         if not isinstance(value, str) or not value:
-            self.wrong(name, _EXPECTED[str if name in _URLS else Path])
+            self.add_problem(name, _EXPECTED[str if name in _URLS else Path])
             return None
         if name in _URLS and not _is_url(value):
-            self.wrong(name, _NO_URL)
+            self.add_problem(name, _NO_URL)
         return value
 
-    def _struct(self, where: str, kind: type[_S], raw: object) -> _S | None:
+    def _read_section(self, where: str, kind: type[_S], raw: object) -> _S | None:
         """Build a section field by field, so that every wrong one is told."""
         if not isinstance(raw, dict):
-            self.wrong(where, ("应为一组设置", "must be a table of settings"))
+            self.add_problem(where, ("应为一组设置", "must be a table of settings"))
             return None
         before, given = len(self.problems), {}
         for field in msgspec.structs.fields(kind):
             if field.name in raw:
-                given[field.name] = self._field(f"{where}.{field.name}", field.type, raw[field.name])
+                given[field.name] = self._read_field(f"{where}.{field.name}", field.type, raw[field.name])
             elif field.required:
-                self.wrong(f"{where}.{field.name}", ("缺少此项", "is missing"))
+                self.add_problem(f"{where}.{field.name}", ("缺少此项", "is missing"))
         for name in raw.keys() - set(kind.__struct_fields__):
-            self.wrong(f"{where}.{name}", _UNKNOWN)
+            self.add_problem(f"{where}.{name}", _UNKNOWN)
         if kind is Issuer and (given.get("jwks_url") is None) == (given.get("jwks_file") is None):
-            self.wrong(where, ("jwks_url 与 jwks_file 须且只能设一个", "needs exactly one of jwks_url and jwks_file"))
+            self.add_problem(
+                where, ("jwks_url 与 jwks_file 须且只能设一个", "needs exactly one of jwks_url and jwks_file")
+            )
         return kind(**given) if len(self.problems) == before else None
 
-    def _field(self, where: str, kind: Any, value: object) -> Any:
+    def _read_field(self, where: str, kind: Any, value: object) -> Any:
         base = next((one for one in (timedelta, int, Path) if kind == one or kind == one | None), str)
         try:
             # Numbers come as text from the environment; a number of seconds is a duration.
@@ -299,44 +303,44 @@ class _Reader:
             )
             found = timedelta(seconds=found) if base is timedelta else Path(found) if base is Path else found
         except (msgspec.ValidationError, OverflowError, ValueError):
-            self.wrong(where, _EXPECTED[base])
+            self.add_problem(where, _EXPECTED[base])
             return None
         if where == "http.port":
             if not 0 <= found <= _TOP_PORT:
-                self.wrong(where, (f"应为 0 至 {_TOP_PORT}", f"must be 0 to {_TOP_PORT}"))
+                self.add_problem(where, (f"应为 0 至 {_TOP_PORT}", f"must be 0 to {_TOP_PORT}"))
         elif (base is int and found <= 0) or (base is timedelta and found <= timedelta()) or found in ("", Path()):
-            self.wrong(where, _EXPECTED[base])
+            self.add_problem(where, _EXPECTED[base])
         elif where.endswith("_url") and not _is_url(found):
-            self.wrong(where, _NO_URL)
+            self.add_problem(where, _NO_URL)
         return found
 
-    def _names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
+    def _check_names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
         """Tell names that are missing and names that are not ours; return what can be looked at further."""
         if not isinstance(raw, dict):
-            self.wrong(where, ("应为名称到地址的对应", "must map names to addresses"))
+            self.add_problem(where, ("应为名称到地址的对应", "must map names to addresses"))
             return {}
         for name in sorted(expected - raw.keys()):
-            self.wrong(f"{where}.{name}", ("缺少此项", "is missing"))
+            self.add_problem(f"{where}.{name}", ("缺少此项", "is missing"))
         for name in sorted(raw.keys() - expected):
-            self.wrong(f"{where}.{name}", ("没有此名称", "is not a name we know"))
+            self.add_problem(f"{where}.{name}", ("没有此名称", "is not a name we know"))
         return {name: raw[name] for name in sorted(expected & raw.keys())}
 
-    def _databases(self, raw: object) -> dict[str, str]:
-        found = self._names("databases", raw, frozenset(placement(self.declared)))
+    def _read_databases(self, raw: object) -> dict[str, str]:
+        found = self._check_names("databases", raw, frozenset(placement(self.declared)))
         seen: dict[tuple[str, object], str] = {}
         for name, dsn in found.items():
             if not _is_dsn(dsn):
                 form = "postgresql://user@host:port/database"
-                self.wrong(f"databases.{name}", (f"应为 {form} 形式的地址", f"must look like {form}"))
+                self.add_problem(f"databases.{name}", (f"应为 {form} 形式的地址", f"must look like {form}"))
             elif (twin := seen.setdefault((self.declared.owner_of(name), dsn), name)) != name:
                 what = (f"与 {twin} 是同一个数据库", f"is the same database as {twin}")
-                self.wrong(f"databases.{name}", what)
+                self.add_problem(f"databases.{name}", what)
         return found
 
-    def _networks(self, raw: object) -> dict[str, Network]:
+    def _read_networks(self, raw: object) -> dict[str, Network]:
         found: dict[str, Network] = {}
-        for name, value in self._names("networks", raw, frozenset(self.declared.networks)).items():
-            network = self._struct(f"networks.{name}", Network, value)
+        for name, value in self._check_names("networks", raw, frozenset(self.declared.networks)).items():
+            network = self._read_section(f"networks.{name}", Network, value)
             if network is not None:
                 found[name] = network
         return found
@@ -364,6 +368,6 @@ def _is_dsn(value: object) -> bool:
         return False
 
 
-def from_environment() -> Settings:
+def read_environment() -> Settings:
     """Read the settings of this process. Raises SettingsError."""
     return read_settings(os.environ, Path.cwd())

@@ -84,7 +84,7 @@ class Worker:
         """Join what a worker needs; `chores` by name."""
         self._id, self._pool, self._driver, self._chores = worker_id, pool, driver, chores
         self._clock, self._pace = clock, pace
-        self._told = leases.Held(frozenset())
+        self._leased = leases.Held(frozenset())
         self._until: datetime | None = None
         self._busy: set[Key] = set()
         self._lanes: set[asyncio.Task[None]] = set()
@@ -105,7 +105,7 @@ class Worker:
             loops.create_task(self._keep_leases())
             loops.create_task(self._keep_driving())
             for name, chore in self._chores.items():
-                loops.create_task(self._keep_at(name, chore))
+                loops.create_task(self._keep_doing(name, chore))
         if self._lanes:
             await asyncio.wait(self._lanes)
         await self._driver.aclose()
@@ -127,20 +127,20 @@ class Worker:
         while not self._stopping.is_set():
             now = self._clock()
             # Nothing begins between this moment and the answer, if nothing was allowed since the last beat.
-            still = not self._told.may_claim and not self._busy and self._driver.still
+            still = not self._leased.may_claim and not self._busy and self._driver.still
             try:
-                self._told = await leases.hold(self._pool, self._id, now, 3 * beat, still=still)
+                self._leased = await leases.hold(self._pool, self._id, now, 3 * beat, still=still)
                 self._until = now + 3 * beat
-                if self._told.wish == "drain":
+                if self._leased.wish == "drain":
                     _log.info("worker_drained", worker=self._id)
                     self.stop()
             except UNANSWERED as error:
                 _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
             await self._pause(beat)
 
-    def _held(self) -> frozenset[int]:
+    def _list_buckets(self) -> frozenset[int]:
         """Return the buckets whose lease still runs; none when it could not be renewed in time."""
-        return self._told.buckets if self._until is not None and self._clock() < self._until else frozenset()
+        return self._leased.buckets if self._until is not None and self._clock() < self._until else frozenset()
 
     async def _keep_driving(self) -> None:
         failures = 0
@@ -160,17 +160,17 @@ class Worker:
 
     async def _start_lane(self) -> bool:
         """Start one batch, if there is anything to drive."""
-        if not self._told.may_claim:
+        if not self._leased.may_claim:
             self._driver.forget()
             return False
-        heard = {(reply.account_id, reply.case_no) for reply in self._driver.late}
-        late = self._driver.take_late(heard - self._busy)
-        keys = heard - self._busy
+        replied = {(reply.account_id, reply.case_no) for reply in self._driver.late}
+        late = self._driver.take_late(replied - self._busy)
+        keys = replied - self._busy
         busy = [key[0] for key in self._busy]
-        found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._batch, busy)
-        if not self._told.may_claim:  # told so while it read: nothing may begin once it has said that it is still
+        cases_due = await cases.due(self._pool, sorted(self._list_buckets()), self._clock(), self._batch, busy)
+        if not self._leased.may_claim:  # told so while it read: nothing may begin once it has said that it is still
             return False
-        taken = [case for case in found if case.key not in self._busy]
+        taken = [case for case in cases_due if case.key not in self._busy]
         keys |= {case.key for case in taken}
         if not keys:
             return False
@@ -195,11 +195,11 @@ class Worker:
         finally:
             self._busy -= keys
 
-    async def _keep_at(self, name: str, chore: Chore) -> None:
+    async def _keep_doing(self, name: str, chore: Chore) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
-                done = await chore(self._held(), self._clock())
+                done = await chore(self._list_buckets(), self._clock())
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a loop must outlive whatever a chore does
                 failures += 1

@@ -216,8 +216,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         plans = await self.registry.plans_ever_in_force()
         known = [f"{kind}@{plan.name}" for kind, plan in plans]
         if unknown := set(papers.values()).difference(known):
-            told = ", ".join(known)
-            reason = Text(f"没有这种方案;应为 {told}", f"there never was such a plan; known: {told}")
+            names = ", ".join(known)
+            reason = Text(f"没有这种方案;应为 {names}", f"there never was such a plan; known: {names}")
             raise InvalidInputError(field=", ".join(sorted(unknown)), reason=reason)
         return await recover(
             Recovering(

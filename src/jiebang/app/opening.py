@@ -31,7 +31,7 @@ from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, our_end
 from jiebang.remote.signing import Link
-from jiebang.settings import Settings, from_environment
+from jiebang.settings import Settings, read_environment
 from jiebang.store.checks.records import Records
 from jiebang.store.postgres.data_directory import find
 from jiebang.store.postgres.embedded import dsns, embedded, placement
@@ -57,7 +57,7 @@ _log = structlog.get_logger(__name__)
 
 def configured() -> Settings:
     """Return the settings of this process's environment. Raises SettingsError."""
-    return from_environment()
+    return read_environment()
 
 
 def is_installed(settings: Settings) -> bool:
@@ -96,8 +96,8 @@ async def open_app(
         else:
             databases = settings.databases
         pools = await stack.enter_async_context(open_pools(databases, size=pool_size, patient=patient))
-        found = find_links(settings, declared)
-        networks = {name: HttpParticipant(found[name]) for name in declared.networks}
+        links = find_links(settings, declared)
+        networks = {name: HttpParticipant(links[name]) for name in declared.networks}
         for network in networks.values():
             stack.push_async_callback(network.aclose)
         owned = open_participants(declared, pools, utc_now, pepper=keys.passwords)
@@ -110,16 +110,18 @@ async def open_app(
                 raise ParticipantUnavailableError(participant=PLATFORM, error=type(error).__name__) from error
         shadow = Shadow(pools["platform"], registry.shadow)
         for loop in (joining.run(), shadow.run()):
-            stack.push_async_callback(_ended, asyncio.create_task(loop))
+            stack.push_async_callback(_cancel, asyncio.create_task(loop))
         try:
             parties: dict[str, Participant] = {**owned, **networks}
-            yield _joined(settings, keys, seal_keys, databases, pools, parties, found, registry, joining, shadow, stack)
+            yield _build_app(
+                settings, keys, seal_keys, databases, pools, parties, links, registry, joining, shadow, stack
+            )
         finally:
             with suppress(*UNANSWERED):
                 await shadow.flush()
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -127,22 +129,22 @@ async def _ended(task: asyncio.Task[None]) -> None:
 def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
     """Return our ends of the links to the networks and the gateway: the configured ones, else those that stand in."""
     try:
-        found = stand_ins.links(settings.home, (*declared.networks, GATEWAY))
+        links = stand_ins.links(settings.home, (*declared.networks, GATEWAY))
     except OSError:
-        found = {}
+        links = {}
     for name, network in (settings.networks or {}).items():
-        found[name] = our_end(network.keys or settings.keys, name, network.base_url)
+        links[name] = our_end(network.keys or settings.keys, name, network.base_url)
     if settings.gateway_url is not None:
-        found[GATEWAY] = our_end(settings.keys, GATEWAY, settings.gateway_url)
+        links[GATEWAY] = our_end(settings.keys, GATEWAY, settings.gateway_url)
     for name in declared.networks:
-        if name not in found:
+        if name not in links:
             _log.warning("network_not_configured", network=name)
             create_keys(settings.keys, name)
-            found[name] = our_end(settings.keys, name, _NOWHERE)
-    return found
+            links[name] = our_end(settings.keys, name, _NOWHERE)
+    return links
 
 
-def _joined(
+def _build_app(
     settings: Settings,
     keys: Secrets,
     seal_keys: SealKeys,

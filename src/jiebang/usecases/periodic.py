@@ -9,7 +9,7 @@ Chore = Callable[[frozenset[int], datetime], Awaitable[int]]
 """Side work for the buckets a worker holds (outbox, transfers, purges): returns how much there was to do."""
 
 
-class Turns:
+class Schedule:
     """Says whether it is time for a turn: at once to begin with, then after a pause."""
 
     def __init__(self, every: timedelta) -> None:
@@ -17,15 +17,15 @@ class Turns:
         self._every = every
         self._next: datetime | None = None
 
-    def due(self, now: datetime) -> bool:
+    def is_due(self, now: datetime) -> bool:
         """Whether it is time."""
         return self._next is None or now >= self._next
 
-    def taken(self, now: datetime, pause: timedelta | None = None) -> None:
+    def postpone(self, now: datetime, pause: timedelta | None = None) -> None:
         """Wait from `now` on, for `pause` if one is given, else the usual time."""
         self._next = now + (self._every if pause is None else pause)
 
-    def anew(self) -> None:
+    def reset(self) -> None:
         """Begin again: the next turn may be taken at once."""
         self._next = None
 
@@ -35,15 +35,15 @@ class Seldom:
 
     def __init__(self, chore: Chore, every: timedelta) -> None:
         """`every`: the pause after a turn that found nothing to do."""
-        self._chore, self._turns = chore, Turns(every)
+        self._chore, self._schedule = chore, Schedule(every)
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
         """Take a turn if it is ours and due; return how much there was to do."""
-        if 0 not in buckets or not self._turns.due(now):
+        if 0 not in buckets or not self._schedule.is_due(now):
             return 0
         done = await self._chore(buckets, now)
         if done:
-            self._turns.anew()
+            self._schedule.reset()
         else:
-            self._turns.taken(now)
+            self._schedule.postpone(now)
         return done

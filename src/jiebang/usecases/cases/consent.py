@@ -18,10 +18,10 @@ from jiebang.model.errors import NothingToClearError
 from jiebang.store.cases import consents, idempotency, remedies
 from jiebang.store.cases.consents import Given
 from jiebang.store.cases.idempotency import Kept
-from jiebang.usecases.cases.consent_rules import limited_to, rule_of, shown_by
+from jiebang.usecases.cases.consent_rules import find_consent_rule, limit_to_shown, list_shown
 from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.remedy_request import Wanted, checked
-from jiebang.usecases.cases.withdrawal import wish
+from jiebang.usecases.cases.remedy_request import Wanted, check_request
+from jiebang.usecases.cases.withdrawal import record_wish
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,7 +47,7 @@ Render = Callable[[Standing], Kept]
 
 
 async def give(
-    context: Context, asked: Wanted, code: str, shown: Collection[str] | None, claim: Claim, render: Render
+    context: Context, request: Wanted, code: str, shown: Collection[str] | None, claim: Claim, render: Render
 ) -> Answered:
     """Agree to what rule `code` names. `shown`: the ids the person was shown; None: what a check shows at this moment.
 
@@ -55,51 +55,51 @@ async def give(
     KindNotOfferedError, IdempotencyReusedError.
     """
     pack = context.pack()
-    rule_of(pack, code)
-    what = limited_to(shown_by(pack, await checked(context, asked), [code]), shown)
+    find_consent_rule(pack, code)
+    what = limit_to_shown(list_shown(pack, await check_request(context, request), [code]), shown)
     if code not in what:
         raise NothingToClearError(items=sorted(shown or ()))
     now = context.clock()
 
     async def work(db: Database) -> Elsewhere:
-        await remedies.lock(db, [asked.account_id])
-        given = Given(account_id=asked.account_id, consent_id=context.new_id(), code=code, what=what[code])
+        await remedies.lock(db, [request.account_id])
+        given = Given(account_id=request.account_id, consent_id=context.new_id(), code=code, what=what[code])
         await consents.give(db, [given], now)
-        return partial(_told, context, asked, code, what[code], render)
+        return partial(_check_after, context, request, code, what[code], render)
 
     return await idempotency.once(context.platform, claim, now, work)
 
 
-async def take_back(context: Context, asked: Wanted, code: str, claim: Claim, render: Render) -> Answered:
+async def take_back(context: Context, request: Wanted, code: str, claim: Claim, render: Render) -> Answered:
     """Take a consent back. A case that has not passed its commit point and rests on it is withdrawn with it.
 
     Nothing stands: nothing changes. Raises ConsentNotAskedError, TooLateToWithdrawError (a case that rests on it is
     past its commit point), UnknownAccountError, KindNotOfferedError, IdempotencyReusedError.
     """
-    rule_of(context.pack(), code)
-    await checked(context, asked)
+    find_consent_rule(context.pack(), code)
+    await check_request(context, request)
     now = context.clock()
 
     async def work(db: Database) -> Elsewhere:
-        await _taken_back(context, db, asked.account_id, code, now)
-        return partial(_told, context, asked, code, None, render)
+        await _take_back(context, db, request.account_id, code, now)
+        return partial(_check_after, context, request, code, None, render)
 
     return await idempotency.once(context.platform, claim, now, work)
 
 
-async def _told(
-    context: Context, asked: Wanted, code: str, what: tuple[str, ...] | None, render: Render
+async def _check_after(
+    context: Context, request: Wanted, code: str, what: tuple[str, ...] | None, render: Render
 ) -> tuple[Kept, None]:
     """Tell what stands now, with a check of what was just committed."""
-    check = await checked(context, asked)
-    return render(Standing(account_id=asked.account_id, code=code, what=what, check=check)), None
+    check = await check_request(context, request)
+    return render(Standing(account_id=request.account_id, code=code, what=what, check=check)), None
 
 
-async def _taken_back(context: Context, db: Database, account_id: int, code: str, now: datetime) -> None:
+async def _take_back(context: Context, db: Database, account_id: int, code: str, now: datetime) -> None:
     """Hold the live case first: a worker that has read the consent must not pass the commit point meanwhile."""
     live = await consents.lock_live_case(db, account_id)
-    stood = await consents.withdraw(db, [(account_id, code)], now)
-    if live is None or not any(one.case_no in (None, live[0]) for one in stood):
+    taken_back = await consents.withdraw(db, [(account_id, code)], now)
+    if live is None or not any(one.case_no in (None, live[0]) for one in taken_back):
         return
     if live[1] in _MAY_STILL_WIN or live[1] is State.CONFIRMING:
-        await wish(context, db, (account_id, live[0]), now)
+        await record_wish(context, db, (account_id, live[0]), now)

@@ -28,9 +28,9 @@ async def find(context: Context, key: Key) -> Found:
     if case is None:
         raise UnknownCaseError
     await context.know([case])
-    held = await proofs.of_cases(context.platform, [key])
-    found = Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {}))
-    return found if case.state not in ENDED else msgspec.structs.replace(found, sealed=await _sealed(context, case))
+    proofs_by_case = await proofs.of_cases(context.platform, [key])
+    found = Found(case=case, plan=context.plan_of(case), proofs=proofs_by_case.get(key, {}))
+    return found if case.state not in ENDED else msgspec.structs.replace(found, sealed=await _find_seal(context, case))
 
 
 async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
@@ -48,18 +48,18 @@ async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[Time
     return await cases.events_after(context.platform, seen)
 
 
-async def _sealed(context: Context, case: Case) -> Sealed | None:
+async def _find_seal(context: Context, case: Case) -> Sealed | None:
     """Return where the head of a case that has ended was sealed; None where it was not yet, or not as it stands."""
     seal = (await seals.of_cases(context.platform, [case.key])).get(case.key)
-    said = None if seal is None else said_in(seal.statement)
-    if seal is None or said is None:
+    signed = None if seal is None else said_in(seal.statement)
+    if seal is None or signed is None:
         return None
     index = index_of(seal.cases, Leaf(*case.key, case.revision, case.head))
     if index is None:
         return None
     return Sealed(
         seal_no=seal.seal_no,
-        at=datetime.fromisoformat(said.at),
+        at=datetime.fromisoformat(signed.at),
         statement=seal.statement,
         path=path(seal.cases, index),
     )

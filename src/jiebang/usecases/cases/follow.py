@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-class _Reader(msgspec.Struct):
+class _Stream(msgspec.Struct):
     """One open stream: what it has seen, and what waits to be sent to it. None ends it."""
 
     seen: int
@@ -43,28 +43,28 @@ class Follower:
     ) -> None:
         """Take how often to look, and how long a stream may be silent. Nothing runs while no stream is open."""
         self._context, self._beat, self._pulse = context, beat, pulse
-        self._readers: defaultdict[Key, list[_Reader]] = defaultdict(list)
+        self._streams: defaultdict[Key, list[_Stream]] = defaultdict(list)
         self._task: asyncio.Task[None] | None = None
 
     @property
     def streams(self) -> int:
         """How many streams are open."""
-        return sum(map(len, self._readers.values()))
+        return sum(map(len, self._streams.values()))
 
     async def follow(self, key: Key, seen: int) -> AsyncIterator[Timeline | None]:
         """Yield what comes after revision `seen`, until the case has ended and everything was yielded.
 
         Yields None when nothing came for a while, so that a reader who has gone away is noticed.
         """
-        reader = _Reader(seen, asyncio.Queue())
-        self._readers[key].append(reader)
+        stream = _Stream(seen, asyncio.Queue())
+        self._streams[key].append(stream)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch())
+            self._task = asyncio.create_task(self._keep_reading())
         try:
             while True:
                 try:
                     async with asyncio.timeout(self._pulse.total_seconds()):
-                        item = await reader.queue.get()
+                        item = await stream.queue.get()
                 except TimeoutError:
                     yield None
                     continue
@@ -72,42 +72,42 @@ class Follower:
                     return
                 yield item
         finally:
-            self._readers[key].remove(reader)
-            if not self._readers[key]:
-                del self._readers[key]
+            self._streams[key].remove(stream)
+            if not self._streams[key]:
+                del self._streams[key]
 
     async def aclose(self) -> None:
         """End every stream."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for readers in self._readers.values():
-            for reader in readers:
-                reader.queue.put_nowait(None)
+        for open_streams in self._streams.values():
+            for stream in open_streams:
+                stream.queue.put_nowait(None)
 
-    async def _watch(self) -> None:
-        while self._readers:
+    async def _keep_reading(self) -> None:
+        while self._streams:
             try:
-                await self._look()
+                await self._read_new()
             except UNANSWERED as error:
                 # The streams stay open: what they miss is read as soon as the database answers again.
                 _log.warning("timeline_unreadable", error=type(error).__name__, streams=self.streams)
                 await asyncio.sleep(1)
             await asyncio.sleep(self._beat.total_seconds())
 
-    async def _look(self) -> None:
+    async def _read_new(self) -> None:
         """Read what is new for all readers. States are read first, so that nothing comes after an end that was seen."""
         # A copy: a reader that joins while we wait for the database has missed what this look did not ask for.
-        watched = {key: tuple(readers) for key, readers in self._readers.items()}
-        followed = {key: min(reader.seen for reader in readers) for key, readers in watched.items()}
-        found = await cases.load_many(self._context.platform, followed)
-        for item in await cases.events_after(self._context.platform, followed):
-            for reader in watched[item.account_id, item.case_no]:
-                if item.revision > reader.seen:
-                    reader.seen = item.revision
-                    reader.queue.put_nowait(item)
-        for key, readers in watched.items():
-            case = found.get(key)
-            for reader in readers:
-                if case is None or (case.state in ENDED and reader.seen >= case.revision):
-                    reader.queue.put_nowait(None)
+        watched = {key: tuple(open_streams) for key, open_streams in self._streams.items()}
+        revisions = {key: min(stream.seen for stream in open_streams) for key, open_streams in watched.items()}
+        cases_now = await cases.load_many(self._context.platform, revisions)
+        for item in await cases.events_after(self._context.platform, revisions):
+            for stream in watched[item.account_id, item.case_no]:
+                if item.revision > stream.seen:
+                    stream.seen = item.revision
+                    stream.queue.put_nowait(item)
+        for key, open_streams in watched.items():
+            case = cases_now.get(key)
+            for stream in open_streams:
+                if case is None or (case.state in ENDED and stream.seen >= case.revision):
+                    stream.queue.put_nowait(None)

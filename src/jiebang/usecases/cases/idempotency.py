@@ -50,7 +50,7 @@ async def answered(
     while True:
         pause = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
         try:
-            return await _settled(context, claim, mutate, refused)
+            return await _recall_or_mutate(context, claim, mutate, refused)
         except IdempotencyInUseError:
             if context.clock() + pause > until:
                 raise
@@ -58,7 +58,7 @@ async def answered(
         failures += 1
 
 
-async def _settled(
+async def _recall_or_mutate(
     context: Context,
     claim: Claim,
     mutate: Callable[[], Awaitable[Answered]],

@@ -35,6 +35,6 @@ REASONS: Final = {
 }
 
 
-def refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
+def make_refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
     """Return why a proof was not accepted."""
     return ProofRefusedError(method=method.value, cause=cause.value, reason=REASONS[cause], tries_left=tries_left)

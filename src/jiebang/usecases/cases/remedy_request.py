@@ -18,7 +18,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[int, ...] | None = None
 
 
-async def checked(context: Context, asked: Wanted) -> CheckAnswer:
+async def check_request(context: Context, request: Wanted) -> CheckAnswer:
     """Check what was asked for. Raises UnknownAccountError and KindNotOfferedError."""
-    [check] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
+    [check] = await context.check([request.account_id], request.kind, {request.account_id: request.device})
     return check

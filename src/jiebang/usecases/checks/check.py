@@ -49,12 +49,12 @@ _LARGE_AT_ONCE: Final = 3
 _BATCH_LIMIT: Final = 256
 """Single checks that go together at most; beyond it a batch costs each no less."""
 
-_NOBODY: Final = store.Known(None)
+_UNKNOWN_ACCOUNT: Final = store.Known(None)
 
 _log = structlog.get_logger(__name__)
 
 
-Beside = Callable[[Pack, Facts, Kind, datetime], None]
+CheckObserver = Callable[[Pack, Facts, Kind, datetime], None]
 """What is shown every live check: the version that answered, the facts, the kind and the time."""
 
 
@@ -72,7 +72,7 @@ class Checker:
         clock: Callable[[], datetime],
         limit: timedelta = timedelta(seconds=1),
         window: timedelta | None = timedelta(milliseconds=2),
-        shadow: Beside | None = None,
+        shadow: CheckObserver | None = None,
     ) -> None:
         """Join what a check needs. `registry`: whose facts are read.
 
@@ -90,7 +90,7 @@ class Checker:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._singles: Coalescer[Kind, CheckRequest, Evidence | None] | None = None
         if window is not None:
-            self._singles = Coalescer(self._together, window=window, limit=_BATCH_LIMIT)
+            self._singles = Coalescer(self._answer_together, window=window, limit=_BATCH_LIMIT)
 
     async def __call__(
         self,
@@ -112,14 +112,14 @@ class Checker:
 
         Raises UnknownAccountError, naming all accounts the platform does not know, and KindNotOfferedError.
         """
-        pack = _offering(self._pack(), kind)
+        pack = _require_offered(self._pack(), kind)
         if self._singles is not None and len(requests) == 1:
             answers = [await self._singles.ask(kind, requests[0])]
         elif len(requests) > _LARGE:
             async with self._large:  # before the clock of its time limit starts
-                answers = await self._answers(pack, requests, kind)
+                answers = await self._answer(pack, requests, kind)
         else:
-            answers = await self._answers(pack, requests, kind)
+            answers = await self._answer(pack, requests, kind)
         unknown = {request.account_id for request, answer in zip(requests, answers, strict=True) if answer is None}
         if unknown:
             raise UnknownAccountError(accounts=[str(account) for account in sorted(unknown)])
@@ -128,12 +128,12 @@ class Checker:
     async def facts(self, accounts: Sequence[int]) -> Facts:
         """Read all facts of a batch of known accounts, as for requests of a service; nothing is evaluated."""
         requests = [CheckRequest(account) for account in accounts]
-        parts = await self._parts(accounts, requests, {}, quota=True)
+        parts = await self._read_parts(accounts, requests, {}, quota=True)
         return gathered(accounts, parts, [None] * len(requests), self._registry)
 
-    async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
+    async def _answer_together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers, all under the pack in force as the batch begins."""
-        return await self._answers(_offering(self._pack(), kind), requests, kind)
+        return await self._answer(_require_offered(self._pack(), kind), requests, kind)
 
     async def recheck(self, cases: Sequence[Case]) -> dict[Key, Rechecked]:
         """Check cases again on fresh facts, as the worker takes them: each for its own kind, device and number."""
@@ -149,12 +149,12 @@ class Checker:
             requests = [
                 CheckRequest(case.account_id, case.device_id, case.case_no, case.document_index) for case in batch
             ]
-            answers = await self._answers(pack, requests, kind, whole=False)
+            answers = await self._answer(pack, requests, kind, whole=False)
             for case, answer in zip(batch, answers, strict=True):
-                found[case.key] = _rechecked(answer, pack.unavailable.code)
+                found[case.key] = _make_event(answer, pack.unavailable.code)
         return found
 
-    async def _answers(
+    async def _answer(
         self, pack: Pack, requests: Sequence[CheckRequest], kind: Kind, *, whole: bool = True
     ) -> list[Evidence | None]:
         """Answer every request; None for an account that the platform does not know.
@@ -164,7 +164,9 @@ class Checker:
         if not requests:
             return []
         accounts = [request.account_id for request in requests]
-        parts = await self._parts(accounts, requests, _needed(pack, kind), quota=QUOTA in pack.facts_needed[kind])
+        parts = await self._read_parts(
+            accounts, requests, _list_needed(pack, kind), quota=QUOTA in pack.facts_needed[kind]
+        )
         known: Sequence[bool] = [True] * len(requests)
         if PLATFORM in parts:
             known = parts[PLATFORM].frame["account_known"].to_list()
@@ -174,11 +176,11 @@ class Checker:
         if self._shadow is not None:
             self._shadow(pack, facts, kind, now)
         return [
-            Evidence(answer, facts, row, whole) if knows else None
-            for row, (answer, knows) in enumerate(zip(answers, known, strict=True))
+            Evidence(answer, facts, row, whole) if is_known else None
+            for row, (answer, is_known) in enumerate(zip(answers, known, strict=True))
         ]
 
-    async def _parts(
+    async def _read_parts(
         self, accounts: Sequence[int], requests: Sequence[CheckRequest], needed: Mapping[str, Text], *, quota: bool
     ) -> dict[str, Part]:
         """Read everyone at once, within the limit. Who brought nothing is not in the answer.
@@ -191,10 +193,10 @@ class Checker:
             name: asyncio.create_task(_read(participant, askable, accounts, self._registry))
             for name, participant in self._participants.items()
         }
-        own = _own(self._platform, self._case_ids, askable, requests, needed, self._registry)
+        own = _read_own(self._platform, self._case_ids, askable, requests, needed, self._registry)
         tasks[PLATFORM] = asyncio.create_task(own)
         if quota:
-            tasks[QUOTA] = asyncio.create_task(_quota(self._quotas, askable, requests))
+            tasks[QUOTA] = asyncio.create_task(_read_quota(self._quotas, askable, requests))
         try:
             await asyncio.wait(tasks.values(), timeout=self._limit.total_seconds())
         finally:
@@ -202,18 +204,18 @@ class Checker:
             for task in tasks.values():
                 if not task.done():
                     self._cut_off.add(task)
-                    task.add_done_callback(self._let_go)
+                    task.add_done_callback(self._forget)
                     task.cancel()
-        return {name: part for name, task in tasks.items() if (part := _result(name, task)) is not None}
+        return {name: part for name, task in tasks.items() if (part := _take_result(name, task)) is not None}
 
-    def _let_go(self, task: asyncio.Task[Part | None]) -> None:
+    def _forget(self, task: asyncio.Task[Part | None]) -> None:
         """Forget a read that was cut off, and whatever the driver raised when it was: the part was unread anyway."""
         self._cut_off.discard(task)
         if not task.cancelled():
             task.exception()
 
 
-def _result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
+def _take_result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
     """Take what a read brought; anything but facts is silence, told to the log without anything personal."""
     failure = task.exception() if task.done() and not task.cancelled() else None
     why = "slow" if not task.done() or task.cancelled() else type(failure).__name__ if failure else None
@@ -232,7 +234,7 @@ async def _read(
     return None if batch is None else line_up(batch, registry.owner_of(participant.name), accounts, registry)
 
 
-async def _own(
+async def _read_own(
     platform: Database,
     case_ids: CaseIds,
     askable: Sequence[int],
@@ -248,13 +250,13 @@ async def _own(
     live: list[str | None] = []
     consents: list[list[dict[str, str | None]]] = []
     for request in requests:
-        found = known.get(request.account_id, _NOBODY)
+        found = known.get(request.account_id, _UNKNOWN_ACCOUNT)
         other = found.case_no is not None and found.case_no != request.own_case
         live.append(case_ids.encode(request.account_id, found.case_no) if other and found.case_no else None)
         consents.append(
             found.agreed(request.own_case) + [{"code": code, "item": item} for code, item in request.agreed]
         )
-    since = next(iter(known.values()), _NOBODY).out
+    since = next(iter(known.values()), _UNKNOWN_ACCOUNT).out
     out = [
         {"participant": name, "name_zh": title.zh, "name_en": title.en, "since": since[name]}
         for name, title in needed.items()
@@ -271,30 +273,30 @@ async def _own(
     return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows, registry)
 
 
-async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
+async def _read_quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
     """Read what is known of the documents; accounts that no database can hold have none."""
     return await quotas.facts(requests, frozenset(askable))
 
 
-def _needed(pack: Pack, kind: Kind) -> dict[str, Text]:
+def _list_needed(pack: Pack, kind: Kind) -> dict[str, Text]:
     """Return the participants of a kind's plan, each with its name for people."""
     names = pack.plans[kind].participants if kind in pack.plans else ()
     return {name: pack.owners.get(pack.registry.owner_of(name), Text(name, name)) for name in names}
 
 
-def _offering(pack: Pack, kind: Kind) -> Pack:
+def _require_offered(pack: Pack, kind: Kind) -> Pack:
     """Return `pack` if it has rules for `kind`. Raises KindNotOfferedError, since without rules nothing would block."""
     if kind not in pack.kinds:
         raise KindNotOfferedError(kind=kind.value, offered=pack.offered)
     return pack
 
 
-def out_of_service(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
+def list_out_of_service(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
     """Return who, of those that a case of this kind needs, was out of service when this was checked."""
     return evidence.facts.items.get(PARTICIPANTS_OUT, [()] * (evidence.row + 1))[evidence.row]
 
 
-def _rechecked(evidence: Evidence | None, unavailable: str) -> Rechecked:
+def _make_event(evidence: Evidence | None, unavailable: str) -> Rechecked:
     """Turn a check into the coordinator's event.
 
     Unread facts are no blockers there but versions that are None: the case waits and asks again. Where what could not
@@ -303,11 +305,11 @@ def _rechecked(evidence: Evidence | None, unavailable: str) -> Rechecked:
     if evidence is None:
         return Rechecked({}, (UnknownAccountError.code,))
     answer = evidence.answer
-    if out := out_of_service(evidence):
+    if out := list_out_of_service(evidence):
         # Such a case is not rejected: it waits until all are back, and is then checked anew.
         return Rechecked({item["participant"]: None for item in out}, (), evidence)
-    standing = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
+    codes = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
     versions = answer.versions
-    if unavailable in standing and None not in versions.values():
+    if unavailable in codes and None not in versions.values():
         versions = dict.fromkeys(versions)
-    return Rechecked(versions, tuple(dict.fromkeys(code for code in standing if code != unavailable)), evidence)
+    return Rechecked(versions, tuple(dict.fromkeys(code for code in codes if code != unavailable)), evidence)

@@ -53,15 +53,15 @@ class Coalescer(Generic[Topic, Question, Reply]):
         waiting = self._waiting.setdefault(topic, {})
         waiting.setdefault(question, []).append(mine)
         if len(waiting) >= self._limit:
-            self._go(topic)
+            self._send(topic)
         elif topic not in self._timers:
             idle = not self._under_way
             self._timers[topic] = (
-                loop.call_soon(self._go, topic) if idle else loop.call_later(self._window, self._go, topic)
+                loop.call_soon(self._send, topic) if idle else loop.call_later(self._window, self._send, topic)
             )
         return await mine
 
-    def _go(self, topic: Topic) -> None:
+    def _send(self, topic: Topic) -> None:
         """Send off what has gathered. The batch belongs to no caller: it carries none's context."""
         timer = self._timers.pop(topic, None)
         if timer is not None:
@@ -76,27 +76,27 @@ class Coalescer(Generic[Topic, Question, Reply]):
             return
         BATCH_SIZE.observe(sum(map(len, asked.values())))
         self._number += 1
-        run = self._batch(self._number, topic, asked)
+        run = self._run_batch(self._number, topic, asked)
         self._under_way[self._number] = asyncio.get_running_loop().create_task(run, context=Context())
 
-    async def _batch(self, number: int, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
+    async def _run_batch(self, number: int, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
         try:
-            await self._run(topic, asked)
+            await self._answer(topic, asked)
         finally:
             # Here, not when the task is done: who has just been answered and asks again must find nothing under way.
             del self._under_way[number]
 
-    async def _run(self, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
-        callers = [caller for those in asked.values() for caller in those]
+    async def _answer(self, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
+        callers = [caller for futures in asked.values() for caller in futures]
         try:
             replies = await self._together(topic, list(asked))
-            for those, reply in zip(asked.values(), replies, strict=True):
-                for caller in those:
+            for futures, reply in zip(asked.values(), replies, strict=True):
+                for caller in futures:
                     if not caller.done():
                         caller.set_result(reply)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the callers
             if len(asked) > 1:
-                await asyncio.gather(*(self._run(topic, {question: those}) for question, those in asked.items()))
+                await asyncio.gather(*(self._answer(topic, {question: futures}) for question, futures in asked.items()))
             for caller in callers:
                 if not caller.done():
                     caller.set_exception(error)

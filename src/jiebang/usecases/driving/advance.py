@@ -97,24 +97,24 @@ class Driver:
         """
         cases, replies = list(taken), list(late)
         BATCH_SIZE.observe(len({case.key for case in cases} | {(each.account_id, each.case_no) for each in replies}))
-        life = drive(cases, replies, self._clock(), self._timing)
+        course = drive(cases, replies, self._clock(), self._timing)
         try:
-            need = next(life)
+            need = next(course)
             while True:
                 try:
-                    result = await self._do(need)
+                    result = await self._fulfil(need)
                 except (*SILENCE, asyncpg.PostgresError):
                     raise
                 except Exception as error:  # noqa: BLE001 - what one case may have caused is the batch's to find
-                    need = life.throw(error)
+                    need = course.throw(error)
                 else:
-                    need = life.send((self._clock(), result))
+                    need = course.send((self._clock(), result))
         except StopIteration:
             return
         finally:
-            life.close()
+            course.close()
 
-    async def _do(self, need: Need) -> object:
+    async def _fulfil(self, need: Need) -> object:
         match need:
             case Round():
                 return await self._round(need)
@@ -129,12 +129,12 @@ class Driver:
             case CaseLoad():
                 return await store.load_many(self._pool, need.keys)
             case Postponement():
-                await self._put_off(need)
+                await self._postpone(need)
                 return None
 
-    async def _put_off(self, need: Postponement) -> None:
-        told = {} if need.case is None else {"state": need.case.state.value, "marks": need.case.marks}
-        _log.error(need.why, exc_info=need.error, **told)
+    async def _postpone(self, need: Postponement) -> None:
+        log_fields = {} if need.case is None else {"state": need.case.state.value, "marks": need.case.marks}
+        _log.error(need.why, exc_info=need.error, **log_fields)
         await store.put_off(self._pool, need.keys, self._clock() + need.wait)
 
     async def aclose(self) -> None:
@@ -170,27 +170,27 @@ class Driver:
     async def _round(self, need: Round) -> RoundAnswers:
         """Make the calls, and gather what is answered until the round closes."""
         calls = [asyncio.create_task(self._call(call)) for call in need.calls]
-        await self._closed(set(calls), need.keys)
+        await self._wait_until_closed(set(calls), need.keys)
         for call in calls:
             if not call.done():
                 self._calls.add(call)
-                call.add_done_callback(self._came_late)
+                call.add_done_callback(self._keep_late)
         answers = [call.result() if call.done() else [] for call in calls]
         return RoundAnswers(answers, self.take_late(need.keys))
 
-    async def _closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
+    async def _wait_until_closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
         """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""
         late = asyncio.get_running_loop().create_future()
-        everybody = asyncio.create_task(asyncio.wait(calls))
+        all_calls = asyncio.create_task(asyncio.wait(calls))
         self._listeners[late] = keys
         if any((reply.account_id, reply.case_no) in keys for reply in self.late):
             late.set_result(None)
         try:
             limit = self._limits.round.total_seconds()
-            await asyncio.wait({everybody, late}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({all_calls, late}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._listeners[late]
-            everybody.cancel()
+            all_calls.cancel()
 
     @property
     def still(self) -> bool:
@@ -206,15 +206,15 @@ class Driver:
         taken, self.late = split_replies(self.late, keys)
         return taken
 
-    def _came_late(self, call: asyncio.Task[list[Answers]]) -> None:
+    def _keep_late(self, call: asyncio.Task[list[Answers]]) -> None:
         self._calls.discard(call)
         if call.cancelled():
             return
         replies = [reply for answers in call.result() for reply in answers.one_by_one()]
         self.late.extend(replies)
-        heard = {(reply.account_id, reply.case_no) for reply in replies}
+        replied = {(reply.account_id, reply.case_no) for reply in replies}
         for listener, keys in self._listeners.items():
-            if not listener.done() and not heard.isdisjoint(keys):
+            if not listener.done() and not replied.isdisjoint(keys):
                 listener.set_result(None)
 
     async def _call(self, call: Call) -> list[Answers]:

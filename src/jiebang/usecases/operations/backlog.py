@@ -42,7 +42,7 @@ class Backlog:
         self._most, self._overdue, self._every = most, overdue, every
         self._read_at: datetime | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._count, self._fall_s, self._owed = 0, 0.0, 0.0
+        self._count, self._fall_s, self._refusals_due = 0, 0.0, 0.0
 
     async def refuses(self) -> int:
         """Say whether one more case is too many: after how many seconds it is worth asking again, 0 if it may come.
@@ -50,17 +50,17 @@ class Backlog:
         From half of `most` on a growing part is refused, evenly: the closer to it the more, and at it all. So what is
         taken settles at what the workers can do, instead of swinging.
         """
-        await self._fresh()
+        await self._refresh()
         half = self._most / 2
-        self._owed += min(max((self._count - half) / half, 0.0), 1.0)
-        if self._owed < 1:
+        self._refusals_due += min(max((self._count - half) / half, 0.0), 1.0)
+        if self._refusals_due < 1:
             return 0
-        self._owed -= 1
+        self._refusals_due -= 1
         if self._fall_s <= 0:
             return _LONGEST_S if self._count >= self._most else ceil(_NEXT_READING_S)
         return min(max(ceil((self._count - half) / self._fall_s), 1), _LONGEST_S)
 
-    async def _fresh(self) -> None:
+    async def _refresh(self) -> None:
         """Have a reading that is not much older than `every`: one under way serves all who ask meanwhile."""
         age = None if self._read_at is None else self._clock() - self._read_at
         if age is not None and age < self._every:

@@ -20,7 +20,7 @@ from jiebang.policy.wording import render
 from jiebang.saga.backoff import doubled
 from jiebang.store.cases import cases as store
 from jiebang.store.operations import outbox
-from jiebang.usecases.cases.codes import NO_CASE, code_of, rules_for
+from jiebang.usecases.cases.codes import NO_CASE, code_of, find_proof_rules
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
 
-_FIRST_PUT_OFF: Final = timedelta(seconds=1)
-_LONGEST_PUT_OFF: Final = timedelta(minutes=5)
+_FIRST_PAUSE: Final = timedelta(seconds=1)
+_LONGEST_PAUSE: Final = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
 
@@ -72,12 +72,12 @@ class Delivery:
             return 0
         cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
         await self._know(cases.values())
-        told: list[Message] = []
+        worded: list[Message] = []
         notices: list[Notice] = []
         for message in due:
             try:
-                notices += self._worded(message, cases)
-                told.append(message)
+                notices += self._word(message, cases)
+                worded.append(message)
             except Exception:  # noqa: BLE001 - whatever is wrong with one message must not keep the others back
                 UNWORDED_TOTAL.labels(message.template).inc()
                 _log.exception("message_not_worded", template=message.template, attempt=message.attempt)
@@ -85,20 +85,20 @@ class Delivery:
             if notices:
                 await self._gateway.send(notices)
         except OSError:
-            await self._put_off(due, now)
+            await self._postpone(due, now)
             raise
-        await self._put_off([message for message in due if message not in told], now)
-        await outbox.delivered(self._pool, [message.key for message in told], now)
-        return len(told)
+        await self._postpone([message for message in due if message not in worded], now)
+        await outbox.delivered(self._pool, [message.key for message in worded], now)
+        return len(worded)
 
-    async def _put_off(self, messages: Sequence[Message], now: datetime) -> None:
+    async def _postpone(self, messages: Sequence[Message], now: datetime) -> None:
         if messages:
             again_at = {
-                message.key: now + doubled(_FIRST_PUT_OFF, message.attempt, _LONGEST_PUT_OFF) for message in messages
+                message.key: now + doubled(_FIRST_PAUSE, message.attempt, _LONGEST_PAUSE) for message in messages
             }
             await outbox.postponed(self._pool, again_at)
 
-    def _worded(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
+    def _word(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
         """Word one message for phone and mailbox. The same message always makes the same notices."""
         values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
         if message.case_no == NO_CASE:
@@ -115,7 +115,7 @@ class Delivery:
         values["kind"] = pack.kinds[kind]
         values["at"] = render(message.created_at, MESSAGE_VALUES["at"], zone=pack.zone)
         if "nonce" in message.params:
-            nonce, digits = bytes.fromhex(message.params["nonce"]), rules_for(pack, kind).code_digits
+            nonce, digits = bytes.fromhex(message.params["nonce"]), find_proof_rules(pack, kind).code_digits
             code = code_of(self._codes_key, message.account_id, message.case_no, nonce, digits)
             expires_at = datetime.fromisoformat(message.params["expires_at"])
             values["code"] = render(code, MESSAGE_VALUES["code"])

@@ -16,7 +16,7 @@ from prometheus_client import Gauge
 from jiebang.model.case import Mark, State
 from jiebang.model.errors import JiebangError
 from jiebang.store.operations import gauges, tasks
-from jiebang.usecases.periodic import Turns
+from jiebang.usecases.periodic import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ class Gauges:
         """`plan_named`: the plan of a pack for a kind. `lease`: a worker's; `resend_limit`: the longest back-off."""
         self._pool, self._plan_named, self._lease = pool, plan_named, lease
         self._resend_limit, self._pace = resend_limit, pace or GaugePace()
-        self._turns = Turns(self._pace.every)
+        self._schedule = Schedule(self._pace.every)
         self._ours = False
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
@@ -74,12 +74,12 @@ class Gauges:
             if self._ours:
                 self._show(gauges.Readings(due_at=None, message_at=None, late=[]), {}, now)
             self._ours = False
-            self._turns.anew()
+            self._schedule.reset()
             return 0
-        if not self._turns.due(now):
+        if not self._schedule.is_due(now):
             return 0
         self._ours = True
-        self._turns.taken(now)
+        self._schedule.postpone(now)
         found = await gauges.read(
             self._pool,
             now=now,

@@ -70,12 +70,12 @@ async def stuck(
     found = await tasks.stuck(pool, due_by, now - limits.silent, RESENT, limit)
     await plans.know(case for case, _ in found)
     return [
-        Stuck(case=case, why=_why(case), waits_for=waiting_for(case, plans.plan_of), heard_at=heard_at)
+        Stuck(case=case, why=_find_reason(case), waits_for=list_owing(case, plans.plan_of), heard_at=heard_at)
         for case, heard_at in found
     ]
 
 
-def _why(case: Case) -> Why:
+def _find_reason(case: Case) -> Why:
     if not PARKED.isdisjoint(case.marks):
         return Why.PARKED
     if case.due_at is None:
@@ -85,7 +85,7 @@ def _why(case: Case) -> Why:
     return Why.SILENT if case.attempt or not OWED.isdisjoint(case.marks) else Why.UNHEARD
 
 
-def waiting_for(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
+def list_owing(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
     """Return the participants that owe the case an answer; none where its plan is not known."""
     if case.state in ENDED:
         return ()
@@ -182,38 +182,41 @@ async def show(
     found = await store.load_many(pool, keys)
     await plans.know(found.values())
     names = {key: plans.plan_of(case).participants for key, case in found.items()}
-    asked = dict[str, set[int]]()
+    accounts_by_participant = dict[str, set[int]]()
     for key, parties in names.items():
         for name in parties:
-            asked.setdefault(name, set()).add(key[0])
+            accounts_by_participant.setdefault(name, set()).add(key[0])
 
     async def ask(name: str) -> Mapping[int, FenceRow] | None:
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                return await participants[name].look(sorted(asked[name]))
+                return await participants[name].look(sorted(accounts_by_participant[name]))
         except (KeyError, *UNANSWERED):
             return None
 
-    held = dict(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+    rows_by_participant = dict(
+        zip(accounts_by_participant, await asyncio.gather(*map(ask, accounts_by_participant)), strict=True)
+    )
     timelines = dict[Key, list[Mapping[str, Any]]]()
     for line in await store.events_after(pool, dict.fromkeys(found, 0)):
         timelines.setdefault((line.account_id, line.case_no), []).extend(told(line.entries))
-    raised = dict[Key, list[Task]]()
+    tasks_by_case = dict[Key, list[Task]]()
     for task in await tasks.of_cases(pool, found):
-        raised.setdefault((task.account_id, task.case_no), []).append(task)
+        tasks_by_case.setdefault((task.account_id, task.case_no), []).append(task)
     return {
         key: Shown(
             case=case,
             parties=tuple(
-                _party(name, mark, held[name], key[0]) for name, mark in zip(names[key], case.marks, strict=True)
+                _make_party(name, mark, rows_by_participant[name], key[0])
+                for name, mark in zip(names[key], case.marks, strict=True)
             ),
             timeline=tuple(timelines.get(key, ())),
-            tasks=tuple(raised.get(key, ())),
+            tasks=tuple(tasks_by_case.get(key, ())),
         )
         for key, case in found.items()
     }
 
 
-def _party(name: str, mark: str, rows: Mapping[int, FenceRow] | None, account_id: int) -> Party:
+def _make_party(name: str, mark: str, rows: Mapping[int, FenceRow] | None, account_id: int) -> Party:
     row = None if rows is None else rows.get(account_id)
     return Party(participant=name, mark=mark, answers=rows is not None, row=row)

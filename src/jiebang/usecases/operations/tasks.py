@@ -19,7 +19,7 @@ from jiebang.saga.coordinator import Timing
 from jiebang.store.operations import tasks
 from jiebang.store.operations.tasks import NewTask, Task
 from jiebang.usecases.operations.on_record import require_text
-from jiebang.usecases.periodic import Turns
+from jiebang.usecases.periodic import Schedule
 
 if TYPE_CHECKING:
     from jiebang.model.case import Key
@@ -57,21 +57,21 @@ class Watch:
     ) -> None:
         """`timing`: the coordinator's, whose longest wait bounds what can be silent."""
         self._pool, self._plan_of, self._limits, self._timing = pool, plan_of, limits, timing
-        self._turns = Turns(limits.every)
+        self._schedule = Schedule(limits.every)
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
         """Look once, if it is time; return 0, because there is never a rest that could not wait."""
-        if not buckets or not self._turns.due(now):
+        if not buckets or not self._schedule.is_due(now):
             return 0
         due_by = now + self._timing.resend_limit + SOON
         found = await tasks.suspects(self._pool, buckets, due_by, RESENT, _BATCH)
-        owed = [task for case, since in found for task in self._owed(case, since, now)]
-        await tasks.raise_(self._pool, owed, now)
+        new_tasks = [task for case, since in found for task in self._find_owed(case, since, now)]
+        await tasks.raise_(self._pool, new_tasks, now)
         await tasks.close_done(self._pool, buckets, now)
-        self._turns.taken(now)
+        self._schedule.postpone(now)
         return 0
 
-    def _owed(self, case: Case, since: datetime | None, now: datetime) -> list[NewTask]:
+    def _find_owed(self, case: Case, since: datetime | None, now: datetime) -> list[NewTask]:
         try:
             names = self._plan_of(case).participants
         except (KeyError, JiebangError):

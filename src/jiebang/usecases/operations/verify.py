@@ -91,38 +91,38 @@ async def verify(
     report = Report()
     after = 0
     while after < MAX_ACCOUNT:
-        part = await _part(pool, participants, after, page, report)
+        part = await _read_range(pool, participants, after, page, report)
         await audit_chains(pool, after, part.upto, report.timelines)
         after = part.upto
-        found = await _judged(pool, part.cases, part.rows, plan_of)
-        money = await _money(wallet, part.accounts, report)
+        found = await _judge(pool, part.cases, part.rows, plan_of)
+        money = await _audit_money(wallet, part.accounts, report)
         for _ in range(_ATTEMPTS):
             suspects = sorted({violation.account_id for violation in found})
             if not suspects and not (money and money.wrong):
                 break
             await asyncio.sleep(settle.total_seconds())
             if suspects:
-                rows = await _rows(participants, report, methodcaller("look", suspects))
-                found = await _judged(pool, await store.of_accounts(pool, suspects), rows, plan_of)
+                rows = await _read_rows(participants, report, methodcaller("look", suspects))
+                found = await _judge(pool, await store.of_accounts(pool, suspects), rows, plan_of)
             if money and money.wrong:
-                rest = await _money(wallet, money.wrong, report)
+                rest = await _audit_money(wallet, money.wrong, report)
                 money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
         _count(report, part, found)
         if money:
             report.balance_fen += money.balance_fen
             report.money_wrong.extend(money.wrong)
         progress(report.accounts)
-    await _slots(pool, page, settle, report)
+    await _audit_slots(pool, page, settle, report)
     if keys is not None:
         await audit_seals(pool, keys, anchor_at, report.timelines)
     try:
         report.transfers_fen = await wallet.transfers_fen()
     except UNANSWERED:
-        _unread(report, "wallet")
+        _mark_unread(report, "wallet")
     return report
 
 
-async def _judged(
+async def _judge(
     pool: Pool,
     cases: Sequence[Case],
     rows: Mapping[str, Mapping[int, FenceRow]],
@@ -134,7 +134,7 @@ async def _judged(
     return audit(cases, rows, plan_of) + uncounted(using, slots)
 
 
-async def _slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
+async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
     """Walk all slots of the documents' quota; one that no case has a right to is a violation if it stays."""
     after = quota.FIRST
     while slots := await quota.page(pool, after, page):
@@ -152,7 +152,7 @@ async def _slots(pool: Pool, page: int, settle: timedelta, report: Report) -> No
         )
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _Range(msgspec.Struct, frozen=True):
     """What was read of the accounts of one range, which ends with `upto`."""
 
     upto: int
@@ -161,28 +161,28 @@ class _Part(msgspec.Struct, frozen=True):
     rows: Mapping[str, Mapping[int, FenceRow]]
 
 
-async def _part(
+async def _read_range(
     pool: Pool,
     participants: Mapping[str, Participant],
     after: int,
     page: int,
     report: Report,
-) -> _Part:
+) -> _Range:
     """Read the next range: as far as a page of accounts goes, and no participant has more than a page of marks.
 
     Fence rows are read first, cases after: a case is then never older than a mark it explains.
     """
     accounts = await store.account_page(pool, after, page)
     upto = accounts[-1] if len(accounts) == page else MAX_ACCOUNT
-    rows = await _rows(participants, report, methodcaller("marks", after, upto, page))
+    rows = await _read_rows(participants, report, methodcaller("marks", after, upto, page))
     upto = min([upto, *(max(of) for of in rows.values() if len(of) == page)])
     accounts = [account for account in accounts if account <= upto]
     rows = {name: {at: row for at, row in of.items() if at <= upto} for name, of in rows.items()}
     anyone = set(accounts).union(*rows.values())
-    return _Part(upto, accounts, await store.of_accounts(pool, anyone), rows)
+    return _Range(upto, accounts, await store.of_accounts(pool, anyone), rows)
 
 
-async def _rows(
+async def _read_rows(
     participants: Mapping[str, Participant],
     report: Report,
     read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]],
@@ -193,7 +193,7 @@ async def _rows(
         try:
             return await read(participant)
         except UNANSWERED:
-            _unread(report, name)
+            _mark_unread(report, name)
             return None
 
     asked = {name: each for name, each in participants.items() if name not in report.unread}
@@ -201,20 +201,20 @@ async def _rows(
     return {name: answer for name, answer in zip(asked, answers, strict=True) if answer is not None}
 
 
-async def _money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
+async def _audit_money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
     try:
         return await wallet.audit_money(accounts)
     except UNANSWERED:
-        _unread(report, "wallet")
+        _mark_unread(report, "wallet")
         return None
 
 
-def _unread(report: Report, name: str) -> None:
+def _mark_unread(report: Report, name: str) -> None:
     if name not in report.unread:
         report.unread.append(name)
 
 
-def _count(report: Report, part: _Part, found: Sequence[Violation]) -> None:
+def _count(report: Report, part: _Range, found: Sequence[Violation]) -> None:
     report.accounts += len(part.accounts)
     report.cases += len(part.cases)
     for case in part.cases:

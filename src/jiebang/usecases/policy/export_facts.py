@@ -64,13 +64,13 @@ async def export_facts(
             if len(ids) < page:
                 break
             after = ids[-1]
-        await asyncio.to_thread(_join, parts, target)
+        await asyncio.to_thread(_join_parts, parts, target)
     finally:
         await asyncio.to_thread(shutil.rmtree, parts)
     return Exported(accounts, {owner: count for owner, count in unread.items() if count})
 
 
-def _join(parts: Path, target: Path) -> None:
+def _join_parts(parts: Path, target: Path) -> None:
     whole = parts / "whole"
     pl.scan_parquet(parts / "*.parquet").sink_parquet(whole)
     whole.chmod(0o600)

@@ -90,12 +90,12 @@ async def install(
     for name in edited:
         _log.warning("shipped_pack_differs_from_store", pack=name)
     async with db.acquire() as connection, connection.transaction():
-        await store.add(connection, _new(texts.keys() - kept.keys(), texts), INSTALLATION, now)
+        await store.add(connection, _make_new_packs(texts.keys() - kept.keys(), texts), INSTALLATION, now)
         await store.install(connection, loaded[first].id, INSTALLATION, now)
     return edited
 
 
-def _new(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
+def _make_new_packs(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
     found = []
     for pack in sorted(names):
         name, _, version = pack.partition("/")
@@ -113,9 +113,9 @@ async def add(
     who = person(by)
     pack, findings = admitted(text, source, declared)
     async with db.acquire() as connection, connection.transaction():
-        await _locked(connection)
-        if not await store.add(connection, _new([pack.id], {pack.id: text}), who, now):
-            kept = await _stored(connection, pack.id)
+        await _lock(connection)
+        if not await store.add(connection, _make_new_packs([pack.id], {pack.id: text}), who, now):
+            kept = await _find_stored(connection, pack.id)
             if kept.text != text:
                 raise PackExistsError(pack=pack.id, added_by=kept.added_by, added_at=kept.added_at.isoformat())
     return pack, findings
@@ -139,10 +139,10 @@ async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, 
     """
     who = person(by)
     async with db.acquire() as connection, connection.transaction():
-        state = await _locked(connection)
-        stored = await _stored(connection, pack)
+        state = await _lock(connection)
+        stored = await _find_stored(connection, pack)
         admitted(stored.text, f"{pack}.yaml", declared)
-        _settled(state, now)
+        _require_in_force(state, now)
         if state.pack == pack:
             raise AlreadyInForceError(pack=pack)
         proposed = await store.proposal(connection, pack)
@@ -165,14 +165,14 @@ async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datet
     """
     who = person(by)
     async with db.acquire() as connection, connection.transaction():
-        state = await _locked(connection)
-        _settled(state, now)
+        state = await _lock(connection)
+        _require_in_force(state, now)
         current = await store.activation(connection, state.activation_no)
         before = None if current is None or current.replaces is None else current.replaces
         to = None if before is None else await store.activation(connection, before)
         if to is None:
             raise NothingToRollBackError(pack=state.pack)
-        load_pack((await _stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
+        load_pack((await _find_stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
         since = now + LEAD
         await store.roll_back(connection, to, who, now, since)
         return Agreed(pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack)
@@ -185,8 +185,8 @@ async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: s
     """
     who = person(by)
     async with db.acquire() as connection, connection.transaction():
-        state = await _locked(connection)
-        load_pack((await _stored(connection, pack)).text, f"{pack}.yaml", declared)
+        state = await _lock(connection)
+        load_pack((await _find_stored(connection, pack)).text, f"{pack}.yaml", declared)
         if pack == state.pack:
             raise AlreadyInForceError(pack=pack)
         await store.set_shadow(connection, pack, who, now)
@@ -196,7 +196,7 @@ async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: s
 async def stop_shadow(db: Pool) -> None:
     """Let no version run in shadow; what was counted stays until it is started again."""
     async with db.acquire() as connection, connection.transaction():
-        await _locked(connection)
+        await _lock(connection)
         await store.set_shadow(connection, None, None, None)
 
 
@@ -222,7 +222,7 @@ async def overview(db: Database) -> Overview:
 
 async def text_of(db: Database, pack: str) -> str:
     """Return the text of a version. Raises UnknownPackError."""
-    return (await _stored(db, pack)).text
+    return (await _find_stored(db, pack)).text
 
 
 async def shadow_report(db: Database, pack: str | None = None) -> list[ShadowCount]:
@@ -234,11 +234,11 @@ async def shadow_report(db: Database, pack: str | None = None) -> list[ShadowCou
         state = await store.state(db)
         pack = None if state is None else state.shadow
     else:
-        await _stored(db, pack)
+        await _find_stored(db, pack)
     return [] if pack is None else await store.counted(db, pack)
 
 
-async def _locked(db: Database) -> PolicyState:
+async def _lock(db: Database) -> PolicyState:
     """Lock the state, so that changes of policy take turns."""
     state = await store.state(db, lock=True)
     if state is None:
@@ -246,12 +246,12 @@ async def _locked(db: Database) -> PolicyState:
     return state
 
 
-def _settled(state: PolicyState, now: datetime) -> None:
+def _require_in_force(state: PolicyState, now: datetime) -> None:
     if now < state.in_force_since:
         raise TooSoonError(retry_after_s=int((state.in_force_since - now).total_seconds()) + 1)
 
 
-async def _stored(db: Database, pack: str) -> StoredPack:
+async def _find_stored(db: Database, pack: str) -> StoredPack:
     there = {one.pack: one for one in await store.others(db)}
     if pack not in there:
         raise UnknownPackError(pack=pack, known=sorted(there))

@@ -73,16 +73,16 @@ class Shadow:
         """Compare what has gathered and add it to the counts. What could not be added stays for the next time."""
         waiting, self._waiting, self._room = self._waiting, [], _ROOM
         grouped: defaultdict[tuple[str, str, Kind, object], list[int]] = defaultdict(list)
-        for at, (live, beside, _, kind, now) in enumerate(waiting):
-            grouped[live.id, beside.id, kind, local_date(now)].append(at)
-        for places in grouped.values():
-            live, beside, _, kind, now = waiting[places[-1]]  # some of them a second older: as good as now
-            facts = joined([waiting[at][2] for at in places])
-            found = await asyncio.to_thread(compared, live, beside, facts, kind, now)
-            for (segment, code), counted in found.items():
+        for place, (live, beside, _, kind, now) in enumerate(waiting):
+            grouped[live.id, beside.id, kind, local_date(now)].append(place)
+        for group in grouped.values():
+            live, beside, _, kind, now = waiting[group[-1]]  # some of them a second older: as good as now
+            facts = joined([waiting[place][2] for place in group])
+            counts_of_group = await asyncio.to_thread(compared, live, beside, facts, kind, now)
+            for (segment, code), counted in counts_of_group.items():
                 kept = self._counts[beside.id, live.id, kind.value, segment, code]
-                for place, number in enumerate(counted):
-                    kept[place] += number
+                for index, number in enumerate(counted):
+                    kept[index] += number
             COMPARED_TOTAL.labels("compared").inc(len(facts.accounts))
         if not self._counts:
             return

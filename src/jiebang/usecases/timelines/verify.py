@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SEALS_AT_ONCE: Final = 4
 _ROWS_AT_ONCE: Final = 1_000
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
-_MOST: Final = 1_000
+_LIMIT: Final = 1_000
 """Orphans of one range, and waiting cases, that are counted: more are told as so many."""
 
 
@@ -79,7 +79,7 @@ async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport
         )
     report.findings.extend(
         TimelineFinding(fault=Fault.ORPHANED, account_id=account_id, case_no=case_no, revision=revision)
-        for account_id, case_no, revision in await seals.without_case(pool, after, upto, _MOST)
+        for account_id, case_no, revision in await seals.without_case(pool, after, upto, _LIMIT)
     )
 
 
@@ -91,72 +91,72 @@ async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report
     while page := await seals.page(pool, before.seal_no, _SEALS_AT_ONCE):
         for seal in page:
             report.seals += 1
-            said = _said(keys, seal)
-            whole = _judge(seal, said, before, report)
-            if said is not None:
-                report.sealed += said.ended + said.live
-            await _cases(pool, seal, said, before if whole else None, report)
+            statement = _read_statement(keys, seal)
+            whole = _judge(seal, statement, before, report)
+            if statement is not None:
+                report.sealed += statement.ended + statement.live
+            await _judge_cases(pool, seal, statement, before if whole else None, report)
             if anchored is not None and anchored.seal == seal.seal_no:
                 met = seal_hash(seal.statement).hex() == anchored.hash
             before = seal
     if not met:
         report.findings.append(TimelineFinding(fault=SealFault.CHAIN_CUT, seal=report.anchored))
-    waiting = await seals.ended_between(pool, before.ended_until, _END_OF_TIME, _MOST)
+    waiting = await seals.ended_between(pool, before.ended_until, _END_OF_TIME, _LIMIT)
     report.unsealed = len(waiting)
 
 
-def _said(keys: SealKeys, seal: Seal) -> Statement | None:
+def _read_statement(keys: SealKeys, seal: Seal) -> Statement | None:
     """Return what a seal says, if a key of ours signed it and it is about what stands beside it."""
     payload = keys.payload(seal.statement)
     if payload is None:
         return None
     try:
-        said = msgspec.json.decode(payload, type=Statement)
+        statement = msgspec.json.decode(payload, type=Statement)
     except msgspec.DecodeError:
         return None
     right = fits(
-        said,
+        statement,
         seal=seal.seal_no,
         ended_until=seal.ended_until,
         moved_until=seal.moved_until,
         packed=seal.cases,
     )
-    return said if right else None
+    return statement if right else None
 
 
-def _judge(seal: Seal, said: Statement | None, before: Seal, report: TimelineReport) -> bool:
+def _judge(seal: Seal, statement: Statement | None, before: Seal, report: TimelineReport) -> bool:
     """Judge a seal and its place; whether it follows the one before without a gap."""
     expected = before.seal_no + 1
     gap = seal.seal_no != expected
-    restored = said is not None and said.restored == seal.seal_no - 1
-    if gap and said is not None and restored:
-        report.restored.append(Restored(expected, seal.seal_no - 1, said.by))
+    restored = statement is not None and statement.restored == seal.seal_no - 1
+    if gap and statement is not None and restored:
+        report.restored.append(Restored(expected, seal.seal_no - 1, statement.by))
     elif gap:
         report.findings.append(TimelineFinding(fault=SealFault.MISSING, seal=expected))
-    if said is None:
+    if statement is None:
         report.findings.append(TimelineFinding(fault=SealFault.FORGED, seal=seal.seal_no))
         return False
     previous = seal_hash(before.statement) if before.seal_no else NOTHING
-    linked = said.previous == previous.hex()
+    linked = statement.previous == previous.hex()
     if not linked and (restored or not gap):
         report.findings.append(TimelineFinding(fault=SealFault.UNLINKED, seal=seal.seal_no))
     return linked
 
 
-async def _cases(pool: Pool, seal: Seal, said: Statement | None, before: Seal | None, report: TimelineReport) -> None:
+async def _judge_cases(
+    pool: Pool, seal: Seal, statement: Statement | None, before: Seal | None, report: TimelineReport
+) -> None:
     """Compare what stands with what a seal says of its cases, and with which it should speak of."""
     leaves = unpack(seal.cases)
-    ended = leaves[: said.ended] if said is not None else []
+    ended = leaves[: statement.ended] if statement is not None else []
     final = {(leaf.account_id, leaf.case_no): leaf.revision for leaf in ended}
     if leaves:
         report.findings.extend(
-            finding
-            for found in await seals.standing(pool, leaves)
-            if (finding := _compared(found, final, seal.seal_no))
+            finding for found in await seals.standing(pool, leaves) if (finding := _compare(found, final, seal.seal_no))
         )
-    if before is None or said is None:
+    if before is None or statement is None:
         return
-    limit = len(ended) + _MOST
+    limit = len(ended) + _LIMIT
     for account_id, case_no in await seals.ended_between(pool, before.ended_until, seal.ended_until, limit):
         if (account_id, case_no) not in final:
             report.findings.append(
@@ -164,7 +164,7 @@ async def _cases(pool: Pool, seal: Seal, said: Statement | None, before: Seal | 
             )
 
 
-def _compared(found: Found, final: Mapping[tuple[int, int], int], seal_no: int) -> TimelineFinding | None:
+def _compare(found: Found, final: Mapping[tuple[int, int], int], seal_no: int) -> TimelineFinding | None:
     leaf = found.leaf
     if found.head is None:
         fault = SealFault.CASE_GONE if found.stands_at is None else SealFault.TIMELINE_CUT
