@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 NO_CASE: Final = 0
 """The case number of what belongs to no case."""
-
-
 _HAND_OVER: Final = b"hand-over"
 
 
 def find_proof_rules(pack: Pack, kind: str) -> Proofs:
-    """Return the rules of proof for a remedy on the way to `kind`; a kind that asks for no proof takes another's."""
+    """Return the rules of proof for a remedy requested for `kind`; a kind without any takes those of another kind."""
     by_kind = {each.value: rules for each, rules in pack.proofs.items()}
     return by_kind.get(kind) or by_kind[min(by_kind)]
 

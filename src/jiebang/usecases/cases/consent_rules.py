@@ -1,4 +1,4 @@
-"""Which rules ask for consent, and the ids that a check shows under them."""
+"""Which rules ask for consent, and which ids a check shows under them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def find_consent_rule(pack: Pack, code: str) -> Rule:
 
 
 def list_shown(pack: Pack, check: CheckAnswer, codes: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Return by code the ids that a check shows under each of `codes` that stands in it (none: asked as a whole)."""
+    """Return by code the ids that a check shows under those of `codes` that it raises (empty: asked as a whole)."""
     shown_ids = {}
     for blocker in check.blockers:
         if blocker.code in codes and blocker.severity is Severity.NEEDS_CONSENT:
@@ -34,7 +34,7 @@ def list_shown(pack: Pack, check: CheckAnswer, codes: Collection[str]) -> dict[s
 
 
 def limit_to_shown(what: Mapping[str, tuple[str, ...]], shown: Collection[str] | None) -> dict[str, tuple[str, ...]]:
-    """Leave of what a check shows only what the person had been shown (None: they saw this very check)."""
+    """Reduce what a check shows to the ids the person had seen (`shown`; None: they saw this very check)."""
     if shown is None:
         return dict(what)
     seen = {code: tuple(each for each in ids if each in shown) for code, ids in what.items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def find(context: Context, key: Key) -> Found:
-    """Return a case with its proofs and, once it has ended and was sealed, its seal. Raises UnknownCaseError."""
+    """Return a case with its proofs and, after its end, where it was sealed. Raises UnknownCaseError."""
     case = (await cases.load_many(context.platform, [key])).get(key)
     if case is None:
         raise UnknownCaseError
@@ -34,9 +34,9 @@ async def find(context: Context, key: Key) -> Found:
 
 
 async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
-    """Return a case and its timeline as it was recorded: what a receipt is checked with. Raises UnknownCaseError.
+    """Return a case and its recorded timeline, against which a receipt is checked. Raises UnknownCaseError.
 
-    A row that came between the two readings is left out: rows and head are then of one moment.
+    A row added between the two reads is left out, so that the rows end with the head of the case.
     """
     found = await find(context, key)
     rows = (await seals.recorded(context.platform, [key]))[key]
@@ -44,12 +44,12 @@ async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
 
 
 async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[Timeline]:
-    """Return the timelines of cases, each after the revision given for it (0: from the beginning)."""
+    """Return the timelines of cases, each after its revision in `seen` (0: from the beginning)."""
     return await cases.events_after(context.platform, seen)
 
 
 async def _find_seal(context: Context, case: Case) -> Sealed | None:
-    """Return where the head of a case that has ended was sealed; None where it was not yet, or not as it stands."""
+    """Return where the head of an ended case was sealed; None if it was not yet, or if it has changed since."""
     seal = (await seals.of_cases(context.platform, [case.key])).get(case.key)
     signed = None if seal is None else said_in(seal.statement)
     if seal is None or signed is None:

@@ -25,14 +25,14 @@ _log = structlog.get_logger(__name__)
 
 
 class _Stream(msgspec.Struct):
-    """One open stream: what it has seen, and what waits to be sent to it. None ends it."""
+    """One open stream: the last revision queued for it, and the queue. None in the queue ends it."""
 
     seen: int
     queue: asyncio.Queue[Timeline | None]
 
 
 class Follower:
-    """Follows the timelines of any number of cases with one query a beat for all open streams together."""
+    """Follows the timelines of any number of cases, with two queries a beat for all open streams together."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Follower:
         beat: timedelta = timedelta(milliseconds=50),
         pulse: timedelta = timedelta(seconds=15),
     ) -> None:
-        """Take how often to look, and how long a stream may be silent. Nothing runs while no stream is open."""
+        """`beat`: the time between two reads; `pulse`: the longest silence of a stream. No stream, no reads."""
         self._context, self._beat, self._pulse = context, beat, pulse
         self._streams: defaultdict[Key, list[_Stream]] = defaultdict(list)
         self._task: asyncio.Task[None] | None = None
@@ -52,9 +52,9 @@ class Follower:
         return sum(map(len, self._streams.values()))
 
     async def follow(self, key: Key, seen: int) -> AsyncIterator[Timeline | None]:
-        """Yield what comes after revision `seen`, until the case has ended and everything was yielded.
+        """Yield the timeline after revision `seen`, until the case has ended and all was yielded.
 
-        Yields None when nothing came for a while, so that a reader who has gone away is noticed.
+        Yields None after each `pulse` of silence, so that the writer notices a reader that has gone away.
         """
         stream = _Stream(seen, asyncio.Queue())
         self._streams[key].append(stream)
@@ -96,8 +96,8 @@ class Follower:
             await asyncio.sleep(self._beat.total_seconds())
 
     async def _read_new(self) -> None:
-        """Read what is new for all readers. States are read first, so that nothing comes after an end that was seen."""
-        # A copy: a reader that joins while we wait for the database has missed what this look did not ask for.
+        """Read what is new for all streams. States are read first: all entries of an end seen there follow."""
+        # A copy: this read did not ask for what a stream opened meanwhile has to get.
         watched = {key: tuple(open_streams) for key, open_streams in self._streams.items()}
         revisions = {key: min(stream.seen for stream in open_streams) for key, open_streams in watched.items()}
         cases_now = await cases.load_many(self._context.platform, revisions)

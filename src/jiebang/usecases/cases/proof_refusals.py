@@ -1,4 +1,4 @@
-"""Why a proof is not accepted."""
+"""The refusals of a proof."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ REASONS: Final = {
 
 
 def make_refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
-    """Return why a proof was not accepted."""
+    """Return the error that refuses a proof."""
     return ProofRefusedError(method=method.value, cause=cause.value, reason=REASONS[cause], tries_left=tries_left)

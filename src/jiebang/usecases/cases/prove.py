@@ -1,4 +1,4 @@
-"""Prove that it is you: judge a payment password or a code, and make the case `ready` with the last proof."""
+"""Prove a case: judge a payment password or a code; the last accepted proof makes the case `ready`."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, render: Render) -> Answered:
-    """Judge a proof; a wrong one costs a try, which is kept with the answer, so that a repeat of it costs none.
+    """Judge a proof. A wrong one costs a try, saved with the answer, so that a repeat of the request costs none.
 
     Raises UnknownCaseError, ProofRefusedError (fields: method, cause, reason, tries_left), ParticipantUnavailableError,
     IdempotencyReusedError.
     """
     now = context.clock()
-    # Read before any proof is accepted: money that moves after this breaks the case off.
+    # Read before any proof is accepted: a movement of money after this breaks the case off.
     version = await _read_wallet_version(context, key[0])
     return await idempotency.once(
         context.platform, claim, now, lambda db: _judge(context, db, key, attempt, version, render, now)
@@ -74,7 +74,7 @@ async def _judge(
 async def _lock_proofs(
     context: Context, db: Database, key: Key, now: datetime
 ) -> tuple[dict[Method, Proof], Case, Proofs]:
-    """Lock the case's proofs, then read the case: whoever guesses at the same time waits here."""
+    """Lock the case's proofs, then read the case: a concurrent attempt waits here. Returns both and the rules."""
     by_method = (await proofs.of_cases(db, [key], lock=True)).get(key, {})
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
@@ -108,9 +108,9 @@ def _find_answerable(by_method: dict[Method, Proof], method: Method, now: dateti
 
 
 async def _require_unlocked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
-    """Raise ProofRefusedError where all cases of the account have used up the wrong tries of the window.
+    """Raise ProofRefusedError if all cases of the account together have used up the wrong tries of the window.
 
-    Without this, withdrawing and submitting again would give a guesser new tries without end.
+    Otherwise withdrawing and submitting again would give unlimited tries.
     """
     wrong = await proofs.wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
     if wrong >= rules.tries_a_day:
@@ -148,7 +148,7 @@ async def _make_ready(context: Context, db: Database, case: Case, version: int, 
 
 
 async def send_code(context: Context, key: Key, claim: Claim, render: Render) -> Answered:
-    """Send a new code; the one before is dead. Wrong tries count on: a new code brings no new tries.
+    """Send a new code, which replaces the one before. Wrong tries stay counted: a new code gives no new tries.
 
     Raises UnknownCaseError, ProofRefusedError, TooSoonError (fields: retry_after_s), IdempotencyReusedError.
     """

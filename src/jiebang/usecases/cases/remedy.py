@@ -1,9 +1,9 @@
-"""Remedies on the spot: what clears a blocker at once. Each is done once under its key, recorded, and checked anew.
+"""Remedies on the spot: clear a blocker at once. Each is done once under its key, recorded, and followed by a check.
 
 No transaction spans our own store and a participant's. So the key is claimed and the remedy recorded as begun first;
-the participant does it under an id that is derived from the key and answers a repeat as it did the first time; what
-was done, and the answer, are kept last. Whoever repeats a request that was cut off anywhere meets the first one; while
-that one is under way it holds the key.
+the participant does it under an id derived from the key and answers a repeat as it did the first time; the result and
+the answer are saved last. A repeat of a request that was cut off at any point continues it; while the first is under
+way, it holds the key.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NAMESPACE: Final = UUID("6a7c2f0e-5d6b-4d43-9a55-3f6f0f2f7c11")
 
 
 class Cleared(msgspec.Struct, frozen=True, kw_only=True):
-    """A remedy that was carried out: what it cleared (ids), what it moved, and what a check says now."""
+    """A remedy that was carried out: the ids it cleared, the amount it moved, and the check after it."""
 
     account_id: int
     remedy_id: UUID
@@ -54,13 +54,13 @@ class Cleared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Render = Callable[[Cleared], Kept]
-"""Turns a remedy that was carried out into the answer kept for repeats."""
+"""Turns the result of a remedy into the answer kept for repeats."""
 WorkDone = tuple[tuple[str, ...], int | None, EntryState]
-"""What a participant did: ids, amount in fen, state."""
+"""What a participant has done: ids, amount in fen, state."""
 
 
 async def cash_out(context: Context, request: Wanted, claim: Claim, render: Render) -> Answered:
-    """Pay out all that is free in a wallet. Raises what `Wallet.cash_out` refuses with."""
+    """Pay out the free balance of a wallet. Raises what `Wallet.cash_out` refuses with."""
 
     async def work(remedy_id: UUID) -> WorkDone:
         return _unpack(await context.wallet.cash_out([Action(entry_id=remedy_id, account_id=request.account_id)]))
@@ -105,9 +105,9 @@ async def _once(
     work: Callable[[UUID], Awaitable[WorkDone]],
     render: Render,
 ) -> Answered:
-    """Claim the key, record, do it, record what was done. A refusal leaves no record: later it may pass.
+    """Claim the key, record the remedy, do it, record the result. A refusal leaves no record: a later try may succeed.
 
-    `named`: the rule's code and the action. Raises UnknownAccountError and KindNotOfferedError before anything is done.
+    `rule_and_action`: code and action. Raises UnknownAccountError and KindNotOfferedError before it does anything.
     """
     await check_request(context, request)
     now, remedy_id = context.clock(), uuid5(_NAMESPACE, f"{claim.caller}\n{claim.route}\n{claim.key}")
@@ -136,10 +136,10 @@ async def carry_out(
     participant: str,
     message: Message | None = None,
 ) -> tuple[Kept, Record]:
-    """Carry out a remedy that was recorded as begun; return its answer, and how what it came to is recorded.
+    """Carry out a remedy recorded as begun; return its answer, and the function that records its result.
 
-    `message`: told to the person once it was done. Raises what `work` raises; ParticipantUnavailableError when its
-    participant does not answer, and then the record stays: nobody knows whether it was done, and a repeat finds out.
+    `message`: sent to the person once it is done. Raises what `work` raises; ParticipantUnavailableError if the
+    participant does not answer. The record then stays: whether it was done is unknown until a repeat asks again.
     """
     try:
         items, amount_fen, state = await work(remedy.remedy_id)
@@ -174,7 +174,7 @@ async def _make_result(context: Context, request: Wanted, remedy: Remedy, done: 
 
 
 async def record(db: Database, remedy: Remedy, items: tuple[str, ...], amount_fen: int | None, now: datetime) -> None:
-    """Record what a remedy did; one that found nothing to do leaves no record."""
+    """Record the result of a remedy; one that had nothing to do leaves no record."""
     if not items and not amount_fen:
         await remedies.drop(db, [remedy.key])
         return

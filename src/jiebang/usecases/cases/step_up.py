@@ -1,8 +1,8 @@
-"""Remedies that ask for a proof first: "this login was me", and handing a request over to the primary device.
+"""Step-up: remedies that need a proof first ("this login was me", handing a request over to the primary device).
 
-A one-time code is derived from a nonce under the platform's key and never stored. It is single-use, expires, is bound
-to one remedy, and wrong tries are limited: by remedy, and by account over a window that its cases' tries count in too.
-Only the newest remedy of a rule can be proven.
+A one-time code is derived from a nonce under the platform's key and never stored. It is single-use, expires, and is
+bound to one remedy. Wrong tries are limited per remedy, and per account over a window in which tries on its cases count
+too. Only the newest remedy of a rule can be proven.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ _NOT_PRIMARY: Final = Text("只有主设备可以批准", "Only the primary devi
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person offers as proof, both at once. Never logged, never stored."""
+    """The two proofs of a step-up, offered together. Never logged, never stored."""
 
     password: str
     code: str
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A remedy that waits for its proof. `code`: of the rule it clears, in the policy in force."""
+    """A remedy that waits for its proof. `code`: that of the rule it clears, in the policy in force."""
 
     step_up: StepUp
     code: str
@@ -79,7 +79,7 @@ RenderResult = Callable[["Cleared | ProofRefusedError"], Kept]
 
 
 async def ask_logins(context: Context, request: Wanted, claim: Claim, render: RenderPending) -> Answered:
-    """Ask to confirm abnormal logins (`items`; None: all) as the person's own: a code goes to their phone.
+    """Ask to confirm abnormal logins (`items`; None: all) as the person's own; a code is sent to their phone.
 
     Raises NothingToClearError, TooSoonError, ProofRefusedError (too many wrong tries of late), UnknownAccountError,
     KindNotOfferedError, ParticipantUnavailableError, IdempotencyReusedError.
@@ -94,7 +94,7 @@ async def ask_logins(context: Context, request: Wanted, claim: Claim, render: Re
 
 
 async def ask_hand_over(context: Context, request: Wanted, claim: Claim, render: RenderPending) -> Answered:
-    """Ask to go on with a request on the primary device; `asked.device` is the one that shows the code.
+    """Ask to continue a request on the primary device; `request.device` is the one that shows the code.
 
     Raises NotAllowedError (no device), NothingToClearError (it is the primary device), and what `ask_logins` raises.
     """
@@ -142,9 +142,9 @@ async def _ask(
 async def prove_logins(
     context: Context, request: Wanted, remedy_id: UUID, secrets: Secrets, claim: Claim, render: RenderResult
 ) -> Answered:
-    """Confirm the logins a remedy named, if payment password and code are both right. A wrong try is kept.
+    """Confirm the logins that a remedy names, if payment password and code are both right. A wrong try is counted.
 
-    Which of the two was wrong is not told. Raises UnknownRemedyError, ProofRefusedError, AccountBusyError,
+    The refusal does not say which of the two was wrong. Raises UnknownRemedyError, ProofRefusedError, AccountBusyError,
     NothingToClearError, ParticipantUnavailableError, IdempotencyReusedError.
     """
     now = context.clock()
@@ -180,10 +180,10 @@ async def prove_logins(
 async def approve_hand_over(
     context: Context, request: Wanted, secret: str, claim: Claim, render: RenderResult
 ) -> Answered:
-    """On the primary device (`asked.device`): take over the request whose code another device shows.
+    """On the primary device (`request.device`): take over the request whose code another device shows.
 
-    The check in the answer is the primary device's. Raises UnknownRemedyError, ProofRefusedError, UnknownAccountError,
-    ParticipantUnavailableError, IdempotencyReusedError.
+    The check in the answer is for the primary device. Raises UnknownRemedyError, ProofRefusedError,
+    UnknownAccountError, ParticipantUnavailableError, IdempotencyReusedError.
     """
     primary = (await _read_security_facts(context, request.account_id))["primary_device_id"]
     if request.device is None or request.device != primary:
@@ -216,7 +216,7 @@ async def approve_hand_over(
 
 
 async def _lock_and_list(db: Database, account_id: int, code: str, rules: Proofs, now: datetime) -> list[StepUp]:
-    """Lock the account; return its remedies of one rule within the window, the newest first."""
+    """Lock the account; return its remedies of one rule asked for within the window, the newest first."""
     if account_id not in await remedies.lock(db, [account_id]):
         raise UnknownAccountError(accounts=[str(account_id)])
     since = now - max(rules.tries_window, rules.code_pause, rules.code_lives)
@@ -226,9 +226,9 @@ async def _lock_and_list(db: Database, account_id: int, code: str, rules: Proofs
 async def _find_answerable(
     context: Context, db: Database, account_id: int, code: str, remedy_id: UUID | None, now: datetime
 ) -> tuple[StepUp, Proofs]:
-    """Return the remedy that a proof would answer (None: the newest), locked.
+    """Return the remedy that a proof answers (`remedy_id` None: the newest), locked, with the rules of proof.
 
-    One already proven is returned only while it has not been carried out: its proof came, then something was cut off.
+    One already proven is returned only if it was not carried out: the request that proved it was cut off.
     """
     pack = context.pack()
     widest = max(pack.proofs.values(), key=lambda rules: rules.tries_window)
@@ -254,7 +254,7 @@ async def _find_answerable(
 
 
 async def _require_unlocked(db: Database, account_id: int, rules: Proofs, now: datetime) -> None:
-    """Raise ProofRefusedError where the account's cases and remedies have used up the wrong tries of the window."""
+    """Raise ProofRefusedError if the account's cases and remedies have used up the wrong tries of the window."""
     since = now - rules.tries_window
     wrong = [await proofs.wrong_tries(db, account_id, method, rules.tries, since) for method in Method]
     if max(wrong) >= rules.tries_a_day:
@@ -262,7 +262,7 @@ async def _require_unlocked(db: Database, account_id: int, rules: Proofs, now: d
 
 
 async def _is_right(context: Context, step_up: StepUp, secrets: Secrets, rules: Proofs) -> bool:
-    """Judge both, always: the time it takes tells nothing of which was wrong."""
+    """Judge both, always, so that the time taken does not reveal which was wrong."""
     code = code_of(context.codes_key, step_up.account_id, NO_CASE, step_up.nonce, rules.code_digits)
     code_right = hmac.compare_digest(code.encode(), secrets.code.encode())
     try:
@@ -308,7 +308,7 @@ def _get_security(context: Context) -> Security:
 
 
 async def _read_security_facts(context: Context, account_id: int) -> dict[str, Any]:
-    """Read the account's security facts; an account it does not know has none."""
+    """Read the account's security facts; an account unknown there has none."""
     try:
         batch = await _get_security(context).facts([account_id])
     except UNANSWERED:

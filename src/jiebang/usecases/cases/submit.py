@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from jiebang.store.cases.idempotency import Answered, Claim, Kept
 
 REQUESTED: Final = "case_requested"
-"""The message that tells a person that a request was made: at once, so that no thief can do it quietly."""
+"""The message that tells a person of the request, at once, so that a thief cannot make one unnoticed."""
 _RACES: Final = 3
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks for what, and from which device (None: a service).
 
-    `consents`: the rules whose consent comes with it; `shown`: the ids the person had been shown (None: what the check
-    of this very request shows).
+    `consents`: the codes of the rules consented to with it; `shown`: the ids the person had been shown (None: those in
+    the check of this very request).
     """
 
     account_id: int
@@ -60,7 +60,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _RacedError(Exception):
-    """Between the check and the insert another case of the account was opened."""
+    """Another case of the account was opened between the check and the insert."""
 
 
 async def submit(context: Context, submission: Submission, claim: Claim, render: Render) -> Answered:
@@ -77,9 +77,9 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
         evidence, agreed = await _check(context, submission)
         check = evidence.answer
         if not check.passes:
-            # What stands in the way may be the case that this very request opened, sent twice at once: no quota is
-            # refused for that, and whoever keeps the refusal meets that answer. One that opens it after this finds the
-            # refusal kept and opens nothing.
+            # The blocker may be the case that this very request opened, sent twice at once. Then the quota is not
+            # refused, and the answer of the first is kept. If the first opens it only after this, it finds the refusal
+            # kept and opens nothing.
             answered = await idempotency.recall(context.platform, claim, context.clock())
             raise BlockedError(await _begin_cooling_off(context, submission, check) if answered is None else check)
         if outages := list_out_of_service(evidence):  # whatever the pack's rules say of it
@@ -101,7 +101,7 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
 
 
 async def _check(context: Context, submission: Submission) -> tuple[Evidence, dict[str, tuple[str, ...]]]:
-    """Check, and where consents come with the request check again as agreed. Returns what is agreed to, by rule.
+    """Check, and once more with the consents that come with the request. Returns what is agreed to, by rule.
 
     Raises ConsentNotAskedError.
     """
@@ -119,7 +119,7 @@ async def _check(context: Context, submission: Submission) -> tuple[Evidence, di
 
 
 async def _find_document(context: Context, submission: Submission, pack: Pack) -> bytes | None:
-    """Return the document whose quota the case will use; None for a kind that uses none."""
+    """Return the blind index of the document whose quota the case will use; None for a kind that uses none."""
     quota = pack.quota
     if quota is None or submission.kind not in quota.kinds:
         return None
@@ -129,9 +129,9 @@ async def _find_document(context: Context, submission: Submission, pack: Pack) -
 
 
 async def _begin_cooling_off(context: Context, submission: Submission, check: CheckAnswer) -> CheckAnswer:
-    """Begin the cooling-off where a submission meets a used-up quota, and say so at once: return the check after it.
+    """Begin the cooling-off if the submission meets a used-up quota; return the check as it is after that.
 
-    A check alone never does this, and what is asked for during a cooling-off does not make it longer.
+    A check alone never begins one, and a submission during a cooling-off does not make it longer.
     """
     pack = context.pack_named(check.pack)
     quota, raised = pack.quota, {blocker.code for blocker in check.blockers}

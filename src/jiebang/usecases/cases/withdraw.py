@@ -1,4 +1,4 @@
-"""Withdraw a case: record the wish, and take it in at once where no worker is needed for it."""
+"""Withdraw a case: record the wish, which takes effect at once if nothing has been sent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 async def withdraw(context: Context, key: Key, claim: Claim, render: Render) -> Answered:
-    """Wish a case withdrawn. Raises UnknownCaseError, TooLateToWithdrawError, IdempotencyReusedError.
+    """Record the wish to withdraw a case. Raises UnknownCaseError, TooLateToWithdrawError, IdempotencyReusedError.
 
-    A wish recorded while Trys are out is taken in by the worker's next step; it wins unless the commit point was first.
+    A wish recorded while Trys are out is read by the worker's next step; it wins unless the commit point came first.
     """
     now = context.clock()
     return await idempotency.once(context.platform, claim, now, lambda db: _withdraw(context, db, key, render, now))

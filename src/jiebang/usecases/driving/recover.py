@@ -1,7 +1,7 @@
-"""Recover after a restore from backup: stop claims, look everywhere, bring every decision to its end again.
+"""Recover after a restore from backup: stop claims, look at every participant, carry every decision out again.
 
-All accounts are walked in ranges and in constant memory, those that only a participant knows too. What is decided is
-`saga.recovery`'s, in which order it is carried out `saga.recovery_driver`'s; this reads, saves and sends, set by set.
+All accounts are walked in ranges and in constant memory, including those that only a participant knows. `saga.recovery`
+decides, `saga.recovery_driver` says in which order it is carried out; this reads, saves and sends, set by set.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 _TRIES: Final = 3
-"""How often somebody who does not answer is asked before the recovery is broken off."""
+"""How often a participant is asked before the recovery is broken off because it does not answer."""
 _SLOTS: Final = 1_000
-"""A commit that was proven has its slot, whatever policy allows: it held one when it was made."""
+"""A number of slots above every quota: a case proven to be committed had its slot, whatever policy allows now."""
 
 _log = structlog.get_logger(__name__)
 
@@ -71,10 +71,10 @@ async def _do_nothing() -> None:
 
 
 class Recovering(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recovery works with. `call`: how long a participant is given for a batch; `page`: accounts at a time.
+    """What a recovery works with. `call`: time limit of one call for a batch; `page`: accounts in a range.
 
-    `meanwhile`: called at each turn of waiting, to help along what is waited for; its errors of UNANSWERED are logged
-    and the wait goes on. `pause`: the shortest wait between two turns; it doubles up to `longest_pause`.
+    `each_turn`: called at each turn of waiting, to complete what is waited for; its UNANSWERED errors are logged and
+    the wait goes on. `pause`: the shortest wait between two turns; it doubles up to `longest_pause`.
     """
 
     pool: Pool
@@ -90,7 +90,7 @@ class Recovering(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ToldWaiting = Callable[[Mapping[str, int], timedelta], object]
-"""What is told at each turn of waiting: how many cases wait, by participant and code, and for how long at most yet."""
+"""Called at each turn of waiting: how many cases wait, by participant and code, and for how long at most."""
 
 
 async def recover(
@@ -101,13 +101,13 @@ async def recover(
     progress: Callable[[int], object] = lambda _done: None,
     waiting: ToldWaiting = lambda _for, _left: None,
 ) -> Found:
-    """Recover everything. With `dry_run` nothing is stopped, sent or saved: it counts what the first pass would do.
+    """Recover all accounts. With `dry_run` nothing is stopped, sent or saved: it counts what the first pass would do.
 
-    Claims and new cases stay stopped while it waits, and where the answer is not complete. Raises
-    ParticipantUnavailableError where a participant does not answer at all, WorkersBusyError where workers do not come
-    to a stop in time, and what the platform's database raises; another run then goes on.
+    Claims and new cases stay stopped while it waits, and after it if the result is not complete. Raises
+    ParticipantUnavailableError if a participant does not answer at all, WorkersBusyError if workers do not stop in
+    time, and what the platform's database raises; another run then goes on.
     """
-    await _ask_all(setup, methodcaller("look", [1]))  # nothing is stopped for a recovery that could decide nothing
+    await _ask_all(setup, methodcaller("look", [1]))  # with one silent, stopping claims would be in vain
     found = Found(dry_run=dry_run)
     run = None
     if not dry_run:
@@ -158,7 +158,7 @@ async def _fulfil(setup: Recovering, need: Need) -> object:
 
 
 async def _wait_until_still(setup: Recovering) -> None:
-    """Wait until no worker drives a case any more: each says so at its heartbeat, or its lease has run out."""
+    """Wait until no worker drives a case: each has said so at its heartbeat, or its lease has run out."""
     try:
         async with asyncio.timeout(setup.still_within.total_seconds()):
             while True:
@@ -173,7 +173,7 @@ async def _wait_until_still(setup: Recovering) -> None:
 
 
 async def _read_range(setup: Recovering, after: int) -> AccountRange:
-    """Read the next range of accounts, as far as a page of anybody's goes."""
+    """Read the next range of accounts: it ends where the first full page, ours or a participant's, ends."""
     numbers = await recovery_store.numbers(setup.pool, after, MAX_ACCOUNT, setup.page)
     upto = max(numbers) if len(numbers) == setup.page else MAX_ACCOUNT
     rows = await _ask_all(setup, methodcaller("marks", after, upto, setup.page))
@@ -201,7 +201,7 @@ async def _wait(setup: Recovering, need: Waiting) -> None:
 
 
 async def _save_decisions(setup: Recovering, recoveries: Sequence[Recovery]) -> RecoverySaved:
-    """Save what was decided, in one transaction, and say of which accounts something moved meanwhile."""
+    """Save the decisions in one transaction; return what was saved, and the accounts that moved meanwhile."""
     now = setup.clock()
     changed = {case.key: case for one in recoveries for case in one.changed}
     made = {case.key: case for one in recoveries for case in one.made}
@@ -210,7 +210,7 @@ async def _save_decisions(setup: Recovering, recoveries: Sequence[Recovery]) -> 
     saves = [_make_save(before[key], case, now) for key, case in changed.items() if key in before]
     committed = [before[case.key] for save in saves for case in save.cases if case.state in COUNTED]
     async with setup.pool.acquire() as connection, connection.transaction():
-        # Before the number goes over what was given and forgotten: from then on only its task tells of such a case.
+        # Before the numbers are raised past lost cases: after that, only its task tells of an undecided one.
         await tasks.raise_(connection, [_make_task(each) for one in recoveries for each in one.undecided], now)
         raised = await recovery_store.raise_numbers(
             connection, {one.account_id: one.last_case_no for one in recoveries}, now
@@ -243,7 +243,7 @@ def _make_first_entry(case: Case, now: datetime) -> dict[str, Any]:
 
 
 async def _hold_slots(setup: Recovering, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime) -> None:
-    """Give cases that turn out to be committed the slot of their document's quota that the restore took back."""
+    """Claim again, for cases found to be committed, the slots of quota that the restore lost."""
     without = [
         (before[case.key], _SLOTS)
         for case in changed
@@ -254,7 +254,7 @@ async def _hold_slots(setup: Recovering, changed: Iterable[Case], before: Mappin
 
 
 async def _call(setup: Recovering, call: RecoveryCall) -> CallOutcome:
-    """Make one call. Silence says nothing; what a single case may have caused fails the call as a whole."""
+    """Make one call. Silence is an empty outcome; any other error, which one case may have caused, fails the call."""
     name, op, party = call.participant, call.op, setup.participants[call.participant]
     planned = UNNAMED if call.plan is None else call.plan.operations.get(name, UNNAMED)
     try:
@@ -264,7 +264,7 @@ async def _call(setup: Recovering, call: RecoveryCall) -> CallOutcome:
             await party.apply(op, call.orders, planned)
     except SILENCE as error:
         _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
-    except Exception as error:  # noqa: BLE001 - whatever one case breaks must not stop the others
+    except Exception as error:  # noqa: BLE001 - one case must not stop the others
         _log.warning(
             "recovery_call_failed", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
         )
@@ -273,7 +273,7 @@ async def _call(setup: Recovering, call: RecoveryCall) -> CallOutcome:
 
 
 async def _update_tasks(setup: Recovering, need: Tell) -> None:
-    """Raise what an operator must decide, and close what no longer is of accounts that are settled."""
+    """Raise a task for each undecided case, and close those of settled accounts that are decided now."""
     now, keys = setup.clock(), {(each.account_id, each.case_no) for each in need.undecided}
     await tasks.raise_(setup.pool, [_make_task(each) for each in need.undecided], now)
     await tasks.close_decided(setup.pool, need.settled, keys, now)
@@ -293,7 +293,7 @@ def _make_task(each: Undecided) -> NewTask:
 async def _ask_all(
     setup: Recovering, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
 ) -> dict[str, Mapping[int, FenceRow]]:
-    """Read fence rows from everybody at once. Raises ParticipantUnavailableError: a row unread could be a proof."""
+    """Read fence rows from all at once. Raises ParticipantUnavailableError: an unread row might be proof."""
 
     async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow]:
         for tried in range(1, _TRIES + 1):

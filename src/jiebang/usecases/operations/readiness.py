@@ -1,4 +1,4 @@
-"""Readiness: which of the parties that a request may need answer now."""
+"""Readiness: whether the platform's database and the participants answer now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 async def answering(context: Context, within: timedelta) -> dict[str, bool]:
-    """Ask the platform's database and every participant, all at once, whether they answer; by name."""
+    """Ask the platform's database and all participants at once; return by name who answered `within` the limit."""
 
     async def ask(name: str, participant: Participant | None) -> tuple[str, bool]:
         try:
