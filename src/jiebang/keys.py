@@ -14,7 +14,7 @@ from jiebang.model.errors import HomeUnusableError
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
-    """The installation's keys, 32 random bytes each (16 for the cipher of case ids). Each has its one use."""
+    """The installation's keys, 32 random bytes each (16 for the cipher of case ids), each for one purpose."""
 
     bodies: bytes
     case_ids: bytes
@@ -26,7 +26,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     seals: bytes
 
     def __repr__(self) -> str:
-        """Tell nothing."""
+        """Show no key."""
         return "Secrets(…)"
 
 
@@ -34,10 +34,11 @@ _SIZES: Final = {"case_ids": 16}
 
 
 def read_secrets(folder: Path) -> Secrets:
-    """Read the keys kept in `folder`, one file each, `<name>.key`; make those that are missing.
+    """Read the keys in `folder`, one file each, `<name>.key`; create those that are missing.
 
-    All hosts of one installation need the same files: what one has sealed, another must open. Whole or not at all, and
-    safe to run at the same time. Raises HomeUnusableError for a folder or file that cannot be used.
+    All hosts of an installation need the same files: each must open what another has sealed. Files appear whole or not
+    at all, also when several processes create them at once. Raises HomeUnusableError for a folder or file that cannot
+    be used.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     [http]                                 # JIEBANG_HTTP_PORT=8700 …
     [capacity]                             # JIEBANG_CAPACITY_PLACES=48 …: fields of Capacity
 
-Paths in the file are relative to the file. Whatever is wrong is told at once, as SettingsError.
+Paths in the file are relative to the file. All problems are reported together, in one SettingsError.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an installation can choose. None: the embedded or sandbox part stands in.
+    """The settings of an installation. None: the embedded or sandbox part stands in.
 
     `anchor`: the file outside the databases that holds the end of the chain of seals; None: one in the home.
     """
@@ -107,12 +107,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Capacity = Capacity()
 
     def __repr__(self) -> str:
-        """Tell no passwords."""
+        """Show no passwords."""
         return f"Settings(home={str(self.home)!r}, databases={'outside' if self.databases else 'embedded'})"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing wrong: where it stands, and what is wrong with it. Never holds a value, which may be a password."""
+    """One problem: the setting, and what is wrong with it. Never holds a value, which may be a password."""
 
     where: str
     zh: str
@@ -128,7 +128,7 @@ _EXPECTED: Final[Mapping[Any, tuple[str, str]]] = {
 _UNKNOWN: Final = ("没有此项设置", "there is no such setting")
 _NO_URL: Final = ("应为 http 或 https 地址", "must be an http or https URL")
 _URLS: Final = ("gateway_url", "phone_url")
-"""Where the gateway is, by its name and by the name that this setting had at first."""
+"""The address of the gateway, under its present and its former name."""
 _PLAIN: Final = ("home", "keys", "anchor", *_URLS)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
@@ -157,7 +157,7 @@ def read_settings(environ: Mapping[str, str], folder: Path, declared: Participan
 
 
 class _SettingsReader:
-    """Reads everything it can and gathers what is wrong. A raw value goes with the folder its paths start from."""
+    """Reads every setting and collects the problems. Relative paths start from `folder`."""
 
     def __init__(self, folder: Path, declared: ParticipantRegistry) -> None:
         self.declared = declared
@@ -210,7 +210,7 @@ class _SettingsReader:
 
     @staticmethod
     def _find_paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-        """Every place in the raw values where a path stands: the mapping that holds it and its key there."""
+        """Yield where the raw values hold paths: the mapping and the key in it."""
         issuer, networks = raw.get("issuer"), raw.get("networks")
         tables = [(raw, ("home", "keys", "anchor")), (issuer, ("jwks_file",))]
         tables += [(network, ("keys",)) for network in networks.values()] if isinstance(networks, dict) else []
@@ -276,7 +276,7 @@ class _SettingsReader:
         return value
 
     def _read_section(self, where: str, kind: type[_S], raw: object) -> _S | None:
-        """Build a section field by field, so that every wrong one is told."""
+        """Build a section field by field, so that every problem is reported."""
         if not isinstance(raw, dict):
             self.add_problem(where, ("应为一组设置", "must be a table of settings"))
             return None
@@ -315,7 +315,7 @@ class _SettingsReader:
         return found
 
     def _check_names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
-        """Tell names that are missing and names that are not ours; return what can be looked at further."""
+        """Report missing and unknown names; return the values of the known ones."""
         if not isinstance(raw, dict):
             self.add_problem(where, ("应为名称到地址的对应", "must map names to addresses"))
             return {}

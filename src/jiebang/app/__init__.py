@@ -1,4 +1,4 @@
-"""The installation: built from the settings, which nobody else reads, and handed down in parts."""
+"""The installation: built from the settings and key files, which no other room reads, and passed down in parts."""
 
 from jiebang.app.installation import App
 from jiebang.app.opening import POLICY, configured, is_installed, migrate, open_app

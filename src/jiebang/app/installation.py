@@ -1,4 +1,4 @@
-"""An installation, opened: everything in it, and what is made of it: the API, a worker, an audit, a recovery."""
+"""An open installation, and what runs on it: the API, a worker, an audit, a recovery."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _PURGE_BATCH: Final = 1_000
 _PURGE_EVERY: Final = timedelta(minutes=1)
 _TRANSFERS_EVERY: Final = timedelta(seconds=1)
 _TRANSFER_GRACE: Final = timedelta(seconds=5)
-"""A transfer whose second step has not come by then belonged to a process that died."""
+"""A transfer without its second step after this time belonged to a process that died."""
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
-    """A joined installation: what the commands, the API process and the worker process work with."""
+    """An open installation: what the commands, the API process and the worker process work with."""
 
     settings: Settings
     declared: ParticipantRegistry
@@ -67,14 +67,14 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     links: Mapping[str, Link]
     registry: Registry
     joining: Joining
-    """Done when the installation is opened, unless that was patient."""
+    """Done when the installation is opened, unless it was opened with `patient`."""
     shadow: Shadow
     resources: AsyncExitStack
     """What is closed together with the installation."""
 
     @property
     def issuer(self) -> Issuer:
-        """Whose tokens are trusted: the configured issuer's, else those of one whose keys are in the home."""
+        """The trusted issuer of tokens: the configured one, else the one whose keys a sandbox left in the home."""
         jwks = self.settings.home / stand_ins.JWKS
         stands_in = Issuer(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
         return self.settings.issuer or stands_in
@@ -202,10 +202,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         progress: Callable[[int], None] = lambda _done: None,
         waiting: ToldWaiting = lambda _for, _left: None,
     ) -> Found:
-        """Recover after a restore from backup of the databases `restored`; see `usecases.recover`.
+        """Recover after a restore from backup of the databases `restored`; see `usecases.driving.recover`.
 
-        `patience`: how long open transfers are waited for, which it completes itself, since no worker runs meanwhile.
-        `outcomes`, `papers`: see `saga.proof.Restored`; InvalidInputError for a plan that was never in force.
+        `patience`: how long to wait for open transfers, which it completes itself, since no worker runs meanwhile.
+        `outcomes`, `papers`: see `saga.recovery`; InvalidInputError for a plan that was never in force.
         """
         from jiebang.model.check import Text
         from jiebang.model.errors import InvalidInputError

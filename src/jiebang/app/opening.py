@@ -1,4 +1,4 @@
-"""Open an installation: read its settings, build every object, and join them; what it opens it also closes.
+"""Open an installation: build every object from the settings and pass it to those that need it.
 
 There is no container and no global.
 """
@@ -68,7 +68,7 @@ def is_installed(settings: Settings) -> bool:
 async def migrate(settings: Settings, declared: ParticipantRegistry = PARTICIPANTS) -> Mapping[str, tuple[int, ...]]:
     """Bring every database to the newest schema; return the versions applied to each, by name.
 
-    Raises the errors of `store.embedded`, and MigrationRefusedError.
+    Raises the errors of `embedded`, and MigrationRefusedError.
     """
     if settings.databases is not None:
         return await migrate_all(settings.databases, declared)
@@ -82,9 +82,9 @@ async def open_app(
 ) -> AsyncIterator[App]:
     """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
 
-    Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
-    for outside databases that are behind, and ParticipantUnavailableError when the platform's own does not answer.
-    `patient`, for processes that stay: it is waited for, for ever; `App.joining` says when it has come.
+    Raises the errors of `embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
+    for outside databases with an older schema, and ParticipantUnavailableError if the platform's own does not answer.
+    `patient`, for long-running processes: wait for it for ever; `App.startup` says when it has answered.
     """
     async with AsyncExitStack() as stack:
         keys = read_secrets(settings.keys)
@@ -127,7 +127,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
-    """Return our ends of the links to the networks and the gateway: the configured ones, else those that stand in."""
+    """Return our ends of the links to the networks and the gateway: the configured ones, else those of a sandbox."""
     try:
         links = stand_ins.links(settings.home, (*declared.networks, GATEWAY))
     except OSError:

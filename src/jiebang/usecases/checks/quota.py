@@ -1,7 +1,7 @@
-"""Quota: how often a document was used for identity changes, and the slot a case takes before its first Try.
+"""Quota: how often a document was used for identity changes, and the slot a case claims before its first Try.
 
-Which document stands for whom, both data centres must say alike; where they do not, or one is silent, nothing is known
-of the quota and nothing passes. Documents are their blind index, which no answer shows and no log holds.
+Both data centres must agree which document is bound to an account; if they differ, or one is silent, the quota is
+unknown and nothing passes. Documents are given by their blind index, which no answer shows and no log holds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Answer = TypeVar("_Answer")
 
 
 class QuotaRequest(Protocol):
-    """Whose quota is asked about: `document` where the case brings its own, else the one bound to the account."""
+    """Whose quota is asked about: that of `document`, None: of the one bound to the account."""
 
     @property
     def account_id(self) -> int:
@@ -48,7 +48,7 @@ class QuotaRequest(Protocol):
 
     @property
     def own_case(self) -> int | None:
-        """The case on whose behalf it is asked, whose own slot does not count."""
+        """The number of the case that is being checked: its own slot does not count."""
 
     @property
     def document(self) -> bytes | None:
@@ -65,20 +65,20 @@ class Quotas:
         platform: Database,
         clock: Callable[[], datetime],
     ) -> None:
-        """Join what it needs: every identity database of `registry` must be found among `participants`."""
+        """`participants` must hold every identity database of `registry`."""
         self._registry = registry
         self._identities = [one for one in participants.values() if isinstance(one, Documents)]
         self._platform, self._clock = platform, clock
 
     async def documents(self, accounts: Collection[int]) -> dict[int, bytes | None]:
-        """Return the document bound (or last bound) to each account, None for none ever.
+        """Return the document bound (or last bound) to each account, None if there never was one.
 
-        Accounts of which the data centres say different things are absent. Raises one of SILENCE.
+        Accounts on which the data centres differ are absent. Raises one of SILENCE.
         """
         return await self._ask_both(accounts, lambda one: one.bound(accounts), None)
 
     async def brought_in(self, documents: Collection[bytes], year: int) -> dict[bytes, int]:
-        """Count the changes of `year` that each document came with, before it met us; absent: not agreed upon.
+        """Count the changes of `year` that each document had before it came here; absent: the data centres differ.
 
         Raises one of SILENCE.
         """
@@ -100,7 +100,7 @@ class Quotas:
         return {one: answer for one, answer in answers.items() if there.get(one, nothing) == answer}
 
     async def facts(self, requests: Sequence[QuotaRequest], askable: Collection[int]) -> Part:
-        """Read the facts of QUOTA, lined up with `requests`; of accounts that are not `askable`, nothing is asked.
+        """Read the facts of QUOTA, one row a request, in their order; accounts not `askable` are not looked up.
 
         Raises one of SILENCE.
         """
@@ -139,7 +139,7 @@ class Quotas:
     async def find_document(self, account_id: int) -> bytes:
         """Return the document whose quota a case of the account uses.
 
-        Raises ParticipantUnavailableError where nobody can say now, and InvalidInputError where there never was one.
+        Raises ParticipantUnavailableError if it cannot be told now, and InvalidInputError if there never was one.
         """
         try:
             bound = await self.documents([account_id])
@@ -155,17 +155,17 @@ class Quotas:
     async def refuse(self, account_id: int) -> None:
         """Record that a submission of the account was refused: the cooling-off of its document begins.
 
-        Raises what `document_of` raises, and what the platform's database raises.
+        Raises what `find_document` raises, and what the platform's database raises.
         """
         use = Use(await self.find_document(account_id), account_id)
         await store.refuse(self._platform, [use], self._clock())
 
 
 class Claiming:
-    """The re-check of cases as a worker takes them, and for those that pass it the claim of a slot.
+    """Re-checks cases when a worker takes them, and claims a slot for those that pass.
 
-    A case holds its slot before the save that starts trying. A claim that cannot be granted is a blocker like any
-    other; where the history of a document cannot be read, the case waits as it does for any fact.
+    A case holds its slot before the save that starts trying. A claim that is not granted is a blocker like any other;
+    if the history of a document cannot be read, the case waits, as it does for any fact.
     """
 
     def __init__(
@@ -177,11 +177,11 @@ class Claiming:
         pack: Callable[[], Pack],
         clock: Callable[[], datetime],
     ) -> None:
-        """Put the claim behind `recheck`."""
+        """`recheck`: what each case must pass before its slot is claimed."""
         self._recheck, self._quotas, self._pool, self._pack, self._clock = recheck, quotas, pool, pack, clock
 
     async def __call__(self, cases: Sequence[Case]) -> Mapping[Key, Rechecked]:
-        """Re-check `cases` and claim; a case left out could not be checked now, or has moved on."""
+        """Re-check `cases` and claim; a case missing from the result could not be checked now, or has moved."""
         found = dict(await self._recheck(cases))
         quota = self._pack().quota
         passing = [case for case in cases if case.document_index is not None and _passes(found.get(case.key))]

@@ -1,4 +1,7 @@
-"""Tell people: hand notices to the gateway that reaches their phones and mailboxes."""
+"""Deliver the outbox: word due messages and hand them to a gateway, which reaches phones and mailboxes.
+
+The gateway is given (`remote/gateway.py`): nothing here crosses the network.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Delivery:
-    """Takes due messages out of the outbox, words them and hands them to the gateway. Delivers at least once."""
+    """A chore: reads due messages from the outbox, words them and hands them to the gateway. Delivers at least once."""
 
     def __init__(
         self,
@@ -53,19 +56,19 @@ class Delivery:
         codes_key: bytes,
         batch: int = 256,
     ) -> None:
-        """Join what a delivery needs. `codes_key`: from which codes are derived at the moment they are worded.
+        """`codes_key`: the key from which one-time codes are derived when they are worded.
 
-        `pack`: the version in force; `pack_named`: the one a case follows, once `know` has seen the case.
+        `pack`: the version in force; `pack_named`: the one a case follows, loaded by `know` before.
         """
         self._pool, self._gateway, self._pack = pool, gateway, pack
         self._pack_named, self._know = pack_named, know
         self._case_ids, self._codes_key, self._batch = case_ids, codes_key, batch
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Deliver what is due in `buckets`; return how many messages were told.
+        """Deliver what is due in `buckets`; return how many messages were delivered.
 
-        A message that cannot be worded (its template or its case is gone) is put off alone. When the gateway does not
-        take them all are put off, each longer than before, and its OSError is raised.
+        A message that cannot be worded (its template or its case is gone) is postponed alone. If the gateway does not
+        take them, all are postponed, each for longer than before, and its OSError is raised.
         """
         due = await outbox.due(self._pool, sorted(buckets), now, self._batch)
         if not due:
@@ -78,7 +81,7 @@ class Delivery:
             try:
                 notices += self._word(message, cases)
                 worded.append(message)
-            except Exception:  # noqa: BLE001 - whatever is wrong with one message must not keep the others back
+            except Exception:  # noqa: BLE001 - one message must not hold up the others
                 UNWORDED_TOTAL.labels(message.template).inc()
                 _log.exception("message_not_worded", template=message.template, attempt=message.attempt)
         try:
@@ -110,7 +113,7 @@ class Delivery:
             values["case"] = render(self._case_ids.encode(*case.key), MESSAGE_VALUES["case"])
             values["receipt"] = render(case.head.hex(), MESSAGE_VALUES["receipt"])
             if case.reason:
-                # What ended it may be a rule of the version in force, which its own does not know.
+                # What ended it may be a rule of the version in force that its own does not have.
                 values["reason"] = self._pack().reason(case.reason)
         values["kind"] = pack.kinds[kind]
         values["at"] = render(message.created_at, MESSAGE_VALUES["at"], zone=pack.zone)

@@ -1,4 +1,4 @@
-"""Audit all databases and networks: do they agree with the cases, is all money accounted for, are timelines whole?"""
+"""Verify: do all databases and networks match the cases, is all money accounted for, are timelines whole?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class MoneyAuditor(Protocol):
-    """The wallet, as far as an audit needs it."""
+    """The part of the wallet that an audit needs."""
 
     async def audit_money(self, accounts: Sequence[int]) -> MoneyAudit:
         """Add up the ledgers of `accounts` in one query."""
@@ -40,7 +40,7 @@ class MoneyAuditor(Protocol):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What an audit counted and found. `unread`: participants that did not answer; nothing is proven of them."""
+    """What an audit counted and found. `unread`: participants that did not answer, of which nothing is proven."""
 
     accounts: int = 0
     cases: int = 0
@@ -56,7 +56,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def violation_count(self) -> int:
-        """How many things are wrong, a participant that could not be read counting as one."""
+        """The number of violations; a participant that could not be read counts as one."""
         found = len(self.violations) + len(self.money_wrong) + len(self.timelines.findings)
         return found + len(self.unread) + bool(self.transfers_fen)
 
@@ -67,7 +67,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 _ATTEMPTS = 6
-"""Cases run while we look: what is seen out of step is read again, and only what stays out of step is a violation."""
+"""Cases go on meanwhile: whatever does not match is read again, and is a violation only if it still does not match."""
 
 
 async def verify(
@@ -82,11 +82,11 @@ async def verify(
     settle: timedelta = timedelta(milliseconds=500),
     progress: Callable[[int], Any] = lambda _done: None,
 ) -> Report:
-    """Walk all accounts, those that only a participant has marked too, in ranges and in constant memory.
+    """Audit all accounts, including those that only a participant knows, in ranges and in constant memory.
 
-    `page`: how many accounts, and marks a participant, are held at once. `settle`: how long what looks out of step is
-    given before it is read again. `progress` is told how many accounts are done. `keys`: those that timelines are
-    sealed with, without which seals are not judged; `anchor_at`: the file that holds the end of their chain.
+    `page`: most accounts, and marks per participant, held at once. `settle`: the pause before what does not match is
+    read again. `progress` is called with the number of accounts done. `keys`: the seal keys, None: seals are not
+    audited; `anchor_at`: the file that holds the end of their chain.
     """
     report = Report()
     after = 0
@@ -128,14 +128,14 @@ async def _judge(
     rows: Mapping[str, Mapping[int, FenceRow]],
     plan_of: Callable[[Case], Plan],
 ) -> list[Violation]:
-    """Judge the cases of some accounts. Slots are read after the cases: one that a case must hold is then there."""
+    """Audit the cases of some accounts. Slots are read after the cases, so that each one a case must hold is there."""
     using = [case for case in cases if case.document_index is not None]
     slots = await quota.of_cases(pool, using) if using else []
     return audit(cases, rows, plan_of) + uncounted(using, slots)
 
 
 async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
-    """Walk all slots of the documents' quota; one that no case has a right to is a violation if it stays."""
+    """Audit all slots of quota; one that belongs to no case is a violation if it stays."""
     after = quota.FIRST
     while slots := await quota.page(pool, after, page):
         after = slots[-1]
@@ -153,7 +153,7 @@ async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: Report)
 
 
 class _Range(msgspec.Struct, frozen=True):
-    """What was read of the accounts of one range, which ends with `upto`."""
+    """What was read of one range of accounts, which ends with `upto`."""
 
     upto: int
     accounts: Sequence[int]
@@ -168,9 +168,9 @@ async def _read_range(
     page: int,
     report: Report,
 ) -> _Range:
-    """Read the next range: as far as a page of accounts goes, and no participant has more than a page of marks.
+    """Read the next range: at most a page of accounts, and of marks of each participant.
 
-    Fence rows are read first, cases after: a case is then never older than a mark it explains.
+    Fence rows are read before the cases, so that a case is never older than the marks it accounts for.
     """
     accounts = await store.account_page(pool, after, page)
     upto = accounts[-1] if len(accounts) == page else MAX_ACCOUNT
@@ -187,7 +187,7 @@ async def _read_rows(
     report: Report,
     read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]],
 ) -> dict[str, Mapping[int, FenceRow]]:
-    """Read fence rows from everybody at once; who does not answer is left out, reported, and not asked again."""
+    """Read fence rows from all participants at once; one that does not answer is reported, and left out."""
 
     async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow] | None:
         try:

@@ -1,7 +1,7 @@
-"""Seal timelines: sign the heads of what ended, and of live cases that were moved, in one chain for the installation.
+"""Seal timelines: sign the heads of ended cases, and of live cases that moved, in one chain for the installation.
 
-Whoever holds bucket 0 seals. Two at once do no harm: a seal's number is given once. What a seal says, and how a receipt
-is checked against it: `saga/seals.py` and docs/receipts.md.
+The worker that holds bucket 0 seals. Two at once do no harm: each seal number exists once. What a seal says, and how a
+receipt is checked against it: `saga/seals.py` and docs/receipts.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ UNSEALED_SECONDS: Final = Gauge(
 )
 
 _SOON: Final = timedelta(seconds=1)
-"""The pause after a turn that sealed as much as one may: there is more."""
+"""The pause after a turn that made as many seals as it may: there is more to seal."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,19 +48,19 @@ class SealPace(msgspec.Struct, frozen=True, kw_only=True):
     """How timelines are sealed."""
 
     grace: timedelta = timedelta(seconds=60)
-    """How long after its end a case is sealed: longer than any save may take from its start to its commit."""
+    """How long after its end a case is sealed: longer than any save takes from its start to its commit."""
     every: timedelta = timedelta(seconds=15)
     live_every: timedelta = timedelta(minutes=10)
-    """How often live cases are walked for those that were moved."""
+    """How often live cases are searched for those that moved."""
     batch: int = 1_024
-    """How many cases a seal speaks of."""
+    """Most cases in a seal."""
     seals_a_turn: int = 16
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """Where sealing stands: the last seal, the one that the anchor holds (None: there is no anchor), and troubles.
+    """The status of sealing: the numbers of the last seal and of the one in the anchor (None: no anchor), and problems.
 
-    `halted`: why nothing is sealed, None where all is well. `unsealed_s`: for how long the oldest case has waited.
+    `halted`: why nothing is sealed, None if it is. `unsealed_s`: for how long the oldest ended case has waited.
     """
 
     seal: int
@@ -70,9 +70,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Walk(msgspec.Struct):
-    """A walk through the live cases, of what moved after `since`; it has come as far as `after`.
+    """A walk through the live cases for those that moved after `since`; `after`: the last account read.
 
-    `moved` waits for a seal; `sealed`: some have theirs.
+    `moved`: found and not sealed yet; `sealed`: whether this walk has sealed any.
     """
 
     since: datetime
@@ -83,7 +83,7 @@ class _Walk(msgspec.Struct):
 
 
 class Sealing:
-    """The chore that seals. Holds nothing that another could not go on without."""
+    """The chore that seals. Its state can be lost: another worker goes on from what is stored."""
 
     def __init__(self, *, pool: Pool, keys: SealKeys, anchor_at: Path | None, pace: SealPace) -> None:
         """`anchor_at`: the file outside the database that holds the end of the chain; None: the log alone."""
@@ -94,7 +94,7 @@ class Sealing:
         self._halted: str | None = None
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Take a turn if it is ours and due; return how many seals were made."""
+        """Take a turn if this worker holds bucket 0 and one is due; return how many seals were made."""
         if 0 not in buckets:
             self._schedule.reset()
             self._walk = None
@@ -108,7 +108,7 @@ class Sealing:
         return made
 
     async def turn(self, now: datetime) -> int:
-        """Seal what there is to seal, up to some seals; return how many were made."""
+        """Seal what is to be sealed, up to the limit of a turn; return how many seals were made."""
         first = last = await seals.last(self._pool)
         halted = await self._find_fault(last)
         SEALING_HALTED.set(halted is not None)
@@ -127,7 +127,7 @@ class Sealing:
         return last.seal_no - first.seal_no
 
     async def standing(self, now: datetime) -> Standing:
-        """Say how far is sealed, what the anchor holds, and what keeps us from sealing; changes nothing."""
+        """Return how far the chain is sealed, what the anchor holds, and what halts sealing; changes nothing."""
         last = await seals.last(self._pool)
         anchored, oldest = await self._read_anchor(), await seals.first_ended_after(self._pool, last.ended_until)
         return Standing(
@@ -138,10 +138,10 @@ class Sealing:
         )
 
     async def go_on_after_restore(self, now: datetime, by: str) -> int | None:
-        """Have a chain that a restore from backup has cut short go on above the number the anchor holds.
+        """Continue a chain cut short by a restore from backup, above the number that the anchor holds.
 
-        The gap and who (`by`) acknowledged it are signed, and stand in every audit. Returns the number of the new
-        seal; None where the chain is what it was, or its end is not signed by a key of ours.
+        The gap and who acknowledged it (`by`) are signed, and appear in every audit. Returns the number of the new
+        seal; None if the chain is intact, or its end is not signed by a key of ours.
         """
         last = await seals.last(self._pool)
         anchored = await self._read_anchor()
@@ -154,7 +154,7 @@ class Sealing:
         return sealed.seal_no
 
     async def _find_fault(self, last: Seal) -> str | None:
-        """Say why nothing can be sealed: whoever goes on from a forged end, or a cut one, would cover it up."""
+        """Return why nothing may be sealed, or None: sealing after a forged or cut end would cover it up."""
         if not self._is_signed(last):
             return "last_seal_not_signed_by_a_known_key"
         anchored = await self._read_anchor()
@@ -187,7 +187,7 @@ class Sealing:
         return last
 
     async def _seal_moved(self, last: Seal, now: datetime) -> Seal:
-        """Walk some pages of live cases. What moved is sealed when there is a batch of it, or the walk ends."""
+        """Walk some pages of live cases. Those that moved are sealed when they fill a batch, or the walk ends."""
         pace = self._pace
         if self._walk is None:
             if not self._walk_schedule.is_due(now):
@@ -222,7 +222,7 @@ class Sealing:
         restored: int | None = None,
         by: str | None = None,
     ) -> Seal:
-        """Add one seal after `last`. Raises SealRacedError where somebody else was quicker; the next turn goes on."""
+        """Add one seal after `last`. Raises SealRacedError if another worker was quicker; the next turn goes on."""
         number = seal_no or last.seal_no + 1
         payload, packed = statement(
             seal=number,
@@ -250,7 +250,7 @@ class Sealing:
         return sealed
 
     async def _write_anchor(self, last: Seal, now: datetime) -> None:
-        """Tell the world outside the database where the chain ends. One that cannot be written is told in the log."""
+        """Record the end of the chain outside the database: in the log and the anchor file. Logs a failed write."""
         end = Anchored(last.seal_no, seal_hash(last.statement).hex(), time_text(now))
         _log.info("timelines_sealed", seal=end.seal, hash=end.hash)
         if self._anchor_at is None:

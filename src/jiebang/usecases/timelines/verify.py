@@ -1,7 +1,7 @@
-"""Audit timelines: is every one whole, does it fit its case, and is it what was sealed?
+"""Audit timelines: is each one whole, does it match its case, and is it what was sealed?
 
-Set by set and in constant memory: the timelines by ranges of accounts, the seals by their numbers. What is read of a
-case and its timeline is of one moment, so that cases under way are no trouble.
+Set by set and in constant memory: the timelines by ranges of accounts, the seals by number. A case and its timeline are
+read in one snapshot, so that cases under way are audited too.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _SEALS_AT_ONCE: Final = 4
 _ROWS_AT_ONCE: Final = 1_000
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _LIMIT: Final = 1_000
-"""Orphans of one range, and waiting cases, that are counted: more are told as so many."""
+"""Most orphans of a range, and waiting cases, that are counted."""
 
 
 class TimelineFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing wrong: with a case's timeline, with a seal, or both. Ids and numbers, nothing personal."""
+    """One fault of a case's timeline, of a seal, or of both. Ids and numbers, nothing personal."""
 
     fault: Fault | SealFault
     account_id: int | None = None
@@ -43,7 +43,7 @@ class TimelineFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """Seals `first` to `last`, which a restore from backup took away, as operator `by` acknowledged."""
+    """Seals `first` to `last`, lost by a restore from backup, as operator `by` has acknowledged."""
 
     first: int
     last: int
@@ -53,9 +53,9 @@ class Restored(msgspec.Struct, frozen=True):
 class TimelineReport(msgspec.Struct, kw_only=True):
     """What was read of timelines and seals, and what is wrong.
 
-    `unsealed`: cases that ended and wait for their seal, which nothing is proven of yet.
-    `anchored`: the number of the seal that the anchor outside holds, None where there is none: then nothing is proven
-    of the chain's end. `restored`: seals that restores from backup took away.
+    `unsealed`: ended cases that wait for their seal, of which nothing is proven yet. `anchored`: the number of the seal
+    in the anchor, None without an anchor: then nothing is proven of the chain's end. `restored`: seals lost by restores
+    from backup.
     """
 
     timelines: int = 0
@@ -69,7 +69,7 @@ class TimelineReport(msgspec.Struct, kw_only=True):
 
 
 async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport) -> None:
-    """Judge the timelines of all accounts above `after` up to `upto`."""
+    """Audit the timelines of all accounts above `after` up to `upto`; add what is found to `report`."""
     async for case, rows in seals.timelines(pool, after, upto, _ROWS_AT_ONCE):
         report.timelines += 1
         report.rows += len(rows)
@@ -84,7 +84,7 @@ async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport
 
 
 async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report: TimelineReport) -> None:
-    """Walk the chain of seals, judge each by itself, against the one before, and against what stands of its cases."""
+    """Walk the chain of seals; audit each by itself, against the one before, and against its cases as they are now."""
     anchored = None if anchor_at is None else anchor.last(anchor_at)
     report.anchored = None if anchored is None else anchored.seal
     before, met = NONE, anchored is None
@@ -106,7 +106,7 @@ async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report
 
 
 def _read_statement(keys: SealKeys, seal: Seal) -> Statement | None:
-    """Return what a seal says, if a key of ours signed it and it is about what stands beside it."""
+    """Return a seal's statement, if a key of ours signed it and it matches the columns stored beside it."""
     payload = keys.payload(seal.statement)
     if payload is None:
         return None
@@ -125,7 +125,7 @@ def _read_statement(keys: SealKeys, seal: Seal) -> Statement | None:
 
 
 def _judge(seal: Seal, statement: Statement | None, before: Seal, report: TimelineReport) -> bool:
-    """Judge a seal and its place; whether it follows the one before without a gap."""
+    """Judge a seal and its place in the chain; return whether it is linked to the one before."""
     expected = before.seal_no + 1
     gap = seal.seal_no != expected
     restored = statement is not None and statement.restored == seal.seal_no - 1
@@ -146,7 +146,7 @@ def _judge(seal: Seal, statement: Statement | None, before: Seal, report: Timeli
 async def _judge_cases(
     pool: Pool, seal: Seal, statement: Statement | None, before: Seal | None, report: TimelineReport
 ) -> None:
-    """Compare what stands with what a seal says of its cases, and with which it should speak of."""
+    """Compare a seal's cases with what is stored of them, and with the cases that it should hold."""
     leaves = unpack(seal.cases)
     ended = leaves[: statement.ended] if statement is not None else []
     final = {(leaf.account_id, leaf.case_no): leaf.revision for leaf in ended}
