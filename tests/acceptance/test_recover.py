@@ -103,7 +103,7 @@ class Installation(World):
                 page=page,
                 pause=timedelta(milliseconds=5),
                 longest_pause=timedelta(milliseconds=40),
-                meanwhile=meanwhile or nobody,
+                each_turn=meanwhile or nobody,
             ),
             "Ann",
             dry_run=dry_run,

@@ -235,7 +235,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 ),
                 clock=utc_now,
                 still_within=6 * self.settings.worker.lease,
-                meanwhile=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
+                each_turn=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
             ),
             by,
             dry_run=dry_run,

@@ -104,7 +104,7 @@ async def open_app(
         registry = Registry(pools["platform"], declared, utc_now)
         joining = Joining(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
         try:
-            await joining.join()
+            await joining.attempt()
         except UNANSWERED as error:
             if not patient:
                 raise ParticipantUnavailableError(participant=PLATFORM, error=type(error).__name__) from error

@@ -68,7 +68,7 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
     KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check,
-    IdempotencyReusedError, OutOfServiceError, RecoveringError, and what `Quotas.document_of` raises.
+    IdempotencyReusedError, OutOfServiceError, RecoveringError, and what `Quotas.find_document` raises.
     """
     offered = context.pack().offered
     if submission.kind not in offered:

@@ -85,7 +85,7 @@ class Recovering(msgspec.Struct, frozen=True, kw_only=True):
     call: timedelta = timedelta(seconds=30)
     pause: timedelta = timedelta(milliseconds=100)
     longest_pause: timedelta = timedelta(seconds=10)
-    meanwhile: Callable[[], Awaitable[object]] = _do_nothing
+    each_turn: Callable[[], Awaitable[object]] = _do_nothing
     still_within: timedelta = timedelta(seconds=60)
 
 
@@ -194,7 +194,7 @@ async def _read_cases(setup: Recovering, accounts: Sequence[int]) -> AccountCase
 
 async def _wait(setup: Recovering, need: Waiting) -> None:
     try:
-        await setup.meanwhile()
+        await setup.each_turn()
     except UNANSWERED as error:
         _log.warning("recovery_not_helped", error=type(error).__name__)
     await asyncio.sleep(need.wait.total_seconds())

@@ -44,7 +44,7 @@ class Joining:
         self.edited: Sequence[str] = ()
         """Shipped packs whose file differs from the version in the store: the edit has no effect."""
 
-    async def join(self) -> None:
+    async def attempt(self) -> None:
         """Start up now, in one attempt.
 
         Raises MigrationRefusedError, NotMigratedError, PackInvalidError, and what a database that does not answer
@@ -67,7 +67,7 @@ class Joining:
         failures = 0
         while not self.done.is_set():
             try:
-                await self.join()
+                await self.attempt()
                 _log.info("platform_joined")
             except (JiebangError, *UNANSWERED) as error:
                 code = error.code if isinstance(error, JiebangError) else type(error).__name__
