@@ -23,13 +23,12 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     [http]                                 # JIEBANG_HTTP_PORT=8700 …
     [capacity]                             # JIEBANG_CAPACITY_PLACES=48 …: fields of Capacity
 
-Paths in the file are relative to the file. Whatever is wrong is told at once, as SettingsError.
+Paths in the file are relative to the file. All problems are reported together, in one SettingsError.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -40,9 +39,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from jiebang.api.gate.capacity import Capacity
-from jiebang.files import write_once
-from jiebang.model.check import Text
-from jiebang.model.errors import HomeUnusableError, SettingsError
+from jiebang.model.errors import SettingsError
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.saga.coordinator import Timing
@@ -88,7 +85,7 @@ class Http(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an installation can choose. None: the embedded or sandbox part stands in.
+    """The settings of an installation. None: the embedded or sandbox part stands in.
 
     `anchor`: the file outside the databases that holds the end of the chain of seals; None: one in the home.
     """
@@ -110,12 +107,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Capacity = Capacity()
 
     def __repr__(self) -> str:
-        """Tell no passwords."""
+        """Show no passwords."""
         return f"Settings(home={str(self.home)!r}, databases={'outside' if self.databases else 'embedded'})"
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing wrong: where it stands, and what is wrong with it. Never holds a value, which may be a password."""
+    """One problem: the setting, and what is wrong with it. Never holds a value, which may be a password."""
 
     where: str
     zh: str
@@ -131,7 +128,7 @@ _EXPECTED: Final[Mapping[Any, tuple[str, str]]] = {
 _UNKNOWN: Final = ("没有此项设置", "there is no such setting")
 _NO_URL: Final = ("应为 http 或 https 地址", "must be an http or https URL")
 _URLS: Final = ("gateway_url", "phone_url")
-"""Where the gateway is, by its name and by the name that this setting had at first."""
+"""The address of the gateway, under its present and its former name."""
 _PLAIN: Final = ("home", "keys", "anchor", *_URLS)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
@@ -152,36 +149,38 @@ def read_settings(environ: Mapping[str, str], folder: Path, declared: Participan
 
     `folder` is what relative paths of `environ` start from.
     """
-    reader = _Reader(folder, declared)
+    reader = _SettingsReader(folder, declared)
     settings = reader.settings(environ)
     if reader.problems or settings is None:
         raise SettingsError(problems=tuple(reader.problems))
     return settings
 
 
-class _Reader:
-    """Reads everything it can and gathers what is wrong. A raw value goes with the folder its paths start from."""
+class _SettingsReader:
+    """Reads every setting and collects the problems. Relative paths start from `folder`."""
 
     def __init__(self, folder: Path, declared: ParticipantRegistry) -> None:
         self.declared = declared
         self.folder = folder
         self.problems: list[Problem] = []
 
-    def wrong(self, where: str, what: tuple[str, str]) -> None:
+    def add_problem(self, where: str, what: tuple[str, str]) -> None:
         self.problems.append(Problem(where, *what))
 
     def settings(self, environ: Mapping[str, str]) -> Settings | None:
-        raw = self._merged(environ)
-        plain = {name: self._plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
+        raw = self._merge(environ)
+        plain = {name: self._read_plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
         sections: dict[str, Any] = {
-            name: self._struct(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
+            name: self._read_section(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
         }
-        databases = self._databases(raw.pop("databases")) if "databases" in raw else None
-        networks = self._networks(raw.pop("networks")) if "networks" in raw else None
+        databases = self._read_databases(raw.pop("databases")) if "databases" in raw else None
+        networks = self._read_networks(raw.pop("networks")) if "networks" in raw else None
         for name in raw:
-            self.wrong(name, _UNKNOWN)
+            self.add_problem(name, _UNKNOWN)
         if plain.keys() >= set(_URLS):
-            self.wrong("phone_url", ("即 gateway_url 的旧名,请只保留其一", "is the old name of gateway_url: keep one"))
+            self.add_problem(
+                "phone_url", ("即 gateway_url 的旧名,请只保留其一", "is the old name of gateway_url: keep one")
+            )
         if self.problems:
             return None
         home = Path(plain.get("home") or self.folder / ".jiebang")
@@ -197,21 +196,21 @@ class _Reader:
             **{name: value for name, value in sections.items() if value is not None},
         )
 
-    def _merged(self, environ: Mapping[str, str]) -> dict[str, Any]:
+    def _merge(self, environ: Mapping[str, str]) -> dict[str, Any]:
         """The file's values, overridden by the environment's; paths made absolute, sections as mappings."""
         named = environ.get(f"{PREFIX}SETTINGS")
         path = self.folder / (named or FILE)
-        raw = self._file(path, f"{PREFIX}SETTINGS") if named or path.is_file() else {}
-        for table, key in self._paths(raw):
+        raw = self._read_file(path, f"{PREFIX}SETTINGS") if named or path.is_file() else {}
+        for table, key in self._find_paths(raw):
             table[key] = str(path.parent / table[key])
         for variable, value in sorted(environ.items()):
             if variable.startswith(PREFIX) and variable != f"{PREFIX}SETTINGS":
-                self._variable(variable, value, raw)
+                self._apply_variable(variable, value, raw)
         return raw
 
     @staticmethod
-    def _paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-        """Every place in the raw values where a path stands: the mapping that holds it and its key there."""
+    def _find_paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+        """Yield where the raw values hold paths: the mapping and the key in it."""
         issuer, networks = raw.get("issuer"), raw.get("networks")
         tables = [(raw, ("home", "keys", "anchor")), (issuer, ("jwks_file",))]
         tables += [(network, ("keys",)) for network in networks.values()] if isinstance(networks, dict) else []
@@ -219,7 +218,7 @@ class _Reader:
             if isinstance(table, dict):
                 yield from ((table, name) for name in names if isinstance(table.get(name), str))
 
-    def _variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
+    def _apply_variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
         name = variable.removeprefix(PREFIX).lower()
         section, _, field = name.partition("_")
         if name in ("home", "keys", "anchor"):
@@ -227,73 +226,75 @@ class _Reader:
         elif name in _PLAIN:
             raw[name] = value
         elif name in _MAPPINGS:
-            raw[name] = self._mapping(variable, value, name)
+            raw[name] = self._read_mapping(variable, value, name)
         elif section in _SECTIONS and field in _SECTIONS[section].__struct_fields__:
             into = raw.setdefault(section, {})
             if isinstance(into, dict):
                 into[field] = str(self.folder / value) if field == "jwks_file" else value
         else:
-            self.wrong(variable, _UNKNOWN)
+            self.add_problem(variable, _UNKNOWN)
 
-    def _mapping(self, variable: str, value: str, name: str) -> dict[str, Any]:
+    def _read_mapping(self, variable: str, value: str, name: str) -> dict[str, Any]:
         """Read JSON, TOML, or the file of either that `value` names; a file may hold the mapping under its name."""
         is_json = value.lstrip().startswith("{")
         if is_json or "=" in value.split("://", maxsplit=1)[0]:
-            found, base = self._decoded(value.encode(), variable, json=is_json), self.folder
+            found, base = self._decode(value.encode(), variable, json=is_json), self.folder
         else:
             path = self.folder / value
-            found, base = self._file(path, variable), path.parent
+            found, base = self._read_file(path, variable), path.parent
         inner = found.get(name)
         found = inner if isinstance(inner, dict) else found
-        for table, key in self._paths({name: found}):
+        for table, key in self._find_paths({name: found}):
             table[key] = str(base / table[key])
         return found
 
-    def _file(self, path: Path, where: str) -> dict[str, Any]:
+    def _read_file(self, path: Path, where: str) -> dict[str, Any]:
         try:
             content = path.read_bytes()
         except (OSError, ValueError):
-            self.wrong(where, (f"无法读取文件 {path}", f"cannot read the file {path}"))
+            self.add_problem(where, (f"无法读取文件 {path}", f"cannot read the file {path}"))
             return {}
-        return self._decoded(content, f"{where} ({path.name})", json=path.suffix == ".json")
+        return self._decode(content, f"{where} ({path.name})", json=path.suffix == ".json")
 
-    def _decoded(self, content: bytes, where: str, *, json: bool) -> dict[str, Any]:
+    def _decode(self, content: bytes, where: str, *, json: bool) -> dict[str, Any]:
         form = "JSON" if json else "TOML"
         try:
             found = msgspec.json.decode(content) if json else tomllib.loads(content.decode())
         except (msgspec.DecodeError, ValueError):  # its message may quote a password
             found = None
         if not isinstance(found, dict):
-            self.wrong(where, (f"不是有效的 {form} 对象", f"is not a valid {form} object"))
+            self.add_problem(where, (f"不是有效的 {form} 对象", f"is not a valid {form} object"))
             return {}
         return found
 
-    def _plain(self, name: str, value: object) -> str | None:
+    def _read_plain(self, name: str, value: object) -> str | None:
         if not isinstance(value, str) or not value:
-            self.wrong(name, _EXPECTED[str if name in _URLS else Path])
+            self.add_problem(name, _EXPECTED[str if name in _URLS else Path])
             return None
         if name in _URLS and not _is_url(value):
-            self.wrong(name, _NO_URL)
+            self.add_problem(name, _NO_URL)
         return value
 
-    def _struct(self, where: str, kind: type[_S], raw: object) -> _S | None:
-        """Build a section field by field, so that every wrong one is told."""
+    def _read_section(self, where: str, kind: type[_S], raw: object) -> _S | None:
+        """Build a section field by field, so that every problem is reported."""
         if not isinstance(raw, dict):
-            self.wrong(where, ("应为一组设置", "must be a table of settings"))
+            self.add_problem(where, ("应为一组设置", "must be a table of settings"))
             return None
         before, given = len(self.problems), {}
         for field in msgspec.structs.fields(kind):
             if field.name in raw:
-                given[field.name] = self._field(f"{where}.{field.name}", field.type, raw[field.name])
+                given[field.name] = self._read_field(f"{where}.{field.name}", field.type, raw[field.name])
             elif field.required:
-                self.wrong(f"{where}.{field.name}", ("缺少此项", "is missing"))
+                self.add_problem(f"{where}.{field.name}", ("缺少此项", "is missing"))
         for name in raw.keys() - set(kind.__struct_fields__):
-            self.wrong(f"{where}.{name}", _UNKNOWN)
+            self.add_problem(f"{where}.{name}", _UNKNOWN)
         if kind is Issuer and (given.get("jwks_url") is None) == (given.get("jwks_file") is None):
-            self.wrong(where, ("jwks_url 与 jwks_file 须且只能设一个", "needs exactly one of jwks_url and jwks_file"))
+            self.add_problem(
+                where, ("jwks_url 与 jwks_file 须且只能设一个", "needs exactly one of jwks_url and jwks_file")
+            )
         return kind(**given) if len(self.problems) == before else None
 
-    def _field(self, where: str, kind: Any, value: object) -> Any:
+    def _read_field(self, where: str, kind: Any, value: object) -> Any:
         base = next((one for one in (timedelta, int, Path) if kind == one or kind == one | None), str)
         try:
             # Numbers come as text from the environment; a number of seconds is a duration.
@@ -302,44 +303,44 @@ class _Reader:
             )
             found = timedelta(seconds=found) if base is timedelta else Path(found) if base is Path else found
         except (msgspec.ValidationError, OverflowError, ValueError):
-            self.wrong(where, _EXPECTED[base])
+            self.add_problem(where, _EXPECTED[base])
             return None
         if where == "http.port":
             if not 0 <= found <= _TOP_PORT:
-                self.wrong(where, (f"应为 0 至 {_TOP_PORT}", f"must be 0 to {_TOP_PORT}"))
+                self.add_problem(where, (f"应为 0 至 {_TOP_PORT}", f"must be 0 to {_TOP_PORT}"))
         elif (base is int and found <= 0) or (base is timedelta and found <= timedelta()) or found in ("", Path()):
-            self.wrong(where, _EXPECTED[base])
+            self.add_problem(where, _EXPECTED[base])
         elif where.endswith("_url") and not _is_url(found):
-            self.wrong(where, _NO_URL)
+            self.add_problem(where, _NO_URL)
         return found
 
-    def _names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
-        """Tell names that are missing and names that are not ours; return what can be looked at further."""
+    def _check_names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
+        """Report missing and unknown names; return the values of the known ones."""
         if not isinstance(raw, dict):
-            self.wrong(where, ("应为名称到地址的对应", "must map names to addresses"))
+            self.add_problem(where, ("应为名称到地址的对应", "must map names to addresses"))
             return {}
         for name in sorted(expected - raw.keys()):
-            self.wrong(f"{where}.{name}", ("缺少此项", "is missing"))
+            self.add_problem(f"{where}.{name}", ("缺少此项", "is missing"))
         for name in sorted(raw.keys() - expected):
-            self.wrong(f"{where}.{name}", ("没有此名称", "is not a name we know"))
+            self.add_problem(f"{where}.{name}", ("没有此名称", "is not a name we know"))
         return {name: raw[name] for name in sorted(expected & raw.keys())}
 
-    def _databases(self, raw: object) -> dict[str, str]:
-        found = self._names("databases", raw, frozenset(placement(self.declared)))
+    def _read_databases(self, raw: object) -> dict[str, str]:
+        found = self._check_names("databases", raw, frozenset(placement(self.declared)))
         seen: dict[tuple[str, object], str] = {}
         for name, dsn in found.items():
             if not _is_dsn(dsn):
                 form = "postgresql://user@host:port/database"
-                self.wrong(f"databases.{name}", (f"应为 {form} 形式的地址", f"must look like {form}"))
+                self.add_problem(f"databases.{name}", (f"应为 {form} 形式的地址", f"must look like {form}"))
             elif (twin := seen.setdefault((self.declared.owner_of(name), dsn), name)) != name:
                 what = (f"与 {twin} 是同一个数据库", f"is the same database as {twin}")
-                self.wrong(f"databases.{name}", what)
+                self.add_problem(f"databases.{name}", what)
         return found
 
-    def _networks(self, raw: object) -> dict[str, Network]:
+    def _read_networks(self, raw: object) -> dict[str, Network]:
         found: dict[str, Network] = {}
-        for name, value in self._names("networks", raw, frozenset(self.declared.networks)).items():
-            network = self._struct(f"networks.{name}", Network, value)
+        for name, value in self._check_names("networks", raw, frozenset(self.declared.networks)).items():
+            network = self._read_section(f"networks.{name}", Network, value)
             if network is not None:
                 found[name] = network
         return found
@@ -367,52 +368,6 @@ def _is_dsn(value: object) -> bool:
         return False
 
 
-def from_environment() -> Settings:
+def read_environment() -> Settings:
     """Read the settings of this process. Raises SettingsError."""
     return read_settings(os.environ, Path.cwd())
-
-
-class Secrets(msgspec.Struct, frozen=True, kw_only=True):
-    """The installation's keys, 32 random bytes each (16 for the cipher of case ids). Each has its one use."""
-
-    bodies: bytes
-    case_ids: bytes
-    codes: bytes
-    documents: bytes
-    master: bytes
-    passwords: bytes
-    records: bytes
-    seals: bytes
-
-    def __repr__(self) -> str:
-        """Tell nothing."""
-        return "Secrets(…)"
-
-
-_SIZES: Final = {"case_ids": 16}
-
-
-def read_secrets(folder: Path) -> Secrets:
-    """Read the keys kept in `folder`, one file each, `<name>.key`; make those that are missing.
-
-    All hosts of one installation need the same files: what one has sealed, another must open. Whole or not at all, and
-    safe to run at the same time. Raises HomeUnusableError for a folder or file that cannot be used.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Secrets(**{name: _secret(folder, name) for name in Secrets.__struct_fields__})
-    except OSError as error:
-        reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
-        raise HomeUnusableError(path=str(error.filename or folder), reason=reason) from error
-
-
-def _secret(folder: Path, name: str) -> bytes:
-    path, size = folder / f"{name}.key", _SIZES.get(name, 32)
-    write_once(path, secrets.token_bytes(size))
-    secret = path.read_bytes()
-    if len(secret) != size or path.stat().st_mode & 0o007:
-        reason = Text(
-            f"密钥文件须恰为 {size} 字节,且不对他人开放", f"a key file has exactly {size} bytes and is closed to others"
-        )
-        raise HomeUnusableError(path=str(path), reason=reason)
-    return secret

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from jiebang.saga.coordinator import Reply
     from jiebang.store.postgres.pool import Pool
     from jiebang.usecases.driving.advance import Driver
-    from jiebang.usecases.seldom import Chore
+    from jiebang.usecases.periodic import Chore
 
 _YOUNG = 50_000
-"""New objects between two looks for cycles."""
+"""New objects between two runs of the garbage collector."""
 _AT_ONCE = timedelta(milliseconds=1)
-"""A batch that takes no time at all still grows by a number."""
+"""The shortest time a batch is taken to have needed, so that the division has a result."""
 _log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE = timedelta(seconds=1)
-"""Between two attempts to read due cases from a store that is away."""
+"""Between two attempts to read due cases while the store does not answer."""
 _LONGEST_CHORE_PAUSE = timedelta(seconds=5)
 
 
@@ -41,11 +41,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker paces itself."""
 
     lease: timedelta = timedelta(seconds=10)
-    """From a worker's last sign of life until another has taken its cases up, at most."""
+    """The longest time from a worker's last heartbeat until another worker takes over its cases."""
     batch: int = 256
-    """Cases a batch takes at most, to begin with. It takes what is due: alone, a case goes at once."""
+    """Most cases in a batch, to begin with. A batch takes what is due, a single case too, at once."""
     batch_limit: int = 1_024
-    """What that grows to while more waits than a batch takes."""
+    """What `batch` grows to at most while more cases are due than a batch takes."""
     batch_time: timedelta = timedelta(milliseconds=400)
     """Batches grow as long as they take no longer than this."""
     lanes: int = 4
@@ -54,11 +54,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     chore_poll: timedelta = timedelta(milliseconds=50)
 
     def next_batch(self, batch: int, cases: int, took: timedelta) -> int:
-        """Return how many cases the next batch may take, after one of `cases` that might have been `batch`.
+        """Return how many cases the next batch may take, after one of `cases` cases whose limit was `batch`.
 
-        Larger batches cost less a case and keep each case longer. So a full one that was quick doubles the next, or
-        makes it as many times as large as it was quicker than `batch_time`; and one that `took` twice that halves it;
-        never below the first `batch`, because a participant that is silent takes as long with few cases as with many.
+        Larger batches cost less per case and take longer for each. A full one quicker than `batch_time` multiplies the
+        limit by the ratio of the two, at least by two; one that `took` more than twice as long halves it; never below
+        the first `batch`, because a silent participant takes as long with few cases as with many.
         """
         if took > 2 * self.batch_time:
             return max(self.batch, batch // 2)
@@ -81,10 +81,10 @@ class Worker:
         clock: Callable[[], datetime],
         pace: Pace,
     ) -> None:
-        """Join what a worker needs; `chores` by name."""
+        """`chores`: by name."""
         self._id, self._pool, self._driver, self._chores = worker_id, pool, driver, chores
         self._clock, self._pace = clock, pace
-        self._told = leases.Held(frozenset())
+        self._leased = leases.Held(frozenset())
         self._until: datetime | None = None
         self._busy: set[Key] = set()
         self._lanes: set[asyncio.Task[None]] = set()
@@ -97,15 +97,15 @@ class Worker:
 
     async def run(self) -> None:
         """Run until `stop`, then finish the batches at hand and give the buckets back."""
-        # What a batch makes has no cycles and goes when the batch does; looking through it all every few hundred
-        # objects was a tenth of a worker's time.
+        # A batch makes no reference cycles, and its objects are freed with it; collecting every few hundred objects
+        # took a tenth of a worker's time.
         gc.freeze()
         gc.set_threshold(_YOUNG)
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._keep_leases())
             loops.create_task(self._keep_driving())
             for name, chore in self._chores.items():
-                loops.create_task(self._keep_at(name, chore))
+                loops.create_task(self._keep_doing(name, chore))
         if self._lanes:
             await asyncio.wait(self._lanes)
         await self._driver.aclose()
@@ -122,25 +122,25 @@ class Worker:
             return
 
     async def _keep_leases(self) -> None:
-        # Whoever lives looks every quarter, so what is held for three quarters is taken over within the whole.
+        # Workers beat every quarter of the lease and hold for three: a dead one's buckets are taken within the whole.
         beat = self._pace.lease / 4
         while not self._stopping.is_set():
             now = self._clock()
-            # Nothing begins between this moment and the answer, if nothing was allowed since the last beat.
-            still = not self._told.may_claim and not self._busy and self._driver.still
+            # If claims were not allowed at the last beat, nothing begins between here and the answer.
+            still = not self._leased.may_claim and not self._busy and self._driver.still
             try:
-                self._told = await leases.hold(self._pool, self._id, now, 3 * beat, still=still)
+                self._leased = await leases.hold(self._pool, self._id, now, 3 * beat, still=still)
                 self._until = now + 3 * beat
-                if self._told.wish == "drain":
+                if self._leased.wish == "drain":
                     _log.info("worker_drained", worker=self._id)
                     self.stop()
             except UNANSWERED as error:
                 _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
             await self._pause(beat)
 
-    def _held(self) -> frozenset[int]:
+    def _list_buckets(self) -> frozenset[int]:
         """Return the buckets whose lease still runs; none when it could not be renewed in time."""
-        return self._told.buckets if self._until is not None and self._clock() < self._until else frozenset()
+        return self._leased.buckets if self._until is not None and self._clock() < self._until else frozenset()
 
     async def _keep_driving(self) -> None:
         failures = 0
@@ -160,17 +160,17 @@ class Worker:
 
     async def _start_lane(self) -> bool:
         """Start one batch, if there is anything to drive."""
-        if not self._told.may_claim:
+        if not self._leased.may_claim:
             self._driver.forget()
             return False
-        heard = {(reply.account_id, reply.case_no) for reply in self._driver.late}
-        late = self._driver.take_late(heard - self._busy)
-        keys = heard - self._busy
+        replied = {(reply.account_id, reply.case_no) for reply in self._driver.late}
+        late = self._driver.take_late(replied - self._busy)
+        keys = replied - self._busy
         busy = [key[0] for key in self._busy]
-        found = await cases.due(self._pool, sorted(self._held()), self._clock(), self._batch, busy)
-        if not self._told.may_claim:  # told so while it read: nothing may begin once it has said that it is still
+        cases_due = await cases.due(self._pool, sorted(self._list_buckets()), self._clock(), self._batch, busy)
+        if not self._leased.may_claim:  # revoked during the read: nothing may begin after it has reported itself still
             return False
-        taken = [case for case in found if case.key not in self._busy]
+        taken = [case for case in cases_due if case.key not in self._busy]
         keys |= {case.key for case in taken}
         if not keys:
             return False
@@ -189,19 +189,19 @@ class Worker:
             # Nothing unsaved was sent; what is saved is due again.
             _log.warning("batch_broken_off", worker=self._id, cases=len(keys), error=type(error).__name__)
             await self._pause(self._pace.idle_poll)
-        except Exception:  # noqa: BLE001 - a loop must outlive whatever one batch does
+        except Exception:  # noqa: BLE001 - no batch may end the loop
             _log.exception("batch_failed", worker=self._id, cases=len(keys))
             await self._pause(timedelta(seconds=1))
         finally:
             self._busy -= keys
 
-    async def _keep_at(self, name: str, chore: Chore) -> None:
+    async def _keep_doing(self, name: str, chore: Chore) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
-                done = await chore(self._held(), self._clock())
+                done = await chore(self._list_buckets(), self._clock())
                 failures = 0
-            except Exception as error:  # noqa: BLE001 - a loop must outlive whatever a chore does
+            except Exception as error:  # noqa: BLE001 - no chore may end the loop
                 failures += 1
                 done = 0
                 _log.warning("chore_failed", worker=self._id, chore=name, error=type(error).__name__)

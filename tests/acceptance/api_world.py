@@ -40,7 +40,7 @@ from jiebang.store.operations import outbox
 from jiebang.store.timelines.seal_signing_keys import keys_of
 from jiebang.usecases.cases.codes import code_of
 from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.find import Follower
+from jiebang.usecases.cases.follow import Follower
 from jiebang.usecases.checks.check import Checker
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from jiebang.cli.commands import cli
+from jiebang.keys import read_secrets
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
-from jiebang.settings import read_secrets
 from jiebang.store.operations import recoveries
 from jiebang.store.postgres.pool import open_pools
 

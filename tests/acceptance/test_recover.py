@@ -103,7 +103,7 @@ class Installation(World):
                 page=page,
                 pause=timedelta(milliseconds=5),
                 longest_pause=timedelta(milliseconds=40),
-                meanwhile=meanwhile or nobody,
+                each_turn=meanwhile or nobody,
             ),
             "Ann",
             dry_run=dry_run,
@@ -304,7 +304,7 @@ async def test_a_case_that_two_databases_forgot_together_is_found_and_people_can
         raise ConnectionResetError
 
     with monkeypatch.context() as broken:
-        broken.setattr("jiebang.usecases.driving.recover._tell", dies)
+        broken.setattr("jiebang.usecases.driving.recover._update_tasks", dies)
         with pytest.raises(ConnectionResetError):
             await world.recover("platform", "wallet", gap=100)
     found = await world.recover("platform", "wallet", gap=100)

@@ -40,7 +40,7 @@ from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
 from jiebang.store.checks.records import Records
 from jiebang.usecases.driving.advance import Driver, Limits
-from jiebang.usecases.seldom import Seldom
+from jiebang.usecases.periodic import Seldom
 from jiebang.worker import Pace, Worker
 from tests.rows import AT, insert, insert_accounts
 from tests.store.turns import Turns, taking

@@ -335,7 +335,7 @@ async def test_a_worker_at_rest_has_nothing_under_way_and_forgets_late_answers(w
     async with running(worker):
         await eventually(lambda: wallet.calls)
         run = await recoveries.begin_recovery(pool, ["wallet"], "Ann", now())
-        await eventually(lambda: not worker._told.may_claim and not worker._busy)
+        await eventually(lambda: not worker._leased.may_claim and not worker._busy)
         await asyncio.sleep(0.6)  # some beats of its lease, less than a call may take
         assert world.driver.still or not await _state_is(pool, "a", "paused")
         gate.set()

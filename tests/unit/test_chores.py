@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from jiebang.usecases.seldom import Seldom
+from jiebang.usecases.periodic import Seldom
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 MINE, OTHERS = frozenset({0, 3}), frozenset({1, 2})

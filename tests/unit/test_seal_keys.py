@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
+from jiebang.keys import read_secrets
 from jiebang.model.errors import HomeUnusableError
 from jiebang.saga.seals import said_in
-from jiebang.settings import read_secrets, read_settings
+from jiebang.settings import read_settings
 from jiebang.store.timelines.seal_signing_keys import FOLDER, keys_of, read_seal_keys
 
 SEED = b"s" * 32

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from jiebang.keys import read_secrets
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.participants import PARTICIPANTS
-from jiebang.settings import Problem, Settings, read_secrets, read_settings
+from jiebang.settings import Problem, Settings, read_settings
 from jiebang.store.postgres.embedded import placement
 
 DSNS = {name: f"postgresql://app:hush@db.example:5432/{name}" for name in placement(PARTICIPANTS)}

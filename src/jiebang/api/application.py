@@ -21,9 +21,9 @@ from jiebang.api.gate.middleware import Observed, hardened
 from jiebang.api.openapi import openapi_config
 from jiebang.api.operations.health import OPERATION
 from jiebang.api.problems import HANDLERS
-from jiebang.usecases.cases.find import answering
 from jiebang.usecases.checks.coalesce import Coalescer
 from jiebang.usecases.operations.backlog import Backlog
+from jiebang.usecases.operations.readiness import answering
 
 _READY_WINDOW: Final = timedelta(milliseconds=100)
 """Whoever asks whether we are ready shares one round of questions with all who ask meanwhile."""

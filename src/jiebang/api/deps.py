@@ -15,7 +15,7 @@ from jiebang.model.ids import CaseIds
 from jiebang.remote.tokens import Verifier
 from jiebang.store.cases.idempotency import Repeats
 from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.find import Follower
+from jiebang.usecases.cases.follow import Follower
 
 BODY_LIMIT: Final = 64 * 1024
 """Bytes of the largest body: 1,000 accounts take 20 KB."""

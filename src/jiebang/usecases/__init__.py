@@ -1,1 +1,1 @@
-"""One verb a file: what the platform does, with the transactions it owns."""
+"""What the platform does, one verb a file, with the transactions that each owns."""

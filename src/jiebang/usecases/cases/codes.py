@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 NO_CASE: Final = 0
 """The case number of what belongs to no case."""
-
-
 _HAND_OVER: Final = b"hand-over"
 
 
-def rules_for(pack: Pack, kind: str) -> Proofs:
-    """Return the rules of proof for a remedy on the way to `kind`; a kind that asks for no proof takes another's."""
+def find_proof_rules(pack: Pack, kind: str) -> Proofs:
+    """Return the rules of proof for a remedy requested for `kind`; a kind without any takes those of another kind."""
     by_kind = {each.value: rules for each, rules in pack.proofs.items()}
     return by_kind.get(kind) or by_kind[min(by_kind)]
 
@@ -48,7 +46,7 @@ CODE: Final = "sms_code"
 """The message that brings a code. Its parameters hold the nonce; the gateway derives the code as it sends it."""
 
 
-def message(context: Context, case: Case, template: str, params: dict[str, Any], now: datetime) -> Message:
+def make_message(context: Context, case: Case, template: str, params: dict[str, Any], now: datetime) -> Message:
     """Return a message about a case to the person it belongs to."""
     return Message(
         account_id=case.account_id,
@@ -60,9 +58,9 @@ def message(context: Context, case: Case, template: str, params: dict[str, Any],
     )
 
 
-def code_message(context: Context, case: Case, proof: Proof, now: datetime) -> Message:
+def make_code_message(context: Context, case: Case, proof: Proof, now: datetime) -> Message:
     """Return the message that brings the code of `proof`; the code itself is derived when it is sent."""
     if proof.nonce is None or proof.expires_at is None:
         raise ValueError("a proof without a nonce has no code")
     params = {"nonce": proof.nonce.hex(), "expires_at": proof.expires_at.isoformat()}
-    return message(context, case, CODE, params, now)
+    return make_message(context, case, CODE, params, now)

@@ -1,7 +1,7 @@
-"""Consents: agree that a case ends what a rule of severity `needs_consent` names, and take that back as easily.
+"""Consents: agree that a case ends what a rule of severity `needs_consent` names, or take that back.
 
-A consent covers exactly what was shown: the ids that the person saw, and no others. What comes later blocks again, also
-when the worker checks again as it takes the case.
+A consent covers exactly the ids that the person saw. An item that appears later blocks again, in the worker's re-check
+too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jiebang.model.errors import NothingToClearError
 from jiebang.store.cases import consents, idempotency, remedies
 from jiebang.store.cases.consents import Given
 from jiebang.store.cases.idempotency import Kept
-from jiebang.usecases.cases.consent_rules import limited_to, rule_of, shown_by
+from jiebang.usecases.cases.consent_rules import find_consent_rule, limit_to_shown, list_shown
 from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.remedy_request import Wanted, checked
-from jiebang.usecases.cases.withdrawal import wish
+from jiebang.usecases.cases.remedy_request import Wanted, check_request
+from jiebang.usecases.cases.withdrawal import record_wish
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from jiebang.store.cases.idempotency import Answered, Claim, Elsewhere
 
 _MAY_STILL_WIN = frozenset({State.READY, State.TRYING, State.CANCELLING})
-"""States in which a worker may have read the consent already, and the case has not passed its commit point."""
+"""States in which a worker may have read the consent but the case has not passed its commit point."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person agreed to under one rule: ids (none: the whole; None: nothing), and what a check says now."""
+    """What a person agrees to under one rule, as ids (empty: the whole; None: nothing), and the check after it."""
 
     account_id: int
     code: str
@@ -43,63 +43,63 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Render = Callable[[Standing], Kept]
-"""Turns what stands after a mutation into the answer kept for repeats."""
+"""Turns the status after a mutation into the answer kept for repeats."""
 
 
 async def give(
-    context: Context, asked: Wanted, code: str, shown: Collection[str] | None, claim: Claim, render: Render
+    context: Context, request: Wanted, code: str, shown: Collection[str] | None, claim: Claim, render: Render
 ) -> Answered:
-    """Agree to what rule `code` names. `shown`: the ids the person was shown; None: what a check shows at this moment.
+    """Agree to what rule `code` names. `shown`: the ids the person was shown; None: those that a check shows now.
 
-    Raises ConsentNotAskedError, NothingToClearError (nothing of it stands), UnknownAccountError,
+    Raises ConsentNotAskedError, NothingToClearError (the check shows none of it), UnknownAccountError,
     KindNotOfferedError, IdempotencyReusedError.
     """
     pack = context.pack()
-    rule_of(pack, code)
-    what = limited_to(shown_by(pack, await checked(context, asked), [code]), shown)
+    find_consent_rule(pack, code)
+    what = limit_to_shown(list_shown(pack, await check_request(context, request), [code]), shown)
     if code not in what:
         raise NothingToClearError(items=sorted(shown or ()))
     now = context.clock()
 
     async def work(db: Database) -> Elsewhere:
-        await remedies.lock(db, [asked.account_id])
-        given = Given(account_id=asked.account_id, consent_id=context.new_id(), code=code, what=what[code])
+        await remedies.lock(db, [request.account_id])
+        given = Given(account_id=request.account_id, consent_id=context.new_id(), code=code, what=what[code])
         await consents.give(db, [given], now)
-        return partial(_told, context, asked, code, what[code], render)
+        return partial(_check_after, context, request, code, what[code], render)
 
     return await idempotency.once(context.platform, claim, now, work)
 
 
-async def take_back(context: Context, asked: Wanted, code: str, claim: Claim, render: Render) -> Answered:
-    """Take a consent back. A case that has not passed its commit point and rests on it is withdrawn with it.
+async def take_back(context: Context, request: Wanted, code: str, claim: Claim, render: Render) -> Answered:
+    """Take a consent back. A case that rests on it and has not passed its commit point is withdrawn with it.
 
-    Nothing stands: nothing changes. Raises ConsentNotAskedError, TooLateToWithdrawError (a case that rests on it is
+    Without a consent nothing changes. Raises ConsentNotAskedError, TooLateToWithdrawError (a case that rests on it is
     past its commit point), UnknownAccountError, KindNotOfferedError, IdempotencyReusedError.
     """
-    rule_of(context.pack(), code)
-    await checked(context, asked)
+    find_consent_rule(context.pack(), code)
+    await check_request(context, request)
     now = context.clock()
 
     async def work(db: Database) -> Elsewhere:
-        await _taken_back(context, db, asked.account_id, code, now)
-        return partial(_told, context, asked, code, None, render)
+        await _take_back(context, db, request.account_id, code, now)
+        return partial(_check_after, context, request, code, None, render)
 
     return await idempotency.once(context.platform, claim, now, work)
 
 
-async def _told(
-    context: Context, asked: Wanted, code: str, what: tuple[str, ...] | None, render: Render
+async def _check_after(
+    context: Context, request: Wanted, code: str, what: tuple[str, ...] | None, render: Render
 ) -> tuple[Kept, None]:
-    """Tell what stands now, with a check of what was just committed."""
-    check = await checked(context, asked)
-    return render(Standing(account_id=asked.account_id, code=code, what=what, check=check)), None
+    """Answer with the new status and a check made after the commit."""
+    check = await check_request(context, request)
+    return render(Standing(account_id=request.account_id, code=code, what=what, check=check)), None
 
 
-async def _taken_back(context: Context, db: Database, account_id: int, code: str, now: datetime) -> None:
-    """Hold the live case first: a worker that has read the consent must not pass the commit point meanwhile."""
+async def _take_back(context: Context, db: Database, account_id: int, code: str, now: datetime) -> None:
+    """Lock the live case first: a worker that has read the consent must not pass the commit point meanwhile."""
     live = await consents.lock_live_case(db, account_id)
-    stood = await consents.withdraw(db, [(account_id, code)], now)
-    if live is None or not any(one.case_no in (None, live[0]) for one in stood):
+    taken_back = await consents.withdraw(db, [(account_id, code)], now)
+    if live is None or not any(one.case_no in (None, live[0]) for one in taken_back):
         return
     if live[1] in _MAY_STILL_WIN or live[1] is State.CONFIRMING:
-        await wish(context, db, (account_id, live[0]), now)
+        await record_wish(context, db, (account_id, live[0]), now)

@@ -1,4 +1,4 @@
-"""What the verbs of the API work with: objects already built by `app`, passed as one argument."""
+"""What the use cases of a case work with: objects built by `app`, passed as one argument."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Check(Protocol):
-    """The check of a batch for one kind."""
+    """Checks a batch of accounts for one kind."""
 
     def __call__(
         self,
@@ -39,16 +39,16 @@ class Check(Protocol):
         devices: Mapping[int, str | None],
         agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = ...,
     ) -> Awaitable[Sequence[CheckAnswer]]:
-        """Answer in the order asked.
+        """Answer in the order of `accounts`.
 
-        `devices`: the device a request for an account comes from. `agreed`: what the person agrees to with this very
-        request, by account: (code of the rule, id of an item; None: the whole). Raises UnknownAccountError and
+        `devices`: by account, the device that its request comes from. `agreed`: by account, what the person agrees to
+        with this very request: (code of the rule, id of an item; None: the whole). Raises UnknownAccountError and
         KindNotOfferedError.
         """
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the head of a case stands in a seal: the signed statement, when it was signed, and the way to its root."""
+    """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root."""
 
     seal_no: int
     at: datetime
@@ -57,7 +57,7 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A case with its proofs and the plan it follows; `sealed`: where its timeline was sealed once it had ended."""
+    """A case with its proofs and the plan it follows; `sealed`: where its head was sealed after its end."""
 
     case: Case
     plan: Plan
@@ -66,26 +66,26 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Render = Callable[[Found | JiebangError], Kept]
-"""Turns what a mutation came to into the answer that is kept for repeats."""
+"""Turns the result of a mutation into the answer that is kept for repeats."""
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """The objects the verbs work with. `codes_key`: 32 secret bytes, from which codes are derived."""
+    """The objects. `codes_key`: 32 secret bytes from which one-time codes are derived."""
 
     platform: Pool
     participants: Mapping[str, Participant]
     wallet: Wallet
     check: Check
     examine: Callable[[Sequence[CheckRequest], Kind], Awaitable[Sequence[Evidence]]]
-    """The same with the facts that each answer was made of, which a case keeps: `Checker.examine`."""
+    """As `check`, with the facts that each answer rests on, which are recorded with a case: `Checker.examine`."""
     pack: Callable[[], Pack]
     """The policy in force: which kinds are offered, and what each asks for as proof."""
     plan_of: Callable[[Case], Plan]
     """The plan a case follows, which may be an older pack's."""
     pack_named: Callable[[str], Pack]
-    """A version by name and version, `wechat/1`: a case keeps the one it was opened under. Raises UnknownPackError."""
+    """A pack by name and version, `wechat/1`: a case follows the one it was opened under. Raises UnknownPackError."""
     know: Callable[[Iterable[Case]], Awaitable[None]]
-    """Load the versions that cases follow and this process has not yet seen."""
+    """Load the packs that these cases follow, if this process has not loaded them yet."""
     records: Records
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]

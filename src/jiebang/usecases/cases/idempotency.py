@@ -1,4 +1,4 @@
-"""What a request and its repeats are told: all of them the same, whichever landed first (docs/decisions/0007)."""
+"""Idempotency: a request and its repeats get the same answer, whichever arrived first (docs/decisions/0007)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COME_AGAIN: Final = (TooSoonError, IdempotencyInUseError, IdempotencyReusedErro
 
 
 def is_final(error: JiebangError) -> bool:
-    """Whether a refusal is the answer: not if the same request is to come again, or was not this caller's to make."""
+    """Whether a refusal is kept as the answer: not one that asks to try again, or that denies the caller the right."""
     return isinstance(error, CallerError | PolicyRefusalError) and not isinstance(error, _COME_AGAIN)
 
 
@@ -41,16 +41,16 @@ async def answered(
     mutate: Callable[[], Awaitable[Answered]],
     refused: Callable[[JiebangError], Kept],
 ) -> Answered:
-    """Carry out a mutation, or return what the first under its key came to; a final refusal (`refused`) is kept too.
+    """Carry out a mutation, or return the answer kept under its key. A final refusal is kept too (`refused`).
 
-    Waits up to `wait` for a request that holds the key. Raises IdempotencyInUseError after that, and what `mutate`
-    raises that is not final.
+    Waits up to `wait` for another request that holds the key, then raises IdempotencyInUseError. Raises what `mutate`
+    raises, if it is not final.
     """
     until, failures = context.clock() + wait, 0
     while True:
         pause = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
         try:
-            return await _settled(context, claim, mutate, refused)
+            return await _recall_or_mutate(context, claim, mutate, refused)
         except IdempotencyInUseError:
             if context.clock() + pause > until:
                 raise
@@ -58,14 +58,14 @@ async def answered(
         failures += 1
 
 
-async def _settled(
+async def _recall_or_mutate(
     context: Context,
     claim: Claim,
     mutate: Callable[[], Awaitable[Answered]],
     refused: Callable[[JiebangError], Kept],
 ) -> Answered:
     kept = await idempotency.recall(context.platform, claim, context.clock())
-    if kept is not None:  # before a verb looks at anything: what it would find has changed since
+    if kept is not None:  # before anything else is read: it has changed since the first request
         return Answered(kept, replayed=True)
     try:
         return await mutate()

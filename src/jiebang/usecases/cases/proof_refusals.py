@@ -1,4 +1,4 @@
-"""Why a proof is not accepted."""
+"""The refusals of a proof."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ REASONS: Final = {
 }
 
 
-def refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
-    """Return why a proof was not accepted."""
+def make_refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
+    """Return the error that refuses a proof."""
     return ProofRefusedError(method=method.value, cause=cause.value, reason=REASONS[cause], tries_left=tries_left)

@@ -1,4 +1,4 @@
-"""Prove that it is you: judge a payment password or a code, and make the case `ready` with the last proof."""
+"""Prove a case: judge a payment password or a code; the last accepted proof makes the case `ready`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jiebang.saga.coordinator import Proven, step
 from jiebang.store.cases import cases, idempotency, proofs
 from jiebang.store.cases.proofs import Proof
 from jiebang.store.operations import outbox
-from jiebang.usecases.cases.codes import code_message, code_of
+from jiebang.usecases.cases.codes import code_of, make_code_message
 from jiebang.usecases.cases.context import Context, Found, Render
-from jiebang.usecases.cases.proof_refusals import REASONS, Cause, refusal
+from jiebang.usecases.cases.proof_refusals import REASONS, Cause, make_refusal
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,41 +39,43 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, render: Render) -> Answered:
-    """Judge a proof; a wrong one costs a try, which is kept with the answer, so that a repeat of it costs none.
+    """Judge a proof. A wrong one costs a try, saved with the answer, so that a repeat of the request costs none.
 
     Raises UnknownCaseError, ProofRefusedError (fields: method, cause, reason, tries_left), ParticipantUnavailableError,
     IdempotencyReusedError.
     """
     now = context.clock()
-    # Read before any proof is accepted: money that moves after this breaks the case off.
-    version = await _wallet_version(context, key[0])
+    # Read before any proof is accepted: a movement of money after this breaks the case off.
+    version = await _read_wallet_version(context, key[0])
     return await idempotency.once(
-        context.platform, claim, now, lambda db: _judged(context, db, key, attempt, version, render, now)
+        context.platform, claim, now, lambda db: _judge(context, db, key, attempt, version, render, now)
     )
 
 
-async def _judged(
+async def _judge(
     context: Context, db: Database, key: Key, attempt: Attempt, version: int, render: Render, now: datetime
 ) -> Kept:
-    held, case, rules = await _held(context, db, key, now)
-    proof = _answerable(held, attempt.method, now)
-    await _not_locked(db, case, attempt.method, rules, now)
-    if not await _right(context, proof, attempt, rules):
+    by_method, case, rules = await _lock_proofs(context, db, key, now)
+    proof = _find_answerable(by_method, attempt.method, now)
+    await _require_unlocked(db, case, attempt.method, rules, now)
+    if not await _is_right(context, proof, attempt, rules):
         wrong = msgspec.structs.replace(proof, tries_left=proof.tries_left - 1)
         await proofs.save(db, [wrong])
-        return render(refusal(attempt.method, Cause.WRONG, wrong.tries_left))
+        return render(make_refusal(attempt.method, Cause.WRONG, wrong.tries_left))
     # A code is single-use: its nonce goes with it.
     accepted = msgspec.structs.replace(proof, proven_at=now, nonce=None, expires_at=None)
     await proofs.save(db, [accepted])
-    held = {**held, attempt.method: accepted}
-    if all(one.proven_at is not None for one in held.values()):
-        case = await _ready(context, db, case, version, now)
-    return render(Found(case=case, plan=context.plan_of(case), proofs=held))
+    by_method = {**by_method, attempt.method: accepted}
+    if all(one.proven_at is not None for one in by_method.values()):
+        case = await _make_ready(context, db, case, version, now)
+    return render(Found(case=case, plan=context.plan_of(case), proofs=by_method))
 
 
-async def _held(context: Context, db: Database, key: Key, now: datetime) -> tuple[dict[Method, Proof], Case, Proofs]:
-    """Lock the case's proofs, then read the case: whoever guesses at the same time waits here."""
-    held = (await proofs.of_cases(db, [key], lock=True)).get(key, {})
+async def _lock_proofs(
+    context: Context, db: Database, key: Key, now: datetime
+) -> tuple[dict[Method, Proof], Case, Proofs]:
+    """Lock the case's proofs, then read the case: a concurrent attempt waits here. Returns both and the rules."""
+    by_method = (await proofs.of_cases(db, [key], lock=True)).get(key, {})
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
         raise UnknownCaseError
@@ -83,14 +85,14 @@ async def _held(context: Context, db: Database, key: Key, now: datetime) -> tupl
         raise ProofRefusedError(
             cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED], state=case.state.value
         )
-    return held, case, context.pack_named(case.plan).proofs[case.kind]
+    return by_method, case, context.pack_named(case.plan).proofs[case.kind]
 
 
-def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Proof:
+def _find_answerable(by_method: dict[Method, Proof], method: Method, now: datetime) -> Proof:
     """Return the proof that an attempt by `method` would answer. Raises ProofRefusedError; costs no try."""
-    proof = held.get(method)
+    proof = by_method.get(method)
     if proof is None:
-        raise refusal(method, Cause.NOT_ASKED, 0)
+        raise make_refusal(method, Cause.NOT_ASKED, 0)
     cause = (
         Cause.ACCEPTED
         if proof.proven_at is not None
@@ -101,21 +103,21 @@ def _answerable(held: dict[Method, Proof], method: Method, now: datetime) -> Pro
         else None
     )
     if cause is not None:
-        raise refusal(method, cause, proof.tries_left)
+        raise make_refusal(method, cause, proof.tries_left)
     return proof
 
 
-async def _not_locked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
-    """Raise ProofRefusedError where all cases of the account have used up the wrong tries of the window.
+async def _require_unlocked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
+    """Raise ProofRefusedError if all cases of the account together have used up the wrong tries of the window.
 
-    Without this, withdrawing and submitting again would give a guesser new tries without end.
+    Otherwise withdrawing and submitting again would give unlimited tries.
     """
     wrong = await proofs.wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
     if wrong >= rules.tries_a_day:
-        raise refusal(method, Cause.LOCKED, 0)
+        raise make_refusal(method, Cause.LOCKED, 0)
 
 
-async def _right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
+async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
     if proof.nonce is not None:
         code = code_of(context.codes_key, proof.account_id, proof.case_no, proof.nonce, rules.code_digits)
         return hmac.compare_digest(code.encode(), attempt.secret.encode())
@@ -126,7 +128,7 @@ async def _right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs
     return bool(right)
 
 
-async def _wallet_version(context: Context, account_id: int) -> int:
+async def _read_wallet_version(context: Context, account_id: int) -> int:
     try:
         batch = await context.wallet.facts([account_id])
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -136,35 +138,37 @@ async def _wallet_version(context: Context, account_id: int) -> int:
     return batch.versions[0]
 
 
-async def _ready(context: Context, db: Database, case: Case, version: int, now: datetime) -> Case:
+async def _make_ready(context: Context, db: Database, case: Case, version: int, now: datetime) -> Case:
     decision = step(case, context.plan_of(case), Proven(version), now, context.timing)
-    told = timeline.entries(case, decision.case, decision.sends, (), now)
-    saved = (await cases.save(db, [Save(cases=[decision.case], entries=told)], now)).kept()
+    new_entries = timeline.entries(case, decision.case, decision.sends, (), now)
+    saved = (await cases.save(db, [Save(cases=[decision.case], entries=new_entries)], now)).kept()
     if case.key not in saved:
         raise ProofRefusedError(cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED])
     return saved[case.key]
 
 
 async def send_code(context: Context, key: Key, claim: Claim, render: Render) -> Answered:
-    """Send a new code; the one before is dead. Wrong tries count on: a new code brings no new tries.
+    """Send a new code, which replaces the one before. Wrong tries stay counted: a new code gives no new tries.
 
     Raises UnknownCaseError, ProofRefusedError, TooSoonError (fields: retry_after_s), IdempotencyReusedError.
     """
     now = context.clock()
-    return await idempotency.once(context.platform, claim, now, lambda db: _renewed(context, db, key, render, now))
+    return await idempotency.once(context.platform, claim, now, lambda db: _renew_code(context, db, key, render, now))
 
 
-async def _renewed(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
-    held, case, rules = await _held(context, db, key, now)
-    proof = held.get(Method.SMS_CODE)
+async def _renew_code(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
+    by_method, case, rules = await _lock_proofs(context, db, key, now)
+    proof = by_method.get(Method.SMS_CODE)
     if proof is None or proof.expires_at is None:
-        raise refusal(Method.SMS_CODE, Cause.ACCEPTED if proof else Cause.NOT_ASKED, proof.tries_left if proof else 0)
+        raise make_refusal(
+            Method.SMS_CODE, Cause.ACCEPTED if proof else Cause.NOT_ASKED, proof.tries_left if proof else 0
+        )
     if proof.tries_left == 0:
-        raise refusal(Method.SMS_CODE, Cause.USED_UP, 0)
+        raise make_refusal(Method.SMS_CODE, Cause.USED_UP, 0)
     wait = proof.expires_at - rules.code_lives + rules.code_pause - now
     if wait.total_seconds() > 0:
         raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)
     fresh = msgspec.structs.replace(proof, nonce=context.new_nonce(), expires_at=now + rules.code_lives)
     await proofs.save(db, [fresh])
-    await outbox.insert(db, [code_message(context, case, fresh, now)], now)
-    return render(Found(case=case, plan=context.plan_of(case), proofs={**held, Method.SMS_CODE: fresh}))
+    await outbox.insert(db, [make_code_message(context, case, fresh, now)], now)
+    return render(Found(case=case, plan=context.plan_of(case), proofs={**by_method, Method.SMS_CODE: fresh}))

@@ -1,9 +1,9 @@
-"""Remedies on the spot: what clears a blocker at once. Each is done once under its key, recorded, and checked anew.
+"""Remedies on the spot: clear a blocker at once. Each is done once under its key, recorded, and followed by a check.
 
 No transaction spans our own store and a participant's. So the key is claimed and the remedy recorded as begun first;
-the participant does it under an id that is derived from the key and answers a repeat as it did the first time; what
-was done, and the answer, are kept last. Whoever repeats a request that was cut off anywhere meets the first one; while
-that one is under way it holds the key.
+the participant does it under an id derived from the key and answers a repeat as it did the first time; the result and
+the answer are saved last. A repeat of a request that was cut off at any point continues it; while the first is under
+way, it holds the key.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jiebang.store.cases.idempotency import Kept
 from jiebang.store.cases.remedies import Remedy
 from jiebang.store.operations import outbox
 from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.remedy_request import Wanted, checked
+from jiebang.usecases.cases.remedy_request import Wanted, check_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ _NAMESPACE: Final = UUID("6a7c2f0e-5d6b-4d43-9a55-3f6f0f2f7c11")
 
 
 class Cleared(msgspec.Struct, frozen=True, kw_only=True):
-    """A remedy that was carried out: what it cleared (ids), what it moved, and what a check says now."""
+    """A remedy that was carried out: the ids it cleared, the amount it moved, and the check after it."""
 
     account_id: int
     remedy_id: UUID
@@ -54,43 +54,43 @@ class Cleared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Render = Callable[[Cleared], Kept]
-"""Turns a remedy that was carried out into the answer kept for repeats."""
-Done = tuple[tuple[str, ...], int | None, EntryState]
-"""What a participant did: ids, amount in fen, state."""
+"""Turns the result of a remedy into the answer kept for repeats."""
+WorkDone = tuple[tuple[str, ...], int | None, EntryState]
+"""What a participant has done: ids, amount in fen, state."""
 
 
-async def cash_out(context: Context, asked: Wanted, claim: Claim, render: Render) -> Answered:
-    """Pay out all that is free in a wallet. Raises what `Wallet.cash_out` refuses with."""
+async def cash_out(context: Context, request: Wanted, claim: Claim, render: Render) -> Answered:
+    """Pay out the free balance of a wallet. Raises what `Wallet.cash_out` refuses with."""
 
-    async def work(remedy_id: UUID) -> Done:
-        return _moved(await context.wallet.cash_out([Action(entry_id=remedy_id, account_id=asked.account_id)]))
+    async def work(remedy_id: UUID) -> WorkDone:
+        return _unpack(await context.wallet.cash_out([Action(entry_id=remedy_id, account_id=request.account_id)]))
 
-    return await _once(context, asked, (BALANCE, "cash_out"), claim, work, render)
+    return await _once(context, request, (BALANCE, "cash_out"), claim, work, render)
 
 
-async def red_packets(context: Context, asked: Wanted, claim: Claim, render: Render, *, give_back: bool) -> Answered:
+async def red_packets(context: Context, request: Wanted, claim: Claim, render: Render, *, give_back: bool) -> Answered:
     """Open red packets or give them back. Raises what `Wallet.open_red_packets` refuses with."""
 
-    async def work(remedy_id: UUID) -> Done:
-        action = Action(entry_id=remedy_id, account_id=asked.account_id, items=asked.items)
-        return _moved(await context.wallet.open_red_packets([action], give_back=give_back))
+    async def work(remedy_id: UUID) -> WorkDone:
+        action = Action(entry_id=remedy_id, account_id=request.account_id, items=request.items)
+        return _unpack(await context.wallet.open_red_packets([action], give_back=give_back))
 
     what = "return_red_packets" if give_back else "open_red_packets"
-    return await _once(context, asked, (RED_PACKET, what), claim, work, render)
+    return await _once(context, request, (RED_PACKET, what), claim, work, render)
 
 
-async def end_autodebits(context: Context, asked: Wanted, claim: Claim, render: Render) -> Answered:
+async def end_autodebits(context: Context, request: Wanted, claim: Claim, render: Render) -> Answered:
     """End auto-debit contracts. Raises what `Wallet.end_autodebits` refuses with."""
 
-    async def work(remedy_id: UUID) -> Done:
-        action = Action(entry_id=remedy_id, account_id=asked.account_id, items=asked.items)
-        items, _, state = _moved(await context.wallet.end_autodebits([action]))
+    async def work(remedy_id: UUID) -> WorkDone:
+        action = Action(entry_id=remedy_id, account_id=request.account_id, items=request.items)
+        items, _, state = _unpack(await context.wallet.end_autodebits([action]))
         return items, None, state
 
-    return await _once(context, asked, (AUTODEBIT, "end_autodebits"), claim, work, render)
+    return await _once(context, request, (AUTODEBIT, "end_autodebits"), claim, work, render)
 
 
-def _moved(outcomes: Sequence[Outcome]) -> Done:
+def _unpack(outcomes: Sequence[Outcome]) -> WorkDone:
     [outcome] = outcomes
     if outcome.refusal is not None:
         raise outcome.refusal
@@ -99,66 +99,72 @@ def _moved(outcomes: Sequence[Outcome]) -> Done:
 
 async def _once(
     context: Context,
-    asked: Wanted,
-    named: tuple[str, str],
+    request: Wanted,
+    rule_and_action: tuple[str, str],
     claim: Claim,
-    work: Callable[[UUID], Awaitable[Done]],
+    work: Callable[[UUID], Awaitable[WorkDone]],
     render: Render,
 ) -> Answered:
-    """Claim the key, record, do it, record what was done. A refusal leaves no record: later it may pass.
+    """Claim the key, record the remedy, do it, record the result. A refusal leaves no record: a later try may succeed.
 
-    `named`: the rule's code and the action. Raises UnknownAccountError and KindNotOfferedError before anything is done.
+    `rule_and_action`: code and action. Raises UnknownAccountError and KindNotOfferedError before it does anything.
     """
-    await checked(context, asked)
+    await check_request(context, request)
     now, remedy_id = context.clock(), uuid5(_NAMESPACE, f"{claim.caller}\n{claim.route}\n{claim.key}")
-    begun = Remedy(account_id=asked.account_id, remedy_id=remedy_id, code=named[0], action=named[1], begun_at=now)
+    remedy = Remedy(
+        account_id=request.account_id,
+        remedy_id=remedy_id,
+        code=rule_and_action[0],
+        action=rule_and_action[1],
+        begun_at=now,
+    )
 
     async def begin(db: Database) -> Elsewhere:
-        await remedies.begin(db, [begun])
-        return partial(carried_out, context, asked, begun, work, render, participant=WALLET)
+        await remedies.begin(db, [remedy])
+        return partial(carry_out, context, request, remedy, work, render, participant=WALLET)
 
     return await idempotency.once(context.platform, claim, now, begin)
 
 
-async def carried_out(
+async def carry_out(
     context: Context,
-    asked: Wanted,
-    begun: Remedy,
-    work: Callable[[UUID], Awaitable[Done]],
+    request: Wanted,
+    remedy: Remedy,
+    work: Callable[[UUID], Awaitable[WorkDone]],
     render: Render,
     *,
     participant: str,
     message: Message | None = None,
 ) -> tuple[Kept, Record]:
-    """Carry out a remedy that was recorded as begun; return its answer, and how what it came to is recorded.
+    """Carry out a remedy recorded as begun; return its answer, and the function that records its result.
 
-    `message`: told to the person once it was done. Raises what `work` raises; ParticipantUnavailableError when its
-    participant does not answer, and then the record stays: nobody knows whether it was done, and a repeat finds out.
+    `message`: sent to the person once it is done. Raises what `work` raises; ParticipantUnavailableError if the
+    participant does not answer. The record then stays: whether it was done is unknown until a repeat asks again.
     """
     try:
-        items, amount_fen, state = await work(begun.remedy_id)
+        items, amount_fen, state = await work(remedy.remedy_id)
     except UNANSWERED:
         raise ParticipantUnavailableError(participant=participant) from None
     except JiebangError:
-        await remedies.drop(context.platform, [begun.key])
+        await remedies.drop(context.platform, [remedy.key])
         raise
-    cleared = await _cleared(context, asked, begun, (items, amount_fen, state))
+    cleared = await _make_result(context, request, remedy, (items, amount_fen, state))
 
-    async def recorded(db: Database) -> None:
-        await record(db, begun, items, amount_fen, cleared.at)
+    async def record_it(db: Database) -> None:
+        await record(db, remedy, items, amount_fen, cleared.at)
         if message is not None:
             await outbox.insert(db, [message], message.created_at)
 
-    return render(cleared), recorded
+    return render(cleared), record_it
 
 
-async def _cleared(context: Context, asked: Wanted, begun: Remedy, done: Done) -> Cleared:
+async def _make_result(context: Context, request: Wanted, remedy: Remedy, done: WorkDone) -> Cleared:
     items, amount_fen, state = done
-    check, now = await checked(context, asked), context.clock()
+    check, now = await check_request(context, request), context.clock()
     return Cleared(
-        account_id=asked.account_id,
-        remedy_id=begun.remedy_id,
-        code=cleared_by(context.pack(), begun.code),
+        account_id=request.account_id,
+        remedy_id=remedy.remedy_id,
+        code=cleared_by(context.pack(), remedy.code),
         at=now,
         items=items,
         amount_fen=amount_fen,
@@ -167,12 +173,12 @@ async def _cleared(context: Context, asked: Wanted, begun: Remedy, done: Done) -
     )
 
 
-async def record(db: Database, begun: Remedy, items: tuple[str, ...], amount_fen: int | None, now: datetime) -> None:
-    """Record what a remedy did; one that found nothing to do leaves no record."""
+async def record(db: Database, remedy: Remedy, items: tuple[str, ...], amount_fen: int | None, now: datetime) -> None:
+    """Record the result of a remedy; one that had nothing to do leaves no record."""
     if not items and not amount_fen:
-        await remedies.drop(db, [begun.key])
+        await remedies.drop(db, [remedy.key])
         return
     outcome: dict[str, Any] = {"items": items}
     await remedies.finish(
-        db, {begun.key: outcome if amount_fen is None else {**outcome, "amount_fen": amount_fen}}, now
+        db, {remedy.key: outcome if amount_fen is None else {**outcome, "amount_fen": amount_fen}}, now
     )

@@ -1,4 +1,4 @@
-"""What a remedy or a consent is asked for, and the check that comes with it."""
+"""The request for a remedy or a consent, and the check that comes with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jiebang.usecases.cases.context import Context
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose blocker to clear. `items`: ids (None: all there are); `kind` and `device`: what is checked after it."""
+    """Whose blocker to clear. `items`: ids (None: all); `kind` and `device`: what the check before and after is for."""
 
     account_id: int
     kind: Kind
@@ -18,7 +18,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[int, ...] | None = None
 
 
-async def checked(context: Context, asked: Wanted) -> CheckAnswer:
-    """Check what was asked for. Raises UnknownAccountError and KindNotOfferedError."""
-    [check] = await context.check([asked.account_id], asked.kind, {asked.account_id: asked.device})
+async def check_request(context: Context, request: Wanted) -> CheckAnswer:
+    """Check the account for the request's kind and device. Raises UnknownAccountError and KindNotOfferedError."""
+    [check] = await context.check([request.account_id], request.kind, {request.account_id: request.device})
     return check

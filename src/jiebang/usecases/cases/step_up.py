@@ -1,8 +1,8 @@
-"""Remedies that ask for a proof first: "this login was me", and handing a request over to the primary device.
+"""Step-up: remedies that need a proof first ("this login was me", handing a request over to the primary device).
 
-A one-time code is derived from a nonce under the platform's key and never stored. It is single-use, expires, is bound
-to one remedy, and wrong tries are limited: by remedy, and by account over a window that its cases' tries count in too.
-Only the newest remedy of a rule can be proven.
+A one-time code is derived from a nonce under the platform's key and never stored. It is single-use, expires, and is
+bound to one remedy. Wrong tries are limited per remedy, and per account over a window in which tries on its cases count
+too. Only the newest remedy of a rule can be proven.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from jiebang.store.cases.idempotency import Kept
 from jiebang.store.cases.remedies import Remedy, StepUp
 from jiebang.store.operations import outbox
 from jiebang.store.operations.outbox import Message
-from jiebang.usecases.cases.codes import NO_CASE, code_of, hand_over_code, rules_for
+from jiebang.usecases.cases.codes import NO_CASE, code_of, find_proof_rules, hand_over_code
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.cases.proof_refusals import REASONS, Cause
-from jiebang.usecases.cases.remedy import Cleared, carried_out, record
-from jiebang.usecases.cases.remedy_request import Wanted, checked
+from jiebang.usecases.cases.remedy import Cleared, carry_out, record
+from jiebang.usecases.cases.remedy_request import Wanted, check_request
 
 if TYPE_CHECKING:
     from typing import Any
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from jiebang.policy.pack import Proofs
     from jiebang.store.cases.cases import Database
     from jiebang.store.cases.idempotency import Answered, Claim, Elsewhere
-    from jiebang.usecases.cases.remedy import Done
+    from jiebang.usecases.cases.remedy import WorkDone
 
 SECURITY: Final = "security"
 CODE: Final = "remedy_code"
@@ -60,79 +60,79 @@ _NOT_PRIMARY: Final = Text("只有主设备可以批准", "Only the primary devi
 
 
 class Secrets(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person offers as proof, both at once. Never logged, never stored."""
+    """The two proofs of a step-up, offered together. Never logged, never stored."""
 
     password: str
     code: str
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A remedy that waits for its proof. `code`: of the rule it clears, in the policy in force."""
+    """A remedy that waits for its proof. `code`: that of the rule it clears, in the policy in force."""
 
     step_up: StepUp
     code: str
     tries_left: int
 
 
-RenderWaiting = Callable[[Waiting], Kept]
-RenderRefused = Callable[["Cleared | ProofRefusedError"], Kept]
+RenderPending = Callable[[Waiting], Kept]
+RenderResult = Callable[["Cleared | ProofRefusedError"], Kept]
 
 
-async def ask_logins(context: Context, asked: Wanted, claim: Claim, render: RenderWaiting) -> Answered:
-    """Ask to confirm abnormal logins (`items`; None: all) as the person's own: a code goes to their phone.
+async def ask_logins(context: Context, request: Wanted, claim: Claim, render: RenderPending) -> Answered:
+    """Ask to confirm abnormal logins (`items`; None: all) as the person's own; a code is sent to their phone.
 
     Raises NothingToClearError, TooSoonError, ProofRefusedError (too many wrong tries of late), UnknownAccountError,
     KindNotOfferedError, ParticipantUnavailableError, IdempotencyReusedError.
     """
-    await checked(context, asked)
-    facts = await _security_facts(context, asked.account_id)
-    standing = {str(item["id"]) for item in facts["abnormal_login_items"]}
-    named = standing if asked.items is None else set(map(str, asked.items))
-    if not named or named - standing:
-        raise NothingToClearError(items=sorted(named - standing))
-    return await _asked(context, asked, ABNORMAL_LOGIN, tuple(sorted(named)), claim, render)
+    await check_request(context, request)
+    facts = await _read_security_facts(context, request.account_id)
+    pending = {str(item["id"]) for item in facts["abnormal_login_items"]}
+    named = pending if request.items is None else set(map(str, request.items))
+    if not named or named - pending:
+        raise NothingToClearError(items=sorted(named - pending))
+    return await _ask(context, request, ABNORMAL_LOGIN, tuple(sorted(named)), claim, render)
 
 
-async def ask_hand_over(context: Context, asked: Wanted, claim: Claim, render: RenderWaiting) -> Answered:
-    """Ask to go on with a request on the primary device; `asked.device` is the one that shows the code.
+async def ask_hand_over(context: Context, request: Wanted, claim: Claim, render: RenderPending) -> Answered:
+    """Ask to continue a request on the primary device; `request.device` is the one that shows the code.
 
     Raises NotAllowedError (no device), NothingToClearError (it is the primary device), and what `ask_logins` raises.
     """
-    if asked.device is None:
-        raise NotAllowedError(account=str(asked.account_id))
-    await checked(context, asked)
-    primary = (await _security_facts(context, asked.account_id))["primary_device_id"]
-    if primary in (None, asked.device):
+    if request.device is None:
+        raise NotAllowedError(account=str(request.account_id))
+    await check_request(context, request)
+    primary = (await _read_security_facts(context, request.account_id))["primary_device_id"]
+    if primary in (None, request.device):
         raise NothingToClearError(items=[])
-    return await _asked(context, asked, DEVICE, (asked.device,), claim, render)
+    return await _ask(context, request, DEVICE, (request.device,), claim, render)
 
 
-async def _asked(
-    context: Context, asked: Wanted, code: str, what: tuple[str, ...], claim: Claim, render: RenderWaiting
+async def _ask(
+    context: Context, request: Wanted, code: str, what: tuple[str, ...], claim: Claim, render: RenderPending
 ) -> Answered:
-    rules, now = rules_for(context.pack(), asked.kind.value), context.clock()
+    rules, now = find_proof_rules(context.pack(), request.kind.value), context.clock()
 
     async def work(db: Database) -> Kept:
-        before = await _taking_turns(db, asked.account_id, code, rules, now)
+        before = await _lock_and_list(db, request.account_id, code, rules, now)
         wait = before[0].created_at + rules.code_pause - now if before else None
         if wait is not None and wait.total_seconds() > 0:
             raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)
-        await _not_locked(db, asked.account_id, rules, now)
+        await _require_unlocked(db, request.account_id, rules, now)
         step_up = StepUp(
-            account_id=asked.account_id,
+            account_id=request.account_id,
             remedy_id=context.new_id(),
             code=code,
-            kind=asked.kind.value,
+            kind=request.kind.value,
             what=what,
             nonce=context.new_nonce(),
-            device_id=asked.device,
+            device_id=request.device,
             created_at=now,
             expires_at=now + rules.code_lives,
         )
         await remedies.ask(db, [step_up], now)
         if code == ABNORMAL_LOGIN:
             params = {"nonce": step_up.nonce.hex(), "expires_at": step_up.expires_at.isoformat()}
-            await outbox.insert(db, [_message(context, step_up, CODE, params, now)], now)
+            await outbox.insert(db, [_make_message(context, step_up, CODE, params, now)], now)
         named = cleared_by(context.pack(), code)
         return render(Waiting(step_up=step_up, code=named, tries_left=rules.tries))
 
@@ -140,129 +140,129 @@ async def _asked(
 
 
 async def prove_logins(
-    context: Context, asked: Wanted, remedy_id: UUID, secrets: Secrets, claim: Claim, render: RenderRefused
+    context: Context, request: Wanted, remedy_id: UUID, secrets: Secrets, claim: Claim, render: RenderResult
 ) -> Answered:
-    """Confirm the logins a remedy named, if payment password and code are both right. A wrong try is kept.
+    """Confirm the logins that a remedy names, if payment password and code are both right. A wrong try is counted.
 
-    Which of the two was wrong is not told. Raises UnknownRemedyError, ProofRefusedError, AccountBusyError,
+    The refusal does not say which of the two was wrong. Raises UnknownRemedyError, ProofRefusedError, AccountBusyError,
     NothingToClearError, ParticipantUnavailableError, IdempotencyReusedError.
     """
     now = context.clock()
 
-    async def confirm(remedy: UUID, logins: tuple[int, ...]) -> Done:
-        confirmation = Confirmation(remedy_id=remedy, account_id=asked.account_id, logins=logins)
-        [confirmed] = await _security(context).confirm_logins([confirmation])
+    async def confirm(remedy: UUID, logins: tuple[int, ...]) -> WorkDone:
+        confirmation = Confirmation(remedy_id=remedy, account_id=request.account_id, logins=logins)
+        [confirmed] = await _get_security(context).confirm_logins([confirmation])
         if confirmed.refusal is not None:
             raise confirmed.refusal
         return tuple(map(str, confirmed.logins)), None, EntryState.COMPLETED
 
     async def work(db: Database) -> Kept | Elsewhere:
-        step_up, rules = await _answerable(context, db, asked.account_id, ABNORMAL_LOGIN, remedy_id, now)
-        if step_up.used_at is None and not await _right(context, step_up, secrets, rules):
-            return render(await _wrong(db, step_up, rules))
-        begun = _begun(step_up, "confirm_logins", now)
+        step_up, rules = await _find_answerable(context, db, request.account_id, ABNORMAL_LOGIN, remedy_id, now)
+        if step_up.used_at is None and not await _is_right(context, step_up, secrets, rules):
+            return render(await _count_wrong_try(db, step_up, rules))
+        begun = _make_remedy(step_up, "confirm_logins", now)
         await remedies.judged(db, [msgspec.structs.replace(step_up, used_at=step_up.used_at or now)])
         await remedies.begin(db, [begun])
         return partial(
-            carried_out,
+            carry_out,
             context,
-            msgspec.structs.replace(asked, kind=Kind(step_up.kind)),
+            msgspec.structs.replace(request, kind=Kind(step_up.kind)),
             begun,
             partial(confirm, logins=tuple(map(int, step_up.what))),
             render,
             participant=SECURITY,
-            message=_message(context, step_up, DONE, {}, now),
+            message=_make_message(context, step_up, DONE, {}, now),
         )
 
     return await idempotency.once(context.platform, claim, now, work)
 
 
 async def approve_hand_over(
-    context: Context, asked: Wanted, secret: str, claim: Claim, render: RenderRefused
+    context: Context, request: Wanted, secret: str, claim: Claim, render: RenderResult
 ) -> Answered:
-    """On the primary device (`asked.device`): take over the request whose code another device shows.
+    """On the primary device (`request.device`): take over the request whose code another device shows.
 
-    The check in the answer is the primary device's. Raises UnknownRemedyError, ProofRefusedError, UnknownAccountError,
-    ParticipantUnavailableError, IdempotencyReusedError.
+    The check in the answer is for the primary device. Raises UnknownRemedyError, ProofRefusedError,
+    UnknownAccountError, ParticipantUnavailableError, IdempotencyReusedError.
     """
-    primary = (await _security_facts(context, asked.account_id))["primary_device_id"]
-    if asked.device is None or asked.device != primary:
+    primary = (await _read_security_facts(context, request.account_id))["primary_device_id"]
+    if request.device is None or request.device != primary:
         raise ProofRefusedError(cause="not_primary_device", reason=_NOT_PRIMARY, tries_left=None)
-    check, now = await checked(context, asked), context.clock()
+    check, now = await check_request(context, request), context.clock()
 
     async def work(db: Database) -> Kept:
-        step_up, rules = await _answerable(context, db, asked.account_id, DEVICE, None, now)
+        step_up, rules = await _find_answerable(context, db, request.account_id, DEVICE, None, now)
         if step_up.used_at is not None:
-            raise _refusal(Cause.ACCEPTED, 0)
+            raise _make_refusal(Cause.ACCEPTED, 0)
         code = hand_over_code(context.codes_key, step_up.account_id, step_up.remedy_id)
         if not hmac.compare_digest(code.encode(), secret.strip().upper().encode()):
-            return render(await _wrong(db, step_up, rules))
-        begun = _begun(step_up, "device_hand_over", now)
+            return render(await _count_wrong_try(db, step_up, rules))
+        begun = _make_remedy(step_up, "device_hand_over", now)
         await remedies.judged(db, [msgspec.structs.replace(step_up, used_at=now)])
         await remedies.begin(db, [begun])
         await record(db, begun, step_up.what, None, now)
         cleared = Cleared(
-            account_id=asked.account_id,
+            account_id=request.account_id,
             remedy_id=step_up.remedy_id,
             code=cleared_by(context.pack(), DEVICE),
             at=now,
             items=step_up.what,
             check=check,
         )
-        await outbox.insert(db, [_message(context, step_up, DONE, {}, now)], now)
+        await outbox.insert(db, [_make_message(context, step_up, DONE, {}, now)], now)
         return render(cleared)
 
     return await idempotency.once(context.platform, claim, now, work)
 
 
-async def _taking_turns(db: Database, account_id: int, code: str, rules: Proofs, now: datetime) -> list[StepUp]:
-    """Lock the account; return its remedies of one rule within the window, the newest first."""
+async def _lock_and_list(db: Database, account_id: int, code: str, rules: Proofs, now: datetime) -> list[StepUp]:
+    """Lock the account; return its remedies of one rule asked for within the window, the newest first."""
     if account_id not in await remedies.lock(db, [account_id]):
         raise UnknownAccountError(accounts=[str(account_id)])
     since = now - max(rules.tries_window, rules.code_pause, rules.code_lives)
     return (await remedies.asked_since(db, [account_id], code, since)).get(account_id, [])
 
 
-async def _answerable(
+async def _find_answerable(
     context: Context, db: Database, account_id: int, code: str, remedy_id: UUID | None, now: datetime
 ) -> tuple[StepUp, Proofs]:
-    """Return the remedy that a proof would answer (None: the newest), locked.
+    """Return the remedy that a proof answers (`remedy_id` None: the newest), locked, with the rules of proof.
 
-    One already proven is returned only while it has not been carried out: its proof came, then something was cut off.
+    One already proven is returned only if it was not carried out: the request that proved it was cut off.
     """
     pack = context.pack()
     widest = max(pack.proofs.values(), key=lambda rules: rules.tries_window)
-    found = await _taking_turns(db, account_id, code, widest, now)
-    step_up = next((one for one in found if remedy_id in (None, one.remedy_id)), None)
+    newest_first = await _lock_and_list(db, account_id, code, widest, now)
+    step_up = next((one for one in newest_first if remedy_id in (None, one.remedy_id)), None)
     if step_up is None:
         raise UnknownRemedyError
-    rules = rules_for(pack, step_up.kind)
+    rules = find_proof_rules(pack, step_up.kind)
     left = max(rules.tries - step_up.wrong, 0)
     if step_up.used_at is not None:
         done = {
             one.remedy_id for one in (await remedies.of_accounts(db, [account_id])).get(account_id, ()) if one.done_at
         }
         if step_up.remedy_id in done:
-            raise _refusal(Cause.ACCEPTED, left)
+            raise _make_refusal(Cause.ACCEPTED, left)
         return step_up, rules
     if left == 0:
-        raise _refusal(Cause.USED_UP, 0)
+        raise _make_refusal(Cause.USED_UP, 0)
     if step_up.ended_at is not None or now >= step_up.expires_at:
-        raise _refusal(Cause.EXPIRED, left)
-    await _not_locked(db, account_id, rules, now)
+        raise _make_refusal(Cause.EXPIRED, left)
+    await _require_unlocked(db, account_id, rules, now)
     return step_up, rules
 
 
-async def _not_locked(db: Database, account_id: int, rules: Proofs, now: datetime) -> None:
-    """Raise ProofRefusedError where the account's cases and remedies have used up the wrong tries of the window."""
+async def _require_unlocked(db: Database, account_id: int, rules: Proofs, now: datetime) -> None:
+    """Raise ProofRefusedError if the account's cases and remedies have used up the wrong tries of the window."""
     since = now - rules.tries_window
     wrong = [await proofs.wrong_tries(db, account_id, method, rules.tries, since) for method in Method]
     if max(wrong) >= rules.tries_a_day:
-        raise _refusal(Cause.LOCKED, 0)
+        raise _make_refusal(Cause.LOCKED, 0)
 
 
-async def _right(context: Context, step_up: StepUp, secrets: Secrets, rules: Proofs) -> bool:
-    """Judge both, always: the time it takes tells nothing of which was wrong."""
+async def _is_right(context: Context, step_up: StepUp, secrets: Secrets, rules: Proofs) -> bool:
+    """Judge both, always, so that the time taken does not reveal which was wrong."""
     code = code_of(context.codes_key, step_up.account_id, NO_CASE, step_up.nonce, rules.code_digits)
     code_right = hmac.compare_digest(code.encode(), secrets.code.encode())
     try:
@@ -272,24 +272,24 @@ async def _right(context: Context, step_up: StepUp, secrets: Secrets, rules: Pro
     return code_right and password_right
 
 
-async def _wrong(db: Database, step_up: StepUp, rules: Proofs) -> ProofRefusedError:
+async def _count_wrong_try(db: Database, step_up: StepUp, rules: Proofs) -> ProofRefusedError:
     """Count a wrong try; return the refusal."""
     counted = msgspec.structs.replace(step_up, wrong=step_up.wrong + 1)
     await remedies.judged(db, [counted])
-    return _refusal(Cause.WRONG, max(rules.tries - counted.wrong, 0))
+    return _make_refusal(Cause.WRONG, max(rules.tries - counted.wrong, 0))
 
 
-def _refusal(cause: Cause, tries_left: int) -> ProofRefusedError:
+def _make_refusal(cause: Cause, tries_left: int) -> ProofRefusedError:
     return ProofRefusedError(cause=cause.value, reason=REASONS[cause], tries_left=tries_left)
 
 
-def _begun(step_up: StepUp, action: str, now: datetime) -> Remedy:
+def _make_remedy(step_up: StepUp, action: str, now: datetime) -> Remedy:
     return Remedy(
         account_id=step_up.account_id, remedy_id=step_up.remedy_id, code=step_up.code, action=action, begun_at=now
     )
 
 
-def _message(context: Context, step_up: StepUp, template: str, params: dict[str, Any], now: datetime) -> Message:
+def _make_message(context: Context, step_up: StepUp, template: str, params: dict[str, Any], now: datetime) -> Message:
     return Message(
         account_id=step_up.account_id,
         message_id=context.new_id(),
@@ -300,17 +300,17 @@ def _message(context: Context, step_up: StepUp, template: str, params: dict[str,
     )
 
 
-def _security(context: Context) -> Security:
+def _get_security(context: Context) -> Security:
     security = context.participants[SECURITY]
     if not isinstance(security, Security):
         raise TypeError("the participant security must take confirmations")
     return security
 
 
-async def _security_facts(context: Context, account_id: int) -> dict[str, Any]:
-    """Read the account's security facts; an account it does not know has none."""
+async def _read_security_facts(context: Context, account_id: int) -> dict[str, Any]:
+    """Read the account's security facts; an account unknown there has none."""
     try:
-        batch = await _security(context).facts([account_id])
+        batch = await _get_security(context).facts([account_id])
     except UNANSWERED:
         raise ParticipantUnavailableError(participant=SECURITY) from None
     known = bool(batch.accounts)

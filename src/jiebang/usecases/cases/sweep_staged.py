@@ -1,4 +1,4 @@
-"""Drop what cases brought to participants and will never take up: they ended without reaching them."""
+"""Drop what was staged at participants for cases that ended without taking it up."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from jiebang.store.cases.cases import Database
 
 GRACE: Final = timedelta(hours=1)
-"""What was staged since then is left alone: its case may be about to be opened."""
+"""What was staged more recently is left alone: its case may be about to be opened."""
 
 
 class StagedSweep:
-    """A chore: each turn looks at one page of what is staged at each participant, one statement each."""
+    """A chore. Each turn reads one page of what is staged at each participant, with one statement each."""
 
     def __init__(
         self, platform: Database, areas: Mapping[str, StagingArea], *, page: int = 1_000, grace: timedelta = GRACE
     ) -> None:
-        """`areas`: those of the participants that take something up."""
+        """`areas`: by name of participant, for those that stage anything."""
         self._platform, self._areas, self._page, self._grace = platform, areas, page, grace
         self._after = dict.fromkeys(areas, (0, 0))
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
         """Take a turn; return how much it dropped. Raises what the databases raise."""
-        del buckets  # one for the whole installation
+        del buckets  # done once for the whole installation
         dropped = 0
         for name, area in self._areas.items():
             keys = await area.page(self._after[name], now - self._grace, self._page)

@@ -1,4 +1,4 @@
-"""Withdraw a case: record the wish, and take it in at once where no worker is needed for it."""
+"""Withdraw a case: record the wish, which takes effect at once if nothing has been sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jiebang.store.cases import idempotency, proofs
 from jiebang.usecases.cases.context import Context, Found, Render
-from jiebang.usecases.cases.withdrawal import wish
+from jiebang.usecases.cases.withdrawal import record_wish
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 async def withdraw(context: Context, key: Key, claim: Claim, render: Render) -> Answered:
-    """Wish a case withdrawn. Raises UnknownCaseError, TooLateToWithdrawError, IdempotencyReusedError.
+    """Record the wish to withdraw a case. Raises UnknownCaseError, TooLateToWithdrawError, IdempotencyReusedError.
 
-    A wish recorded while Trys are out is taken in by the worker's next step; it wins unless the commit point was first.
+    A wish recorded while Trys are out is read by the worker's next step; it wins unless the commit point came first.
     """
     now = context.clock()
-    return await idempotency.once(context.platform, claim, now, lambda db: _wished(context, db, key, render, now))
+    return await idempotency.once(context.platform, claim, now, lambda db: _withdraw(context, db, key, render, now))
 
 
-async def _wished(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
-    case = await wish(context, db, key, now)
-    held = await proofs.of_cases(db, [key])
-    return render(Found(case=case, plan=context.plan_of(case), proofs=held.get(key, {})))
+async def _withdraw(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
+    case = await record_wish(context, db, key, now)
+    by_case = await proofs.of_cases(db, [key])
+    return render(Found(case=case, plan=context.plan_of(case), proofs=by_case.get(key, {})))

@@ -1,4 +1,4 @@
-"""The wish to withdraw, recorded in a transaction of the caller's."""
+"""Record a wish to withdraw, in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from jiebang.store.cases.cases import Database
 
 _AT_ONCE = frozenset({State.OPEN, State.IN_REVIEW, State.READY})
-"""States in which nothing has been sent to any participant: the wish can be taken in here."""
+"""States in which nothing has been sent to any participant: the wish takes effect here, without a worker."""
 
 
-async def wish(context: Context, db: Database, key: Key, now: datetime) -> Case:
-    """Record the wish in the transaction of `db`. Raises UnknownCaseError and TooLateToWithdrawError."""
-    wished = await cases.wish_withdraw(db, [key], now)
+async def record_wish(context: Context, db: Database, key: Key, now: datetime) -> Case:
+    """Record the wish in the transaction of `db`; return the case. Raises UnknownCaseError, TooLateToWithdrawError."""
+    recorded = await cases.wish_withdraw(db, [key], now)
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
         raise UnknownCaseError
     await context.know([case])
-    if key not in wished and not (case.state in ENDED and case.reason == WITHDRAWN):
+    if key not in recorded and not (case.state in ENDED and case.reason == WITHDRAWN):
         raise TooLateToWithdrawError(state=case.state.value)
     if case.state in _AT_ONCE:
-        case = await _taken_in(context, db, case, now)
+        case = await _step_with_wish(context, db, case, now)
     return case
 
 
-async def _taken_in(context: Context, db: Database, case: Case, now: datetime) -> Case:
-    """Step the case; the row is locked by the wish, so the guarded save cannot lose."""
+async def _step_with_wish(context: Context, db: Database, case: Case, now: datetime) -> Case:
+    """Step the case. Recording the wish has locked its row, so the guarded save cannot be refused."""
     decision = step(case, context.plan_of(case), Woken(), now, context.timing)
     told = timeline.entries(case, decision.case, decision.sends, (), now)
     save = Save(cases=[decision.case], entries=told, template=f"case_{decision.case.state}")

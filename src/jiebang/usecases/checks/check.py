@@ -1,7 +1,7 @@
-"""Check: read the facts of a batch from everyone who knows them, at once, and say everything that stands in the way.
+"""Check: read the facts of a batch from all their owners concurrently, and return every blocker.
 
-A participant that is down, slow, or answers nonsense makes its own facts unread and never fails the check; the batch
-waits for nobody beyond one time limit.
+A participant that is down, slow, or answers nonsense makes its own facts unread and never fails the check. No batch
+waits longer than one time limit.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ _ACCOUNT_LIMIT: Final = 1 << 53
 _LARGE: Final = 64
 """More accounts than this are a large batch."""
 _LARGE_AT_ONCE: Final = 3
-"""Large batches under way at once. More would only share the same databases, and each wait beyond its time limit."""
+"""Large batches under way at once. More would compete for the same databases and exceed their time limits."""
 _BATCH_LIMIT: Final = 256
-"""Single checks that go together at most; beyond it a batch costs each no less."""
+"""Most single checks in a batch: a larger one would not cost less per check."""
 
-_NOBODY: Final = store.Known(None)
+_UNKNOWN_ACCOUNT: Final = store.Known(None)
 
 _log = structlog.get_logger(__name__)
 
 
-Beside = Callable[[Pack, Facts, Kind, datetime], None]
-"""What is shown every live check: the version that answered, the facts, the kind and the time."""
+CheckObserver = Callable[[Pack, Facts, Kind, datetime], None]
+"""Called with every live check: the pack that answered, the facts, the kind and the time."""
 
 
 class Checker:
-    """Checks batches under the pack in force. One object serves the API and the worker."""
+    """Checks batches under the pack in force, for the API and for the worker."""
 
     def __init__(
         self,
@@ -72,14 +72,13 @@ class Checker:
         clock: Callable[[], datetime],
         limit: timedelta = timedelta(seconds=1),
         window: timedelta | None = timedelta(milliseconds=2),
-        shadow: Beside | None = None,
+        shadow: CheckObserver | None = None,
     ) -> None:
-        """Join what a check needs. `registry`: whose facts are read.
+        """`registry`: the participants whose facts are read.
 
-        `limit`: how long it waits for facts; what is not there by then is unread.
-
-        `window`: how long a single check waits for others to go with at most; None: each goes alone. `shadow`: is shown
-        every live check, and must return at once.
+        `limit`: how long a check waits for facts; those not read by then are unread. `window`: how long a single check
+        waits at most for others to share a batch; None: each is a batch of its own. `shadow`: called with every live
+        check; it must return at once.
         """
         self._pack, self._participants, self._platform = pack, participants, platform
         self._case_ids, self._clock, self._limit = case_ids, clock, limit
@@ -90,7 +89,7 @@ class Checker:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._singles: Coalescer[Kind, CheckRequest, Evidence | None] | None = None
         if window is not None:
-            self._singles = Coalescer(self._together, window=window, limit=_BATCH_LIMIT)
+            self._singles = Coalescer(self._answer_together, window=window, limit=_BATCH_LIMIT)
 
     async def __call__(
         self,
@@ -99,7 +98,7 @@ class Checker:
         devices: Mapping[int, str | None],
         agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = MappingProxyType({}),
     ) -> list[CheckAnswer]:
-        """Check `accounts` as `check` does; `devices` and `agreed` say by account what CheckRequest does."""
+        """Check `accounts` as `check` does; `devices` and `agreed`: by account, as in CheckRequest."""
         requests = [CheckRequest(account, devices.get(account), agreed=agreed.get(account, ())) for account in accounts]
         return await self.check(requests, kind)
 
@@ -108,63 +107,65 @@ class Checker:
         return [evidence.answer for evidence in await self.examine(requests, kind)]
 
     async def examine(self, requests: Sequence[CheckRequest], kind: Kind) -> list[Evidence]:
-        """Answer every request, in their order, with the facts that each answer was made of.
+        """Answer every request, in their order, with the facts that each answer rests on.
 
-        Raises UnknownAccountError, naming all accounts the platform does not know, and KindNotOfferedError.
+        Raises UnknownAccountError, naming all accounts unknown to the platform, and KindNotOfferedError.
         """
-        pack = _offering(self._pack(), kind)
+        pack = _require_offered(self._pack(), kind)
         if self._singles is not None and len(requests) == 1:
             answers = [await self._singles.ask(kind, requests[0])]
         elif len(requests) > _LARGE:
-            async with self._large:  # before the clock of its time limit starts
-                answers = await self._answers(pack, requests, kind)
+            async with self._large:  # before its time limit starts
+                answers = await self._answer(pack, requests, kind)
         else:
-            answers = await self._answers(pack, requests, kind)
+            answers = await self._answer(pack, requests, kind)
         unknown = {request.account_id for request, answer in zip(requests, answers, strict=True) if answer is None}
         if unknown:
             raise UnknownAccountError(accounts=[str(account) for account in sorted(unknown)])
         return [answer for answer in answers if answer is not None]
 
     async def facts(self, accounts: Sequence[int]) -> Facts:
-        """Read all facts of a batch of known accounts, as for requests of a service; nothing is evaluated."""
+        """Read all facts of a batch of known accounts, as for requests without a device; nothing is evaluated."""
         requests = [CheckRequest(account) for account in accounts]
-        parts = await self._parts(accounts, requests, {}, quota=True)
+        parts = await self._read_parts(accounts, requests, {}, quota=True)
         return gathered(accounts, parts, [None] * len(requests), self._registry)
 
-    async def _together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
-        """Answer single checks of different callers, all under the pack in force as the batch begins."""
-        return await self._answers(_offering(self._pack(), kind), requests, kind)
+    async def _answer_together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
+        """Answer single checks of different callers under the pack in force when the batch begins."""
+        return await self._answer(_require_offered(self._pack(), kind), requests, kind)
 
     async def recheck(self, cases: Sequence[Case]) -> dict[Key, Rechecked]:
-        """Check cases again on fresh facts, as the worker takes them: each for its own kind, device and number."""
+        """Re-check cases on fresh facts when the worker takes them, each for its own kind, device and number."""
         pack = self._pack()
         by_kind: defaultdict[Kind, list[Case]] = defaultdict(list)
         for case in cases:
             by_kind[case.kind].append(case)
         found: dict[Key, Rechecked] = {}
         for kind, batch in by_kind.items():
-            if kind not in pack.kinds:  # no rules are no leave: the version in force has no word on such cases
+            if kind not in pack.kinds:  # the pack in force has no rules for them: they must not pass
                 found |= {case.key: Rechecked({}, (KindNotOfferedError.code,)) for case in batch}
                 continue
             requests = [
                 CheckRequest(case.account_id, case.device_id, case.case_no, case.document_index) for case in batch
             ]
-            answers = await self._answers(pack, requests, kind, whole=False)
+            answers = await self._answer(pack, requests, kind, whole=False)
             for case, answer in zip(batch, answers, strict=True):
-                found[case.key] = _rechecked(answer, pack.unavailable.code)
+                found[case.key] = _make_event(answer, pack.unavailable.code)
         return found
 
-    async def _answers(
+    async def _answer(
         self, pack: Pack, requests: Sequence[CheckRequest], kind: Kind, *, whole: bool = True
     ) -> list[Evidence | None]:
-        """Answer every request; None for an account that the platform does not know.
+        """Answer every request; None for an account unknown to the platform.
 
-        Without `whole`, consequences and alternatives are left out: a case that is taken up needs what blocks alone.
+        Without `whole`, consequences and alternatives are left out: a re-check needs the blockers alone.
         """
         if not requests:
             return []
         accounts = [request.account_id for request in requests]
-        parts = await self._parts(accounts, requests, _needed(pack, kind), quota=QUOTA in pack.facts_needed[kind])
+        parts = await self._read_parts(
+            accounts, requests, _list_needed(pack, kind), quota=QUOTA in pack.facts_needed[kind]
+        )
         known: Sequence[bool] = [True] * len(requests)
         if PLATFORM in parts:
             known = parts[PLATFORM].frame["account_known"].to_list()
@@ -174,27 +175,27 @@ class Checker:
         if self._shadow is not None:
             self._shadow(pack, facts, kind, now)
         return [
-            Evidence(answer, facts, row, whole) if knows else None
-            for row, (answer, knows) in enumerate(zip(answers, known, strict=True))
+            Evidence(answer, facts, row, whole) if is_known else None
+            for row, (answer, is_known) in enumerate(zip(answers, known, strict=True))
         ]
 
-    async def _parts(
+    async def _read_parts(
         self, accounts: Sequence[int], requests: Sequence[CheckRequest], needed: Mapping[str, Text], *, quota: bool
     ) -> dict[str, Part]:
-        """Read everyone at once, within the limit. Who brought nothing is not in the answer.
+        """Read all owners concurrently, within the limit; return what was read, by owner.
 
         `needed`: the participants that a case would need, with their names for people: one out of service is a fact.
-        `quota`: whether what the document was used for is wanted too; few kinds ask, and it takes two reads in a row.
+        `quota`: whether to read the uses of the document too: few kinds ask, and it takes two reads in a row.
         """
         askable = sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
         tasks: dict[str, asyncio.Task[Part | None]] = {
             name: asyncio.create_task(_read(participant, askable, accounts, self._registry))
             for name, participant in self._participants.items()
         }
-        own = _own(self._platform, self._case_ids, askable, requests, needed, self._registry)
+        own = _read_own(self._platform, self._case_ids, askable, requests, needed, self._registry)
         tasks[PLATFORM] = asyncio.create_task(own)
         if quota:
-            tasks[QUOTA] = asyncio.create_task(_quota(self._quotas, askable, requests))
+            tasks[QUOTA] = asyncio.create_task(_read_quota(self._quotas, askable, requests))
         try:
             await asyncio.wait(tasks.values(), timeout=self._limit.total_seconds())
         finally:
@@ -202,19 +203,19 @@ class Checker:
             for task in tasks.values():
                 if not task.done():
                     self._cut_off.add(task)
-                    task.add_done_callback(self._let_go)
+                    task.add_done_callback(self._forget)
                     task.cancel()
-        return {name: part for name, task in tasks.items() if (part := _result(name, task)) is not None}
+        return {name: part for name, task in tasks.items() if (part := _take_result(name, task)) is not None}
 
-    def _let_go(self, task: asyncio.Task[Part | None]) -> None:
-        """Forget a read that was cut off, and whatever the driver raised when it was: the part was unread anyway."""
+    def _forget(self, task: asyncio.Task[Part | None]) -> None:
+        """Forget a read that was cut off, and what it raised then: the part is unread anyway."""
         self._cut_off.discard(task)
         if not task.cancelled():
             task.exception()
 
 
-def _result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
-    """Take what a read brought; anything but facts is silence, told to the log without anything personal."""
+def _take_result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
+    """Return what a read brought, None for a slow or failed one, which is logged without anything personal."""
     failure = task.exception() if task.done() and not task.cancelled() else None
     why = "slow" if not task.done() or task.cancelled() else type(failure).__name__ if failure else None
     if why is None:
@@ -232,7 +233,7 @@ async def _read(
     return None if batch is None else line_up(batch, registry.owner_of(participant.name), accounts, registry)
 
 
-async def _own(
+async def _read_own(
     platform: Database,
     case_ids: CaseIds,
     askable: Sequence[int],
@@ -240,21 +241,21 @@ async def _own(
     needed: Mapping[str, Text],
     registry: ParticipantRegistry,
 ) -> Part:
-    """Read what our own store knows: that an account exists, its live case other than the one being checked.
+    """Read the facts of our own store: which accounts exist, their live cases except the one being checked, consents.
 
-    And who of those `needed` is out of service.
+    Also which of the participants `needed` are out of service.
     """
     known = await store.known(platform, askable)
     live: list[str | None] = []
     consents: list[list[dict[str, str | None]]] = []
     for request in requests:
-        found = known.get(request.account_id, _NOBODY)
+        found = known.get(request.account_id, _UNKNOWN_ACCOUNT)
         other = found.case_no is not None and found.case_no != request.own_case
         live.append(case_ids.encode(request.account_id, found.case_no) if other and found.case_no else None)
         consents.append(
             found.agreed(request.own_case) + [{"code": code, "item": item} for code, item in request.agreed]
         )
-    since = next(iter(known.values()), _NOBODY).out
+    since = next(iter(known.values()), _UNKNOWN_ACCOUNT).out
     out = [
         {"participant": name, "name_zh": title.zh, "name_en": title.en, "since": since[name]}
         for name, title in needed.items()
@@ -271,43 +272,43 @@ async def _own(
     return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows, registry)
 
 
-async def _quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
-    """Read what is known of the documents; accounts that no database can hold have none."""
+async def _read_quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
+    """Read the facts of quota; an account id outside the valid range has no document."""
     return await quotas.facts(requests, frozenset(askable))
 
 
-def _needed(pack: Pack, kind: Kind) -> dict[str, Text]:
+def _list_needed(pack: Pack, kind: Kind) -> dict[str, Text]:
     """Return the participants of a kind's plan, each with its name for people."""
     names = pack.plans[kind].participants if kind in pack.plans else ()
     return {name: pack.owners.get(pack.registry.owner_of(name), Text(name, name)) for name in names}
 
 
-def _offering(pack: Pack, kind: Kind) -> Pack:
-    """Return `pack` if it has rules for `kind`. Raises KindNotOfferedError, since without rules nothing would block."""
+def _require_offered(pack: Pack, kind: Kind) -> Pack:
+    """Return `pack` if it has rules for `kind`; else raise KindNotOfferedError: without rules nothing would block."""
     if kind not in pack.kinds:
         raise KindNotOfferedError(kind=kind.value, offered=pack.offered)
     return pack
 
 
-def out_of_service(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
-    """Return who, of those that a case of this kind needs, was out of service when this was checked."""
+def list_out_of_service(evidence: Evidence) -> Sequence[Mapping[str, Any]]:
+    """Return which participants that a case of this kind needs were out of service at this check."""
     return evidence.facts.items.get(PARTICIPANTS_OUT, [()] * (evidence.row + 1))[evidence.row]
 
 
-def _rechecked(evidence: Evidence | None, unavailable: str) -> Rechecked:
+def _make_event(evidence: Evidence | None, unavailable: str) -> Rechecked:
     """Turn a check into the coordinator's event.
 
-    Unread facts are no blockers there but versions that are None: the case waits and asks again. Where what could not
-    be read has no version of its own (our own store), none is vouched for.
+    Unread facts become versions that are None instead of blockers: the case waits and is checked again. If what could
+    not be read has no version of its own (our own store), all versions are None.
     """
     if evidence is None:
         return Rechecked({}, (UnknownAccountError.code,))
     answer = evidence.answer
-    if out := out_of_service(evidence):
-        # Such a case is not rejected: it waits until all are back, and is then checked anew.
+    if out := list_out_of_service(evidence):
+        # Such a case is not rejected: it waits until all are back in service, and is then checked again.
         return Rechecked({item["participant"]: None for item in out}, (), evidence)
-    standing = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
+    codes = [blocker.code for blocker in answer.blockers if blocker.severity is not Severity.INFORMS]
     versions = answer.versions
-    if unavailable in standing and None not in versions.values():
+    if unavailable in codes and None not in versions.values():
         versions = dict.fromkeys(versions)
-    return Rechecked(versions, tuple(dict.fromkeys(code for code in standing if code != unavailable)), evidence)
+    return Rechecked(versions, tuple(dict.fromkeys(code for code in codes if code != unavailable)), evidence)

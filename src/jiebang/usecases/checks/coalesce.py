@@ -1,9 +1,9 @@
-"""Coalesce: single questions that come at the same time become one batch; many callers cost little more than one.
+"""Coalesce single questions asked at the same time into one batch, which costs little more than one question.
 
-A question that comes while nothing is under way goes at once, with whatever else came in the same turn of the event
-loop. While something is under way, questions gather for one window and then go, whatever the batch before them is
-doing: nobody waits for another's slow answer. A question never joins a batch that has begun, so that what its answer
-rests on was read after it was asked.
+A question asked while no batch is under way is sent at once, with the others of the same turn of the event loop. While
+a batch is under way, questions gather for one window and are then sent without waiting for it: no caller waits for
+another's slow answer. A question never joins a batch that has begun, so its answer rests on what was read after it was
+asked.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ BATCH_SIZE: Final = Histogram(
 class Coalescer(Generic[Topic, Question, Reply]):
     """Asks `together` for many callers at once. Equal questions are asked once and their callers share the reply.
 
-    `together(topic, questions)` replies in the order asked. What it raises fails nobody but the callers whose own
-    question raises it when asked alone. A caller who goes away takes nothing with them.
+    `together(topic, questions)` replies in the order of the questions. If it raises, each question is asked alone, and
+    only the callers of those that raise then get the error. A caller that is cancelled does not affect the others.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Coalescer(Generic[Topic, Question, Reply]):
         window: timedelta,
         limit: int,
     ) -> None:
-        """`window`: how long a question waits for others at most; `limit`: how many different ones make a batch."""
+        """`window`: how long a question waits for others at most; `limit`: most different questions in a batch."""
         self._together, self._window, self._limit = together, window.total_seconds(), limit
         self._waiting: dict[Topic, dict[Question, list[asyncio.Future[Reply]]]] = {}
         self._timers: dict[Topic, asyncio.Handle] = {}
@@ -53,16 +53,16 @@ class Coalescer(Generic[Topic, Question, Reply]):
         waiting = self._waiting.setdefault(topic, {})
         waiting.setdefault(question, []).append(mine)
         if len(waiting) >= self._limit:
-            self._go(topic)
+            self._send(topic)
         elif topic not in self._timers:
             idle = not self._under_way
             self._timers[topic] = (
-                loop.call_soon(self._go, topic) if idle else loop.call_later(self._window, self._go, topic)
+                loop.call_soon(self._send, topic) if idle else loop.call_later(self._window, self._send, topic)
             )
         return await mine
 
-    def _go(self, topic: Topic) -> None:
-        """Send off what has gathered. The batch belongs to no caller: it carries none's context."""
+    def _send(self, topic: Topic) -> None:
+        """Send what has gathered, in an empty context: the batch belongs to no single caller."""
         timer = self._timers.pop(topic, None)
         if timer is not None:
             timer.cancel()
@@ -76,30 +76,30 @@ class Coalescer(Generic[Topic, Question, Reply]):
             return
         BATCH_SIZE.observe(sum(map(len, asked.values())))
         self._number += 1
-        run = self._batch(self._number, topic, asked)
+        run = self._run_batch(self._number, topic, asked)
         self._under_way[self._number] = asyncio.get_running_loop().create_task(run, context=Context())
 
-    async def _batch(self, number: int, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
+    async def _run_batch(self, number: int, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
         try:
-            await self._run(topic, asked)
+            await self._answer(topic, asked)
         finally:
-            # Here, not when the task is done: who has just been answered and asks again must find nothing under way.
+            # Here, not when the task is done: a caller just answered that asks again must find nothing under way.
             del self._under_way[number]
 
-    async def _run(self, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
-        callers = [caller for those in asked.values() for caller in those]
+    async def _answer(self, topic: Topic, asked: dict[Question, list[asyncio.Future[Reply]]]) -> None:
+        callers = [caller for futures in asked.values() for caller in futures]
         try:
             replies = await self._together(topic, list(asked))
-            for those, reply in zip(asked.values(), replies, strict=True):
-                for caller in those:
+            for futures, reply in zip(asked.values(), replies, strict=True):
+                for caller in futures:
                     if not caller.done():
                         caller.set_result(reply)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the callers
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers get it
             if len(asked) > 1:
-                await asyncio.gather(*(self._run(topic, {question: those}) for question, those in asked.items()))
+                await asyncio.gather(*(self._answer(topic, {question: futures}) for question, futures in asked.items()))
             for caller in callers:
                 if not caller.done():
                     caller.set_exception(error)
         finally:
             for caller in callers:
-                caller.cancel()  # those unanswered, which only the end of the event loop leaves
+                caller.cancel()  # no effect on answered ones; others are left only when the event loop ends

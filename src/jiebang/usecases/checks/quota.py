@@ -1,7 +1,7 @@
-"""Quota: how often a document was used for identity changes, and the slot a case takes before its first Try.
+"""Quota: how often a document was used for identity changes, and the slot a case claims before its first Try.
 
-Which document stands for whom, both data centres must say alike; where they do not, or one is silent, nothing is known
-of the quota and nothing passes. Documents are their blind index, which no answer shows and no log holds.
+Both data centres must agree which document is bound to an account; if they differ, or one is silent, the quota is
+unknown and nothing passes. Documents are given by their blind index, which no answer shows and no log holds.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _IDENTITY: Final = "identity"
 """The owner that knows documents."""
 _NEVER: Final = Used(0, None)
 _NO_DOCUMENT: Final = Text("该账户未曾绑定证件", "no document was ever bound to this account")
-_Asked = TypeVar("_Asked")
-_Told = TypeVar("_Told")
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
 
 
-class Asking(Protocol):
-    """Whose quota is asked about: `document` where the case brings its own, else the one bound to the account."""
+class QuotaRequest(Protocol):
+    """Whose quota is asked about: that of `document`, None: of the one bound to the account."""
 
     @property
     def account_id(self) -> int:
@@ -48,7 +48,7 @@ class Asking(Protocol):
 
     @property
     def own_case(self) -> int | None:
-        """The case on whose behalf it is asked, whose own slot does not count."""
+        """The number of the case that is being checked: its own slot does not count."""
 
     @property
     def document(self) -> bytes | None:
@@ -65,39 +65,42 @@ class Quotas:
         platform: Database,
         clock: Callable[[], datetime],
     ) -> None:
-        """Join what it needs: every identity database of `registry` must be found among `participants`."""
+        """`participants` must hold every identity database of `registry`."""
         self._registry = registry
         self._identities = [one for one in participants.values() if isinstance(one, Documents)]
         self._platform, self._clock = platform, clock
 
     async def documents(self, accounts: Collection[int]) -> dict[int, bytes | None]:
-        """Return the document bound (or last bound) to each account, None for none ever.
+        """Return the document bound (or last bound) to each account, None if there never was one.
 
-        Accounts of which the data centres say different things are absent. Raises one of SILENCE.
+        Accounts on which the data centres differ are absent. Raises one of SILENCE.
         """
-        return await self._agreed(accounts, lambda one: one.bound(accounts), None)
+        return await self._ask_both(accounts, lambda one: one.bound(accounts), None)
 
     async def brought_in(self, documents: Collection[bytes], year: int) -> dict[bytes, int]:
-        """Count the changes of `year` that each document came with, before it met us; absent: not agreed upon.
+        """Count the changes of `year` that each document had before it came here; absent: the data centres differ.
 
         Raises one of SILENCE.
         """
         since, until = start_of(date(year, 1, 1)), start_of(date(year + 1, 1, 1))
-        return await self._agreed(documents, lambda one: one.brought_in(documents, since, until), 0)
+        return await self._ask_both(documents, lambda one: one.brought_in(documents, since, until), 0)
 
-    async def _agreed(
-        self, asked: Collection[_Asked], ask: Callable[[Documents], Awaitable[Mapping[_Asked, _Told]]], nothing: _Told
-    ) -> dict[_Asked, _Told]:
+    async def _ask_both(
+        self,
+        questions: Collection[_Item],
+        ask: Callable[[Documents], Awaitable[Mapping[_Item, _Answer]]],
+        nothing: _Answer,
+    ) -> dict[_Item, _Answer]:
         if len(self._identities) != len(self._registry.copies(_IDENTITY)):
             raise OSError("both identity databases are needed to tell a document")
-        if not asked:
+        if not questions:
             return {}
         here, there = await asyncio.gather(*(ask(one) for one in self._identities))
-        told = {one: here.get(one, nothing) for one in asked}
-        return {one: answer for one, answer in told.items() if there.get(one, nothing) == answer}
+        answers = {one: here.get(one, nothing) for one in questions}
+        return {one: answer for one, answer in answers.items() if there.get(one, nothing) == answer}
 
-    async def facts(self, requests: Sequence[Asking], askable: Collection[int]) -> Part:
-        """Read the facts of QUOTA, lined up with `requests`; of accounts that are not `askable`, nothing is asked.
+    async def facts(self, requests: Sequence[QuotaRequest], askable: Collection[int]) -> Part:
+        """Read the facts of QUOTA, one row a request, in their order; accounts not `askable` are not looked up.
 
         Raises one of SILENCE.
         """
@@ -109,23 +112,23 @@ class Quotas:
             else None
             for one in requests
         ]
-        used, before = await self._used([use for use in uses if use is not None])
+        used, brought = await self._read_uses([use for use in uses if use is not None])
         found = iter(used)
-        told = [_NEVER if use is None else next(found) for use in uses]
-        history = [0 if use is None else before.get(use.document_index) for use in uses]
+        answers = [_NEVER if use is None else next(found) for use in uses]
+        history = [0 if use is None else brought.get(use.document_index) for use in uses]
         read = [
             past is not None and (use is not None or one.account_id in bound or one.account_id not in wanted)
             for one, use, past in zip(requests, uses, history, strict=True)
         ]
         columns: dict[str, Sequence[Any]] = {
-            "document_changes_this_year": [one.slots + (past or 0) for one, past in zip(told, history, strict=True)],
-            "quota_refused_at": [one.refused_at for one in told],
+            "document_changes_this_year": [one.slots + (past or 0) for one, past in zip(answers, history, strict=True)],
+            "quota_refused_at": [one.refused_at for one in answers],
         }
         rows = range(len(requests))
         part = line_up(FactBatch(QUOTA, rows, [1] * len(requests), columns), QUOTA, rows, self._registry)
         return read_where(part, QUOTA, read)
 
-    async def _used(self, uses: Sequence[Use]) -> tuple[list[Used], dict[bytes, int]]:
+    async def _read_uses(self, uses: Sequence[Use]) -> tuple[list[Used], dict[bytes, int]]:
         if not uses:
             return [], {}
         year = local_date(self._clock()).year
@@ -133,10 +136,10 @@ class Quotas:
             store.used(self._platform, uses, year), self.brought_in({use.document_index for use in uses}, year)
         )
 
-    async def document_of(self, account_id: int) -> bytes:
+    async def find_document(self, account_id: int) -> bytes:
         """Return the document whose quota a case of the account uses.
 
-        Raises ParticipantUnavailableError where nobody can say now, and InvalidInputError where there never was one.
+        Raises ParticipantUnavailableError if it cannot be told now, and InvalidInputError if there never was one.
         """
         try:
             bound = await self.documents([account_id])
@@ -152,17 +155,17 @@ class Quotas:
     async def refuse(self, account_id: int) -> None:
         """Record that a submission of the account was refused: the cooling-off of its document begins.
 
-        Raises what `document_of` raises, and what the platform's database raises.
+        Raises what `find_document` raises, and what the platform's database raises.
         """
-        use = Use(await self.document_of(account_id), account_id)
+        use = Use(await self.find_document(account_id), account_id)
         await store.refuse(self._platform, [use], self._clock())
 
 
 class Claiming:
-    """The re-check of cases as a worker takes them, and for those that pass it the claim of a slot.
+    """Re-checks cases when a worker takes them, and claims a slot for those that pass.
 
-    A case holds its slot before the save that starts trying. A claim that cannot be granted is a blocker like any
-    other; where the history of a document cannot be read, the case waits as it does for any fact.
+    A case holds its slot before the save that starts trying. A claim that is not granted is a blocker like any other;
+    if the history of a document cannot be read, the case waits, as it does for any fact.
     """
 
     def __init__(
@@ -174,11 +177,11 @@ class Claiming:
         pack: Callable[[], Pack],
         clock: Callable[[], datetime],
     ) -> None:
-        """Put the claim behind `recheck`."""
+        """`recheck`: what each case must pass before its slot is claimed."""
         self._recheck, self._quotas, self._pool, self._pack, self._clock = recheck, quotas, pool, pack, clock
 
     async def __call__(self, cases: Sequence[Case]) -> Mapping[Key, Rechecked]:
-        """Re-check `cases` and claim; a case left out could not be checked now, or has moved on."""
+        """Re-check `cases` and claim; a case missing from the result could not be checked now, or has moved."""
         found = dict(await self._recheck(cases))
         quota = self._pack().quota
         passing = [case for case in cases if case.document_index is not None and _passes(found.get(case.key))]
@@ -191,23 +194,23 @@ class Claiming:
         year = local_date(now).year
         documents = {case.key: case.document_index for case in cases if case.document_index is not None}
         try:
-            before = await self._quotas.brought_in(set(documents.values()), year)
+            brought = await self._quotas.brought_in(set(documents.values()), year)
         except SILENCE:
-            before = {}
-        asked = []
+            brought = {}
+        questions = []
         for case in cases:
-            history = before.get(documents[case.key])
+            history = brought.get(documents[case.key])
             if history is None:
                 found[case.key] = Rechecked(dict.fromkeys(found[case.key].versions))
             else:
-                asked.append((case, quota.per_year - history))
-        held, full = await store.claim(self._pool, asked, year, now)
-        for case, _ in asked:
+                questions.append((case, quota.per_year - history))
+        held, full = await store.claim(self._pool, questions, year, now)
+        for case, _ in questions:
             if case.key in full:
                 found[case.key] = msgspec.structs.replace(found[case.key], blockers=(quota.used_up,))
             elif case.key not in held:
                 del found[case.key]
 
 
-def _passes(told: Rechecked | None) -> bool:
-    return told is not None and not told.blockers and None not in told.versions.values()
+def _passes(answers: Rechecked | None) -> bool:
+    return answers is not None and not answers.blockers and None not in answers.versions.values()

@@ -1,4 +1,4 @@
-"""Who is checked, from which device, agreeing to what."""
+"""The request for a check of one account."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import msgspec
 class CheckRequest(msgspec.Struct, frozen=True):
     """One account to check. `device_id`: where the request comes from (None: a service).
 
-    `own_case`: the number of the case this check is made for, which is no other case of the account. `document`: the
-    blind index of the document that case uses (None: the one bound to the account). `agreed`: what the person agrees to
-    with this very request, beside what they agreed to before: (code of the rule, id of an item; None: the whole).
+    `own_case`: the number of the case that the check is made for, which does not count as another live case.
+    `document`: the blind index of the document that this case uses (None: the one bound to the account). `agreed`: what
+    the person agrees to with this request, beside earlier consents: (code of the rule, id of an item; None: the whole).
     """
 
     account_id: int

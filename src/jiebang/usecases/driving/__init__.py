@@ -1,1 +1,1 @@
-"""What drives cases to their end: workers' rounds, and recovery after a restore."""
+"""The runners of the two drivers in `saga`: of batches of cases, and of a recovery after a restore."""

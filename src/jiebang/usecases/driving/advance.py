@@ -1,8 +1,8 @@
 """Advance cases: run `saga.driver` for a worker, with a pool, real participants and a clock.
 
-What a batch does, in which order, is `saga.driver`'s; this does what it asks for: loads, re-checks, saves with the
-records of checks, calls participants concurrently under a limit, and keeps the replies that come after their round
-closed (`late`) for the case's next round or another batch. Nothing here decides.
+The driver decides what a batch does and in which order. This does what it asks for: it loads, re-checks, saves (with
+the records of checks), calls participants concurrently under a time limit, and keeps replies that come after their
+round has closed (`late`) for the case's next round or for another batch. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 Recheck = Callable[[Sequence[Case]], Awaitable[Mapping[Key, Rechecked]]]
-"""The check on fresh facts for a batch of cases in `ready`. A case left out could not be checked now."""
+"""Checks a batch of cases in `ready` on fresh facts. A case missing from the result could not be checked now."""
 
 ENDED_TOTAL = Counter("jiebang_cases_ended_total", "Cases ended, by state", ["state"])
 ANSWERS_TOTAL = Counter("jiebang_answers_total", "Answers of participants", ["participant", "op", "answer"])
@@ -67,7 +67,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Driver:
-    """Drives batches of cases. Holds no state of a case between batches except replies that came late."""
+    """Drives batches of cases. Between batches it keeps nothing of a case but its late replies."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Driver:
         timing: Timing,
         limits: Limits,
     ) -> None:
-        """Join what a driver needs. `plan_of` finds the plan that a case follows, once `know` has seen the case."""
+        """`plan_of`: the plan that a case follows; it is called after `know` has loaded the plans of those cases."""
         self._records, self._know = records, know
         self._pool, self._participants, self._plan_of, self._recheck = pool, participants, plan_of, recheck
         self._clock, self._timing, self._limits = clock, timing, limits
@@ -91,30 +91,30 @@ class Driver:
         self.late: list[Reply] = []
 
     async def drive(self, taken: Iterable[Case], late: Iterable[Reply] = ()) -> None:
-        """Take due cases, and the cases of late replies, as far as they go now.
+        """Advance due cases, and the cases of late replies, as far as they go now.
 
-        Raises what the platform's database raises; nothing unsaved was sent then, and the cases stay due.
+        Raises what the platform's database raises; nothing unsaved has been sent then, and the cases stay due.
         """
         cases, replies = list(taken), list(late)
         BATCH_SIZE.observe(len({case.key for case in cases} | {(each.account_id, each.case_no) for each in replies}))
-        life = drive(cases, replies, self._clock(), self._timing)
+        course = drive(cases, replies, self._clock(), self._timing)
         try:
-            need = next(life)
+            need = next(course)
             while True:
                 try:
-                    result = await self._do(need)
+                    result = await self._fulfil(need)
                 except (*SILENCE, asyncpg.PostgresError):
                     raise
-                except Exception as error:  # noqa: BLE001 - what one case may have caused is the batch's to find
-                    need = life.throw(error)
+                except Exception as error:  # noqa: BLE001 - one case may be the cause: the driver finds out which
+                    need = course.throw(error)
                 else:
-                    need = life.send((self._clock(), result))
+                    need = course.send((self._clock(), result))
         except StopIteration:
             return
         finally:
-            life.close()
+            course.close()
 
-    async def _do(self, need: Need) -> object:
+    async def _fulfil(self, need: Need) -> object:
         match need:
             case Round():
                 return await self._round(need)
@@ -129,22 +129,22 @@ class Driver:
             case CaseLoad():
                 return await store.load_many(self._pool, need.keys)
             case Postponement():
-                await self._put_off(need)
+                await self._postpone(need)
                 return None
 
-    async def _put_off(self, need: Postponement) -> None:
-        told = {} if need.case is None else {"state": need.case.state.value, "marks": need.case.marks}
-        _log.error(need.why, exc_info=need.error, **told)
+    async def _postpone(self, need: Postponement) -> None:
+        log_fields = {} if need.case is None else {"state": need.case.state.value, "marks": need.case.marks}
+        _log.error(need.why, exc_info=need.error, **log_fields)
         await store.put_off(self._pool, need.keys, self._clock() + need.wait)
 
     async def aclose(self) -> None:
-        """Let outstanding calls go; what they did is found again by the next worker."""
+        """Cancel outstanding calls; the next worker asks the participants again."""
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def _save(self, saves: Sequence[Save]) -> SaveOutcome | SaveRefused:
-        """Save a batch, and in the same transaction the records of the checks that ended a case."""
+        """Save a batch, in one transaction with the records of the checks that ended a case."""
         now = self._clock()
         records = {
             save.cases[0].key: record_of(save.evidence, save.cases[0].case_no, Step.TAKE, save.stepped.reason or "")
@@ -168,29 +168,29 @@ class Driver:
         return saved
 
     async def _round(self, need: Round) -> RoundAnswers:
-        """Make the calls, and gather what is answered until the round closes."""
+        """Make the calls, and gather the answers that come before the round closes."""
         calls = [asyncio.create_task(self._call(call)) for call in need.calls]
-        await self._closed(set(calls), need.keys)
+        await self._wait_until_closed(set(calls), need.keys)
         for call in calls:
             if not call.done():
                 self._calls.add(call)
-                call.add_done_callback(self._came_late)
+                call.add_done_callback(self._keep_late)
         answers = [call.result() if call.done() else [] for call in calls]
         return RoundAnswers(answers, self.take_late(need.keys))
 
-    async def _closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
-        """Wait until a round closes: all have answered, a late answer came for one of its cases, or time is up."""
+    async def _wait_until_closed(self, calls: set[asyncio.Task[list[Answers]]], keys: frozenset[Key]) -> None:
+        """Wait until the round closes: all have answered, one of its cases got a late reply, or time is up."""
         late = asyncio.get_running_loop().create_future()
-        everybody = asyncio.create_task(asyncio.wait(calls))
+        all_calls = asyncio.create_task(asyncio.wait(calls))
         self._listeners[late] = keys
         if any((reply.account_id, reply.case_no) in keys for reply in self.late):
             late.set_result(None)
         try:
             limit = self._limits.round.total_seconds()
-            await asyncio.wait({everybody, late}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({all_calls, late}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._listeners[late]
-            everybody.cancel()
+            all_calls.cancel()
 
     @property
     def still(self) -> bool:
@@ -198,27 +198,27 @@ class Driver:
         return not self._calls
 
     def forget(self) -> None:
-        """Drop the late replies: what they tell may be undone by a restore, and whoever owes one is asked again."""
+        """Drop the late replies: a restore may have undone what they report. The participants are asked again."""
         self.late.clear()
 
     def take_late(self, keys: Collection[Key]) -> list[Reply]:
-        """Take the late replies to these cases."""
+        """Remove and return the late replies for the cases `keys`."""
         taken, self.late = split_replies(self.late, keys)
         return taken
 
-    def _came_late(self, call: asyncio.Task[list[Answers]]) -> None:
+    def _keep_late(self, call: asyncio.Task[list[Answers]]) -> None:
         self._calls.discard(call)
         if call.cancelled():
             return
         replies = [reply for answers in call.result() for reply in answers.one_by_one()]
         self.late.extend(replies)
-        heard = {(reply.account_id, reply.case_no) for reply in replies}
+        replied = {(reply.account_id, reply.case_no) for reply in replies}
         for listener, keys in self._listeners.items():
-            if not listener.done() and not heard.isdisjoint(keys):
+            if not listener.done() and not replied.isdisjoint(keys):
                 listener.set_result(None)
 
     async def _call(self, call: Call) -> list[Answers]:
-        """Call one participant; silence is no answer at all. A batch that fails as a whole is halved."""
+        """Call one participant. Silence gives no answers; a call that fails otherwise is halved and repeated."""
         name, op = call.participant, call.op
         try:
             async with asyncio.timeout(self._limits.call.total_seconds()):
@@ -229,7 +229,7 @@ class Driver:
                 "participant_silent", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
             )
             return []
-        except Exception:  # noqa: BLE001 - whatever one case breaks must not stop the others
+        except Exception:  # noqa: BLE001 - one case must not stop the others
             halves = call.halves()
             if halves is None:
                 SILENCES_TOTAL.labels(name, op).inc()

@@ -1,7 +1,7 @@
-"""Recover after a restore from backup: stop claims, look everywhere, bring every decision to its end again.
+"""Recover after a restore from backup: stop claims, look at every participant, carry every decision out again.
 
-All accounts are walked in ranges and in constant memory, those that only a participant knows too. What is decided is
-`saga.recovery`'s, in which order it is carried out `saga.recovery_driver`'s; this reads, saves and sends, set by set.
+All accounts are walked in ranges and in constant memory, including those that only a participant knows. `saga.recovery`
+decides, `saga.recovery_driver` says in which order it is carried out; this reads, saves and sends, set by set.
 """
 
 from __future__ import annotations
@@ -59,22 +59,22 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 _TRIES: Final = 3
-"""How often somebody who does not answer is asked before the recovery is broken off."""
+"""How often a participant is asked before the recovery is broken off because it does not answer."""
 _SLOTS: Final = 1_000
-"""A commit that was proven has its slot, whatever policy allows: it held one when it was made."""
+"""A number of slots above every quota: a case proven to be committed had its slot, whatever policy allows now."""
 
 _log = structlog.get_logger(__name__)
 
 
-async def _nothing() -> None:
+async def _do_nothing() -> None:
     pass
 
 
 class Recovering(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recovery works with. `call`: how long a participant is given for a batch; `page`: accounts at a time.
+    """What a recovery works with. `call`: time limit of one call for a batch; `page`: accounts in a range.
 
-    `meanwhile`: called at each turn of waiting, to help along what is waited for; its errors of UNANSWERED are logged
-    and the wait goes on. `pause`: the shortest wait between two turns; it doubles up to `longest_pause`.
+    `each_turn`: called at each turn of waiting, to complete what is waited for; its UNANSWERED errors are logged and
+    the wait goes on. `pause`: the shortest wait between two turns; it doubles up to `longest_pause`.
     """
 
     pool: Pool
@@ -85,150 +85,150 @@ class Recovering(msgspec.Struct, frozen=True, kw_only=True):
     call: timedelta = timedelta(seconds=30)
     pause: timedelta = timedelta(milliseconds=100)
     longest_pause: timedelta = timedelta(seconds=10)
-    meanwhile: Callable[[], Awaitable[object]] = _nothing
+    each_turn: Callable[[], Awaitable[object]] = _do_nothing
     still_within: timedelta = timedelta(seconds=60)
 
 
 ToldWaiting = Callable[[Mapping[str, int], timedelta], object]
-"""What is told at each turn of waiting: how many cases wait, by participant and code, and for how long at most yet."""
+"""Called at each turn of waiting: how many cases wait, by participant and code, and for how long at most."""
 
 
 async def recover(
-    with_: Recovering,
+    setup: Recovering,
     by: str,
     *,
     dry_run: bool = False,
     progress: Callable[[int], object] = lambda _done: None,
     waiting: ToldWaiting = lambda _for, _left: None,
 ) -> Found:
-    """Recover everything. With `dry_run` nothing is stopped, sent or saved: it counts what the first pass would do.
+    """Recover all accounts. With `dry_run` nothing is stopped, sent or saved: it counts what the first pass would do.
 
-    Claims and new cases stay stopped while it waits, and where the answer is not complete. Raises
-    ParticipantUnavailableError where a participant does not answer at all, WorkersBusyError where workers do not come
-    to a stop in time, and what the platform's database raises; another run then goes on.
+    Claims and new cases stay stopped while it waits, and after it if the result is not complete. Raises
+    ParticipantUnavailableError if a participant does not answer at all, WorkersBusyError if workers do not stop in
+    time, and what the platform's database raises; another run then goes on.
     """
-    await _asked(with_, methodcaller("look", [1]))  # nothing is stopped for a recovery that could decide nothing
+    await _ask_all(setup, methodcaller("look", [1]))  # with one silent, stopping claims would be in vain
     found = Found(dry_run=dry_run)
     run = None
     if not dry_run:
-        run = await recovery_store.begin_recovery(with_.pool, with_.restored.databases, by, with_.clock())
-        both = msgspec.structs.replace(with_.restored, databases=run.restored)
-        with_ = msgspec.structs.replace(with_, restored=both)
-        await _still(with_)
-    pace = Timing(resend=with_.pause, resend_limit=with_.longest_pause)
-    course = RecoveryDriver(with_.restored, found, now=with_.clock(), page=with_.page, pace=pace).run()
+        run = await recovery_store.begin_recovery(setup.pool, setup.restored.databases, by, setup.clock())
+        both = msgspec.structs.replace(setup.restored, databases=run.restored)
+        setup = msgspec.structs.replace(setup, restored=both)
+        await _wait_until_still(setup)
+    pace = Timing(resend=setup.pause, resend_limit=setup.longest_pause)
+    course = RecoveryDriver(setup.restored, found, now=setup.clock(), page=setup.page, pace=pace).run()
     try:
         need = next(course)
         while True:
             if isinstance(need, Waiting):
                 waiting(need.waits, need.left)
-            result = await _do(with_, need)
+            result = await _fulfil(setup, need)
             if isinstance(need, RangeRead | Tell):
                 progress(found.accounts)
-            need = course.send((with_.clock(), result))
+            need = course.send((setup.clock(), result))
     except StopIteration:
         pass
     finally:
         course.close()
     if run is not None and found.complete:
-        await recovery_store.end_recovery(with_.pool, run, msgspec.to_builtins(found), with_.clock())
+        await recovery_store.end_recovery(setup.pool, run, msgspec.to_builtins(found), setup.clock())
     return found
 
 
-async def _do(with_: Recovering, need: Need) -> object:
+async def _fulfil(setup: Recovering, need: Need) -> object:
     match need:
         case RangeRead():
-            return await _range(with_, need.after)
+            return await _read_range(setup, need.after)
         case RowsRead():
-            rows = await _asked(with_, methodcaller("look", need.accounts))
-            return AccountRows(rows, await recovery_store.numbers_among(with_.pool, need.accounts))
+            rows = await _ask_all(setup, methodcaller("look", need.accounts))
+            return AccountRows(rows, await recovery_store.numbers_among(setup.pool, need.accounts))
         case CasesRead():
-            return await _cases(with_, need.accounts)
+            return await _read_cases(setup, need.accounts)
         case RecoverySave():
-            return await _settle(with_, need.recoveries)
+            return await _save_decisions(setup, need.recoveries)
         case RecoverySend():
-            return await asyncio.gather(*(_call(with_, call) for call in need.calls))
+            return await asyncio.gather(*(_call(setup, call) for call in need.calls))
         case Pause():
             await asyncio.sleep(need.wait.total_seconds())
         case Tell():
-            await _tell(with_, need)
+            await _update_tasks(setup, need)
         case Waiting():
-            await _wait(with_, need)
+            await _wait(setup, need)
     return None
 
 
-async def _still(with_: Recovering) -> None:
-    """Wait until no worker drives a case any more: each says so at its heartbeat, or its lease has run out."""
+async def _wait_until_still(setup: Recovering) -> None:
+    """Wait until no worker drives a case: each has said so at its heartbeat, or its lease has run out."""
     try:
-        async with asyncio.timeout(with_.still_within.total_seconds()):
+        async with asyncio.timeout(setup.still_within.total_seconds()):
             while True:
-                now = with_.clock()
-                seen = await worker_registry.workers(with_.pool, now)
+                now = setup.clock()
+                seen = await worker_registry.workers(setup.pool, now)
                 busy = [one.worker_id for one in seen if one.seen_until > now and one.state != "paused"]
                 if not busy:
                     return
-                await asyncio.sleep(with_.pause.total_seconds())
+                await asyncio.sleep(setup.pause.total_seconds())
     except TimeoutError as error:
         raise WorkersBusyError(workers=busy) from error
 
 
-async def _range(with_: Recovering, after: int) -> AccountRange:
-    """Read the next range of accounts, as far as a page of anybody's goes."""
-    numbers = await recovery_store.numbers(with_.pool, after, MAX_ACCOUNT, with_.page)
-    upto = max(numbers) if len(numbers) == with_.page else MAX_ACCOUNT
-    rows = await _asked(with_, methodcaller("marks", after, upto, with_.page))
-    upto = min([upto, *(max(of) for of in rows.values() if len(of) == with_.page)])
+async def _read_range(setup: Recovering, after: int) -> AccountRange:
+    """Read the next range of accounts: it ends where the first full page, ours or a participant's, ends."""
+    numbers = await recovery_store.numbers(setup.pool, after, MAX_ACCOUNT, setup.page)
+    upto = max(numbers) if len(numbers) == setup.page else MAX_ACCOUNT
+    rows = await _ask_all(setup, methodcaller("marks", after, upto, setup.page))
+    upto = min([upto, *(max(of) for of in rows.values() if len(of) == setup.page)])
     accounts = sorted({account for account in {*numbers}.union(*rows.values()) if account <= upto})
     return AccountRange(accounts, AccountRows(rows, numbers), upto, last=upto >= MAX_ACCOUNT)
 
 
-async def _cases(with_: Recovering, accounts: Sequence[int]) -> AccountCases:
+async def _read_cases(setup: Recovering, accounts: Sequence[int]) -> AccountCases:
     cases: defaultdict[int, list[Case]] = defaultdict(list)
-    for case in await store.of_accounts(with_.pool, accounts):
+    for case in await store.of_accounts(setup.pool, accounts):
         cases[case.account_id].append(case)
-    theirs: defaultdict[int, list[int]] = defaultdict(list)
-    for account, number in await tasks.undecided(with_.pool, accounts):
-        theirs[account].append(number)
-    return AccountCases(cases, theirs)
+    undecided_by_account: defaultdict[int, list[int]] = defaultdict(list)
+    for account, number in await tasks.undecided(setup.pool, accounts):
+        undecided_by_account[account].append(number)
+    return AccountCases(cases, undecided_by_account)
 
 
-async def _wait(with_: Recovering, need: Waiting) -> None:
+async def _wait(setup: Recovering, need: Waiting) -> None:
     try:
-        await with_.meanwhile()
+        await setup.each_turn()
     except UNANSWERED as error:
         _log.warning("recovery_not_helped", error=type(error).__name__)
     await asyncio.sleep(need.wait.total_seconds())
 
 
-async def _settle(with_: Recovering, recoveries: Sequence[Recovery]) -> RecoverySaved:
-    """Save what was decided, in one transaction, and say of which accounts something moved meanwhile."""
-    now = with_.clock()
+async def _save_decisions(setup: Recovering, recoveries: Sequence[Recovery]) -> RecoverySaved:
+    """Save the decisions in one transaction; return what was saved, and the accounts that moved meanwhile."""
+    now = setup.clock()
     changed = {case.key: case for one in recoveries for case in one.changed}
     made = {case.key: case for one in recoveries for case in one.made}
-    before = await store.load_many(with_.pool, changed)
-    await _hold_slots(with_, changed.values(), before, now)
-    saves = [_save(before[key], case, now) for key, case in changed.items() if key in before]
+    before = await store.load_many(setup.pool, changed)
+    await _hold_slots(setup, changed.values(), before, now)
+    saves = [_make_save(before[key], case, now) for key, case in changed.items() if key in before]
     committed = [before[case.key] for save in saves for case in save.cases if case.state in COUNTED]
-    async with with_.pool.acquire() as connection, connection.transaction():
-        # Before the number goes over what was given and forgotten: from then on only its task tells of such a case.
-        await tasks.raise_(connection, [_task(each) for one in recoveries for each in one.undecided], now)
+    async with setup.pool.acquire() as connection, connection.transaction():
+        # Before the numbers are raised past lost cases: after that, only its task tells of an undecided one.
+        await tasks.raise_(connection, [_make_task(each) for one in recoveries for each in one.undecided], now)
         raised = await recovery_store.raise_numbers(
             connection, {one.account_id: one.last_case_no for one in recoveries}, now
         )
         await recovery_store.forget_wishes(connection, committed)
         saved = (await store.save(connection, saves, now)).kept()
         moved = {key[0] for key in changed.keys() - saved.keys()}
-        again = {case: [_begun(case, now)] for case in made.values() if case.account_id not in moved}
-        there = await recovery_store.make_again(connection, again, now)
+        again = {case: [_make_first_entry(case, now)] for case in made.values() if case.account_id not in moved}
+        inserted = await recovery_store.make_again(connection, again, now)
     return RecoverySaved(
-        moved=moved | {key[0] for key in made.keys() - there},
+        moved=moved | {key[0] for key in made.keys() - inserted},
         changed=list(saved.values()),
-        made=[made[key] for key in there],
+        made=[made[key] for key in inserted],
         numbers_raised=raised,
     )
 
 
-def _save(before: Case, after: Case, now: datetime) -> Save:
+def _make_save(before: Case, after: Case, now: datetime) -> Save:
     ends = after.state in ENDED
     return Save(
         cases=[after],
@@ -237,34 +237,34 @@ def _save(before: Case, after: Case, now: datetime) -> Save:
     )
 
 
-def _begun(case: Case, now: datetime) -> dict[str, Any]:
+def _make_first_entry(case: Case, now: datetime) -> dict[str, Any]:
     """The first timeline entry of a case made again."""
     return {"at": now, "what": "state", "state": case.state.value} | ({"reason": case.reason} if case.reason else {})
 
 
-async def _hold_slots(with_: Recovering, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime) -> None:
-    """Give cases that turn out to be committed the slot of their document's quota that the restore took back."""
+async def _hold_slots(setup: Recovering, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime) -> None:
+    """Claim again, for cases found to be committed, the slots of quota that the restore lost."""
     without = [
         (before[case.key], _SLOTS)
         for case in changed
         if case.document_index is not None and case.state in COUNTED and case.key in before
     ]
     if without:
-        await quota.claim(with_.pool, without, local_date(now).year, now)
+        await quota.claim(setup.pool, without, local_date(now).year, now)
 
 
-async def _call(with_: Recovering, call: RecoveryCall) -> CallOutcome:
-    """Make one call. Silence says nothing; what a single case may have caused fails the call as a whole."""
-    name, op, party = call.participant, call.op, with_.participants[call.participant]
+async def _call(setup: Recovering, call: RecoveryCall) -> CallOutcome:
+    """Make one call. Silence is an empty outcome; any other error, which one case may have caused, fails the call."""
+    name, op, party = call.participant, call.op, setup.participants[call.participant]
     planned = UNNAMED if call.plan is None else call.plan.operations.get(name, UNNAMED)
     try:
-        async with asyncio.timeout(with_.call.total_seconds()):
+        async with asyncio.timeout(setup.call.total_seconds()):
             if op is Op.TRY and isinstance(party, Forgiving):
                 return CallOutcome(refused=await party.try_again(call.orders, planned))
             await party.apply(op, call.orders, planned)
     except SILENCE as error:
         _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
-    except Exception as error:  # noqa: BLE001 - whatever one case breaks must not stop the others
+    except Exception as error:  # noqa: BLE001 - one case must not stop the others
         _log.warning(
             "recovery_call_failed", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
         )
@@ -272,39 +272,39 @@ async def _call(with_: Recovering, call: RecoveryCall) -> CallOutcome:
     return CallOutcome()
 
 
-async def _tell(with_: Recovering, need: Tell) -> None:
-    """Raise what an operator must decide, and close what no longer is of accounts that are settled."""
-    now, keys = with_.clock(), {(each.account_id, each.case_no) for each in need.undecided}
-    await tasks.raise_(with_.pool, [_task(each) for each in need.undecided], now)
-    await tasks.close_decided(with_.pool, need.settled, keys, now)
+async def _update_tasks(setup: Recovering, need: Tell) -> None:
+    """Raise a task for each undecided case, and close those of settled accounts that are decided now."""
+    now, keys = setup.clock(), {(each.account_id, each.case_no) for each in need.undecided}
+    await tasks.raise_(setup.pool, [_make_task(each) for each in need.undecided], now)
+    await tasks.close_decided(setup.pool, need.settled, keys, now)
 
 
-def _task(each: Undecided) -> NewTask:
+def _make_task(each: Undecided) -> NewTask:
     return NewTask(
         account_id=each.account_id,
         case_no=each.case_no,
         kind="undecided",
         participant="platform",
         why=each.why.value,
-        note=", ".join(" ".join(told) for told in zip_longest(each.participants, each.codes, fillvalue="")) or None,
+        note=", ".join(" ".join(pair) for pair in zip_longest(each.participants, each.codes, fillvalue="")) or None,
     )
 
 
-async def _asked(
-    with_: Recovering, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
+async def _ask_all(
+    setup: Recovering, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
 ) -> dict[str, Mapping[int, FenceRow]]:
-    """Read fence rows from everybody at once. Raises ParticipantUnavailableError: a row unread could be a proof."""
+    """Read fence rows from all at once. Raises ParticipantUnavailableError: an unread row might be proof."""
 
     async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow]:
         for tried in range(1, _TRIES + 1):
             try:
-                async with asyncio.timeout(with_.call.total_seconds()):
+                async with asyncio.timeout(setup.call.total_seconds()):
                     return await read(participant)
             except UNANSWERED as error:
                 if tried == _TRIES:
                     raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
-                await asyncio.sleep(with_.pause.total_seconds() * tried)
+                await asyncio.sleep(setup.pause.total_seconds() * tried)
         raise AssertionError("the last try returns or raises")
 
-    answers = await asyncio.gather(*(ask(name, each) for name, each in with_.participants.items()))
-    return dict(zip(with_.participants, answers, strict=True))
+    answers = await asyncio.gather(*(ask(name, each) for name, each in setup.participants.items()))
+    return dict(zip(setup.participants, answers, strict=True))

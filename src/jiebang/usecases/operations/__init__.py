@@ -1,1 +1,1 @@
-"""What operators do and see, whoever asks for them: the command line today. Nothing here changes what was decided."""
+"""What operators do and see, and the chores of the workers behind it. Nothing here changes a decision of a case."""

@@ -1,4 +1,4 @@
-"""Say how far the workers are behind, from a reading that is seldom made: whether new cases may be taken."""
+"""Backlog: how far the workers are behind, read now and then, and whether a new case may be accepted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Backlog:
-    """How many cases are overdue, read at most once `every` and only while somebody asks."""
+    """How many cases are overdue, read at most once per `every`, and only while requests come."""
 
     def __init__(
         self,
@@ -37,31 +37,31 @@ class Backlog:
         overdue: timedelta,
         every: timedelta,
     ) -> None:
-        """`most`: from so many overdue cases on, no new one is taken. `overdue`: due for longer than that."""
+        """`most`: with so many overdue cases no new one is accepted. `overdue`: due for longer than this."""
         self._platform, self._clock = platform, clock
         self._most, self._overdue, self._every = most, overdue, every
         self._read_at: datetime | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._count, self._fall_s, self._owed = 0, 0.0, 0.0
+        self._count, self._fall_s, self._refusals_due = 0, 0.0, 0.0
 
     async def refuses(self) -> int:
-        """Say whether one more case is too many: after how many seconds it is worth asking again, 0 if it may come.
+        """Return after how many seconds a refused request may be repeated; 0: one more case is accepted.
 
-        From half of `most` on a growing part is refused, evenly: the closer to it the more, and at it all. So what is
-        taken settles at what the workers can do, instead of swinging.
+        From half of `most` on a growing share is refused, spread evenly; at `most`, all. So the rate of accepted cases
+        settles at what the workers can do, without oscillation.
         """
-        await self._fresh()
+        await self._refresh()
         half = self._most / 2
-        self._owed += min(max((self._count - half) / half, 0.0), 1.0)
-        if self._owed < 1:
+        self._refusals_due += min(max((self._count - half) / half, 0.0), 1.0)
+        if self._refusals_due < 1:
             return 0
-        self._owed -= 1
+        self._refusals_due -= 1
         if self._fall_s <= 0:
             return _LONGEST_S if self._count >= self._most else ceil(_NEXT_READING_S)
         return min(max(ceil((self._count - half) / self._fall_s), 1), _LONGEST_S)
 
-    async def _fresh(self) -> None:
-        """Have a reading that is not much older than `every`: one under way serves all who ask meanwhile."""
+    async def _refresh(self) -> None:
+        """Make sure that the reading is not much older than `every`. Concurrent callers share one read."""
         age = None if self._read_at is None else self._clock() - self._read_at
         if age is not None and age < self._every:
             return
@@ -73,10 +73,10 @@ class Backlog:
     async def _read(self) -> None:
         now = self._clock()
         try:
-            # Counted up to twice as many, so that it is seen how fast they grow fewer.
+            # Counted up to twice as many, so that the rate at which they fall is seen.
             count = await backlog.overdue(self._platform, now - self._overdue, 2 * self._most)
         except UNANSWERED as error:
-            # Whoever submits now will hear that the platform's database is silent; that is not for this to say.
+            # A submission will fail by itself if the platform's database is silent.
             _log.warning("backlog_unreadable", error=type(error).__name__)
             count = 0
         if self._read_at is not None and now > self._read_at:

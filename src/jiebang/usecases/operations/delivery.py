@@ -1,4 +1,7 @@
-"""Tell people: hand notices to the gateway that reaches their phones and mailboxes."""
+"""Deliver the outbox: word due messages and hand them to a gateway, which reaches phones and mailboxes.
+
+The gateway is given (`remote/gateway.py`): nothing here crosses the network.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from jiebang.policy.wording import render
 from jiebang.saga.backoff import doubled
 from jiebang.store.cases import cases as store
 from jiebang.store.operations import outbox
-from jiebang.usecases.cases.codes import NO_CASE, code_of, rules_for
+from jiebang.usecases.cases.codes import NO_CASE, code_of, find_proof_rules
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
@@ -32,14 +35,14 @@ if TYPE_CHECKING:
 
 UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
 
-_FIRST_PUT_OFF: Final = timedelta(seconds=1)
-_LONGEST_PUT_OFF: Final = timedelta(minutes=5)
+_FIRST_PAUSE: Final = timedelta(seconds=1)
+_LONGEST_PAUSE: Final = timedelta(minutes=5)
 
 _log = structlog.get_logger(__name__)
 
 
 class Delivery:
-    """Takes due messages out of the outbox, words them and hands them to the gateway. Delivers at least once."""
+    """A chore: reads due messages from the outbox, words them and hands them to the gateway. Delivers at least once."""
 
     def __init__(
         self,
@@ -53,52 +56,52 @@ class Delivery:
         codes_key: bytes,
         batch: int = 256,
     ) -> None:
-        """Join what a delivery needs. `codes_key`: from which codes are derived at the moment they are worded.
+        """`codes_key`: the key from which one-time codes are derived when they are worded.
 
-        `pack`: the version in force; `pack_named`: the one a case follows, once `know` has seen the case.
+        `pack`: the version in force; `pack_named`: the one a case follows, loaded by `know` before.
         """
         self._pool, self._gateway, self._pack = pool, gateway, pack
         self._pack_named, self._know = pack_named, know
         self._case_ids, self._codes_key, self._batch = case_ids, codes_key, batch
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Deliver what is due in `buckets`; return how many messages were told.
+        """Deliver what is due in `buckets`; return how many messages were delivered.
 
-        A message that cannot be worded (its template or its case is gone) is put off alone. When the gateway does not
-        take them all are put off, each longer than before, and its OSError is raised.
+        A message that cannot be worded (its template or its case is gone) is postponed alone. If the gateway does not
+        take them, all are postponed, each for longer than before, and its OSError is raised.
         """
         due = await outbox.due(self._pool, sorted(buckets), now, self._batch)
         if not due:
             return 0
         cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
         await self._know(cases.values())
-        told: list[Message] = []
+        worded: list[Message] = []
         notices: list[Notice] = []
         for message in due:
             try:
-                notices += self._worded(message, cases)
-                told.append(message)
-            except Exception:  # noqa: BLE001 - whatever is wrong with one message must not keep the others back
+                notices += self._word(message, cases)
+                worded.append(message)
+            except Exception:  # noqa: BLE001 - one message must not hold up the others
                 UNWORDED_TOTAL.labels(message.template).inc()
                 _log.exception("message_not_worded", template=message.template, attempt=message.attempt)
         try:
             if notices:
                 await self._gateway.send(notices)
         except OSError:
-            await self._put_off(due, now)
+            await self._postpone(due, now)
             raise
-        await self._put_off([message for message in due if message not in told], now)
-        await outbox.delivered(self._pool, [message.key for message in told], now)
-        return len(told)
+        await self._postpone([message for message in due if message not in worded], now)
+        await outbox.delivered(self._pool, [message.key for message in worded], now)
+        return len(worded)
 
-    async def _put_off(self, messages: Sequence[Message], now: datetime) -> None:
+    async def _postpone(self, messages: Sequence[Message], now: datetime) -> None:
         if messages:
             again_at = {
-                message.key: now + doubled(_FIRST_PUT_OFF, message.attempt, _LONGEST_PUT_OFF) for message in messages
+                message.key: now + doubled(_FIRST_PAUSE, message.attempt, _LONGEST_PAUSE) for message in messages
             }
             await outbox.postponed(self._pool, again_at)
 
-    def _worded(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
+    def _word(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
         """Word one message for phone and mailbox. The same message always makes the same notices."""
         values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
         if message.case_no == NO_CASE:
@@ -110,12 +113,12 @@ class Delivery:
             values["case"] = render(self._case_ids.encode(*case.key), MESSAGE_VALUES["case"])
             values["receipt"] = render(case.head.hex(), MESSAGE_VALUES["receipt"])
             if case.reason:
-                # What ended it may be a rule of the version in force, which its own does not know.
+                # What ended it may be a rule of the version in force that its own does not have.
                 values["reason"] = self._pack().reason(case.reason)
         values["kind"] = pack.kinds[kind]
         values["at"] = render(message.created_at, MESSAGE_VALUES["at"], zone=pack.zone)
         if "nonce" in message.params:
-            nonce, digits = bytes.fromhex(message.params["nonce"]), rules_for(pack, kind).code_digits
+            nonce, digits = bytes.fromhex(message.params["nonce"]), find_proof_rules(pack, kind).code_digits
             code = code_of(self._codes_key, message.account_id, message.case_no, nonce, digits)
             expires_at = datetime.fromisoformat(message.params["expires_at"])
             values["code"] = render(code, MESSAGE_VALUES["code"])

@@ -1,7 +1,7 @@
-"""Gauges for alerts: how old what is due is, what is stuck or parked, whose wallet is busy. Rules: docs/alerts.
+"""Gauges for alerts: the age of what is due, stuck and parked cases, busy wallets, open tasks. Rules: docs/alerts.
 
-Whoever holds bucket 0 reads them, now and then, in one statement; the others show nothing, so that a rule takes the
-maximum over all workers. Labels are states, kinds of tasks and participants: nothing personal, and a bounded number.
+The worker that holds bucket 0 reads them at intervals; the others export zeros, so that a rule takes the maximum over
+all workers. Labels are states, kinds of tasks and participants: nothing personal, and a bounded number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client import Gauge
 from jiebang.model.case import Mark, State
 from jiebang.model.errors import JiebangError
 from jiebang.store.operations import gauges, tasks
-from jiebang.usecases.seldom import Turns
+from jiebang.usecases.periodic import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,11 +47,11 @@ class GaugePace(msgspec.Struct, frozen=True, kw_only=True):
     every: timedelta = timedelta(seconds=10)
     """How often they are read."""
     most: int = 1_000
-    """How many late cases of one bucket are counted at most: more are as bad."""
+    """Most late cases of one bucket that are counted: more are as bad."""
 
 
 class Gauges:
-    """The chore that reads them."""
+    """The chore that reads and exports them."""
 
     def __init__(
         self,
@@ -65,21 +65,21 @@ class Gauges:
         """`plan_named`: the plan of a pack for a kind. `lease`: a worker's; `resend_limit`: the longest back-off."""
         self._pool, self._plan_named, self._lease = pool, plan_named, lease
         self._resend_limit, self._pace = resend_limit, pace or GaugePace()
-        self._turns = Turns(self._pace.every)
+        self._schedule = Schedule(self._pace.every)
         self._ours = False
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Read if it is ours and time; return 0: there is never a rest that could not wait."""
+        """Read if this worker holds bucket 0 and a turn is due; return 0: nothing is left that could not wait."""
         if 0 not in buckets:
             if self._ours:
                 self._show(gauges.Readings(due_at=None, message_at=None, late=[]), {}, now)
             self._ours = False
-            self._turns.anew()
+            self._schedule.reset()
             return 0
-        if not self._turns.due(now):
+        if not self._schedule.is_due(now):
             return 0
         self._ours = True
-        self._turns.taken(now)
+        self._schedule.postpone(now)
         found = await gauges.read(
             self._pool,
             now=now,
@@ -112,7 +112,7 @@ class Gauges:
             OPEN_TASKS.labels(kind, participant).set(count)
 
     def _holds_wallet(self, late: Late) -> bool:
-        """Whether the wallet may be busy for these cases: they asked it, and it has not yet confirmed or cancelled."""
+        """Whether the wallet may be busy for these cases: it was asked and has not confirmed or cancelled yet."""
         try:
             place = self._plan_named(late.plan, late.kind).participants.index(_WALLET)
         except (JiebangError, KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""What is kept on record of an operator's deed is never empty: who did it, and why."""
+"""What is recorded of an operator's action, who and why, must not be empty."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from jiebang.model.errors import InvalidInputError
 
 
 def require_text(field: str, value: str) -> None:
-    """Raise InvalidInputError for an empty text. `field`: what it says."""
+    """Raise InvalidInputError for an empty text. `field`: its name."""
     if not value.strip():
         raise InvalidInputError(field=field, reason=Text("不可为空", "it must not be empty"))

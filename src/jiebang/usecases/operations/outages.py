@@ -1,4 +1,4 @@
-"""Participants out of service: new cases that need one are refused and told why, ready ones wait, the others go on."""
+"""Take participants out of service: new cases that need one are refused, ready ones wait, all others go on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RECENT: Final = 20
 def check_names(
     names: Sequence[str], *, also: Sequence[str] = (), declared: ParticipantRegistry = PARTICIPANTS
 ) -> None:
-    """Raise InvalidInputError for a name that is no participant's, and none of `also`."""
+    """Raise InvalidInputError for a name that is neither a participant's nor one of `also`."""
     known = (*declared.databases, *declared.networks, *also)
     for name in names:
         if name not in known:
@@ -34,7 +34,7 @@ def check_names(
 
 
 async def list_outages(pool: Database) -> list[Outage]:
-    """Return the latest outages, the latest first: those that last, and past ones."""
+    """Return the latest outages, current and past, the latest first."""
     return await store.outages(pool, _RECENT)
 
 
@@ -52,7 +52,7 @@ async def take_out(pool: Database, names: Sequence[str], reason: str, by: str, n
 
 
 async def take_back(pool: Database, names: Sequence[str], by: str, now: datetime) -> list[Outage]:
-    """Put participants back into service: what waits goes on. Return the history. Raises InvalidInputError likewise."""
+    """Put participants back into service: waiting cases go on. Return the history. Raises as `take_out`."""
     check_names(names)
     require_text("by", by)
     await store.take_back(pool, names, by, now)

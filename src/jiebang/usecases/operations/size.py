@@ -1,4 +1,4 @@
-"""How much there is, for whoever shows how far a walk over all of it has come."""
+"""How many accounts there are, for commands that show the progress of a walk over all of them."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 
 async def count_accounts(pool: Database) -> int:
-    """Return how many accounts there are. Reads them all."""
+    """Return the number of accounts. Scans the whole table."""
     return await gauges.count_accounts(pool)

@@ -1,4 +1,4 @@
-"""Begin: reach the platform's database, see that every database fits us, and learn the policy in force."""
+"""Startup: reach the platform's database, require every database's schema version, load the policy in force."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Joining:
-    """The way from a process that runs to one that can work. `done` is set for good once it can."""
+    """Makes a running process ready to work. `done` is set once it is, for good."""
 
     def __init__(
         self,
@@ -37,20 +37,20 @@ class Joining:
         first: str,
         clock: Callable[[], datetime],
     ) -> None:
-        """`shipped`: the packs that come with us, text and file name by name; `first`: which the first start takes."""
+        """`shipped`: text and file name of the shipped packs, by name; `first`: which one a first start activates."""
         self._pools, self._registry, self._clock = pools, registry, clock
         self._shipped, self._first = shipped, first
         self.done = asyncio.Event()
         self.edited: Sequence[str] = ()
-        """Packs that come with us whose file was edited after its version was added, so that the edit has no effect."""
+        """Shipped packs whose file differs from the version in the store: the edit has no effect."""
 
-    async def join(self) -> None:
-        """Join now.
+    async def attempt(self) -> None:
+        """Start up now, in one attempt.
 
-        Raises MigrationRefusedError, NotMigratedError, PackInvalidError, and what a database that is silent or not
-        ready for us raises (UNANSWERED).
+        Raises MigrationRefusedError, NotMigratedError, PackInvalidError, and what a database that does not answer
+        raises (UNANSWERED).
         """
-        await self._pools[PLATFORM].fetchval("SELECT 1")  # before all: perhaps it is the only one that is silent
+        await self._pools[PLATFORM].fetchval("SELECT 1")  # first: it may be the only one that is silent
         await require_migrated(self._pools, self._registry.declared)
         self.edited = await lifecycle.install(
             self._pools[PLATFORM], self._registry.declared, self._shipped, self._first, self._clock()
@@ -59,15 +59,15 @@ class Joining:
         self.done.set()
 
     async def run(self) -> None:
-        """Join as soon as that can be, then keep up with the policy in force, until cancelled.
+        """Attempt to start up until it succeeds, then keep the policy in force up to date, until cancelled.
 
-        A database that came back behind us, or with a policy that does not load, is waited for too: someone is at work
-        on it.
+        It also waits while a database has an older schema or a policy that does not load: an operator may be mending
+        it.
         """
         failures = 0
         while not self.done.is_set():
             try:
-                await self.join()
+                await self.attempt()
                 _log.info("platform_joined")
             except (JiebangError, *UNANSWERED) as error:
                 code = error.code if isinstance(error, JiebangError) else type(error).__name__

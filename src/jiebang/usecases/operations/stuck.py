@@ -1,4 +1,4 @@
-"""Cases that do not get on: which, why, what every participant holds of them, and having their ops sent again."""
+"""Stuck cases: list them with the reason, show what every participant holds of them, have their ops sent again."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
 
 
 class Plans(Protocol):
-    """Knows which plan a case follows: the registry of versions."""
+    """Finds the plan that a case follows: the registry of packs."""
 
     def plan_of(self, case: Case) -> Plan:
-        """Return the plan of a case that is known. Raises UnknownPackError, KeyError."""
+        """Return the plan of a case, after `know`. Raises UnknownPackError, KeyError."""
 
     async def know(self, cases: Iterable[Case]) -> None:
-        """Load the plans of cases that are not known yet."""
+        """Load the plans of cases that are not loaded yet."""
 
 
 class Why(StrEnum):
-    """Why a case does not get on."""
+    """Why a case is stuck."""
 
     PARKED = "parked"  # a Confirm or Cancel was refused twice
     SILENT = "silent"  # a participant owes an answer
     UNREAD = "unread"  # facts could not be read
-    UNDECIDED = "undecided"  # no worker takes it up: a recovery could not decide it
-    UNHEARD = "unheard"  # due, but nobody takes it up, or it was put off again and again
+    UNDECIDED = "undecided"  # a recovery could not decide it, and no worker takes it
+    UNHEARD = "unheard"  # due, but no worker takes it, or it is postponed again and again
 
 
 class Stuck(msgspec.Struct, frozen=True, kw_only=True):
-    """A case that does not get on. `waits_for`: the participants that owe an answer. `heard_at`: its last save."""
+    """A stuck case. `waits_for`: the participants that owe an answer. `heard_at`: the time of its last save."""
 
     case: Case
     why: Why
@@ -65,17 +65,17 @@ async def stuck(
     now: datetime,
     limit: int,
 ) -> list[Stuck]:
-    """Return the cases that do not get on, the quietest first, at most `limit`."""
+    """Return the stuck cases, the longest unsaved first, at most `limit`."""
     due_by = now + timing.resend_limit + SOON
     found = await tasks.stuck(pool, due_by, now - limits.silent, RESENT, limit)
     await plans.know(case for case, _ in found)
     return [
-        Stuck(case=case, why=_why(case), waits_for=waiting_for(case, plans.plan_of), heard_at=heard_at)
+        Stuck(case=case, why=_find_reason(case), waits_for=list_owing(case, plans.plan_of), heard_at=heard_at)
         for case, heard_at in found
     ]
 
 
-def _why(case: Case) -> Why:
+def _find_reason(case: Case) -> Why:
     if not PARKED.isdisjoint(case.marks):
         return Why.PARKED
     if case.due_at is None:
@@ -85,8 +85,8 @@ def _why(case: Case) -> Why:
     return Why.SILENT if case.attempt or not OWED.isdisjoint(case.marks) else Why.UNHEARD
 
 
-def waiting_for(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
-    """Return the participants that owe the case an answer; none where its plan is not known."""
+def list_owing(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
+    """Return the participants that owe the case an answer; none if its plan is unknown."""
     if case.state in ENDED:
         return ()
     try:
@@ -98,13 +98,13 @@ def waiting_for(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
 
 
 class Outcome(StrEnum):
-    """What asking for a case to be tried again came to."""
+    """The result of `retry` for one case."""
 
     RETRIED = "retried"  # parked ops are sent again
     WOKEN = "woken"  # it is due now
-    NOT_UNDER_WAY = "not_under_way"  # it waits for its person, or has ended
-    UNDECIDED = "undecided"  # what was decided is not known: nothing to try again
-    MOVED = "moved"  # it moved by itself in that moment
+    NOT_UNDER_WAY = "not_under_way"  # it waits for the person, or has ended
+    UNDECIDED = "undecided"  # its decision is unknown: there is nothing to send again
+    MOVED = "moved"  # it moved by itself meanwhile
     UNKNOWN = "unknown"  # there is no such case
 
 
@@ -116,9 +116,9 @@ async def retry(
     now: datetime,
     timing: Timing,
 ) -> dict[Key, Outcome]:
-    """Have the open ops of cases sent again now, parked ones too. What was decided stays decided.
+    """Have the open ops of cases sent again now, parked ones too. Decisions stay as they are.
 
-    `by` looks after their tasks from now on. Raises what `plans.plan_of` raises, and InvalidInputError without a name.
+    Their tasks are acknowledged by `by`. Raises what `plans.plan_of` raises, and InvalidInputError without a name.
     """
     require_text("by", by)
     found = await store.load_many(pool, keys)
@@ -148,9 +148,9 @@ async def retry(
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True):
-    """One participant of a case: what the case knows of it, and what it holds of the account itself.
+    """One participant of a case: its mark in the case, and its own fence row of the account.
 
-    `row`: None where it did not answer; `answers` says whether it did.
+    `row`: None if it has none, or did not answer; `answers`: whether it did.
     """
 
     participant: str
@@ -160,7 +160,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """A case as an operator sees it. `timeline`: what each save did and had learnt, one entry after another."""
+    """A case as operators see it. `timeline`: the entries of all its saves, in order."""
 
     case: Case
     parties: tuple[Party, ...]
@@ -175,45 +175,48 @@ async def show(
     keys: Collection[Key],
     limit: timedelta = timedelta(seconds=2),
 ) -> dict[Key, Shown]:
-    """Show cases with what everybody holds of their accounts now; one that is unknown is absent.
+    """Return cases with what all participants hold of their accounts now; unknown cases are absent.
 
-    Who does not answer within `limit` is shown as silent. Raises what `plans.plan_of` raises.
+    A participant that does not answer within `limit` is shown as silent. Raises what `plans.plan_of` raises.
     """
     found = await store.load_many(pool, keys)
     await plans.know(found.values())
     names = {key: plans.plan_of(case).participants for key, case in found.items()}
-    asked = dict[str, set[int]]()
+    accounts_by_participant = dict[str, set[int]]()
     for key, parties in names.items():
         for name in parties:
-            asked.setdefault(name, set()).add(key[0])
+            accounts_by_participant.setdefault(name, set()).add(key[0])
 
     async def ask(name: str) -> Mapping[int, FenceRow] | None:
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                return await participants[name].look(sorted(asked[name]))
+                return await participants[name].look(sorted(accounts_by_participant[name]))
         except (KeyError, *UNANSWERED):
             return None
 
-    held = dict(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+    rows_by_participant = dict(
+        zip(accounts_by_participant, await asyncio.gather(*map(ask, accounts_by_participant)), strict=True)
+    )
     timelines = dict[Key, list[Mapping[str, Any]]]()
     for line in await store.events_after(pool, dict.fromkeys(found, 0)):
         timelines.setdefault((line.account_id, line.case_no), []).extend(told(line.entries))
-    raised = dict[Key, list[Task]]()
+    tasks_by_case = dict[Key, list[Task]]()
     for task in await tasks.of_cases(pool, found):
-        raised.setdefault((task.account_id, task.case_no), []).append(task)
+        tasks_by_case.setdefault((task.account_id, task.case_no), []).append(task)
     return {
         key: Shown(
             case=case,
             parties=tuple(
-                _party(name, mark, held[name], key[0]) for name, mark in zip(names[key], case.marks, strict=True)
+                _make_party(name, mark, rows_by_participant[name], key[0])
+                for name, mark in zip(names[key], case.marks, strict=True)
             ),
             timeline=tuple(timelines.get(key, ())),
-            tasks=tuple(raised.get(key, ())),
+            tasks=tuple(tasks_by_case.get(key, ())),
         )
         for key, case in found.items()
     }
 
 
-def _party(name: str, mark: str, rows: Mapping[int, FenceRow] | None, account_id: int) -> Party:
+def _make_party(name: str, mark: str, rows: Mapping[int, FenceRow] | None, account_id: int) -> Party:
     row = None if rows is None else rows.get(account_id)
     return Party(participant=name, mark=mark, answers=rows is not None, row=row)

@@ -19,7 +19,7 @@ from jiebang.saga.coordinator import Timing
 from jiebang.store.operations import tasks
 from jiebang.store.operations.tasks import NewTask, Task
 from jiebang.usecases.operations.on_record import require_text
-from jiebang.usecases.seldom import Turns
+from jiebang.usecases.periodic import Schedule
 
 if TYPE_CHECKING:
     from jiebang.model.case import Key
@@ -31,7 +31,7 @@ PARKED: Final = frozenset({Mark.CONFIRM_PARKED.value, Mark.CANCEL_PARKED.value})
 OWED: Final = frozenset({Mark.CONFIRM_SENT.value, Mark.CONFIRM_REFUSED, Mark.CANCEL_SENT, Mark.CANCEL_REFUSED})
 SOON: Final = timedelta(seconds=1)
 RESENT: Final = 2
-"""An op that was sent again as often as this may be one that goes unanswered; fewer are nothing to look at."""
+"""From so many resends on, an op may be one that goes unanswered."""
 _BATCH: Final = 1_000
 
 
@@ -39,13 +39,13 @@ class Watchfulness(msgspec.Struct, frozen=True, kw_only=True):
     """When a case needs a person. Technical limits of this installation."""
 
     silent: timedelta = timedelta(minutes=2)
-    """How long a Confirm or Cancel may go unanswered, and a case under way unheard of."""
+    """How long a Confirm or Cancel may go unanswered, and a case under way without a save."""
     every: timedelta = timedelta(seconds=2)
     """How often a worker looks."""
 
 
 class Watch:
-    """A worker's chore: raises tasks for the cases of its buckets, and closes what is done."""
+    """A chore: raises tasks for the cases of a worker's buckets, and closes those whose op is done."""
 
     def __init__(
         self,
@@ -55,23 +55,23 @@ class Watch:
         limits: Watchfulness,
         timing: Timing,
     ) -> None:
-        """`timing`: the coordinator's, whose longest wait bounds what can be silent."""
+        """`timing`: the coordinator's; its longest wait between resends bounds which cases can be silent."""
         self._pool, self._plan_of, self._limits, self._timing = pool, plan_of, limits, timing
-        self._turns = Turns(limits.every)
+        self._schedule = Schedule(limits.every)
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Look once, if it is time; return 0, because there is never a rest that could not wait."""
-        if not buckets or not self._turns.due(now):
+        """Look if a turn is due; return 0: nothing is left that could not wait."""
+        if not buckets or not self._schedule.is_due(now):
             return 0
         due_by = now + self._timing.resend_limit + SOON
         found = await tasks.suspects(self._pool, buckets, due_by, RESENT, _BATCH)
-        owed = [task for case, since in found for task in self._owed(case, since, now)]
-        await tasks.raise_(self._pool, owed, now)
+        new_tasks = [task for case, since in found for task in self._find_owed(case, since, now)]
+        await tasks.raise_(self._pool, new_tasks, now)
         await tasks.close_done(self._pool, buckets, now)
-        self._turns.taken(now)
+        self._schedule.postpone(now)
         return 0
 
-    def _owed(self, case: Case, since: datetime | None, now: datetime) -> list[NewTask]:
+    def _find_owed(self, case: Case, since: datetime | None, now: datetime) -> list[NewTask]:
         try:
             names = self._plan_of(case).participants
         except (KeyError, JiebangError):
@@ -99,7 +99,7 @@ async def list_open(pool: Database, limit: int) -> list[Task]:
 
 
 async def acknowledge(pool: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:
-    """Record that `by` looks after the open tasks of cases; who did so first stays. Return the cases that had any.
+    """Record that `by` takes care of the open tasks of cases; the first to do so stays. Return the cases that had any.
 
     Raises InvalidInputError without a name.
     """
@@ -108,7 +108,7 @@ async def acknowledge(pool: Database, keys: Collection[Key], by: str, now: datet
 
 
 async def close(pool: Database, keys: Collection[Key], note: str, by: str, now: datetime) -> set[Key]:
-    """Close the undecided tasks of cases with what was found out (`note`). Return the cases that had any.
+    """Close the undecided tasks of cases with the finding (`note`). Return the cases that had any.
 
     All others close by themselves. Raises InvalidInputError without a name.
     """

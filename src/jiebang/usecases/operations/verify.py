@@ -1,4 +1,4 @@
-"""Audit all databases and networks: do they agree with the cases, is all money accounted for, are timelines whole?"""
+"""Verify: do all databases and networks match the cases, is all money accounted for, are timelines whole?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class MoneyAuditor(Protocol):
-    """The wallet, as far as an audit needs it."""
+    """The part of the wallet that an audit needs."""
 
     async def audit_money(self, accounts: Sequence[int]) -> MoneyAudit:
         """Add up the ledgers of `accounts` in one query."""
@@ -40,7 +40,7 @@ class MoneyAuditor(Protocol):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What an audit counted and found. `unread`: participants that did not answer; nothing is proven of them."""
+    """What an audit counted and found. `unread`: participants that did not answer, of which nothing is proven."""
 
     accounts: int = 0
     cases: int = 0
@@ -56,7 +56,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def violation_count(self) -> int:
-        """How many things are wrong, a participant that could not be read counting as one."""
+        """The number of violations; a participant that could not be read counts as one."""
         found = len(self.violations) + len(self.money_wrong) + len(self.timelines.findings)
         return found + len(self.unread) + bool(self.transfers_fen)
 
@@ -67,7 +67,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 _ATTEMPTS = 6
-"""Cases run while we look: what is seen out of step is read again, and only what stays out of step is a violation."""
+"""Cases go on meanwhile: whatever does not match is read again, and is a violation only if it still does not match."""
 
 
 async def verify(
@@ -82,60 +82,60 @@ async def verify(
     settle: timedelta = timedelta(milliseconds=500),
     progress: Callable[[int], Any] = lambda _done: None,
 ) -> Report:
-    """Walk all accounts, those that only a participant has marked too, in ranges and in constant memory.
+    """Audit all accounts, including those that only a participant knows, in ranges and in constant memory.
 
-    `page`: how many accounts, and marks a participant, are held at once. `settle`: how long what looks out of step is
-    given before it is read again. `progress` is told how many accounts are done. `keys`: those that timelines are
-    sealed with, without which seals are not judged; `anchor_at`: the file that holds the end of their chain.
+    `page`: most accounts, and marks per participant, held at once. `settle`: the pause before what does not match is
+    read again. `progress` is called with the number of accounts done. `keys`: the seal keys, None: seals are not
+    audited; `anchor_at`: the file that holds the end of their chain.
     """
     report = Report()
     after = 0
     while after < MAX_ACCOUNT:
-        part = await _part(pool, participants, after, page, report)
+        part = await _read_range(pool, participants, after, page, report)
         await audit_chains(pool, after, part.upto, report.timelines)
         after = part.upto
-        found = await _judged(pool, part.cases, part.rows, plan_of)
-        money = await _money(wallet, part.accounts, report)
+        found = await _judge(pool, part.cases, part.rows, plan_of)
+        money = await _audit_money(wallet, part.accounts, report)
         for _ in range(_ATTEMPTS):
             suspects = sorted({violation.account_id for violation in found})
             if not suspects and not (money and money.wrong):
                 break
             await asyncio.sleep(settle.total_seconds())
             if suspects:
-                rows = await _rows(participants, report, methodcaller("look", suspects))
-                found = await _judged(pool, await store.of_accounts(pool, suspects), rows, plan_of)
+                rows = await _read_rows(participants, report, methodcaller("look", suspects))
+                found = await _judge(pool, await store.of_accounts(pool, suspects), rows, plan_of)
             if money and money.wrong:
-                rest = await _money(wallet, money.wrong, report)
+                rest = await _audit_money(wallet, money.wrong, report)
                 money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
         _count(report, part, found)
         if money:
             report.balance_fen += money.balance_fen
             report.money_wrong.extend(money.wrong)
         progress(report.accounts)
-    await _slots(pool, page, settle, report)
+    await _audit_slots(pool, page, settle, report)
     if keys is not None:
         await audit_seals(pool, keys, anchor_at, report.timelines)
     try:
         report.transfers_fen = await wallet.transfers_fen()
     except UNANSWERED:
-        _unread(report, "wallet")
+        _mark_unread(report, "wallet")
     return report
 
 
-async def _judged(
+async def _judge(
     pool: Pool,
     cases: Sequence[Case],
     rows: Mapping[str, Mapping[int, FenceRow]],
     plan_of: Callable[[Case], Plan],
 ) -> list[Violation]:
-    """Judge the cases of some accounts. Slots are read after the cases: one that a case must hold is then there."""
+    """Audit the cases of some accounts. Slots are read after the cases, so that each one a case must hold is there."""
     using = [case for case in cases if case.document_index is not None]
     slots = await quota.of_cases(pool, using) if using else []
     return audit(cases, rows, plan_of) + uncounted(using, slots)
 
 
-async def _slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
-    """Walk all slots of the documents' quota; one that no case has a right to is a violation if it stays."""
+async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
+    """Audit all slots of quota; one that belongs to no case is a violation if it stays."""
     after = quota.FIRST
     while slots := await quota.page(pool, after, page):
         after = slots[-1]
@@ -152,8 +152,8 @@ async def _slots(pool: Pool, page: int, settle: timedelta, report: Report) -> No
         )
 
 
-class _Part(msgspec.Struct, frozen=True):
-    """What was read of the accounts of one range, which ends with `upto`."""
+class _Range(msgspec.Struct, frozen=True):
+    """What was read of one range of accounts, which ends with `upto`."""
 
     upto: int
     accounts: Sequence[int]
@@ -161,39 +161,39 @@ class _Part(msgspec.Struct, frozen=True):
     rows: Mapping[str, Mapping[int, FenceRow]]
 
 
-async def _part(
+async def _read_range(
     pool: Pool,
     participants: Mapping[str, Participant],
     after: int,
     page: int,
     report: Report,
-) -> _Part:
-    """Read the next range: as far as a page of accounts goes, and no participant has more than a page of marks.
+) -> _Range:
+    """Read the next range: at most a page of accounts, and of marks of each participant.
 
-    Fence rows are read first, cases after: a case is then never older than a mark it explains.
+    Fence rows are read before the cases, so that a case is never older than the marks it accounts for.
     """
     accounts = await store.account_page(pool, after, page)
     upto = accounts[-1] if len(accounts) == page else MAX_ACCOUNT
-    rows = await _rows(participants, report, methodcaller("marks", after, upto, page))
+    rows = await _read_rows(participants, report, methodcaller("marks", after, upto, page))
     upto = min([upto, *(max(of) for of in rows.values() if len(of) == page)])
     accounts = [account for account in accounts if account <= upto]
     rows = {name: {at: row for at, row in of.items() if at <= upto} for name, of in rows.items()}
     anyone = set(accounts).union(*rows.values())
-    return _Part(upto, accounts, await store.of_accounts(pool, anyone), rows)
+    return _Range(upto, accounts, await store.of_accounts(pool, anyone), rows)
 
 
-async def _rows(
+async def _read_rows(
     participants: Mapping[str, Participant],
     report: Report,
     read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]],
 ) -> dict[str, Mapping[int, FenceRow]]:
-    """Read fence rows from everybody at once; who does not answer is left out, reported, and not asked again."""
+    """Read fence rows from all participants at once; one that does not answer is reported, and left out."""
 
     async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow] | None:
         try:
             return await read(participant)
         except UNANSWERED:
-            _unread(report, name)
+            _mark_unread(report, name)
             return None
 
     asked = {name: each for name, each in participants.items() if name not in report.unread}
@@ -201,20 +201,20 @@ async def _rows(
     return {name: answer for name, answer in zip(asked, answers, strict=True) if answer is not None}
 
 
-async def _money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
+async def _audit_money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
     try:
         return await wallet.audit_money(accounts)
     except UNANSWERED:
-        _unread(report, "wallet")
+        _mark_unread(report, "wallet")
         return None
 
 
-def _unread(report: Report, name: str) -> None:
+def _mark_unread(report: Report, name: str) -> None:
     if name not in report.unread:
         report.unread.append(name)
 
 
-def _count(report: Report, part: _Part, found: Sequence[Violation]) -> None:
+def _count(report: Report, part: _Range, found: Sequence[Violation]) -> None:
     report.accounts += len(part.accounts)
     report.cases += len(part.cases)
     for case in part.cases:

@@ -1,4 +1,4 @@
-"""The workers: which there are, and what is wanted of them; each heeds it at its next heartbeat."""
+"""Workers: list them, and pause, drain or resume them; each follows the wish at its next heartbeat."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 async def list_workers(pool: Database, now: datetime) -> list[WorkerSeen]:
-    """Return every worker that lives, or died within the hour."""
+    """Return every worker that is alive or died within the last hour."""
     return await worker_registry.workers(pool, now)
 
 
 async def set_wish(pool: Database, ids: Sequence[str] | None, wish: Wish, by: str, now: datetime) -> list[str]:
-    """Record what is wanted of workers (None: of all); return those that live and will heed it.
+    """Record the wish for workers (`ids` None: all); return those alive, which will follow it.
 
-    "pause": finish what is at hand and claim nothing; "drain": the same, and end; "run": go on. Raises
+    "pause": finish what is at hand and claim nothing; "drain": the same, then end; "run": go on. Raises
     InvalidInputError without a name.
     """
     require_text("by", by)

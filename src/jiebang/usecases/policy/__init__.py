@@ -1,1 +1,1 @@
-"""The versions of policy: their life, which is in force, what runs in shadow."""
+"""Packs: their life cycle, which is in force, what runs in shadow."""

@@ -1,7 +1,7 @@
-"""Export the facts of every account into one Parquet file: the population that a policy is tried on.
+"""Export the facts of every account into one Parquet file: the population of a backtest.
 
-Page by page, so that it takes the same memory for a thousand accounts and for ten million. Lists of items stay behind:
-no condition can name them, and they hold most of what is personal. What could not be read is marked so, never guessed.
+Page by page, in constant memory. Lists of items are left out: no condition can name them, and they hold most of what is
+personal. Facts that could not be read are marked unread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """How many accounts were written, and of how many each owner's facts could not be read (0 left out)."""
+    """How many accounts were written, and by owner, how many accounts' facts could not be read (0 left out)."""
 
     accounts: int
     unread: Mapping[str, int]
@@ -42,9 +42,9 @@ async def export_facts(
     page: int = 2_000,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Exported:
-    """Write the facts of every account the platform knows to `target`, readable by its owner alone.
+    """Write the facts of every account of the platform to `target`, a file that only its owner can read.
 
-    `checker` reads them, within its own time limit a page. The file appears whole or not at all. Raises OSError.
+    `checker` reads them, each page within its time limit. The file appears whole or not at all. Raises OSError.
     """
     parts = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -64,13 +64,13 @@ async def export_facts(
             if len(ids) < page:
                 break
             after = ids[-1]
-        await asyncio.to_thread(_join, parts, target)
+        await asyncio.to_thread(_join_parts, parts, target)
     finally:
         await asyncio.to_thread(shutil.rmtree, parts)
     return Exported(accounts, {owner: count for owner, count in unread.items() if count})
 
 
-def _join(parts: Path, target: Path) -> None:
+def _join_parts(parts: Path, target: Path) -> None:
     whole = parts / "whole"
     pl.scan_parquet(parts / "*.parquet").sink_parquet(whole)
     whole.chmod(0o600)

@@ -1,4 +1,4 @@
-"""The life of a pack: add, activate with two people's agreement, roll back, run in shadow; and replay a decision."""
+"""The life cycle of a pack: add, activate with two people's agreement, roll back, run in shadow; replay a decision."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from jiebang.usecases.policy.registry import Registry
 
 INSTALLATION: Final = "jiebang"
-"""Who adds the packs that we ship, and put the first one in force: nobody's name."""
+"""Who is recorded as adding the shipped packs and activating the first one. No person may have this name."""
 _NAME_LIMIT: Final = 64
 _HISTORY: Final = 100
 
@@ -51,7 +51,7 @@ _log = structlog.get_logger(__name__)
 
 
 def person(name: str) -> str:
-    """Return a person's name as it is kept: one form for every way to type it. Raises NameUnusableError."""
+    """Return a person's name in its one normal form, as it is recorded. Raises NameUnusableError."""
     plain = " ".join(unicodedata.normalize("NFKC", name).split())
     if not 0 < len(plain) <= _NAME_LIMIT or not plain.isprintable() or plain.casefold() == INSTALLATION:
         raise NameUnusableError(name=plain[:_NAME_LIMIT])
@@ -61,7 +61,7 @@ def person(name: str) -> str:
 def admitted(text: str, source: str, declared: ParticipantRegistry) -> tuple[Pack, list[Finding]]:
     """Load a pack against `declared`, and look for rules that can never or always be raised, or only together.
 
-    Returns the pack and what to look at again. Raises PackInvalidError, for findings that are errors too.
+    Returns the pack and the findings to review. Raises PackInvalidError, also for findings that are errors.
     """
     pack = load_pack(text, source, declared)
     findings = analysed(pack, text, source)
@@ -78,10 +78,10 @@ async def install(
     first: str,
     now: datetime,
 ) -> list[str]:
-    """Add the packs that we ship, and on the very first start put `first` in force. Safe to run at the same time.
+    """Add the shipped packs, and on the very first start put `first` in force. Safe to run concurrently.
 
-    `shipped`: text and file name, by name. A version that is in the store already stays as it is there: returned are
-    those whose file says something else by now, which therefore has no effect.
+    `shipped`: text and file name, by name. A version that is already in the store stays as it is there. Returns the
+    names of those whose file differs from the store: the edit has no effect.
     """
     loaded = {name: load_pack(*text, declared) for name, text in shipped.items()}
     texts = {pack.id: shipped[name][0] for name, pack in loaded.items()}
@@ -90,12 +90,12 @@ async def install(
     for name in edited:
         _log.warning("shipped_pack_differs_from_store", pack=name)
     async with db.acquire() as connection, connection.transaction():
-        await store.add(connection, _new(texts.keys() - kept.keys(), texts), INSTALLATION, now)
+        await store.add(connection, _make_new_packs(texts.keys() - kept.keys(), texts), INSTALLATION, now)
         await store.install(connection, loaded[first].id, INSTALLATION, now)
     return edited
 
 
-def _new(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
+def _make_new_packs(names: Iterable[str], texts: Mapping[str, str]) -> list[NewPack]:
     found = []
     for pack in sorted(names):
         name, _, version = pack.partition("/")
@@ -113,16 +113,16 @@ async def add(
     who = person(by)
     pack, findings = admitted(text, source, declared)
     async with db.acquire() as connection, connection.transaction():
-        await _locked(connection)
-        if not await store.add(connection, _new([pack.id], {pack.id: text}), who, now):
-            kept = await _stored(connection, pack.id)
+        await _lock(connection)
+        if not await store.add(connection, _make_new_packs([pack.id], {pack.id: text}), who, now):
+            kept = await _find_stored(connection, pack.id)
             if kept.text != text:
                 raise PackExistsError(pack=pack.id, added_by=kept.added_by, added_at=kept.added_at.isoformat())
     return pack, findings
 
 
 class Agreed(msgspec.Struct, frozen=True, kw_only=True):
-    """What an activation has come to: in force from a time on, or waiting for a second person."""
+    """The status of an activation: in force from a time on, or waiting for a second person."""
 
     pack: str
     proposed_by: str
@@ -132,17 +132,17 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> Agreed:
-    """Propose a version, or approve what another person has proposed: with that it comes into force everywhere.
+    """Propose a version, or approve what another person has proposed, which brings it into force everywhere.
 
-    Raises UnknownPackError, PackInvalidError (the version, as it is in the store, does not load here), SamePersonError,
+    Raises UnknownPackError, PackInvalidError (the version in the store does not load here), SamePersonError,
     AlreadyInForceError, TooSoonError while another change is coming into force, NameUnusableError.
     """
     who = person(by)
     async with db.acquire() as connection, connection.transaction():
-        state = await _locked(connection)
-        stored = await _stored(connection, pack)
+        state = await _lock(connection)
+        stored = await _find_stored(connection, pack)
         admitted(stored.text, f"{pack}.yaml", declared)
-        _settled(state, now)
+        _require_in_force(state, now)
         if state.pack == pack:
             raise AlreadyInForceError(pack=pack)
         proposed = await store.proposal(connection, pack)
@@ -159,34 +159,34 @@ async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, 
 
 
 async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> Agreed:
-    """Go back to the version that was in force before the one that is. One person is enough: two agreed to it before.
+    """Go back to the version in force before the current one. One person is enough: two have agreed to it before.
 
     Raises NothingToRollBackError, PackInvalidError, TooSoonError, NameUnusableError.
     """
     who = person(by)
     async with db.acquire() as connection, connection.transaction():
-        state = await _locked(connection)
-        _settled(state, now)
+        state = await _lock(connection)
+        _require_in_force(state, now)
         current = await store.activation(connection, state.activation_no)
         before = None if current is None or current.replaces is None else current.replaces
         to = None if before is None else await store.activation(connection, before)
         if to is None:
             raise NothingToRollBackError(pack=state.pack)
-        load_pack((await _stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
+        load_pack((await _find_stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
         since = now + LEAD
         await store.roll_back(connection, to, who, now, since)
         return Agreed(pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack)
 
 
 async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> PolicyState:
-    """Let a version run beside the live one on live checks; what was counted of it before is forgotten.
+    """Run a version in shadow beside the live one, on live checks; its earlier counts are deleted.
 
     Raises UnknownPackError, PackInvalidError, AlreadyInForceError for the version in force, NameUnusableError.
     """
     who = person(by)
     async with db.acquire() as connection, connection.transaction():
-        state = await _locked(connection)
-        load_pack((await _stored(connection, pack)).text, f"{pack}.yaml", declared)
+        state = await _lock(connection)
+        load_pack((await _find_stored(connection, pack)).text, f"{pack}.yaml", declared)
         if pack == state.pack:
             raise AlreadyInForceError(pack=pack)
         await store.set_shadow(connection, pack, who, now)
@@ -194,14 +194,14 @@ async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: s
 
 
 async def stop_shadow(db: Pool) -> None:
-    """Let no version run in shadow; what was counted stays until it is started again."""
+    """Stop the version in shadow; its counts stay until it is started again."""
     async with db.acquire() as connection, connection.transaction():
-        await _locked(connection)
+        await _lock(connection)
         await store.set_shadow(connection, None, None, None)
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything about policy at one moment. Versions without their texts."""
+    """The state of policy at one moment: versions (without their texts) and history."""
 
     state: PolicyState
     versions: Sequence[Mapping[str, Any]]
@@ -209,7 +209,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def overview(db: Database) -> Overview:
-    """Return every version, which is in force, which waits for approval, and every change so far."""
+    """Return every version, which is in force, which waits for approval, and the latest changes."""
     state = await store.state(db)
     if state is None:
         raise UnknownPackError(pack="", known=[])
@@ -222,11 +222,11 @@ async def overview(db: Database) -> Overview:
 
 async def text_of(db: Database, pack: str) -> str:
     """Return the text of a version. Raises UnknownPackError."""
-    return (await _stored(db, pack)).text
+    return (await _find_stored(db, pack)).text
 
 
 async def shadow_report(db: Database, pack: str | None = None) -> list[ShadowCount]:
-    """Return what was counted of a version in shadow, of the one that runs now if none is named.
+    """Return the counts of a version in shadow; None: of the one that runs now.
 
     Raises UnknownPackError.
     """
@@ -234,24 +234,24 @@ async def shadow_report(db: Database, pack: str | None = None) -> list[ShadowCou
         state = await store.state(db)
         pack = None if state is None else state.shadow
     else:
-        await _stored(db, pack)
+        await _find_stored(db, pack)
     return [] if pack is None else await store.counted(db, pack)
 
 
-async def _locked(db: Database) -> PolicyState:
-    """Lock the state, so that changes of policy take turns."""
+async def _lock(db: Database) -> PolicyState:
+    """Lock and return the state, so that changes of policy are made one at a time."""
     state = await store.state(db, lock=True)
     if state is None:
         raise UnknownPackError(pack="", known=[])
     return state
 
 
-def _settled(state: PolicyState, now: datetime) -> None:
+def _require_in_force(state: PolicyState, now: datetime) -> None:
     if now < state.in_force_since:
         raise TooSoonError(retry_after_s=int((state.in_force_since - now).total_seconds()) + 1)
 
 
-async def _stored(db: Database, pack: str) -> StoredPack:
+async def _find_stored(db: Database, pack: str) -> StoredPack:
     there = {one.pack: one for one in await store.others(db)}
     if pack not in there:
         raise UnknownPackError(pack=pack, known=sorted(there))
@@ -259,7 +259,7 @@ async def _stored(db: Database, pack: str) -> StoredPack:
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """One recorded check, answered again. No `differences`: the same answer to the letter."""
+    """One recorded check, answered again. No `differences`: the answer is identical."""
 
     step: Step
     at: datetime

@@ -1,7 +1,7 @@
-"""The versions of policy that this process knows, and which is in force: read from the store, swapped whole.
+"""The packs that this process has loaded, and which is in force: read from the store, replaced as a whole.
 
-Every process reads one row several times a second. A version comes into force at a time ahead, by when every process
-has loaded it, so that all switch together and none meets a case that follows a version it has never seen.
+Every process reads one row several times a second. A version comes into force at a future time, by which every process
+has loaded it, so that all switch together and none meets a case that follows a version it has not loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _ALL: Final = 1_000_000
 POLL: Final = timedelta(milliseconds=200)
 LEAD: Final = timedelta(milliseconds=500)
-"""How far ahead a version comes into force: more than two polls, so that everyone has loaded it by then."""
+"""From an activation until it comes into force: more than two polls, so that all processes have loaded it."""
 
 UNLOADABLE_TOTAL: Final = Counter(
     "jiebang_packs_unloadable_total", "Stored versions of policy that did not load", ["pack"]
@@ -42,10 +42,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Registry:
-    """Knows every version in the store. A Pack never changes; what is in force is one reference, taken once a check."""
+    """Holds every version in the store. A Pack never changes; a check takes the reference to one once."""
 
     def __init__(self, db: Database, declared: ParticipantRegistry, clock: Callable[[], datetime]) -> None:
-        """Nothing is known before the first `refresh`. `declared`: the participants that packs are loaded against."""
+        """Empty before the first `refresh`. `declared`: the participants that packs are loaded against."""
         self._db, self._clock = db, clock
         self.declared = declared
         self._packs: Mapping[str, Pack] = MappingProxyType({})
@@ -75,7 +75,7 @@ class Registry:
         return found
 
     def plan_of(self, case: Case) -> Plan:
-        """Return the plan that a case follows, for ever that of the version it was opened under."""
+        """Return the plan that a case follows: always that of the version it was opened under."""
         return self.pack(case.plan).plans[case.kind]
 
     async def plans_ever_in_force(self) -> list[tuple[Kind, Plan]]:
@@ -86,12 +86,12 @@ class Registry:
         return [(kind, plan) for pack in packs for kind, plan in pack.plans.items()]
 
     async def know(self, cases: Iterable[Case]) -> None:
-        """Load what `cases` follow and this process has not yet seen; most often nothing."""
+        """Load the versions that `cases` follow, if this process has not loaded them yet."""
         if not {case.plan for case in cases} <= self._packs.keys() | self._unloadable:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read the state, and load what is new. Raises what the platform's database raises; nothing is changed then."""
+        """Read the state, and load new versions. Raises what the platform's database raises; nothing changes then."""
         state = await store.state(self._db)
         if state is not None and self._state is not None and state.revision <= self._state.revision:
             return
@@ -102,7 +102,7 @@ class Registry:
                     load_pack, stored.text, f"{stored.pack}.yaml", self.declared
                 )
             except PackInvalidError as error:
-                # Admitted by an earlier jiebang, whose language was another. Whoever follows it waits for an operator.
+                # Admitted by an earlier jiebang with another pack language. Cases that follow it wait for an operator.
                 self._unloadable.add(stored.pack)
                 UNLOADABLE_TOTAL.labels(stored.pack).inc()
                 _log.error("pack_unloadable", pack=stored.pack, problems=error.fields["problems"][:3])
@@ -113,7 +113,7 @@ class Registry:
                 _log.error("pack_in_force_unloadable", pack=state.pack, kept=self._state and self._state.pack)
             self._refused = state.revision
             if self._state is None:
-                self.pack(state.pack)  # nothing to go on with: the process does not start
+                self.pack(state.pack)  # raises: without any version in force the process does not start
             return
         self._packs = packs
         if state is not None and (self._state is None or state.activation_no != self._state.activation_no):
@@ -122,7 +122,7 @@ class Registry:
         self._state = state
 
     async def run(self) -> None:
-        """Keep up with the store until cancelled. While the database is silent, what is known stays in force."""
+        """Refresh until cancelled. While the database is silent, what was read last stays in force."""
         while True:
             await asyncio.sleep(POLL.total_seconds())
             try:
@@ -130,6 +130,6 @@ class Registry:
             except UNANSWERED as error:
                 _log.warning("policy_state_unread", error=type(error).__name__)
                 await asyncio.sleep(1)
-            except Exception:  # noqa: BLE001 - a process must outlive whatever the store holds
+            except Exception:  # noqa: BLE001 - nothing in the store may end the process
                 _log.exception("policy_not_refreshed")
                 await asyncio.sleep(1)

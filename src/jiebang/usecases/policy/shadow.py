@@ -1,7 +1,7 @@
-"""A version in shadow: sees every live check after it was answered, and counts where it would have answered otherwise.
+"""A version in shadow: it gets every live check after the answer, and counts where its own answer differs.
 
-Live answers never wait for it: a check only hands its facts over, a thread compares what has gathered, one statement a
-second adds the counts. When more gathers than can be compared, the rest is dropped and counted as dropped.
+Live answers never wait for it: a check only hands over its facts, a thread compares what has gathered, and one
+statement a second adds the counts. Checks that come faster than they can be compared are dropped and counted as such.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Shadow:
-    """Collects live checks for the version in shadow. Call it with each; `run` does the rest."""
+    """Collects live checks for the version in shadow: called with each check; `run` compares and counts."""
 
     def __init__(self, db: Database, version: Callable[[], Pack | None], *, pause: timedelta = _PAUSE) -> None:
         """`version`: the version in shadow now, None where there is none."""
@@ -47,7 +47,7 @@ class Shadow:
         self._counts: defaultdict[tuple[str, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
 
     def __call__(self, live: Pack, facts: Facts, kind: Kind, now: datetime) -> None:
-        """Take in a check that was answered by `live`. Returns at once."""
+        """Queue a check that `live` has answered. Returns at once."""
         beside = self._version()
         if beside is None:
             return
@@ -66,23 +66,25 @@ class Shadow:
                 await self.flush()
             except UNANSWERED as error:
                 _log.warning("shadow_not_counted", error=type(error).__name__)
-            except Exception:  # noqa: BLE001 - a version in shadow must not harm the process that runs it
+            except Exception:  # noqa: BLE001 - a version in shadow must not end its process
                 _log.exception("shadow_failed")
 
     async def flush(self) -> None:
-        """Compare what has gathered and add it to the counts. What could not be added stays for the next time."""
+        """Compare what has gathered and add it to the stored counts. Counts not stored are kept."""
         waiting, self._waiting, self._room = self._waiting, [], _ROOM
         grouped: defaultdict[tuple[str, str, Kind, object], list[int]] = defaultdict(list)
-        for at, (live, beside, _, kind, now) in enumerate(waiting):
-            grouped[live.id, beside.id, kind, local_date(now)].append(at)
-        for places in grouped.values():
-            live, beside, _, kind, now = waiting[places[-1]]  # some of them a second older: as good as now
-            facts = joined([waiting[at][2] for at in places])
-            found = await asyncio.to_thread(compared, live, beside, facts, kind, now)
-            for (segment, code), counted in found.items():
+        for place, (live, beside, _, kind, now) in enumerate(waiting):
+            grouped[live.id, beside.id, kind, local_date(now)].append(place)
+        for group in grouped.values():
+            live, beside, _, kind, now = waiting[
+                group[-1]
+            ]  # others are up to a second older, which makes no difference
+            facts = joined([waiting[place][2] for place in group])
+            counts_of_group = await asyncio.to_thread(compared, live, beside, facts, kind, now)
+            for (segment, code), counted in counts_of_group.items():
                 kept = self._counts[beside.id, live.id, kind.value, segment, code]
-                for place, number in enumerate(counted):
-                    kept[place] += number
+                for index, number in enumerate(counted):
+                    kept[index] += number
             COMPARED_TOTAL.labels("compared").inc(len(facts.accounts))
         if not self._counts:
             return

@@ -1,7 +1,7 @@
-"""Seal timelines: sign the heads of what ended, and of live cases that were moved, in one chain for the installation.
+"""Seal timelines: sign the heads of ended cases, and of live cases that moved, in one chain for the installation.
 
-Whoever holds bucket 0 seals. Two at once do no harm: a seal's number is given once. What a seal says, and how a receipt
-is checked against it: `saga/seals.py` and docs/receipts.md.
+The worker that holds bucket 0 seals. Two at once do no harm: each seal number exists once. What a seal says, and how a
+receipt is checked against it: `saga/seals.py` and docs/receipts.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jiebang.saga.seals import NOTHING, seal_hash, statement
 from jiebang.store.timelines import anchor, seals
 from jiebang.store.timelines.anchor import Anchored
 from jiebang.store.timelines.seals import Seal
-from jiebang.usecases.seldom import Turns
+from jiebang.usecases.periodic import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ UNSEALED_SECONDS: Final = Gauge(
 )
 
 _SOON: Final = timedelta(seconds=1)
-"""The pause after a turn that sealed as much as one may: there is more."""
+"""The pause after a turn that made as many seals as it may: there is more to seal."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,19 +48,19 @@ class SealPace(msgspec.Struct, frozen=True, kw_only=True):
     """How timelines are sealed."""
 
     grace: timedelta = timedelta(seconds=60)
-    """How long after its end a case is sealed: longer than any save may take from its start to its commit."""
+    """How long after its end a case is sealed: longer than any save takes from its start to its commit."""
     every: timedelta = timedelta(seconds=15)
     live_every: timedelta = timedelta(minutes=10)
-    """How often live cases are walked for those that were moved."""
+    """How often live cases are searched for those that moved."""
     batch: int = 1_024
-    """How many cases a seal speaks of."""
+    """Most cases in a seal."""
     seals_a_turn: int = 16
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """Where sealing stands: the last seal, the one that the anchor holds (None: there is no anchor), and troubles.
+    """The status of sealing: the numbers of the last seal and of the one in the anchor (None: no anchor), and problems.
 
-    `halted`: why nothing is sealed, None where all is well. `unsealed_s`: for how long the oldest case has waited.
+    `halted`: why nothing is sealed, None if it is. `unsealed_s`: for how long the oldest ended case has waited.
     """
 
     seal: int
@@ -70,9 +70,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Walk(msgspec.Struct):
-    """A walk through the live cases, of what moved after `since`; it has come as far as `after`.
+    """A walk through the live cases for those that moved after `since`; `after`: the last account read.
 
-    `moved` waits for a seal; `sealed`: some have theirs.
+    `moved`: found and not sealed yet; `sealed`: whether this walk has sealed any.
     """
 
     since: datetime
@@ -83,34 +83,34 @@ class _Walk(msgspec.Struct):
 
 
 class Sealing:
-    """The chore that seals. Holds nothing that another could not go on without."""
+    """The chore that seals. Its state can be lost: another worker goes on from what is stored."""
 
     def __init__(self, *, pool: Pool, keys: SealKeys, anchor_at: Path | None, pace: SealPace) -> None:
         """`anchor_at`: the file outside the database that holds the end of the chain; None: the log alone."""
         self._pool, self._keys, self._anchor_at, self._pace = pool, keys, anchor_at, pace
-        self._turns, self._walks = Turns(pace.every), Turns(pace.live_every)
+        self._schedule, self._walk_schedule = Schedule(pace.every), Schedule(pace.live_every)
         self._walk: _Walk | None = None
         self._trusted: Anchored | None = None
         self._halted: str | None = None
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Take a turn if it is ours and due; return how many seals were made."""
+        """Take a turn if this worker holds bucket 0 and one is due; return how many seals were made."""
         if 0 not in buckets:
-            self._turns.anew()
+            self._schedule.reset()
             self._walk = None
             SEALING_HALTED.set(0)
             UNSEALED_SECONDS.set(0)
             return 0
-        if not self._turns.due(now):
+        if not self._schedule.is_due(now):
             return 0
         made = await self.turn(now)
-        self._turns.taken(now, _SOON if made >= self._pace.seals_a_turn else None)
+        self._schedule.postpone(now, _SOON if made >= self._pace.seals_a_turn else None)
         return made
 
     async def turn(self, now: datetime) -> int:
-        """Seal what there is to seal, up to some seals; return how many were made."""
+        """Seal what is to be sealed, up to the limit of a turn; return how many seals were made."""
         first = last = await seals.last(self._pool)
-        halted = await self._wrong(last)
+        halted = await self._find_fault(last)
         SEALING_HALTED.set(halted is not None)
         if halted is not None:
             if halted != self._halted:
@@ -118,46 +118,46 @@ class Sealing:
             self._halted = halted
             return 0
         self._halted = None
-        last = await self._ended(last, now)
-        last = await self._moved(last, now)
+        last = await self._seal_ended(last, now)
+        last = await self._seal_moved(last, now)
         if last.seal_no > first.seal_no:
-            await self._anchor(last, now)
+            await self._write_anchor(last, now)
         oldest = await seals.first_ended_after(self._pool, last.ended_until)
         UNSEALED_SECONDS.set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
         return last.seal_no - first.seal_no
 
     async def standing(self, now: datetime) -> Standing:
-        """Say how far is sealed, what the anchor holds, and what keeps us from sealing; changes nothing."""
+        """Return how far the chain is sealed, what the anchor holds, and what halts sealing; changes nothing."""
         last = await seals.last(self._pool)
-        anchored, oldest = await self._anchored(), await seals.first_ended_after(self._pool, last.ended_until)
+        anchored, oldest = await self._read_anchor(), await seals.first_ended_after(self._pool, last.ended_until)
         return Standing(
             seal=last.seal_no,
             anchored=None if anchored is None else anchored.seal,
-            halted=await self._wrong(last),
+            halted=await self._find_fault(last),
             unsealed_s=0 if oldest is None else max(0, int((now - oldest).total_seconds())),
         )
 
     async def go_on_after_restore(self, now: datetime, by: str) -> int | None:
-        """Have a chain that a restore from backup has cut short go on above the number the anchor holds.
+        """Continue a chain cut short by a restore from backup, above the number that the anchor holds.
 
-        The gap and who (`by`) acknowledged it are signed, and stand in every audit. Returns the number of the new
-        seal; None where the chain is what it was, or its end is not signed by a key of ours.
+        The gap and who acknowledged it (`by`) are signed, and appear in every audit. Returns the number of the new
+        seal; None if the chain is intact, or its end is not signed by a key of ours.
         """
         last = await seals.last(self._pool)
-        anchored = await self._anchored()
-        if anchored is None or not self._signed(last) or await self._wrong(last) is None:
+        anchored = await self._read_anchor()
+        if anchored is None or not self._is_signed(last) or await self._find_fault(last) is None:
             return None
         lost = max(anchored.seal, last.seal_no)
         sealed = await self._add(last, now, seal_no=lost + 1, restored=lost, by=by)
-        await self._anchor(sealed, now)
+        await self._write_anchor(sealed, now)
         _log.warning("sealing_goes_on_after_restore", seal=sealed.seal_no, kept=last.seal_no, lost=lost, by=by)
         return sealed.seal_no
 
-    async def _wrong(self, last: Seal) -> str | None:
-        """Say why nothing can be sealed: whoever goes on from a forged end, or a cut one, would cover it up."""
-        if not self._signed(last):
+    async def _find_fault(self, last: Seal) -> str | None:
+        """Return why nothing may be sealed, or None: sealing after a forged or cut end would cover it up."""
+        if not self._is_signed(last):
             return "last_seal_not_signed_by_a_known_key"
-        anchored = await self._anchored()
+        anchored = await self._read_anchor()
         if anchored is None or anchored == self._trusted:
             return None
         if anchored.seal > last.seal_no:
@@ -168,13 +168,13 @@ class Sealing:
         self._trusted = anchored
         return None
 
-    def _signed(self, last: Seal) -> bool:
+    def _is_signed(self, last: Seal) -> bool:
         return last.seal_no == 0 or self._keys.payload(last.statement) is not None
 
-    async def _anchored(self) -> Anchored | None:
+    async def _read_anchor(self) -> Anchored | None:
         return None if self._anchor_at is None else await asyncio.to_thread(anchor.last, self._anchor_at)
 
-    async def _ended(self, last: Seal, now: datetime) -> Seal:
+    async def _seal_ended(self, last: Seal, now: datetime) -> Seal:
         pace = self._pace
         for _ in range(pace.seals_a_turn):
             ended, until = await seals.ended_after(
@@ -186,11 +186,11 @@ class Sealing:
                 break
         return last
 
-    async def _moved(self, last: Seal, now: datetime) -> Seal:
-        """Walk some pages of live cases. What moved is sealed when there is a batch of it, or the walk ends."""
+    async def _seal_moved(self, last: Seal, now: datetime) -> Seal:
+        """Walk some pages of live cases. Those that moved are sealed when they fill a batch, or the walk ends."""
         pace = self._pace
         if self._walk is None:
-            if not self._walks.due(now):
+            if not self._walk_schedule.is_due(now):
                 return last
             self._walk = _Walk(since=last.moved_until, until=now - pace.grace)
         walk = self._walk
@@ -201,7 +201,7 @@ class Sealing:
                 if walk.moved or walk.sealed:
                     last = await self._add(last, now, live=walk.moved, moved_until=max(walk.until, last.moved_until))
                 self._walk = None
-                self._walks.taken(now)
+                self._walk_schedule.postpone(now)
                 break
             walk.after = page[-1].leaf.account_id
             if len(walk.moved) >= pace.batch:
@@ -222,7 +222,7 @@ class Sealing:
         restored: int | None = None,
         by: str | None = None,
     ) -> Seal:
-        """Add one seal after `last`. Raises SealRacedError where somebody else was quicker; the next turn goes on."""
+        """Add one seal after `last`. Raises SealRacedError if another worker was quicker; the next turn goes on."""
         number = seal_no or last.seal_no + 1
         payload, packed = statement(
             seal=number,
@@ -249,14 +249,14 @@ class Sealing:
         SEALED_TOTAL.labels("live").inc(len(live))
         return sealed
 
-    async def _anchor(self, last: Seal, now: datetime) -> None:
-        """Tell the world outside the database where the chain ends. One that cannot be written is told in the log."""
-        said = Anchored(last.seal_no, seal_hash(last.statement).hex(), time_text(now))
-        _log.info("timelines_sealed", seal=said.seal, hash=said.hash)
+    async def _write_anchor(self, last: Seal, now: datetime) -> None:
+        """Record the end of the chain outside the database: in the log and the anchor file. Logs a failed write."""
+        end = Anchored(last.seal_no, seal_hash(last.statement).hex(), time_text(now))
+        _log.info("timelines_sealed", seal=end.seal, hash=end.hash)
         if self._anchor_at is None:
             return
         try:
-            await asyncio.to_thread(anchor.append, self._anchor_at, said)
+            await asyncio.to_thread(anchor.append, self._anchor_at, end)
         except OSError as error:
             _log.warning("anchor_not_written", path=str(self._anchor_at), error=type(error).__name__)
 

@@ -1,7 +1,7 @@
-"""Audit timelines: is every one whole, does it fit its case, and is it what was sealed?
+"""Audit timelines: is each one whole, does it match its case, and is it what was sealed?
 
-Set by set and in constant memory: the timelines by ranges of accounts, the seals by their numbers. What is read of a
-case and its timeline is of one moment, so that cases under way are no trouble.
+Set by set and in constant memory: the timelines by ranges of accounts, the seals by number. A case and its timeline are
+read in one snapshot, so that cases under way are audited too.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 _SEALS_AT_ONCE: Final = 4
 _ROWS_AT_ONCE: Final = 1_000
 _END_OF_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
-_MOST: Final = 1_000
-"""Orphans of one range, and waiting cases, that are counted: more are told as so many."""
+_LIMIT: Final = 1_000
+"""Most orphans of a range, and waiting cases, that are counted."""
 
 
 class TimelineFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing wrong: with a case's timeline, with a seal, or both. Ids and numbers, nothing personal."""
+    """One fault of a case's timeline, of a seal, or of both. Ids and numbers, nothing personal."""
 
     fault: Fault | SealFault
     account_id: int | None = None
@@ -43,7 +43,7 @@ class TimelineFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """Seals `first` to `last`, which a restore from backup took away, as operator `by` acknowledged."""
+    """Seals `first` to `last`, lost by a restore from backup, as operator `by` has acknowledged."""
 
     first: int
     last: int
@@ -53,9 +53,9 @@ class Restored(msgspec.Struct, frozen=True):
 class TimelineReport(msgspec.Struct, kw_only=True):
     """What was read of timelines and seals, and what is wrong.
 
-    `unsealed`: cases that ended and wait for their seal, which nothing is proven of yet.
-    `anchored`: the number of the seal that the anchor outside holds, None where there is none: then nothing is proven
-    of the chain's end. `restored`: seals that restores from backup took away.
+    `unsealed`: ended cases that wait for their seal, of which nothing is proven yet. `anchored`: the number of the seal
+    in the anchor, None without an anchor: then nothing is proven of the chain's end. `restored`: seals lost by restores
+    from backup.
     """
 
     timelines: int = 0
@@ -69,7 +69,7 @@ class TimelineReport(msgspec.Struct, kw_only=True):
 
 
 async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport) -> None:
-    """Judge the timelines of all accounts above `after` up to `upto`."""
+    """Audit the timelines of all accounts above `after` up to `upto`; add what is found to `report`."""
     async for case, rows in seals.timelines(pool, after, upto, _ROWS_AT_ONCE):
         report.timelines += 1
         report.rows += len(rows)
@@ -79,84 +79,84 @@ async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport
         )
     report.findings.extend(
         TimelineFinding(fault=Fault.ORPHANED, account_id=account_id, case_no=case_no, revision=revision)
-        for account_id, case_no, revision in await seals.without_case(pool, after, upto, _MOST)
+        for account_id, case_no, revision in await seals.without_case(pool, after, upto, _LIMIT)
     )
 
 
 async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report: TimelineReport) -> None:
-    """Walk the chain of seals, judge each by itself, against the one before, and against what stands of its cases."""
+    """Walk the chain of seals; audit each by itself, against the one before, and against its cases as they are now."""
     anchored = None if anchor_at is None else anchor.last(anchor_at)
     report.anchored = None if anchored is None else anchored.seal
     before, met = NONE, anchored is None
     while page := await seals.page(pool, before.seal_no, _SEALS_AT_ONCE):
         for seal in page:
             report.seals += 1
-            said = _said(keys, seal)
-            whole = _judge(seal, said, before, report)
-            if said is not None:
-                report.sealed += said.ended + said.live
-            await _cases(pool, seal, said, before if whole else None, report)
+            statement = _read_statement(keys, seal)
+            whole = _judge(seal, statement, before, report)
+            if statement is not None:
+                report.sealed += statement.ended + statement.live
+            await _judge_cases(pool, seal, statement, before if whole else None, report)
             if anchored is not None and anchored.seal == seal.seal_no:
                 met = seal_hash(seal.statement).hex() == anchored.hash
             before = seal
     if not met:
         report.findings.append(TimelineFinding(fault=SealFault.CHAIN_CUT, seal=report.anchored))
-    waiting = await seals.ended_between(pool, before.ended_until, _END_OF_TIME, _MOST)
+    waiting = await seals.ended_between(pool, before.ended_until, _END_OF_TIME, _LIMIT)
     report.unsealed = len(waiting)
 
 
-def _said(keys: SealKeys, seal: Seal) -> Statement | None:
-    """Return what a seal says, if a key of ours signed it and it is about what stands beside it."""
+def _read_statement(keys: SealKeys, seal: Seal) -> Statement | None:
+    """Return a seal's statement, if a key of ours signed it and it matches the columns stored beside it."""
     payload = keys.payload(seal.statement)
     if payload is None:
         return None
     try:
-        said = msgspec.json.decode(payload, type=Statement)
+        statement = msgspec.json.decode(payload, type=Statement)
     except msgspec.DecodeError:
         return None
     right = fits(
-        said,
+        statement,
         seal=seal.seal_no,
         ended_until=seal.ended_until,
         moved_until=seal.moved_until,
         packed=seal.cases,
     )
-    return said if right else None
+    return statement if right else None
 
 
-def _judge(seal: Seal, said: Statement | None, before: Seal, report: TimelineReport) -> bool:
-    """Judge a seal and its place; whether it follows the one before without a gap."""
+def _judge(seal: Seal, statement: Statement | None, before: Seal, report: TimelineReport) -> bool:
+    """Judge a seal and its place in the chain; return whether it is linked to the one before."""
     expected = before.seal_no + 1
     gap = seal.seal_no != expected
-    restored = said is not None and said.restored == seal.seal_no - 1
-    if gap and said is not None and restored:
-        report.restored.append(Restored(expected, seal.seal_no - 1, said.by))
+    restored = statement is not None and statement.restored == seal.seal_no - 1
+    if gap and statement is not None and restored:
+        report.restored.append(Restored(expected, seal.seal_no - 1, statement.by))
     elif gap:
         report.findings.append(TimelineFinding(fault=SealFault.MISSING, seal=expected))
-    if said is None:
+    if statement is None:
         report.findings.append(TimelineFinding(fault=SealFault.FORGED, seal=seal.seal_no))
         return False
     previous = seal_hash(before.statement) if before.seal_no else NOTHING
-    linked = said.previous == previous.hex()
+    linked = statement.previous == previous.hex()
     if not linked and (restored or not gap):
         report.findings.append(TimelineFinding(fault=SealFault.UNLINKED, seal=seal.seal_no))
     return linked
 
 
-async def _cases(pool: Pool, seal: Seal, said: Statement | None, before: Seal | None, report: TimelineReport) -> None:
-    """Compare what stands with what a seal says of its cases, and with which it should speak of."""
+async def _judge_cases(
+    pool: Pool, seal: Seal, statement: Statement | None, before: Seal | None, report: TimelineReport
+) -> None:
+    """Compare a seal's cases with what is stored of them, and with the cases that it should hold."""
     leaves = unpack(seal.cases)
-    ended = leaves[: said.ended] if said is not None else []
+    ended = leaves[: statement.ended] if statement is not None else []
     final = {(leaf.account_id, leaf.case_no): leaf.revision for leaf in ended}
     if leaves:
         report.findings.extend(
-            finding
-            for found in await seals.standing(pool, leaves)
-            if (finding := _compared(found, final, seal.seal_no))
+            finding for found in await seals.standing(pool, leaves) if (finding := _compare(found, final, seal.seal_no))
         )
-    if before is None or said is None:
+    if before is None or statement is None:
         return
-    limit = len(ended) + _MOST
+    limit = len(ended) + _LIMIT
     for account_id, case_no in await seals.ended_between(pool, before.ended_until, seal.ended_until, limit):
         if (account_id, case_no) not in final:
             report.findings.append(
@@ -164,7 +164,7 @@ async def _cases(pool: Pool, seal: Seal, said: Statement | None, before: Seal | 
             )
 
 
-def _compared(found: Found, final: Mapping[tuple[int, int], int], seal_no: int) -> TimelineFinding | None:
+def _compare(found: Found, final: Mapping[tuple[int, int], int], seal_no: int) -> TimelineFinding | None:
     leaf = found.leaf
     if found.head is None:
         fault = SealFault.CASE_GONE if found.stands_at is None else SealFault.TIMELINE_CUT

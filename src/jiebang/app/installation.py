@@ -1,47 +1,31 @@
-"""Builds and joins every object from the settings.
-
-The only reader of `settings`; there is no container and no global.
-"""
+"""An open installation, and what runs on it: the API, a worker, an audit, a recovery."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from uuid import uuid4
 
 import msgspec
-import structlog
 
 from jiebang.clock import utc_now
-from jiebang.model.errors import ParticipantUnavailableError
-from jiebang.model.facts import PLATFORM
+from jiebang.keys import Secrets
 from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
-from jiebang.participants import PARTICIPANTS
-from jiebang.participants.base import UNANSWERED, Participant
+from jiebang.participants.base import Participant
 from jiebang.participants.core.database import DatabaseParticipant
-from jiebang.participants.http import HttpParticipant
-from jiebang.participants.opening import open_participants
 from jiebang.participants.wallet.money import Wallet
-from jiebang.policy import packs
 from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
-from jiebang.remote.link_keys import create_keys, our_end
 from jiebang.remote.signing import Link
-from jiebang.settings import Issuer, Secrets, Settings, from_environment, read_secrets
+from jiebang.settings import Issuer, Settings
 from jiebang.store.cases import idempotency
-from jiebang.store.checks.records import Records
-from jiebang.store.postgres.data_directory import find
-from jiebang.store.postgres.embedded import dsns, embedded, placement
-from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
-from jiebang.store.timelines.seal_signing_keys import SealKeys, read_seal_keys
+from jiebang.store.timelines.seal_signing_keys import SealKeys
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.checks.check import Checker
 from jiebang.usecases.operations.startup import Joining
@@ -55,46 +39,19 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
     from jiebang.usecases.driving.recover import ToldWaiting
     from jiebang.usecases.operations.verify import Report
-    from jiebang.usecases.seldom import Chore
+    from jiebang.usecases.periodic import Chore
     from jiebang.usecases.timelines.seal import Sealing
     from jiebang.worker import Worker
 
-POLICY: Final = "wechat"
-"""The pack in force from the first start on, until people activate another."""
-_NOWHERE: Final = "http://127.0.0.1:9"
-"""Where a network is sought that nobody has named: nothing answers there, and silence rolls back."""
 _PURGE_BATCH: Final = 1_000
 _PURGE_EVERY: Final = timedelta(minutes=1)
 _TRANSFERS_EVERY: Final = timedelta(seconds=1)
 _TRANSFER_GRACE: Final = timedelta(seconds=5)
-"""A transfer whose second step has not come by then belonged to a process that died."""
-
-_log = structlog.get_logger(__name__)
-
-
-def configured() -> Settings:
-    """Return the settings of this process's environment. Raises SettingsError."""
-    return from_environment()
-
-
-def is_installed(settings: Settings) -> bool:
-    """Whether there are databases: a command that only reads must not make them. Raises HomeUnusableError."""
-    return settings.databases is not None or find(settings.home) is not None
-
-
-async def migrate(settings: Settings, declared: ParticipantRegistry = PARTICIPANTS) -> Mapping[str, tuple[int, ...]]:
-    """Bring every database to the newest schema; return the versions applied to each, by name.
-
-    Raises the errors of `store.embedded`, and MigrationRefusedError.
-    """
-    if settings.databases is not None:
-        return await migrate_all(settings.databases, declared)
-    async with embedded(settings.home) as servers:
-        return await migrate_all(await dsns(servers, placement(declared)), declared)
+"""A transfer without its second step after this time belonged to a process that died."""
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
-    """A joined installation: what the commands, the API process and the worker process work with."""
+    """An open installation: what the commands, the API process and the worker process work with."""
 
     settings: Settings
     declared: ParticipantRegistry
@@ -110,14 +67,14 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     links: Mapping[str, Link]
     registry: Registry
     joining: Joining
-    """Done when the installation is opened, unless that was patient."""
+    """Done when the installation is opened, unless it was opened with `patient`."""
     shadow: Shadow
     resources: AsyncExitStack
     """What is closed together with the installation."""
 
     @property
     def issuer(self) -> Issuer:
-        """Whose tokens are trusted: the configured issuer's, else those of one whose keys are in the home."""
+        """The trusted issuer of tokens: the configured one, else the one whose keys a sandbox left in the home."""
         jwks = self.settings.home / stand_ins.JWKS
         stands_in = Issuer(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
         return self.settings.issuer or stands_in
@@ -126,7 +83,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Return the HTTP application, behind its gate."""
         from jiebang.api.application import create_app
         from jiebang.api.deps import Deps
-        from jiebang.usecases.cases.find import Follower
+        from jiebang.usecases.cases.follow import Follower
 
         return create_app(
             Deps(
@@ -164,7 +121,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.operations.delivery import Delivery
         from jiebang.usecases.operations.gauges import Gauges
         from jiebang.usecases.operations.tasks import Watch
-        from jiebang.usecases.seldom import Seldom
+        from jiebang.usecases.periodic import Seldom
         from jiebang.worker import Worker
 
         pool = self.pools["platform"]
@@ -245,10 +202,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         progress: Callable[[int], None] = lambda _done: None,
         waiting: ToldWaiting = lambda _for, _left: None,
     ) -> Found:
-        """Recover after a restore from backup of the databases `restored`; see `usecases.recover`.
+        """Recover after a restore from backup of the databases `restored`; see `usecases.driving.recover`.
 
-        `patience`: how long open transfers are waited for, which it completes itself, since no worker runs meanwhile.
-        `outcomes`, `papers`: see `saga.proof.Restored`; InvalidInputError for a plan that was never in force.
+        `patience`: how long to wait for open transfers, which it completes itself, since no worker runs meanwhile.
+        `outcomes`, `papers`: see `saga.recovery`; InvalidInputError for a plan that was never in force.
         """
         from jiebang.model.check import Text
         from jiebang.model.errors import InvalidInputError
@@ -259,8 +216,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         plans = await self.registry.plans_ever_in_force()
         known = [f"{kind}@{plan.name}" for kind, plan in plans]
         if unknown := set(papers.values()).difference(known):
-            told = ", ".join(known)
-            reason = Text(f"没有这种方案;应为 {told}", f"there never was such a plan; known: {told}")
+            names = ", ".join(known)
+            reason = Text(f"没有这种方案;应为 {names}", f"there never was such a plan; known: {names}")
             raise InvalidInputError(field=", ".join(sorted(unknown)), reason=reason)
         return await recover(
             Recovering(
@@ -278,7 +235,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 ),
                 clock=utc_now,
                 still_within=6 * self.settings.worker.lease,
-                meanwhile=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
+                each_turn=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
             ),
             by,
             dry_run=dry_run,
@@ -305,132 +262,3 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     async def _finish_transfers(self, _buckets: frozenset[int], now: datetime) -> int:
         return await self.wallet.complete_pending(now - _TRANSFER_GRACE)
-
-
-@asynccontextmanager
-async def open_app(
-    settings: Settings, *, declared: ParticipantRegistry = PARTICIPANTS, pool_size: int = 8, patient: bool = False
-) -> AsyncIterator[App]:
-    """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
-
-    Raises the errors of `store.embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
-    for outside databases that are behind, and ParticipantUnavailableError when the platform's own does not answer.
-    `patient`, for processes that stay: it is waited for, for ever; `App.joining` says when it has come.
-    """
-    async with AsyncExitStack() as stack:
-        keys = read_secrets(settings.keys)
-        seal_keys = read_seal_keys(settings.keys, keys.seals)
-        if settings.databases is None:
-            servers = await stack.enter_async_context(embedded(settings.home))
-            databases: Mapping[str, str] = await dsns(servers, placement(declared))
-            await migrate_all(databases, declared)
-        else:
-            databases = settings.databases
-        pools = await stack.enter_async_context(open_pools(databases, size=pool_size, patient=patient))
-        found = find_links(settings, declared)
-        networks = {name: HttpParticipant(found[name]) for name in declared.networks}
-        for network in networks.values():
-            stack.push_async_callback(network.aclose)
-        owned = open_participants(declared, pools, utc_now, pepper=keys.passwords)
-        registry = Registry(pools["platform"], declared, utc_now)
-        joining = Joining(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
-        try:
-            await joining.join()
-        except UNANSWERED as error:
-            if not patient:
-                raise ParticipantUnavailableError(participant=PLATFORM, error=type(error).__name__) from error
-        shadow = Shadow(pools["platform"], registry.shadow)
-        for loop in (joining.run(), shadow.run()):
-            stack.push_async_callback(_ended, asyncio.create_task(loop))
-        try:
-            parties: dict[str, Participant] = {**owned, **networks}
-            yield _joined(settings, keys, seal_keys, databases, pools, parties, found, registry, joining, shadow, stack)
-        finally:
-            with suppress(*UNANSWERED):
-                await shadow.flush()
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
-    """Return our ends of the links to the networks and the gateway: the configured ones, else those that stand in."""
-    try:
-        found = stand_ins.links(settings.home, (*declared.networks, GATEWAY))
-    except OSError:
-        found = {}
-    for name, network in (settings.networks or {}).items():
-        found[name] = our_end(network.keys or settings.keys, name, network.base_url)
-    if settings.gateway_url is not None:
-        found[GATEWAY] = our_end(settings.keys, GATEWAY, settings.gateway_url)
-    for name in declared.networks:
-        if name not in found:
-            _log.warning("network_not_configured", network=name)
-            create_keys(settings.keys, name)
-            found[name] = our_end(settings.keys, name, _NOWHERE)
-    return found
-
-
-def _joined(
-    settings: Settings,
-    keys: Secrets,
-    seal_keys: SealKeys,
-    databases: Mapping[str, str],
-    pools: Mapping[str, Pool],
-    participants: Mapping[str, Participant],
-    links: Mapping[str, Link],
-    registry: Registry,
-    joining: Joining,
-    shadow: Shadow,
-    resources: AsyncExitStack,
-) -> App:
-    case_ids = CaseIds(keys.case_ids)
-    wallet = participants["wallet"]
-    if not isinstance(wallet, Wallet):
-        raise TypeError("the wallet must keep money")
-    checker = Checker(
-        registry=registry.declared,
-        pack=registry.in_force,
-        participants=participants,
-        platform=pools["platform"],
-        case_ids=case_ids,
-        clock=utc_now,
-        shadow=shadow,
-    )
-    context = Context(
-        platform=pools["platform"],
-        participants=participants,
-        wallet=wallet,
-        check=checker,
-        examine=checker.examine,
-        pack=registry.in_force,
-        plan_of=registry.plan_of,
-        pack_named=registry.pack,
-        know=registry.know,
-        records=Records(keys.records, lambda: secrets.token_bytes(16)),
-        clock=utc_now,
-        new_id=uuid4,
-        new_nonce=lambda: secrets.token_bytes(16),
-        codes_key=keys.codes,
-        timing=settings.saga,
-    )
-    return App(
-        settings=settings,
-        declared=registry.declared,
-        secrets=keys,
-        databases=databases,
-        pools=pools,
-        participants=participants,
-        wallet=wallet,
-        case_ids=case_ids,
-        seal_keys=seal_keys,
-        checker=checker,
-        context=context,
-        links=links,
-        registry=registry,
-        joining=joining,
-        shadow=shadow,
-        resources=resources,
-    )
