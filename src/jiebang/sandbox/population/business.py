@@ -11,18 +11,18 @@ from jiebang.policy.documents import make_credit_code
 from jiebang.sandbox.population import lexicon, names
 from jiebang.sandbox.population.chance import Weighted
 from jiebang.sandbox.population.format import (
-    ApiCredential,
-    App,
-    Approval,
-    Enterprise,
-    Membership,
-    Merchant,
-    MerchantNumber,
-    MiniProgram,
-    OfficialAccount,
-    Quota,
+    ApiCredentialRecord,
+    AppRecord,
+    ApprovalRecord,
+    EnterpriseRecord,
+    MembershipRecord,
+    MerchantNumberRecord,
+    MerchantRecord,
+    MiniProgramRecord,
+    OfficialAccountRecord,
+    QuotaRecord,
     RetainedRecord,
-    Review,
+    ReviewRecord,
 )
 from jiebang.sandbox.population.people import RESERVED
 from jiebang.sandbox.population.render import DAY, Pool, digits, json_of, objects, rarely, stamp
@@ -42,8 +42,8 @@ _TOKEN: Final = objects(({"kind": kind, "revoked_at": None} for kind in ("access
 _GRANT_COUNT: Final = Weighted((10, 25, 30, 20, 15))
 _LEVELS: Final = Pool([b'"none"', b'"standard"'])
 _TENDED: Final = b',"mini_programs":%b,"official_accounts":%b,"reviews":%b,"quotas":%b}'
-_NO_ENTERPRISE: Final = b',"enterprise":' + json_of(Enterprise())
-_NO_MERCHANT: Final = b',"merchant":' + json_of(Merchant())
+_NO_ENTERPRISE: Final = b',"enterprise":' + json_of(EnterpriseRecord())
+_NO_MERCHANT: Final = b',"merchant":' + json_of(MerchantRecord())
 _DEVELOPERS: Final = 120  # of 10,000: they publish mini programs; half of them lead an app technically
 _OPERATORS: Final = 100  # of 10,000: they tend an official account without administering it
 _MEMBERSHIPS: Final = 1800  # of 10,000: plain members of an enterprise
@@ -62,7 +62,9 @@ def write_openplatform(canvas: Canvas, chunk: Chunk) -> None:
     leads = developer & dice.chance(5000)
     apps = {
         at: b',"apps":%b'
-        % json_of([App(_app_id(chunk, at), f"应用 {int(chunk.accounts[at]) % 97}", True, chunk.ago(at, 300 * DAY))])
+        % json_of(
+            [AppRecord(_app_id(chunk, at), f"应用 {int(chunk.accounts[at]) % 97}", True, chunk.ago(at, 300 * DAY))]
+        )
         for at in np.flatnonzero(leads).tolist()
     }
     canvas.write(b',"openplatform":{"api_quota_level":', _LEVELS[developer.astype(np.int64)])
@@ -101,10 +103,10 @@ def _tended(chunk: Chunk, developer: Flags, leads: Flags) -> dict[int, bytes]:
         role: Literal["administrator", "operator"] = "administrator" if admin[at] else "operator"
         is_dev, has_app, keeps = bool(developer[at]), bool(leads[at]), bool(admin[at] or operator[at])
         tended[at] = _TENDED % (
-            json_of([MiniProgram(program, title, "published", since)] * is_dev),
-            json_of([OfficialAccount(gh, name, role, since)] * keeps),
-            json_of([Review(1, program, "qualification", "accepted", since, since)] * is_dev),
-            json_of([Quota(_app_id(chunk, at), "getUserInfo", 100_000)] * has_app),
+            json_of([MiniProgramRecord(program, title, "published", since)] * is_dev),
+            json_of([OfficialAccountRecord(gh, name, role, since)] * keeps),
+            json_of([ReviewRecord(1, program, "qualification", "accepted", since, since)] * is_dev),
+            json_of([QuotaRecord(_app_id(chunk, at), "getUserInfo", 100_000)] * has_app),
         )
     return tended
 
@@ -133,18 +135,18 @@ def write_enterprise(canvas: Canvas, chunk: Chunk) -> None:
         leads = bool(admin[at])
         started = chunk.ago(at, (1 + chance % 60) * DAY)
         ended = chunk.ago(at, (1 + chance % 60) * DAY - 3000) if chance % 4 else None
-        approval = Approval(
+        approval = ApprovalRecord(
             1, company, lexicon.APPROVALS[chance % 5], "approved" if ended else "in_flight", started, ended
         )
-        section = Enterprise(
+        section = EnterpriseRecord(
             api_rights=leads and chance % 2 == 0,
             memberships=[
-                Membership(
+                MembershipRecord(
                     company, name, code, "administrator" if leads else "member", leads and chance % 3 == 0, since
                 )
             ],
             approvals=[approval] * (chance % 3 > 0),
-            api_credentials=[ApiCredential(1, company, "corp-secret", since)] * (leads and chance % 2 == 0),
+            api_credentials=[ApiCredentialRecord(1, company, "corp-secret", since)] * (leads and chance % 2 == 0),
         )
         sections[at] = b',"enterprise":' + json_of(section)
     canvas.write(b"", rarely(chunk.count, _NO_ENTERPRISE, sections))
@@ -162,8 +164,9 @@ def write_merchant(canvas: Canvas, chunk: Chunk) -> None:
         since = chunk.ago(at, int(days[at]) * DAY)
         number = f"{1_400_000_000 + int(chunk.accounts[at]) % 100_000_000}"
         until = None if is_open[at] else chunk.ago(at, int(days[at]) * DAY // 2)
-        section = Merchant(
-            [MerchantNumber(number, name, category, since, until)], [RetainedRecord(1, number, "real_name", since)]
+        section = MerchantRecord(
+            [MerchantNumberRecord(number, name, category, since, until)],
+            [RetainedRecord(1, number, "real_name", since)],
         )
         sections[at] = b',"merchant":' + json_of(section)
     canvas.write(b"", rarely(chunk.count, _NO_MERCHANT, sections))

@@ -9,7 +9,7 @@ import numpy as np
 
 from jiebang.sandbox.population import lexicon, names
 from jiebang.sandbox.population.chance import Weighted
-from jiebang.sandbox.population.format import Hold
+from jiebang.sandbox.population.format import HoldRecord
 from jiebang.sandbox.population.people import RESERVED
 from jiebang.sandbox.population.render import DAY, Either, Pool, digits, json_of, objects, rarely, stamp, texts
 
@@ -71,7 +71,7 @@ def write_security(canvas: Canvas, chunk: Chunk) -> None:
     _factors(canvas, chunk)
     held = np.flatnonzero(chunk.meets["LEGAL-HOLD"]).tolist()
     which, ago = dice.below(len(lexicon.HOLDS)), dice.below(200)
-    holds = {at: Hold(1, "legal", *lexicon.HOLDS[which[at]], chunk.ago(at, int(ago[at]) * DAY)) for at in held}
+    holds = {at: HoldRecord(1, "legal", *lexicon.HOLDS[which[at]], chunk.ago(at, int(ago[at]) * DAY)) for at in held}
     fragments = {at: b',"holds":%b}' % json_of([hold]) for at, hold in holds.items()}
     canvas.write(b"", rarely(chunk.count, b',"holds":[]}', fragments))
 

@@ -114,7 +114,7 @@ def _lists(person: f.Person, problems: _Problems) -> None:
                 problems.append((f"{path}[{at}].{field}", _ENDED))
 
 
-def _wallet(wallet: f.Wallet, account: int, problems: _Problems) -> None:
+def _wallet(wallet: f.WalletRecord, account: int, problems: _Problems) -> None:
     for at, entry in enumerate(wallet.entries):
         if not _SIGNS[entry.kind](entry.amount_fen) or (entry.kind == "opening" and entry.state != "completed"):
             problems.append((f"wallet.entries[{at}].amount_fen", _SIGN))

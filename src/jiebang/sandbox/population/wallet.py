@@ -8,7 +8,7 @@ import numpy as np
 
 from jiebang.sandbox.population import lexicon
 from jiebang.sandbox.population.chance import Weighted
-from jiebang.sandbox.population.format import Arrears, CreditProduct, Freeze
+from jiebang.sandbox.population.format import ArrearsRecord, CreditProductRecord, FreezeRecord
 from jiebang.sandbox.population.people import PAYMENT_PASSWORD, RESERVED
 from jiebang.sandbox.population.render import (
     DAY,
@@ -238,9 +238,9 @@ def _debts(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
         number, owed, since = int(which[at]), int(fen[at]), chunk.ago(at, int(ago[at]) * DAY)
         product = lexicon.CREDIT_PRODUCTS[number % len(lexicon.CREDIT_PRODUCTS)]
         authority, contact = lexicon.FREEZES[number % len(lexicon.FREEZES)]
-        late = CreditProduct(1, product, owed if number % 3 else 0, since)  # a third is open and owes nothing
-        debt = Arrears(1, lexicon.ARREARS[number % len(lexicon.ARREARS)], 100 + owed % 30_000, since)
-        freeze = Freeze(1, authority, contact, 1000 + owed, since)
+        late = CreditProductRecord(1, product, owed if number % 3 else 0, since)  # a third is open and owes nothing
+        debt = ArrearsRecord(1, lexicon.ARREARS[number % len(lexicon.ARREARS)], 100 + owed % 30_000, since)
+        freeze = FreezeRecord(1, authority, contact, 1000 + owed, since)
         debts[at] = _DEBTS % (
             json_of([late] if credit[at] else []),
             json_of([debt] if arrears[at] else []),
