@@ -51,7 +51,7 @@ def _remedy(
 ) -> None:
     """Clear a blocker on the spot."""
     from jiebang.cli.arguments import account_number
-    from jiebang.cli.cases.clear import Options, carry_out, show
+    from jiebang.cli.cases.remedy_as_person import Options, carry_out, show
     from jiebang.usecases.cases.remedy_request import Wanted
 
     number = account_number(account, as_json=as_json)

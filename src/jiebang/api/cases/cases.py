@@ -1,4 +1,4 @@
-"""The routes. Each says its scope, its answers and its refusals; the work is the use cases'."""
+"""Routes of a case: submit, read, withdraw, prove, follow. Each declares its scope, answers and refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litestar.response.sse import ServerSentEventMessage
 from jiebang.api import shapes
 from jiebang.api.cases.idempotency import KeyedMutation, kept_problem, mutating, respond
 from jiebang.api.deps import Deps, Joined
-from jiebang.api.gate.guards import CallerRequest, authenticated, json_only
+from jiebang.api.gate.guards import CallerRequest, authenticated
 from jiebang.api.openapi import refusals, secured
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
@@ -46,7 +46,7 @@ _LOCATION: Final = ResponseHeader(
 )
 
 
-def _own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
+def _require_own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
     """Return the key of a case the caller may reach. A stranger's case answers like one that does not exist."""
     key = deps.case_ids.decode(case_id)
     if key is None or not request.user.reaches(key[0]):
@@ -54,7 +54,9 @@ def _own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
     return key
 
 
-def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
+def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
+    """Return what turns an outcome into the answer kept for repeats; `status`: of one that is no refusal."""
+
     def render(outcome: Found | errors.JiebangError) -> Kept:
         if isinstance(outcome, errors.JiebangError):
             return kept_problem(outcome, request)
@@ -62,34 +64,6 @@ def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
         return Kept(status, msgspec.json.encode(shape))
 
     return render
-
-
-@post(
-    "/v1/checks",
-    guards=[authenticated, json_only],
-    opt={"scope": Scope.CHECK},
-    security=secured(Scope.CHECK),
-    status_code=200,
-    operation_id="check",
-    tags=["checks"],
-    summary="What stands in the way 检查",
-    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies; "
-    "everything that follows; and what else would do, with its cost. Changes nothing. "
-    "A person checks their own account; many need the scope `service`. 一次列出全部阻碍、后果与其他办法;不作任何更改。",
-    responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
-)
-async def check(
-    request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: Joined
-) -> Response[shapes.Checks]:
-    """Check 1 to 1,000 accounts."""
-    asked = strict(data, shapes.CheckBody)
-    accounts = list(dict.fromkeys(account_in(text) for text in asked.accounts))
-    for account_id in accounts:
-        request.user.require_account(account_id)
-    devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
-    answers = await deps.context.check(accounts, asked.kind, devices)
-    body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
-    return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 
 @post(
@@ -126,9 +100,9 @@ async def submit_case(
         consents=tuple(dict.fromkeys(asked.consents)),
         shown=None if asked.shown is None else tuple(asked.shown),
     )
-    render = _rendering(request, deps, 201)
-    told = await mutation.once(lambda claim: submit(deps.context, submission, claim, render))
-    return respond(told, location=lambda kept: f"/v1/cases/{msgspec.json.decode(kept.answer)['id']}")
+    render = _make_render(request, deps, 201)
+    answered = await mutation.once(lambda claim: submit(deps.context, submission, claim, render))
+    return respond(answered, location=lambda kept: f"/v1/cases/{msgspec.json.decode(kept.answer)['id']}")
 
 
 @get(
@@ -145,7 +119,7 @@ async def submit_case(
 )
 async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
     """Read a case."""
-    found = await find(deps.context, _own_case(request, deps, case_id))
+    found = await find(deps.context, _require_own_case(request, deps, case_id))
     shape = shapes.case_shape(found, deps.case_ids, deps.context.clock())
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
@@ -164,8 +138,8 @@ async def withdraw_case(
     request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
-    key = _own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _rendering(request, deps, 202)))
+    key = _require_own_case(request, deps, case_id)
+    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _make_render(request, deps, 202)))
 
 
 @post(
@@ -187,10 +161,10 @@ async def prove_case(
 ) -> Response[shapes.CaseAnswer]:
     """Offer a proof."""
     asked = strict(data, shapes.ProofBody)
-    key = _own_case(request, deps, case_id)
+    key = _require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
-        lambda claim: prove(deps.context, key, attempt, claim, _rendering(request, deps, 200))
+        lambda claim: prove(deps.context, key, attempt, claim, _make_render(request, deps, 200))
     )
 
 
@@ -207,8 +181,8 @@ async def send_new_code(
     request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
-    key = _own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _rendering(request, deps, 202)))
+    key = _require_own_case(request, deps, case_id)
+    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _make_render(request, deps, 202)))
 
 
 @get(
@@ -233,7 +207,7 @@ async def follow_case(
     request: CallerRequest, deps: Joined, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
-    key = _own_case(request, deps, case_id)
+    key = _require_own_case(request, deps, case_id)
     seen = int(last_event_id)
     found = await find(deps.context, key)
     if found.case.state in ENDED and seen >= found.case.revision:
@@ -259,7 +233,7 @@ async def read_timeline(
     request: CallerRequest, deps: Joined, case_id: CaseIdInPath
 ) -> Response[shapes.RecordedTimeline]:
     """Return a timeline as it was recorded, with its receipt."""
-    shape = shapes.recorded_shape(*await recorded(deps.context, _own_case(request, deps, case_id)))
+    shape = shapes.recorded_shape(*await recorded(deps.context, _require_own_case(request, deps, case_id)))
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 
@@ -276,4 +250,4 @@ async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> As
     yield ServerSentEventMessage(data="{}", event="end")
 
 
-CASES: Final = [check, submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case, read_timeline]
+CASES: Final = [submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case, read_timeline]
