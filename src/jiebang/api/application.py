@@ -12,13 +12,13 @@ from litestar.datastructures import State
 from litestar.di import Provide
 
 from jiebang.api.cases.cases import CASES
-from jiebang.api.cases.idempotency import mutation
+from jiebang.api.cases.idempotency import provide_mutation
 from jiebang.api.cases.remedies import REMEDIES
 from jiebang.api.checks.check import CHECKS
 from jiebang.api.checks.codes import CODES
 from jiebang.api.deps import BODY_LIMIT, Deps
 from jiebang.api.gate.admission import Admission, Callers
-from jiebang.api.gate.middleware import Observed, hardened
+from jiebang.api.gate.middleware import RequestLog, add_security_headers
 from jiebang.api.openapi import openapi_config
 from jiebang.api.operations.health import OPERATION
 from jiebang.api.problems import HANDLERS
@@ -59,11 +59,11 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
         route_handlers=[*CHECKS, *CASES, *CODES, *REMEDIES, *OPERATION],
         dependencies={
             "deps": Provide(lambda: deps, sync_to_thread=False),
-            "mutation": Provide(mutation, sync_to_thread=False),
+            "mutation": Provide(provide_mutation, sync_to_thread=False),
         },
         exception_handlers=HANDLERS,
-        middleware=[Observed()],
-        before_send=[hardened],
+        middleware=[RequestLog()],
+        before_send=[add_security_headers],
         on_shutdown=[end_streams],
         openapi_config=openapi_config(),
         request_max_body_size=BODY_LIMIT,

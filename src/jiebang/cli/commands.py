@@ -272,11 +272,11 @@ def main() -> None:
     rich_utils.DEFAULT_STRING = say("[默认:{}]", "[default: {}]")
     rich_utils.REQUIRED_LONG_STRING = say("[必填]", "[required]")
     if LANGUAGE == "zh":
-        rich_utils.rich_format_error = _wrong_usage  # type: ignore[assignment] # typer offers no other place
+        rich_utils.rich_format_error = _print_wrong_usage  # type: ignore[assignment] # typer offers no other place
     cli()
 
 
-def _wrong_usage(error: Any) -> None:
+def _print_wrong_usage(error: Any) -> None:
     """Tell wrong usage in Chinese: typer's own sentences are English only."""
     name = getattr(error, "option_name", None) or getattr(getattr(error, "param", None), "name", None)
     what = {

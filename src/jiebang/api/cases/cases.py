@@ -14,10 +14,10 @@ from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
 from jiebang.api import shapes
-from jiebang.api.cases.idempotency import KeyedMutation, kept_problem, mutating, respond
-from jiebang.api.deps import Deps, Joined
-from jiebang.api.gate.guards import CallerRequest, authenticated
-from jiebang.api.openapi import refusals, secured
+from jiebang.api.cases.idempotency import KeyedMutation, encode_refusal, mutation_options, respond
+from jiebang.api.deps import Deps, InjectedDeps
+from jiebang.api.gate.guards import CallerRequest, require_caller
+from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
 from jiebang.remote.bodies import account_in, strict
@@ -47,7 +47,7 @@ _LOCATION: Final = ResponseHeader(
 
 
 def _require_own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
-    """Return the key of a case the caller may reach. A stranger's case answers like one that does not exist."""
+    """Return the key of a case that the caller may access. Raises UnknownCaseError, for another person's case too."""
     key = deps.case_ids.decode(case_id)
     if key is None or not request.user.reaches(key[0]):
         raise errors.UnknownCaseError
@@ -59,7 +59,7 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
 
     def render(outcome: Found | errors.JiebangError) -> Kept:
         if isinstance(outcome, errors.JiebangError):
-            return kept_problem(outcome, request)
+            return encode_refusal(outcome, request)
         shape = shapes.case_shape(outcome, deps.case_ids, deps.context.clock())
         return Kept(status, msgspec.json.encode(shape))
 
@@ -68,7 +68,7 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
 
 @post(
     "/v1/cases",
-    **mutating(
+    **mutation_options(
         Scope.CASE_WRITE,
         errors.UnknownAccountError,
         errors.BlockedError,
@@ -86,7 +86,7 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
 async def submit_case(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.SubmitBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
     """Submit a case."""
@@ -107,9 +107,9 @@ async def submit_case(
 
 @get(
     "/v1/cases/{case_id:str}",
-    guards=[authenticated],
+    guards=[require_caller],
     opt={"scope": Scope.CASE_READ},
-    security=secured(Scope.CASE_READ),
+    security=security_requirement(Scope.CASE_READ),
     operation_id="readCase",
     tags=["cases"],
     summary="Read a case 查看申请",
@@ -117,7 +117,7 @@ async def submit_case(
     "申请状态、所需验证及各系统状态。",
     responses=refusals(errors.UnknownCaseError),
 )
-async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
+async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
     """Read a case."""
     found = await find(deps.context, _require_own_case(request, deps, case_id))
     shape = shapes.case_shape(found, deps.case_ids, deps.context.clock())
@@ -126,7 +126,7 @@ async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath)
 
 @delete(
     "/v1/cases/{case_id:str}",
-    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
+    **mutation_options(Scope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
     status_code=202,
     operation_id="withdrawCase",
     tags=["cases"],
@@ -135,7 +135,7 @@ async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath)
     "撤回申请;过提交点后返回 409。",
 )
 async def withdraw_case(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
     key = _require_own_case(request, deps, case_id)
@@ -144,7 +144,7 @@ async def withdraw_case(
 
 @post(
     "/v1/cases/{case_id:str}/proofs",
-    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
+    **mutation_options(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
     status_code=200,
     operation_id="prove",
     tags=["cases"],
@@ -155,7 +155,7 @@ async def withdraw_case(
 async def prove_case(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.ProofBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     case_id: CaseIdInPath,
     mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
@@ -170,7 +170,9 @@ async def prove_case(
 
 @post(
     "/v1/cases/{case_id:str}/codes",
-    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False),
+    **mutation_options(
+        Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False
+    ),
     status_code=202,
     operation_id="sendCode",
     tags=["cases"],
@@ -178,7 +180,7 @@ async def prove_case(
     description="The code before it is dead. Wrong tries count on. 旧验证码即失效,错误次数不重置。",
 )
 async def send_new_code(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
     key = _require_own_case(request, deps, case_id)
@@ -187,9 +189,9 @@ async def send_new_code(
 
 @get(
     "/v1/cases/{case_id:str}/events",
-    guards=[authenticated],
+    guards=[require_caller],
     opt={"scope": Scope.CASE_READ},
-    security=secured(Scope.CASE_READ),
+    security=security_requirement(Scope.CASE_READ),
     media_type="text/event-stream",
     operation_id="followCase",
     tags=["cases"],
@@ -204,7 +206,7 @@ async def send_new_code(
     },
 )
 async def follow_case(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
     key = _require_own_case(request, deps, case_id)
@@ -219,9 +221,9 @@ async def follow_case(
 
 @get(
     "/v1/cases/{case_id:str}/timeline",
-    guards=[authenticated],
+    guards=[require_caller],
     opt={"scope": Scope.CASE_READ},
-    security=secured(Scope.CASE_READ),
+    security=security_requirement(Scope.CASE_READ),
     operation_id="readTimeline",
     tags=["cases"],
     summary="The timeline as it was recorded 时间线原文",
@@ -230,15 +232,15 @@ async def follow_case(
     responses=refusals(errors.UnknownCaseError),
 )
 async def read_timeline(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath
 ) -> Response[shapes.RecordedTimeline]:
     """Return a timeline as it was recorded, with its receipt."""
-    shape = shapes.recorded_shape(*await recorded(deps.context, _require_own_case(request, deps, case_id)))
+    shape = shapes.timeline_shape(*await recorded(deps.context, _require_own_case(request, deps, case_id)))
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 
 async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> AsyncIterator[ServerSentEventMessage]:
-    """Yield the timeline; a stream lives no longer than the token that opened it."""
+    """Yield the timeline as events, until the case has ended or the token that opened the stream expires."""
     async for item in deps.follower.follow(key, seen):
         if deps.context.clock() >= request.user.expires_at:
             return

@@ -9,9 +9,9 @@ from litestar import Response, post
 from litestar.params import JSONBody, SkipValidation
 
 from jiebang.api import shapes
-from jiebang.api.deps import Joined
-from jiebang.api.gate.guards import CallerRequest, authenticated, json_only
-from jiebang.api.openapi import refusals, secured
+from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
+from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.remote.bodies import account_in, strict
 from jiebang.remote.tokens import Scope
@@ -19,9 +19,9 @@ from jiebang.remote.tokens import Scope
 
 @post(
     "/v1/checks",
-    guards=[authenticated, json_only],
+    guards=[require_caller, require_json],
     opt={"scope": Scope.CHECK},
-    security=secured(Scope.CHECK),
+    security=security_requirement(Scope.CHECK),
     status_code=200,
     operation_id="check",
     tags=["checks"],
@@ -32,7 +32,7 @@ from jiebang.remote.tokens import Scope
     responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
 )
 async def check(
-    request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: Joined
+    request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: InjectedDeps
 ) -> Response[shapes.Checks]:
     """Check 1 to 1,000 accounts."""
     asked = strict(data, shapes.CheckBody)

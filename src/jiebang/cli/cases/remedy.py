@@ -66,10 +66,10 @@ def _remedy(
         proving=proving,
         quiet=as_json,
     )
-    told = with_app(lambda app: carry_out(app, wanted, code, options), as_json=as_json)
+    result = with_app(lambda app: carry_out(app, wanted, code, options), as_json=as_json)
     if as_json:
-        print_json(told.shape)
+        print_json(result.shape)
     else:
-        show(told)
-    if told.check is not None and not told.check.passes:
+        show(result)
+    if result.check is not None and not result.check.passes:
         raise typer.Exit(REFUSED)

@@ -1,4 +1,4 @@
-"""What operators type: their name, case ids, participants, how many to list."""
+"""Arguments that operators' commands share: their name, case ids, participants, how many to list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CaseIds = Annotated[list[str], typer.Argument(metavar="CASE…", help=say("申�
 
 
 def decode_cases(app: App, ids: Sequence[str]) -> dict[str, Key]:
-    """Return the key of each public id. Raises InvalidInputError for what is none."""
+    """Return the key of each public case id. Raises InvalidInputError for one that cannot be decoded."""
     found = {each: app.case_ids.decode(each) for each in ids}
     for each, key in found.items():
         if key is None:
@@ -41,7 +41,7 @@ def decode_cases(app: App, ids: Sequence[str]) -> dict[str, Key]:
 
 
 def check_participants(names: Sequence[str], *, also: Sequence[str] = (), as_json: bool) -> None:
-    """Tell an unknown name before any server is started."""
+    """Refuse an unknown name before any server is started: print the error and exit. `also`: further known names."""
     from jiebang.usecases.operations.outages import check_names
 
     with telling(as_json=as_json):

@@ -43,12 +43,12 @@ def list_participants(as_json: Json = False) -> None:
 def _show_participants(history: Sequence[Outage], *, as_json: bool) -> None:
     out = {each.participant: each for each in history if each.back_at is None}
     if as_json:
-        standing = [{"participant": name, "in_service": name not in out, "outage": out.get(name)} for name in _ORDER]
-        print_json({"participants": standing, "history": history})
+        statuses = [{"participant": name, "in_service": name not in out, "outage": out.get(name)} for name in _ORDER]
+        print_json({"participants": statuses, "history": history})
         return
     for name in _ORDER:
         each = out.get(name)
-        told = (
+        status = (
             say("在用", "in service")
             if each is None
             else say(
@@ -56,7 +56,7 @@ def _show_participants(history: Sequence[Outage], *, as_json: bool) -> None:
                 f"out since {each.since:%Y-%m-%d %H:%M}Z, {each.by}: {each.reason}",
             )
         )
-        console.print(f"{name:<18} {told}", highlight=False, style="yellow" if each else None)
+        console.print(f"{name:<18} {status}", highlight=False, style="yellow" if each else None)
 
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME…", help=say("参与方", "Participants, such as wallet"))]
@@ -90,7 +90,7 @@ def out(
 
 
 @commands.command("in", help=say("恢复使用:等待的申请自行继续。", "Put back into service: what waits goes on."))
-def back(names: Names, by: By, as_json: Json = False) -> None:
+def put_back(names: Names, by: By, as_json: Json = False) -> None:
     """Put participants back into service."""
     from jiebang.usecases.operations.outages import take_back
 

@@ -1,4 +1,4 @@
-"""`jiebang recover`: after a restore from backup, look at every participant and complete every decision."""
+"""`jiebang recover`: after a restore from backup, read every participant and complete every decision."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _recover(
     check_participants(restored, also=["platform"], as_json=as_json)
 
     async def work(app: App) -> Found:
-        outcomes = _outcomes(app, committed or (), broken_off or ())
+        outcomes = _read_outcomes(app, committed or (), broken_off or ())
         async with progress_over_accounts(app, say("恢复", "Recover")) as progress:
             return await app.recover(
                 restored,
@@ -95,45 +95,49 @@ def _recover(
                 patience=timedelta(seconds=patience),
                 outcomes=outcomes,
                 papers={
-                    _key(app, "--was", case): what for case, _, what in (each.partition("=") for each in was or ())
+                    _decode_case(app, "--was", case): what
+                    for case, _, what in (each.partition("=") for each in was or ())
                 },
                 dry_run=dry_run,
                 progress=progress,
-                waiting=_tell_waiting,
+                waiting=_report_waiting,
             )
 
-    found = with_app(work, as_json=as_json)
+    result = with_app(work, as_json=as_json)
     if as_json:
-        print_json({"complete": found.complete, "found": found})
+        print_json({"complete": result.complete, "found": result})
     else:
-        _show_found(found)
-    if not found.complete:
+        _show_result(result)
+    if not result.complete:
         raise typer.Exit(FAILED)
-    if found.undecided:
+    if result.undecided:
         raise typer.Exit(REFUSED)
 
 
-def _key(app: App, option: str, public_id: str) -> tuple[int, int]:
+def _decode_case(app: App, option: str, public_id: str) -> tuple[int, int]:
     key = app.case_ids.decode(public_id)
     if key is None:
         raise InvalidInputError(field=option, reason=Text("不是申请编号", "this is no case id"))
     return key
 
 
-def _outcomes(app: App, committed: Sequence[str], broken_off: Sequence[str]) -> dict[tuple[int, int], bool]:
-    """Read what people found out. Raises InvalidInputError for what is no case, and for a case said to be both."""
+def _read_outcomes(app: App, committed: Sequence[str], broken_off: Sequence[str]) -> dict[tuple[int, int], bool]:
+    """Return the outcomes given on the command line: whether each case committed.
+
+    Raises InvalidInputError for what is no case id, and for a case given both outcomes.
+    """
     outcomes = dict[tuple[int, int], bool]()
     for option, ids, outcome in (("--committed", committed, True), ("--broken-off", broken_off, False)):
         for each in ids:
-            if outcomes.setdefault(_key(app, option, each), outcome) is not outcome:
+            if outcomes.setdefault(_decode_case(app, option, each), outcome) is not outcome:
                 reason = Text("同一申请不能既已生效又未生效", "a case cannot have been done and come to nothing")
                 raise InvalidInputError(field=option, reason=reason)
     return outcomes
 
 
-def _tell_waiting(waits: Mapping[str, int], left: timedelta) -> None:
-    """Say on the error stream, which is no part of the result, what a recovery waits for and how long at most."""
-    what, seconds = _counted(waits), int(left.total_seconds())
+def _report_waiting(waits: Mapping[str, int], left: timedelta) -> None:
+    """Print to standard error what a recovery waits for, and how long at most."""
+    what, seconds = _format_counts(waits), int(left.total_seconds())
     errors.print(
         say(
             f"等待自行消除的阻碍:{what}(申请数),最多再等 {seconds} 秒;领取与受理仍停止",
@@ -145,28 +149,28 @@ def _tell_waiting(waits: Mapping[str, int], left: timedelta) -> None:
     )
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def _show_found(found: Found) -> None:
-    if found.dry_run:
+def _show_result(result: Found) -> None:
+    if result.dry_run:
         console.print(say("预演,未作任何改动:", "A dry run; nothing was changed. It would:"), style="yellow")
     rows = {
-        say("查看账户", "accounts looked at"): found.accounts,
-        say("补发操作", "ops sent"): found.sent or 0,
-        say("改动申请", "cases changed"): found.changed,
-        say("重建申请", "lost cases made again"): found.made_again,
-        say("置于状态", "put into states"): found.states or 0,
-        say("提高申请号的账户", "accounts with numbers raised"): found.numbers_raised,
-        say("等待过的申请", "cases waited for"): found.waited or 0,
-        say("须由人判定", "left to people"): found.undecided or 0,
-        say("未完成账户", "accounts unfinished"): len(found.unfinished),
+        say("查看账户", "accounts looked at"): result.accounts,
+        say("补发操作", "ops sent"): result.sent or 0,
+        say("改动申请", "cases changed"): result.changed,
+        say("重建申请", "lost cases made again"): result.made_again,
+        say("置于状态", "put into states"): result.states or 0,
+        say("提高申请号的账户", "accounts with numbers raised"): result.numbers_raised,
+        say("等待过的申请", "cases waited for"): result.waited or 0,
+        say("须由人判定", "left to people"): result.undecided or 0,
+        say("未完成账户", "accounts unfinished"): len(result.unfinished),
     }
     for name, value in rows.items():
-        told = _counted(value) if isinstance(value, dict) else f"{value:,}"
+        told = _format_counts(value) if isinstance(value, dict) else f"{value:,}"
         console.print(f"  {name}: {told}", highlight=False)
-    if not found.complete:
+    if not result.complete:
         errors.print(
             say(
                 "有参与方未应答,申请的领取与受理仍停止:请排除故障后再次执行,会从中断处继续。",
@@ -175,9 +179,9 @@ def _show_found(found: Found) -> None:
             ),
             style="bold red",
         )
-    elif found.undecided:
+    elif result.undecided:
         errors.print(say("→ jiebang tasks list,见 docs/operations.md", "→ jiebang tasks list; see docs/operations.md"))
-    elif not found.dry_run:
+    elif not result.dry_run:
         console.print(say("恢复完成;请执行 jiebang verify。", "Recovered; now run jiebang verify."), style="green")
 
 

@@ -1,4 +1,4 @@
-"""How the commands of operators show times and tasks."""
+"""Times and tasks as operators' commands print them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def format_age(at: datetime) -> str:
-    """Say how long ago something was, roughly."""
+    """Return roughly how long ago a time was, in its largest unit with a count of two or more."""
     seconds = max(int((utc_now() - at).total_seconds()), 0)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:

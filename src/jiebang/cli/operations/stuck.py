@@ -1,4 +1,4 @@
-"""`jiebang cases`: what does not get on, why, and trying it again."""
+"""`jiebang cases`: cases that make no progress, why, and sending their open ops again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ commands: Final = typer.Typer(
     )
 )
 def stuck(limit: Limit = 100, as_json: Json = False) -> None:
-    """List what is stuck."""
+    """List stuck cases."""
     from jiebang.usecases.operations import stuck
 
     async def work(app: App) -> list[tuple[str, Stuck]]:
@@ -90,15 +90,12 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
 
     found = with_app(work, as_json=as_json)
     if as_json:
-        held = found.case
+        saved = found.case
         print_json(
-            {"case": case, "state": held.state, "kind": held.kind, "plan": held.plan, "reason": held.reason}
-            | {"revision": held.revision, "attempt": held.attempt, "due_at": held.due_at, "deadline": held.deadline}
-            | {
-                "participants": found.parties,
-                "timeline": found.timeline,
-                "tasks": [task_to_json(t) for t in found.tasks],
-            }
+            {"case": case, "state": saved.state, "kind": saved.kind, "plan": saved.plan, "reason": saved.reason}
+            | {"revision": saved.revision, "attempt": saved.attempt, "due_at": saved.due_at, "deadline": saved.deadline}
+            | {"participants": found.parties, "timeline": found.timeline}
+            | {"tasks": [task_to_json(task) for task in found.tasks]}
         )
         return
     console.print(f"{case}  {found.case.state}  {found.case.plan}  {found.case.reason or ''}", highlight=False)
@@ -116,8 +113,8 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
     for task in found.tasks:
         print_task(task, case)
     for entry in found.timeline:
-        told = "  ".join(str(value) for name, value in entry.items() if name != "at")
-        console.print(f"  {entry['at']}  {told}", highlight=False, soft_wrap=True)
+        line = "  ".join(str(value) for name, value in entry.items() if name != "at")
+        console.print(f"  {entry['at']}  {line}", highlight=False, soft_wrap=True)
 
 
 @commands.command(
@@ -128,13 +125,15 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
     )
 )
 def retry(case: CaseIds, by: By, as_json: Json = False) -> None:
-    """Try again."""
+    """Send open ops again."""
     from jiebang.usecases.operations import stuck
 
     async def work(app: App) -> dict[str, Outcome]:
         keys = decode_cases(app, case)
-        told = await stuck.retry(app.pools["platform"], app.registry, keys.values(), by, utc_now(), app.settings.saga)
-        return {name: told[key] for name, key in keys.items()}
+        outcomes = await stuck.retry(
+            app.pools["platform"], app.registry, keys.values(), by, utc_now(), app.settings.saga
+        )
+        return {name: outcomes[key] for name, key in keys.items()}
 
     outcomes = with_app(work, as_json=as_json)
     if as_json:

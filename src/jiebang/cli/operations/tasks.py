@@ -1,4 +1,4 @@
-"""`jiebang tasks`: what a person must look at, and who has taken it on."""
+"""`jiebang tasks`: what an operator must look at, and who has acknowledged it."""
 
 from __future__ import annotations
 

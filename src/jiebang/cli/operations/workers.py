@@ -43,18 +43,18 @@ def list_workers(as_json: Json = False) -> None:
     if not found:
         console.print(say("没有工作进程。", "No worker runs."))
     for each in found:
-        lives = say("在线", "lives") if each.seen_until > utc_now() else say("失联", "gone")
+        liveness = say("在线", "lives") if each.seen_until > utc_now() else say("失联", "gone")
         lag = format_age(each.oldest_due_at) if each.oldest_due_at else "0 s"
         wish = "" if each.wish == "run" else f"  {each.wish} ({each.wished_by})"
-        told = say(f"桶 {each.buckets}  积压 {lag}", f"{each.buckets} buckets  lag {lag}")
-        console.print(f"{each.worker_id}  {lives}  {each.state}  {told}{wish}", highlight=False, soft_wrap=True)
+        load = say(f"桶 {each.buckets}  积压 {lag}", f"{each.buckets} buckets  lag {lag}")
+        console.print(f"{each.worker_id}  {liveness}  {each.state}  {load}{wish}", highlight=False, soft_wrap=True)
 
 
 WorkerIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", help=say("进程编号", "Worker ids, as listed"))]
 All = Annotated[bool, typer.Option("--all", help=say("全部进程", "Every worker"))]
 
 
-def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, as_json: bool) -> None:
+def _set_wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, as_json: bool) -> None:
     from jiebang.usecases.operations.workers import set_wish
 
     with telling(as_json=as_json):
@@ -65,15 +65,15 @@ def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, 
     async def work(app: App) -> list[str]:
         return await set_wish(app.pools["platform"], None if everybody else ids or [], wanted, by, utc_now())
 
-    heard = with_app(work, as_json=as_json)
-    unknown = sorted(set(ids or ()) - set(heard))
+    reached = with_app(work, as_json=as_json)
+    unknown = sorted(set(ids or ()) - set(reached))
     if as_json:
-        print_json({"wish": wanted, "workers": heard, "unknown": unknown})
+        print_json({"wish": wanted, "workers": reached, "unknown": unknown})
     else:
-        console.print(f"{wanted}: {', '.join(heard) or '—'}", highlight=False)
+        console.print(f"{wanted}: {', '.join(reached) or '—'}", highlight=False)
         if unknown:
             errors.print(say(f"没有这些进程:{', '.join(unknown)}", f"No such worker: {', '.join(unknown)}"))
-    if unknown or not heard:
+    if unknown or not reached:
         raise typer.Exit(REFUSED)
 
 
@@ -85,13 +85,13 @@ def _wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, 
 )
 def pause(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json = False) -> None:
     """Pause workers."""
-    _wish(ids, "pause", by, everybody=everybody, as_json=as_json)
+    _set_wish(ids, "pause", by, everybody=everybody, as_json=as_json)
 
 
 @commands.command(help=say("恢复已暂停的进程。", "Let paused workers go on."))
 def resume(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json = False) -> None:
     """Resume workers."""
-    _wish(ids, "run", by, everybody=everybody, as_json=as_json)
+    _set_wish(ids, "run", by, everybody=everybody, as_json=as_json)
 
 
 @commands.command(
@@ -102,4 +102,4 @@ def resume(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json 
 )
 def drain(by: By, ids: WorkerIds = None, everybody: All = False, as_json: Json = False) -> None:
     """Drain workers."""
-    _wish(ids, "drain", by, everybody=everybody, as_json=as_json)
+    _set_wish(ids, "drain", by, everybody=everybody, as_json=as_json)

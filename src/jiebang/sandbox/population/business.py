@@ -9,7 +9,7 @@ import numpy as np
 
 from jiebang.policy.documents import make_credit_code
 from jiebang.sandbox.population import lexicon, names
-from jiebang.sandbox.population.chance import Weighted
+from jiebang.sandbox.population.chance import WeightedChoice
 from jiebang.sandbox.population.format import (
     ApiCredentialRecord,
     AppRecord,
@@ -39,7 +39,7 @@ _GRANT: Final = objects(
     after=b"}",
 )
 _TOKEN: Final = objects(({"kind": kind, "revoked_at": None} for kind in ("access", "refresh")), after=b"}")
-_GRANT_COUNT: Final = Weighted((10, 25, 30, 20, 15))
+_GRANT_COUNT: Final = WeightedChoice((10, 25, 30, 20, 15))
 _LEVELS: Final = Pool([b'"none"', b'"standard"'])
 _TENDED: Final = b',"mini_programs":%b,"official_accounts":%b,"reviews":%b,"quotas":%b}'
 _NO_ENTERPRISE: Final = b',"enterprise":' + json_of(EnterpriseRecord())
@@ -51,14 +51,14 @@ _CLOSED_MERCHANTS: Final = 80  # of 10,000: their merchant number is closed, its
 _COMPANIES: Final = 400
 
 
-def _grown(chunk: Chunk) -> Flags:
+def _is_adult(chunk: Chunk) -> Flags:
     return ~chunk.meets["MINOR-EVIDENCE"] & (chunk.accounts > RESERVED)
 
 
 def write_openplatform(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `openplatform`."""
     dice = chunk.dice(_PEOPLE)
-    developer = dice.chance(_DEVELOPERS) & _grown(chunk)
+    developer = dice.chance(_DEVELOPERS) & _is_adult(chunk)
     leads = developer & dice.chance(5000)
     apps = {
         at: b',"apps":%b'
@@ -80,14 +80,14 @@ def write_openplatform(canvas: Canvas, chunk: Chunk) -> None:
     under = b'"token_id":', digits(tokens.ordinal + 1, 1), b',"grant_id":', digits(tokens.ordinal // 2 + 1, 1)
     times = b',"issued_at":"', stamp(issued), b'","expires_at":"', stamp(expires), b'",'
     canvas.list(b',"oauth_tokens":', tokens, *under, *times, _TOKEN[refresh.astype(np.int64)])
-    canvas.write(b"", rarely(chunk.count, _TENDED % ((b"[]",) * 4), _tended(chunk, developer, leads)))
+    canvas.write(b"", rarely(chunk.count, _TENDED % ((b"[]",) * 4), _render_developers(chunk, developer, leads)))
 
 
 def _app_id(chunk: Chunk, at: int) -> str:
     return f"wxapp{int(chunk.accounts[at]):016d}"
 
 
-def _tended(chunk: Chunk, developer: Flags, leads: Flags) -> dict[int, bytes]:
+def _render_developers(chunk: Chunk, developer: Flags, leads: Flags) -> dict[int, bytes]:
     """Return what developers and keepers of official accounts tend."""
     dice = chunk.dice(_TENDS)
     admin = chunk.meets["OA-ADMIN"]
@@ -126,7 +126,7 @@ def write_enterprise(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `enterprise`: administrators and members, their approvals and credentials."""
     dice = chunk.dice(_MEMBERS)
     admin = chunk.meets["ORG-ADMIN"]
-    member = admin | (dice.chance(_MEMBERSHIPS) & _grown(chunk))
+    member = admin | (dice.chance(_MEMBERSHIPS) & _is_adult(chunk))
     which, draw, days = dice.below(_COMPANIES), dice.lane(), 100 + dice.below(290)
     sections = dict[int, bytes]()
     for at in np.flatnonzero(member).tolist():
@@ -156,7 +156,7 @@ def write_merchant(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `merchant`: open numbers, and closed ones whose records are still kept."""
     dice = chunk.dice(_MERCHANTS)
     is_open = chunk.meets["MERCHANT-OPEN"]
-    closed = dice.chance(_CLOSED_MERCHANTS) & _grown(chunk)
+    closed = dice.chance(_CLOSED_MERCHANTS) & _is_adult(chunk)
     which, days = dice.below(len(lexicon.SHOPS)), 200 + dice.below(190)
     sections = dict[int, bytes]()
     for at in np.flatnonzero(is_open | closed).tolist():

@@ -1,6 +1,6 @@
-"""What neither a type nor a table can say of a person: documents, cards, codes, rows that name each other, money.
+"""Checks that neither types nor tables make: documents, cards, codes, references between rows, sums of money.
 
-The rest, keys and the rules of single rows, is in table_checks.py.
+Keys and the rules of single rows are in table_checks.py.
 """
 
 from __future__ import annotations

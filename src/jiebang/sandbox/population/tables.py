@@ -1,4 +1,4 @@
-"""From people to what COPY takes: for each table of each database, its columns and rows as text.
+"""Turns people into the input of COPY: for each table of each database, its columns and rows as text.
 
 Rows are encoded as JSON arrays a line and copied as CSV with a backslash as escape: the same text but for control
 characters, which CSV wants raw, and the brackets around a line. Those become blanks, which a number or a time may have
@@ -50,7 +50,7 @@ class Sealing(msgspec.Struct, frozen=True):
     passwords: bytes
 
     def __repr__(self) -> str:
-        """Tell nothing."""
+        """Hide the keys."""
         return "Sealing(…)"
 
 
@@ -73,11 +73,11 @@ def csv_of(lines: Sequence[bytes]) -> bytearray | bytes:
     ends = np.flatnonzero(characters == ord("\n"))
     characters[0] = characters[ends - 1] = characters[ends[:-1] + 1] = ord(" ")
     if _CONTROLLED.search(text):
-        return _ESCAPED.sub(_uncontrolled, text)
+        return _ESCAPED.sub(_unescape_control, text)
     return text
 
 
-def _uncontrolled(found: re.Match[bytes]) -> bytes:
+def _unescape_control(found: re.Match[bytes]) -> bytes:
     if found[1]:
         return _CONTROLS[found[1]]
     return bytes((int(found[2], 16),)) if found[2] else found[0]
@@ -187,7 +187,14 @@ def tables_of(
         for card in person.wallet.bank_cards
     ]
     made[_FACTOR] = [
-        (person.account_id, one.factor_id, one.kind, _masked(one.kind, one.address), one.revoked_at, one.enrolled_at)
+        (
+            person.account_id,
+            one.factor_id,
+            one.kind,
+            _mask_address(one.kind, one.address),
+            one.revoked_at,
+            one.enrolled_at,
+        )
         for person in people
         for one in person.security.second_factors
     ]
@@ -256,7 +263,7 @@ def _array(words: Iterable[str]) -> str:
     return '{"' + '","'.join(words) + '"}'
 
 
-def _masked(kind: str, address: str) -> str:
+def _mask_address(kind: str, address: str) -> str:
     """Return what of an address the person is shown."""
     if kind == "sms":
         return f"{address[:-8]}****{address[-4:]}"
