@@ -47,14 +47,14 @@ def telling(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except JiebangError as error:
-        tell(error, as_json=as_json)
+        print_error(error, as_json=as_json)
         raise typer.Exit(WRONG if isinstance(error, CallerError | PolicyRefusalError) else FAILED) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        tell(_as_own_error(error), as_json=as_json)
+        print_error(_as_own_error(error), as_json=as_json)
         raise typer.Exit(FAILED) from error
 
 
@@ -94,7 +94,7 @@ def with_app(
     return run(opened(), as_json=as_json)
 
 
-def tell(error: JiebangError, *, as_json: bool) -> None:
+def print_error(error: JiebangError, *, as_json: bool) -> None:
     """Print an error: what is wrong, what to do, and its fields; of a refused case, the whole check."""
     check = error.check if isinstance(error, BlockedError) else None
     if as_json:

@@ -56,7 +56,7 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     faults: Annotated[tuple[Fault, ...], Meta(max_length=100)]
 
 
-class Clearing:
+class ClearingNetwork:
     """The network: parses messages, applies faults, keeps its ledger."""
 
     def __init__(self, ledger: Ledger, operations: Collection[str], *, keep_faults: bool) -> None:
@@ -69,7 +69,7 @@ class Clearing:
         if not keep_faults:
             ledger.save_faults(())
         self._faults = ledger.faults()
-        self._grudges = FickleMemory()
+        self._memory = FickleMemory()
 
     def service(self, name: str, responder: Responder) -> Service:
         """Return the network as an ASGI application."""
@@ -156,7 +156,7 @@ class Clearing:
             results += await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
         if await self._withholds_answer(suffered, call):
             return None
-        return apply_lie(suffered.lie, op, results, self._grudges), suffered
+        return apply_lie(suffered.lie, op, results, self._memory), suffered
 
     async def look(self, call: Call) -> Answer | None:
         """Answer the fence rows of up to 1,024 accounts."""
@@ -252,7 +252,7 @@ def main() -> None:
     arguments.add_argument("--keep-faults", action="store_true", help="沿用上次的故障 / go on with the last faults")
     given = arguments.parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    clearing = Clearing(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
+    clearing = ClearingNetwork(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
     responder = Responder(other_end(given.keys, given.name, ""))
     serve(nullcontext(clearing.service(given.name, responder)), given.port, with_parent=given.with_parent)
 

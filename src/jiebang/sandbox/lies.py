@@ -50,13 +50,13 @@ class FickleMemory:
         return [Result(str(account), no, Outcome.GRANTED, Row(no, CaseOp.TRIED)) for account, no in idle]
 
 
-def apply_lie(lie: FaultKind | None, op: Op, results: Sequence[Result], grudges: FickleMemory) -> list[Result]:
+def apply_lie(lie: FaultKind | None, op: Op, results: Sequence[Result], memory: FickleMemory) -> list[Result]:
     """Return the answers of a network that tells this lie; `results`: the true ones."""
     answers = list(results)
     match lie:
         case FaultKind.FICKLE:
             asked = {(int(one.account), one.case_no) for one in results}
-            return (grudges.take(answers) if op is Op.TRY else answers) + grudges.unasked(asked)
+            return (memory.take(answers) if op is Op.TRY else answers) + memory.unasked(asked)
         case FaultKind.TWO_VOICES:
             return answers + [_refusal(one) if one.outcome is Outcome.GRANTED else _grant(op, one) for one in answers]
         case FaultKind.STRANGE:

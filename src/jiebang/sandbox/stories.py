@@ -2,7 +2,7 @@
 
 A story drives the API with the person's own token, reads the SMS code from the sandbox's phone, switches faults on at a
 clearing network or sends money in the super-app where the story wants it, and follows the case's timeline to its end.
-It tells a `Listener` what happens, and the terminal shows it.
+It reports each event to a `Listener`, which the terminal shows.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class StoryFailedError(OurFaultError):
     action = Text("详见 answer 与数据目录中的 logs。", "See `answer`, and the logs in the home folder.")
 
 
-async def tell(story: Story, account_id: int, other_id: int, world: World, listener: Listener) -> StoryEnding:
-    """Tell one story. `other_id`: somebody with money, who sends it where the story wants that.
+async def play_story(story: Story, account_id: int, other_id: int, world: World, listener: Listener) -> StoryEnding:
+    """Play one story. `other_id`: an account with money, which sends some where the story needs it.
 
     Raises StoryFailedError, and TimeoutError when something never comes.
     """

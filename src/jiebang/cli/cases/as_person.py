@@ -15,7 +15,7 @@ from jiebang.api.shapes import case_shape
 from jiebang.app import App
 from jiebang.cli.arguments import case_key
 from jiebang.cli.language import say
-from jiebang.cli.runner import console, tell
+from jiebang.cli.runner import console, print_error
 from jiebang.cli.show import TimelineView
 from jiebang.clock import utc_now
 from jiebang.model.case import ENDED, Kind, State
@@ -81,7 +81,7 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
         except ProofRefusedError as error:
             if quiet or not error.fields.get("tries_left"):
                 raise
-            tell(error, as_json=False)
+            print_error(error, as_json=False)
         found = await find(app.context, key)
     if not quiet and found.case.state is not State.OPEN:
         console.print(say("验证通过。", "Proven."))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jiebang.app import App
-    from jiebang.sandbox.population.load import LoadReport, Network
+    from jiebang.sandbox.population.load import BindingTarget, LoadReport
     from jiebang.sandbox.processes import Sandbox
 
 commands = typer.Typer(
@@ -142,7 +142,7 @@ async def _load_from(
     source: BinaryIO,
     *,
     skip_bad: bool = False,
-    networks: Mapping[str, Network] | None = None,
+    networks: Mapping[str, BindingTarget] | None = None,
     progress: Callable[[int, int], None],
 ) -> LoadReport:
     from jiebang.sandbox.population.load import load

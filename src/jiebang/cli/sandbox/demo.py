@@ -31,7 +31,7 @@ from jiebang.sandbox.control import Control
 from jiebang.sandbox.population.people import STORY_PEOPLE
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.sandbox.stage import clear, only_demo, platform_processes
-from jiebang.sandbox.stories import STORIES, StoryEnding, World, tell, unbind
+from jiebang.sandbox.stories import STORIES, StoryEnding, World, play_story, unbind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +70,9 @@ async def _tell_stories(world: World, screen: Console) -> list[StoryEnding]:
         screen.rule(f"[bold]{person.name}[/]  {read(story.title)}")
         with Live(console=screen, auto_refresh=False) as live:
             listener = _Screen(screen, live)
-            endings.append(await tell(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener))
+            endings.append(
+                await play_story(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener)
+            )
         if not screen.is_terminal:
             screen.print()  # where nothing can be drawn over, the last drawing has no end of line
         result = endings[-1]

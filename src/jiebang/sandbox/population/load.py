@@ -90,7 +90,7 @@ class LoadBrokenError(OtherSystemError):
     )
 
 
-class Network(Protocol):
+class BindingTarget(Protocol):
     """A clearing network of the sandbox, as far as loading needs it (sandbox/control.py)."""
 
     async def bind(self, bindings: Sequence[Binding]) -> list[int]:
@@ -104,7 +104,7 @@ async def load(
     *,
     now: datetime,
     skip_bad: bool = False,
-    networks: Mapping[str, Network] | None = None,
+    networks: Mapping[str, BindingTarget] | None = None,
     progress: Callable[[int, int], None] = lambda _bytes, _people: None,
 ) -> LoadReport:
     """Load a population file, opened in binary, into the databases of `dsns` (by the names of `embedded.placement`).
@@ -338,7 +338,7 @@ async def _pieces(payload: bytearray | bytes) -> AsyncIterator[bytes]:
         yield bytes(view[at : at + _PIECE])
 
 
-async def _bind(spool: BinaryIO, networks: Mapping[str, Network]) -> int:
+async def _bind(spool: BinaryIO, networks: Mapping[str, BindingTarget]) -> int:
     """Send the spooled bindings to their networks."""
     spool.seek(0)
     sent = 0
