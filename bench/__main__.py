@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: the one form of every comparison. It prints figures and exits 0 whatever they are."""
+"""`python -m bench NAME` runs one comparison. It prints figures and exits 0 whatever they are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OFFERED = ("only", "profile", "picture", "accounts", "full")
 
 
 class Bench(msgspec.Struct, frozen=True):
-    """A comparison as its module says, read without importing it: its docstring, and what its `run` offers."""
+    """A comparison, read without importing its module: its docstring, and the options of its `run`."""
 
     about: str
     offers: list[str]
@@ -40,7 +40,7 @@ def _benches() -> dict[str, Bench]:
 
 
 def _parser(benches: dict[str, Bench], asked: str | None) -> argparse.ArgumentParser:
-    """Return the parser; its help tells all about the comparison `asked`, or names each with the options it offers."""
+    """Return the parser; its help describes the comparison `asked`, or lists all with their options."""
     listed = []
     for name, bench in sorted(benches.items()):
         offers = " ".join(f"--{option}" for option in bench.offers)

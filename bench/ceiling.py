@@ -51,8 +51,8 @@ _Batch = tuple[list[int], list[list[Statement]]]
 """The accounts of a batch, and its statements in groups that run side by side."""
 
 
-class _Noting(_Connection):
-    """A connection that takes down what is sent over it."""
+class _RecordingConnection(_Connection):
+    """A connection that records the statements sent over it."""
 
     taken: ClassVar[list[Statement]] = []
     database: ClassVar[str]
@@ -60,39 +60,39 @@ class _Noting(_Connection):
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
         began = perf_counter()
         rows = await super().fetch(query, *args, **options)
-        self._note(query, args, began)
+        self._record(query, args, began)
         return rows
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
         began = perf_counter()
         row = await super().fetchrow(query, *args, **options)
-        self._note(query, args, began)
+        self._record(query, args, began)
         return row
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
         began = perf_counter()
         value = await super().fetchval(query, *args, **options)
-        self._note(query, args, began)
+        self._record(query, args, began)
         return value
 
     async def execute(self, query: str, *args: Any, **options: Any) -> Any:
         began = perf_counter()
         status = await super().execute(query, *args, **options)
-        if query != self.get_reset_query():  # what a pool says when a connection comes back is no work of the saga's
-            self._note(query, args, began)
+        if query != self.get_reset_query():  # the pool's reset of a returned connection is not the saga's work
+            self._record(query, args, began)
         return status
 
-    def _note(self, query: str, args: tuple[Any, ...], began: float) -> None:
+    def _record(self, query: str, args: tuple[Any, ...], began: float) -> None:
         self.taken.append(Statement(self.database, query, args, began, perf_counter()))
 
 
 @asynccontextmanager
-async def _noting(world: World) -> AsyncIterator[World]:
-    """Open a second world over the same databases, whose connections take everything down."""
+async def _open_recording(world: World) -> AsyncIterator[World]:
+    """Open a second world over the same databases, whose connections record every statement."""
     pools: dict[str, Pool] = {}
     try:
         for name, dsn in world.dsns.items():
-            kind = type("Noting", (_Noting,), {"database": name})
+            kind = type("Noting", (_RecordingConnection,), {"database": name})
             pools[name] = await asyncpg.create_pool(
                 dsn, min_size=0, max_size=4, server_settings=_SETTINGS, connection_class=kind
             )
@@ -104,14 +104,14 @@ async def _noting(world: World) -> AsyncIterator[World]:
 async def script(world: World, batch: int) -> tuple[list[list[Statement]], list[int]]:
     """Drive one batch of `batch` cases; return its statements in groups that ran side by side, and its accounts."""
     accounts = list(await world.ready(batch))
-    async with _noting(world) as noting:
+    async with _open_recording(world) as recording:
         patient = Timing(try_limit=_PATIENT, resend=_PATIENT), Limits(round=_PATIENT, call=_PATIENT)
-        driver = noting.driver(timing=patient[0], limits=patient[1])
-        _Noting.taken.clear()
-        due = await store.due(noting.pools["platform"], range(BUCKETS), now(), batch)
+        driver = recording.driver(timing=patient[0], limits=patient[1])
+        _RecordingConnection.taken.clear()
+        due = await store.due(recording.pools["platform"], range(BUCKETS), now(), batch)
         await driver.drive(due)
         await driver.aclose()
-        taken = sorted(_Noting.taken, key=lambda one: one.began)
+        taken = sorted(_RecordingConnection.taken, key=lambda one: one.began)
     await world.require_done(accounts)
     groups: list[list[Statement]] = []
     for one in taken:
@@ -138,7 +138,7 @@ class _Lane:
             await asyncio.gather(*(self._send(one, place) for one, place in zip(group, places, strict=True)))
 
     async def _send(self, one: Statement, place: int) -> None:
-        # executemany is what asyncpg has for a statement whose answer nobody wants: it does not even decode it.
+        # executemany is asyncpg's way to discard an answer: it is not even decoded.
         await self._connections[one.database, place].executemany(one.sql, [one.arguments])
 
 
@@ -176,12 +176,12 @@ async def ceiling(world: World, cases: int, batch: int) -> Outcome:
     ]
     try:
         warm = world.unused(batch * lanes, rival=True)
-        await _all(world, connections, _prepared(groups, before, list(warm), batch))
+        await _run_all(world, connections, _prepare_all(groups, before, list(warm), batch))
         await world.settle()
         accounts = world.unused(max(cases - cases % batch, batch), rival=True)
-        ready = _prepared(groups, before, list(accounts), batch)
+        ready = _prepare_all(groups, before, list(accounts), batch)
         meter = Meter(world)
-        latencies = await _all(world, connections, ready)
+        latencies = await _run_all(world, connections, ready)
         outcome = meter.read(len(accounts), latencies)
     finally:
         await asyncio.gather(*(one.close() for lane in connections for one in lane.values()))
@@ -189,7 +189,7 @@ async def ceiling(world: World, cases: int, batch: int) -> Outcome:
     return outcome
 
 
-def _prepared(
+def _prepare_all(
     groups: Sequence[Sequence[Statement]], before: list[int], accounts: list[int], batch: int
 ) -> list[_Batch]:
     at = now()
@@ -197,7 +197,7 @@ def _prepared(
     return [(part, _for_others(groups, before, part, at)) for part in parts]
 
 
-async def _all(
+async def _run_all(
     world: World, connections: Sequence[Mapping[tuple[str, int], _Connection]], batches: Sequence[_Batch]
 ) -> list[float]:
     """Record and run all batches, as many in flight as there are lanes; return milliseconds by case."""

@@ -65,7 +65,7 @@ _UNREAD: Final = b'"FACT-UNAVAILABLE"'
 
 
 def _settings(home: Path) -> Settings:
-    # What is measured is the work, not the gate, which would hold back so many from one address.
+    # The work is measured, not the gate, which would refuse so many requests from one address.
     much = 1_000_000
     wide = Capacity(
         places=much,
@@ -88,14 +88,14 @@ def _now() -> datetime:
 
 
 def _serve(home: str, coalescing: bool, tell: Connection) -> None:
-    """Serve the product in this process until it is killed; tell the port."""
+    """Serve the product in this process until it is killed; report the port."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - as long as the process lives
-    uvloop.run(_serving(Path(home), tell, coalescing=coalescing))
+    uvloop.run(_serve_until_killed(Path(home), tell, coalescing=coalescing))
 
 
-async def _serving(home: Path, tell: Connection, *, coalescing: bool) -> None:
+async def _serve_until_killed(home: Path, tell: Connection, *, coalescing: bool) -> None:
     async with open_app(_settings(home), pool_size=16) as opened:
-        app = opened if coalescing else _uncoalesced(opened)
+        app = opened if coalescing else _without_coalescing(opened)
         config = uvicorn.Config(
             app.api(), port=0, loop="none", http="httptools", ws="none", access_log=False, log_config=None
         )
@@ -107,7 +107,7 @@ async def _serving(home: Path, tell: Connection, *, coalescing: bool) -> None:
         await serving
 
 
-def _uncoalesced(app: App) -> App:
+def _without_coalescing(app: App) -> App:
     checker = Checker(
         registry=PARTICIPANTS,
         pack=app.context.pack,
@@ -169,7 +169,7 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
 
 
 class _Tally:
-    """What the clients of one turn saw."""
+    """What the clients of one turn counted."""
 
     def __init__(self) -> None:
         self.accounts, self.unread = 0, 0
@@ -291,7 +291,7 @@ def _evaluation(pack: Pack, facts: Facts, rounds: int) -> tuple[list[Row], list[
 
 
 @asynccontextmanager
-async def _opened(people: int) -> AsyncIterator[tuple[App, Path]]:
+async def _open_installation(people: int) -> AsyncIterator[tuple[App, Path]]:
     """Open an installation of our own with `people` in it."""
     folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
     folder.chmod(0o711)  # noqa: ASYNC240 - the database's own user must get in; nothing else runs yet
@@ -309,7 +309,7 @@ async def _opened(people: int) -> AsyncIterator[tuple[App, Path]]:
 
 
 async def _measure(rounds: int, people: int) -> Result:
-    async with _opened(people) as (app, home):
+    async with _open_installation(people) as (app, home):
         facts = await app.checker.facts(range(1, min(_BATCH, people) + 1))
         rows, bars = _evaluation(app.context.pack(), facts, rounds)
         services = await asyncio.to_thread(_Services, home)

@@ -30,7 +30,7 @@ class Cpu(msgspec.Struct, frozen=True):
 
     @property
     def others(self) -> float:
-        """CPU seconds that went to whoever else uses this machine."""
+        """CPU seconds of all other processes of this machine."""
         return self.machine - self.python - self.postgres - self.networks
 
 
@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metered(Protocol):
-    """Something that tells what it has cost so far: `bench.world.World`."""
+    """Something that reports its cost so far: `bench.world.World`."""
 
     def cpu(self) -> Cpu:
         """Return the CPU seconds so far."""

@@ -115,17 +115,17 @@ async def _window(store: Store, pairs: Sequence[Pair], *, alone: bool) -> tuple[
     async with store.open() as world:
         await world.pools["platform"].execute("CHECKPOINT", timeout=LONG)
     begun = await counters.checkpoints(store.dsns["platform"])
-    lap = await _driven(store, [first for first, _ in pairs], alone=False)
+    lap = await _drive(store, [first for first, _ in pairs], alone=False)
     if alone:  # an idle worker looks all the time, and so clears what is dead out of its way
         async with store.open() as world:
             await _due(world)
-    measured = await _driven(store, [second for _, second in pairs], alone=alone)
+    measured = await _drive(store, [second for _, second in pairs], alone=alone)
     if begun != await counters.checkpoints(store.dsns["platform"]):
         raise RuntimeError("a checkpoint fell into what was measured")
     return lap, measured
 
 
-async def _driven(store: Store, accounts: Sequence[int], *, alone: bool) -> Window:
+async def _drive(store: Store, accounts: Sequence[int], *, alone: bool) -> Window:
     """Record a case for each of `accounts` and drive them, on connections of their own.
 
     `alone`: each by itself, and without a worker, whose looking for more to do would count with a few cases only.
@@ -164,7 +164,7 @@ async def _small(home: Path) -> AsyncIterator[Store]:
         yield store
 
 
-async def _made_anew(store: Store, accounts: int) -> None:
+async def _recreate_accounts(store: Store, accounts: int) -> None:
     """Make the accounts of the small store anew, none of which had a case."""
     async with store.open() as world:
         for name in ("platform", *owned(world)):
@@ -190,7 +190,7 @@ async def _step(
     random.Random(_SEED).shuffle(rest)
     block = [(one, one + 1) for one in range(1, first // 2, 2)]
     of_small = _sets(block, rest, rounds * size)
-    await _made_anew(small, first)
+    await _recreate_accounts(small, first)
     of_grown, beside = ({name: list[Window]() for name in _TOLD} for _ in range(2))
     for number in range(rounds):
         for kind in _KINDS:

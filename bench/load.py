@@ -100,7 +100,7 @@ def _generating(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
 
 @contextmanager
 def _without_garbage() -> Iterator[None]:
-    """Keep the collector from walking the inputs, which would be charged to whoever's turn it is."""
+    """Turn the garbage collector off: it would walk the inputs at the cost of the turn."""
     gc.collect()
     gc.freeze()
     try:
@@ -130,7 +130,7 @@ async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
             with _without_garbage():
                 for number in range(-1, rounds):
                     for name in list(turns)[:: 1 if number % 2 else -1]:
-                        await _emptied(places)
+                        await _empty_tables(places)
                         start = time.perf_counter()
                         await turns[name]()
                         if number >= 0:
@@ -172,7 +172,7 @@ def _payloads(text: bytes) -> tuple[Mapping[Table, bytes], int]:
     return {table: bytes(csv_of(lines)) for table, lines in parts.items()}, count
 
 
-async def _emptied(places: Mapping[str, str]) -> None:
+async def _empty_tables(places: Mapping[str, str]) -> None:
     """Empty every table, and have both servers write out what is left of the turn before."""
 
     async def empty(dsn: str) -> None:

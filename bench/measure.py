@@ -24,7 +24,7 @@ class Row(msgspec.Struct, omit_defaults=True):
 
 
 class Bar(msgspec.Struct, omit_defaults=True):
-    """One promise: `value` against what it must reach. Exactly one of the two limits is set."""
+    """One bar: `value` against its limit. Exactly one of the two limits is set."""
 
     name: str
     value: float
@@ -98,5 +98,5 @@ def row(name: str, unit: str, figures: list[float], note: str = "") -> Row:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """Return the median of the ratios of each round: what slows a machine for a while slows both."""
+    """Return the median of the ratios of each round: a slow phase of the machine affects both."""
     return round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 3)

@@ -41,12 +41,12 @@ def refused(account_id: int) -> bool:
 
 
 def silent(account_id: int) -> bool:
-    """Whether an account's Try is to be met with silence."""
+    """Whether an account's Try gets no answer."""
     return account_id % _SILENT[0] == _SILENT[1]
 
 
 class _Wrapped:
-    """A real participant, all but unchanged."""
+    """A real participant; subclasses change one answer."""
 
     def __init__(self, real: DatabaseParticipant) -> None:
         self.real, self.name = real, real.name
@@ -76,7 +76,7 @@ class _Wrapped:
 
 
 class Refusing(_Wrapped):
-    """Tells another version of some accounts' facts than they have."""
+    """Reports a wrong facts version for some accounts, so that their Try is refused."""
 
     async def facts(self, accounts: Sequence[int]) -> FactBatch | None:
         """Read facts; those of some accounts will be another version by the Try."""
@@ -88,10 +88,10 @@ class Refusing(_Wrapped):
 
 
 class Silent(_Wrapped):
-    """Never hears of some accounts' Trys."""
+    """Drops the Trys of some accounts."""
 
     async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
-        """Carry out what it hears of."""
+        """Carry out what was not dropped."""
         if op is not Op.TRY or not any(map(silent, orders.accounts)):
             return await self.real.carry_out(op, orders, planned)
         heard = Orders.of([order for order in orders.one_by_one() if not silent(order.account_id)])

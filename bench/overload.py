@@ -79,7 +79,7 @@ class Second(msgspec.Struct):
 
 
 class Client:
-    """Connections that are kept, and what is said on them."""
+    """Kept-alive connections to the API."""
 
     def __init__(self, port: int, token: str) -> None:
         self._port, self._token = port, token
@@ -115,13 +115,13 @@ class Client:
         return int(head.split()[1]), head, answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         for _, writer in self._idle:
             writer.close()
 
 
 class Crowd:
-    """People who submit and prove, and what became of them."""
+    """People who submit and prove, and the outcomes."""
 
     def __init__(self, app: App, client: Client, people: Sequence[int]) -> None:
         self._app, self._client = app, client
@@ -200,7 +200,7 @@ class Crowd:
         return (len(self.accepted) - before) / (perf_counter() - began)
 
     async def come(self, rate: float, seconds: float) -> None:
-        """Have people come at `rate` a second, whatever becomes of them. Returns when the last has come."""
+        """Start submissions at `rate` a second, without waiting for answers. Returns after the last start."""
         began, count = perf_counter(), int(rate * seconds)
         for number in range(count):
             pause = began + number / rate - perf_counter()
@@ -221,7 +221,7 @@ def _now() -> datetime:
 
 
 async def _fill(app: App, people: int) -> None:
-    """Put people everywhere whom nothing stands in the way of."""
+    """Insert people without blockers into all databases."""
     for name in PARTICIPANTS.databases:
         columns, values = _IDENTITY if name.startswith("identity") else ("", "")
         await app.pools[name].execute(
@@ -244,7 +244,7 @@ async def _fill(app: App, people: int) -> None:
 
 
 @asynccontextmanager
-async def _opened(people: int) -> AsyncIterator[tuple[App, Client]]:
+async def _open_api(people: int) -> AsyncIterator[tuple[App, Client]]:
     folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
     folder.chmod(0o711)  # noqa: ASYNC240 - the database's own user must get in; nothing else runs yet
     home = folder / "home"
@@ -266,7 +266,7 @@ async def _opened(people: int) -> AsyncIterator[tuple[App, Client]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _ended(app: App, crowd: Crowd) -> tuple[int, int]:
+async def _wait_for_ends(app: App, crowd: Crowd) -> tuple[int, int]:
     """Wait for the accepted cases to end; return how many are not in the store, and how many have not ended."""
     keys = [app.case_ids.decode(case) for case in crowd.accepted]
     accounts, numbers = [key[0] for key in keys if key], [key[1] for key in keys if key]
@@ -293,7 +293,7 @@ async def _ended(app: App, crowd: Crowd) -> tuple[int, int]:
 
 
 async def _measure(seconds: int) -> tuple[float, list[tuple[float, Second]], Crowd, tuple[int, int]]:
-    async with _opened(_PEOPLE) as (app, client):
+    async with _open_api(_PEOPLE) as (app, client):
         crowd = Crowd(app, client, range(1, _PEOPLE + 1))
         await crowd.limit(2)  # plans and connections are warm after this
         limit = await crowd.limit(CALIBRATE_SECONDS)
@@ -304,28 +304,28 @@ async def _measure(seconds: int) -> tuple[float, list[tuple[float, Second]], Cro
         for level in LEVELS:
             await crowd.come(limit * level, seconds)
         await crowd.left()
-        missing = await _ended(app, crowd)
+        missing = await _wait_for_ends(app, crowd)
         levels = [level for level in LEVELS for _ in range(seconds)]
-        told = [(level, crowd.second(began + at)) for at, level in enumerate(levels)]
-    return limit, told, crowd, missing
+        seconds_seen = [(level, crowd.second(began + at)) for at, level in enumerate(levels)]
+    return limit, seconds_seen, crowd, missing
 
 
-def _table(limit: float, told: Sequence[tuple[float, Second]]) -> str:
+def _table(limit: float, seconds_seen: Sequence[tuple[float, Second]]) -> str:
     heads = "  second   load  offered accepted  refused     done   p99 ms"
     lines = [
         f"  {at:6}  {level:4.1f}x {one.offered:8} {one.accepted:8} {one.refused:8} {one.done:8} {one.p99:8.0f}"
-        for at, (level, one) in enumerate(told, 1)
+        for at, (level, one) in enumerate(seconds_seen, 1)
     ]
     return "\n".join([f"  limit: {limit:.0f} cases a second", heads, *lines])
 
 
-def _picture(told: Sequence[tuple[float, Second]], path: Path) -> None:
-    per = len(told) // len(LEVELS)
+def _picture(seconds_seen: Sequence[tuple[float, Second]], path: Path) -> None:
+    per = len(seconds_seen) // len(LEVELS)
     starts = [0, *accumulate(per for _ in LEVELS)][:-1]
     places = [(float(at), (f"{level:g}×", f"{at} s")) for at, level in zip(starts, LEVELS, strict=True)]
 
     def line(zh: str, en: str, name: str) -> Line:
-        return Line((zh, en), [(float(at), float(getattr(one, name))) for at, (_, one) in enumerate(told)])
+        return Line((zh, en), [(float(at), float(getattr(one, name))) for at, (_, one) in enumerate(seconds_seen)])
 
     path.write_text(
         chart(
@@ -343,8 +343,8 @@ def _picture(told: Sequence[tuple[float, Second]], path: Path) -> None:
     )
 
 
-def _mean(told: Sequence[tuple[float, Second]], level: float, name: str) -> float:
-    found = [getattr(one, name) for each, one in told if each == level]
+def _mean(seconds_seen: Sequence[tuple[float, Second]], level: float, name: str) -> float:
+    found = [getattr(one, name) for each, one in seconds_seen if each == level]
     return float(sum(found)) / len(found)
 
 
@@ -353,17 +353,17 @@ def run(rounds: int, size: int | None, *, picture: str | None = None) -> Result:
     del rounds
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     seconds = size or SECONDS
-    limit, told, crowd, (lost, unended) = uvloop.run(_measure(seconds))
-    sys.stderr.write(_table(limit, told) + os.linesep)
+    limit, seconds_seen, crowd, (lost, unended) = uvloop.run(_measure(seconds))
+    sys.stderr.write(_table(limit, seconds_seen) + os.linesep)
     if picture:
-        _picture(told, Path(picture))
+        _picture(seconds_seen, Path(picture))
     rows = [row("limit", "cases/s", [limit], f"{CLIENTS} people, each waiting for the answer")]
     for level in sorted(set(LEVELS)):
         for name in ("offered", "accepted", "refused", "done", "p99"):
             unit = "ms" if name == "p99" else "cases/s"
-            rows.append(row(f"{level:g}x: {name}", unit, [_mean(told, level, name)]))
+            rows.append(row(f"{level:g}x: {name}", unit, [_mean(seconds_seen, level, name)]))
     rows.append(Row("accepted, all", "cases", len(crowd.accepted), [len(crowd.accepted)]))
-    calm = [one for _, one in told[-max(seconds // 2, 1) :]]
+    calm = [one for _, one in seconds_seen[-max(seconds // 2, 1) :]]
     offered = sum(one.offered for one in calm)
     faults = sum(count for status, count in crowd.statuses.items() if status >= _FAULT and status != _FULL)
     bars = [
@@ -372,6 +372,10 @@ def run(rounds: int, size: int | None, *, picture: str | None = None) -> Result:
         Bar("accepted, not in the store", lost, at_most=0),
         Bar("accepted, not done in the end", unended, at_most=0),
         Bar("refused once load has fallen, share", sum(one.refused for one in calm) / max(offered, 1), at_most=0.01),
-        Bar("done at 5x / at 1x", _mean(told, 5.0, "done") / max(_mean(told, 1.0, "done"), 1), at_least=0.7),
+        Bar(
+            "done at 5x / at 1x",
+            _mean(seconds_seen, 5.0, "done") / max(_mean(seconds_seen, 1.0, "done"), 1),
+            at_least=0.7,
+        ),
     ]
     return Result(rows, bars)

@@ -47,14 +47,14 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Farewell(msgspec.Struct, frozen=True):
-    """What a worker that ended politely says. `lost_saves`: saves that their guard refused."""
+    """The last message of a worker that ended by SIGTERM. `lost_saves`: saves refused by their guard."""
 
     worker: int
     lost_saves: int
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A worker's loops run."""
+    """The message that a worker's loops run."""
 
     worker: int
 
@@ -96,7 +96,7 @@ async def _working(databases: Mapping[str, str], number: int, pace: Pace, tell: 
 
 
 class WorkerProcess:
-    """One worker's process, and what it has told."""
+    """One worker's process, and its messages."""
 
     def __init__(self, world: World, number: int, pace: Pace, heard: Callable[[Batch | None], None]) -> None:
         """Start it; `heard` is called in this process's loop with every batch, and with None when it has gone."""
@@ -133,7 +133,7 @@ class WorkerProcess:
         return self._process.pid or 0
 
     async def stop(self) -> Farewell | None:
-        """End it politely and wait; return its farewell, None from one that was killed."""
+        """End it by SIGTERM and wait; return its farewell, None from one that was killed."""
         self._process.terminate()
         await self._ended()
         return self.farewell
@@ -150,10 +150,10 @@ class WorkerProcess:
 
 
 class Crew:
-    """The workers of a world, and every batch they told of."""
+    """The workers of a world, and every batch they reported."""
 
     def __init__(self, world: World) -> None:
-        """Nobody works yet."""
+        """Begin without workers."""
         self._world, self._numbers = world, 0
         self.workers: list[WorkerProcess] = []
         self.batches: list[Batch] = []
@@ -180,7 +180,7 @@ class Crew:
         self._more.set()
 
     async def until_driven(self, accounts: Iterable[int], limit: float = 120) -> None:
-        """Wait until somebody has driven a case of each of `accounts`.
+        """Wait until a worker has driven a case of each of `accounts`.
 
         Raises TimeoutError after `limit` seconds, RuntimeError once nobody is left who could drive.
         """
@@ -216,7 +216,7 @@ class Crew:
         return max(self.driven_at[account] for account in accounts) - started
 
     async def dismiss(self) -> list[Farewell]:
-        """End everybody politely; return what they say."""
+        """End all by SIGTERM; return their farewells."""
         said = await asyncio.gather(*(each.stop() for each in self.workers if not each.gone.is_set()))
         self.workers = []
         return [one for one in said if one is not None]

@@ -114,57 +114,61 @@ class _Work:
         versions = {row["account_id"]: row["facts_version"] for row in rows}
         return [versions[account] for account in accounts]
 
-    async def tried(self, name: str, taken: Taken, versions: list[int]) -> list[int]:
+    async def carry_out_try(self, name: str, taken: Taken, versions: list[int]) -> list[int]:
         """Carry out Try at one participant."""
-        return await self._written(name, Op.TRY, taken, versions)
+        return await self._write_op(name, Op.TRY, taken, versions)
 
-    async def confirmed(self, name: str, taken: Taken) -> list[int]:
+    async def carry_out_confirm(self, name: str, taken: Taken) -> list[int]:
         """Carry out Confirm at one participant."""
-        return await self._written(name, Op.CONFIRM, taken, self.effects[name], now())
+        return await self._write_op(name, Op.CONFIRM, taken, self.effects[name], now())
 
-    async def _written(self, name: str, op: Op, taken: Taken, *more: object) -> list[int]:
+    async def _write_op(self, name: str, op: Op, taken: Taken, *more: object) -> list[int]:
         """Carry out one op for a batch; return those whose row was not written."""
         accounts, case_nos, _ = taken
         [(yes, written, *_)] = await self.pools[name].fetch(self.sql[name][op], accounts, case_nos, *more)
-        return _missed(accounts, yes, written)
+        return _find_missed(accounts, yes, written)
 
-    async def committed(self, taken: Taken, versions: list[list[int]]) -> list[int]:
+    async def save_commit(self, taken: Taken, versions: list[list[int]]) -> list[int]:
         """Save the commit point."""
-        told = [*self._tried(), self._sent(Op.CONFIRM), {"at": now(), "what": "state", "state": "confirming"}]
-        return await self._saved(_COMMITTED, 2, told, taken, _arrays(versions))
+        entries = [
+            *self._try_entries(),
+            self._send_entry(Op.CONFIRM),
+            {"at": now(), "what": "state", "state": "confirming"},
+        ]
+        return await self._save(_COMMITTED, 2, entries, taken, _arrays(versions))
 
-    async def ended(self, taken: Taken, versions: list[list[int]]) -> list[int]:
+    async def save_end(self, taken: Taken, versions: list[list[int]]) -> list[int]:
         """Save the end."""
-        told = [] if self.guarded else [*self._tried(), self._sent(Op.CONFIRM)]
-        told += [self._answered(Op.CONFIRM, Answer.DONE), {"at": now(), "what": "state", "state": "done"}]
+        entries = [] if self.guarded else [*self._try_entries(), self._send_entry(Op.CONFIRM)]
+        entries += [self._answer_entry(Op.CONFIRM, Answer.DONE), {"at": now(), "what": "state", "state": "done"}]
         revision = 2 + self.guarded
         arrays = [] if self.guarded else _arrays(versions)
-        return await self._saved(_ENDED, revision, told, taken, arrays, revision - 1)
+        return await self._save(_ENDED, revision, entries, taken, arrays, revision - 1)
 
-    async def _saved(
-        self, sql: str, revision: int, told: list[dict[str, Any]], taken: Taken, *more: object
+    async def _save(
+        self, sql: str, revision: int, entries: list[dict[str, Any]], taken: Taken, *more: object
     ) -> list[int]:
         """Save a batch, with a timeline row that is the same for all of it; return those that were not saved."""
         accounts, case_nos, _ = taken
-        at, entries = told[-1]["at"], canonical(told)
-        chained = digest(revision, time_text(at), entries)
-        rows = await self.pools["platform"].fetch(sql, accounts, case_nos, at, entries, chained, *more)
-        return _missed(accounts, *rows[0])
+        at, text = entries[-1]["at"], canonical(entries)
+        chained = digest(revision, time_text(at), text)
+        rows = await self.pools["platform"].fetch(sql, accounts, case_nos, at, text, chained, *more)
+        return _find_missed(accounts, *rows[0])
 
-    def _tried(self) -> list[dict[str, Any]]:
-        return [self._sent(Op.TRY), self._answered(Op.TRY, Answer.GRANTED)]
+    def _try_entries(self) -> list[dict[str, Any]]:
+        return [self._send_entry(Op.TRY), self._answer_entry(Op.TRY, Answer.GRANTED)]
 
-    def _sent(self, op: Op) -> dict[str, Any]:
+    def _send_entry(self, op: Op) -> dict[str, Any]:
         """Return the timeline's entry of an op sent to everybody."""
         return {"at": now(), "what": "send", "op": op.value, "attempt": 0, "participants": self.names}
 
-    def _answered(self, op: Op, answer: Answer) -> dict[str, Any]:
+    def _answer_entry(self, op: Op, answer: Answer) -> dict[str, Any]:
         """Return the timeline's entry of everybody's answer."""
         came = [[name, 0] for name in self.names]
         return {"at": now(), "what": "answer", "op": op.value, "answer": answer.value, "came": came}
 
 
-def _missed(accounts: list[int], count: int, done: Sequence[int] | None) -> list[int]:
+def _find_missed(accounts: list[int], count: int, done: Sequence[int] | None) -> list[int]:
     return [] if count == len(accounts) else sorted(set(accounts).difference(done or ()))
 
 
@@ -178,94 +182,94 @@ _work: dict[str, _Work] = {}
 
 @DBOS.step()
 async def _facts(taken: Taken) -> list[list[int]]:
-    """Read facts at everybody; return the versions by participant."""
+    """Read facts at all participants; return the versions by participant."""
     work = _work["now"]
     return list(await asyncio.gather(*(work.facts(name, taken[0]) for name in work.names)))
 
 
 @DBOS.step()
 async def _try(name: str, taken: Taken, versions: list[int]) -> list[int]:
-    return await _work["now"].tried(name, taken, versions)
+    return await _work["now"].carry_out_try(name, taken, versions)
 
 
 @DBOS.step()
 async def _commit(taken: Taken, versions: list[list[int]]) -> list[int]:
-    return await _work["now"].committed(taken, versions)
+    return await _work["now"].save_commit(taken, versions)
 
 
 @DBOS.step()
 async def _confirm(name: str, taken: Taken) -> list[int]:
-    return await _work["now"].confirmed(name, taken)
+    return await _work["now"].carry_out_confirm(name, taken)
 
 
 @DBOS.step()
 async def _end(taken: Taken, versions: list[list[int]]) -> list[int]:
-    return await _work["now"].ended(taken, versions)
+    return await _work["now"].save_end(taken, versions)
 
 
 @DBOS.workflow()
 async def _saga(taken: Taken) -> None:
     """Drive cases to their end, each call a step. On the way that is timed nothing is refused."""
     names, versions = _work["now"].names, await _facts(taken)
-    _none(_moved(taken, versions))
+    _require_none(_find_moved(taken, versions))
     *first, last = zip(names, versions, strict=True)
-    _none(*await asyncio.gather(*(_try(name, taken, at) for name, at in first)))
-    _none(await _try(last[0], taken, last[1]))
+    _require_none(*await asyncio.gather(*(_try(name, taken, at) for name, at in first)))
+    _require_none(await _try(last[0], taken, last[1]))
     if _work["now"].guarded:
-        _none(await _commit(taken, versions))
-    _none(*await asyncio.gather(*(_confirm(name, taken) for name in names)))
-    _none(await _end(taken, versions))
+        _require_none(await _commit(taken, versions))
+    _require_none(*await asyncio.gather(*(_confirm(name, taken) for name in names)))
+    _require_none(await _end(taken, versions))
 
 
 @DBOS.step()
 async def _try_first(taken: Taken, versions: list[list[int]]) -> list[int]:
     work = _work["now"]
     asked = zip(work.names[:-1], versions[:-1], strict=True)
-    return _of_all(await asyncio.gather(*(work.tried(name, taken, at) for name, at in asked)))
+    return _union(await asyncio.gather(*(work.carry_out_try(name, taken, at) for name, at in asked)))
 
 
 @DBOS.step()
 async def _try_last(taken: Taken, versions: list[list[int]]) -> list[int]:
     work = _work["now"]
-    missed = await work.tried(work.names[-1], taken, versions[-1])
-    return missed or await work.committed(taken, versions) if work.guarded else missed
+    missed = await work.carry_out_try(work.names[-1], taken, versions[-1])
+    return missed or await work.save_commit(taken, versions) if work.guarded else missed
 
 
 @DBOS.step()
 async def _confirm_all(taken: Taken) -> list[int]:
     work = _work["now"]
-    return _of_all(await asyncio.gather(*(work.confirmed(name, taken) for name in work.names)))
+    return _union(await asyncio.gather(*(work.carry_out_confirm(name, taken) for name in work.names)))
 
 
 @DBOS.workflow()
-async def _merged(taken: Taken) -> None:
+async def _drive_merged(taken: Taken) -> None:
     """Drive cases to their end, in as few steps as can be repeated as a whole."""
     versions = await _facts(taken)
-    _none(_moved(taken, versions))
-    _none(await _try_first(taken, versions))
-    _none(await _try_last(taken, versions))
-    _none(await _confirm_all(taken))
-    _none(await _end(taken, versions))
+    _require_none(_find_moved(taken, versions))
+    _require_none(await _try_first(taken, versions))
+    _require_none(await _try_last(taken, versions))
+    _require_none(await _confirm_all(taken))
+    _require_none(await _end(taken, versions))
 
 
-def _moved(taken: Taken, versions: list[list[int]]) -> list[int]:
+def _find_moved(taken: Taken, versions: list[list[int]]) -> list[int]:
     """Return the accounts whose funds have moved since the last proof: the wallet is the last that is asked."""
     return [account for account, _, proven, read in zip(*taken, versions[-1], strict=True) if proven != read]
 
 
-def _of_all(missed: Iterable[list[int]]) -> list[int]:
+def _union(missed: Iterable[list[int]]) -> list[int]:
     return [account for each in missed for account in each]
 
 
-def _none(*missed: list[int]) -> None:
-    """Make sure that nobody was missed. Raises RuntimeError."""
-    if number := len(_of_all(missed)):
+def _require_none(*missed: list[int]) -> None:
+    """Raise RuntimeError where an account was missed."""
+    if number := len(_union(missed)):
         message = f"{number} cases were not granted"
         raise RuntimeError(message)
 
 
 @asynccontextmanager
-async def _launched(dsns: Mapping[str, str], names: Sequence[str], size: int) -> AsyncIterator[Mapping[str, Pool]]:
+async def _launch(dsns: Mapping[str, str], names: Sequence[str], size: int) -> AsyncIterator[Mapping[str, Pool]]:
     """Run DBOS beside the databases, and a pool each of those `names` with room for all that runs at once."""
     pools: dict[str, Pool] = {}
     DBOS(
@@ -296,7 +300,7 @@ class _Turn:
     def __init__(self, world: World, accounts: Sequence[int], batch: int, *, merged: bool, guarded: bool) -> None:
         self._world, self._accounts, self._batch, self._guarded = world, accounts, batch, guarded
         self._at_once = CASES_AT_ONCE if batch == 1 else BATCHES_AT_ONCE
-        self._saga = _merged if merged else _saga
+        self._saga = _drive_merged if merged else _saga
         self._left, self._taking, self._waiting = len(accounts), asyncio.Lock(), list[Taken]()
         self._busy = set[int]()
         self.launched: Future[None] = Future()
@@ -317,7 +321,7 @@ class _Turn:
 
     async def _run(self) -> None:
         names = ("platform", *self._world.plan.participants)
-        async with _launched(self._world.dsns, names, min(self._at_once, 8) + 1) as pools:
+        async with _launch(self._world.dsns, names, min(self._at_once, 8) + 1) as pools:
             _work["now"] = _Work(self._world, pools, guarded=self._guarded)
             self.launched.set_result(None)
             await asyncio.wrap_future(self.go)

@@ -128,7 +128,7 @@ class _Pooled:
 
     async def one(self, name: str, *arguments: Any) -> None:
         async with self._pool.acquire() as connection, connection.transaction():
-            _written(name, await connection.execute(self._statements[name], *arguments))
+            _require_one_row(name, await connection.execute(self._statements[name], *arguments))
 
 
 class _Lean:
@@ -154,10 +154,10 @@ class _Lean:
             status = statement.get_statusmsg()
         finally:
             self._free.put_nowait(statements)
-        _written(name, status)
+        _require_one_row(name, status)
 
 
-def _written(name: str, status: str | None) -> None:
+def _require_one_row(name: str, status: str | None) -> None:
     if status is None or not status.endswith(" 1"):
         message = f"{name} wrote nothing: {status}"
         raise RuntimeError(message)
@@ -235,7 +235,7 @@ def _row(revision: int, at: datetime, entries: list[dict[str, Any]]) -> tuple[st
 
 
 @asynccontextmanager
-async def _connected(world: World, connections: int, *, lean: bool) -> AsyncIterator[Mapping[str, _Database]]:
+async def _connect(world: World, connections: int, *, lean: bool) -> AsyncIterator[Mapping[str, _Database]]:
     statements = {"platform": _PLATFORM, **_of_participants(world)}
     pools: dict[str, Pool] = {}
     try:
@@ -258,7 +258,7 @@ async def _connected(world: World, connections: int, *, lean: bool) -> AsyncIter
 
 async def per_case(world: World, cases: int, *, lean: bool = False, connections: int = _CONNECTIONS) -> Outcome:
     """Drive `cases`, 64 at a time, each alone."""
-    async with _connected(world, connections, lean=lean) as at:
+    async with _connect(world, connections, lean=lean) as at:
         saga, meter = _Saga(world, at), Meter(world)
         accounts = world.unused(cases)
         await world.record(accounts)

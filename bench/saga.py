@@ -101,7 +101,7 @@ async def _measure(rounds: int, size: int, names: Sequence[str], *, profile: boo
                 profiler.disable()
                 if number >= 0:
                     found[name].append(outcome)
-                    _tell(f"round {number + 1} {name}: {_told(outcome)}")
+                    _print_line(f"round {number + 1} {name}: {_format_outcome(outcome)}")
         await world.verify()
         if profile:
             pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(_PROFILED)
@@ -118,7 +118,7 @@ async def _full(rounds: int, size: int) -> list[Outcome]:
             outcome = await ours(world, cases, rules=True)
             if number >= 0:
                 outcomes.append(outcome)
-                _tell(f"round {number + 1} {FULL}: {_told(outcome)}")
+                _print_line(f"round {number + 1} {FULL}: {_format_outcome(outcome)}")
         await world.verify()
     return outcomes
 
@@ -128,18 +128,18 @@ async def _statements(world: World) -> None:
     await script(world, world.batch)
     groups, _ = await script(world, world.batch)
     began = groups[0][0].began
-    _tell(f"statements of one batch of {world.batch}, alone (milliseconds: began, took)")
+    _print_line(f"statements of one batch of {world.batch}, alone (milliseconds: began, took)")
     for group in groups:
         for one in group:
             took, start = (one.ended - one.began) * 1000, (one.began - began) * 1000
-            _tell(f"  {start:8.1f} {took:8.1f}  {one.database:18} {' '.join(one.sql.split())[:110]}")
+            _print_line(f"  {start:8.1f} {took:8.1f}  {one.database:18} {' '.join(one.sql.split())[:110]}")
 
 
-def _tell(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _told(outcome: Outcome) -> str:
+def _format_outcome(outcome: Outcome) -> str:
     cpu, cases = outcome.cpu, outcome.cases
     return (
         f"{outcome.rate:,.0f} cases/s, p50 {outcome.percentile(50):,.0f} ms, p99 {outcome.percentile(99):,.0f} ms, "

@@ -55,7 +55,7 @@ FROM (SELECT count(*) AS buckets FROM platform.bucket_lease WHERE until > now() 
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """What a crew made of a backlog.
+    """How a crew drove a backlog.
 
     `twice`: cases with a gap in their timeline, ops written more often than once, and saves that a guard refused.
     `driven_again`: cases that were in two batches.
@@ -72,7 +72,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def _watched(dsn: str) -> AsyncIterator[Counter[tuple[str, bool]]]:
+async def _watch_locks(dsn: str) -> AsyncIterator[Counter[tuple[str, bool]]]:
     """Sample who waits for a lock: (what it waits for, whether it is at the cases), how often."""
     found = Counter[tuple[str, bool]]()
     connection: Connection = await asyncpg.connect(dsn)
@@ -92,7 +92,7 @@ async def _watched(dsn: str) -> AsyncIterator[Counter[tuple[str, bool]]]:
         await connection.close()
 
 
-async def _shared_out(world: World, workers: int) -> None:
+async def _wait_for_equal_shares(world: World, workers: int) -> None:
     """Wait until so many workers hold all buckets in equal shares."""
     async with asyncio.timeout(_PATIENCE):
         while True:
@@ -102,26 +102,26 @@ async def _shared_out(world: World, workers: int) -> None:
             await asyncio.sleep(_SAMPLE)
 
 
-async def _written(world: World) -> int:
+async def _count_updates(world: World) -> int:
     """Return how many rows of participants were ever updated."""
     names = [name for name in world.participants if name in PARTICIPANTS.databases]
     return sum(await asyncio.gather(*(world.pools[name].fetchval(_WRITTEN) for name in names)))
 
 
 async def _turn(world: World, workers: int, cases: int) -> Turn:
-    written = await _written(world)
+    written = await _count_updates(world)
     async with crew(world, workers) as staff:
-        await _shared_out(world, workers)
+        await _wait_for_equal_shares(world, workers)
         accounts = await staff.enough(cases)
-        async with _watched(world.dsns["platform"]) as waits:
-            seconds, forgotten = await _drained(staff, accounts)
+        async with _watch_locks(world.dsns["platform"]) as waits:
+            seconds, forgotten = await _drain(staff, accounts)
         said = await staff.dismiss()  # what it wrote is counted once its connections have gone
         if len(said) != workers:
             message = f"of {workers} workers {len(said)} ended as they should"
             raise RuntimeError(message)
     whole = await world.pools["platform"].fetchval(_WHOLE, list(accounts))
     # A Try and a Confirm each.
-    more = await _written(world) - written - 2 * cases * len(world.participants)
+    more = await _count_updates(world) - written - 2 * cases * len(world.participants)
     driven = Counter(key for batch in staff.batches for key in batch.keys)
     return Turn(
         rate=cases / seconds,
@@ -129,19 +129,19 @@ async def _turn(world: World, workers: int, cases: int) -> Turn:
         driven_again=float(sum(times - 1 for times in driven.values())),
         forgotten=forgotten,
         waits=sum(times for (what, at_cases), times in waits.items() if at_cases and what in _ROW),
-        other_waits=_others(waits),
+        other_waits=_waits_elsewhere(waits),
     )
 
 
-async def _drained(staff: Crew, accounts: Sequence[int]) -> tuple[float, int]:
-    """Have the crew drive a backlog; return seconds, and how many cases nobody had driven in time."""
+async def _drain(staff: Crew, accounts: Sequence[int]) -> tuple[float, int]:
+    """Have the crew drive a backlog; return seconds, and how many cases were not driven in time."""
     try:
         return await staff.backlog(accounts), 0
     except TimeoutError:
         return _PATIENCE, len(set(accounts) - staff.driven_at.keys())
 
 
-def _others(waits: Counter[tuple[str, bool]]) -> dict[str, float]:
+def _waits_elsewhere(waits: Counter[tuple[str, bool]]) -> dict[str, float]:
     others = Counter[str]()
     for (what, at_cases), times in waits.items():
         if not (at_cases and what in _ROW):

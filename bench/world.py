@@ -280,7 +280,7 @@ class World:
         await running
         return outcome
 
-    # What it cost, and whether it is true
+    # Cost and verification
 
     def cpu(self) -> Cpu:
         """Return the CPU seconds so far."""
@@ -296,7 +296,7 @@ class World:
         return {row["state"]: row["n"] for row in rows}
 
     async def require_done(self, accounts: Sequence[int]) -> None:
-        """Make sure that every case of `accounts` is done in the store and at every database. Raises RuntimeError."""
+        """Check that every case of `accounts` is done in the store and at every database. Raises RuntimeError."""
         found = {"platform": (await self.states(accounts)).get("done", 0)}
         for name in self.plan.participants:
             if name in PARTICIPANTS.databases:
@@ -398,7 +398,7 @@ async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> 
             yield world
     finally:
         await stopped(home)
-        await asyncio.to_thread(_removed, folder, home)
+        await asyncio.to_thread(_remove_folder, folder, home)
 
 
 def _folder() -> Path:
@@ -407,7 +407,7 @@ def _folder() -> Path:
     return folder
 
 
-def _removed(folder: Path, home: Path) -> None:
+def _remove_folder(folder: Path, home: Path) -> None:
     remove(home)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,7 +9,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from jiebang.cli import language as words
+from jiebang.cli import language as cli_language
 from jiebang.cli.runner import FAILED, WRONG, telling
 from jiebang.cli.show import show_code
 from jiebang.model.errors import InvalidInputError
@@ -46,7 +46,7 @@ def test_what_nobody_expected_is_told_in_the_persons_language(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], chosen: str, text: str
 ) -> None:
     """Nor in one language alone; and its kind and place are there for whoever mends it."""
-    monkeypatch.setattr(words, "LANGUAGE", chosen)
+    monkeypatch.setattr(cli_language, "LANGUAGE", chosen)
     with pytest.raises(typer.Exit), telling(as_json=False):
         raise ZeroDivisionError
     told = capsys.readouterr().err
@@ -77,7 +77,7 @@ def test_the_basis_of_a_rule_is_told_in_the_persons_language(
     monkeypatch: pytest.MonkeyPatch, language: str, code: str, basis: str
 ) -> None:
     """What a pack writes, "—, platform", for the pack alone: it tells a person nothing."""
-    monkeypatch.setattr(words, "LANGUAGE", language)
+    monkeypatch.setattr(cli_language, "LANGUAGE", language)
     screen = Console(width=200, record=True, file=StringIO())
     show_code(screen, code, explain(pack("wechat"), code))
     assert basis in screen.export_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jiebang.cli import language as words
+from jiebang.cli import language as cli_language
 from jiebang.cli.language import language, read, say
 from jiebang.model.check import Text
 
@@ -33,6 +33,6 @@ def test_the_locale_decides(environment: dict[str, str], expected: str) -> None:
 @pytest.mark.parametrize(("chosen", "text"), [("zh", "已完成"), ("en", "done")])
 def test_a_text_is_said_in_the_language_chosen(monkeypatch: pytest.MonkeyPatch, chosen: str, text: str) -> None:
     """Both helpers must choose alike."""
-    monkeypatch.setattr(words, "LANGUAGE", chosen)
+    monkeypatch.setattr(cli_language, "LANGUAGE", chosen)
     assert say("已完成", "done") == text
     assert read(Text("已完成", "done")) == text

@@ -1,4 +1,4 @@
-"""The application: gate, routes, doors and handlers joined. No globals, no settings: everything comes in as `deps`."""
+"""The application: the gate, the routes and the error handlers. No globals, no settings: it is built over `deps`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 
-from jiebang.api.cases.idempotency import mutation
+from jiebang.api.cases.cases import CASES
+from jiebang.api.cases.idempotency import provide_mutation
 from jiebang.api.cases.remedies import REMEDIES
-from jiebang.api.cases.routes import CASES
+from jiebang.api.checks.check import CHECKS
 from jiebang.api.checks.codes import CODES
 from jiebang.api.deps import BODY_LIMIT, Deps
 from jiebang.api.gate.admission import Admission, Callers
-from jiebang.api.gate.middleware import Observed, hardened
+from jiebang.api.gate.middleware import RequestLog, add_security_headers
 from jiebang.api.openapi import openapi_config
 from jiebang.api.operations.health import OPERATION
 from jiebang.api.problems import HANDLERS
@@ -26,7 +27,7 @@ from jiebang.usecases.operations.backlog import Backlog
 from jiebang.usecases.operations.readiness import answering
 
 _READY_WINDOW: Final = timedelta(milliseconds=100)
-"""Whoever asks whether we are ready shares one round of questions with all who ask meanwhile."""
+"""Requests for `/ready` that come within this time share one round of questions."""
 
 
 def create_app(deps: Deps) -> Admission:
@@ -49,20 +50,20 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
     async def end_streams(_: Litestar) -> None:
         await deps.follower.aclose()
 
-    async def asked(_topic: None, questions: Sequence[None]) -> list[dict[str, bool]]:
+    async def ask_all(_topic: None, questions: Sequence[None]) -> list[dict[str, bool]]:
         return [await answering(context, deps.ready_within)] * len(questions)
 
     context = deps.context
-    state = {"deps": deps, "callers": callers, "readiness": Coalescer(asked, window=_READY_WINDOW, limit=2)}
+    state = {"deps": deps, "callers": callers, "readiness": Coalescer(ask_all, window=_READY_WINDOW, limit=2)}
     return Litestar(
-        route_handlers=[*CASES, *CODES, *REMEDIES, *OPERATION],
+        route_handlers=[*CHECKS, *CASES, *CODES, *REMEDIES, *OPERATION],
         dependencies={
             "deps": Provide(lambda: deps, sync_to_thread=False),
-            "mutation": Provide(mutation, sync_to_thread=False),
+            "mutation": Provide(provide_mutation, sync_to_thread=False),
         },
         exception_handlers=HANDLERS,
-        middleware=[Observed()],
-        before_send=[hardened],
+        middleware=[RequestLog()],
+        before_send=[add_security_headers],
         on_shutdown=[end_streams],
         openapi_config=openapi_config(),
         request_max_body_size=BODY_LIMIT,

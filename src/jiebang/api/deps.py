@@ -1,4 +1,4 @@
-"""What the API needs, already built, and how long and large things may be."""
+"""What the API is built over, and its limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BODY_LIMIT: Final = 64 * 1024
 
 
 class Deps(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the routes work with. `bodies_key`: 32 secret bytes, under which bodies are hashed for repeats."""
+    """Everything the routes work with. `bodies_key`: 32 secret bytes; request bodies are hashed with it."""
 
     context: Context
     follower: Follower
@@ -34,12 +34,12 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Capacity = Capacity()
     repeats: Repeats = Repeats()
     joined: Callable[[], bool] = lambda: True
-    """Whether what every request needs has been found since the start: the platform's database and its policy."""
+    """Whether the platform's database and policy have been reached since the start; no request is served before."""
     ready_within: timedelta = timedelta(seconds=1)
-    """How long a party may take to answer before it counts as silent for `/ready`."""
+    """How long a participant may take to answer before `/ready` counts it as silent."""
     streams: int = 4096
     """How many event streams one process holds open."""
 
 
-Joined = NamedDependency[SkipValidation[Deps]]
-"""How a route asks for them: they are given, not parsed."""
+InjectedDeps = NamedDependency[SkipValidation[Deps]]
+"""The type of a route's parameter `deps`: injected, not parsed."""

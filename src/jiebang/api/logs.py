@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, made so that nothing personal can get into them by mistake."""
+"""Logs: one JSON object a line; values that could be personal are removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SILENCED: Final = frozenset(
         "document", "document_no", "email", "name", "nonce", "password", "phone", "secret", "subject", "token",
     }
 )  # fmt: skip
-"""Keys whose values are never written, whoever passes them. Log a public case id, a count or a kind instead."""
+"""Keys whose values are never written. Log a public case id, a count or a kind instead."""
 _WITHHELD: Final = "[withheld]"
 
 
@@ -28,7 +28,7 @@ def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
 
 
 def place_of_error(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Replace `exc_info` by type and places: the message of a database's error quotes the values of a row."""
+    """Replace `exc_info` by the error's type and frames: messages of database errors quote the values of a row."""
     info: Any = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()
@@ -41,7 +41,7 @@ def place_of_error(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
 
 
 def configure_logs(stream: TextIO, *, level: int = logging.INFO) -> None:
-    """Send our own log, and the warnings of the libraries we use, to `stream` as JSON lines."""
+    """Send the log of `jiebang`, and warnings of libraries, to `stream` as JSON lines."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,

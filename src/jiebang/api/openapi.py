@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beside the shapes: a route's problems and its scope, examples, both languages."""
+"""The OpenAPI document beside the schemas: problem responses, scopes, examples, texts in both languages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _KEYED: Final = (errors.IdempotencyMissingError, errors.IdempotencyInUseError, e
 def refusals(
     *kinds: type[errors.JiebangError], body: bool = False, keyed: bool = False, open_to_all: bool = False
 ) -> dict[int, ResponseSpec]:
-    """Return the problem responses of a route: what it can raise itself, and what its door and the gate can."""
+    """Return the problem responses of a route: what it, its guards and the gate can raise. `kinds`: by the route."""
     every = (*(() if open_to_all else _ALWAYS), *_GATE, *(_BODY if body else ()), *(_KEYED if keyed else ()), *kinds)
     by_status: dict[int, list[type[errors.JiebangError]]] = {}
     for kind in dict.fromkeys(every):
@@ -60,28 +60,30 @@ def refusals(
             generate_examples=False,
             media_type=problem_details.PROBLEM_JSON,
             description=" · ".join(f"`{kind.code}` {kind.title.zh} {kind.title.en}" for kind in found),
-            examples=[Example(id=kind.code, summary=kind.title.en, value=_example(kind, status)) for kind in found],
+            examples=[
+                Example(id=kind.code, summary=kind.title.en, value=_make_example(kind, status)) for kind in found
+            ],
         )
         for status, found in sorted(by_status.items())
     }
 
 
-def _example(kind: type[errors.JiebangError], status: int) -> Any:
-    bare = errors.JiebangError()  # of `kind` itself the particulars would be missing
+def _make_example(kind: type[errors.JiebangError], status: int) -> Any:
+    bare = errors.JiebangError()  # `kind` itself needs the values of its fields
     vars(bare).update(code=kind.code, title=kind.title, action=kind.action)
     return msgspec.to_builtins(msgspec.structs.replace(problems.problem_of(bare, "en"), status=status))
 
 
-class Document(JsonRenderPlugin):
-    """The document: Litestar's, with the schemas that msgspec itself holds requests to."""
+class OpenApiDocument(JsonRenderPlugin):
+    """Litestar's document, with the schemas by which msgspec validates requests."""
 
-    _whole: bytes | None = None
+    _rendered: bytes | None = None
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """Return the document as JSON, made once."""
-        if self._whole is None:
-            self._whole = self.render_json(request, enriched(openapi_schema))
-        return self._whole
+        """Return the document as JSON, rendered once."""
+        if self._rendered is None:
+            self._rendered = self.render_json(request, complete_document(openapi_schema))
+        return self._rendered
 
 
 _SHAPES: Final = (
@@ -109,14 +111,14 @@ _SHAPES: Final = (
 )
 
 
-def enriched(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Litestar's document with exact schemas, described headers and nothing it leaves half-said."""
+def complete_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Litestar's document with exact schemas, described headers and no invalid members."""
     _, exact = msgspec.json.schema_components(_SHAPES, ref_template="#/components/schemas/{name}")
     whole: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
-    renamed = _names(whole["components"]["schemas"])
-    whole = _rereferred(whole, renamed)
+    renamed = _component_names(whole["components"]["schemas"])
+    whole = _replace_references(whole, renamed)
     whole["components"]["schemas"] = exact
-    for operation in _operations(whole):
+    for operation in _iterate_operations(whole):
         bad_input = operation["responses"].get("400", {}).get("content", {})
         if bad_input and problem_details.PROBLEM_JSON not in bad_input:
             del operation["responses"]["400"]  # Litestar's guess, for path parameters that cannot fail here
@@ -135,26 +137,28 @@ def enriched(document: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _names(schemas: Mapping[str, Any]) -> dict[str, str]:
+def _component_names(schemas: Mapping[str, Any]) -> dict[str, str]:
     """Return Litestar's names of components (a module path where two are alike) by the names that msgspec gives."""
     return {name: name.rpartition("_")[2] for name in schemas}
 
 
-def _rereferred(node: Any, renamed: Mapping[str, str]) -> Any:
+def _replace_references(node: Any, renamed: Mapping[str, str]) -> Any:
     if isinstance(node, dict):
         return {
-            key: _referred(value, renamed) if key == "$ref" and isinstance(value, str) else _rereferred(value, renamed)
+            key: _replace_reference(value, renamed)
+            if key == "$ref" and isinstance(value, str)
+            else _replace_references(value, renamed)
             for key, value in node.items()
         }
-    return [_rereferred(item, renamed) for item in node] if isinstance(node, list) else node
+    return [_replace_references(item, renamed) for item in node] if isinstance(node, list) else node
 
 
-def _referred(reference: str, renamed: Mapping[str, str]) -> str:
+def _replace_reference(reference: str, renamed: Mapping[str, str]) -> str:
     place, _, name = reference.rpartition("/")
     return f"{place}/{renamed.get(name, name)}"
 
 
-def _operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _iterate_operations(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for path in document["paths"].values():
         yield from (path[method] for method in ("get", "post", "delete") if method in path)
 
@@ -200,10 +204,10 @@ def openapi_config() -> OpenAPIConfig:
         ),
         # A path of its own: at the root Litestar's router would answer all unknown addresses with a page of HTML.
         path="/openapi.json",
-        render_plugins=[Document(path=["/", "/openapi.json"], media_type=MediaType.JSON)],
+        render_plugins=[OpenApiDocument(path=["/", "/openapi.json"], media_type=MediaType.JSON)],
     )
 
 
-def secured(scope: Scope) -> list[dict[str, list[str]]]:
+def security_requirement(scope: Scope) -> list[dict[str, list[str]]]:
     """Return the security requirement of a route: a bearer token with `scope`."""
     return [{BEARER: [scope.value]}]

@@ -1,8 +1,8 @@
-"""Errors as RFC 9457 problem details: the only place where an error of ours meets HTTP.
+"""Errors as RFC 9457 problem details: the only place where errors are mapped to HTTP.
 
 `title` and `detail` (what to do) come in the language that Accept-Language prefers, Chinese unless it says otherwise;
-the members `zh` and `en` always hold both. `code` is stable; `fields` holds the particulars; `check` the whole check of
-a refused case, each blocker with its remedy.
+the members `zh` and `en` always hold both. `code` is stable; `fields` holds the error's values; `check` the whole check
+of a refused case, each blocker with its remedy.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     errors.RateExceededError: 429,
     errors.TooSoonError: 429,
     errors.HeadersTooLargeError: 431,
-    # What the table above does not name follows whose fault it is.
+    # The base classes, for errors that are not listed above.
     errors.CallerError: 400,
     errors.PolicyRefusalError: 409,
     errors.OtherSystemError: 503,
@@ -124,22 +124,22 @@ def answer(error: errors.JiebangError, request: Request[Any, Any, Any], instance
     )
 
 
-def _ours(request: Request[Any, Any, Any], error: errors.JiebangError) -> Response[bytes]:
+def _answer_own(request: Request[Any, Any, Any], error: errors.JiebangError) -> Response[bytes]:
     if isinstance(error, errors.OurFaultError) or status_of(error) == 500:  # noqa: PLR2004
-        return _unexpected(request, error)
+        return _answer_unexpected(request, error)
     return answer(error, request)
 
 
-def _invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:
-    """Turn Litestar's findings about parameters and bodies into one error that names each field."""
+def _answer_invalid(request: Request[Any, Any, Any], error: ValidationException) -> Response[bytes]:
+    """Turn Litestar's validation errors into one InvalidInputError that names the first field."""
     found = [item for item in error.extra if isinstance(item, dict)] if isinstance(error.extra, list) else []
     first = found[0] if found else {"message": error.detail}
     field = str(first.get("key", first.get("source", "body")))
     return answer(errors.InvalidInputError(field=field, reason=in_both(str(first.get("message", "")))), request)
 
 
-def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Translate what Litestar raises by itself."""
+def _answer_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Translate an HTTPException that Litestar raises itself."""
     if isinstance(error, NotFoundException):
         return answer(errors.NoSuchRouteError(), request)
     if isinstance(error, MethodNotAllowedException):
@@ -152,7 +152,7 @@ def _litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response
             if isinstance(error.__cause__, SerializationException)
             else answer(errors.InvalidInputError(field="request", reason=in_both(error.detail)), request)
         )
-    return _unexpected(request, error)
+    return _answer_unexpected(request, error)
 
 
 def methods_at(app: Litestar, path: str) -> list[str]:
@@ -166,20 +166,20 @@ def methods_at(app: Litestar, path: str) -> list[str]:
     )
 
 
-def _too_deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
-    """A body nested beyond reading; a recursion of our own would be a fault like any other."""
+def _answer_recursion(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
+    """Answer a body nested too deeply to decode; any other recursion is an unexpected error."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return answer(BodyNotJsonError(), request) if last.name == "decode_json" else _unexpected(request, error)
+    return answer(BodyNotJsonError(), request) if last.name == "decode_json" else _answer_unexpected(request, error)
 
 
-def _silent(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Our own database does not answer. Whatever transaction was open rolled back: nothing was lost."""
+def _answer_silent(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer that the platform's database is silent. The transaction that was open rolled back: nothing was lost."""
     _log.warning("platform_silent", error=type(error).__name__)
     return answer(errors.ParticipantUnavailableError(participant="platform"), request)
 
 
-def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Answer 500 and log where it came from: types and places only, for messages of errors quote values."""
+def _answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer 500 and log the type and the frames only, because messages of errors quote values."""
     instance = request.scope.get("state", {}).get("request_id", "")
     _log.error(
         "unexpected_error",
@@ -194,17 +194,17 @@ def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[b
 
 
 HANDLERS: Final[ExceptionHandlersMap] = {
-    errors.JiebangError: _ours,
-    ValidationException: _invalid,
-    HTTPException: _litestar,
-    RecursionError: _too_deep,
-    OSError: _silent,
-    TimeoutError: _silent,
-    asyncpg.PostgresConnectionError: _silent,
-    asyncpg.InsufficientResourcesError: _silent,  # no connection left, no memory, no space on its disk
-    asyncpg.OperatorInterventionError: _silent,  # shutting down, starting up, connection or statement ended by force
-    asyncpg.ObjectNotInPrerequisiteStateError: _silent,  # a database closed to connections
-    asyncpg.InterfaceError: _silent,
-    asyncpg.InternalClientError: _silent,  # what the driver makes of a connection that dies in its hands
-    Exception: _unexpected,
+    errors.JiebangError: _answer_own,
+    ValidationException: _answer_invalid,
+    HTTPException: _answer_litestar,
+    RecursionError: _answer_recursion,
+    OSError: _answer_silent,
+    TimeoutError: _answer_silent,
+    asyncpg.PostgresConnectionError: _answer_silent,
+    asyncpg.InsufficientResourcesError: _answer_silent,  # no connection left, no memory, no space on its disk
+    asyncpg.OperatorInterventionError: _answer_silent,  # shutting down, starting up, or ended by force
+    asyncpg.ObjectNotInPrerequisiteStateError: _answer_silent,  # a database closed to connections
+    asyncpg.InterfaceError: _answer_silent,
+    asyncpg.InternalClientError: _answer_silent,  # raised by the driver for a connection that dies in use
+    Exception: _answer_unexpected,
 }

@@ -1,6 +1,6 @@
-"""What goes over the wire: bodies and answers. Account ids are decimal strings, money is integer fen, time is UTC.
+"""Request bodies and answers. Account ids are decimal strings, money is integer fen, time is UTC.
 
-A body with a field that we do not know is refused, never half understood.
+A body with an unknown field is refused. Docstrings here are part of the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_shape(answer: CheckAnswer) -> Check:
-    """Return a check as it goes over the wire."""
+    """Return the answer of a check."""
     return Check(
         account=str(answer.account_id),
         kind=answer.kind,
@@ -284,7 +284,7 @@ def check_shape(answer: CheckAnswer) -> Check:
 
 
 def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
-    """Return a case as it goes over the wire."""
+    """Return the answer that shows a case."""
     case = found.case
     return CaseAnswer(
         id=ids.encode(*case.key),
@@ -301,8 +301,8 @@ def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
     )
 
 
-def recorded_shape(found: Found, rows: Iterable[Row]) -> RecordedTimeline:
-    """Return a timeline as it was recorded, as it goes over the wire."""
+def timeline_shape(found: Found, rows: Iterable[Row]) -> RecordedTimeline:
+    """Return the answer with a timeline as it was recorded."""
     return RecordedTimeline(
         account=str(found.case.account_id),
         receipt=_receipt(found),

@@ -1,4 +1,4 @@
-"""What a person types, read: account numbers, case ids, files of packs."""
+"""Parses what a person types: account numbers, case ids, files of packs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UNREADABLE: Final[Mapping[type[OSError], tuple[str, str]]] = {
 
 
 def account_number(text: str, *, as_json: bool) -> int:
-    """Return the account that the person typed; anything else is told before any server is started."""
+    """Return the account number typed; anything else is refused before any server is started: prints and exits."""
     from jiebang.model.ids import account_of
 
     with telling(as_json=as_json):
@@ -36,7 +36,7 @@ def account_number(text: str, *, as_json: bool) -> int:
 
 
 def case_key(case_ids: CaseIds, public_id: str) -> Key:
-    """Return the key of a public case id. Raises UnknownCaseError for what is none."""
+    """Return the key of a public case id. Raises UnknownCaseError for one that cannot be decoded."""
     key = case_ids.decode(public_id)
     if key is None:
         raise UnknownCaseError(case=public_id)
@@ -44,7 +44,7 @@ def case_key(case_ids: CaseIds, public_id: str) -> Key:
 
 
 def pack_file(path: Path, *, as_json: bool) -> tuple[str, str]:
-    """Read a pack's file; one that cannot be read is told before anything is started."""
+    """Return the text and name of a pack's file; one that cannot be read is refused before anything is started."""
     with telling(as_json=as_json):
         try:
             if path.stat().st_size > _READ_LIMIT:

@@ -11,7 +11,7 @@ from jiebang import __version__
 from jiebang.cli.arguments import account_number
 from jiebang.cli.cases import remedy
 from jiebang.cli.language import LANGUAGE, say
-from jiebang.cli.operations import installation, serve, tasks
+from jiebang.cli.operations import outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.policy import backtest, lifecycle
 from jiebang.cli.runner import REFUSED, Json, console, errors, print_json, run, telling, with_app
 from jiebang.cli.sandbox import accounts
@@ -223,9 +223,11 @@ def version() -> None:
 
 
 serve.register(cli)
-cli.add_typer(tasks.cases, name="cases")
-cli.add_typer(tasks.tasks, name="tasks")
-installation.register(cli)
+cli.add_typer(stuck.commands, name="cases")
+cli.add_typer(tasks.commands, name="tasks")
+cli.add_typer(workers.commands, name="workers")
+cli.add_typer(outages.commands, name="participants")
+recover.register(cli)
 remedy.register(cli)
 
 
@@ -270,11 +272,11 @@ def main() -> None:
     rich_utils.DEFAULT_STRING = say("[默认:{}]", "[default: {}]")
     rich_utils.REQUIRED_LONG_STRING = say("[必填]", "[required]")
     if LANGUAGE == "zh":
-        rich_utils.rich_format_error = _wrong_usage  # type: ignore[assignment] # typer offers no other place
+        rich_utils.rich_format_error = _print_wrong_usage  # type: ignore[assignment] # typer offers no other place
     cli()
 
 
-def _wrong_usage(error: Any) -> None:
+def _print_wrong_usage(error: Any) -> None:
     """Tell wrong usage in Chinese: typer's own sentences are English only."""
     name = getattr(error, "option_name", None) or getattr(getattr(error, "param", None), "name", None)
     what = {

@@ -1,4 +1,4 @@
-"""Progress bars, for whatever takes longer than a second."""
+"""Progress bars for commands that take longer than a second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def progress(
 ) -> Iterator[Callable[[int], None]]:
     """Show a bar on the terminal while the block runs; yields a function that sets how much is done.
 
-    `total`: None where nobody knows. `counts`: shows how many of how many, else the share.
+    `total`: None where it is unknown. `counts`: show `done/total`, else a percentage.
     """
     from rich.progress import (
         BarColumn,

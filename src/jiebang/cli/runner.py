@@ -1,4 +1,4 @@
-"""How every command runs: an event loop, an opened installation, and errors told in the person's language."""
+"""How every command runs: an event loop, an opened installation, and errors printed in the person's language."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFUSED: Final = 1
 WRONG: Final = 2
 """Exit code: the command cannot be carried out as given."""
 FAILED: Final = 3
-"""Exit code: a system that it needs, or we, failed."""
+"""Exit code: the product or a system that it needs failed."""
 
 Json = Annotated[bool, typer.Option("--json", help=say("以 JSON 输出", "Answer in JSON, for programs"))]
 
@@ -43,23 +43,23 @@ errors: Final = Console(stderr=True)
 
 @contextmanager
 def telling(*, as_json: bool) -> Iterator[None]:
-    """Tell an error of ours, raised inside, and end the command with its exit code."""
+    """Print an error raised inside the block, and end the command with its exit code."""
     try:
         yield
     except JiebangError as error:
-        tell(error, as_json=as_json)
+        print_error(error, as_json=as_json)
         raise typer.Exit(WRONG if isinstance(error, CallerError | PolicyRefusalError) else FAILED) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:
-        tell(_told(error), as_json=as_json)
+        print_error(_as_own_error(error), as_json=as_json)
         raise typer.Exit(FAILED) from error
 
 
-def _told(error: Exception) -> JiebangError:
-    """Say an error that nobody expected as one of ours: its kind and where it rose, never its values."""
+def _as_own_error(error: Exception) -> JiebangError:
+    """Return an unexpected error as a JiebangError: its type and where it was raised, never its values."""
     import asyncpg
 
     kind = type(error).__name__
@@ -71,12 +71,12 @@ def _told(error: Exception) -> JiebangError:
 
 
 def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
-    """Run a command to its end; an error of ours is told and becomes the exit code."""
+    """Run a command to its end; an error is printed and becomes the exit code."""
     import uvloop
 
     from jiebang.api.logs import configure_logs
 
-    configure_logs(sys.stderr, level=logging.ERROR)  # a person reads this terminal; what matters is told as an error
+    configure_logs(sys.stderr, level=logging.ERROR)  # a person reads this terminal; errors are printed below
     with telling(as_json=as_json):
         return uvloop.run(work)
 
@@ -94,16 +94,16 @@ def with_app(
     return run(opened(), as_json=as_json)
 
 
-def tell(error: JiebangError, *, as_json: bool) -> None:
-    """Tell an error: what is wrong, what to do, and its particulars; of a refused case, the whole check."""
+def print_error(error: JiebangError, *, as_json: bool) -> None:
+    """Print an error: what is wrong, what to do, and its fields; of a refused case, the whole check."""
     check = error.check if isinstance(error, BlockedError) else None
     if as_json:
-        told = {"code": error.code, "title": error.title, "action": error.action, "fields": error.fields}
-        print_json({"error": told if check is None else {**told, "check": check}})
+        body = {"code": error.code, "title": error.title, "action": error.action, "fields": error.fields}
+        print_json({"error": body if check is None else {**body, "check": check}})
         return
     errors.print(f"[bold red]{error.code}[/]  {read(error.title)}", highlight=False)
     for name, value in error.fields.items():
-        for shown in _shown(value):
+        for shown in _format_field(value):
             errors.print(f"  {name}: {shown}", style="red", markup=False, highlight=False, soft_wrap=True)
     if check is not None:
         from jiebang.cli.show import show_check
@@ -112,11 +112,11 @@ def tell(error: JiebangError, *, as_json: bool) -> None:
     errors.print(f"→ {read(error.action)}", markup=False, soft_wrap=True)
 
 
-def _shown(value: Any) -> list[str]:
-    """Say a particular of an error, a line for each of several: texts in the person's language."""
+def _format_field(value: Any) -> list[str]:
+    """Return a field of an error as lines, one per item of a list; texts in the person's language."""
     plain = msgspec.to_builtins(value, enc_hook=str)
     if isinstance(plain, list | tuple):
-        return [line for each in plain for line in _shown(each)]
+        return [line for each in plain for line in _format_field(each)]
     if isinstance(plain, dict) and {"zh", "en"} <= plain.keys():
         # `file:line:column`, as compilers write it and editors read it.
         place = ":".join(str(part) for name, part in plain.items() if name not in ("zh", "en"))

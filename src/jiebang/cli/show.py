@@ -86,11 +86,11 @@ def _consequences(consequences: Sequence[Consequence]) -> Table:
     for heading in (say("系统", "System"), say("后果", "What happens"), say("持续", "How long")):
         table.add_column(heading)
     for one in consequences:
-        told = Styled(f"{read(one.title)}", style="bold")
-        told.append(f"\n{read(one.explanation)}", "not bold")
+        text = Styled(f"{read(one.title)}", style="bold")
+        text.append(f"\n{read(one.explanation)}", "not bold")
         if one.consent is not None:
-            told.append(say(f"\n您已同意({one.consent})", f"\nYou agreed to it ({one.consent})"), "not bold green")
-        table.add_row(Styled(one.participant), told, Styled(read(one.lasts)))
+            text.append(say(f"\n您已同意({one.consent})", f"\nYou agreed to it ({one.consent})"), "not bold green")
+        table.add_row(Styled(one.participant), text, Styled(read(one.lasts)))
     return table
 
 
@@ -155,8 +155,8 @@ def _blocker(blocker: Blocker, zone: ZoneInfo) -> Panel:
 def _basis(source: str | None, law: str | None) -> str:
     """Say where a rule comes from: packs write `platform` for policy of the platform's own, and — for no source."""
     chinese, _, english = (law or "").partition(" / ")
-    told = say("平台规则", "platform policy") if law == "platform" else say(chinese, english or chinese)
-    return ", ".join(part for part in (None if source in ("—", "law") else source, told) if part)
+    text = say("平台规则", "platform policy") if law == "platform" else say(chinese, english or chinese)
+    return ", ".join(part for part in (None if source in ("—", "law") else source, text) if part)
 
 
 def _remedy(remedy: Remedy) -> str:
@@ -186,7 +186,7 @@ class TimelineView:
 
     @property
     def state(self) -> str | None:
-        """The state the case is in, as far as the timeline has told."""
+        """The case's state after the entries added so far."""
         return self._states[-1][1] if self._states else None
 
     def add(self, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -197,20 +197,20 @@ class TimelineView:
                 case "state":
                     self._states.append((at, entry["state"], entry.get("reason")))
                 case "send":
-                    self._sent(entry, at)
+                    self._add_send(entry, at)
                 case "answer":
-                    self._answered(entry, at)
+                    self._add_answer(entry, at)
                 case _:
                     continue
 
-    def _sent(self, entry: Mapping[str, Any], at: datetime) -> None:
+    def _add_send(self, entry: Mapping[str, Any], at: datetime) -> None:
         turns = self._turns.setdefault(entry["participant"], [])
         if turns and turns[-1].op == entry["op"]:
             turns[-1].attempt = entry["attempt"]
         else:
             turns.append(_Turn(entry["op"], at))
 
-    def _answered(self, entry: Mapping[str, Any], at: datetime) -> None:
+    def _add_answer(self, entry: Mapping[str, Any], at: datetime) -> None:
         for turn in self._turns.get(entry["participant"], []):
             if turn.op == entry["op"]:
                 turn.answered, turn.answer, turn.code = at, entry["answer"], entry.get("code")
@@ -231,15 +231,15 @@ class TimelineView:
         return Group(table, self._story(start))
 
     def _story(self, start: datetime | None) -> Styled:
-        told = Styled()
+        text = Styled()
         for at, state, reason in self._states:
-            if told:
-                told.append("  →  ", "dim")
-            told.append_text(state_text(state))
-            told.append(f" {_offset(start, at)}", "dim")
+            if text:
+                text.append("  →  ", "dim")
+            text.append_text(state_text(state))
+            text.append(f" {_offset(start, at)}", "dim")
             if reason:
-                told.append(f" ({reason})", "yellow")
-        return told
+                text.append(f" ({reason})", "yellow")
+        return text
 
 
 def _turn(turn: _Turn, start: datetime | None) -> Styled:

@@ -1,1 +1,1 @@
-"""Stands in for the outside world: people, clearing networks, phones. Light, so that its processes start at once."""
+"""Stands in for the outside world: people, clearing networks, phones, the super-app. Its processes start fast."""

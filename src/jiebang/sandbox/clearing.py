@@ -27,7 +27,7 @@ from jiebang.remote.signing import Responder
 from jiebang.saga.fence import Op
 from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, Strike, strike
 from jiebang.sandbox.ledger import MAX_BINDINGS, Binding, Ledger
-from jiebang.sandbox.lies import Grudges, denied, told
+from jiebang.sandbox.lies import FickleMemory, apply_lie, deny_all
 from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
 
 if TYPE_CHECKING:
@@ -44,32 +44,32 @@ _STATUS: Final = {
 }
 
 
-class Bindings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BindingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `PUT /sandbox/bindings`."""
 
     bindings: Annotated[list[Binding], Meta(min_length=1, max_length=MAX_BINDINGS)]
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `PUT /sandbox/faults`: all the faults there are from now on; none switches all off."""
+    """The body of `PUT /sandbox/faults`: all faults from now on; an empty list switches all off."""
 
     faults: Annotated[tuple[Fault, ...], Meta(max_length=100)]
 
 
-class Clearing:
-    """The network: reads messages, suffers faults, keeps its ledger."""
+class ClearingNetwork:
+    """The network: parses messages, applies faults, keeps its ledger."""
 
     def __init__(self, ledger: Ledger, operations: Collection[str], *, keep_faults: bool) -> None:
-        """`operations`: the names of those it can carry out, which all release bindings.
+        """`operations`: names of the operations it carries out; each releases bindings.
 
-        `keep_faults`: go on with those that were switched on when the last process ended.
+        `keep_faults`: keep the faults that were on when the last process ended.
         """
         self._ledger, self._operations = ledger, operations
         self._thread = ThreadPoolExecutor(1, "ledger")
         if not keep_faults:
             ledger.save_faults(())
         self._faults = ledger.faults()
-        self._grudges = Grudges()
+        self._memory = FickleMemory()
 
     def service(self, name: str, responder: Responder) -> Service:
         """Return the network as an ASGI application."""
@@ -117,7 +117,7 @@ class Clearing:
 
     async def branch(self, call: Call) -> Answer | None:
         """Answer the single-case form by DTM's convention: 200 granted, 409 refused, 425 still working."""
-        query = _once(call.query, {"gid", "branch_id", "op", "trans_type"})
+        query = _read_single(call.query, {"gid", "branch_id", "op", "trans_type"})
         match = _GID.match(query.get("gid", ""))
         if match is None or not query.get("branch_id"):
             raise InvalidInputError(
@@ -137,8 +137,8 @@ class Clearing:
         return msgspec.structs.replace(_answer(first, suffered), status=_STATUS[first.outcome])
 
     async def _saga(self, call: Call, op: Op, cases: list[tuple[int, int]]) -> tuple[list[wire.Result], Strike] | None:
-        """Do the work between what faults do before and after it. None: the fault `silent` keeps the answer back."""
-        suffered = await self._suffer(FaultOp(op), [account for account, _ in cases])
+        """Apply the op, with the faults before and after it. None: the fault `silent` withholds the answer."""
+        suffered = await self._apply_faults(FaultOp(op), [account for account, _ in cases])
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
             return None
@@ -149,40 +149,40 @@ class Clearing:
 
         if suffered.lie is FaultKind.DENY:
             rows = await self._run(self._ledger.fence_rows, [account for account, _ in cases])
-            results = denied(cases, rows)
+            results = deny_all(cases, rows)
         else:
             results = await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
         if suffered.twice:
             results += await self._run(self._ledger.apply, op, cases, suffered.refusals, call.verified, die_if_during)
-        if await self._kept_back(suffered, call):
+        if await self._withholds_answer(suffered, call):
             return None
-        return told(suffered.lie, op, results, self._grudges), suffered
+        return apply_lie(suffered.lie, op, results, self._memory), suffered
 
     async def look(self, call: Call) -> Answer | None:
         """Answer the fence rows of up to 1,024 accounts."""
         accounts = wire.account_ids(wire.parse(call.body, wire.LookBatch).accounts, "$.accounts")
-        suffered = await self._suffer(FaultOp.LOOK, accounts)
+        suffered = await self._apply_faults(FaultOp.LOOK, accounts)
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
             return None
         rows = await self._run(self._ledger.look, accounts)
-        if await self._kept_back(suffered, call):
+        if await self._withholds_answer(suffered, call):
             return None
         return _answer(wire.Looked(rows * 2 if suffered.twice else rows), suffered)
 
     async def marks(self, call: Call) -> Answer | None:
-        """Answer the next 1,024 fence rows of a range of accounts. Suffers what a look does."""
+        """Answer the next 1,024 fence rows of a range of accounts. Hit by the faults of a look."""
         asked = wire.parse(call.body, wire.MarksRange)
         (upto,) = wire.account_ids([asked.upto], "$.upto")
-        suffered = await self._suffer(FaultOp.LOOK, [upto])
+        suffered = await self._apply_faults(FaultOp.LOOK, [upto])
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
             return None
         rows = await self._run(self._ledger.rows, int(asked.after), upto, wire.MAX_BATCH)
-        return None if await self._kept_back(suffered, call) else ok(wire.Looked(rows))
+        return None if await self._withholds_answer(suffered, call) else ok(wire.Looked(rows))
 
-    async def _suffer(self, op: FaultOp, accounts: list[int]) -> Strike:
-        """Find what this request suffers and keep what is left of counted faults; be slow, or die, before the work."""
+    async def _apply_faults(self, op: FaultOp, accounts: list[int]) -> Strike:
+        """Find the faults that hit this request and save the counts left; be slow, or die, before the work."""
         suffered, left = strike(self._faults, op, accounts)
         if left != self._faults:
             self._faults = left
@@ -193,7 +193,7 @@ class Clearing:
             os._exit(DIED)
         return suffered
 
-    async def _kept_back(self, suffered: Strike, call: Call) -> bool:
+    async def _withholds_answer(self, suffered: Strike, call: Call) -> bool:
         if suffered.die is not None:  # after; or during, where there was no transaction to die in
             os._exit(DIED)
         if suffered.silent is Phase.AFTER:
@@ -202,8 +202,8 @@ class Clearing:
         return False
 
     async def bind(self, call: Call) -> Answer:
-        """Bring bindings into force; those of accounts in the middle of a case are left alone and named."""
-        bindings = wire.parse(call.body, Bindings).bindings
+        """Bring bindings into force; accounts between Try and Confirm or Cancel are left unchanged and named."""
+        bindings = wire.parse(call.body, BindingsBody).bindings
         wire.account_ids([one.account for one in bindings], "$.bindings")
         busy = await self._run(self._ledger.bind, bindings, call.verified)
         return ok({"busy": busy})
@@ -235,7 +235,7 @@ def _answer(body: Any, suffered: Strike) -> Answer:
     return msgspec.structs.replace(ok(body), stale=suffered.lie is FaultKind.STALE)
 
 
-def _once(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:
+def _read_single(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:
     """Read query parameters that may come once each. Raises InvalidInputError."""
     for name, values in query.items():
         if name not in known or len(values) != 1:
@@ -252,7 +252,7 @@ def main() -> None:
     arguments.add_argument("--keep-faults", action="store_true", help="沿用上次的故障 / go on with the last faults")
     given = arguments.parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    clearing = Clearing(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
+    clearing = ClearingNetwork(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
     responder = Responder(other_end(given.keys, given.name, ""))
     serve(nullcontext(clearing.service(given.name, responder)), given.port, with_parent=given.with_parent)
 

@@ -1,4 +1,4 @@
-"""The sandbox's handle on one of its clearing networks: bring in bindings, switch faults, read what it holds."""
+"""Controls one of the sandbox's clearing networks: load bindings, switch faults, read its state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Control:
         self._client = SignedClient(link, limit=limit)
 
     async def bind(self, bindings: Sequence[Binding]) -> list[int]:
-        """Bring bindings into force, 2,000 a request. Returns the accounts left alone: in the middle of a case."""
+        """Bring bindings into force, 2,000 a request. Returns accounts left unchanged, within a case."""
         busy = list[int]()
         for at in range(0, len(bindings), MAX_BINDINGS):
             body = msgspec.json.encode({"bindings": bindings[at : at + MAX_BINDINGS]})
@@ -75,5 +75,5 @@ class Control:
             raise RemoteError(self.name, "an answer that cannot be read", 200, error.code) from error
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close its connections."""
         await self._client.aclose()

@@ -1,4 +1,4 @@
-"""Faults a clearing network can be told to have, and what they do to one request. Pure."""
+"""Faults that a clearing network can be given, and their effect on one request. Pure."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class FaultKind(StrEnum):
     REFUSE = "refuse"  # refuses Trys with `code`
     TWICE = "twice"  # does the work twice and answers every case twice
     DIE = "die"  # the process ends at once, as by kill -9
-    STRANGE = "strange"  # does the work, and answers for cases nobody asked about (lies.py, as all below)
-    FICKLE = "fickle"  # refuses the Trys that it reserves, grants them when they come again, and unasked ever after
-    TWO_VOICES = "two_voices"  # does the work, and says of every case both that it is and that it is not
-    DENY = "deny"  # does nothing, and refuses Confirms and Cancels, which nobody may
-    STALE = "stale"  # does the work, and gives the last answer it gave to another request, signature and all
+    STRANGE = "strange"  # does the work, and answers for cases that were not in the request (lies.py, as all below)
+    FICKLE = "fickle"  # refuses the Trys that it reserves; grants them on repeats, and in answers to other requests
+    TWO_VOICES = "two_voices"  # does the work, and answers every case twice, granted and refused
+    DENY = "deny"  # does nothing, and refuses Confirms and Cancels, which the protocol forbids
+    STALE = "stale"  # does the work, and repeats its last signed answer to another request
 
 
 LIES: Final = frozenset({FaultKind.STRANGE, FaultKind.FICKLE, FaultKind.TWO_VOICES, FaultKind.DENY, FaultKind.STALE})
-"""The faults of a network that answers, and not the truth."""
+"""Faults by which a network answers untruly."""
 
 
 class Phase(StrEnum):
-    """When it goes wrong: before the work, with it done but not committed, or with it committed."""
+    """When the fault happens: before the work, before its commit, or after it."""
 
     BEFORE = "before"
     DURING = "during"
@@ -52,9 +52,9 @@ class FaultOp(StrEnum):
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One fault. It hits the `ops` named (none: all) where the request holds an account it is meant for.
+    """One fault. It hits the `ops` named (none: all) where the request holds an account in its scope.
 
-    `accounts`: those meant (none: all); `share`: the part of them that is meant, chosen by a hash of the account, so
+    `accounts`: those in scope (none: all); `share`: the part of them in scope, chosen by a hash of the account, so
     always the same. `refuse` hits single cases; the others hit the whole request. `phase` is for `die`, and for
     `silent` (not `during`). `count`: how many requests (`refuse`: cases) it still hits; none: until switched off.
     """
@@ -69,7 +69,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     count: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would do nothing."""
+        """Raise ValueError for a combination without effect."""
         if self.kind is FaultKind.SLOW and self.ms == 0:
             message = "slow needs ms"
             raise ValueError(message)
@@ -85,7 +85,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Strike(msgspec.Struct):
-    """What one request suffers."""
+    """The combined effect of faults on one request."""
 
     slow_ms: int = 0
     silent: Phase | None = None
@@ -99,24 +99,24 @@ _HASHES: Final = 1 << 32
 
 
 def strike(faults: Sequence[Fault], op: FaultOp, accounts: Sequence[int]) -> tuple[Strike, tuple[Fault, ...]]:
-    """Return what a request of `op` for `accounts` suffers, and the faults that are left after it.
+    """Return the effect on a request of `op` for `accounts`, and the faults left after it.
 
-    Of several lies the first is told; the others wait for requests of their own.
+    Of several lies only the first applies; the others stay for later requests.
     """
     suffered, left = Strike(), list[Fault]()
     for fault in faults:
-        hit = () if fault.kind in LIES and suffered.lie else _hit(fault, op, accounts)
+        hit = () if fault.kind in LIES and suffered.lie else _accounts_hit(fault, op, accounts)
         if fault.count is None or not hit:
             left.append(fault)
         elif (rest := fault.count - len(hit)) > 0:
             left.append(msgspec.structs.replace(fault, count=rest))
         if hit:
-            _suffer(suffered, fault, hit)
+            _apply_faults(suffered, fault, hit)
     return suffered, tuple(left)
 
 
-def _hit(fault: Fault, op: FaultOp, accounts: Sequence[int]) -> Sequence[int]:
-    """The accounts of a request that `fault` hits: all of them for `refuse`, one standing for the request otherwise."""
+def _accounts_hit(fault: Fault, op: FaultOp, accounts: Sequence[int]) -> Sequence[int]:
+    """Return the accounts of a request that `fault` hits; for kinds other than `refuse`, at most one."""
     if fault.ops and op not in fault.ops:
         return ()
     if fault.kind is FaultKind.REFUSE and op is not FaultOp.TRY:
@@ -136,7 +136,7 @@ def _in_share(account: int, share: float) -> bool:
     return zlib.crc32(account.to_bytes(8, "big")) < share * _HASHES
 
 
-def _suffer(suffered: Strike, fault: Fault, hit: Sequence[int]) -> None:
+def _apply_faults(suffered: Strike, fault: Fault, hit: Sequence[int]) -> None:
     match fault.kind:
         case FaultKind.SLOW:
             suffered.slow_ms += fault.ms

@@ -1,7 +1,7 @@
 """The sandbox's token issuer: it stands in for the platform's sign-in, for the demo, the command line and the tests.
 
 Its private key stays in the home folder, readable by its owner alone; the API reads only the public half, as it would
-from any issuer. It vouches for whoever asks it: nothing of it belongs in production.
+from any issuer. It issues a token for any account: not for production.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SandboxIssuer:
         scopes: Iterable[str] = PERSON_SCOPES,
         lives: timedelta = timedelta(hours=1),
     ) -> str:
-        """Return a token of one person, at one of their devices. `token_id` makes it unlike every other."""
+        """Return a token of one person, at one of their devices. `token_id`: the claim `jti`."""
         return self._mint(str(account_id), "jiebang-sandbox", now, token_id, scopes, lives, device)
 
     def service(
@@ -90,7 +90,7 @@ class SandboxIssuer:
 
 
 def _key(path: Path) -> ECKey:
-    """Read the private key, or make it: whoever comes first, everybody then reads the same one."""
+    """Read the private key, creating it where it is missing; processes that start at once end up with the same one."""
     if not path.exists():
         made = ECKey.generate_key("P-256", auto_kid=True)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 MAX_BINDINGS: Final = 2_000
-"""Bindings in one request; of the longest, they stay below the body limit."""
+"""Bindings in one request; even the longest then stay below the body limit."""
 
 
 class BindingState(StrEnum):
@@ -140,7 +140,7 @@ class Ledger:
                 moved = [account for account, row in written.items() if row.case_op is case_op]
                 if moved:
                     self._db.execute(_MOVE, (after, before, _json(moved)))
-            self._keep(request)
+            self._save_nonce(request)
             before_commit()
         return results
 
@@ -184,7 +184,7 @@ class Ledger:
         ]
 
     def bind(self, bindings: Sequence[Binding], request: Verified) -> list[str]:
-        """Bring bindings into force, new or again. Returns accounts left alone: between Try and Confirm or Cancel."""
+        """Bring bindings into force. Returns accounts left unchanged: between Try and Confirm or Cancel."""
         with self._transaction():
             accounts = list({int(one.account) for one in bindings})
             rows = self.fence_rows(accounts)
@@ -197,7 +197,7 @@ class Ledger:
                     if int(one.account) not in busy
                 ],
             )
-            self._keep(request)
+            self._save_nonce(request)
         return [str(account) for account in sorted(busy)]
 
     def faults(self) -> tuple[Fault, ...]:
@@ -206,21 +206,21 @@ class Ledger:
         return msgspec.json.decode(row[0], type=tuple[Fault, ...]) if row else ()
 
     def save_faults(self, faults: Sequence[Fault], request: Verified | None = None) -> None:
-        """Keep the faults switched on, so that one that counts does not start anew when the process does."""
+        """Save the faults switched on, so that a counted one keeps its count when the process restarts."""
         with self._transaction():
             self._db.execute(
                 "INSERT INTO fault VALUES (1, ?) ON CONFLICT (only_row) DO UPDATE SET faults = excluded.faults",
                 (msgspec.json.encode(faults).decode(),),
             )
             if request is not None:
-                self._keep(request)
+                self._save_nonce(request)
 
     def nonces(self) -> dict[str, int]:
         """Read the nonces of the requests that changed something, with the time each expires."""
         return dict(self._db.execute("SELECT nonce, expires FROM nonce").fetchall())
 
-    def _keep(self, request: Verified) -> None:
-        """Remember a request's nonce with the change it made, and forget those that could no longer be played."""
+    def _save_nonce(self, request: Verified) -> None:
+        """Save a request's nonce in the transaction of its change, and delete those too old to be replayed."""
         until = request.expires - (LIFETIME + 2 * SKEW).total_seconds()  # at the latest now, less the skew
         self._db.execute("DELETE FROM nonce WHERE expires < ?", (until,))
         self._db.execute("INSERT OR IGNORE INTO nonce VALUES (?, ?)", (request.nonce, request.expires))

@@ -1,10 +1,9 @@
-"""What a lying clearing network answers, made from the truth. Pure: the network keeps its ledger as it should.
+"""Turns the true answer of a clearing network into a false one. Pure: the network's ledger stays correct.
 
-A liar can do harm only where what it says can be believed. The protocol refuses (remote/wire.py): an answer for a
-case that was not asked about, two answers that contradict each other or their own fence row, an answer to another
-request. What is left to a liar is to refuse and to be silent, and both the saga can bear: a refused Try rolls back, a
-refused Confirm or Cancel waits for an operator. A network that says "granted" and reserves nothing cannot be found
-out before its Confirm; then it refuses, is parked, and the audit names it.
+The protocol rejects (remote/wire.py) an answer for a case not in the request, two answers that contradict each other
+or their own fence row, and an answer to another request. A lying network can still refuse and be silent, and the saga
+handles both: a refused Try rolls back, a refused Confirm or Cancel waits for an operator. A network that answers
+"granted" and reserves nothing is found out only at its Confirm: it refuses, is parked, and the audit names it.
 """
 
 from __future__ import annotations
@@ -26,50 +25,52 @@ _UNASKED: Final = 8
 """Grants of cases refused before that a fickle network adds to its answers."""
 
 
-class Grudges:
-    """The cases that a fickle network has reserved and refused: what it grants later on. Lost when the process ends."""
+class FickleMemory:
+    """Cases that a fickle network reserved but refused, to grant them later. Lost when the process ends."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Begin empty."""
         self._cases: dict[tuple[int, int], None] = {}
 
     def take(self, results: Iterable[Result]) -> list[Result]:
-        """Refuse the grants that were never refused before, and remember them."""
-        return [self._refused(one) if self._new(one) else one for one in results]
+        """Turn grants of cases not refused before into refusals, and remember these cases."""
+        return [self._refuse(one) if self._new(one) else one for one in results]
 
     def _new(self, one: Result) -> bool:
         granted = one.outcome is Outcome.GRANTED and one.row.case_op is CaseOp.TRIED
         return granted and (int(one.account), one.case_no) not in self._cases
 
-    def _refused(self, one: Result) -> Result:
+    def _refuse(self, one: Result) -> Result:
         self._cases[int(one.account), one.case_no] = None
         return _refusal(one)
 
     def unasked(self, asked: Collection[tuple[int, int]]) -> list[Result]:
-        """Grant some of the cases that were refused and that nobody asks about now."""
+        """Return grants for some refused cases that are not in the present request, `asked`."""
         idle = [case for case in self._cases if case not in asked][-_UNASKED:]
         return [Result(str(account), no, Outcome.GRANTED, Row(no, CaseOp.TRIED)) for account, no in idle]
 
 
-def told(lie: FaultKind | None, op: Op, results: Sequence[Result], grudges: Grudges) -> list[Result]:
-    """Return what a network answers that tells this lie, where `results` is the truth."""
-    said = list(results)
+def apply_lie(lie: FaultKind | None, op: Op, results: Sequence[Result], memory: FickleMemory) -> list[Result]:
+    """Return the answers of a network that tells this lie; `results`: the true ones."""
+    answers = list(results)
     match lie:
         case FaultKind.FICKLE:
             asked = {(int(one.account), one.case_no) for one in results}
-            return (grudges.take(said) if op is Op.TRY else said) + grudges.unasked(asked)
+            return (memory.take(answers) if op is Op.TRY else answers) + memory.unasked(asked)
         case FaultKind.TWO_VOICES:
-            return said + [_refusal(one) if one.outcome is Outcome.GRANTED else _grant(op, one) for one in said]
+            return answers + [_refusal(one) if one.outcome is Outcome.GRANTED else _grant(op, one) for one in answers]
         case FaultKind.STRANGE:
-            return _strange(said)
+            return _answer_strangers(answers)
         case _:
-            return said
+            return answers
 
 
-def denied(cases: Sequence[tuple[int, int]], rows: Mapping[int, FenceRow]) -> list[Result]:
-    """Refuse every case, its fence row untouched and told as it is."""
-    held = [(account, no, rows.get(account, NO_ROW)) for account, no in cases]
-    return [Result(str(account), no, Outcome.REFUSED, Row(row.case_no, row.case_op), SAID) for account, no, row in held]
+def deny_all(cases: Sequence[tuple[int, int]], rows: Mapping[int, FenceRow]) -> list[Result]:
+    """Refuse every case, with its fence row as it is."""
+    rows_held = [(account, no, rows.get(account, NO_ROW)) for account, no in cases]
+    return [
+        Result(str(account), no, Outcome.REFUSED, Row(row.case_no, row.case_op), SAID) for account, no, row in rows_held
+    ]
 
 
 def _refusal(one: Result) -> Result:
@@ -84,8 +85,8 @@ def _grant(op: Op, one: Result) -> Result:
     return msgspec.structs.replace(one, outcome=Outcome.GRANTED, row=row, code=None)
 
 
-def _strange(results: Sequence[Result]) -> list[Result]:
-    """Answer for the next case of each account asked about, and for its neighbour, and for none that was asked."""
+def _answer_strangers(results: Sequence[Result]) -> list[Result]:
+    """Return answers for the next case of each account and for the next account, but for no case of the request."""
     asked, accounts = {(one.account, one.case_no) for one in results}, {one.account for one in results}
     next_cases = [msgspec.structs.replace(one, case_no=one.case_no + 1) for one in results]
     neighbours = [msgspec.structs.replace(one, account=str(int(one.account) + 1)) for one in results]

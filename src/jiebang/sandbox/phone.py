@@ -1,7 +1,7 @@
-"""The SMS and e-mail gateway and everybody's phone, as a process of its own.
+"""The SMS and e-mail gateway and all phones, as a process of its own.
 
-`python -m jiebang.sandbox.phone --data FILE --keys FOLDER`. The platform posts signed batches of notices; whoever holds
-a phone reads it at `/phones/{account}`, as JSON or, in a browser, as a page. Open to this machine alone.
+`python -m jiebang.sandbox.phone --data FILE --keys FOLDER`. The platform posts signed batches of notices;
+a phone shows them at `/phones/{account}`, as JSON or, in a browser, as a page. Listens on this machine only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CREATE INDEX IF NOT EXISTS message_account ON message (account_id, received);
 _ACCOUNT: Final = re.compile(r"\A/phones/([1-9][0-9]{0,15})\Z")
 
 
-class Received(msgspec.Struct, frozen=True):
+class PhoneMessage(msgspec.Struct, frozen=True):
     """A message on a phone."""
 
     message_id: str
@@ -69,7 +69,7 @@ class Inbox:
         self._db.executescript(_SCHEMA)
 
     def take(self, notices: Notices, now: datetime) -> int:
-        """Keep what is new, all or nothing. Returns how many were."""
+        """Save new messages, all or none; known ids are skipped. Returns how many were new."""
         before = self._db.total_changes
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -87,13 +87,13 @@ class Inbox:
             raise
         return self._db.total_changes - before
 
-    def read(self, account_id: int) -> list[Received]:
+    def read(self, account_id: int) -> list[PhoneMessage]:
         """Return an account's newest messages, the newest last."""
         query = """SELECT message_id, channel, zh, en, received_at FROM message
             WHERE account_id = ? ORDER BY received DESC LIMIT ?"""
         rows = self._db.execute(query, (account_id, SHOWN)).fetchall()
         return [
-            Received(message_id, Channel(channel), Text(zh, en), datetime.fromisoformat(at))
+            PhoneMessage(message_id, Channel(channel), Text(zh, en), datetime.fromisoformat(at))
             for message_id, channel, zh, en, at in reversed(rows)
         ]
 
@@ -115,7 +115,7 @@ class Phone:
         )
 
     async def health(self, call: Call) -> Answer:
-        """Answer that it lives."""
+        """Answer that the process is alive."""
         del call
         return ok({"name": GATEWAY, "pid": os.getpid()})
 
@@ -169,7 +169,7 @@ _CHANNEL: Final = {Channel.SMS: "短信 SMS", Channel.EMAIL: "邮件 e-mail"}
 _SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
 
 
-def _page(account: str, messages: Sequence[Received]) -> str:
+def _page(account: str, messages: Sequence[PhoneMessage]) -> str:
     shown = "\n".join(
         _MESSAGE.format(
             channel=_CHANNEL[one.channel],

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_SECONDS: Final = 30.0
-"""Longest wait for a process to say where it listens; it takes under one second where the machine is not swamped."""
+"""Longest wait for a process to print its port; under one second on an idle machine."""
 REBIRTH: Final = timedelta(seconds=0.2)
 """Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that does not start."""
 REBIRTH_LIMIT: Final = timedelta(seconds=5)
@@ -54,8 +54,8 @@ class SandboxProcess:
     ) -> None:
         """`command`: a Python module and its arguments, without the port; `log`: where its standard error goes.
 
-        `again`: further arguments when it is started anew after it died. `environment`: ours without our settings,
-        which are not for the world outside, unless another is given.
+        `again`: further arguments when it is restarted after it died. `environment`: by default ours without the
+        platform's settings, which are not for the outside world.
         """
         self.name = name
         self._again = again
@@ -136,7 +136,7 @@ class SandboxProcess:
 
 
 class Sandbox:
-    """The running sandbox. `issuer`: of access tokens, whom the platform trusts where it is told of no other."""
+    """The running sandbox. `issuer`: of access tokens; trusted by a platform that has no other configured."""
 
     def __init__(self, processes: Mapping[str, SandboxProcess], home: Path) -> None:
         """`processes` by name, all started; `home`: where their keys, data and logs are."""
@@ -189,7 +189,7 @@ async def sandbox(
 
 
 def _environment() -> dict[str, str]:
-    """What the outside world may know of ours: nothing; our settings hold passwords of databases."""
+    """Return our environment without the platform's settings, which hold passwords of databases."""
     return {name: value for name, value in os.environ.items() if not name.startswith("JIEBANG_")}
 
 

@@ -1,4 +1,4 @@
-"""What the sandbox's processes have in common: a small ASGI application that takes signed requests, and its life.
+"""The HTTP service shared by the sandbox's processes: an ASGI application for signed requests, and its start.
 
 Raw ASGI under uvicorn, because these processes must start in a fraction of a second and have a handful of routes.
 """
@@ -49,8 +49,8 @@ _log = logging.getLogger("jiebang.sandbox")
 class Answer(msgspec.Struct, frozen=True):
     """What a handler returns: a status, and a body that is JSON unless said otherwise.
 
-    `headers`: further ones, of an answer that nobody signs. `stale`: the lie of giving the last answer to another
-    request instead, as it was signed (faults.py).
+    `headers`: further ones, of an unsigned answer. `stale`: send the last signed answer to another request instead
+    (faults.py).
     """
 
     body: bytes
@@ -74,8 +74,8 @@ class Call(msgspec.Struct, frozen=True):
 Handler = Callable[[Call], Awaitable[Answer | None]]
 """Answers a call; None: never answers."""
 
-_CROWD: Final = 1024
-"""Nonces remembered before those that have expired are first cleared out; then at each doubling."""
+_NONCES_LEAST: Final = 1024
+"""Nonces kept before expired ones are first deleted; then at each doubling."""
 _UNSIGNED: Final = Verified("", 0)
 _STATUS: Final[Mapping[type[JiebangError], int]] = {
     BadSignatureError: 401,
@@ -109,7 +109,7 @@ class Service:
         self._routes |= {at: (handler, False) for at, handler in open_.items()}
         self._paths = {path for _, path in self._routes}
         self._nonces = dict(nonces or {})
-        self._crowd = _CROWD
+        self._nonce_limit = _NONCES_LEAST
         self._last: tuple[Answer, dict[str, str]] | None = None
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -121,8 +121,8 @@ class Service:
             answer = await self._answer(scope, sent, receive)
         except JiebangError as error:
             answer = self.problem(error, sent)
-        except Exception as error:  # noqa: BLE001 - the last door: whatever it is, the caller gets a problem
-            _log.error("unexpected %s at %s", type(error).__name__, _places(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a problem
+            _log.error("unexpected %s at %s", type(error).__name__, _format_frames(error))
             answer = self.problem(OurFaultError(), sent)
         if answer is None:
             return
@@ -186,23 +186,23 @@ class Service:
         return bytes(body)
 
     def _take(self, verified: Verified) -> Verified:
-        """Let a signed request in once. Raises BadSignatureError for one that was in before."""
-        if len(self._nonces) >= self._crowd:
+        """Accept a signed request once. Raises BadSignatureError for a repeat."""
+        if len(self._nonces) >= self._nonce_limit:
             oldest = datetime.now(UTC).timestamp() - SKEW.total_seconds()
             self._nonces = {nonce: expires for nonce, expires in self._nonces.items() if expires >= oldest}
-            self._crowd = max(_CROWD, 2 * len(self._nonces))
+            self._nonce_limit = max(_NONCES_LEAST, 2 * len(self._nonces))
         if verified.nonce in self._nonces:
             raise BadSignatureError(reason=Text("该签名已使用过", "this signature was used before"))
         self._nonces[verified.nonce] = verified.expires
         return verified
 
     def _headers(self, sent: Sent, answer: Answer) -> dict[str, str]:
-        if self._responder is None or "signature" not in sent.headers:  # nobody to sign for: health, phones, strangers
+        if self._responder is None or "signature" not in sent.headers:  # unsigned requests get unsigned answers
             plain = {"content-type": answer.content_type, "content-length": str(len(answer.body))}
             return plain | dict(answer.headers)
         try:
             signed = self._responder.sign(sent, answer.status, answer.content_type, answer.body, now=datetime.now(UTC))
-        except Exception:  # noqa: BLE001 - a signature header that is none of ours; the library raises what it likes
+        except Exception:  # noqa: BLE001 - a malformed signature header; the library raises errors of any type
             signed = {"content-type": answer.content_type}
         return signed | {"content-length": str(len(answer.body))}
 
@@ -236,13 +236,13 @@ def _sent(scope: Any) -> Sent:
     return Sent(scope["method"], url, headers)
 
 
-def _places(error: Exception) -> str:
+def _format_frames(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return " ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
 
 
 class Arguments(argparse.ArgumentParser):
-    """The command line that all the processes share."""
+    """The command line options that all processes share."""
 
     def __init__(self, description: str, *, signed: bool = True) -> None:
         """Declare the shared options. `signed`: requests come signed, so it has keys."""
@@ -261,7 +261,7 @@ class Arguments(argparse.ArgumentParser):
 def serve(opened: AbstractAsyncContextManager[Service], port: int, *, with_parent: bool) -> None:
     """Listen, say on which port (one JSON line on standard output), and answer until told to stop.
 
-    `opened`: the service with what it holds open; requests that come before it is there wait.
+    `opened`: opens the service and closes what it holds; requests that come earlier wait.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if with_parent:

@@ -49,7 +49,7 @@ class DemoRunningError(CallerError):
 
 @contextmanager
 def only_demo(home: Path) -> Iterator[None]:
-    """Be the only demo of `home` until the block is left, however this process ends. Raises DemoRunningError."""
+    """Hold the lock of `home`'s demo until the block is left or the process ends. Raises DemoRunningError."""
     home.mkdir(parents=True, exist_ok=True)
     held = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

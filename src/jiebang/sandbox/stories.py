@@ -2,7 +2,7 @@
 
 A story drives the API with the person's own token, reads the SMS code from the sandbox's phone, switches faults on at a
 clearing network or sends money in the super-app where the story wants it, and follows the case's timeline to its end.
-It tells a `Listener` what happens, and the terminal shows it.
+It reports each event to a `Listener`, which the terminal shows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PATIENCE_SECONDS: Final = 30.0
 
 
 class Role(StrEnum):
-    """What happens to the person of a story."""
+    """The part that the person of a story plays."""
 
     CLEAR = "clear"
     BLOCKED = "blocked"
@@ -70,7 +70,7 @@ STORIES: Final[Sequence[Story]] = (
 )
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class StoryEnding(msgspec.Struct, frozen=True, kw_only=True):
     """How a story ended. `ms`: from the last proof accepted to the case's end, as its timeline has it."""
 
     name: str
@@ -83,7 +83,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listener(Protocol):
-    """Who hears what happens in a story."""
+    """Receives the events of a story."""
 
     def says(self, text: Text) -> None:
         """Something happened that a person would notice."""
@@ -114,8 +114,8 @@ class StoryFailedError(OurFaultError):
     action = Text("详见 answer 与数据目录中的 logs。", "See `answer`, and the logs in the home folder.")
 
 
-async def tell(story: Story, account_id: int, other_id: int, world: World, listener: Listener) -> Told:
-    """Tell one story. `other_id`: somebody with money, who sends it where the story wants that.
+async def play_story(story: Story, account_id: int, other_id: int, world: World, listener: Listener) -> StoryEnding:
+    """Play one story. `other_id`: an account with money, which sends some where the story needs it.
 
     Raises StoryFailedError, and TimeoutError when something never comes.
     """
@@ -137,7 +137,7 @@ async def tell(story: Story, account_id: int, other_id: int, world: World, liste
                 await _Person(other_id, world).send_one_fen(account_id)
                 listener.says(Text("有人转来 ¥0.01", "Somebody sends ¥0.01"))
         ended = await person.case(case)
-    return Told(
+    return StoryEnding(
         name=story.role.value,
         expected=story.expected,
         ended=ended["state"],
@@ -149,7 +149,7 @@ async def tell(story: Story, account_id: int, other_id: int, world: World, liste
 
 
 async def unbind(account_id: int, world: World) -> float:
-    """Take one clear person through, silently; return the milliseconds from the last proof to the end."""
+    """Drive one person without blockers to the end; return the milliseconds from the last proof."""
     person = _Person(account_id, world)
     case = await person.submit()
     await person.prove(case)
@@ -211,7 +211,7 @@ class _Person:
     async def _sms_code(self) -> str:
         """Wait for the phone to show the code of this case: the newest message that holds one."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            while True:  # the phone is another's: there is nothing to wait on but another look
+            while True:  # the phone offers no notification, so it is polled
                 answer = await self._world.phone.get(f"/phones/{self.account_id}")
                 texts = [message["text"]["zh"] for message in answer.json()["messages"] if message["channel"] == "sms"]
                 codes = [found[1] for text in texts if (found := _CODE.search(text))]
@@ -236,7 +236,7 @@ class _Person:
 
 
 async def _clear_blockers(person: _Person, listener: Listener) -> None:
-    """Try anyway, be refused with everything at once, clear it on the spot, and check anew."""
+    """Submit and be refused, clear every blocker on the spot, and check again."""
     await person.refused()
     listener.says(Text("提交被拒:一次列出全部阻碍", "Refused, with every blocker at once"))
     await person.remedy("red-packets")
@@ -253,15 +253,15 @@ async def _trouble(role: Role, account_id: int, world: World, listener: Listener
     match role:
         case Role.MOVING:
             network, fault = "unionpay", Fault(FaultKind.SLOW, ops=(FaultOp.TRY,), accounts=meant, ms=_SLOW_MS)
-            said = Text(f"银联变慢({_SLOW_MS} 毫秒)", f"UnionPay turns slow ({_SLOW_MS} ms)")
+            message = Text(f"银联变慢({_SLOW_MS} 毫秒)", f"UnionPay turns slow ({_SLOW_MS} ms)")
         case Role.SILENT:
             network, fault = "netsunion", Fault(FaultKind.SILENT, ops=(FaultOp.TRY,), accounts=meant)
-            said = Text("网联对尝试请求不再应答", "NetsUnion no longer answers a Try")
+            message = Text("网联对尝试请求不再应答", "NetsUnion no longer answers a Try")
         case _:
             yield
             return
     await world.networks[network].set_faults([fault])
-    listener.says(said)
+    listener.says(message)
     try:
         yield
     finally:
@@ -273,7 +273,7 @@ def _enters(event: Mapping[str, Any], state: str) -> bool:
 
 
 def _milliseconds(timeline: Sequence[Mapping[str, Any]]) -> float:
-    """From the entry `ready` to the ended one."""
+    """Return the milliseconds from the entry `ready` to the ended state; 0 where one is missing."""
     at = {
         entry["state"]: datetime.fromisoformat(entry["at"])
         for event in timeline

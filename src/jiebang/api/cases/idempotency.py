@@ -1,4 +1,4 @@
-"""Idempotency-Key at the door: every mutation carries one, and a repeat gets the answer that was given."""
+"""Idempotency-Key: every mutation carries one, and a repeat gets the answer that the first request got."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import HeaderParameter, SkipValidation
 
 from jiebang.api import problems
-from jiebang.api.deps import Deps, Joined
-from jiebang.api.gate.guards import CallerRequest, authenticated, json_only
-from jiebang.api.openapi import refusals, secured
+from jiebang.api.deps import Deps, InjectedDeps
+from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
+from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
 from jiebang.remote.problem_details import PROBLEM_JSON, Said, language_of
 from jiebang.remote.tokens import Scope
@@ -40,30 +40,30 @@ IdempotencyKey = Annotated[
         "要重新申请,请换新的键。",
     ),
 ]
-_REPLAYED: Final = ResponseHeader(
+_REPLAYED_HEADER: Final = ResponseHeader(
     name="Idempotency-Replayed",
     description="`true` for an answer given before 重复请求的原答复",
     documentation_only=True,
 )
 
 
-def mutating(
+def mutation_options(
     scope: Scope, *refused: type[JiebangError], body: bool = True, headers: Sequence[ResponseHeader] = ()
 ) -> dict[str, Any]:
-    """Return what all routes that change something say alike: who may call, and with what they may be refused.
+    """Return the options that all mutating routes share: guards, scope, problem responses and headers.
 
-    `body`: whether they take one; `headers`: of the answer, beside the one of a repeat.
+    `refused`: what the route itself raises; `body`: whether it takes one; `headers`: further ones of its answer.
     """
     return {
-        "guards": [authenticated, keyed, *([json_only] if body else ())],
+        "guards": [require_caller, require_key, *([require_json] if body else ())],
         "opt": {"scope": scope},
-        "security": secured(scope),
+        "security": security_requirement(scope),
         "responses": refusals(*refused, body=body, keyed=True),
-        "response_headers": [_REPLAYED, *headers],
+        "response_headers": [_REPLAYED_HEADER, *headers],
     }
 
 
-async def keyed(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+async def require_key(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: refuse a mutation without a usable Idempotency-Key."""
     if not _KEY.fullmatch(connection.headers.get("idempotency-key", "")):
         raise IdempotencyMissingError
@@ -73,13 +73,13 @@ class Mutation:
     """A request that changes something, under its Idempotency-Key."""
 
     def __init__(self, request: CallerRequest, deps: Deps, key: str) -> None:
-        """Take the request; nothing is looked at yet."""
+        """Take the request; its body is not read yet."""
         self._request, self._deps, self._key = request, deps, key
 
     async def once(self, mutate: Callable[[Claim], Awaitable[Answered]]) -> Answered:
-        """Carry it out; or return what was answered first under its key, if it was.
+        """Carry it out, or return the answer already kept under its key.
 
-        Raises IdempotencyInUseError, and what `mutate` raises that the same request may come again after.
+        Raises IdempotencyInUseError, and errors of `mutate` that are not kept, so the same request may be sent again.
         """
         claim = await self._claim()
         return await answered(
@@ -87,20 +87,20 @@ class Mutation:
             claim,
             self._deps.repeats.wait,
             lambda: mutate(claim),
-            lambda error: kept_problem(error, self._request),
+            lambda error: encode_refusal(error, self._request),
         )
 
     async def respond(
         self, mutate: Callable[[Claim], Awaitable[Answered]], *, location: Callable[[Kept], str] | None = None
     ) -> Response[Any]:
-        """Do the same, and return the response. `location`: of what was made."""
+        """Carry it out like `once` and return the response. `location`: path of the resource created."""
         return respond(await self.once(mutate), location=location)
 
     async def _claim(self) -> Claim:
         """Return the caller's claim on the key.
 
         The route is the method and the path as called, ids included: a key for one case is another for the next. The
-        hash of the body is keyed, for a body may hold a password or a code and has few possibilities.
+        hash of the body is keyed: a body may hold a password or a code, which a plain hash would let one guess.
         """
         request, deps = self._request, self._deps
         digest = hmac.digest(deps.bodies_key, await request.body(), hashlib.sha256)
@@ -115,41 +115,41 @@ class Mutation:
         )
 
 
-def mutation(request: CallerRequest, deps: Joined, idempotency_key: IdempotencyKey) -> Mutation:
-    """Return what a route carries its mutation out with; whoever asks for it documents the key."""
+def provide_mutation(request: CallerRequest, deps: InjectedDeps, idempotency_key: IdempotencyKey) -> Mutation:
+    """Return the request as a mutation. Injected as `mutation`; a route that takes it documents the key header."""
     return Mutation(request, deps, idempotency_key)
 
 
 KeyedMutation = NamedDependency[SkipValidation[Mutation]]
-"""How a route asks for it, under the name `mutation`."""
+"""The type of a route's parameter `mutation`."""
 
 
-def kept_problem(error: JiebangError, request: CallerRequest) -> Kept:
-    """Return a refusal that is kept for repeats."""
+def encode_refusal(error: JiebangError, request: CallerRequest) -> Kept:
+    """Return a refusal encoded as the answer kept for repeats."""
     problem = problems.problem_of(error, request.headers.get("accept-language"))
     return Kept(problem.status, msgspec.json.encode(problem))
 
 
-class _Titled(msgspec.Struct):
+class _EnglishTitle(msgspec.Struct):
     title: str
     en: Said
 
 
-def respond(told: Answered, *, location: Callable[[Kept], str] | None = None) -> Response[Any]:
-    """Return the answer of a mutation, said to be a repeat where it is one. `location`: of what was made."""
-    headers = {"idempotency-replayed": "true"} if told.replayed else {}
-    if refused(told):
-        headers |= language_of(msgspec.json.decode(told.kept.answer, type=_Titled))
+def respond(answered: Answered, *, location: Callable[[Kept], str] | None = None) -> Response[Any]:
+    """Return the response of a mutation, marked where it is a repeat. `location`: path of the resource created."""
+    headers = {"idempotency-replayed": "true"} if answered.replayed else {}
+    if is_refusal(answered):
+        headers |= language_of(msgspec.json.decode(answered.kept.answer, type=_EnglishTitle))
     elif location is not None:
-        headers["location"] = location(told.kept)
+        headers["location"] = location(answered.kept)
     return Response(
-        told.kept.answer,
-        status_code=told.kept.status,
-        media_type=PROBLEM_JSON if refused(told) else "application/json",
+        answered.kept.answer,
+        status_code=answered.kept.status,
+        media_type=PROBLEM_JSON if is_refusal(answered) else "application/json",
         headers=headers,
     )
 
 
-def refused(told: Answered) -> bool:
-    """Whether what was answered is a problem."""
-    return told.kept.status >= 400  # noqa: PLR2004 - statuses read best as numbers
+def is_refusal(answered: Answered) -> bool:
+    """Whether the answer is a problem."""
+    return answered.kept.status >= 400  # noqa: PLR2004 - statuses read best as numbers

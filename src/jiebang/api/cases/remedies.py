@@ -12,12 +12,12 @@ from litestar.params import JSONBody, PathParameter, SkipValidation
 from jiebang.api.cases import remedy_shapes as shapes
 from jiebang.api.cases.idempotency import (
     KeyedMutation,
-    kept_problem,
-    mutating,
-    refused,
+    encode_refusal,
+    is_refusal,
+    mutation_options,
     respond,
 )
-from jiebang.api.deps import Joined
+from jiebang.api.deps import InjectedDeps
 from jiebang.api.gate.guards import CallerRequest
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
@@ -40,10 +40,10 @@ _COMMON: Final = (errors.UnknownAccountError, errors.KindNotOfferedError)
 _WALLET: Final = (*_COMMON, errors.WalletBusyError)
 
 
-def _wanted(
+def _make_request(
     request: CallerRequest, account: str, kind: Kind = Kind.REVOKE, items: Sequence[str] | None = None
 ) -> remedy_request.Wanted:
-    """Return whose blocker is to be cleared. Raises InvalidInputError and NotAllowedError."""
+    """Return the remedy request of an account. Raises InvalidInputError and NotAllowedError."""
     account_id = account_in(account)
     request.user.require_account(account_id)
     return remedy_request.Wanted(
@@ -54,28 +54,32 @@ def _wanted(
     )
 
 
-def _remedied(cleared: Cleared) -> Kept:
-    return Kept(200, msgspec.json.encode(shapes.remedied_shape(cleared)))
+def _encode_remedy(cleared: Cleared) -> Kept:
+    return Kept(200, msgspec.json.encode(shapes.remedy_shape(cleared)))
 
 
-def _awaited(waiting: step_up.Waiting) -> Kept:
-    return Kept(202, msgspec.json.encode(shapes.awaited_shape(waiting)))
+def _encode_pending(waiting: step_up.Waiting) -> Kept:
+    return Kept(202, msgspec.json.encode(shapes.pending_remedy_shape(waiting)))
 
 
-def _consented(standing: consent.Standing) -> Kept:
+def _encode_consent(standing: consent.Standing) -> Kept:
     return Kept(200, msgspec.json.encode(shapes.consent_shape(standing)))
 
 
-def _proven(request: CallerRequest) -> Callable[[Cleared | errors.ProofRefusedError], Kept]:
+def _make_render(request: CallerRequest) -> Callable[[Cleared | errors.ProofRefusedError], Kept]:
     def render(outcome: Cleared | errors.ProofRefusedError) -> Kept:
-        return kept_problem(outcome, request) if isinstance(outcome, errors.ProofRefusedError) else _remedied(outcome)
+        return (
+            encode_refusal(outcome, request)
+            if isinstance(outcome, errors.ProofRefusedError)
+            else _encode_remedy(outcome)
+        )
 
     return render
 
 
 @post(
     "/v1/remedies/cash-out",
-    **mutating(Scope.TRANSFER, *_WALLET, errors.CashOutPausedError),
+    **mutation_options(Scope.TRANSFER, *_WALLET, errors.CashOutPausedError),
     status_code=200,
     tags=["remedies"],
     operation_id="cashOut",
@@ -86,18 +90,18 @@ def _proven(request: CallerRequest) -> Callable[[Cleared | errors.ProofRefusedEr
 async def cash_out(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.RemedyBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Cash out everything."""
     asked = strict(data, shapes.RemedyBody)
-    wanted = _wanted(request, asked.account, asked.kind)
-    return await mutation.respond(lambda claim: remedy.cash_out(deps.context, wanted, claim, _remedied))
+    wanted = _make_request(request, asked.account, asked.kind)
+    return await mutation.respond(lambda claim: remedy.cash_out(deps.context, wanted, claim, _encode_remedy))
 
 
 @post(
     "/v1/remedies/red-packets",
-    **mutating(Scope.TRANSFER, *_WALLET, errors.ReceiveLimitError, errors.NothingToClearError),
+    **mutation_options(Scope.TRANSFER, *_WALLET, errors.ReceiveLimitError, errors.NothingToClearError),
     status_code=200,
     tags=["remedies"],
     operation_id="clearRedPackets",
@@ -108,21 +112,21 @@ async def cash_out(
 async def clear_red_packets(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.RedPacketsBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Open or return red packets."""
     asked = strict(data, shapes.RedPacketsBody)
-    wanted = _wanted(request, asked.account, asked.kind, asked.packets)
+    wanted = _make_request(request, asked.account, asked.kind, asked.packets)
     give_back = asked.action is shapes.PacketAction.RETURN
     return await mutation.respond(
-        lambda claim: remedy.red_packets(deps.context, wanted, claim, _remedied, give_back=give_back)
+        lambda claim: remedy.red_packets(deps.context, wanted, claim, _encode_remedy, give_back=give_back)
     )
 
 
 @post(
     "/v1/remedies/auto-debits",
-    **mutating(Scope.TRANSFER, *_WALLET, errors.NothingToClearError),
+    **mutation_options(Scope.TRANSFER, *_WALLET, errors.NothingToClearError),
     status_code=200,
     tags=["remedies"],
     operation_id="endAutoDebits",
@@ -133,18 +137,20 @@ async def clear_red_packets(
 async def end_autodebits(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.AutoDebitsBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """End auto-debit contracts."""
     asked = strict(data, shapes.AutoDebitsBody)
-    wanted = _wanted(request, asked.account, asked.kind, asked.contracts)
-    return await mutation.respond(lambda claim: remedy.end_autodebits(deps.context, wanted, claim, _remedied))
+    wanted = _make_request(request, asked.account, asked.kind, asked.contracts)
+    return await mutation.respond(lambda claim: remedy.end_autodebits(deps.context, wanted, claim, _encode_remedy))
 
 
 @post(
     "/v1/remedies/logins",
-    **mutating(Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
+    **mutation_options(
+        Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
+    ),
     status_code=202,
     tags=["remedies"],
     operation_id="askLogins",
@@ -156,18 +162,18 @@ async def end_autodebits(
 async def ask_logins(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.LoginsBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.Awaited]:
     """Ask to confirm logins."""
     asked = strict(data, shapes.LoginsBody)
-    wanted = _wanted(request, asked.account, asked.kind, asked.logins)
-    return await mutation.respond(lambda claim: step_up.ask_logins(deps.context, wanted, claim, _awaited))
+    wanted = _make_request(request, asked.account, asked.kind, asked.logins)
+    return await mutation.respond(lambda claim: step_up.ask_logins(deps.context, wanted, claim, _encode_pending))
 
 
 @post(
     "/v1/remedies/logins/confirmation",
-    **mutating(
+    **mutation_options(
         Scope.CASE_WRITE,
         *_COMMON,
         errors.UnknownRemedyError,
@@ -185,21 +191,23 @@ async def ask_logins(
 async def confirm_logins(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.LoginsProofBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Confirm logins."""
     asked = strict(data, shapes.LoginsProofBody)
-    wanted = _wanted(request, asked.account)
+    wanted = _make_request(request, asked.account)
     secrets = step_up.Secrets(password=asked.password, code=asked.code)
     return await mutation.respond(
-        lambda claim: step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _proven(request))
+        lambda claim: step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _make_render(request))
     )
 
 
 @post(
     "/v1/remedies/device-handover",
-    **mutating(Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError),
+    **mutation_options(
+        Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
+    ),
     status_code=202,
     tags=["remedies"],
     operation_id="askHandOver",
@@ -211,16 +219,16 @@ async def confirm_logins(
 async def ask_hand_over(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.RemedyBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.Awaited]:
     """Ask to continue on the primary device."""
     asked = strict(data, shapes.RemedyBody)
-    wanted = _wanted(request, asked.account, asked.kind)
-    answered = await mutation.once(lambda claim: step_up.ask_hand_over(deps.context, wanted, claim, _awaited))
-    if refused(answered):
+    wanted = _make_request(request, asked.account, asked.kind)
+    answered = await mutation.once(lambda claim: step_up.ask_hand_over(deps.context, wanted, claim, _encode_pending))
+    if is_refusal(answered):
         return respond(answered)
-    # The code is added here, so that it is nowhere kept.
+    # The code is added here, after the answer was kept, so that it is never stored.
     awaited = msgspec.json.decode(answered.kept.answer, type=shapes.Awaited)
     code = codes.hand_over_code(deps.context.codes_key, wanted.account_id, awaited.id)
     shown = Kept(answered.kept.status, msgspec.json.encode(msgspec.structs.replace(awaited, show=code)))
@@ -229,7 +237,7 @@ async def ask_hand_over(
 
 @post(
     "/v1/remedies/device-handover/approval",
-    **mutating(Scope.CASE_WRITE, *_COMMON, errors.UnknownRemedyError, errors.ProofRefusedError),
+    **mutation_options(Scope.CASE_WRITE, *_COMMON, errors.UnknownRemedyError, errors.ProofRefusedError),
     status_code=200,
     tags=["remedies"],
     operation_id="approveHandOver",
@@ -240,20 +248,20 @@ async def ask_hand_over(
 async def approve_hand_over(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.ApprovalBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Approve a hand-over."""
     asked = strict(data, shapes.ApprovalBody)
-    wanted = _wanted(request, asked.account, asked.kind)
+    wanted = _make_request(request, asked.account, asked.kind)
     return await mutation.respond(
-        lambda claim: step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _proven(request))
+        lambda claim: step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _make_render(request))
     )
 
 
 @post(
     "/v1/consents",
-    **mutating(Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError),
+    **mutation_options(Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError),
     status_code=200,
     tags=["remedies"],
     operation_id="giveConsent",
@@ -265,20 +273,22 @@ async def approve_hand_over(
 async def give_consent(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.ConsentBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.ConsentAnswer]:
     """Give consent."""
     asked = strict(data, shapes.ConsentBody)
-    wanted = _wanted(request, asked.account, asked.kind)
+    wanted = _make_request(request, asked.account, asked.kind)
     return await mutation.respond(
-        lambda claim: consent.give(deps.context, wanted, asked.code, asked.shown, claim, _consented)
+        lambda claim: consent.give(deps.context, wanted, asked.code, asked.shown, claim, _encode_consent)
     )
 
 
 @delete(
     "/v1/consents/{code:str}",
-    **mutating(Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False),
+    **mutation_options(
+        Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False
+    ),
     status_code=200,
     operation_id="withdrawConsent",
     tags=["remedies"],
@@ -287,18 +297,18 @@ async def give_consent(
     "point is withdrawn with it; past it, 409. 撤回同意;尚未过提交点的相关申请一并撤回。",
 )
 async def withdraw_consent(
-    request: CallerRequest, deps: Joined, code: RuleInPath, mutation: KeyedMutation
+    request: CallerRequest, deps: InjectedDeps, code: RuleInPath, mutation: KeyedMutation
 ) -> Response[shapes.ConsentAnswer]:
     """Take a consent back."""
-    wanted = _own(request)
-    return await mutation.respond(lambda claim: consent.take_back(deps.context, wanted, code, claim, _consented))
+    wanted = _make_own_request(request)
+    return await mutation.respond(lambda claim: consent.take_back(deps.context, wanted, code, claim, _encode_consent))
 
 
-def _own(request: CallerRequest) -> remedy_request.Wanted:
-    """Return the person's own account: no address names it, and nobody else may take a consent back."""
+def _make_own_request(request: CallerRequest) -> remedy_request.Wanted:
+    """Return a request for the caller's own account: nobody else may take a consent back. Raises NotAllowedError."""
     if request.user.account_id is None:
         raise errors.NotAllowedError(account="")
-    return _wanted(request, str(request.user.account_id))
+    return _make_request(request, str(request.user.account_id))
 
 
 REMEDIES: Final = [

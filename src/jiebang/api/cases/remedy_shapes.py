@@ -1,4 +1,4 @@
-"""What goes over the wire for remedies on the spot and consents. Account and item ids are decimal strings."""
+"""Bodies and answers of remedies on the spot and consents. Account and item ids are decimal strings."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ class ConsentAnswer(msgspec.Struct, frozen=True, kw_only=True):
     check: Check
 
 
-def remedied_shape(cleared: Cleared) -> Remedied:
-    """Return a remedy that was carried out as it goes over the wire."""
+def remedy_shape(cleared: Cleared) -> Remedied:
+    """Return the answer of a remedy that was carried out."""
     return Remedied(
         id=cleared.remedy_id,
         account=str(cleared.account_id),
@@ -151,8 +151,8 @@ def remedied_shape(cleared: Cleared) -> Remedied:
     )
 
 
-def awaited_shape(waiting: Waiting) -> Awaited:
-    """Return a remedy that waits as it is kept for repeats: without a code to show, which is never stored."""
+def pending_remedy_shape(waiting: Waiting) -> Awaited:
+    """Return the answer of a remedy that waits for its proof, without the code to show, which is never stored."""
     step_up = waiting.step_up
     return Awaited(
         id=step_up.remedy_id,
@@ -165,7 +165,7 @@ def awaited_shape(waiting: Waiting) -> Awaited:
 
 
 def consent_shape(standing: Standing) -> ConsentAnswer:
-    """Return what is agreed to as it goes over the wire."""
+    """Return the answer of a change of consent."""
     return ConsentAnswer(
         account=str(standing.account_id),
         code=standing.code,

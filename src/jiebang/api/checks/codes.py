@@ -1,4 +1,4 @@
-"""The route that says what a code means: ours, and those of older systems."""
+"""The route that explains a code of the platform or of an older system."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import msgspec
 from litestar import Response, get
 from litestar.params import PathParameter
 
-from jiebang.api.deps import Joined
-from jiebang.api.gate.guards import authenticated
-from jiebang.api.openapi import refusals, secured
+from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.guards import require_caller
+from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.policy.codes import CodeExplained, explain
 from jiebang.remote.tokens import Scope
@@ -20,9 +20,9 @@ CODE_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 @get(
     "/v1/codes/{code:str}",
-    guards=[authenticated],
+    guards=[require_caller],
     opt={"scope": Scope.CHECK},
-    security=secured(Scope.CHECK),
+    security=security_requirement(Scope.CHECK),
     operation_id="explainCode",
     tags=["checks"],
     summary="What a code means 代码释义",
@@ -33,7 +33,7 @@ CODE_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
     responses=refusals(errors.UnknownCodeError),
 )
 async def explain_code(
-    deps: Joined,
+    deps: InjectedDeps,
     code: Annotated[
         str, PathParameter(schema_extra={"pattern": CODE_PATTERN}, description="The code 代码", examples=[])
     ],

@@ -1,1 +1,1 @@
-"""What stands before every route: who may come in, how many, how fast, and what is recorded of it."""
+"""What every request passes before its route: admission, limits, authentication, logging."""

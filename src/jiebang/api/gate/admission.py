@@ -1,10 +1,10 @@
-"""The gate before the application: who may come in now. What is refused here has done nothing and cost next to nothing.
+"""Admission control before the application: a refused request has changed nothing and cost almost nothing.
 
-In this order: that we have begun, for the platform's database may come after us; headers of a bearable size; the
-caller's own rate, or for a token not known yet the rate of its address, before the token is verified; the body, whole
-and in time; the backlog of the workers, for a new case; a place for the work. Whoever asks how we are (`OPEN`) is
-always let in. A refusal is a problem in both languages, with `Retry-After` where coming back helps, and has touched no
-database: not even the Idempotency-Key is taken, so the same request may come again as it is.
+Checked in this order: that the platform's database has been reached since the start; the size of the headers; the rate
+of the caller, or of the address for a token not verified before; the body, whole and in time; the backlog of the
+workers, for a new case; a free place. Requests to `OPEN` are always admitted. A refusal is a problem in both languages,
+with `Retry-After` where a retry helps, and has touched no database: the Idempotency-Key is not taken either, so the
+same request may be sent again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ IN_HAND: Final = Gauge("jiebang_requests_in_hand", "Requests worked on now")
 IN_LINE: Final = Gauge("jiebang_requests_in_line", "Requests waiting for a place now")
 
 OPEN: Final = frozenset({"/health", "/ready", "/metrics"})
-"""Always let in: whoever watches over us must see us when we are full."""
+"""Always admitted: monitoring must work under overload."""
 HEADERS_LIMIT: Final = 16 * 1024
 HEADERS_MOST: Final = 100
 _CASES: Final = "/v1/cases"
@@ -53,14 +53,14 @@ _KNOWN_MOST: Final = 100_000
 
 
 def urgency_of(method: str, path: str) -> Urgency:
-    """Return what a request asks for: something new, to go on, or a way out."""
+    """Return the urgency of a request: new work, going on, or a way out."""
     if method == "DELETE" or path in _WAYS_OUT:
         return Urgency.WAY_OUT
     return Urgency.NEW if method == "POST" and path in _NEW else Urgency.GOING_ON
 
 
-class _Known(msgspec.Struct, frozen=True):
-    """Whose token it was, when it was last verified; never a reason not to verify it again."""
+class _KnownCaller(msgspec.Struct, frozen=True):
+    """The caller of a token verified before. Only their rate follows from it: every request is verified anew."""
 
     name: str
     service: bool
@@ -68,7 +68,7 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class Callers:
-    """The rates of callers, and which tokens are known to be theirs."""
+    """The rates of callers, and whose each token verified before is."""
 
     def __init__(self, capacity: Capacity, clock: Callable[[], datetime], seconds: Callable[[], float]) -> None:
         """`clock`: the time, for when tokens expire. `seconds`: monotonic."""
@@ -76,14 +76,14 @@ class Callers:
         self._persons = Rates(capacity.person_rate, capacity.person_burst, seconds)
         self._services = Rates(capacity.service_rate, capacity.service_burst, seconds)
         self._addresses = Rates(capacity.unproven_rate, capacity.unproven_burst, seconds)
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: OrderedDict[bytes, _KnownCaller] = OrderedDict()
 
     def come(self, scope: Scope, authorization: bytes | None, urgency: Urgency) -> None:
-        """Charge a request to its caller, or while the token proves nothing to its address. Raises RateExceededError.
+        """Charge a request to its caller, or to its address while the token is not verified. Raises RateExceededError.
 
-        A way out is charged apart: whoever has asked too much may still withdraw.
+        Ways out have a rate of their own, so that a caller over the limit may still withdraw.
         """
-        known = self._whose(authorization)
+        known = self._find_caller(authorization)
         if known is None:
             address = _address(scope)
             _charge(self._addresses, address, "address")
@@ -92,19 +92,19 @@ class Callers:
             self._charge(known, urgency)
 
     def proven(self, scope: Scope, authorization: str | None, caller: Caller) -> None:
-        """Note that a token was valid: what its address paid is given back and the caller charged. Raises likewise."""
+        """Charge the caller of a token just verified instead of its address. Raises RateExceededError."""
         unproven = scope.get("state", {}).pop("unproven", None)
         if unproven is None or authorization is None:
             return
         address, urgency = unproven
         self._addresses.give_back(address)
-        known = _Known(caller.name, caller.account_id is None, caller.expires_at)
+        known = _KnownCaller(caller.name, caller.account_id is None, caller.expires_at)
         self._known[_digest(authorization.encode("latin-1"))] = known
         if len(self._known) > _KNOWN_MOST:
             self._known.popitem(last=False)
         self._charge(known, urgency)
 
-    def _whose(self, authorization: bytes | None) -> _Known | None:
+    def _find_caller(self, authorization: bytes | None) -> _KnownCaller | None:
         if authorization is None:
             return None
         digest = _digest(authorization)
@@ -114,7 +114,7 @@ class Callers:
             return None
         return known
 
-    def _charge(self, known: _Known, urgency: Urgency) -> None:
+    def _charge(self, known: _KnownCaller, urgency: Urgency) -> None:
         rates = self._services if known.service else self._persons
         _charge(rates, (known.name, urgency is Urgency.WAY_OUT), "caller")
 
@@ -131,14 +131,14 @@ def _digest(authorization: bytes) -> bytes:
 
 
 def _address(scope: Scope) -> str:
-    """Where a request comes from: of IPv6 the network, which one client has to themselves."""
+    """Return the client's address; of IPv6 the /64 network, since one client has a whole one."""
     client = scope.get("client")
     host = client[0] if client else ""
     return str(ip_network((host, 64), strict=False)) if ":" in host and "%" not in host else host
 
 
 class Admission:
-    """The gate, as an ASGI application around another."""
+    """The gate as an ASGI application around another."""
 
     def __init__(
         self,
@@ -149,9 +149,9 @@ class Admission:
         backlog: Backlog,
         joined: Callable[[], bool],
     ) -> None:
-        """Take what lies behind the gate, and what it goes by. `callers` also hears of tokens found valid.
+        """`inner`: the application behind the gate. `callers`: also told by the guards of tokens that were valid.
 
-        `joined`: whether the platform's database has answered since the start; before that nobody else comes in.
+        `joined`: whether the platform's database has answered since the start; before that only `OPEN` is admitted.
         """
         self._inner, self._callers, self._backlog, self._joined = inner, callers, backlog, joined
         self.capacity = capacity
@@ -160,7 +160,7 @@ class Admission:
         self._bodies: Tally[str] = Tally()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or refuse it."""
+        """Admit a request, or refuse it."""
         if scope["type"] != ScopeType.HTTP or scope["path"] in OPEN:
             await self._inner(scope, receive, send)
             return
@@ -180,7 +180,7 @@ class Admission:
             await _refuse(error, scope, send, unread=body is None)
             return
         ADMITTED_TOTAL.labels(urgency.name.lower()).inc()
-        await self._work(scope, _after(body, receive), send)
+        await self._work(scope, _replay_body(body, receive), send)
 
     async def _take(self, scope: HTTPScope, urgency: Urgency) -> None:
         """Take a place. Raises PlatformFullError."""
@@ -190,13 +190,13 @@ class Admission:
                 REFUSED_TOTAL.labels("backlog").inc()
                 raise errors.PlatformFullError(retry_after_s=wait)
         entered = await self._line.enter(urgency)
-        self._shown()
+        self._update_gauges()
         if not entered:
             REFUSED_TOTAL.labels("places").inc()
             raise errors.PlatformFullError(retry_after_s=self._line.come_back())
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on. Its place is free again once the answer begins: a stream of events may last for hours."""
+        """Pass a request on. Its place is freed when the answer begins: a stream of events may last for hours."""
         holding = True
 
         def leave() -> None:
@@ -204,7 +204,7 @@ class Admission:
             if holding:
                 holding = False
                 self._line.leave()
-                self._shown()
+                self._update_gauges()
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -217,7 +217,7 @@ class Admission:
             leave()
 
     async def _body(self, scope: HTTPScope, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
-        """Read a request's body before it takes a place, so that a slow client holds nothing up. None: it went away.
+        """Read a request's body before it takes a place, so that a slow client holds none. None: it disconnected.
 
         Raises BodyTooLargeError, RequestTooSlowError, and RateExceededError where an address sends too many at a time.
         """
@@ -234,7 +234,7 @@ class Admission:
         self._bodies[address] += 1
         try:
             async with asyncio.timeout(self._body_within_s):
-                return await _whole(receive)
+                return await _read_body(receive)
         except TimeoutError:
             REFUSED_TOTAL.labels("slow_body").inc()
             raise errors.RequestTooSlowError(limit_s=self._body_within_s) from None
@@ -243,12 +243,12 @@ class Admission:
             if not self._bodies[address]:
                 del self._bodies[address]
 
-    def _shown(self) -> None:
+    def _update_gauges(self) -> None:
         IN_HAND.set(self._line.busy)
         IN_LINE.set(self._line.waiting)
 
 
-async def _whole(receive: Receive) -> bytes | None:
+async def _read_body(receive: Receive) -> bytes | None:
     parts, size = [], 0
     while True:
         message = await receive()
@@ -263,8 +263,8 @@ async def _whole(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _after(body: bytes, receive: Receive) -> Receive:
-    """Give out a body already read, then whatever else there is to receive."""
+def _replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body already read, then what the connection gives."""
     given = False
 
     async def receiving() -> HTTPReceiveMessage:
@@ -278,7 +278,7 @@ def _after(body: bytes, receive: Receive) -> Receive:
 
 
 def _headers(scope: HTTPScope) -> dict[bytes, bytes]:
-    """Return the headers by name, the first of each. Raises HeadersTooLargeError."""
+    """Return the headers by name, the first of each name. Raises HeadersTooLargeError."""
     found = list(scope["headers"])
     size = sum(len(name) + len(value) for name, value in found)
     if len(found) > HEADERS_MOST or size > HEADERS_LIMIT:
@@ -288,7 +288,7 @@ def _headers(scope: HTTPScope) -> dict[bytes, bytes]:
 
 
 async def _refuse(error: errors.JiebangError, scope: HTTPScope, send: Send, *, unread: bool) -> None:
-    """Answer with a problem. Where the body is not read, nobody waits for it: the connection ends."""
+    """Answer with a problem. `unread`: the body was not read, so the connection is closed."""
     language = next((value for name, value in scope["headers"] if name == b"accept-language"), b"")
     problem = problem_of(error, language.decode("latin-1"))
     body = msgspec.json.encode(problem)

@@ -1,7 +1,7 @@
-"""How much one API process takes on: the limits, the places for work in hand, and the rates of callers.
+"""How much one API process takes on: the limits, the places for requests in hand, and the rates of callers.
 
-Whoever comes when the places are taken waits a moment for one, in a line that is short; beyond it they are refused at
-once, and told when it is worth coming back. Nothing here knows HTTP.
+A request that finds no place waits a moment in a short queue. Beyond that it is refused at once, with the time after
+which a retry is worth while. Nothing here knows HTTP.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Final
 import msgspec
 
 _PATIENCE_S: Final = 60
-"""The longest time that we send anybody away for."""
+"""The longest Retry-After, in seconds."""
 _STALE_S: Final = 5
 _LEAST_NEW: Final = 8
-"""Places for new work that there always are: what is slow to end may also have been little to do."""
+"""Places that new work always has: a slow pace may only mean that there was little to do."""
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Urgency(IntEnum):
-    """What must get through when not all can. Each may take places that those below it may not."""
+    """How urgent a request is. Each urgency may take places that those below it may not."""
 
     NEW = 0  # asks for something new
     GOING_ON = 1  # goes on with what was begun, or reads
@@ -67,10 +67,10 @@ class Urgency(IntEnum):
 
 
 class Line:
-    """Places for the work in hand, and the line before them. Of those who wait, the most urgent go first.
+    """Places for requests in hand, and the queue before them, the most urgent first.
 
-    There are as many places as work ends in `within`: so whoever is let in has their answer by about then, however
-    slow the machine is today.
+    There are as many places as requests end in `within`, so an admitted request is answered by about then, however
+    slow the machine is.
     """
 
     def __init__(self, capacity: Capacity, clock: Callable[[], float]) -> None:
@@ -88,11 +88,11 @@ class Line:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a place."""
+        """How many requests wait for a place."""
         return sum(map(len, self._lines.values()))
 
     async def enter(self, urgency: Urgency) -> bool:
-        """Take a place, having waited for it if need be; False where there is none. Whoever got one must `leave`."""
+        """Take a place, waiting for it if need be; False where none is free in time. True: the caller must `leave`."""
         self._measure()
         line = self._lines[urgency]
         if not line and self.busy < self._ceilings[urgency]:
@@ -116,7 +116,7 @@ class Line:
             timer.cancel()
 
     def leave(self) -> None:
-        """Give the place back, and let in whoever may have it."""
+        """Give the place back to those who wait."""
         self._ended += 1
         self._let_in(-1)
 
@@ -138,22 +138,22 @@ class Line:
             mine.set_result(False)
 
     def come_back(self) -> int:
-        """Return after how many seconds somebody refused now may find a place.
+        """Return after how many seconds a request refused now may find a place.
 
-        As if those sent away stood in a line that moves as fast as work ends at present: so that they do not all come
-        back at once.
+        Counted as if all refused requests queued and the queue moved at the present pace, so that they do not all
+        return at once.
         """
         self._measure()
         self._sent_away += 1
         return min(1 + int(self._sent_away / self._pace), _PATIENCE_S)
 
     def _measure(self) -> None:
-        """See, once a second, how fast work ends, and how much may be in hand then."""
+        """Measure, once a second, how many requests end, and set the number of places accordingly."""
         now = self._clock()
         passed = now - self._since
         if passed < 1:
             return
-        if passed < _STALE_S:  # else it was quiet meanwhile, which tells nothing of how fast work ends
+        if passed < _STALE_S:  # else it was quiet meanwhile, which says nothing about the pace
             self._pace = max(self._ended / passed, 1.0)
         self._sent_away = max(self._sent_away - self._pace * passed, 0.0)
         self._since, self._ended = now, 0
@@ -165,7 +165,7 @@ class Line:
 
 
 class Rates:
-    """A token bucket for each caller: `rate` a second, `burst` at once. Those seen last are kept."""
+    """A token bucket for each caller: `rate` a second, `burst` at once. The most recent callers are kept."""
 
     def __init__(self, rate: int, burst: int, clock: Callable[[], float], *, most: int = 100_000) -> None:
         """`clock`: seconds, monotonic. A caller beyond `most` is forgotten, which gives them a full bucket."""
@@ -173,7 +173,7 @@ class Rates:
         self._left: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: Hashable) -> int:
-        """Take one; return 0, or after how many seconds there will be one."""
+        """Take one token; return 0, or after how many seconds there will be one."""
         left = self._now(caller)
         if left < 1:
             return ceil((1 - left) / self._rate)
@@ -181,7 +181,7 @@ class Rates:
         return 0
 
     def give_back(self, caller: Hashable) -> None:
-        """Give one back that was taken."""
+        """Give a token back."""
         self._keep(caller, min(self._now(caller) + 1, self._burst))
 
     def _now(self, caller: Hashable) -> float:

@@ -1,6 +1,6 @@
-"""The door of a route: who calls, with which scope, and whether the body is said to be JSON.
+"""Guards of a route: caller, scope, and the content type of the body.
 
-What is in the body is `remote.bodies.strict`'s: Litestar's own conversion is lenient and would take "1" for 1.
+Bodies are validated by `remote.bodies.strict`: Litestar's own conversion is lenient and would take "1" for 1.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CallerRequest = Request[Caller, Any, State]
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-async def authenticated(connection: Connection, handler: BaseRouteHandler) -> None:
-    """Guard: find out who calls, and hold them to their rate and the route's scope."""
+async def require_caller(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Guard: verify the token, charge the caller's rate, require the route's scope."""
     deps: Deps = connection.app.state.deps
     callers: Callers = connection.app.state.callers
     authorization = connection.headers.get("authorization")
@@ -34,7 +34,7 @@ async def authenticated(connection: Connection, handler: BaseRouteHandler) -> No
     connection.scope["user"] = caller
 
 
-async def json_only(connection: Connection, _: BaseRouteHandler) -> None:
-    """Guard: refuse a body that is not said to be JSON. Async, as all guards are: a sync one would cost a thread."""
+async def require_json(connection: Connection, _: BaseRouteHandler) -> None:
+    """Guard: require the content type JSON. Async like all guards: a sync one would run in a thread."""
     if connection.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise MediaTypeError

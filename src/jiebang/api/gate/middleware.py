@@ -1,4 +1,4 @@
-"""What is seen of each request: a line in the log, a count, a time, by route and status. Never who, never a value."""
+"""Log line, count and duration of each request by route and status, without caller or values; security headers."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ HARDENING: Final = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 )
-"""What every answer carries unless it says otherwise: nothing is guessed at, framed or cached."""
+"""Headers of every answer that does not set them itself: no sniffing, framing or caching."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Observed(ASGIMiddleware):
-    """Counts and logs each request that found a route, under the route's template: paths hold ids."""
+class RequestLog(ASGIMiddleware):
+    """Counts and logs each request that matched a route, under the route's template, because paths hold ids."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Pass the request on, and note what became of it."""
+        """Pass the request on, and record status and duration."""
         began = perf_counter()
         request_id = str(uuid4())
         scope["state"]["request_id"] = request_id
         method, route = str(scope.get("method")), str(scope["path_template"])
 
-        async def noting(message: Message) -> None:
+        async def record(message: Message) -> None:
             if message["type"] == "http.response.start":
                 took = perf_counter() - began
                 REQUESTS_TOTAL.labels(method, route, str(message["status"])).inc()
@@ -59,11 +59,11 @@ class Observed(ASGIMiddleware):
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        await next_app(scope, receive, noting)
+        await next_app(scope, receive, record)
 
 
-async def hardened(message: Message, scope: Scope) -> None:
-    """Before anything is sent: headers that keep answers from being guessed at, framed or cached."""
+async def add_security_headers(message: Message, scope: Scope) -> None:
+    """Add HARDENING to an answer before it is sent, and `Allow` to one for OPTIONS."""
     if message["type"] == "http.response.start":
         if scope.get("method") == "OPTIONS" and message["status"] == 204:  # noqa: PLR2004 - reads best as a number
             allow = ", ".join(methods_at(scope["litestar_app"], scope["path"])).encode()

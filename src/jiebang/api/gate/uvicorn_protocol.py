@@ -1,7 +1,7 @@
-"""How uvicorn serves the API: what a connection may do before there is a request that the gate could judge.
+"""How uvicorn serves the API: limits on a connection before there is a request for the gate.
 
-uvicorn waits for ever for headers that come a byte at a time, takes headers of any length, and turns away connections
-beyond its limit with a line of English. Here each ends with a problem as everywhere else.
+uvicorn itself waits without limit for slow headers, takes headers of any length, and refuses connections beyond its
+limit with plain English text. Here each of these is answered with a problem.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _REASONS: Final = {408: b"Request Timeout", 431: b"Request Header Fields Too Lar
 
 
 def server_config(app: Admission, *, trusted_proxies: str = "127.0.0.1") -> uvicorn.Config:
-    """Return how to serve `app` on sockets or ports of the caller's choice."""
+    """Return the configuration that serves `app`; the caller passes the sockets."""
     return uvicorn.Config(
         app,
         port=0,
         loop="none",
-        http=Guarded,
+        http=LimitedHttpProtocol,
         ws="none",
         access_log=False,
         log_config=None,
@@ -41,7 +41,7 @@ def server_config(app: Admission, *, trusted_proxies: str = "127.0.0.1") -> uvic
     )
 
 
-class Guarded(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits on what comes before a request is complete."""
 
     _timer: asyncio.TimerHandle | None = None
@@ -54,7 +54,7 @@ class Guarded(HttpToolsProtocol):
         return app.capacity
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """Take a connection, unless there are too many; its first headers are due."""
+        """Accept a connection, unless there are too many, and start the time limit of its first headers."""
         super().connection_made(transport)
         if len(self.connections) > self._capacity.connections:
             self._turn_away(errors.PlatformFullError(retry_after_s=1), "connections")
@@ -67,7 +67,7 @@ class Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, but no endless headers."""
+        """Parse further, up to HEADERS_LIMIT bytes of headers."""
         if self.transport.is_closing():
             return
         self._size = self._size + len(data) if self._heading else 0
@@ -77,12 +77,12 @@ class Guarded(HttpToolsProtocol):
             self._turn_away(error, "headers")
 
     def on_message_begin(self) -> None:
-        """A request begins: its headers are due."""
+        """Start the time limit of a request's headers."""
         super().on_message_begin()
         self._await_headers()
 
     def on_headers_complete(self) -> None:
-        """The headers are there: from here on the gate judges."""
+        """Stop the time limit: from here on the gate decides."""
         self._heading, self._size = False, 0
         self._stop_timer()
         super().on_headers_complete()
@@ -90,15 +90,15 @@ class Guarded(HttpToolsProtocol):
     def _await_headers(self) -> None:
         self._stop_timer()
         self._heading = True
-        self._timer = self.loop.call_later(self._capacity.headers_within.total_seconds(), self._late)
+        self._timer = self.loop.call_later(self._capacity.headers_within.total_seconds(), self._time_out)
 
-    def _late(self) -> None:
+    def _time_out(self) -> None:
         if self._size:
             self._turn_away(
                 errors.RequestTooSlowError(limit_s=self._capacity.headers_within.total_seconds()), "slow_headers"
             )
         else:
-            self.transport.close()  # it never said a word
+            self.transport.close()  # it never sent anything
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -110,12 +110,12 @@ class Guarded(HttpToolsProtocol):
         self._heading = False
         self._stop_timer()
         if not self.transport.is_closing():
-            self.transport.write(_raw(error))
+            self.transport.write(_encode_response(error))
             self.transport.close()
 
 
-def _raw(error: errors.JiebangError) -> bytes:
-    """Return a whole HTTP answer, for a client that never got as far as a request."""
+def _encode_response(error: errors.JiebangError) -> bytes:
+    """Return a whole HTTP response, for a client whose request was never complete."""
     problem = problem_of(error, None)
     body = msgspec.json.encode(problem)
     headers: dict[str, Any] = {

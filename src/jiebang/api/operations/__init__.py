@@ -1,1 +1,1 @@
-"""Routes for whoever runs it."""
+"""Routes for operators: health, readiness, metrics, seal keys."""

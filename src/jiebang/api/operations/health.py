@@ -1,4 +1,4 @@
-"""Routes for whoever runs it: alive, ready, metrics. Open to all, and hold nothing of anyone. And the public keys."""
+"""Health, readiness, metrics and the public seal keys. Open to all: they reveal nothing about accounts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from litestar.datastructures import State
 from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
-from jiebang.api.deps import Joined
+from jiebang.api.deps import InjectedDeps
 from jiebang.api.shapes import Health, PublicKeys, Readiness
 
 
 @get("/health", operation_id="health", tags=["operation"], summary="Alive 存活检查")
 async def health() -> Health:
-    """Say that the process is alive."""
+    """Answer that the process is alive."""
     return Health("alive")
 
 
@@ -28,8 +28,8 @@ async def health() -> Health:
     "平台数据库可用即为就绪;未应答的系统会列出。",
     responses={503: ResponseSpec(Readiness, generate_examples=False, description="Not ready 未就绪")},
 )
-async def ready(deps: Joined, request: Request[None, None, State]) -> Response[Readiness]:
-    """Say whether requests can be served."""
+async def ready(deps: InjectedDeps, request: Request[None, None, State]) -> Response[Readiness]:
+    """Answer whether requests can be served."""
     found = dict(await request.app.state.readiness.ask(None, None))
     up = found.pop("platform") and deps.joined()
     body = Readiness(ready=up, participants=found)
@@ -50,7 +50,7 @@ async def metrics() -> Response[str]:
     summary="Public keys of the seals 封印公钥",
     description="With these anybody checks a receipt: docs/receipts.md. 任何人可用其核验回执。",
 )
-async def seal_keys(deps: Joined) -> Response[PublicKeys]:
+async def seal_keys(deps: InjectedDeps) -> Response[PublicKeys]:
     """Return the public keys that timelines are sealed with, as a JWK Set."""
     body = msgspec.json.encode(deps.seal_keys)
     return Response(body, media_type="application/jwk-set+json")  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from jiebang.api.shapes import case_shape
 from jiebang.app import App
 from jiebang.cli.arguments import case_key
 from jiebang.cli.language import say
-from jiebang.cli.runner import console, tell
+from jiebang.cli.runner import console, print_error
 from jiebang.cli.show import TimelineView
 from jiebang.clock import utc_now
 from jiebang.model.case import ENDED, Kind, State
@@ -34,33 +34,33 @@ _CALLER = "cli"
 
 
 def claim(route: str) -> Claim:
-    """Return a claim of its own for one command: the terminal repeats nothing by itself."""
+    """Return a claim with a new key: the terminal never repeats a request."""
     return unrepeated.make_claim(_CALLER, route, utc_now(), uuid4())
 
 
 def _render(app: App, outcome: Found | JiebangError) -> Kept:
-    """Keep a case as JSON; an error kept with its mutation is raised again by `_opened`."""
+    """Encode a case as JSON, or the fields of a refusal, which `_decode_or_raise` raises again."""
     if isinstance(outcome, JiebangError):
         return unrepeated.make_answer(msgspec.json.encode(outcome.fields, enc_hook=str), refused=True)
     return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
 
 
-def _opened(kept: Kept) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.json.decode(kept.answer)
+def _decode_or_raise(kept: Kept) -> dict[str, Any]:
+    result: dict[str, Any] = msgspec.json.decode(kept.answer)
     if kept.status:
-        raise ProofRefusedError(**told)
-    return told
+        raise ProofRefusedError(**result)
+    return result
 
 
 async def submit_case(app: App, account: int, kind: Kind, device: str | None) -> dict[str, Any]:
     """Submit a case; return it as the API shows it. Raises BlockedError with the whole check."""
     asked = Submission(account_id=account, kind=kind, device=device)
     answered = await submit(app.context, asked, claim("submit"), partial(_render, app))
-    return _opened(answered.kept)
+    return _decode_or_raise(answered.kept)
 
 
 async def prove_case(app: App, case_id: str, password: str | None, code: str | None, *, quiet: bool) -> dict[str, Any]:
-    """Offer the proofs a case still wants; ask for those not given. Returns the case."""
+    """Offer the proofs that a case still requires, prompting for those not given. Returns the case."""
     key = case_key(app.case_ids, case_id)
     given = {Method.PAYMENT_PASSWORD: password, Method.SMS_CODE: code}
     asks = {
@@ -68,34 +68,34 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
         Method.SMS_CODE: say("短信验证码", "SMS code"),
     }
     found = await find(app.context, key)
-    while (method := _wanted(found)) is not None:
+    while (method := _next_method(found)) is not None:
         secret = given.pop(method, None)
         if secret is None and quiet:
-            return _shown(app, found)
+            return _case_to_json(app, found)
         if secret is None:
             hidden = method is Method.PAYMENT_PASSWORD
             secret = str(await asyncio.to_thread(typer.prompt, asks[method], hide_input=hidden))
         attempt = Attempt(method=method, secret=secret.encode(errors="replace").decode())  # arguments may be any bytes
         try:
-            _opened((await prove(app.context, key, attempt, claim("prove"), partial(_render, app))).kept)
+            _decode_or_raise((await prove(app.context, key, attempt, claim("prove"), partial(_render, app))).kept)
         except ProofRefusedError as error:
             if quiet or not error.fields.get("tries_left"):
                 raise
-            tell(error, as_json=False)
+            print_error(error, as_json=False)
         found = await find(app.context, key)
     if not quiet and found.case.state is not State.OPEN:
         console.print(say("验证通过。", "Proven."))
-    return _shown(app, found)
+    return _case_to_json(app, found)
 
 
-def _wanted(found: Found) -> Method | None:
+def _next_method(found: Found) -> Method | None:
     """Return the next proof that an open case asks for."""
     if found.case.state is not State.OPEN:
         return None
     return next((method for method, proof in found.proofs.items() if proof.proven_at is None), None)
 
 
-def _shown(app: App, found: Found) -> dict[str, Any]:
+def _case_to_json(app: App, found: Found) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(case_shape(found, app.case_ids, utc_now()))
     return shown
 

@@ -51,7 +51,7 @@ def _remedy(
 ) -> None:
     """Clear a blocker on the spot."""
     from jiebang.cli.arguments import account_number
-    from jiebang.cli.cases.clear import Options, carry_out, show
+    from jiebang.cli.cases.remedy_as_person import Options, carry_out, show
     from jiebang.usecases.cases.remedy_request import Wanted
 
     number = account_number(account, as_json=as_json)
@@ -66,10 +66,10 @@ def _remedy(
         proving=proving,
         quiet=as_json,
     )
-    told = with_app(lambda app: carry_out(app, wanted, code, options), as_json=as_json)
+    result = with_app(lambda app: carry_out(app, wanted, code, options), as_json=as_json)
     if as_json:
-        print_json(told.shape)
+        print_json(result.shape)
     else:
-        show(told)
-    if told.check is not None and not told.check.passes:
+        show(result)
+    if result.check is not None and not result.check.passes:
         raise typer.Exit(REFUSED)

@@ -41,16 +41,16 @@ def _serve(
 
     async def work(app: App) -> None:
         http = app.settings.http
-        listening = _listen(host or http.host, http.port if port is None else port)
+        listening = _open_socket(host or http.host, http.port if port is None else port)
         config = server_config(app.api(), trusted_proxies=http.trusted_proxies)
-        _say_where(listening.getsockname(), machine=with_parent)
+        _announce_address(listening.getsockname(), machine=with_parent)
         await uvicorn.Server(config).serve(sockets=[listening])
 
     _serve_until_told(work, pool_size=16, with_parent=with_parent)
 
 
 def _serve_until_told(work: Callable[[App], Awaitable[None]], *, pool_size: int, with_parent: bool) -> None:
-    """Run a process that logs, and that starts also while the platform's database is away."""
+    """Run a process that logs, and that starts even while the platform's database is unavailable."""
     from jiebang.api.logs import configure_logs
     from jiebang.parent import die_with_parent
 
@@ -59,15 +59,15 @@ def _serve_until_told(work: Callable[[App], Awaitable[None]], *, pool_size: int,
 
     async def logging(app: App) -> None:
         configure_logs(sys.stderr)
-        tell_edited(app, errors)
-        _tell_waiting(app)
+        warn_of_edited_packs(app, errors)
+        _warn_platform_silent(app)
         await work(app)
 
     with_app(logging, pool_size=pool_size, patient=True)
 
 
-def tell_edited(app: App, screen: Console) -> None:
-    """Tell whoever starts us that the file of a pack was edited in vain: a version never changes once it was added."""
+def warn_of_edited_packs(app: App, screen: Console) -> None:
+    """Warn that the file of a pack was edited without effect: a version never changes once it was added."""
     for pack in app.joining.edited:
         name = pack.partition("/")[0]
         screen.print(
@@ -84,7 +84,7 @@ def tell_edited(app: App, screen: Console) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _open_socket(host: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -96,8 +96,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _say_where(address: tuple[str, int], *, machine: bool) -> None:
-    """Tell the parent process, or the person, where to reach us."""
+def _announce_address(address: tuple[str, int], *, machine: bool) -> None:
+    """Print where this process listens: for the parent process as JSON, else for a person."""
     if machine:
         sys.stdout.write(f'{{"port": {address[1]}}}\n')
         sys.stdout.flush()
@@ -106,7 +106,7 @@ def _say_where(address: tuple[str, int], *, machine: bool) -> None:
         console.print(say(f"接口:{url}  文档:{url}/openapi.json", f"API: {url}  document: {url}/openapi.json"))
 
 
-def _work(
+def _run_worker(
     port: Annotated[
         int | None,
         typer.Option(min=0, max=65_535, help=say("指标端口;不填则不开放", "Port for /metrics; none without it")),
@@ -125,7 +125,7 @@ def _work(
                 server, _ = start_http_server(port or 0, addr="127.0.0.1")
             except OSError as error:
                 raise PortTakenError(host="127.0.0.1", port=port or 0) from error
-            _say_where(("127.0.0.1", server.server_port), machine=with_parent)
+            _announce_address(("127.0.0.1", server.server_port), machine=with_parent)
         else:
             console.print(say("工作进程已启动,按 Ctrl-C 停止。", "The worker runs; Ctrl-C stops it."))
         await asyncio.wait({joining})
@@ -136,7 +136,7 @@ def _work(
 
 
 def _stop_on_signals(worker: Worker, joining: asyncio.Task[bool]) -> None:
-    """Stop the worker, or the wait for what it needs."""
+    """On SIGINT or SIGTERM stop the worker, or its wait for the platform's database."""
 
     def stop() -> None:
         joining.cancel()
@@ -147,8 +147,8 @@ def _stop_on_signals(worker: Worker, joining: asyncio.Task[bool]) -> None:
         loop.add_signal_handler(number, stop)
 
 
-def _tell_waiting(app: App) -> None:
-    """Tell whoever starts us that nothing can be done yet."""
+def _warn_platform_silent(app: App) -> None:
+    """Warn that the platform's database does not answer yet."""
     if not app.joining.done.is_set():
         told = say(
             "平台数据库暂无应答;进程已启动,待其应答后自动开始。原因见日志 platform_awaited。",
@@ -192,14 +192,16 @@ def _verify(as_json: Json = False) -> None:
 
 
 def audit_summary(report: Report) -> dict[str, Any]:
-    """Return what an audit counted, in the three numbers that a program asks for."""
+    """Return an audit's counts of accounts, cases and violations."""
     return {"accounts": report.accounts, "cases": report.cases, "violations": report.violation_count}
 
 
 def register(cli: typer.Typer) -> None:
-    """Add these commands."""
+    """Add these commands to the command line."""
     cli.command("serve", help=say("运行 HTTP 接口。", "Serve the HTTP API."))(_serve)
-    cli.command("worker", help=say("运行工作进程;可同时运行任意多个。", "Run a worker; any number may run."))(_work)
+    cli.command("worker", help=say("运行工作进程;可同时运行任意多个。", "Run a worker; any number may run."))(
+        _run_worker
+    )
     cli.command("migrate", help=say("把所有数据库升级到最新结构。", "Bring every database to the newest schema."))(
         _migrate
     )

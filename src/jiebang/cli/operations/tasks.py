@@ -1,33 +1,23 @@
-"""`jiebang cases` and `jiebang tasks`: what does not get on, why, and who looks after it."""
+"""`jiebang tasks`: what an operator must look at, and who has acknowledged it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from jiebang.cli.language import say
-from jiebang.cli.operations.installation import By, ago, now
+from jiebang.cli.operations.arguments import By, CaseIds, Limit, decode_cases
+from jiebang.cli.operations.show import print_task, task_to_json
 from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
-from jiebang.model.case import ENDED
-from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError
+from jiebang.clock import utc_now
 
 if TYPE_CHECKING:
     from jiebang.app import App
-    from jiebang.model.case import Key
     from jiebang.store.operations.tasks import Task
-    from jiebang.usecases.operations.stuck import Outcome, Shown, Stuck
 
-cases: Final = typer.Typer(
-    no_args_is_help=True,
-    help=say(
-        "不能推进的申请:列出、查看、重试。任何一条命令都不会改变已作出的决定。",
-        "Cases that do not get on: list, show, try again. None of these ever changes what was decided.",
-    ),
-)
-tasks: Final = typer.Typer(
+commands: Final = typer.Typer(
     no_args_is_help=True,
     help=say(
         "须由人处理的事项:确认或撤销被拒绝两次、久未应答,或恢复时无法判定。完成后自行关闭。",
@@ -35,144 +25,11 @@ tasks: Final = typer.Typer(
         "could not decide. A task closes by itself once the op is done.",
     ),
 )
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help=say("最多列出多少", "How many at most"))]
-CaseIds = Annotated[list[str], typer.Argument(metavar="CASE…", help=say("申请编号", "Case ids, such as case_…"))]
 
 
-def _keys(app: App, ids: Sequence[str]) -> dict[str, Key]:
-    """Return the key of each public id. Raises InvalidInputError for what is none."""
-    found = {each: app.case_ids.decode(each) for each in ids}
-    for each, key in found.items():
-        if key is None:
-            raise InvalidInputError(field=each, reason=Text("不是申请编号", "this is no case id"))
-    return {each: key for each, key in found.items() if key is not None}
-
-
-@cases.command(
-    help=say(
-        "列出不能推进的申请及原因,最久无消息的在前:parked 两次被拒;silent 参与方未应答;unread 事实读不到;"
-        "undecided 恢复时无法判定;unheard 到期而无人处理。有则退出码为 1。",
-        "List cases that do not get on, the quietest first, and why: parked (refused twice), silent (a participant "
-        "owes an answer), unread (facts could not be read), undecided (a recovery could not decide it), unheard (due, "
-        "but no worker takes it). Exits 1 when there are any.",
-    )
+@commands.command(
+    "list", help=say("列出未完成的事项。有则退出码为 1。", "List open tasks. Exits 1 when there are any.")
 )
-def stuck(limit: Limit = 100, as_json: Json = False) -> None:
-    """List what is stuck."""
-    from jiebang.usecases.operations import stuck
-
-    async def work(app: App) -> list[tuple[str, Stuck]]:
-        found = await stuck.stuck(
-            app.pools["platform"], app.registry, app.settings.tasks, app.settings.saga, now(), limit
-        )
-        return [(app.case_ids.encode(*each.case.key), each) for each in found]
-
-    found = with_app(work, as_json=as_json)
-    if as_json:
-        print_json(
-            [
-                {"case": name, "why": each.why, "state": each.case.state, "waits_for": each.waits_for}
-                | {"heard_at": each.heard_at, "attempt": each.case.attempt, "reason": each.case.reason}
-                for name, each in found
-            ]
-        )
-    elif not found:
-        console.print(say("没有不能推进的申请。", "Every case gets on."))
-    for name, each in () if as_json else found:
-        waits = ", ".join(each.waits_for) or "—"
-        quiet = ago(each.heard_at)
-        line = say(
-            f"{name}  {each.why}  {each.case.state}  等待:{waits}  {quiet}无消息",
-            f"{name}  {each.why}  {each.case.state}  waits for: {waits}  unheard of for {quiet}",
-        )
-        console.print(line, highlight=False, soft_wrap=True)
-    if found:
-        raise typer.Exit(REFUSED)
-
-
-@cases.command(
-    help=say(
-        "查看一个申请:状态、各参与方的标记与其当前的栅栏行、事项、时间线。",
-        "Show a case as operators see it: its state, what it knows of each participant and what each holds now, its "
-        "tasks and its timeline.",
-    )
-)
-def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = False) -> None:
-    """Show one case."""
-    from jiebang.model.errors import UnknownCaseError
-    from jiebang.usecases.operations import stuck
-
-    async def work(app: App) -> Shown:
-        [key] = _keys(app, [case]).values()
-        shown = await stuck.show(app.pools["platform"], app.participants, app.registry, [key])
-        if key not in shown:
-            raise UnknownCaseError(case=case)
-        return shown[key]
-
-    found = with_app(work, as_json=as_json)
-    if as_json:
-        held = found.case
-        print_json(
-            {"case": case, "state": held.state, "kind": held.kind, "plan": held.plan, "reason": held.reason}
-            | {"revision": held.revision, "attempt": held.attempt, "due_at": held.due_at, "deadline": held.deadline}
-            | {"participants": found.parties, "timeline": found.timeline, "tasks": [_public(t) for t in found.tasks]}
-        )
-        return
-    console.print(f"{case}  {found.case.state}  {found.case.plan}  {found.case.reason or ''}", highlight=False)
-    due = found.case.due_at
-    console.print(
-        say(f"下次处理:{due or '无,等待运维'}", f"next look: {due or 'none, it waits for an operator'}")
-        if found.case.state not in ENDED
-        else say("已结束", "ended"),
-        highlight=False,
-    )
-    for party in found.parties:
-        silent, none = say("未应答", "does not answer"), say("无记录", "no row")
-        row = f"{party.row.case_no} {party.row.case_op}" if party.row else (none if party.answers else silent)
-        console.print(f"  {party.participant:<18} {party.mark}  {row}", highlight=False)
-    for task in found.tasks:
-        _line(task, case)
-    for entry in found.timeline:
-        told = "  ".join(str(value) for name, value in entry.items() if name != "at")
-        console.print(f"  {entry['at']}  {told}", highlight=False, soft_wrap=True)
-
-
-@cases.command(
-    help=say(
-        "立即重发申请尚未完成的操作,包括已挂起的。决定不变;您即成为其事项的处理人。",
-        "Send a case's open ops again now, parked ones too. What was decided stays decided, and you look after its "
-        "tasks from now on.",
-    )
-)
-def retry(case: CaseIds, by: By, as_json: Json = False) -> None:
-    """Try again."""
-    from jiebang.usecases.operations import stuck
-
-    async def work(app: App) -> dict[str, Outcome]:
-        keys = _keys(app, case)
-        told = await stuck.retry(app.pools["platform"], app.registry, keys.values(), by, now(), app.settings.saga)
-        return {name: told[key] for name, key in keys.items()}
-
-    outcomes = with_app(work, as_json=as_json)
-    if as_json:
-        print_json(outcomes)
-    for name, outcome in () if as_json else outcomes.items():
-        console.print(f"{name}  {say(*_OUTCOMES[outcome])}", highlight=False)
-    if not {"retried", "woken"} >= set(outcomes.values()):
-        raise typer.Exit(REFUSED)
-
-
-_OUTCOMES: Final[Mapping[str, tuple[str, str]]] = {
-    "retried": ("已重发挂起的操作", "parked ops are sent again"),
-    "woken": ("已唤醒,立即处理", "woken: it is due now"),
-    "not_under_way": ("未在办理:等待本人或已结束", "not under way: it waits for its person, or has ended"),
-    "undecided": ("无法判定,不能重试:见 jiebang tasks list", "undecided, nothing to try again: see jiebang tasks list"),
-    "moved": ("刚刚自行推进,请再查看", "it moved by itself just now; look again"),
-    "unknown": ("没有这个申请", "there is no such case"),
-}
-
-
-@tasks.command("list", help=say("列出未完成的事项。有则退出码为 1。", "List open tasks. Exits 1 when there are any."))
 def list_tasks(limit: Limit = 100, as_json: Json = False) -> None:
     """List open tasks."""
     from jiebang.usecases.operations import tasks
@@ -183,29 +40,31 @@ def list_tasks(limit: Limit = 100, as_json: Json = False) -> None:
 
     found = with_app(work, as_json=as_json)
     if as_json:
-        print_json([{"case": name} | _public(task) for name, task in found])
+        print_json([{"case": name} | task_to_json(task) for name, task in found])
     elif not found:
         console.print(say("没有未完成的事项。", "Nothing is open."))
     for name, task in () if as_json else found:
-        _line(task, name)
+        print_task(task, name)
     if found:
         raise typer.Exit(REFUSED)
 
 
-@tasks.command("ack", help=say("认领申请的事项,他人即知有人处理。", "Take the tasks of cases on: others see who does."))
+@commands.command(
+    "ack", help=say("认领申请的事项,他人即知有人处理。", "Take the tasks of cases on: others see who does.")
+)
 def acknowledge(case: CaseIds, by: By, as_json: Json = False) -> None:
     """Acknowledge tasks."""
     from jiebang.usecases.operations import tasks
 
     async def work(app: App) -> list[str]:
-        keys = _keys(app, case)
-        done = await tasks.acknowledge(app.pools["platform"], keys.values(), by, now())
+        keys = decode_cases(app, case)
+        done = await tasks.acknowledge(app.pools["platform"], keys.values(), by, utc_now())
         return [name for name, key in keys.items() if key in done]
 
-    _told_of(case, with_app(work, as_json=as_json), as_json=as_json)
+    _print_done(case, with_app(work, as_json=as_json), as_json=as_json)
 
 
-@tasks.command(
+@commands.command(
     "close",
     help=say(
         "关闭恢复时无法判定的事项,并写下查明的情况。其余事项在操作完成后自行关闭。申请本身不会改变。",
@@ -223,38 +82,17 @@ def close(
     from jiebang.usecases.operations import tasks
 
     async def work(app: App) -> list[str]:
-        keys = _keys(app, case)
-        done = await tasks.close(app.pools["platform"], keys.values(), note, by, now())
+        keys = decode_cases(app, case)
+        done = await tasks.close(app.pools["platform"], keys.values(), note, by, utc_now())
         return [name for name, key in keys.items() if key in done]
 
-    _told_of(case, with_app(work, as_json=as_json), as_json=as_json)
+    _print_done(case, with_app(work, as_json=as_json), as_json=as_json)
 
 
-def _told_of(asked: Sequence[str], done: Sequence[str], *, as_json: bool) -> None:
+def _print_done(asked: Sequence[str], done: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         print_json({"done": done, "nothing": [each for each in asked if each not in done]})
     for each in () if as_json else asked:
         console.print(f"{each}  {say('完成', 'done') if each in done else say('没有可处理的事项', 'nothing to do')}")
     if len(done) < len(asked):
         raise typer.Exit(REFUSED)
-
-
-def _public(task: Task) -> dict[str, Any]:
-    return {
-        "kind": task.kind,
-        "participant": task.participant,
-        "op": task.op,
-        "why": task.why,
-        "note": task.note,
-        "raised_at": task.raised_at,
-        "acknowledged_by": task.acknowledged_by,
-        "closed_at": task.closed_at,
-    }
-
-
-def _line(task: Task, name: str) -> None:
-    by = task.acknowledged_by or say("无人认领", "nobody's yet")
-    what = task.why or task.op
-    closed = say("  已关闭", "  closed") if task.closed_at else ""
-    line = f"{name}  {task.kind}  {task.participant} {what}  {task.note or ''}  {ago(task.raised_at)}  {by}{closed}"
-    console.print(line, highlight=False, soft_wrap=True, markup=False)

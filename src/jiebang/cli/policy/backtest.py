@@ -1,4 +1,4 @@
-"""`jiebang policy backtest` and `jiebang accounts export-facts`: a policy tried on everybody before it is in force."""
+"""`jiebang policy backtest` and `jiebang accounts export-facts`: a policy evaluated on all accounts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jiebang.usecases.policy.export_facts import Exported
 
 _PAGE_LIMIT: Final = timedelta(seconds=60)
-"""How long one page of facts may take: nobody waits for it at a counter."""
+"""How long reading one page of facts may take; no person waits for it."""
 _SHOWN: Final = 12
 
 
@@ -39,7 +39,7 @@ def _export(
     with telling(as_json=as_json):
         if not file.parent.is_dir():
             raise InvalidInputError(field="file", reason=Text("目录不存在", "there is no such folder"))
-    found = with_app(lambda app: _exported(app, file), as_json=as_json)
+    found = with_app(lambda app: _export_facts(app, file), as_json=as_json)
     if as_json:
         print_json({"file": str(file), "accounts": found.accounts, "unread": found.unread})
         return
@@ -59,7 +59,7 @@ def _tell_unread(found: Exported) -> None:
         )
 
 
-async def _exported(app: App, file: Path) -> Exported:
+async def _export_facts(app: App, file: Path) -> Exported:
     from jiebang.usecases.checks.check import Checker
     from jiebang.usecases.policy.export_facts import export_facts
 
@@ -140,7 +140,7 @@ def _backtest(
     if population is None:
         with tempfile.TemporaryDirectory(prefix="jiebang-backtest-") as folder:
             live = Path(folder) / "live.parquet"
-            _tell_unread(with_app(lambda app: _exported(app, live), as_json=as_json))
+            _tell_unread(with_app(lambda app: _export_facts(app, live), as_json=as_json))
             report = _run(loaded, other, live, kind, now, as_json=as_json)
     else:
         report = _run(loaded, other, population, kind, now, as_json=as_json)

@@ -41,7 +41,7 @@ th.n,td.n{text-align:right;white-space:nowrap}
 
 
 def page(report: Report, kind: Text, changed: Mapping[str, str]) -> str:
-    """Return the page. `kind`: what everybody asked for, in words; `changed`: the parameters that were set."""
+    """Return the page. `kind`: the kind of case, in words; `changed`: parameters set, by name."""
     before = report.outcome
     settings = ", ".join(f"{name} = {value}" for name, value in changed.items())
     parts = [
@@ -102,7 +102,7 @@ def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
 
 
 def _funnel(outcome: Outcome) -> str:
-    """One bar a rule: who is left once those it stops are gone too."""
+    """One bar a rule: how many accounts pass it and all rules before it."""
     left, wide, high = 190.0, 620.0, 24.0
     titles = {stop.code: stop.title for stop in outcome.stops}
     steps = [("", outcome.accounts), *((step.code, step.left) for step in outcome.funnel)]

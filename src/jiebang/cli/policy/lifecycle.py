@@ -1,4 +1,4 @@
-"""Commands of the compliance officer: the life of a policy pack, and why a decision was what it was."""
+"""Commands of the compliance officer: the life of a policy pack, and replaying decisions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 from jiebang.cli.arguments import case_key, pack_file
 from jiebang.cli.language import say
 from jiebang.cli.policy.show import (
-    replayed,
-    show_admitted,
-    show_agreed,
+    replay_to_json,
+    show_activation,
     show_differences,
     show_overview,
+    show_pack,
     show_replays,
     show_shadow,
 )
@@ -74,7 +74,7 @@ def validate(file: PackFile, as_json: Json = False) -> None:
     text, name = pack_file(file, as_json=as_json)
     with telling(as_json=as_json):
         pack, findings = admitted(text, name, PARTICIPANTS)
-    show_admitted(pack, findings, as_json=as_json)
+    show_pack(pack, findings, as_json=as_json)
 
 
 @commands.command(
@@ -124,7 +124,7 @@ def add(file: PackFile, by: By, as_json: Json = False) -> None:
         return await lifecycle.add(app.pools["platform"], app.declared, text, name, by, utc_now())
 
     pack, findings = with_app(work, as_json=as_json)
-    show_admitted(pack, findings, as_json=as_json, added=True)
+    show_pack(pack, findings, as_json=as_json, added=True)
 
 
 @commands.command(
@@ -143,7 +143,7 @@ def activate(pack: PackName, by: By, as_json: Json = False) -> None:
     done = with_app(
         lambda app: lifecycle.activate(app.pools["platform"], app.declared, pack, by, utc_now()), as_json=as_json
     )
-    show_agreed(done, as_json=as_json)
+    show_activation(done, as_json=as_json)
 
 
 @commands.command(
@@ -161,7 +161,7 @@ def rollback(by: By, as_json: Json = False) -> None:
     done = with_app(
         lambda app: lifecycle.roll_back(app.pools["platform"], app.declared, by, utc_now()), as_json=as_json
     )
-    show_agreed(done, as_json=as_json)
+    show_activation(done, as_json=as_json)
 
 
 @commands.command(
@@ -251,7 +251,7 @@ def replay(
 
     found = with_app(work, as_json=as_json)
     if as_json:
-        print_json([replayed(one, facts=facts) for one in found])
+        print_json([replay_to_json(one, facts=facts) for one in found])
     else:
         show_replays(found, facts=facts)
     if any(one.differences for one in found):

@@ -29,8 +29,8 @@ def _moment(at: datetime) -> str:
     return f"{at.astimezone(ZONE):%Y-%m-%d %H:%M:%S}"
 
 
-def replayed(one: Replay, *, facts: bool) -> dict[str, Any]:
-    """Return a replay as JSON shows it; personal facts only where they are asked for."""
+def replay_to_json(one: Replay, *, facts: bool) -> dict[str, Any]:
+    """Return a replay as `--json` prints it; personal facts only with `facts`."""
     told: dict[str, Any] = {
         "step": one.step,
         "at": one.at,
@@ -59,7 +59,7 @@ def show_replays(found: Sequence[Replay], *, facts: bool) -> None:
             show_differences(one.differences)
 
 
-def show_admitted(pack: Pack, findings: Sequence[Finding], *, as_json: bool, added: bool = False) -> None:
+def show_pack(pack: Pack, findings: Sequence[Finding], *, as_json: bool, added: bool = False) -> None:
     """Draw a pack that was validated or added, with its warnings."""
     if as_json:
         warnings = [finding.problem for finding in findings]
@@ -73,8 +73,8 @@ def show_admitted(pack: Pack, findings: Sequence[Finding], *, as_json: bool, add
         console.print(f"  {say('提醒', 'warning')} {place}: {said}", style="yellow", markup=False, soft_wrap=True)
 
 
-def show_agreed(done: Agreed, *, as_json: bool) -> None:
-    """Draw what an activation or a rollback came to."""
+def show_activation(done: Agreed, *, as_json: bool) -> None:
+    """Draw the result of an activation or a rollback."""
     if as_json:
         print_json(done)
     elif done.in_force_since is None:
@@ -114,7 +114,7 @@ def show_differences(found: Sequence[Difference]) -> None:
 
 
 def _short(value: Any) -> str:
-    """One value on part of a line."""
+    """Return a value cut to part of a line."""
     if isinstance(value, dict) and {"zh", "en"} <= value.keys():
         value = say(value["zh"], value["en"])
     if isinstance(value, dict) and "title" in value:

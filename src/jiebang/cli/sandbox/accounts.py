@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jiebang.app import App
-    from jiebang.sandbox.population.load import LoadReport, Network
+    from jiebang.sandbox.population.load import BindingTarget, LoadReport
     from jiebang.sandbox.processes import Sandbox
 
 commands = typer.Typer(
@@ -98,7 +98,7 @@ def _load(
             raise InvalidInputError(field="file", reason=reason) from error
         size = 0 if str(file) == "-" else file.stat().st_size
         with source, progress(say("载入", "Loading"), size or None) as advance:
-            return await _loaded(
+            return await _load_from(
                 app, source, skip_bad=skip_bad, progress=lambda read_bytes, _people: advance(read_bytes)
             )
 
@@ -123,26 +123,26 @@ async def load_people(app: App, outside: Sandbox, count: int, seed: int, screen:
         with progress(
             say(f"生成并载入 {count:,} 人", f"Making and loading {count:,} people"), count, screen
         ) as advance:
-            report = await _loaded(app, source, networks=networks, progress=lambda _bytes, people: advance(people))
+            report = await _load_from(app, source, networks=networks, progress=lambda _bytes, people: advance(people))
     finally:
         for network in networks.values():
             await network.aclose()
-    told = (f"{report.people:,}", f"{report.rows:,}", f"{len(app.databases)}")
+    counts = (f"{report.people:,}", f"{report.rows:,}", f"{len(app.databases)}")
     screen.print(
         say(
-            f"已载入 {told[0]} 人、{told[1]} 行,分布在 {told[2]} 个数据库",
-            f"Loaded {told[0]} people, {told[1]} rows in {told[2]} databases",
+            f"已载入 {counts[0]} 人、{counts[1]} 行,分布在 {counts[2]} 个数据库",
+            f"Loaded {counts[0]} people, {counts[1]} rows in {counts[2]} databases",
         )
     )
     return report
 
 
-async def _loaded(
+async def _load_from(
     app: App,
     source: BinaryIO,
     *,
     skip_bad: bool = False,
-    networks: Mapping[str, Network] | None = None,
+    networks: Mapping[str, BindingTarget] | None = None,
     progress: Callable[[int, int], None],
 ) -> LoadReport:
     from jiebang.sandbox.population.load import load
@@ -155,7 +155,7 @@ async def _loaded(
 
 
 class _Pieces(io.RawIOBase):
-    """Lines as they are made, read like a file."""
+    """Generated lines as a readable binary file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from jiebang.app import open_app
 from jiebang.cli.language import read, say
-from jiebang.cli.operations.serve import audit_summary, tell_edited
+from jiebang.cli.operations.serve import audit_summary, warn_of_edited_packs
 from jiebang.cli.sandbox.accounts import load_people
 from jiebang.cli.show import TimelineView, show_audit, show_check
 from jiebang.clock import utc_now
@@ -31,7 +31,7 @@ from jiebang.sandbox.control import Control
 from jiebang.sandbox.population.people import STORY_PEOPLE
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.sandbox.stage import clear, only_demo, platform_processes
-from jiebang.sandbox.stories import STORIES, Told, World, tell, unbind
+from jiebang.sandbox.stories import STORIES, StoryEnding, World, play_story, unbind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SEED: Final = 7
 _HTTP_LIMIT: Final = 30.0
 _SPARES: Final = tuple(person.account_id for name, person in STORY_PEOPLE.items() if name.startswith("spare_"))
-"""People whom nothing stands in the way of; the last is left for whoever watches the demo to try."""
+"""People without blockers; the last one is left for the viewer of the demo to try."""
 
 
 class _Screen:
@@ -63,17 +63,19 @@ class _Screen:
         self._live.update(self.view, refresh=True)
 
 
-async def _stories(world: World, screen: Console) -> list[Told]:
-    told = []
+async def _tell_stories(world: World, screen: Console) -> list[StoryEnding]:
+    endings = []
     for story in STORIES:
         person = STORY_PEOPLE[story.role.value]
         screen.rule(f"[bold]{person.name}[/]  {read(story.title)}")
         with Live(console=screen, auto_refresh=False) as live:
             listener = _Screen(screen, live)
-            told.append(await tell(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener))
+            endings.append(
+                await play_story(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener)
+            )
         if not screen.is_terminal:
             screen.print()  # where nothing can be drawn over, the last drawing has no end of line
-        result = told[-1]
+        result = endings[-1]
         right = say("与预期一致", "as told") if result.ok else say("与预期不符!", "NOT as told!")
         screen.print(
             say(
@@ -82,7 +84,7 @@ async def _stories(world: World, screen: Console) -> list[Told]:
             ),
             style="green" if result.ok else "bold red",
         )
-    return told
+    return endings
 
 
 async def _idle_latency(world: World, screen: Console) -> float:
@@ -127,7 +129,7 @@ async def _world(outside: Sandbox, api_url: str) -> AsyncIterator[World]:
 
 
 async def perform(settings: Settings, screen: Console, *, people: int, once: bool) -> dict[str, Any]:
-    """Give the whole demo on `screen`; without `once`, stay up until told to stop. Returns the summary.
+    """Run the whole demo on `screen`; without `once`, stay up until interrupted. Returns the summary.
 
     Raises InvalidInputError for fewer `people` than the stories have, StoryFailedError, NotOursToClearError,
     DemoRunningError, ProcessStartError.
@@ -144,8 +146,8 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
         await clear(empty.pools, settings.home, outside=settings.databases is not None)
         outside = await stack.enter_async_context(sandbox(settings.home, wallet=empty.databases["wallet"]))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
-        tell_edited(app, screen)
-        starting = asyncio.create_task(_started(stack, settings))
+        warn_of_edited_packs(app, screen)
+        starting = asyncio.create_task(_start_platform(stack, settings))
         await load_people(app, outside, people, SEED, screen)
         processes = await starting
         api_url = processes["api"].url
@@ -165,30 +167,34 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
             ),
             style="bold green",
         )
-        told = await _stories(world, screen)
+        endings = await _tell_stories(world, screen)
         p50 = await _idle_latency(world, screen)
         screen.rule(say("审计", "Audit"))
         report = await app.verify()
         show_audit(screen, report)
-        summary = {"stories": [_story(one) for one in told], "verify": audit_summary(report), "idle_p50_ms": p50}
+        summary = {
+            "stories": [_ending_to_json(one) for one in endings],
+            "verify": audit_summary(report),
+            "idle_p50_ms": p50,
+        }
         if not once:
             _addresses(screen, {"api": api_url, **outside.addresses}, settings)
-            await _interrupted()
+            await _wait_for_interrupt()
         return summary
 
 
-async def _started(stack: AsyncExitStack, settings: Settings) -> Mapping[str, Any]:
+async def _start_platform(stack: AsyncExitStack, settings: Settings) -> Mapping[str, Any]:
     return await stack.enter_async_context(platform_processes(settings.home, api_port=settings.http.port))
 
 
-def _story(told: Told) -> dict[str, Any]:
+def _ending_to_json(endings: StoryEnding) -> dict[str, Any]:
     return {
-        "name": told.name,
-        "expected": told.expected,
-        "ended": told.ended,
-        "ok": told.ok,
-        "participants": dict(told.participants),
-        "ms": told.ms,
+        "name": endings.name,
+        "expected": endings.expected,
+        "ended": endings.ended,
+        "ok": endings.ok,
+        "participants": dict(endings.participants),
+        "ms": endings.ms,
     }
 
 
@@ -208,8 +214,8 @@ def _addresses(screen: Console, addresses: Mapping[str, str], settings: Settings
     screen.print(Panel(table, title=say("正在运行,按 Ctrl-C 停止", "Running; Ctrl-C stops it"), expand=False))
 
 
-async def _interrupted() -> None:
-    """Wait for Ctrl-C or a polite kill."""
+async def _wait_for_interrupt() -> None:
+    """Wait for SIGINT or SIGTERM."""
     asked = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)

@@ -28,23 +28,23 @@ def _status(as_json: Json = False) -> None:
     async def work(app: App) -> Standing:
         return await app.sealing().standing(utc_now())
 
-    found = with_app(work, as_json=as_json)
+    status = with_app(work, as_json=as_json)
     if as_json:
-        print_json(found)
+        print_json(status)
     else:
         none = say("没有", "none")
-        console.print(say(f"最后一枚封印:{found.seal}", f"Last seal: {found.seal}"))
-        console.print(say(f"外部锚点:{found.anchored or none}", f"Anchor outside: {found.anchored or none}"))
-        console.print(say(f"等待最久:{found.unsealed_s} 秒", f"Longest wait for a seal: {found.unsealed_s} s"))
-        if found.halted is not None:
-            console.print(say(f"已停止封印:{found.halted}", f"Sealing is halted: {found.halted}"), style="red")
+        console.print(say(f"最后一枚封印:{status.seal}", f"Last seal: {status.seal}"))
+        console.print(say(f"外部锚点:{status.anchored or none}", f"Anchor outside: {status.anchored or none}"))
+        console.print(say(f"等待最久:{status.unsealed_s} 秒", f"Longest wait for a seal: {status.unsealed_s} s"))
+        if status.halted is not None:
+            console.print(say(f"已停止封印:{status.halted}", f"Sealing is halted: {status.halted}"), style="red")
             console.print(
                 say(
                     "先执行 jiebang verify。若确因恢复备份,再执行 jiebang seals resume --by 您的姓名。",
                     "Run jiebang verify first. If a backup was restored, then: jiebang seals resume --by YOUR-NAME.",
                 )
             )
-    if found.halted is not None:
+    if status.halted is not None:
         raise typer.Exit(REFUSED)
 
 

@@ -9,20 +9,20 @@ import numpy as np
 
 from jiebang.policy.documents import make_credit_code
 from jiebang.sandbox.population import lexicon, names
-from jiebang.sandbox.population.chance import Weighted
+from jiebang.sandbox.population.chance import WeightedChoice
 from jiebang.sandbox.population.format import (
-    ApiCredential,
-    App,
-    Approval,
-    Enterprise,
-    Membership,
-    Merchant,
-    MerchantNumber,
-    MiniProgram,
-    OfficialAccount,
-    Quota,
+    ApiCredentialRecord,
+    AppRecord,
+    ApprovalRecord,
+    EnterpriseRecord,
+    MembershipRecord,
+    MerchantNumberRecord,
+    MerchantRecord,
+    MiniProgramRecord,
+    OfficialAccountRecord,
+    QuotaRecord,
     RetainedRecord,
-    Review,
+    ReviewRecord,
 )
 from jiebang.sandbox.population.people import RESERVED
 from jiebang.sandbox.population.render import DAY, Pool, digits, json_of, objects, rarely, stamp
@@ -39,11 +39,11 @@ _GRANT: Final = objects(
     after=b"}",
 )
 _TOKEN: Final = objects(({"kind": kind, "revoked_at": None} for kind in ("access", "refresh")), after=b"}")
-_GRANT_COUNT: Final = Weighted((10, 25, 30, 20, 15))
+_GRANT_COUNT: Final = WeightedChoice((10, 25, 30, 20, 15))
 _LEVELS: Final = Pool([b'"none"', b'"standard"'])
 _TENDED: Final = b',"mini_programs":%b,"official_accounts":%b,"reviews":%b,"quotas":%b}'
-_NO_ENTERPRISE: Final = b',"enterprise":' + json_of(Enterprise())
-_NO_MERCHANT: Final = b',"merchant":' + json_of(Merchant())
+_NO_ENTERPRISE: Final = b',"enterprise":' + json_of(EnterpriseRecord())
+_NO_MERCHANT: Final = b',"merchant":' + json_of(MerchantRecord())
 _DEVELOPERS: Final = 120  # of 10,000: they publish mini programs; half of them lead an app technically
 _OPERATORS: Final = 100  # of 10,000: they tend an official account without administering it
 _MEMBERSHIPS: Final = 1800  # of 10,000: plain members of an enterprise
@@ -51,18 +51,20 @@ _CLOSED_MERCHANTS: Final = 80  # of 10,000: their merchant number is closed, its
 _COMPANIES: Final = 400
 
 
-def _grown(chunk: Chunk) -> Flags:
+def _is_adult(chunk: Chunk) -> Flags:
     return ~chunk.meets["MINOR-EVIDENCE"] & (chunk.accounts > RESERVED)
 
 
 def write_openplatform(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `openplatform`."""
     dice = chunk.dice(_PEOPLE)
-    developer = dice.chance(_DEVELOPERS) & _grown(chunk)
+    developer = dice.chance(_DEVELOPERS) & _is_adult(chunk)
     leads = developer & dice.chance(5000)
     apps = {
         at: b',"apps":%b'
-        % json_of([App(_app_id(chunk, at), f"应用 {int(chunk.accounts[at]) % 97}", True, chunk.ago(at, 300 * DAY))])
+        % json_of(
+            [AppRecord(_app_id(chunk, at), f"应用 {int(chunk.accounts[at]) % 97}", True, chunk.ago(at, 300 * DAY))]
+        )
         for at in np.flatnonzero(leads).tolist()
     }
     canvas.write(b',"openplatform":{"api_quota_level":', _LEVELS[developer.astype(np.int64)])
@@ -78,14 +80,14 @@ def write_openplatform(canvas: Canvas, chunk: Chunk) -> None:
     under = b'"token_id":', digits(tokens.ordinal + 1, 1), b',"grant_id":', digits(tokens.ordinal // 2 + 1, 1)
     times = b',"issued_at":"', stamp(issued), b'","expires_at":"', stamp(expires), b'",'
     canvas.list(b',"oauth_tokens":', tokens, *under, *times, _TOKEN[refresh.astype(np.int64)])
-    canvas.write(b"", rarely(chunk.count, _TENDED % ((b"[]",) * 4), _tended(chunk, developer, leads)))
+    canvas.write(b"", rarely(chunk.count, _TENDED % ((b"[]",) * 4), _render_developers(chunk, developer, leads)))
 
 
 def _app_id(chunk: Chunk, at: int) -> str:
     return f"wxapp{int(chunk.accounts[at]):016d}"
 
 
-def _tended(chunk: Chunk, developer: Flags, leads: Flags) -> dict[int, bytes]:
+def _render_developers(chunk: Chunk, developer: Flags, leads: Flags) -> dict[int, bytes]:
     """Return what developers and keepers of official accounts tend."""
     dice = chunk.dice(_TENDS)
     admin = chunk.meets["OA-ADMIN"]
@@ -101,10 +103,10 @@ def _tended(chunk: Chunk, developer: Flags, leads: Flags) -> dict[int, bytes]:
         role: Literal["administrator", "operator"] = "administrator" if admin[at] else "operator"
         is_dev, has_app, keeps = bool(developer[at]), bool(leads[at]), bool(admin[at] or operator[at])
         tended[at] = _TENDED % (
-            json_of([MiniProgram(program, title, "published", since)] * is_dev),
-            json_of([OfficialAccount(gh, name, role, since)] * keeps),
-            json_of([Review(1, program, "qualification", "accepted", since, since)] * is_dev),
-            json_of([Quota(_app_id(chunk, at), "getUserInfo", 100_000)] * has_app),
+            json_of([MiniProgramRecord(program, title, "published", since)] * is_dev),
+            json_of([OfficialAccountRecord(gh, name, role, since)] * keeps),
+            json_of([ReviewRecord(1, program, "qualification", "accepted", since, since)] * is_dev),
+            json_of([QuotaRecord(_app_id(chunk, at), "getUserInfo", 100_000)] * has_app),
         )
     return tended
 
@@ -124,7 +126,7 @@ def write_enterprise(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `enterprise`: administrators and members, their approvals and credentials."""
     dice = chunk.dice(_MEMBERS)
     admin = chunk.meets["ORG-ADMIN"]
-    member = admin | (dice.chance(_MEMBERSHIPS) & _grown(chunk))
+    member = admin | (dice.chance(_MEMBERSHIPS) & _is_adult(chunk))
     which, draw, days = dice.below(_COMPANIES), dice.lane(), 100 + dice.below(290)
     sections = dict[int, bytes]()
     for at in np.flatnonzero(member).tolist():
@@ -133,18 +135,18 @@ def write_enterprise(canvas: Canvas, chunk: Chunk) -> None:
         leads = bool(admin[at])
         started = chunk.ago(at, (1 + chance % 60) * DAY)
         ended = chunk.ago(at, (1 + chance % 60) * DAY - 3000) if chance % 4 else None
-        approval = Approval(
+        approval = ApprovalRecord(
             1, company, lexicon.APPROVALS[chance % 5], "approved" if ended else "in_flight", started, ended
         )
-        section = Enterprise(
+        section = EnterpriseRecord(
             api_rights=leads and chance % 2 == 0,
             memberships=[
-                Membership(
+                MembershipRecord(
                     company, name, code, "administrator" if leads else "member", leads and chance % 3 == 0, since
                 )
             ],
             approvals=[approval] * (chance % 3 > 0),
-            api_credentials=[ApiCredential(1, company, "corp-secret", since)] * (leads and chance % 2 == 0),
+            api_credentials=[ApiCredentialRecord(1, company, "corp-secret", since)] * (leads and chance % 2 == 0),
         )
         sections[at] = b',"enterprise":' + json_of(section)
     canvas.write(b"", rarely(chunk.count, _NO_ENTERPRISE, sections))
@@ -154,7 +156,7 @@ def write_merchant(canvas: Canvas, chunk: Chunk) -> None:
     """Write the section `merchant`: open numbers, and closed ones whose records are still kept."""
     dice = chunk.dice(_MERCHANTS)
     is_open = chunk.meets["MERCHANT-OPEN"]
-    closed = dice.chance(_CLOSED_MERCHANTS) & _grown(chunk)
+    closed = dice.chance(_CLOSED_MERCHANTS) & _is_adult(chunk)
     which, days = dice.below(len(lexicon.SHOPS)), 200 + dice.below(190)
     sections = dict[int, bytes]()
     for at in np.flatnonzero(is_open | closed).tolist():
@@ -162,8 +164,9 @@ def write_merchant(canvas: Canvas, chunk: Chunk) -> None:
         since = chunk.ago(at, int(days[at]) * DAY)
         number = f"{1_400_000_000 + int(chunk.accounts[at]) % 100_000_000}"
         until = None if is_open[at] else chunk.ago(at, int(days[at]) * DAY // 2)
-        section = Merchant(
-            [MerchantNumber(number, name, category, since, until)], [RetainedRecord(1, number, "real_name", since)]
+        section = MerchantRecord(
+            [MerchantNumberRecord(number, name, category, since, until)],
+            [RetainedRecord(1, number, "real_name", since)],
         )
         sections[at] = b',"merchant":' + json_of(section)
     canvas.write(b"", rarely(chunk.count, _NO_MERCHANT, sections))

@@ -1,7 +1,7 @@
-"""Chance that any machine repeats: every number is a hash of seed, account, list, row and place, by integers alone.
+"""Random numbers that are the same on every machine: each is an integer hash of seed, account, list, row and place.
 
-No generator's state runs through the file, so an account is the same whoever stands before it; and no floating point
-or library distribution is involved, so that it is the same on every machine and in every version of numpy.
+There is no generator state, so an account does not depend on those before it; and no floating point or library
+distribution, so it does not depend on the machine or the version of numpy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SECOND: Final = np.uint64(0x94D049BB133111EB)
 
 
 def mix(words: Words) -> Words:
-    """Return the SplitMix64 finaliser of each word: every bit of the answer hangs on every bit of the word."""
+    """Return the SplitMix64 finaliser of each word: every bit of the result depends on every bit of the word."""
     mixed = words ^ (words >> np.uint64(30))
     mixed *= _FIRST
     mixed ^= mixed >> np.uint64(27)
@@ -47,7 +47,7 @@ def _step(number: int) -> np.uint64:
     return np.uint64(number * int(_GOLDEN) % (1 << 64))
 
 
-class Weighted:
+class WeightedChoice:
     """A choice among weights: a table from a lane's 65,536 values to the chosen index."""
 
     def __init__(self, weights: Sequence[int]) -> None:
@@ -67,7 +67,7 @@ class Dice:
 
     @classmethod
     def of_people(cls, root: Words, tag: int) -> Dice:
-        """Draw for people: `tag` keeps what is drawn for one purpose apart from another."""
+        """Draw for people: `tag`: one for each purpose."""
         return cls(root ^ np.uint64(tag << 48))
 
     @classmethod
@@ -76,7 +76,7 @@ class Dice:
         return cls(root[person] ^ ((ordinal.astype(np.uint64) + np.uint64(1)) << np.uint64(36)) ^ np.uint64(tag << 48))
 
     def word(self) -> Words:
-        """Draw 64 bits a row; what was left of the word before is dropped."""
+        """Draw 64 bits a row; the rest of the previous word is dropped."""
         words = (self._drawn + _LANES - 1) // _LANES
         self._drawn = (words + 1) * _LANES
         return mix(self._keys + _step(words + 1))
@@ -102,6 +102,6 @@ class Dice:
         """Draw true for so many in ten thousand."""
         return self.lane() < (of_ten_thousand * _LANE_SPAN // 10_000)
 
-    def choose(self, weighted: Weighted) -> Ints:
+    def choose(self, weighted: WeightedChoice) -> Ints:
         """Draw an index by weight."""
         return weighted.table[self.lane()]

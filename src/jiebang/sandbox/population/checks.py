@@ -1,6 +1,6 @@
-"""What neither a type nor a table can say of a person: documents, cards, codes, rows that name each other, money.
+"""Checks that neither types nor tables make: documents, cards, codes, references between rows, sums of money.
 
-The rest, keys and the rules of single rows, is in table_checks.py.
+Keys and the rules of single rows are in table_checks.py.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _document(path: str, kind: str, number: str, today: date, problems: _Problem
         return None
 
 
-def _identity(identity: f.Identity, now: datetime, today: date, problems: _Problems) -> None:
+def _identity(identity: f.IdentityRecord, now: datetime, today: date, problems: _Problems) -> None:
     born = _document("identity.", identity.document_type, identity.document_number, today, problems)
     if born is not None and born != identity.birth_date:
         _add(problems, "identity.birth_date", "与证件上的出生日期不符", "is not the birth date on the document")
@@ -115,7 +115,7 @@ def _identity(identity: f.Identity, now: datetime, today: date, problems: _Probl
             _document(path, change.document_type, change.document_number, today, problems)
 
 
-def _wallet(wallet: f.Wallet, problems: _Problems) -> None:
+def _wallet(wallet: f.WalletRecord, problems: _Problems) -> None:
     password = wallet.payment_password
     if password is not None and not (password.isascii() and password.isdigit()):
         _add(problems, "wallet.payment_password", "应为六位数字", "must be six digits")
@@ -137,7 +137,7 @@ def _wallet(wallet: f.Wallet, problems: _Problems) -> None:
             _add(problems, f"wallet.bank_cards[{at}].number", "卡号校验不符", "is not a card number (Luhn)")
 
 
-def _security(security: f.Security, problems: _Problems) -> None:
+def _security(security: f.SecurityRecord, problems: _Problems) -> None:
     primary = security.primary_device_id
     if primary is not None and primary not in [device.device_id for device in security.devices]:
         problems.append(("security.primary_device_id", _ABSENT))
@@ -147,7 +147,7 @@ def _security(security: f.Security, problems: _Problems) -> None:
             _add(problems, f"security.second_factors[{at}].address", "与类型不符", "does not fit the kind")
 
 
-def _openplatform(section: f.OpenPlatform, problems: _Problems) -> None:
+def _openplatform(section: f.OpenPlatformRecord, problems: _Problems) -> None:
     for at, grant in enumerate(section.oauth_grants):
         if not all(map(_SCOPE.fullmatch, grant.scopes)):
             path = f"openplatform.oauth_grants[{at}].scopes"

@@ -10,7 +10,7 @@ import numpy as np
 from jiebang.policy import documents
 from jiebang.policy.documents import DocumentType
 from jiebang.sandbox.population import names
-from jiebang.sandbox.population.chance import Weighted
+from jiebang.sandbox.population.chance import WeightedChoice
 from jiebang.sandbox.population.people import RESERVED
 from jiebang.sandbox.population.render import (
     DAY,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _EPOCH: Final = date(1970, 1, 1)
 _TAG: Final = 1
-_SURNAME: Final = Weighted([weight for _, weight in names.SURNAMES])
+_SURNAME: Final = WeightedChoice([weight for _, weight in names.SURNAMES])
 _GIVEN: Final = [name for sexes in names.GIVEN for words in sexes for name in words]
 _GIVEN_COUNT: Final = np.array([[len(words) for words in sexes] for sexes in names.GIVEN])
 _GIVEN_START: Final = (np.cumsum(_GIVEN_COUNT.ravel()) - _GIVEN_COUNT.ravel()).reshape(_GIVEN_COUNT.shape)
@@ -42,7 +42,7 @@ _REGION_DIGITS: Final = np.frombuffer("".join(code for code, _ in names.REGIONS)
 _CHECKS: Final = np.frombuffer(documents.MOD11_2_CHECKS.encode(), "V1")
 _PAPER: Final = b',"document_type":"%b","document_number":"%b"'
 _KINDS: Final = texts(("bound", "renamed", "document_renewed"), before=b'","kind":')
-_REVIEWED: Final = Weighted((250, 120, 250))
+_REVIEWED: Final = WeightedChoice((250, 120, 250))
 _REVIEWED_KINDS: Final = (DocumentType.HK_MACAO_PERMIT, DocumentType.TAIWAN_PERMIT, DocumentType.PASSPORT)
 _UNUSUAL_SHARE: Final = 130  # residence permits and foreign permanent residents, of 10,000 without a review
 

@@ -23,7 +23,7 @@ from jiebang.model.errors import CallerError, OtherSystemError
 from jiebang.model.facts import PLATFORM
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import Binding
-from jiebang.sandbox.population.preparing import Prepared, Preparer
+from jiebang.sandbox.population.preparing import PreparedRun, Preparer
 from jiebang.sandbox.population.reading import Fault
 from jiebang.sandbox.population.tables import ESCAPE, NULL, QUOTE, Sealing
 
@@ -39,7 +39,7 @@ MAX_FAULTS: Final = 1000
 
 _PIECE: Final = 1 << 18
 _AT_ONCE: Final = max(2, os.cpu_count() or 2)
-"""Databases copied into at once: more would crowd the thread that reads ahead off the processor, then wait for it."""
+"""Databases copied into at once: more would take the processor from the thread that reads ahead."""
 
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
@@ -90,7 +90,7 @@ class LoadBrokenError(OtherSystemError):
     )
 
 
-class Network(Protocol):
+class BindingTarget(Protocol):
     """A clearing network of the sandbox, as far as loading needs it (sandbox/control.py)."""
 
     async def bind(self, bindings: Sequence[Binding]) -> list[int]:
@@ -104,13 +104,13 @@ async def load(
     *,
     now: datetime,
     skip_bad: bool = False,
-    networks: Mapping[str, Network] | None = None,
+    networks: Mapping[str, BindingTarget] | None = None,
     progress: Callable[[int, int], None] = lambda _bytes, _people: None,
 ) -> LoadReport:
     """Load a population file, opened in binary, into the databases of `dsns` (by the names of `embedded.placement`).
 
-    A bad line means that nothing is loaded at all, and the report tells every fault; with `skip_bad` the other lines
-    are loaded. `progress` is told bytes read and people ready. The file's network bindings go to `networks` once the
+    A bad line means that nothing is loaded, and the report holds every fault; with `skip_bad` the other lines are
+    loaded. `progress` is called with bytes read and people ready. The file's network bindings go to `networks` once the
     databases hold everything. Raises LoadRefusedError and LoadBrokenError; nothing is loaded then either, but for what
     the latter names.
     """
@@ -149,7 +149,7 @@ async def _close(connection: Connection) -> None:
 
 
 async def _commit(connections: Mapping[str, Connection]) -> None:
-    """Commit all databases at once, the platform's last: without its row nobody knows an account."""
+    """Commit all databases at once, the platform's last: without its row an account does not exist."""
     kept = list[str]()
 
     async def run(name: str, statement: str) -> None:
@@ -161,7 +161,7 @@ async def _commit(connections: Mapping[str, Connection]) -> None:
             kept.append(name)
 
     others = [name for name in connections if name != PLATFORM]
-    await asyncio.gather(*(run(name, "SELECT 1") for name in connections))  # first see that all are there
+    await asyncio.gather(*(run(name, "SELECT 1") for name in connections))  # first check that all still answer
     done = await asyncio.gather(*(run(name, "COMMIT") for name in others), return_exceptions=True)
     for error in filter(None, done):
         raise error
@@ -191,8 +191,8 @@ class _Loader:
         self.bindings = 0
 
     @property
-    def _going(self) -> bool:
-        """Whether there is still something to copy for."""
+    def _goes_on(self) -> bool:
+        """Whether what is copied can still be committed."""
         return self._skip_bad or not self._report.bad_lines
 
     async def run(self) -> LoadReport:
@@ -202,12 +202,12 @@ class _Loader:
         try:
             while (run := await reading).lines:
                 reading = asyncio.create_task(asyncio.to_thread(self._preparer.next))
-                run = await self._new(run)
+                run = await self._insert_accounts(run)
                 if copying is not None:
                     await copying
                 self._report.lines += len(run.lines)
                 self._size += run.size
-                copying = asyncio.create_task(self._copy(run) if self._going else self._examine(run))
+                copying = asyncio.create_task(self._copy(run) if self._goes_on else self._examine(run))
                 self._progress(self._size, self._report.people)
             if copying is not None:
                 await copying
@@ -217,15 +217,15 @@ class _Loader:
                 if task is not None:
                     task.cancel()
             await asyncio.gather(*(task for task in (reading, copying) if task is not None), return_exceptions=True)
-        self._report.loaded = self._going
+        self._report.loaded = self._goes_on
         return self._report
 
-    def _blame(self, faults: Sequence[Fault]) -> None:
+    def _record_faults(self, faults: Sequence[Fault]) -> None:
         self._report.bad_lines += len({fault.line for fault in faults})
         self._report.faults.extend(faults[: max(0, MAX_FAULTS - len(self._report.faults))])
 
-    async def _new(self, run: Prepared) -> Prepared:
-        """Write the platform's rows; prepare the run anew without lines whose account is there already."""
+    async def _insert_accounts(self, run: PreparedRun) -> PreparedRun:
+        """Insert the platform's rows; prepare the run again without lines whose account exists already."""
         try:
             async with self._turn:
                 rows = await self._platform.fetch(_NEW_ACCOUNTS, run.accounts, run.created)
@@ -244,18 +244,18 @@ class _Loader:
             lines = [line for line in run.lines if line.number in kept]
             again = await asyncio.to_thread(self._preparer.prepare, lines, run.size)
             again.lines, run = run.lines, again
-        self._blame(sorted(faults, key=lambda fault: fault.line))
+        self._record_faults(sorted(faults, key=lambda fault: fault.line))
         return run
 
-    async def _examine(self, run: Prepared) -> set[int]:
+    async def _examine(self, run: PreparedRun) -> set[int]:
         """Find out what the tables would refuse; return the accounts of those lines."""
         faults = await asyncio.to_thread(self._preparer.examine, run.without(set()))
-        self._blame(faults)
+        self._record_faults(faults)
         bad = {fault.line for fault in faults}
         return {account for account, number in zip(run.accounts, run.numbers, strict=True) if number in bad}
 
-    async def _copy(self, run: Prepared) -> None:
-        """Copy a run; where a table refuses it, take it back, and copy it again without the lines to blame."""
+    async def _copy(self, run: PreparedRun) -> None:
+        """Copy a run; where a table refuses it, roll it back, and copy it again without the bad lines."""
         await self._everywhere("SAVEPOINT run")
         refused = await self._copy_all(run)
         if refused is not None:
@@ -263,7 +263,7 @@ class _Loader:
             bad = await self._examine(run)
             if not bad:
                 raise refused
-            if not self._going:
+            if not self._goes_on:
                 return
             async with self._turn:
                 await self._platform.execute("DELETE FROM platform.account WHERE account_id = ANY($1)", list(bad))
@@ -288,8 +288,8 @@ class _Loader:
 
         await asyncio.gather(*(one(name, connection) for name, connection in self._others.items()))
 
-    async def _copy_all(self, run: Prepared) -> LoadRefusedError | None:
-        """Copy a run, the fullest databases first; return the first refusal, once all have come to rest."""
+    async def _copy_all(self, run: PreparedRun) -> LoadRefusedError | None:
+        """Copy a run, the fullest databases first; return the first refusal, once all have finished."""
         sizes = dict.fromkeys(self._others, 0)
         for table, (payload, _) in run.payloads.items():
             for name in table.databases:
@@ -303,11 +303,11 @@ class _Loader:
             return error
         return None
 
-    async def _copy_into(self, database: str, run: Prepared) -> None:
+    async def _copy_into(self, database: str, run: PreparedRun) -> None:
         async with self._room:
             await self._copy_tables(database, run)
 
-    async def _copy_tables(self, database: str, run: Prepared) -> None:
+    async def _copy_tables(self, database: str, run: PreparedRun) -> None:
         connection = self._others[database]
         for table, (payload, count) in run.payloads.items():
             if database in table.databases:
@@ -338,7 +338,7 @@ async def _pieces(payload: bytearray | bytes) -> AsyncIterator[bytes]:
         yield bytes(view[at : at + _PIECE])
 
 
-async def _bind(spool: BinaryIO, networks: Mapping[str, Network]) -> int:
+async def _bind(spool: BinaryIO, networks: Mapping[str, BindingTarget]) -> int:
     """Send the spooled bindings to their networks."""
     spool.seek(0)
     sent = 0

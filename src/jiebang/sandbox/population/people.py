@@ -33,7 +33,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
-from jiebang.sandbox.population.chance import Dice, Weighted, roots
+from jiebang.sandbox.population.chance import Dice, WeightedChoice, roots
 from jiebang.sandbox.population.lexicon import PHONE_PREFIXES
 from jiebang.sandbox.population.names import words
 from jiebang.sandbox.population.render import DAY, Fixed
@@ -121,7 +121,7 @@ until money reaches it mid-way; `silent` passes, for the network that falls sile
 yuan, which it can send; `spare_1` to `spare_15` pass."""
 
 SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
-_AGE_DECADES: Final = Weighted((1600, 2600, 2500, 1700, 1100, 500))
+_AGE_DECADES: Final = WeightedChoice((1600, 2600, 2500, 1700, 1100, 500))
 _GROWN_UP: Final = 18
 _MINOR_FROM: Final = 9
 

@@ -1,4 +1,4 @@
-"""The processor's part of loading: a run of lines read, checked and encoded, ready for COPY."""
+"""The CPU work of loading: reads, checks and encodes a run of lines, ready for COPY."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST_LINES: Final = 250  # the databases wait for the first run: a short one, 
 _GROUP: Final = 16  # people turned into rows at once: few enough to stay in the cache of the processor
 
 
-class Prepared(msgspec.Struct, gc=False):
+class PreparedRun(msgspec.Struct, gc=False):
     """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and its row count."""
 
     lines: list[Line]
@@ -52,16 +52,16 @@ class Preparer:
         self._next = 1
         self._limit = _FIRST_LINES
 
-    def next(self) -> Prepared:
+    def next(self) -> PreparedRun:
         """Read and prepare the next run; one without lines: the file has ended."""
         lines, size = read_lines(self._source, self._next, self._limit)
         self._next += len(lines)
         self._limit = min(2 * self._limit, CHUNK_LINES)
         return self.prepare(lines, size)
 
-    def prepare(self, lines: list[Line], size: int) -> Prepared:
-        """Check and encode lines, `size` bytes of them; bad ones are told in the run's faults."""
-        run = Prepared(lines, size)
+    def prepare(self, lines: list[Line], size: int) -> PreparedRun:
+        """Check and encode lines, `size` bytes of them; bad ones are in the run's `faults`."""
+        run = PreparedRun(lines, size)
         parts: dict[Table, list[bytes]] = {}
         counts: dict[Table, int] = {}
         for at in range(0, len(lines), _GROUP):
@@ -77,17 +77,17 @@ class Preparer:
                 if rows:
                     parts.setdefault(table, []).append(encoded(rows))
                     counts[table] = counts.get(table, 0) + len(rows)
-            self._note(people, run)
+            self._collect(people, run)
         run.payloads = {table: (csv_of(lines), counts[table]) for table, lines in parts.items()}
         return run
 
     def examine(self, lines: list[Line]) -> list[Fault]:
-        """Return what the tables would refuse of lines that are good but for that."""
+        """Return what the tables would refuse of lines that pass all other checks."""
         found = (read_person(line, self._now, self._today, tables=True) for line in lines)
         return [fault for faults in found if isinstance(faults, list) for fault in faults]
 
-    def _note(self, people: Sequence[Person], run: Prepared) -> None:
-        """Keep what the platform and the networks are told."""
+    def _collect(self, people: Sequence[Person], run: PreparedRun) -> None:
+        """Add the accounts of the platform and the bindings of the networks to the run."""
         run.accounts.extend([person.account_id for person in people])
         run.created.extend([person.created_at for person in people])
         run.binding_count += sum([len(person.bindings) for person in people])

@@ -1,4 +1,4 @@
-"""From a line to a person, or to what is wrong with it: field and reason, in both languages, and never the value."""
+"""Decodes a line into a person, or into its faults: field and reason in both languages, never the value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.sandbox.population.checks import check
 from jiebang.sandbox.population.format import Person
-from jiebang.sandbox.population.table_checks import refused_by_tables
+from jiebang.sandbox.population.table_checks import find_table_faults
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -62,7 +62,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 def read_person(line: Line, now: datetime, today: date, *, tables: bool = False) -> Person | list[Fault] | None:
     """Decode and check one line. None: it is blank. What lies after `now` (Shanghai day `today`) is yet to come.
 
-    With `tables` a line is also bad for what the tables would refuse; a line that is bad is told that in any case.
+    With `tables` the rules of the tables are checked too; a line that is bad otherwise is always checked for them.
     """
     if line.text is None:
         return [Fault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
@@ -70,16 +70,16 @@ def read_person(line: Line, now: datetime, today: date, *, tables: bool = False)
     try:
         person = _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None if not text or text.isspace() else [Fault(line.number, *_said(error))]
+        return None if not text or text.isspace() else [Fault(line.number, *_translate_error(error))]
     problems = list(check(person, now, today))
     if tables or problems:
-        problems.extend(refused_by_tables(person))
-        if b"\\u0000" in text and _has_nul(person):
+        problems.extend(find_table_faults(person))
+        if b"\\u0000" in text and _holds_nul(person):
             problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [Fault(line.number, field, reason) for field, reason in problems] if problems else person
 
 
-def _has_nul(person: Person) -> bool:
+def _holds_nul(person: Person) -> bool:
     return b"\\u0000" in msgspec.json.encode(person).replace(b"\\\\", b"")
 
 
@@ -115,7 +115,7 @@ def _kind(names: str) -> Text:
     return Text("或".join(one.zh for one in known), " or ".join(one.en for one in known))
 
 
-def _said(error: Exception) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
+def _translate_error(error: Exception) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
     """Translate what the decoder says; the value itself, which may be personal, is left out."""
     if not isinstance(error, msgspec.ValidationError):
         return "", _NOT_JSON

@@ -122,7 +122,7 @@ class Either:
         """Weave each side for its own rows alone."""
         self._rows = [np.flatnonzero(flags), np.flatnonzero(~flags)]
         self._sides = [
-            Woven([_taken(part, rows) for part in side], len(rows))
+            Woven([_take_rows(part, rows) for part in side], len(rows))
             for rows, side in zip(self._rows, (where_true, where_false), strict=True)
         ]
 
@@ -192,7 +192,7 @@ class Woven:
             at = at + widths
 
 
-def _taken(part: Part, rows: Ints) -> Part:
+def _take_rows(part: Part, rows: Ints) -> Part:
     if isinstance(part, Either | Loose):
         message = "sides are woven of simple parts"
         raise TypeError(message)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from jiebang.sandbox.population import lexicon, names
-from jiebang.sandbox.population.chance import Weighted
-from jiebang.sandbox.population.format import Hold
+from jiebang.sandbox.population.chance import WeightedChoice
+from jiebang.sandbox.population.format import HoldRecord
 from jiebang.sandbox.population.people import RESERVED
 from jiebang.sandbox.population.render import DAY, Either, Pool, digits, json_of, objects, rarely, stamp, texts
 
@@ -33,9 +33,9 @@ _ABROAD: Final = ("缅甸 内比都", "柬埔寨 金边", "菲律宾 马尼拉",
 _ANOMALIES: Final = ("new_device", "far_place", "odd_hour", "many_failures")
 _BOOLS: Final = Pool((b"false", b"true"))
 _GAME: Final = texts(lexicon.GAMES, before=b'","name":', after=b',"withdrawn_at":null}')
-_LOGIN_COUNT: Final = Weighted((20, 30, 25, 15, 10))
-_DEVICE_COUNT: Final = Weighted((60, 30, 10))
-_GAME_COUNT: Final = Weighted((45, 25, 20, 10))
+_LOGIN_COUNT: Final = WeightedChoice((20, 30, 25, 15, 10))
+_DEVICE_COUNT: Final = WeightedChoice((60, 30, 10))
+_GAME_COUNT: Final = WeightedChoice((45, 25, 20, 10))
 
 
 def write_security(canvas: Canvas, chunk: Chunk) -> None:
@@ -71,7 +71,7 @@ def write_security(canvas: Canvas, chunk: Chunk) -> None:
     _factors(canvas, chunk)
     held = np.flatnonzero(chunk.meets["LEGAL-HOLD"]).tolist()
     which, ago = dice.below(len(lexicon.HOLDS)), dice.below(200)
-    holds = {at: Hold(1, "legal", *lexicon.HOLDS[which[at]], chunk.ago(at, int(ago[at]) * DAY)) for at in held}
+    holds = {at: HoldRecord(1, "legal", *lexicon.HOLDS[which[at]], chunk.ago(at, int(ago[at]) * DAY)) for at in held}
     fragments = {at: b',"holds":%b}' % json_of([hold]) for at, hold in holds.items()}
     canvas.write(b"", rarely(chunk.count, b',"holds":[]}', fragments))
 

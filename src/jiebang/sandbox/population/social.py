@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from jiebang.sandbox.population import lexicon
-from jiebang.sandbox.population.chance import Weighted, mix
+from jiebang.sandbox.population.chance import WeightedChoice, mix
 from jiebang.sandbox.population.render import DAY, Either, Pool, digits, objects, stamp, texts
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ _MOMENT: Final = objects(
     after=b"}",
 )
 _GREETING: Final = texts(lexicon.GREETINGS, before=b',"greeting":')
-_GROUP_COUNT: Final = Weighted((25, 40, 25, 10))
-_REQUEST_COUNT: Final = Weighted((50, 35, 15))
-_MOMENT_COUNT: Final = Weighted((25, 25, 20, 15, 10, 5))
+_GROUP_COUNT: Final = WeightedChoice((25, 40, 25, 10))
+_REQUEST_COUNT: Final = WeightedChoice((50, 35, 15))
+_MOMENT_COUNT: Final = WeightedChoice((25, 25, 20, 15, 10, 5))
 
 
 class _Ids:

@@ -1,7 +1,7 @@
-"""What the tables themselves refuse: keys that stand twice, and rows that their CHECK constraints do not admit.
+"""What the tables themselves refuse: duplicate keys, and rows that violate their CHECK constraints.
 
-The databases apply these rules while they copy; lines are read through here only once one of them has refused some,
-or once nothing is being copied any more, to say which line and field it was.
+The databases apply these rules while they copy. Lines are checked here only after one of them has refused some, or
+when nothing is copied any more, to name line and field.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ _STATES: Final = tuple(
 """Times that a row has exactly when its state is not the one named."""
 
 
-def refused_by_tables(person: f.Person) -> Sequence[tuple[str, Text]]:
+def find_table_faults(person: f.Person) -> Sequence[tuple[str, Text]]:
     """Return what the tables refuse of a person: field paths and reasons."""
     problems: _Problems = []
     _lists(person, problems)
@@ -114,7 +114,7 @@ def _lists(person: f.Person, problems: _Problems) -> None:
                 problems.append((f"{path}[{at}].{field}", _ENDED))
 
 
-def _wallet(wallet: f.Wallet, account: int, problems: _Problems) -> None:
+def _wallet(wallet: f.WalletRecord, account: int, problems: _Problems) -> None:
     for at, entry in enumerate(wallet.entries):
         if not _SIGNS[entry.kind](entry.amount_fen) or (entry.kind == "opening" and entry.state != "completed"):
             problems.append((f"wallet.entries[{at}].amount_fen", _SIGN))

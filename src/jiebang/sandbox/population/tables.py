@@ -1,4 +1,4 @@
-"""From people to what COPY takes: for each table of each database, its columns and rows as text.
+"""Turns people into the input of COPY: for each table of each database, its columns and rows as text.
 
 Rows are encoded as JSON arrays a line and copied as CSV with a backslash as escape: the same text but for control
 characters, which CSV wants raw, and the brackets around a line. Those become blanks, which a number or a time may have
@@ -50,7 +50,7 @@ class Sealing(msgspec.Struct, frozen=True):
     passwords: bytes
 
     def __repr__(self) -> str:
-        """Tell nothing."""
+        """Hide the keys."""
         return "Sealing(…)"
 
 
@@ -73,11 +73,11 @@ def csv_of(lines: Sequence[bytes]) -> bytearray | bytes:
     ends = np.flatnonzero(characters == ord("\n"))
     characters[0] = characters[ends - 1] = characters[ends[:-1] + 1] = ord(" ")
     if _CONTROLLED.search(text):
-        return _ESCAPED.sub(_uncontrolled, text)
+        return _ESCAPED.sub(_unescape_control, text)
     return text
 
 
-def _uncontrolled(found: re.Match[bytes]) -> bytes:
+def _unescape_control(found: re.Match[bytes]) -> bytes:
     if found[1]:
         return _CONTROLS[found[1]]
     return bytes((int(found[2], 16),)) if found[2] else found[0]
@@ -103,34 +103,34 @@ _DIRECT: Final = tuple(
         _reader(section, rows, _columns(kind)),
     )
     for section, name, rows, kind in (
-        ("wallet", "entry", "entries", f.Entry),
-        ("wallet", "red_packet", "red_packets", f.RedPacket),
-        ("wallet", "autodebit_contract", "autodebit_contracts", f.Contract),
-        ("wallet", "credit_product", "credit_products", f.CreditProduct),
-        ("wallet", "arrears", "arrears", f.Arrears),
-        ("wallet", "freeze", "freezes", f.Freeze),
-        ("security", "device", "devices", f.Device),
-        ("security", "login", "logins", f.Login),
-        ("security", "hold", "holds", f.Hold),
-        ("social", "contact", "contacts", f.Contact),
-        ("social", "chat_group", "chat_groups", f.Group),
-        ("social", "group_member", "group_members", f.Member),
-        ("social", "message", "messages", f.Message),
-        ("social", "moment", "moments", f.Moment),
-        ("social", "friend_request", "friend_requests", f.FriendRequest),
-        ("openplatform", "app", "apps", f.App),
-        ("openplatform", "oauth_token", "oauth_tokens", f.Token),
-        ("openplatform", "mini_program", "mini_programs", f.MiniProgram),
-        ("openplatform", "official_account", "official_accounts", f.OfficialAccount),
-        ("openplatform", "review", "reviews", f.Review),
-        ("openplatform", "quota", "quotas", f.Quota),
-        ("enterprise", "membership", "memberships", f.Membership),
-        ("enterprise", "approval", "approvals", f.Approval),
-        ("enterprise", "api_credential", "api_credentials", f.ApiCredential),
-        ("merchant", "merchant_number", "merchant_numbers", f.MerchantNumber),
+        ("wallet", "entry", "entries", f.EntryRecord),
+        ("wallet", "red_packet", "red_packets", f.RedPacketRecord),
+        ("wallet", "autodebit_contract", "autodebit_contracts", f.ContractRecord),
+        ("wallet", "credit_product", "credit_products", f.CreditProductRecord),
+        ("wallet", "arrears", "arrears", f.ArrearsRecord),
+        ("wallet", "freeze", "freezes", f.FreezeRecord),
+        ("security", "device", "devices", f.DeviceRecord),
+        ("security", "login", "logins", f.LoginRecord),
+        ("security", "hold", "holds", f.HoldRecord),
+        ("social", "contact", "contacts", f.ContactRecord),
+        ("social", "chat_group", "chat_groups", f.GroupRecord),
+        ("social", "group_member", "group_members", f.MemberRecord),
+        ("social", "message", "messages", f.MessageRecord),
+        ("social", "moment", "moments", f.MomentRecord),
+        ("social", "friend_request", "friend_requests", f.FriendRequestRecord),
+        ("openplatform", "app", "apps", f.AppRecord),
+        ("openplatform", "oauth_token", "oauth_tokens", f.TokenRecord),
+        ("openplatform", "mini_program", "mini_programs", f.MiniProgramRecord),
+        ("openplatform", "official_account", "official_accounts", f.OfficialAccountRecord),
+        ("openplatform", "review", "reviews", f.ReviewRecord),
+        ("openplatform", "quota", "quotas", f.QuotaRecord),
+        ("enterprise", "membership", "memberships", f.MembershipRecord),
+        ("enterprise", "approval", "approvals", f.ApprovalRecord),
+        ("enterprise", "api_credential", "api_credentials", f.ApiCredentialRecord),
+        ("merchant", "merchant_number", "merchant_numbers", f.MerchantNumberRecord),
         ("merchant", "retained_record", "retained_records", f.RetainedRecord),
-        ("gaming", "access", "access", f.Access),
-        ("gaming", "play_session", "play_sessions", f.PlaySession),
+        ("gaming", "access", "access", f.AccessRecord),
+        ("gaming", "play_session", "play_sessions", f.PlaySessionRecord),
     )
 )
 """Lists whose rows are the tables' rows as they stand."""
@@ -187,7 +187,14 @@ def tables_of(
         for card in person.wallet.bank_cards
     ]
     made[_FACTOR] = [
-        (person.account_id, one.factor_id, one.kind, _masked(one.kind, one.address), one.revoked_at, one.enrolled_at)
+        (
+            person.account_id,
+            one.factor_id,
+            one.kind,
+            _mask_address(one.kind, one.address),
+            one.revoked_at,
+            one.enrolled_at,
+        )
         for person in people
         for one in person.security.second_factors
     ]
@@ -256,7 +263,7 @@ def _array(words: Iterable[str]) -> str:
     return '{"' + '","'.join(words) + '"}'
 
 
-def _masked(kind: str, address: str) -> str:
+def _mask_address(kind: str, address: str) -> str:
     """Return what of an address the person is shown."""
     if kind == "sms":
         return f"{address[:-8]}****{address[-4:]}"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from jiebang.sandbox.population import lexicon
-from jiebang.sandbox.population.chance import Weighted
-from jiebang.sandbox.population.format import Arrears, CreditProduct, Freeze
+from jiebang.sandbox.population.chance import WeightedChoice
+from jiebang.sandbox.population.format import ArrearsRecord, CreditProductRecord, FreezeRecord
 from jiebang.sandbox.population.people import PAYMENT_PASSWORD, RESERVED
 from jiebang.sandbox.population.render import (
     DAY,
@@ -61,10 +61,10 @@ _CONTRACT: Final = objects(
     {"merchant": merchant, "service": service, "amount_fen": fen} for merchant, service, fen in lexicon.CONTRACTS
 )
 _DEBTS: Final = b',"credit_products":%b,"arrears":%b,"freezes":%b}'
-_BALANCES: Final = Weighted((30, 25, 20, 15, 7, 3))
+_BALANCES: Final = WeightedChoice((30, 25, 20, 15, 7, 3))
 _BALANCE_SPANS: Final = np.array([100, 1_000, 10_000, 60_000, 500_000, 3_000_000])
-_ACTIVE_CONTRACTS: Final = Weighted((45, 30, 15, 8, 2))
-_ENDED_CONTRACTS: Final = Weighted((50, 30, 15, 5))
+_ACTIVE_CONTRACTS: Final = WeightedChoice((45, 30, 15, 8, 2))
+_ENDED_CONTRACTS: Final = WeightedChoice((50, 30, 15, 5))
 _OPENING_ROW: Final = '"kind":"opening","title":"期初余额","amount_fen":%d'.encode()
 _SURPLUS_ROW: Final = '"kind":"cash_out","title":"提现到银行卡","amount_fen":%d'.encode()
 _ENTRY_TAIL: Final = b'","expected_at":null,"counterparty_id":null}'
@@ -238,9 +238,9 @@ def _debts(canvas: Canvas, chunk: Chunk, dice: Dice) -> None:
         number, owed, since = int(which[at]), int(fen[at]), chunk.ago(at, int(ago[at]) * DAY)
         product = lexicon.CREDIT_PRODUCTS[number % len(lexicon.CREDIT_PRODUCTS)]
         authority, contact = lexicon.FREEZES[number % len(lexicon.FREEZES)]
-        late = CreditProduct(1, product, owed if number % 3 else 0, since)  # a third is open and owes nothing
-        debt = Arrears(1, lexicon.ARREARS[number % len(lexicon.ARREARS)], 100 + owed % 30_000, since)
-        freeze = Freeze(1, authority, contact, 1000 + owed, since)
+        late = CreditProductRecord(1, product, owed if number % 3 else 0, since)  # a third is open and owes nothing
+        debt = ArrearsRecord(1, lexicon.ARREARS[number % len(lexicon.ARREARS)], 100 + owed % 30_000, since)
+        freeze = FreezeRecord(1, authority, contact, 1000 + owed, since)
         debts[at] = _DEBTS % (
             json_of([late] if credit[at] else []),
             json_of([debt] if arrears[at] else []),

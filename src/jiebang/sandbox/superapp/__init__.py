@@ -1,4 +1,4 @@
-"""The super-app around the platform, as a process of its own: what people do there that is not the platform's to do.
+"""The super-app around the platform, as a process of its own: what people do there outside the platform.
 
 `python -m jiebang.sandbox.superapp --data FILE --jwks FILE`, with the wallet's database in `WALLET_VARIABLE`. One
 subject, one router: money.py sends money.

@@ -1,4 +1,4 @@
-"""What was answered under which key, in one SQLite file: a repeat is told the same, whatever dies in between."""
+"""Answers by idempotency key, in one SQLite file: a repeat gets the same answer, also after a crash."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RequestKey(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> tuple[str, str, str]:
-        """What a repeat has in common with the first."""
+        """What a repeat shares with the first request."""
         return self.caller, self.route, self.key
 
 
@@ -66,7 +66,7 @@ class AnswerStore:
         """
         self._db = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
         for pragma in (
-            "locking_mode = EXCLUSIVE",  # a key without an answer is therefore nobody else's
+            "locking_mode = EXCLUSIVE",  # a key without an answer is therefore this process's
             "journal_mode = WAL",
             "synchronous = FULL",
             "fullfsync = ON",
@@ -80,9 +80,9 @@ class AnswerStore:
 
         Raises IdempotencyReusedError where the key came with another body, sqlite3.Error.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._taken, asked, now)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._take_now, asked, now)
 
-    def _taken(self, asked: RequestKey, now: datetime) -> UUID | StoredAnswer:
+    def _take_now(self, asked: RequestKey, now: datetime) -> UUID | StoredAnswer:
         at = now.timestamp()
         self._db.execute("DELETE FROM answer WHERE expires_at <= ?", (at,))
         self._db.execute(
@@ -100,14 +100,14 @@ class AnswerStore:
 
     async def keep(self, asked: RequestKey, answer: StoredAnswer) -> None:
         """Keep the answer of a key that was taken. Raises sqlite3.Error."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._kept, asked, answer)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._keep_now, asked, answer)
 
     def close(self) -> None:
-        """Let go of the file, once what is under way has been kept."""
+        """Close the file, after pending writes."""
         self._thread.shutdown()
         self._db.close()
 
-    def _kept(self, asked: RequestKey, answer: StoredAnswer) -> None:
+    def _keep_now(self, asked: RequestKey, answer: StoredAnswer) -> None:
         self._db.execute(
             "UPDATE answer SET status = ?, body = ? WHERE caller = ? AND route = ? AND key = ? AND status IS NULL",
             (answer.status, answer.body, *asked.name),

@@ -1,4 +1,4 @@
-"""The super-app's door: who calls, with which scope and key, and what is in the body; and how it says no."""
+"""What every route of the super-app does: authenticate, require a scope and a key, decode the body, answer errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     MediaTypeError: 415,
     errors.IdempotencyReusedError: 422,
     errors.TooSoonError: 429,
-    # What the table above does not name follows whose fault it is.
+    # The base classes, for errors that are not listed above.
     errors.CallerError: 400,
     errors.PolicyRefusalError: 409,
     errors.OtherSystemError: 503,
@@ -54,8 +54,8 @@ _STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
 }
 
 
-class _Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Problem details, with the members that the platform's have."""
+class _ProblemBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Problem details with the same members as the platform's."""
 
     type: str
     title: str
@@ -75,7 +75,7 @@ class Router(Protocol):
 
 
 class SuperApp(Service):
-    """Its routers, joined, as an ASGI application."""
+    """All routers of the super-app as one ASGI application."""
 
     max_body = 64 * 1024
 
@@ -95,17 +95,17 @@ class SuperApp(Service):
         return Answer(msgspec.json.encode(found), found.status, PROBLEM_JSON, headers_of(error, found))
 
     def refuse_route(self, path: str) -> NoReturn:
-        """Say which methods there are, or that there is no such route."""
+        """Raise MethodError where the path takes other methods, else NoSuchRouteError."""
         if path in self._methods:
             raise MethodError(allow=self._methods[path])
         super().refuse_route(path)
 
 
-def problem_of(error: errors.JiebangError, sent: Sent) -> _Problem:
+def problem_of(error: errors.JiebangError, sent: Sent) -> _ProblemBody:
     """Return an error as problem details in the language that the request prefers."""
     english = prefers_english(sent.headers.get("accept-language"))
     title, action = error.title, error.action
-    return _Problem(
+    return _ProblemBody(
         type=f"urn:jiebang:problem:{error.code.lower()}",
         title=title.en if english else title.zh,
         status=next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS),
@@ -118,11 +118,11 @@ def problem_of(error: errors.JiebangError, sent: Sent) -> _Problem:
 
 
 class Door:
-    """What every route has in common."""
+    """Authenticates calls and carries mutations out once."""
 
     def __init__(self, verifier: Verifier, once: OncePerKey) -> None:
-        """Take who tells tokens apart, and who carries mutations out once."""
-        self._verifier, self._once = verifier, once
+        """`verifier`: of tokens; `once`: carries mutations out once a key."""
+        self._verifier, self._read_single = verifier, once
 
     async def enter(self, call: Call, scope: Scope, shape: type[Shape]) -> tuple[Caller, Shape]:
         """Return who calls and what is in the body of a mutation.
@@ -144,9 +144,9 @@ class Door:
         return caller, strict(body, shape)
 
     async def once(self, call: Call, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]]) -> Answer:
-        """Carry a mutation out under the call's key, or answer as the first under it was answered.
+        """Carry a mutation out under the call's key, or return the first answer under it.
 
-        `work` is handed the id to act under. Raises what `OncePerKey.answer` raises.
+        `work` is given the id to act under. Raises what `OncePerKey.answer` raises.
         """
         asked = RequestKey(
             caller=caller.name,
@@ -162,9 +162,9 @@ class Door:
             found = problem_of(error, call.sent)
             return StoredAnswer(found.status, msgspec.json.encode(found))
 
-        stored, replayed = await self._once.answer(asked, done, refused)
+        stored, replayed = await self._read_single.answer(asked, done, refused)
         headers = {"idempotency-replayed": "true"} if replayed else {}
         if stored.status < _REFUSED:
             return Answer(stored.body, stored.status, headers=headers)
-        headers |= language_of(msgspec.json.decode(stored.body, type=_Problem))
+        headers |= language_of(msgspec.json.decode(stored.body, type=_ProblemBody))
         return Answer(stored.body, stored.status, PROBLEM_JSON, headers)

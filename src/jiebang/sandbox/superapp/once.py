@@ -1,4 +1,4 @@
-"""Each mutation once under its key: all requests under it are told what came of the first."""
+"""Each mutation once under its key: all requests under it get the first one's answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _COME_AGAIN: Final = (TooSoonError, IdempotencyInUseError, IdempotencyReusedError, NotAllowedError)
 
 
-class UnderWay(msgspec.Struct, frozen=True):
+class PendingRequest(msgspec.Struct, frozen=True):
     """A request that is being carried out now."""
 
     body_hash: bytes
@@ -42,7 +42,7 @@ class OncePerKey:
     ) -> None:
         """`wait`: seconds a repeat waits for the first to be over; `limit`: seconds that one may take."""
         self._store, self._clock, self._wait, self._limit = store, clock, wait, limit
-        self._under_way = dict[tuple[str, str, str], UnderWay]()
+        self._pending = dict[tuple[str, str, str], PendingRequest]()
 
     async def answer(
         self,
@@ -52,27 +52,27 @@ class OncePerKey:
     ) -> tuple[StoredAnswer, bool]:
         """Return the answer under the key, and whether it was given before.
 
-        `work` is handed an id that stays the same for the key until there is an answer: what it does under the id is
-        done once, though a process dies in the middle of it. `refused`: the answer that a final refusal is kept as.
+        `work` is given an id that stays the same for the key until there is an answer, so that its effect happens once
+        even if a process dies in between. `refused`: turns a final refusal into the answer to keep.
         Raises IdempotencyInUseError while another request under the key is under way for longer than a repeat waits,
         IdempotencyReusedError, TimeoutError past the limit, and what `work` raises that is not final.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._wait
-        while (other := self._under_way.get(asked.name)) is not None:
-            if other.body_hash != asked.body_hash:
+        while (pending := self._pending.get(asked.name)) is not None:
+            if pending.body_hash != asked.body_hash:
                 raise IdempotencyReusedError
             left = until - loop.time()
             if left <= 0:
                 raise IdempotencyInUseError(retry_after_s=1)
-            await asyncio.wait({other.over}, timeout=left)
-        mine = UnderWay(asked.body_hash, loop.create_future())
-        self._under_way[asked.name] = mine
+            await asyncio.wait({pending.over}, timeout=left)
+        own = PendingRequest(asked.body_hash, loop.create_future())
+        self._pending[asked.name] = own
         try:
             return await self._carry_out(asked, work, refused)
         finally:
-            del self._under_way[asked.name]
-            mine.over.set_result(None)
+            del self._pending[asked.name]
+            own.over.set_result(None)
 
     async def _carry_out(
         self,

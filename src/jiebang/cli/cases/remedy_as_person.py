@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the person typed beside account and code."""
+    """What the person typed besides account and code."""
 
     give_back: bool = False
     agree: bool = False
@@ -42,24 +42,24 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False
 
 
-class Told(msgspec.Struct):
-    """What a use case answered, as the API shows it, and the check that came with it."""
+class RemedyResult(msgspec.Struct):
+    """The answer of a remedy, as the API shows it, and the check that came with it."""
 
     currency: str
     shape: Any = None
     check: CheckAnswer | None = None
 
     def cleared(self, outcome: Cleared | ProofRefusedError) -> Kept:
-        """Take what a remedy did. A proof that was refused is raised by whoever asked."""
+        """Take the outcome of a remedy. A refused proof is raised by `refused`, after the mutation."""
         if isinstance(outcome, ProofRefusedError):
             self.shape = outcome
         else:
-            self.shape, self.check = shapes.remedied_shape(outcome), outcome.check
+            self.shape, self.check = shapes.remedy_shape(outcome), outcome.check
         return unrepeated.make_answer(b"")
 
     def waiting(self, waiting: Waiting) -> Kept:
         """Take a remedy that waits for its proof."""
-        self.shape = shapes.awaited_shape(waiting)
+        self.shape = shapes.pending_remedy_shape(waiting)
         return unrepeated.make_answer(b"")
 
     def standing(self, standing: Standing) -> Kept:
@@ -68,12 +68,12 @@ class Told(msgspec.Struct):
         return unrepeated.make_answer(b"")
 
     def refused(self) -> None:
-        """Raise the refusal of a proof, if it was one."""
+        """Raise ProofRefusedError where the proof was refused."""
         if isinstance(self.shape, JiebangError):
             raise self.shape
 
 
-def _recorded(pack: Pack, code: str, options: Options) -> str:
+def _record_code(pack: Pack, code: str, options: Options) -> str:
     """Return what the remedy of rule `code` is recorded under. Raises InvalidInputError where nothing clears it."""
     found = code if options.agree or options.take_back else clears(pack, code)
     if found is None:
@@ -82,42 +82,44 @@ def _recorded(pack: Pack, code: str, options: Options) -> str:
     return found
 
 
-async def carry_out(app: App, wanted: remedy_request.Wanted, rule: str, options: Options) -> Told:
+async def carry_out(app: App, wanted: remedy_request.Wanted, rule: str, options: Options) -> RemedyResult:
     """Carry out the remedy of rule `rule`, asking at the terminal for the proofs that it needs.
 
     Raises InvalidInputError for a rule that no remedy clears, and what the use cases raise.
     """
     context = app.context
-    told = Told(currency=context.pack().currency)
-    code = _recorded(context.pack(), rule.upper(), options)
+    result = RemedyResult(currency=context.pack().currency)
+    code = _record_code(context.pack(), rule.upper(), options)
     if options.agree:
-        await consent.give(context, wanted, code, None, claim("consent"), told.standing)
+        await consent.give(context, wanted, code, None, claim("consent"), result.standing)
     elif options.take_back:
-        await consent.take_back(context, wanted, code, claim("consent"), told.standing)
+        await consent.take_back(context, wanted, code, claim("consent"), result.standing)
     elif code == BALANCE:
-        await remedy.cash_out(context, wanted, claim(code), told.cleared)
+        await remedy.cash_out(context, wanted, claim(code), result.cleared)
     elif code == RED_PACKET:
-        await remedy.red_packets(context, wanted, claim(code), told.cleared, give_back=options.give_back)
+        await remedy.red_packets(context, wanted, claim(code), result.cleared, give_back=options.give_back)
     elif code == AUTODEBIT:
-        await remedy.end_autodebits(context, wanted, claim(code), told.cleared)
+        await remedy.end_autodebits(context, wanted, claim(code), result.cleared)
     elif code == ABNORMAL_LOGIN:
         if options.proving is None:
-            await step_up.ask_logins(context, wanted, claim(code), told.waiting)
+            await step_up.ask_logins(context, wanted, claim(code), result.waiting)
             if options.quiet:
-                return told
-        remedy_id: UUID = options.proving or told.shape.id
-        await step_up.prove_logins(context, wanted, remedy_id, await _secrets(options), claim("proof"), told.cleared)
+                return result
+        remedy_id: UUID = options.proving or result.shape.id
+        await step_up.prove_logins(
+            context, wanted, remedy_id, await _ask_secrets(options), claim("proof"), result.cleared
+        )
     elif options.approve is not None:
-        await step_up.approve_hand_over(context, wanted, options.approve, claim("approve"), told.cleared)
+        await step_up.approve_hand_over(context, wanted, options.approve, claim("approve"), result.cleared)
     else:
-        await step_up.ask_hand_over(context, wanted, claim(code), told.waiting)
-        shown = codes.hand_over_code(context.codes_key, wanted.account_id, told.shape.id)
-        told.shape = msgspec.structs.replace(told.shape, show=shown)
-    told.refused()
-    return told
+        await step_up.ask_hand_over(context, wanted, claim(code), result.waiting)
+        shown = codes.hand_over_code(context.codes_key, wanted.account_id, result.shape.id)
+        result.shape = msgspec.structs.replace(result.shape, show=shown)
+    result.refused()
+    return result
 
 
-async def _secrets(options: Options) -> step_up.Secrets:
+async def _ask_secrets(options: Options) -> step_up.Secrets:
     password, sms = options.password, options.sms
     if password is None:
         password = await asyncio.to_thread(typer.prompt, say("支付密码", "Payment password"), hide_input=True)
@@ -126,9 +128,9 @@ async def _secrets(options: Options) -> step_up.Secrets:
     return step_up.Secrets(password=str(password), code=str(sms))
 
 
-def show(told: Told) -> None:
-    """Tell what was done, and draw the new check."""
-    shape = told.shape
+def show(result: RemedyResult) -> None:
+    """Print what was done, and the new check."""
+    shape = result.shape
     if isinstance(shape, shapes.Awaited):
         console.print(say(f"用主设备扫描:{shape.show}", f"Scan this with the primary device: {shape.show}"))
     elif isinstance(shape, shapes.ConsentAnswer):
@@ -136,7 +138,7 @@ def show(told: Told) -> None:
         nothing = say("不再同意任何事项。", "Nothing is agreed to any more.")
         console.print(nothing if shape.agreed is None else say(f"已同意终止:{listed}", f"Agreed to end: {listed}"))
     else:
-        moved = "" if shape.amount_fen is None else f" {money(shape.amount_fen, told.currency)}"
+        moved = "" if shape.amount_fen is None else f" {money(shape.amount_fen, result.currency)}"
         console.print(say(f"已处理 {shape.count} 项{moved}。", f"Cleared: {shape.count}{moved}."))
-    if told.check is not None:
-        show_check(console, told.check)
+    if result.check is not None:
+        show_check(console, result.check)

@@ -1,4 +1,4 @@
-"""The routes. Each says its scope, its answers and its refusals; the work is the use cases'."""
+"""Routes of a case: submit, read, withdraw, prove, follow. Each declares its scope, answers and refusals."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
 from jiebang.api import shapes
-from jiebang.api.cases.idempotency import KeyedMutation, kept_problem, mutating, respond
-from jiebang.api.deps import Deps, Joined
-from jiebang.api.gate.guards import CallerRequest, authenticated, json_only
-from jiebang.api.openapi import refusals, secured
+from jiebang.api.cases.idempotency import KeyedMutation, encode_refusal, mutation_options, respond
+from jiebang.api.deps import Deps, InjectedDeps
+from jiebang.api.gate.guards import CallerRequest, require_caller
+from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
 from jiebang.remote.bodies import account_in, strict
@@ -46,18 +46,20 @@ _LOCATION: Final = ResponseHeader(
 )
 
 
-def _own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
-    """Return the key of a case the caller may reach. A stranger's case answers like one that does not exist."""
+def _require_own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
+    """Return the key of a case that the caller may access. Raises UnknownCaseError, for another person's case too."""
     key = deps.case_ids.decode(case_id)
     if key is None or not request.user.reaches(key[0]):
         raise errors.UnknownCaseError
     return key
 
 
-def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
+def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
+    """Return what turns an outcome into the answer kept for repeats; `status`: of one that is no refusal."""
+
     def render(outcome: Found | errors.JiebangError) -> Kept:
         if isinstance(outcome, errors.JiebangError):
-            return kept_problem(outcome, request)
+            return encode_refusal(outcome, request)
         shape = shapes.case_shape(outcome, deps.case_ids, deps.context.clock())
         return Kept(status, msgspec.json.encode(shape))
 
@@ -65,36 +67,8 @@ def _rendering(request: CallerRequest, deps: Deps, status: int) -> Render:
 
 
 @post(
-    "/v1/checks",
-    guards=[authenticated, json_only],
-    opt={"scope": Scope.CHECK},
-    security=secured(Scope.CHECK),
-    status_code=200,
-    operation_id="check",
-    tags=["checks"],
-    summary="What stands in the way 检查",
-    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies; "
-    "everything that follows; and what else would do, with its cost. Changes nothing. "
-    "A person checks their own account; many need the scope `service`. 一次列出全部阻碍、后果与其他办法;不作任何更改。",
-    responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
-)
-async def check(
-    request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: Joined
-) -> Response[shapes.Checks]:
-    """Check 1 to 1,000 accounts."""
-    asked = strict(data, shapes.CheckBody)
-    accounts = list(dict.fromkeys(account_in(text) for text in asked.accounts))
-    for account_id in accounts:
-        request.user.require_account(account_id)
-    devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
-    answers = await deps.context.check(accounts, asked.kind, devices)
-    body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
-    return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
-
-
-@post(
     "/v1/cases",
-    **mutating(
+    **mutation_options(
         Scope.CASE_WRITE,
         errors.UnknownAccountError,
         errors.BlockedError,
@@ -112,7 +86,7 @@ async def check(
 async def submit_case(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.SubmitBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
     """Submit a case."""
@@ -126,16 +100,16 @@ async def submit_case(
         consents=tuple(dict.fromkeys(asked.consents)),
         shown=None if asked.shown is None else tuple(asked.shown),
     )
-    render = _rendering(request, deps, 201)
-    told = await mutation.once(lambda claim: submit(deps.context, submission, claim, render))
-    return respond(told, location=lambda kept: f"/v1/cases/{msgspec.json.decode(kept.answer)['id']}")
+    render = _make_render(request, deps, 201)
+    answered = await mutation.once(lambda claim: submit(deps.context, submission, claim, render))
+    return respond(answered, location=lambda kept: f"/v1/cases/{msgspec.json.decode(kept.answer)['id']}")
 
 
 @get(
     "/v1/cases/{case_id:str}",
-    guards=[authenticated],
+    guards=[require_caller],
     opt={"scope": Scope.CASE_READ},
-    security=secured(Scope.CASE_READ),
+    security=security_requirement(Scope.CASE_READ),
     operation_id="readCase",
     tags=["cases"],
     summary="Read a case 查看申请",
@@ -143,16 +117,16 @@ async def submit_case(
     "申请状态、所需验证及各系统状态。",
     responses=refusals(errors.UnknownCaseError),
 )
-async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
+async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
     """Read a case."""
-    found = await find(deps.context, _own_case(request, deps, case_id))
+    found = await find(deps.context, _require_own_case(request, deps, case_id))
     shape = shapes.case_shape(found, deps.case_ids, deps.context.clock())
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 
 @delete(
     "/v1/cases/{case_id:str}",
-    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
+    **mutation_options(Scope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
     status_code=202,
     operation_id="withdrawCase",
     tags=["cases"],
@@ -161,16 +135,16 @@ async def read_case(request: CallerRequest, deps: Joined, case_id: CaseIdInPath)
     "撤回申请;过提交点后返回 409。",
 )
 async def withdraw_case(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
-    key = _own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _rendering(request, deps, 202)))
+    key = _require_own_case(request, deps, case_id)
+    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _make_render(request, deps, 202)))
 
 
 @post(
     "/v1/cases/{case_id:str}/proofs",
-    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
+    **mutation_options(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
     status_code=200,
     operation_id="prove",
     tags=["cases"],
@@ -181,22 +155,24 @@ async def withdraw_case(
 async def prove_case(
     request: CallerRequest,
     data: JSONBody[SkipValidation[shapes.ProofBody]],
-    deps: Joined,
+    deps: InjectedDeps,
     case_id: CaseIdInPath,
     mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
     """Offer a proof."""
     asked = strict(data, shapes.ProofBody)
-    key = _own_case(request, deps, case_id)
+    key = _require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
-        lambda claim: prove(deps.context, key, attempt, claim, _rendering(request, deps, 200))
+        lambda claim: prove(deps.context, key, attempt, claim, _make_render(request, deps, 200))
     )
 
 
 @post(
     "/v1/cases/{case_id:str}/codes",
-    **mutating(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False),
+    **mutation_options(
+        Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False
+    ),
     status_code=202,
     operation_id="sendCode",
     tags=["cases"],
@@ -204,18 +180,18 @@ async def prove_case(
     description="The code before it is dead. Wrong tries count on. 旧验证码即失效,错误次数不重置。",
 )
 async def send_new_code(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, mutation: KeyedMutation
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
-    key = _own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _rendering(request, deps, 202)))
+    key = _require_own_case(request, deps, case_id)
+    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _make_render(request, deps, 202)))
 
 
 @get(
     "/v1/cases/{case_id:str}/events",
-    guards=[authenticated],
+    guards=[require_caller],
     opt={"scope": Scope.CASE_READ},
-    security=secured(Scope.CASE_READ),
+    security=security_requirement(Scope.CASE_READ),
     media_type="text/event-stream",
     operation_id="followCase",
     tags=["cases"],
@@ -230,10 +206,10 @@ async def send_new_code(
     },
 )
 async def follow_case(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
-    key = _own_case(request, deps, case_id)
+    key = _require_own_case(request, deps, case_id)
     seen = int(last_event_id)
     found = await find(deps.context, key)
     if found.case.state in ENDED and seen >= found.case.revision:
@@ -245,9 +221,9 @@ async def follow_case(
 
 @get(
     "/v1/cases/{case_id:str}/timeline",
-    guards=[authenticated],
+    guards=[require_caller],
     opt={"scope": Scope.CASE_READ},
-    security=secured(Scope.CASE_READ),
+    security=security_requirement(Scope.CASE_READ),
     operation_id="readTimeline",
     tags=["cases"],
     summary="The timeline as it was recorded 时间线原文",
@@ -256,15 +232,15 @@ async def follow_case(
     responses=refusals(errors.UnknownCaseError),
 )
 async def read_timeline(
-    request: CallerRequest, deps: Joined, case_id: CaseIdInPath
+    request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath
 ) -> Response[shapes.RecordedTimeline]:
     """Return a timeline as it was recorded, with its receipt."""
-    shape = shapes.recorded_shape(*await recorded(deps.context, _own_case(request, deps, case_id)))
+    shape = shapes.timeline_shape(*await recorded(deps.context, _require_own_case(request, deps, case_id)))
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 
 async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> AsyncIterator[ServerSentEventMessage]:
-    """Yield the timeline; a stream lives no longer than the token that opened it."""
+    """Yield the timeline as events, until the case has ended or the token that opened the stream expires."""
     async for item in deps.follower.follow(key, seen):
         if deps.context.clock() >= request.user.expires_at:
             return
@@ -276,4 +252,4 @@ async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> As
     yield ServerSentEventMessage(data="{}", event="end")
 
 
-CASES: Final = [check, submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case, read_timeline]
+CASES: Final = [submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case, read_timeline]

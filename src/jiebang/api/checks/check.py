@@ -1,0 +1,48 @@
+"""The route of the check: what stands in the way of 1 to 1,000 accounts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from litestar import Response, post
+from litestar.params import JSONBody, SkipValidation
+
+from jiebang.api import shapes
+from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
+from jiebang.api.openapi import refusals, security_requirement
+from jiebang.model import errors
+from jiebang.remote.bodies import account_in, strict
+from jiebang.remote.tokens import Scope
+
+
+@post(
+    "/v1/checks",
+    guards=[require_caller, require_json],
+    opt={"scope": Scope.CHECK},
+    security=security_requirement(Scope.CHECK),
+    status_code=200,
+    operation_id="check",
+    tags=["checks"],
+    summary="What stands in the way 检查",
+    description="Everything that stands in the way of a kind of case, all of it at once, with values and remedies; "
+    "everything that follows; and what else would do, with its cost. Changes nothing. "
+    "A person checks their own account; many need the scope `service`. 一次列出全部阻碍、后果与其他办法;不作任何更改。",
+    responses=refusals(errors.UnknownAccountError, errors.KindNotOfferedError, body=True),
+)
+async def check(
+    request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: InjectedDeps
+) -> Response[shapes.Checks]:
+    """Check 1 to 1,000 accounts."""
+    asked = strict(data, shapes.CheckBody)
+    accounts = list(dict.fromkeys(account_in(text) for text in asked.accounts))
+    for account_id in accounts:
+        request.user.require_account(account_id)
+    devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
+    answers = await deps.context.check(accounts, asked.kind, devices)
+    body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
+    return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
+
+
+CHECKS: Final = [check]

@@ -1,0 +1,34 @@
+"""A person's real name."""
+# ruff: noqa: RUF012 - msgspec makes every object an empty list of its own
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from jiebang.sandbox.population.format.fields import DocumentKind, Id, Instant, PopulationRecord, ShortText
+
+
+class ChangeRecord(PopulationRecord):
+    """A binding of a document in the past: the first ever, a new name, a renewed or another document."""
+
+    change_id: Id
+    at: Instant
+    kind: Literal["bound", "renamed", "document_renewed", "document_swapped"]
+    document_type: DocumentKind
+    document_number: ShortText
+
+
+class IdentityRecord(PopulationRecord):
+    """The real name. `region`: six digits of a resident, ISO 3166 alpha-3 of anybody else."""
+
+    name: ShortText
+    document_type: DocumentKind
+    document_number: ShortText
+    birth_date: date
+    region: Annotated[str, Meta(min_length=3, max_length=6)]
+    level: Annotated[int, Meta(ge=1, le=3)]
+    changed_at: Instant
+    changes: list[ChangeRecord] = []
