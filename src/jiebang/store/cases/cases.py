@@ -1,4 +1,4 @@
-"""Cases and their timeline in the platform's database. Every function takes a batch and one statement."""
+"""Cases in the platform's database. Every function takes a batch and executes one statement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import lru_cache
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -17,7 +16,6 @@ from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Key, Kind,
 from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.chain import canonical, digest, head, time_text
 from jiebang.saga.coordinator import condition
-from jiebang.saga.timeline import told
 from jiebang.store.checks import quota
 from jiebang.store.postgres.named_sql import columns, key_columns, load
 
@@ -25,11 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from asyncpg.pool import PoolConnectionProxy
-
-    from jiebang.store.postgres.pool import Pool
-
-    Database = Pool | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "cases.sql")
 
@@ -68,16 +62,6 @@ class Saved(SaveOutcome, frozen=True, kw_only=True, gc=False):
             for case in save.cases
             if case.key not in self.lost
         }
-
-
-class Timeline(msgspec.Struct, frozen=True):
-    """One row of a case's timeline: what one save did and had learnt, entry by entry (`saga.timeline.told`)."""
-
-    account_id: int
-    case_no: int
-    revision: int
-    at: datetime
-    entries: list[dict[str, Any]]
 
 
 _KINDS, _STATES = {kind.value: kind for kind in Kind}, {state.value: state for state in State}
@@ -167,49 +151,6 @@ async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
     """Return the live case of each account that has one."""
     rows = await db.fetch(_SQL["live_cases"], sorted(accounts))
     return {row["account_id"]: from_row(row) for row in rows}
-
-
-class Agreed(msgspec.Struct, frozen=True):
-    """One standing consent as a check reads it: rule, ids it covers (none: the whole), its case (None: any), when."""
-
-    code: str
-    what: tuple[str, ...]
-    case_no: int | None
-    at: str
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What our own store knows of an account: the number of its live case, if it has one, and its consents.
-
-    `out`: who is out of service, by participant since when (RFC 3339); the same for every account.
-    """
-
-    case_no: int | None
-    consents: tuple[Agreed, ...] = ()
-    out: Mapping[str, str] = MappingProxyType({})
-
-    def agreed(self, case_no: int | None) -> list[dict[str, str | None]]:
-        """Return the items of the fact `consents` for a check made for case `case_no` (None: for none yet)."""
-        return [
-            {"code": one.code, "item": item, "at": one.at}
-            for one in self.consents
-            if one.case_no in (None, case_no)
-            for item in one.what or (None,)
-        ]
-
-
-async def known(db: Database, accounts: Iterable[int]) -> dict[int, Known]:
-    """Return those of `accounts` that exist, each with its live case and consents, and who is out of service."""
-    rows = await db.fetch(_SQL["known_accounts"], sorted(set(accounts)))
-    out = msgspec.json.decode(rows[0]["out"], type=dict[str, str]) if rows and rows[0]["out"] else {}
-    return {
-        row["account_id"]: Known(
-            row["case_no"],
-            msgspec.json.decode(row["consents"], type=tuple[Agreed, ...]) if row["consents"] else (),
-            out,
-        )
-        for row in rows
-    }
 
 
 async def of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
@@ -338,26 +279,6 @@ async def wish_withdraw(db: Database, keys: Iterable[Key], now: datetime) -> set
         [state.value for state in WITHDRAWABLE],
     )
     return {(row["account_id"], row["case_no"]) for row in rows}
-
-
-async def events_after(db: Database, seen: Mapping[Key, int]) -> list[Timeline]:
-    """Return the timelines of several cases, each after the revision given for it (0: from the beginning)."""
-    ordered = sorted(seen)
-    rows = await db.fetch(
-        _SQL["events_after"],
-        *key_columns(ordered),
-        [seen[key] for key in ordered],
-    )
-    return [
-        Timeline(
-            row["account_id"],
-            row["case_no"],
-            row["revision"],
-            row["at"],
-            told(msgspec.json.decode(row["entries"], type=list[dict[str, Any]])),
-        )
-        for row in rows
-    ]
 
 
 @asynccontextmanager

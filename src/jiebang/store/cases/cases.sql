@@ -113,14 +113,6 @@ FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[]) AND c.state = ANY ($4::text[])
 RETURNING c.account_id, c.case_no
 
--- name: events_after
--- The timelines of several cases, each after the revision its reader has already seen.
-SELECT e.account_id, e.case_no, e.revision, e.at, e.entries::text AS entries
-FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
-JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.account_id = ANY ($1::bigint[])
-    AND e.revision > i.revision
-ORDER BY e.account_id, e.case_no, e.revision
-
 -- name: account_page
 -- The next accounts in key order: how an audit walks all of them in constant memory.
 SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_id LIMIT $2
@@ -128,16 +120,3 @@ SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_i
 -- name: cases_of_accounts
 -- Every case, ended ones too, of the given accounts.
 SELECT c.* FROM platform.cases c WHERE c.account_id = ANY ($1::bigint[])
-
--- name: known_accounts
--- Which of these accounts exist, each with its live case and what the person agreed to, and who is out of service: what a
--- check needs of our own store, in one query.
-SELECT a.account_id, c.case_no, s.consents,
-    (SELECT jsonb_object_agg(participant, out_since)::text FROM platform.participant_outage WHERE back_at IS NULL) AS out
-FROM platform.account a
-LEFT JOIN platform.cases c ON c.account_id = a.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
-LEFT JOIN LATERAL (
-    SELECT jsonb_agg(jsonb_build_object('code', s.code, 'what', s.what, 'case_no', s.case_no, 'at', s.given_at))::text AS consents
-    FROM platform.consent s WHERE s.account_id = a.account_id AND s.withdrawn_at IS NULL
-) s ON true
-WHERE a.account_id = ANY ($1::bigint[])

@@ -28,8 +28,7 @@ from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 _SQL = load("jiebang.store.cases", "idempotency.sql")
 _COME_BACK_S: Final = 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "proofs.sql")
 

@@ -15,7 +15,7 @@ from jiebang.store.postgres.named_sql import columns, key_columns, load
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "remedies.sql")
 

@@ -10,7 +10,7 @@ from jiebang.store.postgres.named_sql import load
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL: Final = load("jiebang.store.operations", "backlog.sql")
 

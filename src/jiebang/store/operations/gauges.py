@@ -11,7 +11,7 @@ from jiebang.model.case import BUCKETS, Kind, State
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "gauges.sql")
 _EVERYWHERE = list(range(BUCKETS))

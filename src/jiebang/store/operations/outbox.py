@@ -14,7 +14,7 @@ from jiebang.store.postgres.named_sql import columns, key_columns, load
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "outbox.sql")
 

@@ -12,7 +12,7 @@ from jiebang.store.postgres.named_sql import load
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "worker_registry.sql")
 

@@ -26,8 +26,7 @@ from jiebang.model.errors import MigrationRefusedError, NotMigratedError, Partic
 
 if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 _log = structlog.get_logger(__name__)
 

@@ -25,8 +25,11 @@ from jiebang.model.facts import PLATFORM
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from asyncpg.pool import PoolConnectionProxy
+
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
     _Connection = asyncpg.Connection[asyncpg.Record]
+    Database: TypeAlias = Pool | _Connection | PoolConnectionProxy[asyncpg.Record]
 else:
     _Connection = asyncpg.Connection
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jiebang.saga.chain import Row, Standing
 from jiebang.saga.seals import BEGINNING, Leaf
 from jiebang.store.postgres.named_sql import columns, key_columns, load
 
@@ -18,8 +16,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.timelines", "seals.sql")
 
@@ -142,37 +139,3 @@ async def first_ended_after(db: Database, after: datetime) -> datetime | None:
     """Return when the first case ended that no seal speaks of yet; None where all are sealed."""
     found: datetime | None = await db.fetchval(_SQL["first_ended_after"], after)
     return found
-
-
-async def timelines(pool: Pool, after: int, upto: int, rows_at_once: int) -> AsyncIterator[tuple[Standing, list[Row]]]:
-    """Yield each case of the accounts above `after` up to `upto` with its timeline, holding one case at a time."""
-    case: Standing | None = None
-    rows: list[Row] = []
-    async with pool.acquire() as connection, connection.transaction(readonly=True):
-        async for found in connection.cursor(_SQL["timelines"], after, upto, prefetch=rows_at_once):
-            key = (found["account_id"], found["case_no"])
-            if case is None or key != (case.account_id, case.case_no):
-                if case is not None:
-                    yield case, rows
-                case, rows = Standing(*key, found["revision"], found["state"], found["head"]), []
-            if found["row_revision"] is not None:
-                rows.append(Row(found["row_revision"], found["at"], found["entries"], found["row_head"]))
-    if case is not None:
-        yield case, rows
-
-
-async def recorded(db: Database, keys: Iterable[Key]) -> dict[Key, list[Row]]:
-    """Return the timelines of some cases as they were recorded, each row in order."""
-    ordered = sorted(keys)
-    found: dict[Key, list[Row]] = {key: [] for key in ordered}
-    for row in await db.fetch(_SQL["recorded_rows"], *key_columns(ordered)):
-        found[row["account_id"], row["case_no"]].append(Row(row["revision"], row["at"], row["entries"], row["head"]))
-    return found
-
-
-async def without_case(db: Database, after: int, upto: int, limit: int) -> list[tuple[int, int, int]]:
-    """Return up to `limit` rows of timelines whose case is gone, in a range of accounts: (account, case, revision)."""
-    return [
-        (row["account_id"], row["case_no"], row["revision"])
-        for row in await db.fetch(_SQL["timelines_without_case"], after, upto, limit)
-    ]

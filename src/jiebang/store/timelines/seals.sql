@@ -1,4 +1,4 @@
--- Seals on timelines, and what an audit reads of the timelines themselves. One chain of seals an installation.
+-- Seals on timelines: one chain for each installation.
 
 -- name: last_seal
 -- The end of the chain: what the next seal goes on from.
@@ -61,29 +61,3 @@ SELECT account_id, case_no FROM platform.cases WHERE ended_at > $1 AND ended_at 
 -- name: first_ended_after
 -- When the first case ended that no seal speaks of yet.
 SELECT ended_at FROM platform.cases WHERE ended_at > $1 ORDER BY ended_at LIMIT 1
-
--- name: timelines
--- The cases of a range of accounts with all rows of their timelines, in order and of one moment.
-SELECT c.account_id, c.case_no, c.revision, c.state, c.head, e.revision AS row_revision, e.at, e.entries::text AS entries,
-    e.head AS row_head
-FROM platform.cases c
-LEFT JOIN platform.case_event e ON e.account_id = c.account_id AND e.case_no = c.case_no
-    AND e.account_id > $1 AND e.account_id <= $2
-WHERE c.account_id > $1 AND c.account_id <= $2
-ORDER BY c.account_id, c.case_no, e.revision
-
--- name: recorded_rows
--- The rows of the timelines of several cases as they were recorded, in order.
-SELECT e.account_id, e.case_no, e.revision, e.at, e.entries::text AS entries, e.head
-FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.account_id = ANY ($1::bigint[])
-ORDER BY e.account_id, e.case_no, e.revision
-
--- name: timelines_without_case
--- Rows of timelines whose case is gone, the first of each.
-SELECT e.account_id, e.case_no, e.revision FROM platform.case_event e
-WHERE e.account_id > $1 AND e.account_id <= $2
-  AND NOT EXISTS (SELECT FROM platform.cases c WHERE c.account_id = e.account_id AND c.case_no = e.case_no
-      AND c.account_id > $1 AND c.account_id <= $2)
-ORDER BY e.account_id, e.case_no, e.revision
-LIMIT $3

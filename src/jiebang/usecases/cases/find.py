@@ -15,7 +15,7 @@ from jiebang.model.errors import UnknownCaseError
 from jiebang.participants.base import UNANSWERED
 from jiebang.saga.seals import Leaf, index_of, path, said_in
 from jiebang.store.cases import cases, proofs
-from jiebang.store.timelines import seals
+from jiebang.store.timelines import seals, timeline_rows
 from jiebang.usecases.cases.context import Context, Found, Sealed
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
     from jiebang.participants.base import Participant
     from jiebang.saga.chain import Row
-    from jiebang.store.cases.cases import Timeline
+    from jiebang.store.timelines.timeline_rows import TimelineRow
 
 _log = structlog.get_logger(__name__)
 
@@ -46,13 +46,13 @@ async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
     A row that came between the two readings is left out: rows and head are then of one moment.
     """
     found = await find(context, key)
-    rows = (await seals.recorded(context.platform, [key]))[key]
+    rows = (await timeline_rows.read_recorded(context.platform, [key]))[key]
     return found, [row for row in rows if row.revision <= found.case.revision]
 
 
-async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[Timeline]:
+async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[TimelineRow]:
     """Return the timelines of cases, each after the revision given for it (0: from the beginning)."""
-    return await cases.events_after(context.platform, seen)
+    return await timeline_rows.read_after(context.platform, seen)
 
 
 async def _sealed(context: Context, case: Case) -> Sealed | None:
@@ -94,7 +94,7 @@ class _Reader(msgspec.Struct):
     """One open stream: what it has seen, and what waits to be sent to it. None ends it."""
 
     seen: int
-    queue: asyncio.Queue[Timeline | None]
+    queue: asyncio.Queue[TimelineRow | None]
 
 
 class Follower:
@@ -117,7 +117,7 @@ class Follower:
         """How many streams are open."""
         return sum(map(len, self._readers.values()))
 
-    async def follow(self, key: Key, seen: int) -> AsyncIterator[Timeline | None]:
+    async def follow(self, key: Key, seen: int) -> AsyncIterator[TimelineRow | None]:
         """Yield what comes after revision `seen`, until the case has ended and everything was yielded.
 
         Yields None when nothing came for a while, so that a reader who has gone away is noticed.
@@ -167,7 +167,7 @@ class Follower:
         watched = {key: tuple(readers) for key, readers in self._readers.items()}
         followed = {key: min(reader.seen for reader in readers) for key, readers in watched.items()}
         found = await cases.load_many(self._context.platform, followed)
-        for item in await cases.events_after(self._context.platform, followed):
+        for item in await timeline_rows.read_after(self._context.platform, followed):
             for reader in watched[item.account_id, item.case_no]:
                 if item.revision > reader.seen:
                     reader.seen = item.revision
