@@ -166,7 +166,7 @@ class Server:
         self._process = self._spawn([self._programs / "postgres", "-D", self._data, *pairs], signal.SIGINT)
 
     def is_ready(self) -> bool:
-        """Return whether the server accepts connections. Raises StartAgainError or the error of `trouble` once it ended."""
+        """Return whether the server accepts connections. If it has ended, raises StartAgainError or `trouble`."""
         if self.pid is None:
             logged = self._read_log()
             if _AGAIN.search(logged):
