@@ -63,8 +63,7 @@ if TYPE_CHECKING:
     from jiebang.model.case import Key
     from jiebang.participants.base import Participant
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
     from jiebang.usecases.driving.advance import Recheck
 
 SIX: Final = ("identity_shenzhen", "identity_guiyang", "security", "social", "openplatform", "wallet")

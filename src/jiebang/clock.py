@@ -1,4 +1,4 @@
-"""The clock of a process, given to whatever asks for one. Pure rooms take the time as an argument."""
+"""The clock of a process, passed to whatever needs one. Pure rooms take the time as an argument."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """Return the time."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under another name, and put in their place once they are on the disk."""
+"""Atomic file writes: under a temporary name, renamed once the content is on the disk."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOL
 
 
 def write(path: Path, content: bytes, mode: int = 0o600, *, as_folder: bool = False) -> None:
-    """Write a file, or put it in the place of the one there is: readers find the whole of one or of the other.
+    """Write or replace a file; readers see the whole old or the whole new content.
 
-    `mode`: who may read and write it, but for what the umask takes. `as_folder`: where root writes it, it belongs to
-    the owner of its folder. Raises OSError.
+    `mode`: its permissions, less the umask. `as_folder`: if root writes it, it belongs to the owner of its folder.
+    Raises OSError.
     """
     with _draft(path, content, mode, as_folder=as_folder) as draft:
         draft.replace(path)
 
 
 def write_once(path: Path, content: bytes, mode: int = 0o600, *, as_folder: bool = False) -> None:
-    """Write a file unless it is there, as `write` does. Of several processes at once the first one's holds."""
+    """Write a file as `write` does, unless it exists. Of several concurrent processes the first one wins."""
     if path.exists():
         return
     with _draft(path, content, mode, as_folder=as_folder) as draft, suppress(FileExistsError):
@@ -34,7 +34,7 @@ def write_once(path: Path, content: bytes, mode: int = 0o600, *, as_folder: bool
 
 @contextmanager
 def _draft(path: Path, content: bytes, mode: int, *, as_folder: bool) -> Iterator[Path]:
-    """Write `content` beside `path`, to be put in its place meanwhile; no draft is left."""
+    """Write `content` to a draft beside `path` and yield it, to be moved into place; leave no draft behind."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, _FLAGS, mode)
     try:
@@ -48,12 +48,12 @@ def _draft(path: Path, content: bytes, mode: int, *, as_folder: bool) -> Iterato
         yield draft
     finally:
         draft.unlink(missing_ok=True)
-    with suppress(OSError):  # where a folder cannot be synced, the file is in its place all the same
+    with suppress(OSError):  # where a folder cannot be synced, the file is in place all the same
         _sync(path.parent)
 
 
 def _sync(folder: Path) -> None:
-    """Have on the disk what a folder holds: without it a file's name may be gone after a power cut."""
+    """Sync a folder's entries to the disk: otherwise a file's name may be lost in a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

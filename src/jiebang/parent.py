@@ -15,7 +15,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else
 
 
 def die_with_parent() -> None:
-    """End this process when its parent does: our standard input closes; Linux also sends a signal."""
+    """End this process when its parent ends: its standard input closes; Linux also sends a signal."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
@@ -28,13 +28,13 @@ def die_with_parent() -> None:
 
 
 def tie_child(signum: int) -> Callable[[], None]:
-    """Return what a child runs before it becomes another program: the kernel is to send it `signum` when we die."""
+    """Return a function for a child to call before exec, so that the kernel sends it `signum` when we die."""
     parent = os.getpid()
 
     def bind() -> None:
         if _libc is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, signum)
-        if os.getppid() != parent:  # died in between
+        if os.getppid() != parent:  # the parent died in between
             os._exit(1)
 
     return bind

@@ -27,6 +27,7 @@ from jiebang.saga.recovery_driver import Found
 from jiebang.store.cases import cases as store
 from jiebang.store.operations import recoveries, tasks
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
+from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.driving.advance import Limits
 from jiebang.usecases.driving.recover import Recovering, recover
 from jiebang.usecases.operations.verify import Report, verify
@@ -211,7 +212,7 @@ async def test_a_platform_put_back_finds_what_it_lost(world: Installation) -> No
     assert (await world.verify()).violations == []
     numbers = await recoveries.numbers(world.pools["platform"], 0, 1 << 53, 100)
     assert set(numbers.values()) == {100, 101}, "numbers that nobody saw are stepped over"
-    timelines = await store.events_after(world.pools["platform"], {case.key: 0 for case in cases})
+    timelines = await timeline_rows.read_after(world.pools["platform"], {case.key: 0 for case in cases})
     assert {line.revision for line in timelines} >= {1, 2}
     assert await world.pools["platform"].fetchval("SELECT count(*) FROM platform.recovery WHERE ended_at IS NULL") == 0
 

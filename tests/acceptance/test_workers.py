@@ -15,6 +15,7 @@ from bench.world import World, joined
 from jiebang.model.case import BUCKETS
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.cases import cases as store
+from jiebang.store.timelines import timeline_rows
 from jiebang.worker import Pace
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ async def once_each(world: World, accounts: Sequence[int]) -> None:
     """Every case is done, by one line of saves without a gap or a branch; every op was written once everywhere."""
     found = await store.of_accounts(world.pools["platform"], accounts)
     assert sorted(case.account_id for case in found) == sorted(accounts)
-    timelines: dict[int, list[store.Timeline]] = {account: [] for account in accounts}
-    for row in await store.events_after(world.pools["platform"], {case.key: 0 for case in found}):
+    timelines: dict[int, list[timeline_rows.TimelineRow]] = {account: [] for account in accounts}
+    for row in await timeline_rows.read_after(world.pools["platform"], {case.key: 0 for case in found}):
         timelines[row.account_id].append(row)
     for case in found:
         rows = timelines[case.account_id]

@@ -207,7 +207,7 @@ async def test_an_op_that_waited_for_another_is_judged_by_what_that_one_left(par
 
 async def test_a_change_between_read_and_write_is_pending_not_a_guess(participant: DatabaseParticipant) -> None:
     """Judged on a row as read that another op changed before the write: only a new look can tell."""
-    await meets_a_later_case(participant, participant._unwritten, (Answer.PENDING, None))
+    await meets_a_later_case(participant, participant._judge, (Answer.PENDING, None))
 
 
 async def meets_a_later_case(

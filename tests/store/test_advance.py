@@ -26,10 +26,11 @@ from jiebang.saga.timeline import entries, opened
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
 from jiebang.store.checks.records import Records
+from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.driving.advance import Driver, Limits
 
 if TYPE_CHECKING:
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 ORDER = (*(name for name in PARTICIPANTS.databases if name != "wallet"), "wallet")
 PLAN = Plan(name="test/1", participants=ORDER, waves=(*(0 for _ in ORDER[1:]), 1))
@@ -201,7 +202,7 @@ async def test_people_who_proved_themselves_one_by_one_are_saved_as_one(
     groups: list[list[int]] = []
     save = store.save
 
-    async def noted(db: store.Database, saves: Sequence[Save], at: datetime) -> store.Saved:
+    async def noted(db: Database, saves: Sequence[Save], at: datetime) -> store.Saved:
         groups.append([len(each.cases) for each in saves])
         return await save(db, saves, at)
 
@@ -454,7 +455,7 @@ async def test_the_timeline_tells_every_step_once(patient: World) -> None:
     (account_id,) = await patient.people(10_000, 1)
     (case,) = await patient.ready([account_id])
     await patient.driver.drive([case])
-    rows = await store.events_after(patient.pools["platform"], {case.key: 0})
+    rows = await timeline_rows.read_after(patient.pools["platform"], {case.key: 0})
     assert [row.revision for row in rows] == list(range(1, len(rows) + 1))
     told = [entry for row in rows for entry in row.entries]
     assert [entry["state"] for entry in told if entry["what"] == "state"] == [

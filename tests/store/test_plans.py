@@ -248,10 +248,13 @@ def test_every_statement_is_known() -> None:
 def test_a_module_of_the_store_has_the_statements_of_its_own_name() -> None:
     """Whoever looks for a statement of `X.py` must find it in `X.sql`, and nobody else's there."""
     folder = Path(store.__file__).parent
-    for path in folder.glob("*.py"):
-        read = re.findall(r'load\("jiebang\.store", "(\w+)\.sql"\)', path.read_text("utf-8"))
-        assert read == [path.stem] * path.with_suffix(".sql").exists(), path.name
-    assert all(path.with_suffix(".py").exists() for path in folder.glob("*.sql"))
+    for path in folder.rglob("*.py"):
+        package = ".".join(["jiebang.store", *path.parent.relative_to(folder).parts])
+        read = re.findall(r'load\("([\w.]+)", "(\w+)\.sql"\)', path.read_text("utf-8"))
+        assert read == [(package, path.stem)] * path.with_suffix(".sql").exists(), path
+    statements = [path for path in folder.rglob("*.sql") if "migrations" not in path.parts]
+    assert statements, "the store has no statements"
+    assert all(path.with_suffix(".py").exists() for path in statements)
 
 
 async def test_every_table_that_is_read_is_known(pools: Mapping[str, Pool]) -> None:

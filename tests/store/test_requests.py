@@ -23,8 +23,7 @@ from jiebang.store.operations.outbox import Message
 from tests.locks import waiting
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 EVERY = range(256)

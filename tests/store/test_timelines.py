@@ -20,7 +20,7 @@ from jiebang.saga.timeline import opened
 from jiebang.store.cases import cases
 from jiebang.store.cases.cases import NewCase
 from jiebang.store.timelines import anchor as anchor_file
-from jiebang.store.timelines import seals
+from jiebang.store.timelines import seals, timeline_rows
 from jiebang.store.timelines.seal_signing_keys import SealKeys, keys_of, read_seal_keys
 from jiebang.usecases.timelines.seal import Sealing, SealPace, SealRacedError
 from jiebang.usecases.timelines.verify import Restored, TimelineReport, audit_chains, audit_seals
@@ -88,7 +88,7 @@ async def test_postgresql_chains_as_a_third_party_would(platform: Pool) -> None:
 async def test_every_case_of_a_batch_goes_on_from_its_own_head(platform: Pool) -> None:
     """One statement saves many: none may take another's head."""
     await withdrawn(platform, list(range(101, 141)))
-    found = [(case, rows) async for case, rows in seals.timelines(platform, 100, 140, 7)]
+    found = [(case, rows) async for case, rows in timeline_rows.walk(platform, 100, 140, 7)]
     assert len(found) == len({case.head for case, _ in found}) == 40
 
 

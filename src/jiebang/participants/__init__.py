@@ -1,4 +1,4 @@
-"""The participants: the databases and clearing networks that know a person, each declared in a folder of its own."""
+"""The participants: the databases and clearing networks that hold a person's data, each declared in its own folder."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ PARTICIPANTS: Final = ParticipantRegistry(
         *networks.DECLARATIONS,
     )
 )
-"""The participants of the product. `app` hands it down; no room below reads it here."""
+"""The participants of the product. `app` passes it on; no room below imports it."""

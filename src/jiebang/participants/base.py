@@ -1,4 +1,4 @@
-"""What every participant must offer, whether it is a database of ours or a service across the network."""
+"""The interface of every participant, whether a database of ours or a service across the network."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ SILENCE: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""What is raised when a participant as a whole does not answer: down, starting, full, or cut off in mid-sentence."""
+"""Raised when a participant as a whole does not answer: down, starting, full, or disconnected."""
 
 UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
-"""What a question to a database may raise instead of an answer, for whoever need not tell silence from refusal."""
+"""Raised when a query gets no answer, for callers that need not distinguish silence from an error."""
 
 
 @runtime_checkable
 class Columnar(Protocol):
-    """A participant that also takes and answers orders in columns: what most cases have in common is said once."""
+    """A participant that also takes and answers orders in columns, with the values that most cases share sent once."""
 
     async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
-        """Do what `apply` does."""
+        """Do the same as `apply`."""
 
 
 @runtime_checkable
 class Forgiving(Protocol):
-    """A participant that can be tried without a mark: a Try that is refused leaves one for ever."""
+    """A participant that supports a Try that leaves no mark when it is refused; an ordinary refusal leaves one."""
 
     async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:
-        """Try for the accounts that can grant it, and change nothing of the others.
+        """Try for the accounts that can grant it, and change nothing for the others.
 
-        Of those returns the code, by account, with which a Try would be refused now. For recovery alone, which tries
-        again until what is in the way has cleared.
+        Returns the others by account, each with the code that a Try would be refused with now. Only for recovery,
+        which tries again until the obstacle is cleared.
         """
 
 
 class Participant(Protocol):
     """A party to the saga. Every method takes a batch; one person is a batch of one.
 
-    All raise one of SILENCE when the participant as a whole does not answer. None of them raises for a single bad case,
-    but a batch may fail as a whole because of one: the caller halves it.
+    All raise one of SILENCE when the participant as a whole does not answer. A single case that is refused raises
+    nothing, but a batch may fail as a whole because of one case: the caller halves it.
     """
 
     name: str
@@ -67,18 +67,18 @@ class Participant(Protocol):
     async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         """Carry out `op` of the plan's operation for a batch in one statement; its effects are for Confirm.
 
-        The replies may come in any order; an order without a reply is unknown.
+        Replies come in any order; the outcome of an order without a reply is unknown.
         """
 
     async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
         """Read the fence rows of `accounts`, changing nothing. An account without a row is absent."""
 
     async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, FenceRow]:
-        """Read the fence rows of accounts above `after`, up to and with `upto`, that ever took a case.
+        """Read the fence rows of accounts above `after`, up to and including `upto`, that ever took a case.
 
-        In order of account, the first `limit`; fewer only where there are no more. It needs nobody to name the
-        accounts: this is how an audit finds marks of accounts that the platform does not know.
+        In order of account, the first `limit`; fewer only where there are no more. The caller need not know the
+        accounts: an audit finds marks of accounts unknown to the platform.
         """
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""

@@ -1,7 +1,7 @@
 """Participants across the network: Try, Confirm, Cancel and look as signed HTTP with a JSON batch.
 
-docs/remote-participants.md is the protocol. Whatever is not a whole, signed, believable answer is silence: the saga
-asks again, and the fence at the other end makes asking twice harmless.
+docs/remote-participants.md is the protocol. Anything but a complete, signed, valid answer counts as silence: the saga
+sends again, and the fence at the other end makes repeats harmless.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IGNORED_TOTAL = Metric(
 class HttpParticipant:
     """A `Participant` reached over HTTP. It owns no facts of ours.
 
-    `ignored` counts the results that were not believed, by reason: it should stay empty; IGNORED_TOTAL is its metric.
+    `ignored` counts the results that were ignored, by reason: it should stay empty; IGNORED_TOTAL is its metric.
     """
 
     def __init__(self, link: Link, *, limit: float = 2.0) -> None:
@@ -44,17 +44,17 @@ class HttpParticipant:
         self._client = SignedClient(link, limit=limit)
 
     async def facts(self, accounts: Sequence[int]) -> None:
-        """Answer nothing: clearing networks own no facts (domain.md §2)."""
+        """Return None: clearing networks own no facts (domain.md §2)."""
 
     async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
-        """Carry out `op` for a batch, one request for each 1,024 cases, all at once.
+        """Carry out `op` for a batch, in concurrent requests of up to 1,024 cases.
 
-        Raises RemoteError or TimeoutError where no request was answered. Where only some were, their replies are
-        returned and the other cases are unknown: they come again, fewer, and then stand or fall alone.
+        Raises RemoteError or TimeoutError where no request was answered. Where only some were, returns their replies;
+        the outcome of the other cases is unknown, and the caller sends them again in a smaller batch.
         """
-        once = list({(order.account_id, order.case_no): order for order in orders}.values())
+        unique = list({(order.account_id, order.case_no): order for order in orders}.values())
         answers = await asyncio.gather(
-            *(self._apply(op, chunk, planned) for chunk in _chunks(once)), return_exceptions=True
+            *(self._apply(op, chunk, planned) for chunk in _split(unique)), return_exceptions=True
         )
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         for failure in failures:
@@ -78,17 +78,17 @@ class HttpParticipant:
     async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
         """Read the fence rows of `accounts`, changing nothing. An account without a row is absent.
 
-        Raises RemoteError or TimeoutError unless every request is answered: half a look would make rows seem absent.
+        Raises RemoteError or TimeoutError unless every request is answered: in a partial result rows would seem absent.
         """
         answers = await asyncio.gather(
-            *(self._look(chunk) for chunk in _chunks(sorted(set(accounts)))), return_exceptions=True
+            *(self._look(chunk) for chunk in _split(sorted(set(accounts)))), return_exceptions=True
         )
-        found = dict[int, FenceRow]()
+        fence_rows = dict[int, FenceRow]()
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-            found |= answer
-        return found
+            fence_rows |= answer
+        return fence_rows
 
     async def _look(self, accounts: Sequence[int]) -> dict[int, FenceRow]:
         body = msgspec.json.encode(wire.LookBatch([str(account) for account in accounts]))
@@ -99,18 +99,18 @@ class HttpParticipant:
             raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
 
     async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, FenceRow]:
-        """Read the fence rows above `after` up to `upto`, the first `limit`, 1,024 a request.
+        """Read the fence rows above `after` up to `upto`, the first `limit`, 1,024 per request.
 
         Raises RemoteError or TimeoutError unless every request is answered.
         """
-        found = dict[int, FenceRow]()
+        fence_rows = dict[int, FenceRow]()
         full = True
-        while full and len(found) < limit and after < upto:
+        while full and len(fence_rows) < limit and after < upto:
             page = await self._marks(after, upto)
             full = len(page) == wire.MAX_BATCH
-            found |= page
+            fence_rows |= page
             after = max(page, default=after)
-        return dict(list(found.items())[:limit])
+        return dict(list(fence_rows.items())[:limit])
 
     async def _marks(self, after: int, upto: int) -> dict[int, FenceRow]:
         body = msgspec.json.encode(wire.MarksRange(str(after), str(upto)))
@@ -121,9 +121,9 @@ class HttpParticipant:
             raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         await self._client.aclose()
 
 
-def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
+def _split(items: Sequence[Any]) -> list[Sequence[Any]]:
     return [items[at : at + wire.MAX_BATCH] for at in range(0, len(items), wire.MAX_BATCH)]

@@ -1,4 +1,4 @@
-"""Opening the participants that are databases of ours: each as the class that speaks for it."""
+"""Opens the participants that are databases of ours, each as its own class."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def open_participants(
 ) -> Mapping[str, DatabaseParticipant]:
     """Return every database participant of `registry` by name, on `pools` by the same names.
 
-    "wallet" is a `Wallet`, "security" a `Security`, both identity databases are an `Identity`: what has services beside
-    the saga's. `pepper`: the secret that payment passwords are marked with.
+    "wallet" is a `WalletParticipant`, "security" a `SecurityParticipant`, both identity databases are an
+    `IdentityParticipant`: those have services beside the saga's. `pepper`: the secret in hashes of payment passwords.
     """
     opened: dict[str, DatabaseParticipant] = {}
     for declared in registry.declarations:

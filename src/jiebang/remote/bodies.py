@@ -1,4 +1,4 @@
-"""Bodies of JSON in their shapes; what msgspec finds wrong is told in Chinese as well: it has a few fixed forms."""
+"""Validation of JSON bodies. msgspec's messages have a few fixed forms, which are translated into Chinese."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FORMS: Final = tuple(
 
 
 def in_both(finding: str) -> Text:
-    """Return a finding in both languages, cut short: it may quote what the caller sent."""
+    """Return a validation message in both languages, cut short, because it may quote what the caller sent."""
     english = finding[:_LONGEST]
     for form, chinese in _FORMS:
         match = form.fullmatch(english)
@@ -40,13 +40,12 @@ def in_both(finding: str) -> Text:
 
 
 def strict(body: object, shape: type[Shape]) -> Shape:
-    """Return a body of JSON in its shape. Raises InvalidInputError.
-
-    Strict: "1" is not 1.
-    """
+    """Convert a decoded JSON body to `shape`, strictly: "1" is not 1. Raises InvalidInputError."""
     if isinstance(body, dict):
         # In JSON 1.0 is the integer 1 (JSON Schema says so too); for msgspec it is a float.
-        body = {key: int(one) if isinstance(one, float) and one.is_integer() else one for key, one in body.items()}
+        body = {
+            key: int(value) if isinstance(value, float) and value.is_integer() else value for key, value in body.items()
+        }
     try:
         return msgspec.convert(body, shape)
     except msgspec.ValidationError as error:
@@ -55,7 +54,7 @@ def strict(body: object, shape: type[Shape]) -> Shape:
 
 
 def account_in(text: str, field: str = "account") -> int:
-    """Return the account that a field of a body names. Raises InvalidInputError."""
+    """Return the account id in a field of a body. Raises InvalidInputError."""
     account_id = account_of(text)
     if account_id is None:
         raise InvalidInputError(field=field, reason=Text("须为账户号", "must be an account id"))

@@ -1,6 +1,6 @@
-"""The signed client: how one request goes to a remote party, and what counts as its answer.
+"""The signed client: sends one request to a remote party and verifies its answer.
 
-Whatever is not a whole answer, signed by the party and to this request, is silence to whoever asks.
+Anything but a complete answer, signed by the party for this request, counts as silence.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from jiebang.remote import wire
 from jiebang.remote.signing import Link, Requester, Sent, joined
 
 AT_ONCE: Final = 8
-"""Requests under way to one party at a time; more wait for a place, and their time limit with them."""
+"""Concurrent requests to one party; others wait for a place within their own time limit."""
 _THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 IDLE_SECONDS: Final = 30.0
-"""How long an unused connection is kept; the other side keeps it longer, so that none closes under a request."""
+"""How long an idle connection is kept; the other side keeps it longer, so that none closes during a request."""
 
 
 class RemoteError(ConnectionError):
-    """The party did not answer in a way that can be believed: unreachable, failing, or not signed by it.
+    """The party gave no valid answer: it was unreachable or failing, or the answer was not signed by it.
 
-    `status`: the HTTP status it came with, None where none came. `code`: the problem's code, where one was named.
+    `status`: the HTTP status of the answer, None where none came. `code`: the problem's code, where there is one.
     """
 
     def __init__(self, name: str, what: str, status: int | None = None, code: str | None = None) -> None:
-        """Say what happened; nothing personal."""
+        """`what`: what happened, without personal data."""
         super().__init__(f"{name}: {what}")
         self.status = status
         self.code = code
 
 
-class _Problem(msgspec.Struct):
+class _Refusal(msgspec.Struct):
     code: str = ""
 
 
 class SignedClient:
-    """One end of a signed connection: a pool of kept connections, a time limit, a limit on what is read."""
+    """One end of a signed connection: pooled connections, a time limit, a limit on the answer's size."""
 
     def __init__(self, link: Link, *, limit: float) -> None:
         """`limit`: seconds from sending a request to the last byte of its answer.
 
-        ValueError for a key that is none, and for an address that is neither https nor this machine's own.
+        Raises ValueError for an invalid key, and for an address that is neither https nor this machine's own.
         """
-        at = httpx.URL(link.base_url)
-        if at.scheme != "https" and at.host not in _THIS_MACHINE:
+        base = httpx.URL(link.base_url)
+        if base.scheme != "https" and base.host not in _THIS_MACHINE:
             message = f"{link.name}: a signature hides nothing; the address must begin with https://"
             raise ValueError(message)
         self.name = link.name
@@ -63,15 +63,15 @@ class SignedClient:
             timeout=httpx.Timeout(limit),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE, keepalive_expiry=IDLE_SECONDS),
             headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "jiebang"},
-            verify=at.scheme
+            verify=base.scheme
             == "https",  # without TLS there is nothing to verify, and the list of authorities loads slowly
-            trust_env=False,  # a proxy or a password file of the environment has no business between two signed parties
+            trust_env=False,  # no proxy or password file of the environment
         )
 
     async def send(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """Send one signed request and return the body of its signed 200.
+        """Send one signed request and return the body of the signed answer with status 200.
 
-        Raises RemoteError (an OSError) for every other answer and for none, TimeoutError past the limit.
+        Raises RemoteError (an OSError) for any other answer and for none, TimeoutError past the limit.
         """
         async with self._places, asyncio.timeout(self._limit):
             url = str(httpx.URL(self._base + path))
@@ -81,7 +81,7 @@ class SignedClient:
             except httpx.TimeoutException as error:
                 raise TimeoutError(f"{self.name}: no answer in time") from error
             except (httpx.HTTPError, AttributeError) as error:
-                # AttributeError: a connection that is reset while it is made has no socket, which anyio does not expect
+                # AttributeError: a connection reset while it is being made has no socket, which anyio does not expect
                 raise RemoteError(self.name, type(error).__name__) from error
 
     async def _exchange(self, sent: Sent, body: bytes) -> bytes:
@@ -101,16 +101,16 @@ class SignedClient:
         except JiebangError as error:
             raise RemoteError(self.name, "an answer not signed by it", response.status_code, error.code) from error
         if response.status_code != HTTPStatus.OK:
-            raise self._refusal(response.status_code, answer)
+            raise self._build_error(response.status_code, answer)
         return answer
 
-    def _refusal(self, status: int, answer: bytes) -> RemoteError:
+    def _build_error(self, status: int, answer: bytes) -> RemoteError:
         try:
-            code = msgspec.json.decode(answer, type=_Problem).code
+            code = msgspec.json.decode(answer, type=_Refusal).code
         except msgspec.DecodeError:
             code = ""
         return RemoteError(self.name, f"answered {status} {code}".rstrip(), status, code or None)
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         await self._http.aclose()

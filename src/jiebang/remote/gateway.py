@@ -1,4 +1,4 @@
-"""The message gateway: what carries notices to phones and mailboxes."""
+"""The message gateway, which delivers notices to phones and mailboxes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from jiebang.remote.signing import Link
 
 GATEWAY: Final = "phone"
-"""The name of the link to the gateway: in its key files, its signatures and the addresses a sandbox writes."""
+"""The name of the link to the gateway: in its key files, its signatures and the addresses that the sandbox writes."""
 
 
 class Gateway(Protocol):
-    """What carries notices to phones and mailboxes."""
+    """Delivers notices to phones and mailboxes."""
 
     async def send(self, notices: Sequence[Notice]) -> None:
-        """Hand over all of `notices`, any number. Raises OSError unless all were taken; sending again is harmless."""
+        """Send all of `notices`, any number. Raises OSError unless all were accepted; sending again is harmless."""
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
 
 
 class HttpGateway:
@@ -38,7 +38,7 @@ class HttpGateway:
         self._client = SignedClient(link, limit=limit)
 
     async def send(self, notices: Sequence[Notice]) -> None:
-        """Hand over all of `notices`, 200 a request, all at once. Raises RemoteError or TimeoutError (both OSError)."""
+        """Send all of `notices`, 200 per request, concurrently. Raises RemoteError or TimeoutError (both OSError)."""
         bodies = [
             msgspec.json.encode(Notices(list(notices[at : at + MAX_NOTICES])))
             for at in range(0, len(notices), MAX_NOTICES)
@@ -51,5 +51,5 @@ class HttpGateway:
                 raise answer
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         await self._client.aclose()

@@ -1,4 +1,4 @@
-"""The key files of signed links: four a link in one folder, two for each direction."""
+"""The key files of signed links: four per link in one folder, two for each direction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def create_keys(folder: Path, name: str) -> None:
-    """Make the two key pairs of one link in `folder`, where missing; private ones for the owner alone."""
+    """Create the two key pairs of one link in `folder`, where missing; only the owner may read the private keys."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for direction in ("request", "reply"):
         private = folder / f"{name}-{direction}.pem"
@@ -34,7 +34,7 @@ def create_keys(folder: Path, name: str) -> None:
 
 
 def our_end(folder: Path, name: str, base_url: str) -> Link:
-    """Read the platform's end of the link to `name` from `folder`. OSError where a key is missing."""
+    """Read the platform's end of the link to `name` from `folder`. Raises OSError where a key is missing."""
     return Link(
         name=name,
         base_url=base_url,
@@ -44,7 +44,7 @@ def our_end(folder: Path, name: str, base_url: str) -> Link:
 
 
 def other_end(folder: Path, name: str, base_url: str) -> Link:
-    """Read the other party's end of the link from `folder`. OSError where a key is missing."""
+    """Read the other party's end of the link from `folder`. Raises OSError where a key is missing."""
     return Link(
         name=name,
         base_url=base_url,

@@ -1,4 +1,4 @@
-"""Problem details (RFC 9457) as far as everybody here who answers over HTTP tells them alike: language and headers."""
+"""Problem details (RFC 9457): the language and headers that every HTTP service here has in common."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BodyNotJsonError(CallerError):
 
 
 class MediaTypeError(CallerError):
-    """The body is not said to be JSON."""
+    """The content type is not JSON."""
 
     code = "MEDIA-TYPE"
     title = Text("不支持的内容类型", "The content type is not supported")
@@ -38,14 +38,14 @@ class MethodError(CallerError):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What is wrong and what to do, in one language."""
+    """Title and action of a problem in one language."""
 
     title: str
     action: str
 
 
 def prefers_english(accept_language: str | None) -> bool:
-    """Whether Accept-Language puts English before Chinese. Anything unreadable means Chinese."""
+    """Return whether Accept-Language prefers English to Chinese. Anything unreadable means Chinese."""
     best = {"zh": 0.0, "en": 0.0}
     for part in (accept_language or "")[:256].split(","):
         tag, _, weight = part.strip().partition(";")
@@ -60,11 +60,11 @@ def prefers_english(accept_language: str | None) -> bool:
 
 
 class Titled(Protocol):
-    """A problem, as far as its language shows."""
+    """A problem whose language can be told from its titles."""
 
     @property
     def title(self) -> str:
-        """What is wrong, in the language preferred."""
+        """What is wrong, in the preferred language."""
 
     @property
     def en(self) -> Said:
@@ -72,7 +72,7 @@ class Titled(Protocol):
 
 
 class Detailed(Titled, Protocol):
-    """A problem, as far as its headers depend on it."""
+    """A problem with all that its headers depend on."""
 
     @property
     def status(self) -> int:
@@ -80,7 +80,7 @@ class Detailed(Titled, Protocol):
 
 
 def language_of(problem: Titled) -> dict[str, str]:
-    """Return the headers that say in which language a problem is told."""
+    """Return the headers that state the language of a problem."""
     return {
         "content-language": "en" if problem.title == problem.en.title else "zh-CN",
         "vary": "accept-language, authorization",
@@ -88,7 +88,7 @@ def language_of(problem: Titled) -> dict[str, str]:
 
 
 def headers_of(error: JiebangError, problem: Detailed) -> dict[str, str]:
-    """Return the headers that a problem's answer carries beside its content type."""
+    """Return the headers of a problem's response besides its content type."""
     headers = language_of(problem)
     if problem.status == 401:  # noqa: PLR2004 - statuses read best as numbers
         cause = error.fields.get("cause", "missing")

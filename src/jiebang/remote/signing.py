@@ -1,7 +1,7 @@
 """Signed HTTP between the platform and a remote party: RFC 9421 message signatures over an RFC 9530 content digest.
 
-Both directions are signed with Ed25519, one key pair a direction and a party, so that a request meant for one network
-is refused by every other, and a reply that a middle has changed, or taken from another request, is noticed.
+Both directions are signed with Ed25519, with one key pair per direction and party: a request meant for one network is
+refused by every other, and a reply that was changed on the way, or belongs to another request, is detected.
 docs/remote-participants.md says the same in words, for whoever implements the other side.
 """
 
@@ -36,7 +36,7 @@ REPLY_COVERS: Final = (
     '"content-digest"',
     f'"signature";req;key="{LABEL}"',
 )
-"""A reply covers the signature of the request it answers, and through it the whole request."""
+"""A reply covers the signature of the request that it answers, and through it the whole request."""
 NONCE_LENGTHS: Final = range(16, 65)
 _NONCE_MISSING: Final = Text("签名须带 16 至 64 个字符的 nonce", "nonce must have 16 to 64 characters")
 _TOO_LONG_LIVED: Final = Text(
@@ -57,7 +57,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A request as its signature sees it. `headers` holds each field once, repeated lines joined with ", "."""
+    """A request as its signature covers it. `headers` has each field once, repeated lines joined with ", "."""
 
     method: str
     url: str
@@ -65,7 +65,7 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A reply as its signature sees it, with the request it answers."""
+    """A reply as its signature covers it, with the request that it answers."""
 
     status_code: int
     headers: dict[str, str]
@@ -73,7 +73,7 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """What a good request signature said of itself. The receiver must refuse a nonce it has seen before."""
+    """The parameters of a valid request signature. The receiver must refuse a nonce that it has seen before."""
 
     nonce: str
     expires: int
@@ -92,10 +92,10 @@ class Requester:
     """Our end of a link: signs requests, verifies replies."""
 
     def __init__(self, link: Link) -> None:
-        """Read both keys; ValueError for a PEM that is not an Ed25519 key."""
+        """Read both keys. Raises ValueError for a PEM that is not an Ed25519 key."""
         self._key_id = f"{link.name}-request"
-        self._signer = _signer(self._key_id, link.private_key)
-        self._verifier = _verifier(f"{link.name}-reply", link.peer_key)
+        self._signer = _build_signer(self._key_id, link.private_key)
+        self._verifier = _build_verifier(f"{link.name}-reply", link.peer_key)
 
     def sign(self, method: str, url: str, body: bytes, *, now: datetime, nonce: str) -> Sent:
         """Return the request with its headers: content type and digest, and the signature."""
@@ -114,7 +114,7 @@ class Requester:
         return sent
 
     def verify(self, sent: Sent, status: int, headers: dict[str, str], body: bytes) -> None:
-        """Check that the reply is the other's, unchanged, and answers `sent`. Raises BadSignatureError."""
+        """Verify that the reply is the peer's, unchanged, and answers `sent`. Raises BadSignatureError."""
         try:
             self._verifier.verify(
                 Answered(status, headers, sent),
@@ -124,26 +124,26 @@ class Requester:
                 body=body,
             )
         except HTTPMessageSignaturesException as error:
-            raise BadSignatureError(reason=_reason(error)) from error
+            raise BadSignatureError(reason=_build_reason(error)) from error
 
 
 class Responder:
     """The other end of a link: verifies requests, signs replies."""
 
     def __init__(self, link: Link) -> None:
-        """Read both keys; ValueError for a PEM that is not an Ed25519 key."""
+        """Read both keys. Raises ValueError for a PEM that is not an Ed25519 key."""
         self._key_id = f"{link.name}-reply"
-        self._signer = _signer(self._key_id, link.private_key)
-        self._verifier = _verifier(f"{link.name}-request", link.peer_key)
+        self._signer = _build_signer(self._key_id, link.private_key)
+        self._verifier = _build_verifier(f"{link.name}-request", link.peer_key)
 
     def verify(self, sent: Sent, body: bytes) -> Verified:
-        """Check that the request is the platform's, unchanged and of now. Raises BadSignatureError."""
+        """Verify that the request is the platform's, unchanged and current. Raises BadSignatureError."""
         try:
             (result,) = self._verifier.verify(
                 sent, max_age=LIFETIME, expect_tag=REQUEST_TAG, require_components=REQUEST_COVERS, body=body
             )
         except (HTTPMessageSignaturesException, ValueError) as error:
-            raise BadSignatureError(reason=_reason(error)) from error
+            raise BadSignatureError(reason=_build_reason(error)) from error
         nonce, expires, created = result.nonce, result.parameters.get("expires"), result.parameters["created"]
         if nonce is None or len(nonce) not in NONCE_LENGTHS:
             raise BadSignatureError(reason=_NONCE_MISSING)
@@ -167,11 +167,11 @@ class Responder:
         return answered.headers
 
 
-def _reason(error: Exception) -> Text:
+def _build_reason(error: Exception) -> Text:
     return Text(f"签名校验未通过({error})", str(error) or "the signature does not match")
 
 
-def _signer(key_id: str, pem: bytes) -> HTTPMessageSigner:
+def _build_signer(key_id: str, pem: bytes) -> HTTPMessageSigner:
     key = load_pem_private_key(pem, password=None)
     if not isinstance(key, Ed25519PrivateKey):
         message = f"{key_id}: not an Ed25519 private key"
@@ -181,7 +181,7 @@ def _signer(key_id: str, pem: bytes) -> HTTPMessageSigner:
     )
 
 
-def _verifier(key_id: str, pem: bytes) -> HTTPMessageVerifier:
+def _build_verifier(key_id: str, pem: bytes) -> HTTPMessageVerifier:
     key = load_pem_public_key(pem)
     if not isinstance(key, Ed25519PublicKey):
         message = f"{key_id}: not an Ed25519 public key"

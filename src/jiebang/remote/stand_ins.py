@@ -1,6 +1,6 @@
-"""Who stands in where an installation names no party of its own: files in its home say where they are.
+"""Stand-ins for the remote parties that an installation does not configure: files in its home say where they answer.
 
-Whoever plays them (the sandbox) writes these files and the platform reads them; neither knows the other's code.
+The sandbox writes these files and the platform reads them; neither imports the other's code.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from jiebang.remote.signing import Link
 
 ADDRESSES: Final = "sandbox.json"
-"""Where each stand-in answers, by name; there while they run."""
+"""The file of the stand-ins' addresses by name; it exists while they run."""
 KEYS: Final = "keys"
-"""The folder of the key files of their links."""
+"""The folder of their links' key files."""
 JWKS: Final = "issuer-jwks.json"
-"""The public keys of the issuer that stands in; it stays when it ends."""
+"""The file of the stand-in issuer's public keys; it stays when the issuer ends."""
 ISSUER: Final = "urn:jiebang:sandbox-issuer"
-"""What that issuer calls itself in its tokens."""
+"""That issuer's name in its tokens."""
 AUDIENCE: Final = "jiebang"
-"""Whom its tokens are meant for: the platform."""
+"""The audience of its tokens: the platform."""
 
 
 def write_addresses(home: Path, addresses: Mapping[str, str]) -> None:
-    """Say where the stand-ins answer; a reader sees the old file or the new one, whole. Raises OSError."""
+    """Write the stand-ins' addresses; a reader sees the whole old or the whole new file. Raises OSError."""
     path = home / ADDRESSES
     draft = path.with_suffix(".new")
     draft.write_bytes(msgspec.json.encode(addresses))
@@ -38,7 +38,7 @@ def write_addresses(home: Path, addresses: Mapping[str, str]) -> None:
 
 
 def links(home: Path, names: Collection[str]) -> dict[str, Link]:
-    """Return our ends of the links to those of `names` that stand in; none where nothing does.
+    """Return our ends of the links to the stand-ins among `names`; none where no stand-in runs.
 
     Raises OSError where a key is missing.
     """

@@ -1,4 +1,4 @@
-"""Who is calling: OAuth 2.0 bearer tokens as RFC 9068 describes them (`at+jwt`), checked against a configured issuer.
+"""Authentication of callers: OAuth 2.0 bearer tokens (RFC 9068, `at+jwt`), verified against a configured issuer.
 
 A person's token has their account as `sub`; a service's token has its own `client_id` as `sub` (RFC 9068 §2.2, client
 credentials) and reaches accounts only with the scope `service`. The claim `device` names the person's device, as the
@@ -34,13 +34,13 @@ _log = structlog.get_logger(__name__)
 _TOKEN_LIMIT: Final = 8192
 _DEVICE_LIMIT: Final = 128
 _LAST_EXPIRY: Final = 1 << 37
-"""A time beyond which a token's expiry is not told apart: the year 6325, which a datetime can still hold."""
+"""Later expiries of a token are cut to this time: the year 6325, which a datetime can still hold."""
 _ALGORITHMS: Final = ("ES256", "ES384", "PS256", "RS256", "Ed25519")
-"""Signatures we take (RS256 must be supported, RFC 9068 §2.1). Neither `none` nor a shared-secret one is among them."""
+"""Accepted signatures (RS256 must be supported, RFC 9068 §2.1); neither `none` nor shared-secret ones."""
 
 
 class Scope(StrEnum):
-    """What a token may do. Each route names the one it needs."""
+    """A permission of a token. Each route names the one that it needs."""
 
     CHECK = "check"
     CASE_READ = "case:read"
@@ -50,7 +50,7 @@ class Scope(StrEnum):
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a valid token speaks for: a person (`account_id` set, perhaps with their `device`) or a service."""
+    """The caller that a valid token authenticates: a person (`account_id` set, perhaps `device`) or a service."""
 
     subject: str
     account_id: int | None
@@ -69,7 +69,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             raise NotAllowedError(scope=scope.value)
 
     def reaches(self, account_id: int) -> bool:
-        """Whether this caller may act for the account: a person for their own, a service for any."""
+        """Return whether this caller may act for the account: a person for their own, a service for any."""
         if self.account_id is not None:
             return self.account_id == account_id
         return Scope.SERVICE in self.scopes
@@ -80,12 +80,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             raise NotAllowedError(account=str(account_id))
 
     def device_for(self, account_id: int) -> str | None:
-        """The device a request for the account comes from: the person's own; a service has none."""
+        """Return the device that a request for the account comes from: the person's own; a service has none."""
         return self.device if self.account_id == account_id else None
 
 
 class KeysUnavailableError(OtherSystemError):
-    """The issuer's keys cannot be had: nobody can be told apart from anybody."""
+    """The issuer's keys cannot be read, so no token can be verified."""
 
     code = "ISSUER-UNAVAILABLE"
     title = Text("令牌签发方暂不可用", "The issuer of access tokens does not answer")
@@ -116,7 +116,7 @@ def keys_from_url(url: str, client: httpx.AsyncClient) -> ReadKeys:
 
 
 class IssuerKeys:
-    """The issuer's public keys, kept for `fresh_for`; an unknown key id fetches them anew, at most once a `pause`."""
+    """The issuer's public keys, cached for `fresh_for`; an unknown key id refetches them, at most once per `pause`."""
 
     def __init__(
         self,
@@ -126,23 +126,23 @@ class IssuerKeys:
         fresh_for: timedelta = timedelta(minutes=10),
         pause: timedelta = timedelta(seconds=10),
     ) -> None:
-        """Take how to read the keys; nothing is read before the first token."""
+        """`read`: fetches the keys; it is not called before the first token."""
         self._read, self._clock, self._fresh_for, self._pause = read, clock, fresh_for, pause
         self._keys: KeySet | None = None
         self._read_at: datetime | None = None
         self._lock = asyncio.Lock()
 
     async def holding(self, key_id: str | None) -> KeySet:
-        """Return the keys, fetched anew if they are old or lack `key_id`. Raises KeysUnavailableError."""
-        if self._keys is None or self._wants_fetch(key_id):
-            async with self._lock:  # while the first fetch is under way, those who come meanwhile wait for it
-                if self._wants_fetch(key_id):
+        """Return the keys, refetched if they are old or lack `key_id`. Raises KeysUnavailableError."""
+        if self._keys is None or self._is_fetch_due(key_id):
+            async with self._lock:  # during the first fetch, other callers wait for it
+                if self._is_fetch_due(key_id):
                     await self._fetch()
         if self._keys is None:
             raise KeysUnavailableError
         return self._keys
 
-    def _wants_fetch(self, key_id: str | None) -> bool:
+    def _is_fetch_due(self, key_id: str | None) -> bool:
         if self._read_at is None:
             return True
         age = self._clock() - self._read_at
@@ -151,7 +151,7 @@ class IssuerKeys:
         return age >= self._fresh_for or key_id not in {key.kid for key in self._keys or ()}
 
     async def _fetch(self) -> None:
-        """Fetch the keys; when that fails the old ones stay: a silent issuer must not lock everybody out."""
+        """Fetch the keys; on failure keep the old ones: a silent issuer must not lock everybody out."""
         self._read_at = self._clock()
         try:
             document = msgspec.json.decode(await self._read())
@@ -174,7 +174,7 @@ class Verifier:
         leeway: timedelta = timedelta(seconds=30),
         algorithms: Sequence[str] = _ALGORITHMS,
     ) -> None:
-        """Take whom we trust (`issuer`), who we are (`audience`), and how far clocks may differ (`leeway`)."""
+        """`issuer`: whom we trust; `audience`: our own name in tokens; `leeway`: how far clocks may differ."""
         self._keys, self._algorithms = keys, [name for name in algorithms if name in _ALGORITHMS]
         self._claims = jwt.JWTClaimsRegistry(
             now=lambda: int(clock().timestamp()),
@@ -189,14 +189,14 @@ class Verifier:
         )
 
     async def caller(self, authorization: str | None) -> Caller:
-        """Return who calls. Raises NotAuthenticatedError (fields: cause), or KeysUnavailableError."""
+        """Return the caller. Raises NotAuthenticatedError (fields: cause) or KeysUnavailableError."""
         if authorization is None:
             raise NotAuthenticatedError(cause="missing")
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or len(token) > _TOKEN_LIMIT:
             raise NotAuthenticatedError(cause="malformed")
-        header = _header(token)
+        header = _read_header(token)
         if str(header.get("typ", "")).lower() not in ("at+jwt", "application/at+jwt"):
             raise NotAuthenticatedError(cause="not_an_access_token")
         key_id = header.get("kid")
@@ -209,11 +209,11 @@ class Verifier:
         except (JoseError, ValueError, TypeError, KeyError) as error:
             _log.info("token_refused", error=type(error).__name__)
             raise NotAuthenticatedError(cause="invalid") from None
-        return _caller(claims)
+        return _build_caller(claims)
 
 
-def _header(token: str) -> dict[str, Any]:
-    """Read the unverified header, for `typ` and `kid` alone."""
+def _read_header(token: str) -> dict[str, Any]:
+    """Read the unverified header, only for `typ` and `kid`."""
     part = token.partition(".")[0]
     try:
         header = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
@@ -224,7 +224,7 @@ def _header(token: str) -> dict[str, Any]:
     return header
 
 
-def _caller(claims: dict[str, Any]) -> Caller:
+def _build_caller(claims: dict[str, Any]) -> Caller:
     subject, client, device, scope = (claims.get(name) for name in ("sub", "client_id", "device", "scope"))
     account_id = None
     if subject != client:

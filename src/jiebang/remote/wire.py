@@ -1,4 +1,4 @@
-"""The remote-participant protocol's messages, and what makes a reply believable. Shared by both ends, no I/O.
+"""The remote-participant protocol's messages, and the validation of replies. Shared by both ends, no I/O.
 
 docs/remote-participants.md says the same in words, for whoever implements the other side.
 """
@@ -30,13 +30,13 @@ MAX_BODY: Final = 1 << 20
 MAX_ACCOUNT: Final = (1 << 53) - 1
 
 AccountText = Annotated[str, Meta(pattern=r"\A[1-9][0-9]{0,15}\Z")]
-"""An account in JSON: a decimal string, so that no reader rounds it."""
+"""An account in JSON: a decimal string, so that no JSON reader rounds it."""
 CaseNo = Annotated[int, Meta(ge=1, le=(1 << 32) - 1)]
 Code = Annotated[str, Meta(pattern=r"\A[A-Z0-9][A-Z0-9-]{0,63}\Z")]
 
 
 class Outcome(StrEnum):
-    """What the other party says of one case."""
+    """The party's answer for one case."""
 
     GRANTED = "granted"
     REFUSED = "refused"
@@ -44,7 +44,7 @@ class Outcome(StrEnum):
 
 
 class CaseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """One case of a Try, Confirm or Cancel. `version`: the facts_version a Try is granted at, where one is asked."""
+    """One case of a Try, Confirm or Cancel. `version`: the facts_version that a Try requires, if any."""
 
     account: AccountText
     case_no: CaseNo
@@ -52,9 +52,9 @@ class CaseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of a Try, Confirm or Cancel. `effects`: what the plan says a Confirm applies.
+    """The body of a Try, Confirm or Cancel. `effects`: those of the plan, for a Confirm.
 
-    `operation`: which of the party's operations the plan names; absent, the one it had before they had names.
+    `operation`: the party's operation that the plan names; absent: the one it had before operations had names.
     """
 
     cases: Annotated[list[CaseOrder], Meta(min_length=1, max_length=MAX_BATCH)]
@@ -63,14 +63,14 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """The fence row the party holds for the account after the op (0, cancelled: none)."""
+    """The party's fence row of the account after the op (0, cancelled: none)."""
 
     case_no: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
     case_op: CaseOp
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What became of one case. `code` says why where it was refused."""
+    """The result for one case. `code`: the reason of a refusal."""
 
     account: AccountText
     case_no: CaseNo
@@ -80,7 +80,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """The answer to a batch, in any order; a case left out is unknown."""
+    """The answer to a batch, in any order; the outcome of a missing case is unknown."""
 
     results: list[Result]
 
@@ -107,7 +107,7 @@ class LookRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Looked(msgspec.Struct, frozen=True):
-    """The answer to a look: accounts without a row are left out."""
+    """The answer to a look, without accounts that have no row."""
 
     rows: list[LookRow]
 
@@ -121,29 +121,29 @@ _PLACE: Final = re.compile(r"(?P<what>.*?)(?: - at `(?P<place>[^`]*)`)?\Z", re.D
 
 
 def parse(body: bytes, shape: type[T]) -> T:
-    """Decode strictly. Raises InvalidInputError with the place (`field`) and what is wrong there, in both languages."""
+    """Decode strictly. Raises InvalidInputError with the place (`field`) and the reason in both languages."""
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.DecodeError as error:
-        raise _invalid(error) from error
+        raise _build_error(error) from error
 
 
 def convert(value: Any, shape: type[T]) -> T:
-    """Check what did not come as JSON against a shape, as strictly as `parse`."""
+    """Convert a decoded value to `shape`, as strictly as `parse`. Raises InvalidInputError."""
     try:
         return msgspec.convert(value, type=shape)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from error
+        raise _build_error(error) from error
 
 
-def _invalid(error: msgspec.DecodeError) -> InvalidInputError:
+def _build_error(error: msgspec.DecodeError) -> InvalidInputError:
     match = _PLACE.match(str(error))
     what, place = (match["what"], match["place"]) if match else (str(error), None)
     return InvalidInputError(field=place or "$", reason=Text(f"内容不符合要求:{what}", what))
 
 
 def account_ids(texts: Iterable[str], field: str) -> list[int]:
-    """Turn the accounts of a parsed message into numbers. Raises InvalidInputError for one that is too large."""
+    """Convert the accounts of a parsed message to numbers. Raises InvalidInputError for one that is too large."""
     ids = [int(text) for text in texts]
     for at, account in enumerate(ids):
         if account > MAX_ACCOUNT:
@@ -154,7 +154,7 @@ def account_ids(texts: Iterable[str], field: str) -> list[int]:
 
 
 def result(account_id: int, case_no: int, verdict: Verdict, before: FenceRow) -> Result:
-    """Put the fence's verdict on one case into the protocol's words. `before`: the row it was judged against."""
+    """Return the fence's verdict on one case as a result. `before`: the row that the fence judged by."""
     row = verdict.write or before
     return Result(str(account_id), case_no, _OUTCOME[verdict.answer], Row(row.case_no, row.case_op), verdict.code)
 
@@ -170,7 +170,7 @@ _OUTCOME: Final[Mapping[Answer, Outcome]] = {
 
 
 class Ignored(StrEnum):
-    """Why a result was not believed."""
+    """Why a result was ignored."""
 
     MALFORMED = "malformed"
     NOT_ASKED = "not_asked"
@@ -179,38 +179,40 @@ class Ignored(StrEnum):
 
 
 def replies(participant: str, op: Op, orders: Sequence[Order], body: bytes) -> tuple[list[Reply], list[Ignored]]:
-    """Read the answer to a batch: at most one reply an order, and why each other result was left out.
+    """Read the answer to a batch: at most one reply per order, and the reason for each ignored result.
 
-    A result is left out where it is malformed, was not asked for, repeats one before it, or contradicts another
-    or its own fence row; of two that contradict each other neither is believed. Raises InvalidInputError where
-    the answer as a whole is not of the protocol.
+    A result is ignored where it is malformed, was not asked for, repeats an earlier one, or contradicts another or
+    its own fence row; of two that contradict each other both are ignored. Raises InvalidInputError where the answer
+    as a whole violates the protocol.
     """
-    results, ignored = _results(body)
+    results, ignored = _parse_results(body)
     asked = {(order.account_id, order.case_no) for order in orders}
-    believed = dict[tuple[int, int], Result]()
-    doubted = set[tuple[int, int]]()
+    accepted = dict[tuple[int, int], Result]()
+    contradicted = set[tuple[int, int]]()
     for one in results:
         key = (int(one.account), one.case_no)
         if key not in asked:
             ignored.append(Ignored.NOT_ASKED)
-        elif not _consistent(op, one):
+        elif not _is_consistent(op, one):
             ignored.append(Ignored.CONTRADICTORY)
-            doubted.add(key)
-        elif key not in believed:
-            believed[key] = one
-        elif believed[key] == one:
+            contradicted.add(key)
+        elif key not in accepted:
+            accepted[key] = one
+        elif accepted[key] == one:
             ignored.append(Ignored.REPEATED)
         else:
             ignored.append(Ignored.CONTRADICTORY)
-            doubted.add(key)
+            contradicted.add(key)
     return [
-        Reply(account, case_no, participant, op, _answer(op, one), one.code, FenceRow(one.row.case_no, one.row.case_op))
-        for (account, case_no), one in believed.items()
-        if (account, case_no) not in doubted
+        Reply(
+            account, case_no, participant, op, _to_answer(op, one), one.code, FenceRow(one.row.case_no, one.row.case_op)
+        )
+        for (account, case_no), one in accepted.items()
+        if (account, case_no) not in contradicted
     ], ignored
 
 
-def _results(body: bytes) -> tuple[list[Result], list[Ignored]]:
+def _parse_results(body: bytes) -> tuple[list[Result], list[Ignored]]:
     try:
         return msgspec.json.decode(body, type=Results).results, []
     except msgspec.ValidationError:
@@ -222,11 +224,11 @@ def _results(body: bytes) -> tuple[list[Result], list[Ignored]]:
                 ignored.append(Ignored.MALFORMED)
         return good, ignored
     except msgspec.DecodeError as error:
-        raise _invalid(error) from error
+        raise _build_error(error) from error
 
 
-def _consistent(op: Op, one: Result) -> bool:
-    """Say whether outcome and fence row can stand together (the fence's table, read from the answer's side)."""
+def _is_consistent(op: Op, one: Result) -> bool:
+    """Return whether outcome and fence row are consistent (the fence's table, read from the answer)."""
     here, row = one.row.case_no == one.case_no, one.row
     if one.outcome is Outcome.PENDING:
         return True
@@ -244,10 +246,10 @@ _HELD_AFTER: Final[Mapping[Op, tuple[CaseOp, ...]]] = {
     Op.CONFIRM: (CaseOp.CONFIRMED,),
     Op.CANCEL: (CaseOp.CANCELLED,),
 }
-"""What a row at the case's own number may hold once the op was granted."""
+"""The states that a row at the case's own number may have once the op was granted."""
 
 
-def _answer(op: Op, one: Result) -> Answer:
+def _to_answer(op: Op, one: Result) -> Answer:
     if one.outcome is Outcome.PENDING:
         return Answer.PENDING
     if op is Op.TRY:
@@ -271,11 +273,11 @@ def marked(body: bytes, after: int, upto: int) -> dict[int, FenceRow]:
 
 
 def looked(body: bytes, accounts: Sequence[int]) -> dict[int, FenceRow]:
-    """Read the answer to a look. Raises InvalidInputError for one that names strangers or an account twice."""
+    """Read the answer to a look. Raises InvalidInputError for accounts that were not asked for, or twice."""
     rows = parse(body, Looked).rows
-    found = {int(row.account): FenceRow(row.case_no, row.case_op) for row in rows}
-    if len(found) != len(rows) or not found.keys() <= set(accounts):
+    fence_rows = {int(row.account): FenceRow(row.case_no, row.case_op) for row in rows}
+    if len(fence_rows) != len(rows) or not fence_rows.keys() <= set(accounts):
         raise InvalidInputError(
             field="$.rows", reason=Text("含有未询问或重复的账户", "an account not asked for, or twice")
         )
-    return found
+    return fence_rows

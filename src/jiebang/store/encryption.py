@@ -1,8 +1,8 @@
-"""Sealing: a person's identity under their own data key, that key under the master key, and one-way marks of secrets.
+"""Encryption: a person's identity under their own data key, that key under the master key; keyed hashes of secrets.
 
-AES-256-GCM throughout; a sealed value is nonce (12 bytes), ciphertext and tag (16) in one. What a value belongs to is
-authenticated with it, so that a value copied to another account or epoch does not open. Nonces and keys are arguments:
-whoever calls says where chance comes from.
+AES-256-GCM throughout; an encrypted value is nonce (12 bytes), ciphertext and tag (16), concatenated. Account and epoch
+are authenticated as associated data: a value copied to another account or epoch does not decrypt. Nonces and keys are
+arguments: the caller supplies the randomness.
 """
 
 from __future__ import annotations
@@ -30,45 +30,47 @@ class SealedIdentity(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=1)
 def _master(master_key: bytes) -> AESGCM:
-    """Set up the master key's cipher, which takes longer than using it: once a process, not once a person."""
+    """Return the master key's cipher. Setting it up takes longer than using it: once per process, not per person."""
     return AESGCM(master_key)
 
 
 def wrap(master_key: bytes, data_key: bytes, account_id: int, epoch: int, nonce: bytes) -> bytes:
     """Wrap a data key for `keys.data_key.wrapped`: 60 bytes."""
-    return nonce + _master(master_key).encrypt(nonce, data_key, _bound(b"key", account_id, epoch))
+    return nonce + _master(master_key).encrypt(nonce, data_key, _associated_data(b"key", account_id, epoch))
 
 
 def unwrap(master_key: bytes, wrapped: bytes, account_id: int, epoch: int) -> bytes:
     """Return the data key. Raises cryptography.exceptions.InvalidTag for a wrong master key, account or epoch."""
-    return AESGCM(master_key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _bound(b"key", account_id, epoch))
+    return AESGCM(master_key).decrypt(
+        wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _associated_data(b"key", account_id, epoch)
+    )
 
 
 def seal(data_key: bytes, identity: SealedIdentity, account_id: int, epoch: int, nonce: bytes) -> bytes:
     """Seal an identity for `identity.account.sealed`. A nonce must never be used twice under one data key."""
     plain = msgspec.json.encode(identity)
-    return nonce + AESGCM(data_key).encrypt(nonce, plain, _bound(b"identity", account_id, epoch))
+    return nonce + AESGCM(data_key).encrypt(nonce, plain, _associated_data(b"identity", account_id, epoch))
 
 
 def unseal(data_key: bytes, sealed: bytes, account_id: int, epoch: int) -> SealedIdentity:
     """Open a sealed identity. Raises cryptography.exceptions.InvalidTag for a wrong key, account or epoch."""
-    bound = _bound(b"identity", account_id, epoch)
+    bound = _associated_data(b"identity", account_id, epoch)
     plain = AESGCM(data_key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound)
     return msgspec.json.decode(plain, type=SealedIdentity)
 
 
 def document_index(index_key: bytes, document_type: str, document_key: str) -> bytes:
-    """Return the blind index of a document: equal for the same document, telling nothing without the key (32 bytes)."""
+    """Return the blind index of a document: 32 bytes, equal for the same document, opaque without the key."""
     return hmac.digest(index_key, f"{document_type}\0{document_key}".encode(), hashlib.sha256)
 
 
 def password_hash(pepper: bytes, salt: bytes, password: str) -> bytes:
-    """Return the mark of a payment password (32 bytes).
+    """Return the keyed hash of a payment password (32 bytes).
 
-    Six digits fall to any search, however slow the hash; what protects them is the pepper, which is in no database.
+    Six digits can be searched exhaustively, however slow the hash; the pepper, which is in no database, protects them.
     """
     return hmac.digest(pepper, salt + password.encode(), hashlib.sha256)
 
 
-def _bound(purpose: bytes, account_id: int, epoch: int) -> bytes:
+def _associated_data(purpose: bytes, account_id: int, epoch: int) -> bytes:
     return purpose + account_id.to_bytes(8, "big") + epoch.to_bytes(8, "big")

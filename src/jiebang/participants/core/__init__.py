@@ -6,9 +6,9 @@ from importlib.resources import files
 from typing import Final
 
 SQL_SMALLINT: Final = (1 << 15) - 1
-"""The largest number that a column or a cast of type smallint takes."""
+"""The largest number of type smallint."""
 SQL_INTEGER: Final = (1 << 31) - 1
-"""The largest number that a column or a cast of type integer takes."""
+"""The largest number of type integer."""
 
 
 def facts_sql(package: str) -> str:

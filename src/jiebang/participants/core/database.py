@@ -1,13 +1,13 @@
 """A participant that is a database of ours: one generic implementation, and each participant's declaration.
 
-Try, Confirm and Cancel are one statement a batch, with arrays in and at most one row written a case: the fence mark and
-the participant's own columns change together or not at all. The statement is an update under the fence's *guard*, and
-where it wrote, what it wrote is the answer. Only for orders it wrote nothing for, a second statement reads the row, or
-makes it, and the *answer* comes from the shared `saga.fence.fence` on the row as read. Where guard and fence disagree,
-another op came between read and write, and the answer is PENDING: asked again, the row tells.
+Try, Confirm and Cancel are one statement per batch, with arrays as arguments and at most one row written per case: the
+fence mark and the participant's own columns change atomically. The statement is an update under the fence's *guard*;
+for a row that it wrote, the written values are the answer. Only for orders without a written row a second statement
+reads the row, or inserts it, and the *answer* comes from the shared `saga.fence.fence` on the row as read. Where guard
+and fence disagree, another op came between read and write, and the answer is PENDING: the op is sent again.
 
-An account without a row is number 0, finished. An op that the fence lets write creates the row, because the mark must
-stand somewhere: without it a late Try could still be granted after its Cancel.
+An account without a row counts as case number 0, finished. An op that the fence lets write inserts the row, because the
+mark must be stored: without it a late Try could still be granted after its Cancel.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _FACTS_FROM: Final = 2
 
 
 class DatabaseParticipant:
-    """A database of ours, speaking `Participant`. The pool stays its opener's: `aclose` leaves it open."""
+    """A database of ours as a `Participant`. The pool belongs to its opener: `aclose` leaves it open."""
 
     def __init__(self, name: str, declared: Declaration, pool: Pool, clock: Callable[[], datetime]) -> None:
         self.name = name
         self._pool, self._clock = pool, clock
         self._owner, self._facts_sql = declared.owner, declared.facts_sql
-        self._reading = reading(declared.owner)
+        self._read_sql = reading(declared.owner)
         self._operations = {
             operation: statements(declared.owner, operation, how) for operation, how in declared.operations.items()
         }
         self._operations[""] = unnamed(declared)
         self.staging = StagingArea(declared, pool, clock) if declared.stages else None
-        """Where cases bring what an operation takes up; None for a participant none of whose operations does."""
+        """The staging area; None for a participant none of whose operations applies staged values."""
         self._names = [fact.name for fact in declared.facts]
         self._items = frozenset(fact.name for fact in declared.facts if fact.type is FactType.ITEMS)
 
@@ -66,7 +66,7 @@ class DatabaseParticipant:
             ids,
             versions,
             {
-                name: [_items(value) if value and value != "[]" else () for value in column]
+                name: [_decode_items(value) if value and value != "[]" else () for value in column]
                 if name in self._items
                 else column
                 for name, column in zip(names, columns, strict=True)
@@ -74,20 +74,20 @@ class DatabaseParticipant:
         )
 
     async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
-        """Carry out `op` of an operation in one statement, two where some row was not as it usually is.
+        """Carry out `op` of an operation in one statement, and a second one for rows that the first did not write.
 
-        Of several cases of one account only the lowest is answered. Raises KeyError for an operation it does not know.
+        Of several cases of one account only the lowest is answered. Raises KeyError for an unknown operation.
         """
-        return (await self.carry_out(op, Orders.of(_lowest(orders)), planned)).one_by_one()
+        return (await self.carry_out(op, Orders.of(_select_lowest(orders)), planned)).one_by_one()
 
     async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
-        """Carry out `op` as `apply` does, in columns: of a row that was written, what was written is the answer."""
+        """Carry out `op` as `apply` does, in columns."""
         sql = self._operations[planned.operation]
-        [(yes, accounts, refused, codes)] = await self._pool.fetch(sql[op], *self._arguments(op, orders, planned))
+        [(yes, accounts, refused, codes)] = await self._pool.fetch(sql[op], *self._build_arguments(op, orders, planned))
         now = self._clock()
         if yes == len(orders):
             return Answers(self.name, op, orders, now, orders.everybody)
-        said_yes, refusals = frozenset(accounts or ()), dict(zip(refused or (), codes or (), strict=True))
+        granted, refusals = frozenset(accounts or ()), dict(zip(refused or (), codes or (), strict=True))
         case_nos = dict(zip(orders.accounts, orders.case_nos, strict=True))
         rest = [
             Reply(
@@ -102,17 +102,17 @@ class DatabaseParticipant:
             )
             for account_id, code in refusals.items()
         ]
-        left = [
-            each for each in orders.one_by_one() if each.account_id not in said_yes and each.account_id not in refusals
+        unwritten = [
+            each for each in orders.one_by_one() if each.account_id not in granted and each.account_id not in refusals
         ]
-        if left:
-            rest += await self._unwritten(op, left, planned)
-        return Answers(self.name, op, orders, now, said_yes, rest)
+        if unwritten:
+            rest += await self._judge(op, unwritten, planned)
+        return Answers(self.name, op, orders, now, granted, rest)
 
-    async def _unwritten(self, op: Op, batch: Sequence[Order], planned: PlannedOperation) -> list[Reply]:
-        """Answer orders whose rows the guard kept as they are, or that have no row."""
+    async def _judge(self, op: Op, batch: Sequence[Order], planned: PlannedOperation) -> list[Reply]:
+        """Answer orders whose rows the guard left unchanged, or that have no row."""
         sql = self._operations[planned.operation]
-        rows = await self._pool.fetch(sql[f"judge_{op}"], *self._arguments(op, Orders.of(batch), planned))
+        rows = await self._pool.fetch(sql[f"judge_{op}"], *self._build_arguments(op, Orders.of(batch), planned))
         before, written = dict[int, tuple[FenceRow, str | None]](), dict[int, FenceRow]()
         for wrote, account_id, case_no, case_op, refusal in rows:
             row = FenceRow(case_no, CaseOp(case_op)) if case_op is not None else NO_ROW
@@ -120,23 +120,25 @@ class DatabaseParticipant:
                 written[account_id] = row
             else:
                 before[account_id] = (row, refusal)
-        return [self._reply(op, order, *before[order.account_id], written.get(order.account_id)) for order in batch]
+        return [
+            self._build_reply(op, order, *before[order.account_id], written.get(order.account_id)) for order in batch
+        ]
 
     async def look(self, accounts: Sequence[int]) -> Mapping[int, FenceRow]:
         """Read the fence rows of `accounts`. An account without a row is absent."""
-        rows = await self._pool.fetch(self._reading["look"], sorted(set(accounts)))
+        rows = await self._pool.fetch(self._read_sql["look"], sorted(set(accounts)))
         return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
 
     async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, FenceRow]:
         """Read the fence rows above `after` up to `upto` that ever took a case, the first `limit`, in key order."""
-        rows = await self._pool.fetch(self._reading["marks"], after, upto, limit)
+        rows = await self._pool.fetch(self._read_sql["marks"], after, upto, limit)
         return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
 
     async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:
-        """Try for the accounts that can grant it; of the others, which stay as they are, return the code."""
-        batch = Orders.of(_lowest(orders))
+        """Try for the accounts that can grant it; return the code of each other one, which does not change."""
+        batch = Orders.of(_select_lowest(orders))
         sql = self._operations[planned.operation]
-        rows = await self._pool.fetch(sql["try_again"], *self._arguments(Op.TRY, batch, planned))
+        rows = await self._pool.fetch(sql["try_again"], *self._build_arguments(Op.TRY, batch, planned))
         written = {account_id for wrote, account_id, *_ in rows if wrote}
         case_nos = dict(zip(batch.accounts, batch.case_nos, strict=True))
         return {
@@ -147,9 +149,9 @@ class DatabaseParticipant:
         }
 
     async def aclose(self) -> None:
-        """Let go of nothing: connections belong to the pool, and the pool to whoever opened it."""
+        """Do nothing: the pool belongs to whoever opened it."""
 
-    def _arguments(self, op: Op, orders: Orders, planned: PlannedOperation) -> list[Any]:
+    def _build_arguments(self, op: Op, orders: Orders, planned: PlannedOperation) -> list[Any]:
         keys: list[Any] = [orders.accounts, orders.case_nos]
         match op:
             case Op.TRY:
@@ -159,18 +161,18 @@ class DatabaseParticipant:
             case Op.CANCEL:
                 return keys
 
-    def _reply(self, op: Op, order: Order, row: FenceRow, refusal: str | None, written: FenceRow | None) -> Reply:
+    def _build_reply(self, op: Op, order: Order, row: FenceRow, refusal: str | None, written: FenceRow | None) -> Reply:
         verdict = fence(row, order.case_no, op, refusal)
         answer, code = (verdict.answer, verdict.code) if verdict.write == written else (Answer.PENDING, None)
         return Reply(order.account_id, order.case_no, self.name, op, answer, code, written or row)
 
 
-def _lowest(orders: Sequence[Order]) -> list[Order]:
-    """The orders in key order, of each account the lowest case alone: a later case waits for the one before it."""
+def _select_lowest(orders: Sequence[Order]) -> list[Order]:
+    """Return the orders in key order, of each account only the lowest case: a later one waits for it."""
     lowest = dict[int, "Order"]()
     for order in sorted(orders, key=lambda order: (order.account_id, order.case_no)):
         lowest.setdefault(order.account_id, order)
     return list(lowest.values())
 
 
-_items: Final = msgspec.json.Decoder(list[Any]).decode
+_decode_items: Final = msgspec.json.Decoder(list[Any]).decode

@@ -1,7 +1,7 @@
-"""What a case brings to a participant, staged there under the case's number before the case is ready.
+"""Values that a case brings to a participant, staged there under the case's number before the case is ready.
 
-The saga carries no payload: Try refuses where what its operation takes up is not staged, Confirm takes it up, Cancel
-drops it (`statements.py`). What no case awaits any more, the worker's chore drops.
+The saga carries no payload: Try refuses where the values of its operation are not staged, Confirm applies them, Cancel
+deletes them (`statements.py`). A chore of the worker deletes values that no case will apply.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _STRANGE: Final = Text("该操作不需要此项", "is nothing that the operatio
 
 
 class GivenValues(msgspec.Struct, frozen=True, kw_only=True):
-    """What one case brings: values by name, of the types that the operation declares (int, bool, str, date, bytes)."""
+    """The values of one case by name, of the types that the operation declares (int, bool, str, date, bytes)."""
 
     account_id: int
     case_no: int
     values: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        """Tell whose it is, and not what: it may be personal."""
+        """Return account and case only: the values may be personal."""
         return f"GivenValues({self.account_id}, {self.case_no})"
 
 
 class StagingArea:
     """The staged rows of one participant database. Every method takes a batch.
 
-    All raise one of SILENCE, or what asyncpg raises, when the database does not answer; nothing is half done then.
+    All raise one of SILENCE, or an error of asyncpg, when the database does not answer; then nothing has changed.
     """
 
     def __init__(self, declared: Declaration, pool: Pool, clock: Callable[[], datetime]) -> None:
@@ -53,19 +53,19 @@ class StagingArea:
         self._sql = staging(declared.owner)
 
     async def stage(self, operation: str, batch: Sequence[GivenValues]) -> dict[_Key, InvalidInputError]:
-        """Stage what cases bring for `operation`; return why those that were refused were. The others are staged.
+        """Stage the values of cases for `operation`; return the refused cases with the reasons. The others are staged.
 
-        Staging the same again changes nothing. Refused are values that lack, that the operation does not take up, or
-        that are of another type; other values than were staged before; and a case that the participant has come to.
-        Raises KeyError for an operation it does not know.
+        Staging the same values again changes nothing. Refused are values that are missing, unknown to the operation or
+        of another type; values that differ from those staged before; and a case that the participant has reached or
+        passed. Raises KeyError for an unknown operation.
         """
         how = self._operations[operation]
         refused = dict[_Key, InvalidInputError]()
         good = dict[_Key, str]()
         for one in batch:
             key = one.account_id, one.case_no
-            fault = _fault(how, one.values)
-            text = "" if fault else msgspec.json.encode(_plain(one.values), order="sorted").decode()
+            fault = _find_fault(how, one.values)
+            text = "" if fault else msgspec.json.encode(_to_json_values(one.values), order="sorted").decode()
             if fault is None and good.setdefault(key, text) != text:
                 fault = InvalidInputError(field="case_no", reason=_TWICE)
             if fault is not None:
@@ -81,19 +81,19 @@ class StagingArea:
         return refused
 
     async def page(self, after: _Key, before: datetime, limit: int) -> list[_Key]:
-        """Return the cases above `after` for which something was staged before a time, in order, the first `limit`."""
+        """Return the cases above `after` with values staged before a time, in key order, the first `limit`."""
         rows = await self._pool.fetch(self._sql["staged_page"], *after, before, limit)
         return [(row["account_id"], row["case_no"]) for row in rows]
 
     async def drop(self, keys: Sequence[_Key]) -> int:
-        """Drop what was staged for cases, but where a granted Try waits to take it up; return how much it was."""
+        """Delete the staged values of cases, except where a granted Try needs them; return how many rows."""
         status = await self._pool.execute(
             self._sql["drop_staged"], [account for account, _ in keys], [case_no for _, case_no in keys]
         )
         return int(status.split()[-1])
 
 
-def _fault(how: Operation, values: Mapping[str, Any]) -> InvalidInputError | None:
+def _find_fault(how: Operation, values: Mapping[str, Any]) -> InvalidInputError | None:
     for name, kind in how.given.items():
         reason = kind.fault(values[name]) if name in values else _MISSING
         if reason is not None:
@@ -103,8 +103,8 @@ def _fault(how: Operation, values: Mapping[str, Any]) -> InvalidInputError | Non
     return None
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as JSON holds them, and as PostgreSQL reads them back in their types."""
+def _to_json_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in the JSON form that PostgreSQL converts to their types."""
     return {
         name: f"\\x{value.hex()}"
         if isinstance(value, bytes)

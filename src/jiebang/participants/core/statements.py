@@ -1,12 +1,12 @@
-"""The SQL of a participant that is a database of ours, made of what its declaration says of an operation.
+"""The SQL of a participant that is a database of ours, built from its declaration of an operation.
 
-An op answers with one row: how many of the orders it wrote with a yes; which, where that is not all; which it wrote
-with a refusal, and the codes. Judging answers with two kinds of rows: (false, account_id, case_no, case_op, refusal) as
-read, one an order, and (true, account_id, case_no, case_op, NULL) as written. Ids come sorted and are updated in that
-order, so that two batches never wait for each other crosswise. `= ANY ($1)` says nothing new: it is a condition on the
-key that no missing statistic (how many rows are tried?) can talk the planner out of.
+The statement of an op returns one row: how many orders were granted; their accounts, unless all were; the accounts of
+the refused ones, and the codes. A `judge_` statement returns two kinds of rows: (false, account_id, case_no, case_op,
+refusal) as read, one per order, and (true, account_id, case_no, case_op, NULL) as written. Ids come sorted and rows are
+updated in that order, so that two batches cannot deadlock. `= ANY ($1)` is logically redundant: a condition on the key
+that the planner uses whatever the statistics say.
 
-What a case brought stands in the table `staged`. Only the statements of an operation that reads it name that table.
+The table `staged` holds the values that cases brought. Only the statements of an operation that reads them name it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from jiebang.model.participants import Declaration, ValueType
 
 VERSION_CHANGED: Final = "VERSION-CHANGED"
-"""A fact changed between the check and the Try."""
+"""Refusal: a fact changed between the check and the Try."""
 GIVEN_MISSING: Final = "GIVEN-MISSING"
-"""What the operation takes up was not staged for this case, or for another operation."""
+"""Refusal: the operation's values were not staged for this case, or only for another operation."""
 
 _SQL_TYPES: Final[Mapping[type, str]] = {int: "bigint", bool: "boolean", str: "text", date: "date", bytes: "bytea"}
 _ASK: Final = "unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)"
@@ -44,11 +44,11 @@ def reading(owner: str) -> Mapping[str, str]:
 
 
 def staging(owner: str) -> Mapping[str, str]:
-    """Return the statements over what is staged: "stage", "staged", "staged_page" and "drop_staged".
+    """Return the statements on staged values: "stage", "staged", "staged_page" and "drop_staged".
 
-    "stage" puts rows in where none stands for the case and the account's row has not come to it, and returns those it
-    put in; the rest is answered by "staged". "staged_page" reads the keys after one, in order, staged before a time.
-    "drop_staged" leaves what a granted Try still waits to take up.
+    "stage" inserts rows for cases that have none and that the account's fence row has not reached, and returns the
+    inserted ones; "staged" reports on the rest. "staged_page" reads the keys after a given one, in order, staged before
+    a time. "drop_staged" keeps the rows that a granted Try still needs.
     """
     table, account = f"{owner}.staged", f"{owner}.account"
     keys = "unnest($1::bigint[], $2::bigint[]) AS k (account_id, case_no)"
@@ -77,11 +77,11 @@ WHERE s.account_id = k.account_id AND s.account_id = ANY ($1::bigint[]) AND s.ca
 
 
 def statements(owner: str, name: str, operation: Operation) -> Mapping[str, str]:
-    """Return an operation's statements: each op's, "judge_" and the op, and "try_again"."""
+    """Return an operation's statements: one per op, by its name and by "judge_" plus its name, and "try_again"."""
     table = f"{owner}.account"
-    given = _given(owner, name, operation.given)
-    granted = _refusal(operation)
-    missing = f"CASE WHEN i.version IS NOT NULL THEN '{VERSION_CHANGED}' ELSE {_literal(operation.missing)} END"
+    given = _build_given(owner, name, operation.given)
+    granted = _build_refusal(operation)
+    missing = f"CASE WHEN i.version IS NOT NULL THEN '{VERSION_CHANGED}' ELSE {_quote(operation.missing)} END"
     if given:
         missing = f"CASE WHEN g.account_id IS NULL THEN '{GIVEN_MISSING}' ELSE {missing} END"
     tried = {"case_no": "i.case_no", "case_op": f"CASE WHEN {granted} IS NULL THEN 'tried' ELSE 'cancelled' END"}
@@ -109,35 +109,35 @@ def statements(owner: str, name: str, operation: Operation) -> Mapping[str, str]
         ),
         Op.CONFIRM: _Op(
             ask=_ASK,
-            before=_effects(operation.effects or {}) + given,
+            before=_build_effects(operation.effects or {}) + given,
             joined=" CROSS JOIN e" + (" JOIN g ON g.account_id = i.account_id" if given else ""),
             changes=confirmed,
             guard=tried_here,
-            after=_gone(owner, "written w JOIN i ON i.account_id = w.account_id") if given else "",
+            after=_build_deletion(owner, "written w JOIN i ON i.account_id = w.account_id") if given else "",
         ),
         Op.CANCEL: _Op(
             ask=_ASK,
             changes=cancelled,
             guard=f"({tried_here} OR {finished_below})",
             made="'cancelled'",
-            after=_gone(owner, "i", _unless_pending(table)) if given else "",
+            after=_build_deletion(owner, "i", _unless_pending(table)) if given else "",
         ),
     }
     again = msgspec.structs.replace(
         ops[Op.TRY], guard=f"{finished_below} AND {granted} IS NULL", made="'tried'", makes="refusal IS NULL"
     )
     return {
-        **{op: _write(table, how) for op, how in ops.items()},
-        **{f"judge_{op}": _judge(table, how) for op, how in ops.items()},
-        "try_again": _judge(table, again),
+        **{op: _build_write(table, how) for op, how in ops.items()},
+        **{f"judge_{op}": _build_judge(table, how) for op, how in ops.items()},
+        "try_again": _build_judge(table, again),
     }
 
 
 def unnamed(declared: Declaration) -> Mapping[str, str]:
-    """Return the statements of the operation that is meant where none is named.
+    """Return the statements for orders that name no operation: those of `declared.formerly`.
 
-    Its Cancel undoes the Try of any operation: a recovery that has lost a case's plan cancels so. Where nothing was
-    ever meant without a name there is nothing else.
+    Its Cancel undoes the Try of any operation, for a recovery that has lost a case's plan. Without `formerly` there is
+    only the Cancel.
     """
     undone = {column: value for each in declared.operations.values() for column, value in each.on_cancel.items()}
     given = {name: value for each in declared.operations.values() for name, value in each.given.items()}
@@ -149,11 +149,11 @@ def unnamed(declared: Declaration) -> Mapping[str, str]:
 
 
 class _Op(msgspec.Struct, frozen=True, kw_only=True):
-    """How one op is carried out, in SQL expressions over the row `a`, the order `i`, the effects `e`, the given `g`.
+    """One op as SQL expressions over the row `a`, the order `i`, the effects `e` and the given values `g`.
 
-    `before`: what is computed before the row is written, each after a comma; `joined`: how the order is joined to it.
-    `refusal`: the code a Try is refused with, `missing` where there is no row; `made`: the op that a missing row is
-    made with, None where none is made; `makes`: the condition under which it is. `after`: what follows the write.
+    `before`: CTEs before the write, each after a comma; `joined`: their joins to the order. `refusal`: the code that a
+    Try is refused with, `missing` where there is no row; `made`: the op in a row that is inserted where it is missing,
+    None where none is inserted; `makes`: the condition of that. `after`: CTEs after the write.
     """
 
     ask: str
@@ -169,14 +169,14 @@ class _Op(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def update(self) -> str:
-        """What both statements share: write the rows that the guard admits."""
+        """The part that both statements share: write the rows that the guard admits."""
         sets = ", ".join(f"{column} = {value}" for column, value in self.changes.items())
         return f"""SET {sets}
     FROM i{self.joined} WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[]) AND {self.guard}"""
 
 
-def _write(table: str, op: _Op) -> str:
-    """Build the one statement of the usual way: the guarded update, answered in one row."""
+def _build_write(table: str, op: _Op) -> str:
+    """Build the usual statement: the guarded update, answered in one row."""
     code = f"CASE WHEN a.case_op = 'cancelled' THEN {op.refusal} END" if op.refusal else "NULL::text"
     yes = "case_op = 'tried'" if op.refusal else "true"
     return f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.before}, written AS (
@@ -190,13 +190,13 @@ SELECT count(*) FILTER (WHERE {yes}) AS yes,
 FROM written"""  # noqa: S608 - names and expressions of ours
 
 
-def _judge(table: str, op: _Op) -> str:
-    """Build the careful statement: read the rows, write those that the guard admits, make the missing ones it may."""
+def _build_judge(table: str, op: _Op) -> str:
+    """Build the statement that reads the rows, writes those that the guard admits, and inserts missing ones."""
     refusal = f"CASE WHEN a.account_id IS NULL THEN {op.missing} ELSE {op.refusal or 'NULL::text'} END"
-    seen = op.joined if op.refusal else ""
+    joined = op.joined if op.refusal else ""
     sql = f"""WITH i AS MATERIALIZED (SELECT * FROM {op.ask}){op.before}, before AS MATERIALIZED (
     SELECT i.account_id, i.case_no AS asked, a.case_no, a.case_op, {refusal} AS refusal
-    FROM i LEFT JOIN {table} a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[]){seen}
+    FROM i LEFT JOIN {table} a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[]){joined}
 ), written AS (
     UPDATE {table} a {op.update}
     RETURNING a.account_id, a.case_no, a.case_op
@@ -214,50 +214,50 @@ SELECT true, account_id, case_no, case_op, NULL FROM written
 UNION ALL SELECT false, account_id, case_no, case_op, refusal FROM before"""  # noqa: S608 - names of ours
 
 
-def _refusal(operation: Operation) -> str:
-    """The code a Try of row `a` is refused with, NULL to grant it."""
+def _build_refusal(operation: Operation) -> str:
+    """Return the expression of the code that a Try of row `a` is refused with, NULL to grant it."""
     conditions = {GIVEN_MISSING: "g.account_id IS NULL"} if operation.given else {}
     conditions |= {**operation.refusals, VERSION_CHANGED: "a.facts_version <> i.version"}
     return "CASE " + " ".join(f"WHEN {when} THEN '{code}'" for code, when in conditions.items()) + " END"
 
 
-def _effects(effects: Mapping[str, ValueType]) -> str:
-    """One row `e`: the plan's effects, each in its type, and the time."""
-    known = f" CROSS JOIN LATERAL jsonb_to_record(p.effects) AS e ({_columns(effects)})" if effects else ""
+def _build_effects(effects: Mapping[str, ValueType]) -> str:
+    """Return the CTE `e` of one row: the plan's effects, each in its type, and the time."""
+    typed = f" CROSS JOIN LATERAL jsonb_to_record(p.effects) AS e ({_list_columns(effects)})" if effects else ""
     return f""", e AS MATERIALIZED (
-    SELECT * FROM (SELECT $3::text::jsonb AS effects, $4::timestamptz AS now) AS p{known}
+    SELECT * FROM (SELECT $3::text::jsonb AS effects, $4::timestamptz AS now) AS p{typed}
 )"""  # noqa: S608 - names of ours
 
 
-def _given(owner: str, name: str, given: Mapping[str, ValueType]) -> str:
-    """Rows `g`, one for each order whose case brought what the operation takes up; empty where it takes up nothing."""
+def _build_given(owner: str, name: str, given: Mapping[str, ValueType]) -> str:
+    """Return the CTE `g`: the staged values, one row per order that has them; "" where the operation reads none."""
     if not given:
         return ""
     return f""", g AS MATERIALIZED (
     SELECT s.account_id, v.* FROM i JOIN {owner}.staged s ON s.account_id = i.account_id
         AND s.account_id = ANY ($1::bigint[]) AND s.case_no = i.case_no AND s.operation = '{name}'
-    CROSS JOIN LATERAL jsonb_to_record(s.given) AS v ({_columns(given)})
+    CROSS JOIN LATERAL jsonb_to_record(s.given) AS v ({_list_columns(given)})
 )"""  # noqa: S608 - names of ours
 
 
 def _unless_pending(table: str) -> str:
-    """A Cancel that waits for the case before it cancels nothing yet."""
+    """Return the condition that no earlier case is tried: a Cancel that waits for one deletes nothing yet."""
     return f""" AND NOT EXISTS (
         SELECT FROM {table} a WHERE a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
             AND a.case_no < i.case_no AND a.case_op = 'tried')"""
 
 
-def _gone(owner: str, taken: str, where: str = "") -> str:
-    """What was staged for `taken` goes, in the same statement."""
+def _build_deletion(owner: str, taken: str, where: str = "") -> str:
+    """Return a CTE that deletes what was staged for `taken`."""
     return f""", gone AS (
     DELETE FROM {owner}.staged s USING {taken}
     WHERE s.account_id = i.account_id AND s.account_id = ANY ($1::bigint[]) AND s.case_no = i.case_no{where}
 )"""  # noqa: S608 - names of ours
 
 
-def _columns(values: Mapping[str, ValueType]) -> str:
+def _list_columns(values: Mapping[str, ValueType]) -> str:
     return ", ".join(f"{name} {_SQL_TYPES[value.kind]}" for name, value in values.items())
 
 
-def _literal(code: str | None) -> str:
+def _quote(code: str | None) -> str:
     return "NULL::text" if code is None else f"'{code}'"

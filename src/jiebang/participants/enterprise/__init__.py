@@ -30,7 +30,7 @@ DECLARATION: Final = Declaration(
     operations={
         "revoke": Operation(
             effects={"api_rights": ValueType(bool)},
-            # An effect never gives rights that were not there.
+            # An effect never grants rights that were not there.
             on_confirm={"api_rights": "a.api_rights AND coalesce(e.api_rights, true)"},
         ),
     },

@@ -20,7 +20,7 @@ DECLARATION: Final = Declaration(
     operations={
         "suspend": Operation(
             effects={},
-            # A minor's games are off while the case runs; ended either way, they return.
+            # A minor's games are suspended while the case runs, whatever its outcome.
             on_try={"suspended": "a.game_guard"},
             on_confirm={"suspended": "false"},
             on_cancel={"suspended": "false"},

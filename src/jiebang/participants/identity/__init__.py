@@ -10,7 +10,7 @@ from jiebang.model.participants import Declaration, Operation, ValueType
 from jiebang.participants.core import SQL_INTEGER, facts_sql
 
 NOT_BOUND: Final = "ID-NONE"
-"""There is no active identity to take back."""
+"""Refusal: there is no active identity to reclaim."""
 
 DECLARATION: Final = Declaration(
     owner="identity",
@@ -28,8 +28,8 @@ DECLARATION: Final = Declaration(
         ("document_type", FactType.TEXT, "证件类型", "type of the bound document"),
         ("birth_date", FactType.DATE, "出生日期", "birth date on the document"),
     ),
-    # Each data centre reclaims at its own instant, and a check trusts the two only where they agree: of a reclaimed
-    # identity, which nothing can be asked for, facts.sql tells no time of change.
+    # Each data centre reclaims at its own time, and a check trusts the two only where they agree: facts.sql gives no
+    # time of change for a reclaimed identity, which nothing can be requested for.
     facts_sql=facts_sql(__name__),
     value_words={
         "identity_state": {

@@ -1,4 +1,4 @@
-"""Which document stands for whom, as the identity databases know it."""
+"""The documents bound to accounts, as the identity databases know them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ GROUP BY c.document_index
 
 @runtime_checkable
 class Documents(Protocol):
-    """Who knows which document stands for whom. Documents are their blind index: never shown, never logged."""
+    """Knows the documents bound to accounts, by their blind index, which is never shown or logged."""
 
     async def bound(self, accounts: Iterable[int]) -> Mapping[int, bytes | None]:
         """Return the document bound to each account, or last bound; None: there never was one."""
 
     async def brought_in(self, documents: Iterable[bytes], since: datetime, until: datetime) -> Mapping[bytes, int]:
-        """Count the changes from `since` to before `until` that each document came with; none: absent."""
+        """Count the changes from `since` to before `until` that bound each document; a document with none is absent."""
 
 
 class Identity(DatabaseParticipant):
@@ -48,9 +48,9 @@ class Identity(DatabaseParticipant):
         return {row["account_id"]: row["document_index"] for row in rows}
 
     async def brought_in(self, documents: Iterable[bytes], since: datetime, until: datetime) -> Mapping[bytes, int]:
-        """Count the changes from `since` to before `until` that each document came with; none: absent.
+        """Count the changes from `since` to before `until` that bound each document; a document with none is absent.
 
-        An account's first binding is no change; changes made by cases of ours are counted by their slots instead.
+        An account's first binding is no change; changes made by our own cases are counted by their slots instead.
         """
         rows = await self._pool.fetch(_BROUGHT_IN, sorted(set(documents)), since, until)
         return {row["document_index"]: row["changes"] for row in rows}

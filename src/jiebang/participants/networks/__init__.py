@@ -7,7 +7,7 @@ from typing import Final
 from jiebang.model.participants import Declaration, Operation
 
 _OPERATIONS: Final = {"release": Operation(effects=None)}
-"""A network releases the account's bindings; what a plan says beside that, it is sent as it stands."""
+"""A network releases the account's bindings; further effects of the plan are sent unchanged."""
 
 DECLARATIONS: Final = tuple(
     Declaration(owner=name, package=__name__, operations=_OPERATIONS, formerly="release")

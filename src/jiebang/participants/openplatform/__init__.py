@@ -48,7 +48,7 @@ DECLARATION: Final = Declaration(
     operations={
         "revoke": Operation(
             effects={"api_quota_level": ValueType(str)},
-            # The level of somebody who develops nothing stays none: an effect never gives what was not there.
+            # An account without apps keeps the level none: an effect never grants what was not there.
             on_confirm={
                 "api_quota_level": "CASE a.api_quota_level WHEN 'none' THEN 'none' "
                 "ELSE coalesce(e.api_quota_level, a.api_quota_level) END"

@@ -1,4 +1,4 @@
-"""Participant security: devices, logins, second factors, holds. What a person says of their logins: `logins.py`."""
+"""Participant security: devices, logins, second factors, holds. Confirmation of logins: `logins.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The participant `security`, and what a person may say of their own logins."""
+"""The participant `security`, with the confirmation of abnormal logins by the person."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SQL: Final = load("jiebang.participants.security", "logins.sql")
 
 
 class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
-    """A person says that these abnormal logins were theirs.
+    """A person's confirmation that these abnormal logins were their own.
 
-    `remedy_id`: the caller's; the same id names the same confirmation.
+    `remedy_id`: chosen by the caller; the same id names the same confirmation.
     """
 
     remedy_id: UUID
@@ -33,7 +33,7 @@ class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a confirmation: the logins it confirmed, or why it was refused."""
+    """The result of a confirmation: the logins that it confirmed, or why it was refused."""
 
     remedy_id: UUID
     logins: tuple[int, ...] = ()
@@ -41,31 +41,33 @@ class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Security(DatabaseParticipant):
-    """The participant `security`. Whoever calls `confirm_logins` has had the person prove that it is them."""
+    """The participant `security`. The caller of `confirm_logins` has authenticated the person."""
 
     def __init__(self, pool: Pool, clock: Callable[[], datetime]) -> None:
-        """Take the pool."""
+        """Use `pool`, which belongs to its opener."""
         super().__init__(_NAME, DECLARATION, pool, clock)
 
     async def confirm_logins(self, confirmations: Sequence[Confirmation]) -> list[Confirmed]:
-        """Record that logins were the person's own; they block no longer. Answers in the order given.
+        """Record that logins were the person's own, so that they no longer block. Answers in the order given.
 
-        Refused with UnknownAccountError, AccountBusyError, or NothingToClearError (one named is no abnormal login that
-        is still unconfirmed); then none of the confirmation's logins changes. A repeat answers as the first time did.
+        Refused with UnknownAccountError, AccountBusyError, or NothingToClearError (a login named is not an unconfirmed
+        abnormal one); then none of the confirmation's logins changes. A repeat gets the first answer.
         """
         ids = sorted({one.account_id for one in confirmations})
         async with self._pool.acquire() as connection, connection.transaction():
             tried = {row["account_id"]: row["tried"] for row in await connection.fetch(_SQL["lock"], ids)}
             rows = await connection.fetch(_SQL["unconfirmed"], ids, [one.remedy_id for one in confirmations])
-            standing = {(row["account_id"], row["login_id"]) for row in rows if row["confirmed_by"] is None}
-            before = {(row["account_id"], row["confirmed_by"], row["login_id"]) for row in rows if row["confirmed_by"]}
+            unconfirmed = {(row["account_id"], row["login_id"]) for row in rows if row["confirmed_by"] is None}
+            confirmed = {
+                (row["account_id"], row["confirmed_by"], row["login_id"]) for row in rows if row["confirmed_by"]
+            }
             answers, writes = list[Confirmed](), list[tuple[int, int, UUID]]()
             for one in confirmations:
-                done = tuple(sorted(each[2] for each in before if each[:2] == (one.account_id, one.remedy_id)))
-                refusal = None if done else _refused(one, tried, standing)
+                done = tuple(sorted(each[2] for each in confirmed if each[:2] == (one.account_id, one.remedy_id)))
+                refusal = None if done else _find_refusal(one, tried, unconfirmed)
                 if not done and refusal is None:
                     done = tuple(sorted(set(one.logins)))
-                    standing -= {(one.account_id, login) for login in done}
+                    unconfirmed -= {(one.account_id, login) for login in done}
                     writes += [(one.account_id, login, one.remedy_id) for login in done]
                 answers.append(Confirmed(remedy_id=one.remedy_id, logins=done, refusal=refusal))
             if writes:
@@ -75,10 +77,10 @@ class Security(DatabaseParticipant):
         return answers
 
 
-def _refused(one: Confirmation, tried: dict[int, bool], standing: set[tuple[int, int]]) -> JiebangError | None:
+def _find_refusal(one: Confirmation, tried: dict[int, bool], unconfirmed: set[tuple[int, int]]) -> JiebangError | None:
     if one.account_id not in tried:
         return UnknownAccountError(accounts=[str(one.account_id)])
     if tried[one.account_id]:
         return AccountBusyError(participant=_NAME)
-    missing = sorted({login for login in one.logins if (one.account_id, login) not in standing})
+    missing = sorted({login for login in one.logins if (one.account_id, login) not in unconfirmed})
     return NothingToClearError(items=[str(each) for each in missing]) if missing or not one.logins else None

@@ -1,4 +1,4 @@
-"""Participant wallet: balance, ledger, limits, cards, contracts, credit. How money moves stands in `money.py`."""
+"""Participant wallet: balance, ledger, limits, cards, contracts, credit. Movements of money: `money.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jiebang.model.participants import Declaration, Operation, ValueType
 from jiebang.participants.core import SQL_INTEGER, facts_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
-"""A movement of money is between its two steps."""
+"""Refusal: a movement of money is between its two steps."""
 
 DECLARATION: Final = Declaration(
     owner="wallet",

@@ -1,11 +1,11 @@
-"""How money moves in the wallet: transfers in two steps, cash-outs and red packets on the spot, and the ledger's audit.
+"""Movements of money in the wallet: transfers in two steps, cash-outs and red packets in one, and the ledger's audit.
 
-Every function takes a batch and works alike: one transaction locks the wallets in key order, reads what the movement
-depends on, decides in plain Python over what it read, and writes in sets. A movement is refused while a case stands
-between the wallet's Try and its Confirm or Cancel, and every movement raises the wallets' `facts_version`; so a case
-never commits over a movement (design.md, "The saga").
+Every function takes a batch: one transaction locks the wallets in key order, reads what the movement depends on,
+decides in plain Python (`movements.py`), and writes in batches. A movement is refused while a case is between the
+wallet's Try and its Confirm or Cancel, and every movement raises the wallets' `facts_version`, so that a case never
+commits over a movement (design.md, "The saga").
 
-Every movement carries an id from its caller and is done once under it: a repeat answers as the first time did.
+Every movement carries an id from its caller and is done once under it: a repeat gets the first answer.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _NO_SALT: Final = bytes(SALT_BYTES)
 
 
 class MoneyAudit(msgspec.Struct, frozen=True):
-    """What the ledger says of a batch of accounts.
+    """The audit of a batch of accounts against their ledgers.
 
-    `wrong`: accounts whose balance or number of open entries is not what their ledger adds up to. `balance_fen`: the
-    sum of their balances.
+    `wrong`: accounts whose balance or number of open entries differs from their ledger's sums. `balance_fen`: the sum
+    of their balances.
     """
 
     wrong: Sequence[int]
@@ -64,18 +64,18 @@ class MoneyAudit(msgspec.Struct, frozen=True):
 
 
 class Wallet(DatabaseParticipant):
-    """The participant `wallet`, and how money moves in it.
+    """The participant `wallet`, with movements of money.
 
-    All raise OSError, TimeoutError or asyncpg's errors when the database does not answer; nothing is half done then.
+    All methods raise OSError, TimeoutError or asyncpg's errors when the database does not answer; then nothing changed.
     """
 
     def __init__(self, pool: Pool, clock: Callable[[], datetime], *, pepper: bytes) -> None:
-        """Take the pool and `pepper`, the secret that payment passwords are marked with, which is in no database."""
+        """`pepper`: the secret in the hashes of payment passwords, which is in no database."""
         super().__init__("wallet", DECLARATION, pool, clock)
         self._pepper = pepper
 
     async def transfer(self, transfers: Sequence[Transfer]) -> list[Outcome]:
-        """Carry transfers out: both steps. Outcomes in the order given; refused ones moved nothing."""
+        """Carry out both steps of transfers. Outcomes in the order given; refused ones moved nothing."""
         begun = await self.begin_transfers(transfers)
         pending = [one for one, outcome in zip(transfers, begun, strict=True) if outcome.state is EntryState.PENDING]
         if not pending:
@@ -84,7 +84,7 @@ class Wallet(DatabaseParticipant):
         return [outcome if outcome.refusal else ended.get(outcome.entry_id, outcome) for outcome in begun]
 
     async def begin_transfers(self, transfers: Sequence[Transfer]) -> list[Outcome]:
-        """The first step: a pending entry at both accounts, the amount out of the sender's balance.
+        """Carry out the first step: a pending entry at both accounts, the amount out of the sender's balance.
 
         Refused with InvalidInputError, UnknownAccountError, WalletBusyError (either wallet is tried),
         InsufficientFundsError, ReceiveLimitError, or IdempotencyReusedError (the id names another transfer).
@@ -96,7 +96,7 @@ class Wallet(DatabaseParticipant):
         )
 
     async def complete_transfers(self, transfers: Sequence[Transfer]) -> list[Outcome]:
-        """The second step, which always goes through: the receiver is credited, or a closed one's money returned."""
+        """Carry out the second step: credit the receiver, or return the money where it is closed."""
         return await self._in_batch(
             [account for one in transfers for account in (one.sender, one.receiver)],
             [(account, one.transfer_id) for one in transfers for account in (one.sender, one.receiver)],
@@ -104,7 +104,7 @@ class Wallet(DatabaseParticipant):
         )
 
     async def complete_pending(self, older_than: datetime, limit: int = 1024) -> int:
-        """Complete transfers begun before `older_than` whose second step never came; return how many it completed."""
+        """Complete transfers begun before `older_than` that lack their second step; return how many were completed."""
         rows = await self._pool.fetch(_SQL["left_behind"], older_than, limit)
         outcomes = await self.complete_transfers(
             [
@@ -115,7 +115,7 @@ class Wallet(DatabaseParticipant):
         return sum(outcome.refusal is None for outcome in outcomes)
 
     async def cash_out(self, actions: Sequence[Action]) -> list[Outcome]:
-        """Pay all that is free in each wallet out to the person's card.
+        """Pay out all free money of each wallet to the person's card.
 
         Refused with UnknownAccountError, WalletBusyError or CashOutPausedError.
         """
@@ -127,7 +127,7 @@ class Wallet(DatabaseParticipant):
         )
 
     async def open_red_packets(self, actions: Sequence[Action], *, give_back: bool = False) -> list[Outcome]:
-        """Open each wallet's red packets, or give them back; those that have expired go back to their senders anyway.
+        """Open each wallet's red packets, or give them back; expired ones return to their senders either way.
 
         Refused with UnknownAccountError, WalletBusyError, ReceiveLimitError, or NothingToClearError (a packet named
         is not unclaimed); then none of the action's packets changes.
@@ -143,7 +143,7 @@ class Wallet(DatabaseParticipant):
         return await self._in_transaction(accounts, [(one.account_id, one.entry_id) for one in actions], decide)
 
     async def end_autodebits(self, actions: Sequence[Action]) -> list[Outcome]:
-        """End each wallet's live auto-debit contracts, all or those named. An empty list of them is no error.
+        """End each wallet's live auto-debit contracts, all or those named. To have none is no error.
 
         Refused with UnknownAccountError, WalletBusyError, or NothingToClearError (a contract named is not live); then
         none of the action's contracts changes.
@@ -158,15 +158,15 @@ class Wallet(DatabaseParticipant):
         return await self._in_transaction(accounts, (), decide)
 
     async def verify_payment_password(self, attempts: Sequence[tuple[int, str]]) -> list[bool]:
-        """Say of each (account, password) whether it is right. The caller limits wrong tries."""
+        """Return whether each (account, password) is right. The caller limits wrong tries."""
         accounts = sorted({account for account, _ in attempts})
         rows = await self._pool.fetch(_SQL["passwords"], accounts)
-        marks: Mapping[int, tuple[bytes, bytes]] = {account: (salt, mark) for account, salt, mark in rows}
-        found = []
+        hashes: Mapping[int, tuple[bytes, bytes]] = {account: (salt, digest) for account, salt, digest in rows}
+        results = []
         for account, password in attempts:
-            salt, mark = marks.get(account, (_NO_SALT, b""))
-            found.append(hmac.compare_digest(password_hash(self._pepper, salt, password), mark))
-        return found
+            salt, digest = hashes.get(account, (_NO_SALT, b""))
+            results.append(hmac.compare_digest(password_hash(self._pepper, salt, password), digest))
+        return results
 
     async def audit_money(self, accounts: Sequence[int]) -> MoneyAudit:
         """Compare balances and open entries of `accounts` with their ledgers, in one query."""
@@ -174,21 +174,21 @@ class Wallet(DatabaseParticipant):
         return MoneyAudit([account for account, _, right in rows if not right], sum(row[1] for row in rows))
 
     async def transfers_fen(self) -> int:
-        """Add up both sides of all transfers in one snapshot: 0 unless money was made or lost. Reads the ledger."""
+        """Sum both sides of all transfers in one snapshot: 0 unless money was created or lost. Reads all entries."""
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(
                 "SET LOCAL enable_seqscan = on"
-            )  # the one statement here that wants the whole table
+            )  # the one statement here that reads the whole table
             total: int = await connection.fetchval(_SQL["transfers"])
         return total
 
     async def _in_batch(
         self, accounts: Iterable[int], keys: Sequence[tuple[int, UUID]], decide: Callable[[Batch], list[Outcome]]
     ) -> list[Outcome]:
-        async def at_once(batch: Batch, _connection: Connection) -> list[Outcome]:
+        async def decide_in_memory(batch: Batch, _connection: Connection) -> list[Outcome]:
             return decide(batch)
 
-        return await self._in_transaction(accounts, keys, at_once)
+        return await self._in_transaction(accounts, keys, decide_in_memory)
 
     async def _in_transaction(
         self,
@@ -196,7 +196,7 @@ class Wallet(DatabaseParticipant):
         keys: Sequence[tuple[int, UUID]],
         decide: Callable[[Batch, Connection], Awaitable[list[Outcome]]],
     ) -> list[Outcome]:
-        """Lock the wallets, read them and the entries of `keys`, decide, and write what was decided."""
+        """Lock the wallets, read them and the entries of `keys`, call `decide`, and write what it decided."""
         ids, now = sorted(set(accounts)), self._clock()
         if not ids:
             return []
@@ -215,7 +215,7 @@ class Wallet(DatabaseParticipant):
 
 
 async def _save(connection: Connection, batch: Batch, now: datetime, today: date) -> None:
-    """Write what a batch decided: one statement a table and kind of change."""
+    """Write what a batch decided, in one statement per table and kind of change."""
     changed = [purse for purse in batch.purses.values() if purse.changed]
     if changed:
         await connection.execute(

@@ -1,4 +1,4 @@
-"""Movements of money decided over wallets already read: no I/O, no clock. `money.py` reads, locks and writes."""
+"""Decisions about movements of money, on wallets already read: no I/O, no clock. `money.py` locks, reads and writes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from jiebang.model.errors import (
 )
 
 _MOST_FEN: Final = (1 << 53) - 1
-"""More than all money there is; keeps sums of amounts within a bigint."""
+"""The largest amount; keeps sums of amounts within a bigint."""
 
 
 class EntryState(StrEnum):
-    """Where a ledger entry stands."""
+    """The state of a ledger entry."""
 
     PENDING = "pending"
     COMPLETED = "completed"
@@ -37,7 +37,7 @@ class EntryState(StrEnum):
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
-    """Money from one account to another. `transfer_id`: the caller's; the same id names the same transfer."""
+    """Money from one account to another. `transfer_id`: chosen by the caller; the same id names the same one."""
 
     transfer_id: UUID
     sender: int
@@ -47,9 +47,9 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """Something done with one wallet on the spot. `entry_id`: the caller's; the same id names the same action.
+    """An immediate action on one wallet. `entry_id`: chosen by the caller; the same id names the same action.
 
-    `items`: the ids of the red packets or contracts it is about; None: all there are.
+    `items`: the ids of the red packets or contracts that it affects; None: all.
     """
 
     entry_id: UUID
@@ -58,7 +58,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a movement: its state and what it moved, or why it was refused (then `state` is None).
+    """The result of a movement: its state and amount, or why it was refused (then `state` is None).
 
     `items`: the ids of the red packets or contracts that it ended.
     """
@@ -71,7 +71,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A ledger entry: as read, or to be written."""
+    """A ledger entry, as read or to be written."""
 
     account_id: int
     entry_id: UUID
@@ -103,7 +103,7 @@ class Contract(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Purse:
-    """A locked wallet while a batch is being decided: later movements of the batch see what earlier ones left."""
+    """A locked wallet during a batch: later movements of the batch see the effects of earlier ones."""
 
     account_id: int
     tried: bool
@@ -118,15 +118,15 @@ class Purse:
 
     @property
     def free_fen(self) -> int:
-        """What may leave: the balance without what is frozen."""
+        """The money that may leave: the balance without frozen funds."""
         return max(self.balance_fen - self.frozen_fen, 0)
 
     def over_limit(self, amount_fen: int) -> bool:
-        """Say whether receiving `amount_fen` more today would pass the daily limit."""
+        """Return whether receiving `amount_fen` more today would exceed the daily limit."""
         return self.receive_limit_fen is not None and self.received_fen + amount_fen > self.receive_limit_fen
 
     def move(self, balance_fen: int = 0, *, opened: int = 0, received_fen: int = 0) -> None:
-        """Change the balance, the number of open entries, and what was received today."""
+        """Change the balance, the number of open entries, and the amount received today."""
         self.balance_fen += balance_fen
         self.open_entries += opened
         self.received_fen += received_fen
@@ -135,7 +135,7 @@ class Purse:
 
 @dataclass(slots=True)
 class Batch:
-    """The wallets and entries a batch works on, and what it will write."""
+    """The wallets and entries of a batch, and its pending writes."""
 
     purses: dict[int, Purse]
     entries: dict[tuple[int, UUID], Entry]
@@ -145,7 +145,7 @@ class Batch:
     contracts: list[Contract] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
-        """Write a new entry, and let later movements of the batch see it."""
+        """Add a new entry, visible to later movements of the batch."""
         self.new.append(entry)
         self.entries[entry.account_id, entry.entry_id] = entry
 
@@ -157,13 +157,13 @@ class Batch:
 
 
 def begin(batch: Batch, one: Transfer) -> Outcome:
-    """The first step of a transfer: a pending entry at both sides, the amount out of the sender's balance."""
+    """Decide the first step of a transfer: a pending entry at both sides, the amount out of the sender's balance."""
     known = batch.entries.get((one.sender, one.transfer_id))
     if known is not None:
         if (known.counterparty_id, known.amount_fen) != (one.receiver, -one.amount_fen):
             return Outcome(entry_id=one.transfer_id, refusal=IdempotencyReusedError())
         return Outcome(entry_id=one.transfer_id, state=known.state, amount_fen=one.amount_fen)
-    refusal = _refused(batch, one)
+    refusal = _find_refusal(batch, one)
     if refusal is not None:
         return Outcome(entry_id=one.transfer_id, refusal=refusal)
     batch.purses[one.sender].move(-one.amount_fen, opened=1)
@@ -176,8 +176,8 @@ def begin(batch: Batch, one: Transfer) -> Outcome:
     return Outcome(entry_id=one.transfer_id, state=EntryState.PENDING, amount_fen=one.amount_fen)
 
 
-def _refused(batch: Batch, one: Transfer) -> JiebangError | None:
-    """Why a transfer may not begin, None if it may."""
+def _find_refusal(batch: Batch, one: Transfer) -> JiebangError | None:
+    """Return why a transfer may not begin, None if it may."""
     if not 0 < one.amount_fen <= _MOST_FEN:
         reason = Text("金额须为正整数(分)", "an amount is a positive number of fen")
         return InvalidInputError(field="amount_fen", reason=reason)
@@ -195,7 +195,7 @@ def _refused(batch: Batch, one: Transfer) -> JiebangError | None:
 
 
 def complete(batch: Batch, one: Transfer) -> Outcome:
-    """The second step: the receiver is credited; what a closed account cannot take returns to the sender."""
+    """Decide the second step: credit the receiver; if its account is closed, return the money to the sender."""
     sides = [batch.entries.get((account, one.transfer_id)) for account in (one.sender, one.receiver)]
     out, into = sides
     if out is None or into is None or out.counterparty_id != one.receiver or out.amount_fen != -one.amount_fen:
@@ -213,8 +213,8 @@ def complete(batch: Batch, one: Transfer) -> Outcome:
 
 
 def cash_out(batch: Batch, action: Action, now: datetime) -> Outcome:
-    """Pay out all that is free. An empty wallet is no error: there is nothing to do."""
-    done = _done_before(batch, action, "cash_out")
+    """Pay out all free money. An empty wallet is no error."""
+    done = _find_done(batch, action, "cash_out")
     if done is not None:
         return done
     purse = batch.purses.get(action.account_id)
@@ -228,14 +228,14 @@ def cash_out(batch: Batch, action: Action, now: datetime) -> Outcome:
     amount = purse.free_fen
     if amount:
         purse.move(-amount)
-        batch.add(_on_the_spot(action, "cash_out", -amount, "提现 / Cash-out"))
+        batch.add(_build_entry(action, "cash_out", -amount, "提现 / Cash-out"))
     return Outcome(entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount)
 
 
 def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, give_back: bool) -> Outcome:
     """Open red packets of a wallet, or return them to their senders; expired ones are returned either way.
 
-    `packets`: those of the batch's wallets that are unclaimed or that one of its actions ended.
+    `packets`: the unclaimed ones of the batch's wallets and those that an action of the batch ended.
     """
     mine = [packet for packet in packets if packet.account_id == action.account_id]
     known = batch.entries.get((action.account_id, action.entry_id))
@@ -243,12 +243,12 @@ def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, giv
     if known is not None and known.kind != "red_packet":
         return Outcome(entry_id=action.entry_id, refusal=IdempotencyReusedError())
     if before:
-        return _ended(action, [packet.packet_id for packet in before], 0 if known is None else known.amount_fen)
+        return _build_outcome(action, [packet.packet_id for packet in before], 0 if known is None else known.amount_fen)
     taken = {packet.packet_id for packet in batch.packets if packet.account_id == action.account_id}
     unclaimed = {
         packet.packet_id: packet for packet in mine if packet.ended_by is None and packet.packet_id not in taken
     }
-    refusal = _refused_on_the_spot(batch, action, unclaimed)
+    refusal = _find_action_refusal(batch, action, unclaimed)
     if refusal is not None:
         return Outcome(entry_id=action.entry_id, refusal=refusal)
     chosen = [packet for each, packet in unclaimed.items() if action.items is None or each in action.items]
@@ -263,30 +263,30 @@ def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, giv
             msgspec.structs.replace(packet, claimed=packet in opened, ended_by=action.entry_id) for packet in chosen
         ]
     if amount:
-        batch.add(_on_the_spot(action, "red_packet", amount, "红包 / Red packets"))
-    return _ended(action, [packet.packet_id for packet in chosen], amount)
+        batch.add(_build_entry(action, "red_packet", amount, "红包 / Red packets"))
+    return _build_outcome(action, [packet.packet_id for packet in chosen], amount)
 
 
 def end_contracts(batch: Batch, action: Action, contracts: Sequence[Contract]) -> Outcome:
-    """End auto-debit contracts of a wallet. `contracts`: those that live or that one of the batch's actions ended."""
+    """End auto-debit contracts of a wallet. `contracts`: the live ones and those that an action of the batch ended."""
     mine = [contract for contract in contracts if contract.account_id == action.account_id]
     before = [contract.contract_id for contract in mine if contract.ended_by == action.entry_id]
     if before:
-        return _ended(action, before)
+        return _build_outcome(action, before)
     taken = {contract.contract_id for contract in batch.contracts if contract.account_id == action.account_id}
     live = {one.contract_id: one for one in mine if one.ended_by is None and one.contract_id not in taken}
-    refusal = _refused_on_the_spot(batch, action, live)
+    refusal = _find_action_refusal(batch, action, live)
     if refusal is not None:
         return Outcome(entry_id=action.entry_id, refusal=refusal)
     chosen = [contract for each, contract in live.items() if action.items is None or each in action.items]
     if chosen:
         batch.purses[action.account_id].move()
         batch.contracts += [msgspec.structs.replace(contract, ended_by=action.entry_id) for contract in chosen]
-    return _ended(action, [contract.contract_id for contract in chosen])
+    return _build_outcome(action, [contract.contract_id for contract in chosen])
 
 
-def _refused_on_the_spot(batch: Batch, action: Action, open_items: Collection[int]) -> JiebangError | None:
-    """Why nothing may be ended: no wallet, a case holds it, or an item named is not open (any more)."""
+def _find_action_refusal(batch: Batch, action: Action, open_items: Collection[int]) -> JiebangError | None:
+    """Return why nothing may be ended, or None: no wallet, a case holds it, or an item named is not open."""
     purse = batch.purses.get(action.account_id)
     if purse is None:
         return UnknownAccountError(accounts=[str(action.account_id)])
@@ -296,13 +296,13 @@ def _refused_on_the_spot(batch: Batch, action: Action, open_items: Collection[in
     return NothingToClearError(items=[str(each) for each in missing]) if missing else None
 
 
-def _ended(action: Action, items: Sequence[int], amount_fen: int = 0) -> Outcome:
+def _build_outcome(action: Action, items: Sequence[int], amount_fen: int = 0) -> Outcome:
     return Outcome(
         entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount_fen, items=tuple(sorted(items))
     )
 
 
-def _done_before(batch: Batch, action: Action, kind: str) -> Outcome | None:
+def _find_done(batch: Batch, action: Action, kind: str) -> Outcome | None:
     known = batch.entries.get((action.account_id, action.entry_id))
     if known is None:
         return None
@@ -311,5 +311,5 @@ def _done_before(batch: Batch, action: Action, kind: str) -> Outcome | None:
     return Outcome(entry_id=action.entry_id, state=known.state, amount_fen=abs(known.amount_fen))
 
 
-def _on_the_spot(action: Action, kind: str, amount_fen: int, title: str) -> Entry:
+def _build_entry(action: Action, kind: str, amount_fen: int, title: str) -> Entry:
     return Entry(action.account_id, action.entry_id, kind, None, amount_fen, EntryState.COMPLETED, title)

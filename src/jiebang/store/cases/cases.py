@@ -1,4 +1,4 @@
-"""Cases and their timeline in the platform's database. Every function takes a batch and one statement."""
+"""Cases in the platform's database. Every function takes a batch and executes one statement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import lru_cache
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -17,7 +16,6 @@ from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Key, Kind,
 from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.chain import canonical, digest, head, time_text
 from jiebang.saga.coordinator import condition
-from jiebang.saga.timeline import told
 from jiebang.store.checks import quota
 from jiebang.store.postgres.named_sql import columns, key_columns, load
 
@@ -25,11 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from asyncpg.pool import PoolConnectionProxy
-
-    from jiebang.store.postgres.pool import Pool
-
-    Database = Pool | asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "cases.sql")
 
@@ -47,15 +41,15 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Saved(SaveOutcome, frozen=True, kw_only=True, gc=False):
-    """What a save made of its cases, which are `saves`'; `digests`: of each group's timeline row."""
+    """The result of saving `saves`. `digests`: of each group's timeline row."""
 
     saves: Sequence[Save]
     digests: Sequence[bytes]
 
     def kept(self) -> dict[Key, Case]:
-        """Return the cases that were saved as they stand: with new heads, and a wish to withdraw that came meanwhile.
+        """Return the saved cases as they are now: with new heads, and with a wish to withdraw that came meanwhile.
 
-        What is missing was not saved: nothing of it may be sent.
+        A case that is missing was not saved: nothing may be sent for it.
         """
         return {
             case.key: msgspec.structs.replace(
@@ -70,23 +64,13 @@ class Saved(SaveOutcome, frozen=True, kw_only=True, gc=False):
         }
 
 
-class Timeline(msgspec.Struct, frozen=True):
-    """One row of a case's timeline: what one save did and had learnt, entry by entry (`saga.timeline.told`)."""
-
-    account_id: int
-    case_no: int
-    revision: int
-    at: datetime
-    entries: list[dict[str, Any]]
-
-
 _KINDS, _STATES = {kind.value: kind for kind in Kind}, {state.value: state for state in State}
 
 
 def from_row(row: asyncpg.Record) -> Case:
-    """Build a case from its row, here and nowhere else: all its columns in the table's order, whatever follows them.
+    """Build a case from its row: all columns of the table in their order; further columns are ignored.
 
-    By place, because looking up names took half of the time that a worker spent on a row.
+    By position, because looking columns up by name took half of the time that a worker spent on a row.
     """
     (
         account_id,
@@ -137,12 +121,12 @@ def from_row(row: asyncpg.Record) -> Case:
 async def insert(
     db: Database, new: Sequence[NewCase], now: datetime, entries: Sequence[Mapping[str, Any]]
 ) -> dict[int, Case]:
-    """Open a case for each account that has none alive, and return them by account.
+    """Open a case for each account that has no live one, and return them by account.
 
-    An account left out has a live case or is unknown.
+    An account that is missing has a live case or is unknown.
     """
     ordered = sorted(new, key=lambda case: case.account_id)
-    told = canonical(entries)
+    text = canonical(entries)
     rows = await db.fetch(
         _SQL["insert_cases"],
         [case.account_id for case in ordered],
@@ -151,8 +135,8 @@ async def insert(
         [Mark.UNSENT.value * case.participants for case in ordered],
         *columns(ordered, "due_at", "device_id", "document_index"),
         now,
-        told,
-        digest(1, time_text(now), told),
+        text,
+        digest(1, time_text(now), text),
     )
     return {row["account_id"]: from_row(row) for row in rows}
 
@@ -169,51 +153,8 @@ async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
     return {row["account_id"]: from_row(row) for row in rows}
 
 
-class Agreed(msgspec.Struct, frozen=True):
-    """One standing consent as a check reads it: rule, ids it covers (none: the whole), its case (None: any), when."""
-
-    code: str
-    what: tuple[str, ...]
-    case_no: int | None
-    at: str
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What our own store knows of an account: the number of its live case, if it has one, and its consents.
-
-    `out`: who is out of service, by participant since when (RFC 3339); the same for every account.
-    """
-
-    case_no: int | None
-    consents: tuple[Agreed, ...] = ()
-    out: Mapping[str, str] = MappingProxyType({})
-
-    def agreed(self, case_no: int | None) -> list[dict[str, str | None]]:
-        """Return the items of the fact `consents` for a check made for case `case_no` (None: for none yet)."""
-        return [
-            {"code": one.code, "item": item, "at": one.at}
-            for one in self.consents
-            if one.case_no in (None, case_no)
-            for item in one.what or (None,)
-        ]
-
-
-async def known(db: Database, accounts: Iterable[int]) -> dict[int, Known]:
-    """Return those of `accounts` that exist, each with its live case and consents, and who is out of service."""
-    rows = await db.fetch(_SQL["known_accounts"], sorted(set(accounts)))
-    out = msgspec.json.decode(rows[0]["out"], type=dict[str, str]) if rows and rows[0]["out"] else {}
-    return {
-        row["account_id"]: Known(
-            row["case_no"],
-            msgspec.json.decode(row["consents"], type=tuple[Agreed, ...]) if row["consents"] else (),
-            out,
-        )
-        for row in rows
-    }
-
-
 async def of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
-    """Return every case of the accounts, ended ones too."""
+    """Return every case of the accounts, including ended ones."""
     return [from_row(row) for row in await db.fetch(_SQL["cases_of_accounts"], sorted(accounts))]
 
 
@@ -223,27 +164,27 @@ async def account_page(db: Database, after: int, limit: int) -> list[int]:
 
 
 async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int, but: Iterable[int] = ()) -> list[Case]:
-    """Return up to `limit` due cases of `buckets` but of the accounts `but`, the oldest first.
+    """Return up to `limit` due cases of `buckets`, except those of the accounts `but`, the oldest first.
 
-    Of each bucket twice its share at most is read, however many wait there; all of it only where others hold too few.
+    At most twice its fair share of `limit` is read of each bucket; more only where the other buckets hold too few.
     """
     if not buckets:
         return []
-    share, without = -(-2 * limit // len(buckets)), list(but)
-    rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, share, without)
+    share, excluded = -(-2 * limit // len(buckets)), list(but)
+    rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, share, excluded)
     if len(rows) < limit and share < limit and share in Counter(row["bucket"] for row in rows).values():
-        rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, limit, without)
+        rows = await db.fetch(_SQL["due_cases"], sorted(buckets), now, limit, limit, excluded)
     return [from_row(row) for row in rows]
 
 
 async def save(db: Database, saves: Sequence[Save], now: datetime) -> Saved:
     """Save stepped cases, guarded by revision and by a wish to withdraw.
 
-    A case that is broken off gives its slot of a quota back in the same transaction.
+    A case that is broken off releases its quota slot in the same transaction.
     """
     if not saves:
         return Saved(saves=(), digests=())
-    arguments, digests = _grouped(saves, now)
+    arguments, digests = _build_arguments(saves, now)
     broken_off = [
         case
         for save in saves
@@ -254,29 +195,29 @@ async def save(db: Database, saves: Sequence[Save], now: datetime) -> Saved:
     if broken_off:
         async with _transaction(db) as connection:
             [answer] = await connection.fetch(_SQL["save_cases"], *arguments)
-            lost = _lost(saves, answer)
-            # A statement of its own: the save may have waited for a claim, whose slot its own view does not show.
+            lost = _find_lost(saves, answer)
+            # A separate statement: the save may have waited for a claim whose slot its own snapshot does not show.
             await quota.release(connection, [case for case in broken_off if case.key not in lost])
     else:
         [answer] = await db.fetch(_SQL["save_cases"], *arguments)
-        lost = _lost(saves, answer)
+        lost = _find_lost(saves, answer)
     withdrawing = _keys(answer["withdrawing"], answer["withdrawing_no"])
     wishes = dict(zip(withdrawing, answer["withdrawn_at"] or (), strict=True))
     return Saved(saves=saves, digests=digests, lost=lost, wishes=wishes)
 
 
-def _grouped(saves: Sequence[Save], now: datetime) -> tuple[list[Any], list[bytes]]:
-    """Return the arguments of a save, and the digest of each group's timeline row."""
+def _build_arguments(saves: Sequence[Save], now: datetime) -> tuple[list[Any], list[bytes]]:
+    """Return the arguments of `save_cases`, and the digest of each group's timeline row."""
     firsts, at = [save.stepped for save in saves], time_text(now)
-    told = [canonical(save.entries) for save in saves]
-    digests = [digest(first.revision, at, text) for first, text in zip(firsts, told, strict=True)]
-    own = _columns([(case, at, save.versions) for at, save in enumerate(saves) for case in save.cases])
+    entries = [canonical(save.entries) for save in saves]
+    digests = [digest(first.revision, at, text) for first, text in zip(firsts, entries, strict=True)]
+    own = _own_columns([(case, group, save.versions) for group, save in enumerate(saves) for case in save.cases])
     arguments = [
         *own,
         range(len(saves)),
         *columns(firsts, "revision", "state", "marks", "attempt", "due_at", "deadline", "reason"),
         [case.state in ENDED for case in firsts],
-        told,
+        entries,
         [save.template for save in saves],
         digests,
         now,
@@ -284,19 +225,19 @@ def _grouped(saves: Sequence[Save], now: datetime) -> tuple[list[Any], list[byte
     return arguments, digests
 
 
-def _columns(rows: list[tuple[Case, int, bool]]) -> list[Any]:
-    """Return the columns that say what is each case's own; a column that ends early is filled with NULL.
+def _own_columns(rows: list[tuple[Case, int, bool]]) -> list[Any]:
+    """Return the columns that differ from case to case; `unnest` fills a column that ends early with NULL.
 
-    Rows are written in key order: two saves never wait for each other crosswise.
+    Rows are written in key order, so that two saves cannot deadlock.
     """
-    several = rows[-1][1] > 0
-    if several:
+    grouped = rows[-1][1] > 0
+    if grouped:
         rows.sort(key=lambda row: row[0].key)
     versions = any(row[2] for row in rows)
     return [
         [case.account_id for case, _, _ in rows],
         [case.case_no for case, _, _ in rows],
-        [group for _, group, _ in rows] if several else [],
+        [group for _, group, _ in rows] if grouped else [],
         [array_text(case.versions) if written else None for case, _, written in rows] if versions else [],
         [case.wallet_version if written else None for case, _, written in rows] if versions else [],
     ]
@@ -304,12 +245,12 @@ def _columns(rows: list[tuple[Case, int, bool]]) -> list[Any]:
 
 @lru_cache(maxsize=4_096)
 def array_text(versions: tuple[int, ...]) -> str:
-    """Return versions as PostgreSQL reads an array: most cases of a batch have the same."""
+    """Return versions as a PostgreSQL array literal. Cached: most cases of a batch have the same versions."""
     return "{" + ",".join(map(str, versions)) + "}"
 
 
-def _lost(saves: Sequence[Save], answer: asyncpg.Record) -> AbstractSet[Key]:
-    """Return the cases whose save was refused by its guard."""
+def _find_lost(saves: Sequence[Save], answer: asyncpg.Record) -> AbstractSet[Key]:
+    """Return the cases whose save the guard refused."""
     if answer["saved"] == sum(len(save.cases) for save in saves):
         return frozenset()
     return {case.key for save in saves for case in save.cases}.difference(_keys(answer["accounts"], answer["case_nos"]))
@@ -320,12 +261,12 @@ def _keys(accounts: Sequence[int] | None, case_nos: Sequence[int] | None) -> lis
 
 
 async def look_again_at(db: Database, keys: Iterable[Key], due_at: datetime) -> None:
-    """Have cases under way looked at when it is `due_at`, sooner or later than now: nothing was decided of them."""
+    """Make cases under way due at `due_at`, without deciding anything about them."""
     await db.execute(_SQL["put_off_cases"], *key_columns(keys), due_at)
 
 
 async def put_off(db: Database, keys: Iterable[Key], due_at: datetime) -> None:
-    """Let cases wait until `due_at` that could not be stepped: nothing was decided of them, and nothing is saved."""
+    """Postpone cases that could not be stepped until `due_at`, without saving a step."""
     await look_again_at(db, keys, due_at)
 
 
@@ -340,29 +281,9 @@ async def wish_withdraw(db: Database, keys: Iterable[Key], now: datetime) -> set
     return {(row["account_id"], row["case_no"]) for row in rows}
 
 
-async def events_after(db: Database, seen: Mapping[Key, int]) -> list[Timeline]:
-    """Return the timelines of several cases, each after the revision given for it (0: from the beginning)."""
-    ordered = sorted(seen)
-    rows = await db.fetch(
-        _SQL["events_after"],
-        *key_columns(ordered),
-        [seen[key] for key in ordered],
-    )
-    return [
-        Timeline(
-            row["account_id"],
-            row["case_no"],
-            row["revision"],
-            row["at"],
-            told(msgspec.json.decode(row["entries"], type=list[dict[str, Any]])),
-        )
-        for row in rows
-    ]
-
-
 @asynccontextmanager
 async def _transaction(db: Database) -> AsyncIterator[Database]:
-    """A transaction on a pool's connection; on a connection, a part of the transaction it is in."""
+    """Open a transaction on a connection of the pool; on a connection, one nested in the transaction it is in."""
     if isinstance(db, asyncpg.Pool):
         async with db.acquire() as connection, connection.transaction():
             yield connection

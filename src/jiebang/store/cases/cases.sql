@@ -1,7 +1,8 @@
 -- name: insert_cases
--- Gives each account its next case number and inserts the case with its first timeline row, in one statement.
--- An account with a live case (or unknown here) gets nothing back. The unique index decides a race that the
--- NOT EXISTS did not see; the number given then is lost, never reused. None is given while a recovery looks for the last. The number is part of the first head (saga/chain.py).
+-- Gives each account its next case number and inserts the case with its first timeline row, in one statement. An account that
+-- has a live case, or is unknown, returns no row. The unique index decides a race that the NOT EXISTS did not see; the number
+-- given then is lost, never reused. No number is given during a recovery, which looks for the last one. The number is part of
+-- the first head (saga/chain.py).
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[])
         AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index)
@@ -22,7 +23,7 @@ WITH input AS (
     FROM numbered n JOIN input i USING (account_id)
     ON CONFLICT (account_id) WHERE ended_at IS NULL DO NOTHING
     RETURNING *
-), told AS (
+), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
     SELECT account_id, case_no, 1, $9, $10::text::jsonb, head FROM inserted
 )
@@ -39,9 +40,9 @@ SELECT c.* FROM unnest($1::bigint[]) AS i (account_id)
 JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
 
 -- name: due_cases
--- What a worker reads: due cases of its buckets, up to $4 of each, the oldest first, but those of the accounts $5 that it is
--- driving already (a list that is hashed: an array is searched from end to end for each row). It claims nothing; the guard
--- of the save does.
+-- What a worker reads: due cases of its buckets, up to $4 of each, the oldest first, except those of the accounts $5 that it is
+-- driving already (as a subquery, which is hashed: an array would be searched linearly for each row). Reading claims nothing;
+-- the guard of the save decides between workers.
 SELECT c.* FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (
     SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $2
@@ -52,11 +53,11 @@ ORDER BY c.due_at
 LIMIT $3
 
 -- name: save_cases
--- The guarded save: only the revision just before this one is overwritten, and the commit point is refused while a wish to
--- withdraw stands on the row. Writes the timeline and the message to the person in the same statement. The new head goes on
--- from the one that stands; nothing ends at a time that is sealed already, however late its save comes. Cases that took the
--- same step are a group (g): what they have in common is sent, and its entries are read, once. A message to the person has its
--- id from the head, which no other save has. A case that nobody has kept waiting stays where it is in the index of due cases.
+-- The guarded save: it overwrites only the revision just before its own, and refuses the commit point while the row carries a
+-- wish to withdraw. Timeline row and message to the person are written in the same statement. The new head extends the one in
+-- the row; however late a save comes, no case ends at a time that is sealed already. Cases that took the same step are a group
+-- (g), whose common columns and entries are sent and parsed once. A message takes its id from the head, which is unique to the
+-- save. A case that is not being retried (attempt 0) keeps its place in the index of due cases.
 WITH g AS MATERIALIZED (
     SELECT g.group_no, revision, state, marks, attempt, due_at, deadline, reason, ended, entries::jsonb AS entries, template, digest
     FROM unnest($6::integer[], $7::integer[], $8::text[], $9::text[], $10::integer[], $11::timestamptz[], $12::timestamptz[],
@@ -84,12 +85,12 @@ WITH g AS MATERIALIZED (
 ), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
     SELECT s.account_id, s.case_no, s.revision, $18, g.entries, s.head FROM saved s JOIN g USING (group_no)
-), told AS (
+), message AS (
     INSERT INTO platform.outbox (account_id, message_id, bucket, case_no, template, params, created_at, due_at)
     SELECT s.account_id, encode(substring(s.head FOR 16), 'hex')::uuid, s.bucket, s.case_no, g.template, '{}', $18, $18
     FROM saved s JOIN g USING (group_no) WHERE g.template IS NOT NULL
 )
--- One row: how many were saved; which, where not all were; and which of them somebody wishes to withdraw, since when.
+-- One row: how many cases were saved; which, unless all were; and those with a wish to withdraw, with its time.
 SELECT count(*) AS saved,
     CASE WHEN count(*) < cardinality($1::bigint[]) THEN array_agg(account_id) END AS accounts,
     CASE WHEN count(*) < cardinality($1::bigint[]) THEN array_agg(case_no) END AS case_nos,
@@ -99,13 +100,13 @@ SELECT count(*) AS saved,
 FROM saved
 
 -- name: put_off_cases
--- Cases that could not be stepped wait, so that they are not read again and again before those that can.
+-- Postpones cases that could not be stepped, so that they are not read again and again before those that can.
 UPDATE platform.cases c SET due_at = CASE WHEN c.due_at IS NOT NULL THEN $3::timestamptz END, rests_until = NULL
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
 
 -- name: wish_withdraw
--- Records the wish to withdraw; the next guarded step takes it in. Parked cases keep their empty due time.
+-- Records the wish to withdraw, which the next guarded step takes up. Parked cases keep their empty due time.
 UPDATE platform.cases c
 SET withdraw_at = coalesce(c.withdraw_at, $3), due_at = CASE WHEN c.state = 'cancelling' THEN c.due_at ELSE $3 END,
     rests_until = CASE WHEN c.state = 'cancelling' THEN c.rests_until END
@@ -113,31 +114,10 @@ FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[]) AND c.state = ANY ($4::text[])
 RETURNING c.account_id, c.case_no
 
--- name: events_after
--- The timelines of several cases, each after the revision its reader has already seen.
-SELECT e.account_id, e.case_no, e.revision, e.at, e.entries::text AS entries
-FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
-JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.account_id = ANY ($1::bigint[])
-    AND e.revision > i.revision
-ORDER BY e.account_id, e.case_no, e.revision
-
 -- name: account_page
--- The next accounts in key order: how an audit walks all of them in constant memory.
+-- The next accounts in key order: an audit reads all of them page by page, in constant memory.
 SELECT account_id FROM platform.account WHERE account_id > $1 ORDER BY account_id LIMIT $2
 
 -- name: cases_of_accounts
--- Every case, ended ones too, of the given accounts.
+-- Every case of the given accounts, including ended ones.
 SELECT c.* FROM platform.cases c WHERE c.account_id = ANY ($1::bigint[])
-
--- name: known_accounts
--- Which of these accounts exist, each with its live case and what the person agreed to, and who is out of service: what a
--- check needs of our own store, in one query.
-SELECT a.account_id, c.case_no, s.consents,
-    (SELECT jsonb_object_agg(participant, out_since)::text FROM platform.participant_outage WHERE back_at IS NULL) AS out
-FROM platform.account a
-LEFT JOIN platform.cases c ON c.account_id = a.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL
-LEFT JOIN LATERAL (
-    SELECT jsonb_agg(jsonb_build_object('code', s.code, 'what', s.what, 'case_no', s.case_no, 'at', s.given_at))::text AS consents
-    FROM platform.consent s WHERE s.account_id = a.account_id AND s.withdrawn_at IS NULL
-) s ON true
-WHERE a.account_id = ANY ($1::bigint[])

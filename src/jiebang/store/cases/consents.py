@@ -1,4 +1,4 @@
-"""What people agreed to: bound to exactly the things they were shown, kept as a record after it was taken back."""
+"""Consents: bound to exactly the items that the person was shown, and kept as a record after they are withdrawn."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "consents.sql")
 
 
 class Consent(msgspec.Struct, frozen=True, kw_only=True):
-    """A consent to rule `code` for the items `what`; none: for the whole. `case_no`: its one case; None: any."""
+    """A consent to rule `code` for items `what` (none: the whole). `case_no`: the one case it is for; None: any."""
 
     account_id: int
     code: str
@@ -33,7 +33,7 @@ class Consent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """A consent about to be given, as `Consent` says."""
+    """A consent to record; fields as in `Consent`."""
 
     account_id: int
     consent_id: UUID
@@ -42,12 +42,12 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     case_no: int | None = None
 
 
-def _consent(row: asyncpg.Record) -> Consent:
+def _build_consent(row: asyncpg.Record) -> Consent:
     return Consent(**{**row, "what": tuple(row["what"])})
 
 
 async def give(db: Database, given: Sequence[Given], now: datetime) -> None:
-    """Record consents, each in the place of its account's standing one to the same rule. Call in a transaction."""
+    """Record consents, each replacing its account's standing one to the same rule. Call within a transaction."""
     await withdraw(db, [(one.account_id, one.code) for one in given], now)
     await db.execute(
         _SQL["give_consents"],
@@ -59,12 +59,12 @@ async def give(db: Database, given: Sequence[Given], now: datetime) -> None:
 
 
 async def withdraw(db: Database, keys: Iterable[tuple[int, str]], now: datetime) -> list[Consent]:
-    """Take back the standing consents of (account, code); return those that stood."""
+    """Withdraw the standing consents of (account, code); return those that were withdrawn."""
     rows = await db.fetch(_SQL["withdraw_consents"], *key_columns(set(keys)), now)
-    return [_consent(row) for row in rows]
+    return [_build_consent(row) for row in rows]
 
 
 async def lock_live_case(db: Database, account_id: int) -> tuple[int, State] | None:
-    """Hold the account's live case until the transaction ends; return its number and state, None where it has none."""
+    """Lock the account's live case until the transaction ends; return its number and state, None where it has none."""
     row = await db.fetchrow(_SQL["lock_live_case"], account_id)
     return None if row is None else (row["case_no"], State(row["state"]))

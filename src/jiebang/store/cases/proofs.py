@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "proofs.sql")
 
@@ -34,7 +34,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     proven_at: datetime | None = None
 
 
-def _proof(row: asyncpg.Record) -> Proof:
+def _build_proof(row: asyncpg.Record) -> Proof:
     return msgspec.convert({**row, "method": Method(row["method"])}, Proof)
 
 
@@ -47,13 +47,13 @@ async def insert(db: Database, proofs: Sequence[Proof]) -> None:
 
 
 async def of_cases(db: Database, keys: Iterable[Key], *, lock: bool = False) -> dict[Key, dict[Method, Proof]]:
-    """Return the proofs of the cases `keys`; with `lock`, held until the transaction ends."""
+    """Return the proofs of the cases `keys`; with `lock`, locked until the transaction ends."""
     query = _SQL["lock_proofs" if lock else "load_proofs"]
     rows: list[asyncpg.Record] = await db.fetch(query, *key_columns(keys))
-    found: defaultdict[Key, dict[Method, Proof]] = defaultdict(dict)
-    for proof in map(_proof, rows):
-        found[proof.account_id, proof.case_no][proof.method] = proof
-    return dict(found)
+    proofs: defaultdict[Key, dict[Method, Proof]] = defaultdict(dict)
+    for proof in map(_build_proof, rows):
+        proofs[proof.account_id, proof.case_no][proof.method] = proof
+    return dict(proofs)
 
 
 async def save(db: Database, proofs: Sequence[Proof]) -> None:

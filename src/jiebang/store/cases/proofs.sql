@@ -1,5 +1,5 @@
 -- name: insert_proofs
--- The proofs a new case asks for; a case that already has them keeps them.
+-- The proofs that a new case asks for; existing ones are kept.
 INSERT INTO platform.proof (account_id, case_no, method, nonce, expires_at, tries_left)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[])
 ON CONFLICT DO NOTHING
@@ -11,14 +11,14 @@ JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no A
 ORDER BY p.account_id, p.case_no, p.method
 
 -- name: lock_proofs
--- The same, locked in key order: guesses of one case take turns, so that parallel ones cannot share a try.
+-- The same, locked in key order: attempts on one case are serialised, so that parallel ones cannot share a try.
 SELECT p.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 JOIN platform.proof p ON p.account_id = i.account_id AND p.case_no = i.case_no AND p.account_id = ANY ($1::bigint[])
 ORDER BY p.account_id, p.case_no, p.method
 FOR UPDATE OF p
 
 -- name: save_proofs
--- Writes back proofs that were locked and judged.
+-- Writes back proofs that were locked and verified.
 UPDATE platform.proof p
 SET nonce = i.nonce, expires_at = i.expires_at, tries_left = i.tries_left, proven_at = i.proven_at
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[], $7::timestamptz[])
@@ -26,7 +26,7 @@ FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz
 WHERE p.account_id = i.account_id AND p.case_no = i.case_no AND p.method = i.method AND p.account_id = ANY ($1::bigint[])
 
 -- name: wrong_tries
--- How often the account was guessed at by one method since a time, over all its cases and the remedies that ask for proofs.
+-- How many wrong tries by one method the account has had since a time, over all its cases and step-ups.
 SELECT (
     SELECT coalesce(sum(greatest($3 - p.tries_left, 0)), 0)
     FROM platform.cases c

@@ -1,4 +1,4 @@
-"""What was done on the spot to clear a blocker, and the remedies that wait for a proof first."""
+"""Remedies carried out on the spot to clear a blocker, and step-ups: remedies that wait for a proof first."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jiebang.store.postgres.named_sql import columns, key_columns, load
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "remedies.sql")
 
 
 class Remedy(msgspec.Struct, frozen=True, kw_only=True):
-    """One remedy: the rule `code` it clears, the `action` asked for, and what was done once it was.
+    """One remedy: the rule `code` that it clears, the `action` requested, and its outcome.
 
     `outcome`: `items`, the ids of what it cleared, and `amount_fen` where money moved; None until done.
     """
@@ -58,7 +58,7 @@ class StepUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def begin(db: Database, begun: Sequence[Remedy]) -> None:
-    """Record remedies before they are carried out; all of a batch begin at one time. A repeat changes nothing."""
+    """Record remedies before they are carried out; all of a batch begin at the same time. A repeat changes nothing."""
     if begun:
         await db.execute(
             _SQL["begin_remedies"],
@@ -68,7 +68,7 @@ async def begin(db: Database, begun: Sequence[Remedy]) -> None:
 
 
 async def finish(db: Database, outcomes: Mapping[tuple[int, UUID], Mapping[str, Any]], now: datetime) -> None:
-    """Record what remedies did, by key; the first account of a remedy stays."""
+    """Record the outcomes of remedies, by key; the first outcome recorded stays."""
     keys = sorted(outcomes)
     await db.execute(
         _SQL["finish_remedies"],
@@ -79,26 +79,26 @@ async def finish(db: Database, outcomes: Mapping[tuple[int, UUID], Mapping[str, 
 
 
 async def drop(db: Database, keys: Iterable[tuple[int, UUID]]) -> None:
-    """Forget remedies that were refused before anything was done."""
+    """Delete remedies that were refused before anything was done."""
     await db.execute(_SQL["drop_remedies"], *key_columns(keys))
 
 
 async def of_accounts(db: Database, accounts: Iterable[int]) -> dict[int, list[Remedy]]:
     """Return every remedy of each account, the oldest first."""
-    found: defaultdict[int, list[Remedy]] = defaultdict(list)
+    remedies: defaultdict[int, list[Remedy]] = defaultdict(list)
     for row in await db.fetch(_SQL["remedies_of"], sorted(set(accounts))):
         outcome = None if row["outcome"] is None else msgspec.json.decode(row["outcome"])
-        found[row["account_id"]].append(Remedy(**{**row, "outcome": outcome}))
-    return dict(found)
+        remedies[row["account_id"]].append(Remedy(**{**row, "outcome": outcome}))
+    return dict(remedies)
 
 
 async def lock(db: Database, accounts: Iterable[int]) -> set[int]:
-    """Hold the accounts until the transaction ends; return those that exist."""
+    """Lock the accounts until the transaction ends; return those that exist."""
     return {row["account_id"] for row in await db.fetch(_SQL["lock_accounts"], sorted(set(accounts)))}
 
 
 async def ask(db: Database, asked: Sequence[StepUp], now: datetime) -> None:
-    """Record remedies that wait for a proof, each in the place of its account's former one under the same rule."""
+    """Record step-ups, each replacing its account's earlier one under the same rule."""
     await db.execute(
         _SQL["insert_step_ups"],
         *columns(asked, "account_id", "remedy_id", "code", "kind"),
@@ -109,15 +109,15 @@ async def ask(db: Database, asked: Sequence[StepUp], now: datetime) -> None:
 
 
 async def asked_since(db: Database, accounts: Iterable[int], code: str, since: datetime) -> dict[int, list[StepUp]]:
-    """Return the remedies under rule `code` that each account asked for since a time, the newest first."""
-    found: defaultdict[int, list[StepUp]] = defaultdict(list)
+    """Return the step-ups under rule `code` that each account requested since a time, the newest first."""
+    step_ups: defaultdict[int, list[StepUp]] = defaultdict(list)
     for row in await db.fetch(_SQL["step_ups_of"], sorted(set(accounts)), code, since):
-        found[row["account_id"]].append(StepUp(**{**row, "what": tuple(row["what"])}))
-    return dict(found)
+        step_ups[row["account_id"]].append(StepUp(**{**row, "what": tuple(row["what"])}))
+    return dict(step_ups)
 
 
 async def judged(db: Database, step_ups: Sequence[StepUp]) -> None:
-    """Write back what was judged (`wrong`, `used_at`) while the accounts were locked."""
+    """Write back `wrong` and `used_at`, changed while the accounts were locked."""
     await db.execute(
         _SQL["save_step_ups"],
         *columns(step_ups, "account_id", "remedy_id", "wrong", "used_at"),

@@ -1,4 +1,4 @@
-"""What our own store knows of cases that have brought something to a participant."""
+"""Which cases no longer need the values that were staged for them at a participant."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.cases", "staging.sql")
 
 
 async def not_awaited(db: Database, keys: Sequence[Key]) -> list[Key]:
-    """Return those of `keys` whose case will never take up what it brought."""
+    """Return those of `keys` whose case will never apply what was staged for it."""
     rows = await db.fetch(_SQL["not_awaited"], [account for account, _ in keys], [case_no for _, case_no in keys])
     return [(row["account_id"], row["case_no"]) for row in rows]

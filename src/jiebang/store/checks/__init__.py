@@ -1,1 +1,1 @@
-"""What checks leave behind: their records, and the yearly quota."""
+"""What checks read and record: the platform's facts, the records of checks, the yearly quota."""

@@ -1,7 +1,7 @@
-"""The yearly quota of documents: slots that cases claim, keep or give back, and refusals that start a cooling-off.
+"""The yearly quota of documents: slots that cases claim, keep or release, and refusals that start a cooling-off.
 
-A slot is a row keyed by document, year and number, so that the database itself refuses a claim too many, whoever makes
-it and however many do so at once. Documents are their blind index throughout.
+A slot is a row keyed by document, year and number, so that the primary key refuses a claim too many, however many are
+made at once. Documents are identified by their blind index throughout.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 _SQL = load("jiebang.store.checks", "quota.sql")
 
 
 class Use(msgspec.Struct, frozen=True):
-    """A document, and the case on whose behalf it is asked about (0: none), whose own slot does not count."""
+    """A document, and the case for which its quota is read (0: none), whose own slot does not count."""
 
     document_index: bytes
     account_id: int
@@ -35,18 +34,18 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class Used(msgspec.Struct, frozen=True):
-    """How many slots of the year are taken, and when a submission beyond the quota was last refused."""
+    """How many slots of a year are taken, and when a submission beyond the quota was last refused."""
 
     slots: int
     refused_at: datetime | None
 
 
 FIRST: Final = Slot(b"", 0, 0, 0, 0)
-"""Where a walk over all slots begins."""
+"""Where a walk over all slots begins: below every slot."""
 
 
 async def used(db: Database, uses: Sequence[Use], year: int) -> list[Used]:
-    """Tell of each use, in order, what its document's quota looks like in `year`."""
+    """Return the quota usage of each use's document in `year`, in the order of `uses`."""
     rows = await db.fetch(
         _SQL["quota_used"],
         *columns(uses, "document_index", "account_id", "case_no"),
@@ -56,15 +55,15 @@ async def used(db: Database, uses: Sequence[Use], year: int) -> list[Used]:
 
 
 async def claim(pool: Pool, asked: Iterable[tuple[Case, int]], year: int, now: datetime) -> tuple[set[Key], set[Key]]:
-    """Claim a slot for each case; beside it stands how many its document may use in `year`. Return (held, full).
+    """Claim a slot for each (case, how many slots its document may use in `year`). Return (held, full).
 
-    A case that holds one already keeps it. One in neither set has moved on since it was read, and got nothing. Asks
-    again while another claim was quicker and slots are left: at most as often as there are slots.
+    A case that already holds a slot keeps it. A case in neither set has changed since it was read and got none. Retries
+    while another claim was quicker and slots are left: at most as often as there are slots.
     """
-    left = sorted(asked, key=lambda one: one[0].key)
+    left = sorted(asked, key=lambda pair: pair[0].key)
     held, full = set[tuple[int, int]](), set[tuple[int, int]]()
     while left:
-        # A transaction a round: no claim waits for another's slots while it holds some of an earlier round.
+        # One transaction per round: no claim waits for another's slots while it holds some of an earlier round.
         async with pool.acquire() as connection, connection.transaction():
             locked = await connection.fetch(
                 _SQL["lock_unmoved"],
@@ -91,8 +90,8 @@ async def claim(pool: Pool, asked: Iterable[tuple[Case, int]], year: int, now: d
 
 
 async def release(db: Database, cases: Iterable[Case]) -> None:
-    """Give back what `cases` hold."""
-    await db.execute(_SQL["release_slots"], *_keys(cases))
+    """Release the slots that `cases` hold."""
+    await db.execute(_SQL["release_slots"], *_document_columns(cases))
 
 
 async def refuse(db: Database, uses: Sequence[Use], now: datetime) -> None:
@@ -105,19 +104,19 @@ async def refuse(db: Database, uses: Sequence[Use], now: datetime) -> None:
 async def page(db: Database, after: Slot, limit: int) -> list[Slot]:
     """Return the next `limit` slots after one, in key order."""
     rows = await db.fetch(_SQL["slot_page"], after.document_index, after.year, after.slot, limit)
-    return [_slot(row) for row in rows]
+    return [_build_slot(row) for row in rows]
 
 
 async def of_cases(db: Database, cases: Iterable[Case | Slot]) -> list[Slot]:
-    """Return what `cases` hold of their documents; of slots, those that are still held by the same case."""
-    return [_slot(row) for row in await db.fetch(_SQL["slots_of_cases"], *_keys(cases))]
+    """Return the slots that `cases` hold; given slots, those that the same case still holds."""
+    return [_build_slot(row) for row in await db.fetch(_SQL["slots_of_cases"], *_document_columns(cases))]
 
 
-def _slot(row: asyncpg.Record) -> Slot:
+def _build_slot(row: asyncpg.Record) -> Slot:
     return Slot(row["document_index"], row["year"], row["slot"], row["account_id"], row["case_no"])
 
 
-def _keys(cases: Iterable[Case | Slot]) -> tuple[list[bytes], list[int], list[int]]:
-    """The documents, accounts and numbers of the cases that use a document, in key order."""
+def _document_columns(cases: Iterable[Case | Slot]) -> tuple[list[bytes], list[int], list[int]]:
+    """Return documents, accounts and case numbers of the cases that use a document, in key order."""
     using = sorted((case.account_id, case.case_no, case.document_index) for case in cases if case.document_index)
-    return [one[2] for one in using], [one[0] for one in using], [one[1] for one in using]
+    return [key[2] for key in using], [key[0] for key in using], [key[1] for key in using]

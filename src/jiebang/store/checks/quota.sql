@@ -1,5 +1,5 @@
 -- name: quota_used
--- How many slots of a year each document has used, the asking case's own apart, and when one was last refused.
+-- How many slots of a year each document has used, not counting the given case's own, and when one was last refused.
 SELECT (SELECT count(*) FROM platform.identity_quota q
         WHERE q.document_index = i.document_index AND q.year = $4
           AND (q.account_id <> i.account_id OR q.case_no <> i.case_no)) AS used,
@@ -8,8 +8,8 @@ FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS i (docum
 ORDER BY i.place
 
 -- name: lock_unmoved
--- Those cases that still stand where the caller read them, held still until the claim is committed. A case that ended
--- meanwhile must not be given a slot: nobody would ever give it back.
+-- Those cases whose revision is still the one that the caller read, locked until the claim is committed. A case that ended
+-- meanwhile must not get a slot: nobody would ever release it.
 SELECT c.account_id, c.case_no
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
 JOIN platform.cases c ON c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = i.case_no
@@ -18,11 +18,11 @@ ORDER BY c.account_id, c.case_no
 FOR NO KEY UPDATE OF c
 
 -- name: claim_slots
--- Gives each case the lowest free slots of its document, in order of the cases; `allowed` is how many slots the document may
--- use this year. A slot that another claim takes in the same instant is waited for and not written: `mine` is false then,
--- and the caller asks again. A case without a row had no free slot to ask for. A slot that a case holds already, of
--- whatever year, is found again. Slots are written in order, so that two claims never wait for each other crosswise.
--- (`= ANY ($1)` says nothing new: no missing statistic can talk the planner out of a condition on the key.)
+-- Gives the cases the lowest free slots of their documents, in order of the cases; `allowed` is how many slots the document
+-- may use this year. A slot that a concurrent claim takes is waited for and not written: `mine` is false then, and the caller
+-- retries. A case without a row in the result found no free slot. A slot that a case already holds, of whatever year, is
+-- returned again. Slots are written in order, so that two claims cannot deadlock.
+-- (`= ANY ($1)` is logically redundant: a condition on the key that the planner uses whatever the statistics say.)
 WITH i AS MATERIALIZED (
     SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::integer[]) AS i (document_index, account_id, case_no, allowed)
 ), held AS MATERIALIZED (
@@ -57,7 +57,7 @@ UNION ALL SELECT account_id, case_no, true FROM made
 UNION ALL SELECT account_id, case_no, false FROM offered WHERE (account_id, case_no) NOT IN (SELECT account_id, case_no FROM made)
 
 -- name: release_slots
--- Gives back what broken-off cases held.
+-- Releases the slots of broken-off cases.
 DELETE FROM platform.identity_quota q
 USING unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS i (document_index, account_id, case_no)
 WHERE q.document_index = i.document_index AND q.document_index = ANY ($1)
@@ -70,12 +70,12 @@ SELECT document_index, $3, account_id FROM unnest($1::bytea[], $2::bigint[]) AS 
 ON CONFLICT DO NOTHING
 
 -- name: slot_page
--- The next slots in key order: how an audit walks all of them in constant memory.
+-- The next slots in key order: an audit reads all of them page by page, in constant memory.
 SELECT document_index, year, slot, account_id, case_no FROM platform.identity_quota
 WHERE (document_index, year, slot) > ($1, $2, $3) ORDER BY document_index, year, slot LIMIT $4
 
 -- name: slots_of_cases
--- What the given cases hold.
+-- The slots that the given cases hold.
 SELECT q.document_index, q.year, q.slot, q.account_id, q.case_no
 FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS i (document_index, account_id, case_no)
 JOIN platform.identity_quota q

@@ -1,4 +1,4 @@
-"""The records of checks: which policy, which facts, which outcome a case rests on. Sealed; kept with the case."""
+"""The records of checks: the policy, facts and outcome that a case rests on. Encrypted; kept with the case."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.checks", "records.sql")
 PASSED: Final = "PASSED"
-"""The outcome of a check with nothing in the way; any other outcome is the codes that were."""
+"""The outcome of a check that found no blocker; any other outcome is the codes of the blockers."""
 
 
 class Step(StrEnum):
-    """At which step of a case the check was made."""
+    """The step of a case at which a check was made."""
 
     SUBMIT = "submit"
     TAKE = "take"
@@ -52,7 +52,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def record_of(evidence: Evidence, case_no: int, step: Step, outcome: str) -> Record:
-    """Return the record of one answer for a case; `outcome`: PASSED, or the codes that stood in the way."""
+    """Return the record of one check for a case; `outcome`: PASSED, or the codes of the blockers."""
     return Record(
         account_id=evidence.answer.account_id,
         case_no=case_no,
@@ -65,38 +65,38 @@ def record_of(evidence: Evidence, case_no: int, step: Step, outcome: str) -> Rec
 
 
 class Records:
-    """Seals and keeps records. Each account has a key of its own, derived from the records key."""
+    """Encrypts and stores records. Each account has a key of its own, derived from the records key."""
 
     def __init__(self, key: bytes, new_nonce: Callable[[], bytes]) -> None:
         """`key`: 32 bytes; `new_nonce`: at least 12 random bytes at each call."""
         self._key, self._new_nonce = key, new_nonce
 
     async def keep(self, db: Database, records: Sequence[Record]) -> None:
-        """Keep the records of a batch, in the transaction of what was decided."""
+        """Store the records of a batch, in the transaction of the decision that rests on them."""
         if not records:
             return
         await db.execute(
             _SQL["insert_records"],
             *columns(records, "account_id", "case_no", "step", "at", "pack", "outcome"),
-            [self._sealed(record) for record in records],
+            [self._encrypt(record) for record in records],
         )
 
     async def of_cases(self, db: Database, keys: Iterable[Key]) -> dict[Key, list[Record]]:
         """Return the records of the cases `keys`, the check that opened each first.
 
-        Raises RecordUnreadableError for one that another key sealed, or that was changed or moved.
+        Raises RecordUnreadableError for one that another key encrypted, or that was changed or moved to another row.
         """
         rows = await db.fetch(_SQL["load_records"], *key_columns(keys))
-        found: defaultdict[Key, list[Record]] = defaultdict(list)
+        records: defaultdict[Key, list[Record]] = defaultdict(list)
         for row in rows:
-            found[row["account_id"], row["case_no"]].append(self._opened(row))
-        return dict(found)
+            records[row["account_id"], row["case_no"]].append(self._decrypt(row))
+        return dict(records)
 
-    def _sealed(self, record: Record) -> bytes:
+    def _encrypt(self, record: Record) -> bytes:
         nonce = self._new_nonce()[:NONCE_BYTES]
-        return nonce + self._cipher(record.account_id).encrypt(nonce, record.content, _bound(record))
+        return nonce + self._cipher(record.account_id).encrypt(nonce, record.content, _associated_data(record))
 
-    def _opened(self, row: asyncpg.Record) -> Record:
+    def _decrypt(self, row: asyncpg.Record) -> Record:
         sealed: bytes = row["sealed"]
         record = Record(
             account_id=row["account_id"],
@@ -109,17 +109,17 @@ class Records:
         )
         try:
             content = self._cipher(record.account_id).decrypt(
-                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _bound(record)
+                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _associated_data(record)
             )
         except InvalidTag:
             raise RecordUnreadableError(step=record.step.value, at=record.at.isoformat()) from None
         return msgspec.structs.replace(record, content=content)
 
     def _cipher(self, account_id: int) -> AESGCM:
-        """One key an account: random nonces of one key for everybody would meet after some billions of records."""
+        """Return the account's own cipher: under one common key, random nonces collide after billions of records."""
         return AESGCM(hmac.digest(self._key, b"record" + account_id.to_bytes(8, "big"), hashlib.sha256))
 
 
-def _bound(record: Record) -> bytes:
-    """What a seal vouches for beside its content: every column of the row."""
+def _associated_data(record: Record) -> bytes:
+    """Return what is authenticated beside the content: every other column of the row."""
     return msgspec.json.encode([record.account_id, record.case_no, record.step, record.at, record.pack, record.outcome])

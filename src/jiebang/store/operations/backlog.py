@@ -1,4 +1,4 @@
-"""How far the workers are behind."""
+"""How far the workers lag behind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from jiebang.store.postgres.named_sql import load
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL: Final = load("jiebang.store.operations", "backlog.sql")
 
 
 async def overdue(db: Database, before: datetime, most: int) -> int:
-    """Count the cases that have been due since before `before`, up to `most`. Cases that wait for later are not due."""
-    counted: int = await db.fetchval(_SQL["overdue_cases"], range(BUCKETS), before, most)
-    return counted
+    """Count the cases that have been due since before `before`, up to `most`. A case at rest is not due."""
+    count: int = await db.fetchval(_SQL["overdue_cases"], range(BUCKETS), before, most)
+    return count

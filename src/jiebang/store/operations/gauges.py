@@ -1,4 +1,4 @@
-"""What the gauges show of the platform's database."""
+"""What the gauges read from the platform's database."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from jiebang.model.case import BUCKETS, Kind, State
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "gauges.sql")
-_EVERYWHERE = list(range(BUCKETS))
+_ALL_BUCKETS = list(range(BUCKETS))
 
 
 class Late(msgspec.Struct, frozen=True, kw_only=True):
-    """How many cases under way past their deadline came equally far, by state and marks.
+    """How many cases under way past their deadline share one state and marks.
 
-    `stuck`: for long. `parked`: nothing is done for them any more until an operator has looked.
+    `stuck`: long past it. `parked`: nothing more is sent for them until an operator acts.
     """
 
     plan: str
@@ -33,7 +33,7 @@ class Late(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):
-    """When the oldest due case and message were or will be due (None: there are none), and what is late."""
+    """When the oldest case and the oldest message were or will be due (None: there are none), and the late cases."""
 
     due_at: datetime | None
     message_at: datetime | None
@@ -42,8 +42,8 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
 
 async def count_accounts(db: Database) -> int:
     """Count all accounts."""
-    found: int = await db.fetchval("SELECT count(*) FROM platform.account")
-    return found
+    count: int = await db.fetchval("SELECT count(*) FROM platform.account")
+    return count
 
 
 async def read(
@@ -51,11 +51,11 @@ async def read(
 ) -> Readings:
     """Read all gauges in one statement.
 
-    `now`: a case that rests longer is on its way, and nobody's oldest. `soon`: until when anything under way is due.
-    `late_before`, `stuck_before`: the deadlines from which on a case is late, or stuck. `most`: how many late cases of
-    one bucket are counted.
+    `now`: a case that rests until later is under way and not counted as the oldest. `soon`: by then every case
+    under way is due. `late_before`, `stuck_before`: a case with an earlier deadline is late, or stuck. `most`: how many
+    late cases of one bucket are counted.
     """
-    rows = await db.fetch(_SQL["readings"], _EVERYWHERE, soon, late_before, most, stuck_before, now)
+    rows = await db.fetch(_SQL["readings"], _ALL_BUCKETS, soon, late_before, most, stuck_before, now)
     oldest = {row["what"]: row["oldest_at"] for row in rows if row["what"] in ("due", "message")}
     return Readings(
         due_at=oldest.get("due"),

@@ -1,10 +1,10 @@
--- What is read for the gauges, in one statement and now and then: a descent of an index a bucket, whatever there is.
+-- What the gauges read, in one statement every so often: one index descent per bucket, however many rows there are.
 
 -- name: readings
--- When the oldest due case and the oldest due message were due; and of the cases under way that are past their deadline, by how
--- far they came, how many there are (up to $4 a bucket): late where it was before $3, stuck where it was before $5.
--- A case that rests beyond now ($6) is on its way, and nobody's oldest. Only what is due soon ($2) can be stuck: no op waits
--- longer than the back-off; and what is parked has an index of its own.
+-- When the oldest due case and the oldest due message were due; and how many cases under way are past their deadline, by state
+-- and marks (up to $4 per bucket): late where the deadline was before $3, stuck where it was before $5. A case that rests beyond
+-- now ($6) is under way and not counted as the oldest. Only a case due soon ($2) can be stuck, because no op waits longer than
+-- the longest back-off; parked cases have an index of their own.
 SELECT 'due' AS what, '' AS plan, '' AS kind, '' AS state, '' AS marks, 1::bigint AS cases, min(d.due_at) AS oldest_at
 FROM unnest($1::smallint[]) AS b (bucket)
 CROSS JOIN LATERAL (

@@ -1,6 +1,6 @@
 """Leases on buckets of accounts.
 
-The guard of every save is the safety; leases only keep workers out of each other's way.
+Safety rests on the guard of every save; leases only keep workers from doing the same work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SQL = load("jiebang.store.operations", "leases.sql")
 
 
 class Held(msgspec.Struct, frozen=True):
-    """What a heartbeat brought: buckets held from now on, what an operator wants, whether all claims are stopped."""
+    """The result of a heartbeat: the buckets now held, the operator's wish, and whether a recovery stops all claims."""
 
     buckets: frozenset[int]
     wish: str = "run"
@@ -34,27 +34,27 @@ class Held(msgspec.Struct, frozen=True):
 
 
 async def hold(pool: Pool, worker_id: str, now: datetime, lease: timedelta, *, still: bool = False) -> Held:
-    """Renew the worker's heartbeat and leases, take its fair share, let go of the rest.
+    """Renew the worker's heartbeat and leases, take its fair share of buckets, release the rest.
 
-    `still`: it claims nothing and has nothing at hand. Then, where an operator has paused it, it keeps no bucket.
+    `still`: the worker has finished its cases and claims none. If an operator has paused it, it then keeps no bucket.
     """
     async with pool.acquire() as connection, connection.transaction():
-        # One lease decision at a time; rows of cases are never touched by it.
+        # Lease decisions are serialised; the lock touches no rows of cases.
         await connection.execute("LOCK TABLE platform.bucket_lease IN SHARE ROW EXCLUSIVE MODE")
         state = "paused" if still else "running"
-        [told] = await connection.fetch(_SQL["seen_worker"], worker_id, now + lease, state)
+        [heartbeat] = await connection.fetch(_SQL["record_heartbeat"], worker_id, now + lease, state)
         workers = {row["worker_id"] for row in await connection.fetch(_SQL["live_workers"], now)}
         rows = await connection.fetch(_SQL["read_leases"])
         leases = {row["bucket"]: (row["worker_id"], row["until"]) for row in rows}
-        if told["wish"] == "run":
+        if heartbeat["wish"] == "run":
             wanted = sorted(wanted_buckets(worker_id, workers, leases, now))
-        else:  # what it has at hand it finishes first
+        else:  # it finishes its cases first
             wanted = [] if still else sorted(bucket for bucket, (owner, _) in leases.items() if owner == worker_id)
         await connection.execute(_SQL["release_buckets"], worker_id, wanted)
         await connection.execute(_SQL["hold_buckets"], wanted, worker_id, now + lease)
-    return Held(frozenset(wanted), told["wish"], told["recovering"])
+    return Held(frozenset(wanted), heartbeat["wish"], heartbeat["recovering"])
 
 
 async def release(pool: Pool, worker_id: str) -> None:
-    """Give up all buckets, and the worker's share of them, so that the others go on at their next turn."""
+    """Release all buckets and the worker's share of them, so that the others take them at their next heartbeat."""
     await pool.execute(_SQL["release_worker"], worker_id)

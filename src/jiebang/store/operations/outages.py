@@ -1,4 +1,4 @@
-"""Participants that operators took out of service: which, since when, why and by whom."""
+"""Outages: participants that operators took out of service, since when, why and by whom."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jiebang.store.postgres.named_sql import load
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "outages.sql")
 
 
 class Outage(msgspec.Struct, frozen=True, kw_only=True):
-    """A participant out of service: since when, why and by whom. `reason` is for operators, never shown to persons."""
+    """A participant out of service: since when, why and by whom. `reason` is for operators, never shown to people."""
 
     participant: str
     since: datetime
@@ -29,7 +29,7 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def outages(db: Database, limit: int) -> list[Outage]:
-    """Return outages, past ones too, the latest first."""
+    """Return outages, including past ones: current ones first, then the latest first."""
     return [
         Outage(
             participant=row["participant"],
@@ -44,7 +44,7 @@ async def outages(db: Database, limit: int) -> list[Outage]:
 
 
 async def take_out(db: Database, participants: Collection[str], reason: str, by: str, now: datetime) -> None:
-    """Take participants out of service; what is out stays out since when it was."""
+    """Take participants out of service; one that is out already keeps its outage."""
     await db.execute(_SQL["take_out"], sorted(participants), now, reason, by)
 
 

@@ -1,4 +1,4 @@
-"""What is to be told to people's phones and e-mail: written with what caused it, delivered at least once."""
+"""Messages to people: written with what caused them, delivered at least once."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jiebang.store.postgres.named_sql import columns, key_columns, load
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "outbox.sql")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message to one person. `template` names a text of the pack; `params` fill it and hold no code and no name."""
+    """A message to one person. `template` names a text of the pack; `params` fill it and contain no code or name."""
 
     account_id: int
     message_id: UUID
@@ -32,12 +32,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> tuple[int, UUID]:
-        """The message's key: (account_id, message_id). A receiver drops one that it has seen."""
+        """The message's key: (account_id, message_id). A receiver drops repeats by it."""
         return (self.account_id, self.message_id)
 
 
 async def insert(db: Database, messages: Sequence[Message], now: datetime) -> None:
-    """Queue `messages`, due at once. A message that is already there is left as it is."""
+    """Queue `messages`, due at once. An existing message is left as it is."""
     await db.execute(
         _SQL["insert_messages"],
         *columns(messages, "account_id", "message_id"),
@@ -66,11 +66,11 @@ async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -
 
 
 async def delivered(db: Database, keys: Sequence[tuple[int, UUID]], now: datetime) -> None:
-    """Mark messages as told."""
-    await db.execute(_SQL["delivered_messages"], *key_columns(keys), now)
+    """Mark messages as delivered."""
+    await db.execute(_SQL["mark_delivered"], *key_columns(keys), now)
 
 
 async def postponed(db: Database, due_at: Mapping[tuple[int, UUID], datetime]) -> None:
-    """Put messages off to the time given for each, and count the attempt."""
+    """Postpone messages to the time given for each, and count the attempt."""
     keys = sorted(due_at)
-    await db.execute(_SQL["postponed_messages"], *key_columns(keys), [due_at[key] for key in keys])
+    await db.execute(_SQL["postpone_messages"], *key_columns(keys), [due_at[key] for key in keys])

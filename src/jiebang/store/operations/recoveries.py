@@ -1,4 +1,4 @@
-"""Recoveries after a restore from backup: which is under way, and what it writes that only a recovery may."""
+"""Recoveries after a restore from backup: their runs, and the writes that only a recovery may make."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "recoveries.sql")
 
 
 class RecoveryRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One recovery."""
+    """One run of a recovery. `restored`: the databases restored, by participant or "platform"."""
 
     recovery_no: int
     restored: tuple[str, ...]
@@ -31,19 +31,19 @@ class RecoveryRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def under_way_since(db: Database) -> datetime | None:
-    """Return since when a recovery stops claims and new cases; None where there is none."""
+    """Return since when a recovery has stopped claims and new cases; None where none is under way."""
     since: datetime | None = await db.fetchval(_SQL["under_way_since"])
     return since
 
 
 async def begin_recovery(db: Database, restored: Collection[str], by: str, now: datetime) -> RecoveryRun:
-    """Begin a recovery, or go on with the one under way; what was restored adds up."""
+    """Begin a recovery, or continue the one under way, adding to what was restored."""
     [row] = await db.fetch(_SQL["begin_recovery"], sorted(restored), by, now)
     return RecoveryRun(**{**row, "restored": tuple(row["restored"])})
 
 
 async def end_recovery(db: Database, run: RecoveryRun, found: Mapping[str, Any], now: datetime) -> None:
-    """End it: cases are claimed and opened again."""
+    """End a recovery: from then on cases are claimed and opened again."""
     await db.execute(_SQL["end_recovery"], run.recovery_no, now, msgspec.json.encode(found).decode())
 
 
@@ -53,29 +53,29 @@ async def numbers(db: Database, after: int, upto: int, limit: int) -> dict[int, 
 
 
 async def numbers_among(db: Database, accounts: Collection[int]) -> dict[int, int]:
-    """Return the last case number of each of these accounts; one that is unknown is absent."""
+    """Return the last case number of each of these accounts; an unknown one is absent."""
     return {row["account_id"]: row["last_case_no"] for row in await db.fetch(_SQL["numbers_among"], sorted(accounts))}
 
 
 async def raise_numbers(db: Database, last: Mapping[int, int], now: datetime) -> int:
-    """Raise case numbers by account, making the accounts that are missing; return how many accounts that touched."""
-    done = await db.execute(_SQL["raise_numbers"], *key_columns(last.items()), now)
-    return int(done.rpartition(" ")[2])
+    """Raise the last case numbers of accounts, inserting missing accounts; return how many accounts changed."""
+    status = await db.execute(_SQL["raise_numbers"], *key_columns(last.items()), now)
+    return int(status.rpartition(" ")[2])
 
 
 async def forget_wishes(db: Database, cases: Iterable[Case]) -> None:
-    """Take wishes to withdraw from cases as they were read."""
+    """Delete the wishes to withdraw of cases whose revision is still the one read."""
     ordered = sorted(cases, key=lambda case: case.key)
     await db.execute(_SQL["forget_wishes"], *columns(ordered, "account_id", "case_no", "revision"))
 
 
 async def make_again(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any]]], now: datetime) -> set[Key]:
-    """Insert cases that the platform lost, each with its number, its state and its first timeline entries.
+    """Insert cases that the platform lost, each with its number, state and first timeline entries.
 
     Return those that were inserted.
     """
     cases = sorted(made, key=lambda case: case.key)
-    told = [canonical(made[case]) for case in cases]
+    entries = [canonical(made[case]) for case in cases]
     rows = await db.fetch(
         _SQL["make_again"],
         *columns(cases, "account_id", "case_no"),
@@ -84,7 +84,7 @@ async def make_again(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any
         [array_text(case.versions) for case in cases],
         [case.state in ENDED for case in cases],
         now,
-        told,
-        [digest(1, time_text(now), entries) for entries in told],
+        entries,
+        [digest(1, time_text(now), text) for text in entries],
     )
     return {(row["account_id"], row["case_no"]) for row in rows}

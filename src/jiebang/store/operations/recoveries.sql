@@ -1,9 +1,9 @@
 -- name: under_way_since
--- Is a recovery under way, during which no case is opened? There is at most one.
+-- Since when a recovery, of which there is at most one, has been under way.
 SELECT begun_at FROM platform.recovery WHERE ended_at IS NULL
 
 -- name: begin_recovery
--- Begins a recovery, or goes on with the one that has not ended: what was restored adds up.
+-- Begins a recovery, or continues the one that has not ended, adding to what was restored.
 INSERT INTO platform.recovery (recovery_no, restored, begun_by, begun_at)
 SELECT coalesce(max(recovery_no), 0) + 1, $1::text[], $2, $3 FROM platform.recovery
 ON CONFLICT ((ended_at IS NULL)) WHERE ended_at IS NULL DO UPDATE
@@ -15,7 +15,7 @@ RETURNING recovery_no, restored, begun_by, begun_at
 UPDATE platform.recovery SET ended_at = $2, found = $3::text::jsonb WHERE recovery_no = $1 AND ended_at IS NULL
 
 -- name: numbers_of
--- The last case number of each account in a range of them.
+-- The last case number of each account in a range.
 SELECT account_id, last_case_no FROM platform.account WHERE account_id > $1 AND account_id <= $2 ORDER BY account_id LIMIT $3
 
 -- name: numbers_among
@@ -23,21 +23,22 @@ SELECT account_id, last_case_no FROM platform.account WHERE account_id > $1 AND 
 SELECT account_id, last_case_no FROM platform.account WHERE account_id = ANY ($1::bigint[])
 
 -- name: raise_numbers
--- Raises case numbers, and brings back accounts that the platform lost: a number is never given twice.
+-- Raises last case numbers, and inserts accounts that the platform lost: a number is never given twice.
 INSERT INTO platform.account AS a (account_id, last_case_no, created_at)
 SELECT i.account_id, i.last_case_no, $3 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, last_case_no)
 ON CONFLICT (account_id) DO UPDATE SET last_case_no = excluded.last_case_no WHERE a.last_case_no < excluded.last_case_no
 
 -- name: forget_wishes
--- A wish to withdraw that a restore brought back behind the commit point is none: the save of a commit would be refused.
+-- Deletes wishes to withdraw that a restore brought back although the case has passed its commit point: the guard would refuse
+-- to save the commit.
 UPDATE platform.cases c SET withdraw_at = NULL
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
 WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.case_no = i.case_no AND c.revision = i.revision
     AND c.withdraw_at IS NOT NULL
 
 -- name: make_again
--- Makes cases again that the platform lost, each with its number and the beginning of a new timeline. One whose account has
--- another live case, or that is there by now, is left out.
+-- Inserts cases that the platform lost, each with its number and the first row of a new timeline. A case whose account has
+-- another live case, or that exists by now, is left out.
 WITH input AS (
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::timestamptz[], $9::text[], $10::text[], $11::boolean[], $13::text[], $14::bytea[])
@@ -51,7 +52,7 @@ WITH input AS (
     FROM input ORDER BY account_id, case_no
     ON CONFLICT DO NOTHING
     RETURNING account_id, case_no, head
-), told AS (
+), timeline AS (
     INSERT INTO platform.case_event (account_id, case_no, revision, at, entries, head)
     SELECT account_id, case_no, 1, $12, i.entries::jsonb, n.head FROM inserted n JOIN input i USING (account_id, case_no)
 )

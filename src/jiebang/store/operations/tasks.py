@@ -1,4 +1,4 @@
-"""Operators' tasks in the platform's database: raised and closed in sets, acknowledged by people."""
+"""Operators' tasks in the platform's database: raised and closed in batches, acknowledged by people."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     import asyncpg
 
     from jiebang.model.case import Case, Key
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "tasks.sql")
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What to raise. `place`: where the participant stands in the case's marks, with the `op` that it owes.
+    """A task to raise. `place`: the participant's position in the case's marks, with the `op` that it has not answered.
 
-    `note`: what is known of it, then what was found out.
+    `note`: what is known when it is raised, later what was found out.
     """
 
     account_id: int
@@ -39,7 +39,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(NewTask, frozen=True, kw_only=True):
-    """A task as it stands."""
+    """A task as recorded."""
 
     raised_at: datetime
     acknowledged_by: str | None = None
@@ -48,7 +48,7 @@ class Task(NewTask, frozen=True, kw_only=True):
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
-    """How many open tasks of one kind one participant is the cause of."""
+    """How many tasks of one kind are open because of one participant."""
 
     kind: str
     participant: str
@@ -56,20 +56,20 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
     oldest_at: datetime
 
 
-def _task(row: asyncpg.Record) -> Task:
+def _build_task(row: asyncpg.Record) -> Task:
     return Task(**{name: value for name, value in row.items() if name != "bucket"})
 
 
 async def suspects(
     db: Database, buckets: Collection[int], due_by: datetime, attempts: int, limit: int
 ) -> list[tuple[Case, datetime | None]]:
-    """Return cases past their decision that may need a person, each with when it came into its state."""
+    """Return decided cases that may need an operator, each with when it entered its state."""
     rows = await db.fetch(_SQL["suspects"], sorted(buckets), due_by, attempts, limit)
     return [(from_row(row), row["since"]) for row in rows]
 
 
 async def raise_(db: Database, new: Iterable[NewTask], now: datetime) -> int:
-    """Raise tasks; return how many were not open before."""
+    """Raise tasks; return how many were opened or changed."""
     rows = list(new)
     if not rows:
         return 0
@@ -85,43 +85,43 @@ async def raise_(db: Database, new: Iterable[NewTask], now: datetime) -> int:
 
 
 async def close_done(db: Database, buckets: Collection[int], now: datetime) -> int:
-    """Close what is done in these buckets; return how much that was."""
+    """Close tasks of these buckets whose op is done; return how many."""
     return len(await db.fetch(_SQL["close_done"], sorted(buckets), now))
 
 
 async def close_decided(db: Database, accounts: Collection[int], undecided: Collection[Key], now: datetime) -> None:
-    """Close what is undecided no more of these accounts."""
+    """Close the tasks `undecided` of these accounts, except for the cases that are still `undecided`."""
     await db.execute(_SQL["close_decided"], sorted(accounts), *key_columns(undecided), now)
 
 
 async def undecided(db: Database, accounts: Collection[int]) -> set[Key]:
-    """Return the cases of these accounts that a recovery left to people and that are still theirs."""
+    """Return the cases of these accounts that a recovery left undecided and whose task is open."""
     return {(row["account_id"], row["case_no"]) for row in await db.fetch(_SQL["undecided_of"], sorted(accounts))}
 
 
 async def standing(db: Database, limit: int) -> list[Task]:
-    """Return what is open, the oldest first."""
-    return [_task(row) for row in await db.fetch(_SQL["open_tasks"], limit)]
+    """Return open tasks, the oldest first."""
+    return [_build_task(row) for row in await db.fetch(_SQL["open_tasks"], limit)]
 
 
 async def count(db: Database) -> list[Count]:
-    """Return how much is open, by kind and participant."""
+    """Return the number of open tasks by kind and participant."""
     return [Count(**row) for row in await db.fetch(_SQL["count_open"])]
 
 
 async def of_cases(db: Database, keys: Collection[Key]) -> list[Task]:
-    """Return every task of the given cases, closed ones too."""
-    return [_task(row) for row in await db.fetch(_SQL["tasks_of"], *key_columns(keys))]
+    """Return every task of the given cases, including closed ones."""
+    return [_build_task(row) for row in await db.fetch(_SQL["tasks_of"], *key_columns(keys))]
 
 
 async def acknowledge(db: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:
-    """Record who looks after the open tasks of the given cases; return the cases that had any."""
+    """Record who handles the open tasks of the given cases; return the cases whose tasks were unacknowledged."""
     rows = await db.fetch(_SQL["acknowledge"], *key_columns(keys), by, now)
     return {(row["account_id"], row["case_no"]) for row in rows}
 
 
 async def close_by_hand(db: Database, keys: Collection[Key], note: str, by: str, now: datetime) -> set[Key]:
-    """Close the undecided tasks of the given cases; return the cases that had any."""
+    """Close the tasks `undecided` of the given cases; return the cases that had one."""
     rows = await db.fetch(_SQL["close_by_hand"], *key_columns(keys), now, note, by)
     return {(row["account_id"], row["case_no"]) for row in rows}
 
@@ -129,6 +129,6 @@ async def close_by_hand(db: Database, keys: Collection[Key], note: str, by: str,
 async def stuck(
     db: Database, due_by: datetime, heard_before: datetime, attempts: int, limit: int
 ) -> list[tuple[Case, datetime]]:
-    """Return cases that do not get on, each with when it last did, the quietest first."""
+    """Return stuck cases, each with the time of its last save, the longest silent first."""
     rows = await db.fetch(_SQL["stuck_cases"], due_by, heard_before, attempts, limit)
     return [(from_row(row), row["heard_at"]) for row in rows]

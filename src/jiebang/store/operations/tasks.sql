@@ -1,7 +1,7 @@
 -- name: suspects
--- Cases past their decision that a person may have to look at: something is parked, or was sent again `$3` times and more;
--- and live ones that nobody looks at any more. Only what is due soon can be silent: no op waits longer than the back-off.
--- since: when the case came into its state.
+-- Decided cases that may need an operator: an op is parked, or was sent again at least $3 times; and live cases that no worker
+-- steps any more. Only a case due soon ($2) can be silent, because no op waits longer than the longest back-off. since: when
+-- the case entered its state.
 SELECT c.*, (SELECT min(e.at) FROM platform.case_event e WHERE e.account_id = c.account_id AND e.case_no = c.case_no
     AND e.entries @> jsonb_build_array(jsonb_build_object('what', 'state', 'state', c.state))) AS since
 FROM unnest($1::smallint[]) AS b (bucket)
@@ -14,7 +14,7 @@ CROSS JOIN LATERAL (
 LIMIT $4
 
 -- name: raise_tasks
--- Raises what is not open yet; a task that was closed and is right again opens anew, unacknowledged.
+-- Raises tasks that are not open yet; one that was closed, or whose cause changed, is opened again, unacknowledged.
 INSERT INTO platform.task AS t (account_id, case_no, kind, participant, bucket, place, op, why, raised_at, note)
 SELECT i.account_id, i.case_no, i.kind, i.participant, i.bucket, i.place, i.op, i.why, $9, i.note
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::smallint[], $7::text[], $8::text[], $10::text[])
@@ -28,7 +28,7 @@ WHERE t.closed_at IS NOT NULL OR t.why IS DISTINCT FROM excluded.why OR t.op IS 
 RETURNING t.account_id
 
 -- name: close_done
--- Closes what is done: the op was answered, or the case has ended.
+-- Closes tasks that are done: the op was answered, or the case has ended.
 WITH open AS MATERIALIZED (
     SELECT o.* FROM unnest($1::smallint[]) AS b (bucket) CROSS JOIN LATERAL (
         SELECT account_id, case_no, kind, participant, place FROM platform.task t
@@ -44,34 +44,34 @@ WHERE t.account_id = o.account_id AND t.case_no = o.case_no AND t.kind = o.kind 
 RETURNING t.account_id
 
 -- name: close_decided
--- Closes what a recovery could not decide before and decided now: of these accounts, all but the cases named.
+-- Closes tasks `undecided` that a later recovery decided: those of these accounts, except of the given cases.
 UPDATE platform.task t SET closed_at = $4
 WHERE t.account_id = ANY ($1::bigint[]) AND t.kind = 'undecided' AND t.closed_at IS NULL
   AND NOT EXISTS (SELECT FROM unnest($2::bigint[], $3::bigint[]) AS i (account_id, case_no)
       WHERE i.account_id = t.account_id AND i.case_no = t.case_no)
 
 -- name: undecided_of
--- What a recovery left to people of these accounts and is still open.
+-- Cases of these accounts that a recovery left undecided, and whose task is still open.
 SELECT account_id, case_no FROM platform.task t
 WHERE t.account_id = ANY ($1::bigint[]) AND t.kind = 'undecided' AND t.closed_at IS NULL
 
 -- name: open_tasks
--- What is open, the oldest first.
+-- Open tasks, the oldest first.
 SELECT * FROM platform.task WHERE closed_at IS NULL ORDER BY raised_at, account_id, case_no LIMIT $1
 
 -- name: count_open
--- How much is open, by kind and participant.
+-- The number of open tasks by kind and participant.
 SELECT kind, participant, count(*)::integer AS tasks, min(raised_at) AS oldest_at FROM platform.task WHERE closed_at IS NULL
 GROUP BY kind, participant ORDER BY kind, participant
 
 -- name: tasks_of
--- Every task of the given cases, closed ones too.
+-- Every task of the given cases, including closed ones.
 SELECT t.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 JOIN platform.task t ON t.account_id = i.account_id AND t.case_no = i.case_no AND t.account_id = ANY ($1)
 ORDER BY t.account_id, t.case_no, t.raised_at
 
 -- name: acknowledge
--- Somebody looks after the open tasks of the given cases; who did so first stays.
+-- Acknowledges the open tasks of the given cases; the first acknowledgement stays.
 UPDATE platform.task t SET acknowledged_by = $3, acknowledged_at = $4
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 WHERE t.account_id = i.account_id AND t.account_id = ANY ($1) AND t.case_no = i.case_no AND t.closed_at IS NULL
@@ -79,7 +79,7 @@ WHERE t.account_id = i.account_id AND t.account_id = ANY ($1) AND t.case_no = i.
 RETURNING t.account_id, t.case_no
 
 -- name: close_by_hand
--- Closes the undecided tasks of the given cases with what was found out. Nothing of the cases changes by it.
+-- Closes the tasks `undecided` of the given cases, with a note. The cases themselves do not change.
 UPDATE platform.task t SET closed_at = $3, note = $4, acknowledged_by = coalesce(acknowledged_by, $5),
     acknowledged_at = coalesce(acknowledged_at, $3)
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
@@ -88,8 +88,8 @@ WHERE t.account_id = i.account_id AND t.account_id = ANY ($1) AND t.case_no = i.
 RETURNING t.account_id, t.case_no
 
 -- name: stuck_cases
--- Cases under way, or ready, of which nothing was heard since $2, the quietest first; and live ones that nobody looks at any
--- more. Reads what is due by $1 alone: later is only who waits for a proof, or was put off on purpose a moment ago.
+-- Cases ready or under way without a save since $2, the longest silent first; and live cases that no worker steps any more.
+-- Reads only cases due by $1: later ones wait for a proof, or were postponed a moment ago.
 SELECT c.*, e.at AS heard_at FROM (
     (SELECT c.* FROM generate_series(0, 255) AS b (bucket) CROSS JOIN LATERAL (
         SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $1

@@ -1,4 +1,4 @@
-"""The workers there are, as their heartbeats tell, and what operators want of them."""
+"""The registered workers, by their heartbeats, and operators' wishes for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jiebang.store.postgres.named_sql import load
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.operations", "worker_registry.sql")
 
@@ -20,7 +20,7 @@ Wish = Literal["run", "pause", "drain"]
 
 
 class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as its heartbeat tells. `oldest_due_at`: since when the oldest due case of its buckets waits."""
+    """One worker at its last heartbeat. `oldest_due_at`: since when the oldest due case of its buckets has waited."""
 
     worker_id: str
     seen_until: datetime
@@ -33,11 +33,11 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def wish(db: Database, workers: Sequence[str] | None, wanted: Wish, by: str, now: datetime) -> list[str]:
-    """Record what is wanted of `workers` (None: of all); return those that live and will read it."""
+    """Record a wish for `workers` (None: all); return the live ones, which will read it."""
     ids = None if workers is None else sorted(workers)
     return sorted(row["worker_id"] for row in await db.fetch(_SQL["wish_of_workers"], ids, wanted, by, now))
 
 
 async def workers(db: Database, now: datetime) -> list[WorkerSeen]:
-    """Return every worker that lives, or died within the hour."""
+    """Return every worker that is live or died within the last hour."""
     return [WorkerSeen(**row) for row in await db.fetch(_SQL["workers"], now)]

@@ -1,11 +1,11 @@
 -- name: wish_of_workers
--- What an operator wants of some workers (NULL: of all that live).
+-- Records an operator's wish for some workers (NULL: all live ones).
 UPDATE platform.worker SET wish = $2, wished_by = $3, wished_at = $4
 WHERE seen_until > $4 AND ($1::text[] IS NULL OR worker_id = ANY ($1))
 RETURNING worker_id
 
 -- name: workers
--- Every worker that lives or died lately, with its buckets and how long its oldest due case has waited.
+-- Every worker that is live or died lately, with its buckets and since when its oldest due case has waited.
 SELECT w.worker_id, w.seen_until, w.state, w.wish, w.wished_by, w.wished_at, count(l.bucket)::integer AS buckets,
     min(d.due_at) AS oldest_due_at
 FROM platform.worker w

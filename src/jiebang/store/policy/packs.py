@@ -1,4 +1,4 @@
-"""The versions of policy in the platform's database: which there are, which is in force since when, who agreed."""
+"""The versions of policy in the platform's database: their texts, activations, and which is in force since when."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.policy", "packs.sql")
 
 
 class StoredPack(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of one policy as it was admitted. `pack`: name and version, `wechat/1`."""
+    """One version of one policy as it was added. `pack`: name and version, as in `wechat/1`."""
 
     pack: str
     name: str
@@ -72,7 +72,7 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShadowCount(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted of one code in one segment. `code` empty: that anything blocks at all."""
+    """The counts of one code in one segment. Empty `code`: checks with any blocker at all."""
 
     shadow: str
     live: str
@@ -85,18 +85,18 @@ class ShadowCount(msgspec.Struct, frozen=True, kw_only=True):
     only_shadow: int
 
 
-def _activation(row: asyncpg.Record | None) -> Activation | None:
+def _build_activation(row: asyncpg.Record | None) -> Activation | None:
     return None if row is None else Activation(**row)
 
 
 async def state(db: Database, *, lock: bool = False) -> PolicyState | None:
-    """Return the state of policy; None before the first activation. With `lock`, held until the transaction ends."""
+    """Return the state of policy; None before the first activation. With `lock`, locked until the transaction ends."""
     row = await db.fetchrow(_SQL["lock_state" if lock else "read_state"])
     return None if row is None else PolicyState(**row)
 
 
 async def add(db: Database, packs: Sequence[NewPack], by: str, now: datetime) -> set[str]:
-    """Add versions; return those that were not there before. One that is there stays as it is."""
+    """Add versions; return those that are new. An existing one stays as it is."""
     rows = await db.fetch(
         _SQL["insert_packs"],
         *columns(packs, "name", "version", "text"),
@@ -114,7 +114,7 @@ async def others(db: Database, known: Iterable[str] = ()) -> list[StoredPack]:
 
 
 async def install(db: Database, pack: str, by: str, now: datetime) -> bool:
-    """Put the first version in force, where none is yet; whether this call did."""
+    """Put the first version in force, where none is yet; return whether this call did."""
     if not await db.fetchval(_SQL["first_state"], pack, now):
         return False
     await db.execute(_SQL["first_activation"], pack, by, now)
@@ -123,16 +123,16 @@ async def install(db: Database, pack: str, by: str, now: datetime) -> bool:
 
 async def proposal(db: Database, pack: str) -> Activation | None:
     """Return the open proposal of a version."""
-    return _activation(await db.fetchrow(_SQL["open_proposal"], pack))
+    return _build_activation(await db.fetchrow(_SQL["open_proposal"], pack))
 
 
 async def activation(db: Database, number: int) -> Activation | None:
     """Return one activation."""
-    return _activation(await db.fetchrow(_SQL["load_activation"], number))
+    return _build_activation(await db.fetchrow(_SQL["load_activation"], number))
 
 
 async def propose(db: Database, pack: str, by: str, now: datetime) -> Activation:
-    """Note a first person's wish. The caller holds the lock of the state."""
+    """Record a proposal to activate a version. The caller holds the lock of the state."""
     number: int = await db.fetchval(_SQL["next_activation"])
     await db.execute(_SQL["propose"], number, pack, by, now)
     return Activation(activation_no=number, pack=pack, action="activate", proposed_by=by, proposed_at=now)
@@ -141,39 +141,39 @@ async def propose(db: Database, pack: str, by: str, now: datetime) -> Activation
 async def approve(db: Database, proposed: Activation, by: str, now: datetime, since: datetime, replaces: int) -> None:
     """Put a proposal in force from `since` on, in place of activation `replaces`. The caller holds the lock."""
     await db.execute(_SQL["approve"], proposed.activation_no, by, now, since, replaces)
-    await _in_force(db, proposed.activation_no, proposed.pack, now, since)
+    await _put_in_force(db, proposed.activation_no, proposed.pack, now, since)
 
 
 async def roll_back(db: Database, to: Activation, by: str, now: datetime, since: datetime) -> None:
     """Put the version of an earlier activation in force again from `since` on. The caller holds the lock."""
     number: int = await db.fetchval(_SQL["next_activation"])
     await db.execute(_SQL["roll_back"], number, to.pack, by, now, since, to.replaces)
-    await _in_force(db, number, to.pack, now, since)
+    await _put_in_force(db, number, to.pack, now, since)
 
 
-async def _in_force(db: Database, number: int, pack: str, now: datetime, since: datetime) -> None:
+async def _put_in_force(db: Database, number: int, pack: str, now: datetime, since: datetime) -> None:
     await db.execute(_SQL["in_force"], number, pack, since)
     await db.execute(_SQL["lapse_proposals"], number, now)
 
 
 async def history(db: Database, limit: int) -> list[Activation]:
-    """Return the last changes of policy, the newest first, proposals too."""
+    """Return the last changes of policy, including proposals, the newest first."""
     return [Activation(**row) for row in await db.fetch(_SQL["history"], limit)]
 
 
 async def set_shadow(db: Database, pack: str | None, by: str | None, now: datetime | None) -> None:
-    """Let a version run in shadow, nothing counted yet; all None: let none."""
+    """Run a version in shadow, with all counts at zero; all None: run none."""
     if pack is not None:
         await db.execute(_SQL["forget_shadow"], pack)
     await db.execute(_SQL["set_shadow"], pack, by, now)
 
 
 async def count(db: Database, counts: Sequence[ShadowCount]) -> None:
-    """Add what was counted. In key order, so that processes that count at the same time do not deadlock."""
-    ordered = sorted(counts, key=lambda one: (one.shadow, one.live, one.kind, one.segment, one.code))
+    """Add counts. In key order, so that concurrent processes do not deadlock."""
+    ordered = sorted(counts, key=lambda count: (count.shadow, count.live, count.kind, count.segment, count.code))
     await db.execute(_SQL["count_shadow"], *columns(ordered, *ShadowCount.__struct_fields__))
 
 
 async def counted(db: Database, shadow: str) -> list[ShadowCount]:
-    """Return everything counted about one version in shadow."""
+    """Return all counts of one version in shadow."""
     return [ShadowCount(**row) for row in await db.fetch(_SQL["read_shadow"], shadow)]

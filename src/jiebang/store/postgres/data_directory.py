@@ -1,9 +1,9 @@
-"""The home folder of an installation with embedded databases: where things lie, who owns them, who may use them.
+"""The home folder of an installation with embedded databases: its layout, owners and locks.
 
-`<home>/postgres/` holds one data directory a server, their logs, the password, the locks and the guardian's state.
+`<home>/postgres/` holds one data directory per server, their logs, the password, the locks and the guardian's state.
 PostgreSQL refuses to run as root; then it runs as the home's owner, or as `nobody`. Where that user could not reach
 the folder (a checkout below a 0700 directory), `<home>/postgres` is a symbolic link to a folder in `/var/lib`.
-Nothing here imports a driver: the guardian starts with it and must start fast.
+This module imports no database driver: the guardian imports it and must start fast.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Home(msgspec.Struct, frozen=True):
-    """A prepared home. `folder`: the real `<home>/postgres`; `uid`, `gid`: whom PostgreSQL runs as (None: as we do)."""
+    """A prepared home. `folder`: the real `<home>/postgres`; `uid`, `gid`: PostgreSQL's user (None: ours)."""
 
     path: Path
     folder: Path
@@ -57,7 +57,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> Path:
-        """What the guardian last said: ports, readiness. Only as true as the guardian's lock is held."""
+        """The file of the guardian's state. Valid only while the guardian holds its lock."""
         return self.folder / "state.json"
 
     @property
@@ -74,28 +74,32 @@ class Home(msgspec.Struct, frozen=True):
         return descriptor
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file of the folder whole or not at all, private to the folder's owner. Raises OSError."""
+        """Write a file of the folder atomically, private to the folder's owner. Raises OSError."""
         write(self.folder / name, content, as_folder=True)
 
     def write_once(self, name: str, content: bytes) -> None:
-        """Do the same unless the file is there."""
+        """Do the same unless the file exists."""
         write_once(self.folder / name, content, as_folder=True)
 
     def popen_options(self) -> dict[str, Any]:
-        """Return what subprocess needs to run something as PostgreSQL's user, with nothing of our environment."""
-        kept = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
-        options: dict[str, Any] = {"cwd": "/", "env": {**kept, "LC_ALL": "C", "TZ": "UTC"}, "stdin": subprocess.DEVNULL}
+        """Return subprocess options to run a program as PostgreSQL's user, with an almost empty environment."""
+        inherited = {key: os.environ[key] for key in ("PATH", "LD_LIBRARY_PATH") if key in os.environ}
+        options: dict[str, Any] = {
+            "cwd": "/",
+            "env": {**inherited, "LC_ALL": "C", "TZ": "UTC"},
+            "stdin": subprocess.DEVNULL,
+        }
         if self.uid is not None:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
         return options
 
     def reaches(self, path: Path) -> bool:
-        """Whether PostgreSQL's user can enter a folder, or execute a file."""
+        """Return whether PostgreSQL's user can enter a folder, or execute a file."""
         argv = ["/bin/sh", "-c", 'test -x "$0"', str(path)]
         return subprocess.run(argv, check=False, **self.popen_options()).returncode == 0  # noqa: S603 - our own paths
 
     def lock(self, name: str, how: int) -> int | None:
-        """Try flock(2) on `<folder>/<name>.lock`; return the descriptor that holds it, or None when another does."""
+        """Try flock(2) on `<folder>/<name>.lock`; return the descriptor that holds it, None when it is taken."""
         descriptor = self.open(f"{name}.lock")
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
@@ -108,16 +112,16 @@ class Home(msgspec.Struct, frozen=True):
         return descriptor
 
     def guarded(self) -> bool:
-        """Whether a guardian is at work (or just about to be)."""
-        held = self.lock("guard", fcntl.LOCK_SH)
-        if held is not None:
-            os.close(held)
-        return held is None
+        """Return whether a guardian runs (or is about to)."""
+        descriptor = self.lock("guard", fcntl.LOCK_SH)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about `path` into DiskFullError or HomeUnusableError."""
+    """Turn an OSError about `path` into DiskFullError or HomeUnusableError."""
     try:
         yield
     except OSError as error:
@@ -130,18 +134,18 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def prepare(path: Path) -> Home:
-    """Make what is missing of a home and return it. Safe to run at the same time from several processes.
+    """Create what is missing of a home and return it. Safe to run concurrently from several processes.
 
     Raises HomeUnusableError or DiskFullError.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, absolute() keeps ".."
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _folder(path, 0o711 if os.geteuid() == 0 else 0o700)
+        _make_folder(path, 0o711 if os.geteuid() == 0 else 0o700)
         turn = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(turn, fcntl.LOCK_EX)
-            home = _as_root(path) if os.geteuid() == 0 else _as_user(path)
+            home = _prepare_as_root(path) if os.geteuid() == 0 else _prepare_as_user(path)
             home.write_once("password", secrets.token_urlsafe(32).encode("ascii"))
         finally:
             os.close(turn)
@@ -149,13 +153,13 @@ def prepare(path: Path) -> Home:
 
 
 def find(path: Path) -> Home | None:
-    """Return a home that was prepared before, changing nothing; None where there is none (any more)."""
+    """Return a home that was prepared before, changing nothing; None where there is none."""
     folder = path / "postgres"
     return Home(path, folder.resolve()) if folder.is_dir() else None
 
 
-def _folder(path: Path, mode: int) -> bool:
-    """Make a folder with exactly this mode, whatever the umask. False: there was one, and it keeps its own."""
+def _make_folder(path: Path, mode: int) -> bool:
+    """Make a folder with exactly this mode, whatever the umask. False: it existed, and keeps its own mode."""
     try:
         path.mkdir()
     except FileExistsError:
@@ -165,7 +169,7 @@ def _folder(path: Path, mode: int) -> bool:
 
 
 def _has_name(uid: int) -> bool:
-    """Whether the system knows a user by name: PostgreSQL runs as no other. Owners of mounted folders may have none."""
+    """Return whether a user has a name: PostgreSQL needs one, and owners of mounted folders may have none."""
     try:
         pwd.getpwuid(uid)
     except KeyError:
@@ -173,7 +177,7 @@ def _has_name(uid: int) -> bool:
     return True
 
 
-def _as_user(path: Path) -> Home:
+def _prepare_as_user(path: Path) -> Home:
     if not _has_name(os.geteuid()):
         reason = Text(
             f"系统中没有 uid 为 {os.geteuid()} 的用户,PostgreSQL 无法以其运行",
@@ -181,20 +185,20 @@ def _as_user(path: Path) -> Home:
         )
         raise HomeUnusableError(path=str(path), reason=reason)
     folder = path / "postgres"
-    _folder(folder, 0o700)
+    _make_folder(folder, 0o700)
     if folder.stat().st_uid != os.geteuid() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         reason = Text("该目录属于另一用户", "this folder belongs to another user")
         raise HomeUnusableError(path=str(folder), reason=reason)
     return Home(path, folder.resolve())
 
 
-def _as_root(path: Path) -> Home:
-    """Choose whom to run as, and a place which that user can reach."""
+def _prepare_as_root(path: Path) -> Home:
+    """Choose the user to run as, and a folder that this user can reach."""
     owner = path.stat()
-    theirs = owner.st_uid != 0 and _has_name(owner.st_uid)
-    uid, gid = (owner.st_uid, owner.st_gid) if theirs else _nobody(path)
+    run_as_owner = owner.st_uid != 0 and _has_name(owner.st_uid)
+    uid, gid = (owner.st_uid, owner.st_gid) if run_as_owner else _find_nobody(path)
     folder = path / "postgres"
-    if _folder(folder, 0o711) and theirs:
+    if _make_folder(folder, 0o711) and run_as_owner:
         os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
     home = Home(path, folder.resolve(), uid, gid)
     if home.reaches(home.folder):
@@ -202,13 +206,13 @@ def _as_root(path: Path) -> Home:
     if any(folder.iterdir()):
         reason = Text(f"数据库用户(uid {uid})无法进入此目录", f"the database user (uid {uid}) cannot reach this folder")
         raise HomeUnusableError(path=str(home.folder), reason=reason)
-    elsewhere = _elsewhere(home)
+    elsewhere = _make_elsewhere(home)
     folder.rmdir()
     folder.symlink_to(elsewhere)
     return Home(path, elsewhere, uid, gid)
 
 
-def _nobody(path: Path) -> tuple[int, int]:
+def _find_nobody(path: Path) -> tuple[int, int]:
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
@@ -220,17 +224,17 @@ def _nobody(path: Path) -> tuple[int, int]:
     return nobody.pw_uid, nobody.pw_gid
 
 
-def _elsewhere(home: Home) -> Path:
-    """Make a folder of root's that PostgreSQL's user can reach, named after the home's path."""
+def _make_elsewhere(home: Home) -> Path:
+    """Make a folder owned by root that PostgreSQL's user can reach, named after the home's path."""
     name = f"jiebang-{hashlib.sha256(os.fsencode(home.path)).hexdigest()[:16]}"
     for base in _ELSEWHERE:
         folder = Path(base, name)
         try:
-            _folder(folder, 0o711)
+            _make_folder(folder, 0o711)
         except OSError:
             continue
-        found = folder.lstat()
-        if found.st_uid == 0 and not found.st_mode & 0o022 and not folder.is_symlink() and home.reaches(folder):
+        status = folder.lstat()
+        if status.st_uid == 0 and not status.st_mode & 0o022 and not folder.is_symlink() and home.reaches(folder):
             return folder
     reason = Text(
         f"数据库用户无法进入此目录,{_ELSEWHERE} 下也无法建立替代目录",
@@ -240,7 +244,7 @@ def _elsewhere(home: Home) -> Path:
 
 
 def binaries(home: Home) -> Path:
-    """Return the folder of PostgreSQL's programs, copied where its user can reach them if need be.
+    """Return the folder of PostgreSQL's programs, copied to where its user can reach them if necessary.
 
     Raises HomeUnusableError or DiskFullError.
     """
@@ -261,11 +265,11 @@ def binaries(home: Home) -> Path:
 
 
 def _copy_programs(source: Path, copy: Path) -> None:
-    """Copy what the servers need (about 30 MB), whole or not at all. The libraries lie beside the package."""
+    """Copy what the servers need (about 30 MB), atomically. The libraries are in a folder beside the package."""
     draft = copy.with_name(f"{copy.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
-    kept = shutil.ignore_patterns("include", "*.a", "pgxs", "pkgconfig")
-    shutil.copytree(source / _INSTALL, draft / _PACKAGE / _INSTALL, symlinks=True, ignore=kept)
+    ignored = shutil.ignore_patterns("include", "*.a", "pgxs", "pkgconfig")
+    shutil.copytree(source / _INSTALL, draft / _PACKAGE / _INSTALL, symlinks=True, ignore=ignored)
     libraries = source.with_name(f"{_PACKAGE}.libs")
     if libraries.exists():
         shutil.copytree(libraries, draft / libraries.name, symlinks=True)
@@ -275,7 +279,7 @@ def _copy_programs(source: Path, copy: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a home and everything in it, the folder elsewhere included. Its servers must have stopped."""
+    """Delete a home with everything in it, including a folder elsewhere. Its servers must have stopped."""
     folder = path / "postgres"
     if folder.is_symlink():
         shutil.rmtree(folder.resolve(), ignore_errors=True)

@@ -4,7 +4,7 @@
         databases = await dsns(servers, placement(registry))
 
 Any number of processes may use the same home at the same time; the servers run while at least one of them lives, and
-stop when the last one has gone, however it died (`guardian.py` says how). Data are kept between runs.
+stop when the last one has ended, however it ended (`supervisor.py` says how). Data are kept between runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
 
 _OWN: Final[Mapping[str, str]] = {"platform": "shenzhen", "keys": "shenzhen"}
-"""Which server holds the databases that are no participant's."""
+"""Which server holds the databases that belong to no participant."""
 
 _POLL: Final = 0.02
 _WATCH: Final = 0.5
@@ -45,16 +45,16 @@ _log = structlog.get_logger(__name__)
 
 
 def placement(registry: ParticipantRegistry) -> Mapping[str, str]:
-    """Return which server holds which database of an installation: our own, and every participant's."""
+    """Return the server that holds each database of an installation: our own, and every participant's."""
     return {**_OWN, **registry.placement}
 
 
 @asynccontextmanager
 async def embedded(home: Path, *, durable: bool = True) -> AsyncIterator[Mapping[str, str]]:
-    """Use the embedded servers of `home`: start them where they do not run, and give each one's base DSN by name.
+    """Use the embedded servers of `home`: start them unless they run, and yield the base DSN of each by name.
 
-    `durable=False` switches fsync off, for tests alone. While the context is open, servers and guardian are started
-    again should they die. Raises HomeUnusableError, DiskFullError, DatabaseDamagedError or DatabaseStartError.
+    `durable=False` switches fsync off, for tests only. While the context is open, servers and guardian are restarted
+    should they die. Raises HomeUnusableError, DiskFullError, DatabaseDamagedError or DatabaseStartError.
     """
     place = await asyncio.to_thread(prepare, home)
     users = await _join(place)
@@ -72,14 +72,14 @@ async def embedded(home: Path, *, durable: bool = True) -> AsyncIterator[Mapping
 
 
 async def _join(home: Home) -> int:
-    """Take our share of the users' lock, waiting for a guardian that is stopping the servers to finish."""
-    while (held := home.lock("users", fcntl.LOCK_SH)) is None:  # noqa: ASYNC110 - another process lets go, no event tells
+    """Take a shared lock on the users' lock file, waiting for a guardian that is stopping the servers to finish."""
+    while (descriptor := home.lock("users", fcntl.LOCK_SH)) is None:  # noqa: ASYNC110 - another process releases it, without an event
         await asyncio.sleep(_POLL)
-    return held
+    return descriptor
 
 
 async def _serve(home: Home, *, durable: bool) -> Mapping[str, str]:
-    """Have a guardian running and both servers answering; return their base DSNs."""
+    """Make sure that a guardian runs and both servers answer; return their base DSNs."""
     until = time.monotonic() + _CONNECT_LIMIT
     while True:
         state = read_state(home) if home.guarded() else None
@@ -96,7 +96,7 @@ async def _serve(home: Home, *, durable: bool) -> Mapping[str, str]:
             served = {
                 name: f"postgresql://{ROLE}:{home.password}@127.0.0.1:{state.ports[name]}/postgres" for name in SERVERS
             }
-            if await _answers(served.values()):
+            if await _is_answering(served.values()):
                 return served
         if time.monotonic() > until:
             reason = Text("服务器未应答", "the servers do not answer")
@@ -108,21 +108,21 @@ def _launch(home: Home, *, durable: bool) -> None:
     """Run the guardian's launcher to its end. Raises the error it prints."""
     argv = [sys.executable, "-P", "-m", "jiebang.store.postgres.supervisor", str(home.path)]
     argv += [] if durable else ["--not-durable"]
-    found = os.environ.get("PYTHONPATH")
+    inherited = os.environ.get("PYTHONPATH")
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
         argv,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([_SOURCE, found] if found else [_SOURCE])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([_SOURCE, inherited] if inherited else [_SOURCE])},
         cwd="/",
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
     )
-    if done.returncode != 0 and (done.stdout or done.stderr):  # one that was killed says nothing: we try again
+    if done.returncode != 0 and (done.stdout or done.stderr):  # one that was killed prints nothing: we try again
         raise error_from(done.stdout or done.stderr, home.log("guardian"))
 
 
-async def _answers(served: Iterable[str]) -> bool:
-    """Whether every server lets us in. A state left by a killed guardian names ports that do not."""
+async def _is_answering(served: Iterable[str]) -> bool:
+    """Return whether every server accepts a connection. The state of a killed guardian may name stale ports."""
     try:
         for dsn in served:
             connection = await asyncpg.connect(dsn, timeout=5)
@@ -133,7 +133,7 @@ async def _answers(served: Iterable[str]) -> bool:
 
 
 async def _watch(home: Home, users: int, *, durable: bool) -> None:
-    """Replace a guardian that was killed while we still use the home; give up once the home was deleted."""
+    """Replace a guardian that was killed while the home is in use; stop once the home is deleted."""
     while True:
         await asyncio.sleep(_WATCH)
         try:
@@ -149,7 +149,7 @@ async def _watch(home: Home, users: int, *, durable: bool) -> None:
 
 
 async def stopped(home: Path) -> None:
-    """Wait until nothing of a home's servers runs any more. Only sensible once its users are leaving."""
+    """Wait until a home's servers and guardian have ended. Only sensible once its users are leaving."""
     while (place := find(home)) is not None and place.guarded():  # noqa: ASYNC110 - as above
         await asyncio.sleep(_POLL)
 
@@ -168,23 +168,24 @@ def database_dsn(base: str, database: str) -> str:
 async def dsns(servers: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
     """Return one DSN for each of `databases` (as `placement` places them), creating those that are missing.
 
-    Safe to run at the same time.
-
-    Raises DiskFullError.
+    Safe to run concurrently. Raises DiskFullError.
     """
-    wanted = {
-        server: [name for name, at in databases.items() if at == server] for server in dict.fromkeys(databases.values())
+    names_by_server = {
+        server: [name for name, placed in databases.items() if placed == server]
+        for server in dict.fromkeys(databases.values())
     }
-    await asyncio.gather(*(_create_missing(server, servers[server], names) for server, names in wanted.items()))
+    await asyncio.gather(
+        *(_create_missing(server, servers[server], names) for server, names in names_by_server.items())
+    )
     return {name: database_dsn(servers[server], name) for name, server in databases.items()}
 
 
 async def _create_missing(server: str, base: str, wanted: Iterable[str]) -> None:
     connection = await asyncpg.connect(base)
     try:
-        there = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_catalog.pg_database")}
-        for name in (name for name in wanted if name not in there):
-            # DDL comes one statement at a time; unique_violation is what a simultaneous creation may raise.
+        existing = {row["datname"] for row in await connection.fetch("SELECT datname FROM pg_catalog.pg_database")}
+        for name in (name for name in wanted if name not in existing):
+            # CREATE DATABASE takes one name; a concurrent creation may raise unique_violation.
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await connection.execute(f'CREATE DATABASE "{name}"')
     except asyncpg.PostgresError as error:

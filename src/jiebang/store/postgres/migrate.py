@@ -1,9 +1,10 @@
 """Migrations: numbered SQL files, `NNNN_name.sql`, applied once each, in order.
 
-A participant's stand in its own folder, under `migrations`; the platform's own and the key store's here.
+A participant's are in its own folder, under `migrations`; those of the platform and the key store under
+`store/migrations`.
 
 Each runs in a transaction of its own, under an advisory lock, so that any number of processes may migrate at the same
-time. What was applied stands in `<owner>.schema_migration` with the file's checksum: a file that changed afterwards is
+time. `<owner>.schema_migration` records what was applied with the file's checksum: a file that changed afterwards is
 refused, and so is a database that is ahead of this version of jiebang.
 """
 
@@ -26,8 +27,7 @@ from jiebang.model.errors import MigrationRefusedError, NotMigratedError, Partic
 
 if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 _log = structlog.get_logger(__name__)
 
@@ -40,8 +40,8 @@ _UNREACHED: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
 )
-"""What a database that is down, not there, or closed to us answers a connection with."""
-_LOCK: Final = 0x6A696562_616E6701  # "jiebang" and a byte: one lock a database
+"""What connecting to a database raises that is down, missing, or refuses us."""
+_LOCK: Final = 0x6A696562_616E6701  # "jiebang" and a byte: one lock per database
 
 _RECORD: Final = """
 CREATE TABLE "{owner}".schema_migration (
@@ -65,7 +65,7 @@ class Migration(msgspec.Struct, frozen=True):
 
 def owners(registry: ParticipantRegistry) -> frozenset[str]:
     """Return every owner that has migrations."""
-    own = {folder.name for folder in _FILES.iterdir() if folder.is_dir() and any(_scripts(folder))}
+    own = {folder.name for folder in _FILES.iterdir() if folder.is_dir() and any(_list_scripts(folder))}
     return frozenset(own | {declared.owner for declared in registry.declarations if declared.databases})
 
 
@@ -79,20 +79,20 @@ def migrations(owner: str, registry: ParticipantRegistry) -> tuple[Migration, ..
     return _read(folder)
 
 
-def _scripts(folder: Traversable) -> Iterable[Traversable]:
+def _list_scripts(folder: Traversable) -> Iterable[Traversable]:
     return (script for script in folder.iterdir() if script.name.endswith(".sql"))
 
 
 def _read(folder: Traversable) -> tuple[Migration, ...]:
-    found: list[Migration] = []
-    for script in sorted(_scripts(folder), key=lambda script: script.name):
-        named = _NAME.fullmatch(script.name)
-        if named is None or int(named[1]) != len(found) + 1:
+    scripts: list[Migration] = []
+    for script in sorted(_list_scripts(folder), key=lambda script: script.name):
+        match = _NAME.fullmatch(script.name)
+        if match is None or int(match[1]) != len(scripts) + 1:
             message = f"{script}: migrations are named NNNN_name.sql, from 0001 on without gaps"
             raise ValueError(message)
         sql = script.read_text("utf-8").replace("\r\n", "\n")
-        found.append(Migration(int(named[1]), named[2], sql, hashlib.sha256(sql.encode()).hexdigest()))
-    return tuple(found)
+        scripts.append(Migration(int(match[1]), match[2], sql, hashlib.sha256(sql.encode()).hexdigest()))
+    return tuple(scripts)
 
 
 async def migrate(dsn: str, owner: str, scripts: Sequence[Migration]) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ async def migrate(dsn: str, owner: str, scripts: Sequence[Migration]) -> tuple[i
         for script in scripts:
             async with connection.transaction():
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-                if script.version in _verified(owner, scripts, await _applied(connection, owner)):
+                if script.version in _verify_applied(owner, scripts, await _read_applied(connection, owner)):
                     continue
                 await connection.execute(script.sql)
                 await _record(connection, owner, script)
@@ -116,16 +116,16 @@ async def migrate(dsn: str, owner: str, scripts: Sequence[Migration]) -> tuple[i
         await connection.close()
 
 
-async def _applied(connection: Database, owner: str) -> dict[int, tuple[str, str]]:
-    """Return (name, checksum) by version of what this database has seen."""
+async def _read_applied(connection: Database, owner: str) -> dict[int, tuple[str, str]]:
+    """Return (name, checksum) by version of the migrations that were applied to this database."""
     if await connection.fetchval("SELECT to_regclass($1)", f'"{owner}".schema_migration') is None:
         return {}
     rows = await connection.fetch(f'SELECT version, name, checksum FROM "{owner}".schema_migration')  # noqa: S608 - the name of a folder of ours
     return {row["version"]: (row["name"], row["checksum"]) for row in rows}
 
 
-def _verified(owner: str, scripts: Sequence[Migration], applied: Mapping[int, tuple[str, str]]) -> frozenset[int]:
-    """Return the applied versions, having refused what does not fit our files."""
+def _verify_applied(owner: str, scripts: Sequence[Migration], applied: Mapping[int, tuple[str, str]]) -> frozenset[int]:
+    """Return the applied versions. Raises MigrationRefusedError where they do not match our files."""
     ours = {script.version: script for script in scripts}
     for version, (name, checksum) in sorted(applied.items()):
         if version not in ours:
@@ -139,7 +139,7 @@ def _verified(owner: str, scripts: Sequence[Migration], applied: Mapping[int, tu
 
 
 async def _record(connection: asyncpg.Connection[asyncpg.Record], owner: str, script: Migration) -> None:
-    if script.version == 1:  # the first migration makes the schema that the record stands in
+    if script.version == 1:  # the first migration creates the schema that holds the record
         await connection.execute(_RECORD.format(owner=owner))
     await connection.execute(
         f'INSERT INTO "{owner}".schema_migration (version, name, checksum) VALUES ($1, $2, $3)',  # noqa: S608 - as above
@@ -150,9 +150,9 @@ async def _record(connection: asyncpg.Connection[asyncpg.Record], owner: str, sc
 
 
 async def migrate_all(dsns: Mapping[str, str], registry: ParticipantRegistry) -> dict[str, tuple[int, ...]]:
-    """Bring all databases up to date at the same time; return the versions applied now, by database.
+    """Bring all databases up to date concurrently; return the versions applied now, by database.
 
-    One that fails does not keep the others back; its error is raised once they are done: ParticipantUnavailableError
+    One that fails does not stop the others; its error is raised once they are done: ParticipantUnavailableError
     where it does not answer, else what `migrate` raises.
     """
     owner_of = registry.owner_of
@@ -171,22 +171,22 @@ async def migrate_all(dsns: Mapping[str, str], registry: ParticipantRegistry) ->
 
 
 async def require_migrated(pools: Mapping[str, Pool], registry: ParticipantRegistry) -> None:
-    """Make sure that every database that answers has every migration of ours, all of them asked at once.
+    """Make sure that every database that answers has all of our migrations; all are queried concurrently.
 
-    One that does not answer is passed over: it joins in once it is back, as pools do. Raises NotMigratedError, naming
-    all that lack some, and MigrationRefusedError for one that does not fit our files.
+    One that does not answer is passed over, as pools do. Raises NotMigratedError, naming all that lack some, and
+    MigrationRefusedError for one that does not match our files.
     """
 
-    async def lacks(name: str, pool: Pool) -> bool:
+    async def is_behind(name: str, pool: Pool) -> bool:
         owner = registry.owner_of(name)
         scripts = migrations(owner, registry)
         try:
-            return len(_verified(owner, scripts, await _applied(pool, owner))) < len(scripts)
+            return len(_verify_applied(owner, scripts, await _read_applied(pool, owner))) < len(scripts)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             _log.warning("migrations_not_read", database=name, error=type(error).__name__)
             return False
 
-    lacking = await asyncio.gather(*(lacks(name, pool) for name, pool in pools.items()))
-    behind = [name for name, lags in zip(pools, lacking, strict=True) if lags]
+    lacking = await asyncio.gather(*(is_behind(name, pool) for name, pool in pools.items()))
+    behind = [name for name, is_lacking in zip(pools, lacking, strict=True) if is_lacking]
     if behind:
         raise NotMigratedError(databases=behind)

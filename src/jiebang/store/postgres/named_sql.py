@@ -1,7 +1,7 @@
-"""Named SQL: a `.sql` file holds statements, each after a line `-- name: the_name` and a comment that gives its reason.
+"""Named SQL: a `.sql` file holds statements, each after a line `-- name: the_name` and a comment.
 
-`X.py` has `X.sql`. A statement takes a batch as columns. One that joins names its accounts once more as `= ANY ($1)`: a
-condition on the key that no statistic, missing or of a time when the table was empty, can talk the planner out of
+`X.py` has `X.sql`. A statement takes a batch as columns. One that joins repeats its accounts as `= ANY ($1)`: a
+condition on the key that the planner uses even where statistics are missing or date from an empty table
 (tests/store/test_plans.py).
 """
 
@@ -33,11 +33,11 @@ def load(package: str, file: str) -> Mapping[str, str]:
 
 
 def columns(rows: Collection[object], *fields: str) -> list[list[Any]]:
-    """Return the named fields of `rows`, a column each, as `unnest` takes them."""
+    """Return the named fields of `rows`, one column per field, as `unnest` takes them."""
     return [list(map(attrgetter(field), rows)) for field in fields]
 
 
 def key_columns(keys: Iterable[tuple[_First, _Second]]) -> tuple[list[_First], list[_Second]]:
-    """Return keys of two parts as two columns, in key order: two statements never wait for each other crosswise."""
+    """Return keys of two parts as two columns, in key order, so that two statements cannot deadlock."""
     ordered = sorted(keys)
     return [key[0] for key in ordered], [key[1] for key in ordered]

@@ -1,11 +1,11 @@
-"""Pools of connections, one a database, with the session settings that our statements rely on.
+"""Pools of connections, one per database, with the session settings that our statements rely on.
 
-Settings go through `server_settings`, into the connection's start-up packet: those that RESET ALL goes back to. Nobody
-changes a session's state outside a transaction, so a connection whose last statement ended as it should comes back as
-it is: a reset was a round trip for every statement. One that was cut off is reset.
+Settings go through `server_settings`, into the connection's start-up packet: those that RESET ALL restores. No code
+changes a session's state outside a transaction, so a connection whose last statement completed is returned without a
+reset, which would cost a round trip per statement. One whose last statement failed or was cut off is reset.
 
-`jsonb` is text on both sides, as asyncpg has it: what reads or writes a column knows its type, and msgspec decodes
-straight into that.
+`jsonb` is text on both sides, asyncpg's default: whoever reads or writes a column knows its type, and msgspec decodes
+directly into it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from jiebang.model.facts import PLATFORM
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from asyncpg.pool import PoolConnectionProxy
+
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
     _Connection = asyncpg.Connection[asyncpg.Record]
+    Database: TypeAlias = Pool | _Connection | PoolConnectionProxy[asyncpg.Record]
 else:
     _Connection = asyncpg.Connection
 
@@ -40,11 +43,11 @@ BY_KEY: Final[Mapping[str, str]] = {
 }
 """For the set-based statements, which join a batch of ids to tables by key.
 
-A plan is made once for any arguments and kept as long as its connection, also one made while a table was empty. So
-there are no ways to choose that look good where statistics are missing: no sequential scans. Hash joins stay: one sweep
-over the key's index for the whole batch, and then each row finds its order. Nested loops go, where there is a choice:
-with the batch as a condition on the key, each row looked through the whole batch again (measured at 1,024: three times
-the time). Bitmap scans go: they yield rows as they lie, not in key order, and batches that lock their rows in different
+A plan is made once for any arguments and kept as long as its connection, even one made while a table was empty. So
+access paths that look cheap without statistics are switched off: sequential scans. Hash joins stay: one pass over the
+key's index for the whole batch, then each row finds its order. Nested loops are off, where there is a choice: with the
+batch as a condition on the key, each row searched the whole batch again (measured at 1,024: three times the time).
+Bitmap scans are off: they yield rows in physical order, not in key order, and batches that lock their rows in different
 orders deadlock. tests/store/test_plans.py plans every statement on empty, small and unknown tables.
 """
 
@@ -65,12 +68,12 @@ async def open_pools(
     settings: Mapping[str, str] = BY_KEY,
     patient: bool = False,
 ) -> AsyncIterator[Mapping[str, Pool]]:
-    """Open one pool a database, by name; close them on the way out.
+    """Open one pool per database, by name; close them on exit.
 
-    `size`: connections at most, each; `command_limit`: seconds a statement may take before TimeoutError. A
-    participant's database that does not answer now only leaves a line in the log: its pool connects whenever it is
-    next used, so that it joins in once it is back. Raises ParticipantUnavailableError when the platform's own database
-    does not answer, unless `patient`: then it is one like the others.
+    `size`: the most connections of each; `command_limit`: seconds a statement may take before TimeoutError. A
+    participant's database that does not answer is only logged: its pool connects when it is next used. Raises
+    ParticipantUnavailableError when the platform's own database does not answer, unless `patient`: then it is treated
+    like the others.
     """
     pools = {name: _pool(dsn, size=size, command_limit=command_limit, settings=settings) for name, dsn in dsns.items()}
     try:
@@ -85,62 +88,62 @@ async def open_pools(
 def _pool(dsn: str, *, size: int, command_limit: float | None, settings: Mapping[str, str]) -> Pool:
     return asyncpg.create_pool(
         dsn,
-        min_size=0,  # a pool of none connects on first use alone
+        min_size=0,  # an empty pool connects on first use
         max_size=size,
         max_inactive_connection_lifetime=0,
         timeout=_CONNECT_LIMIT,
         command_timeout=command_limit,
-        reset=_reset_unless_sure,
-        connection_class=_Telling,
+        reset=_reset_unless_clean,
+        connection_class=_TrackedConnection,
         server_settings={"application_name": "jiebang", "timezone": "UTC", **settings},  # times inside jsonb are text
     )
 
 
-class _Telling(_Connection):
-    """A connection that tells whether its last statement ended as it should, with an answer."""
+class _TrackedConnection(_Connection):
+    """A connection that records whether its last statement completed with an answer."""
 
-    __slots__ = ("ended_well",)
+    __slots__ = ("completed",)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.ended_well = False
+        self.completed = False
 
     async def fetch(self, *args: Any, **options: Any) -> Any:
         """Fetch rows, as asyncpg does."""
-        return await self._told(super().fetch(*args, **options))
+        return await self._track(super().fetch(*args, **options))
 
     async def fetchrow(self, *args: Any, **options: Any) -> Any:
         """Fetch a row, as asyncpg does."""
-        return await self._told(super().fetchrow(*args, **options))
+        return await self._track(super().fetchrow(*args, **options))
 
     async def fetchval(self, *args: Any, **options: Any) -> Any:
         """Fetch a value, as asyncpg does."""
-        return await self._told(super().fetchval(*args, **options))
+        return await self._track(super().fetchval(*args, **options))
 
     async def execute(self, *args: Any, **options: Any) -> Any:
         """Execute a statement, as asyncpg does."""
-        return await self._told(super().execute(*args, **options))
+        return await self._track(super().execute(*args, **options))
 
-    async def _told(self, statement: Awaitable[Any]) -> Any:
-        self.ended_well = False
+    async def _track(self, statement: Awaitable[Any]) -> Any:
+        self.completed = False
         answer = await statement
-        self.ended_well = True
+        self.completed = True
         return answer
 
 
-async def _reset_unless_sure(connection: _Connection) -> None:
-    """Reset a returned connection whose last statement failed or was cut off, or that did something else than these.
+async def _reset_unless_clean(connection: _Connection) -> None:
+    """Reset a returned connection unless its last tracked statement completed.
 
-    asyncpg itself has rolled back what was open, and drops the connection if this raises.
+    asyncpg has already rolled back an open transaction, and drops the connection if this raises.
     """
-    if not (isinstance(connection, _Telling) and connection.ended_well):
+    if not (isinstance(connection, _TrackedConnection) and connection.completed):
         await connection.reset()
-    if isinstance(connection, _Telling):
-        connection.ended_well = False
+    if isinstance(connection, _TrackedConnection):
+        connection.completed = False
 
 
 async def _warm(name: str, pool: Pool) -> bool:
-    """Make the first connection, so that the first person does not wait for it; whether it was made."""
+    """Make the first connection, so that the first request does not wait for it; return whether it was made."""
     await pool
     try:
         async with pool.acquire(timeout=_CONNECT_LIMIT):
@@ -151,7 +154,7 @@ async def _warm(name: str, pool: Pool) -> bool:
 
 
 async def _close(pool: Pool) -> None:
-    """Close a pool, waiting a little for what still runs."""
+    """Close a pool, waiting a short time for statements that still run."""
     try:
         await asyncio.wait_for(pool.close(), _CONNECT_LIMIT)
     except TimeoutError:
@@ -159,7 +162,7 @@ async def _close(pool: Pool) -> None:
 
 
 def shown(dsn: str) -> str:
-    """Return a DSN as it may be logged: user, host, port and database, never the password or other parameters."""
+    """Return the part of a DSN that may be logged: user, host, port and database, no password or other parameters."""
     try:
         parts = urlsplit(dsn)
         user = f"{parts.username}@" if parts.username else ""

@@ -1,7 +1,7 @@
-"""One embedded PostgreSQL server, as its guardian handles it: made, started, watched, stopped.
+"""One embedded PostgreSQL server, as its guardian manages it: created, started, watched, stopped.
 
 The server is a direct child of the guardian, with its own port on the loopback interface and no Unix socket (paths of
-checkouts may be long). On Linux the kernel tells it to stop when the guardian dies (PR_SET_PDEATHSIG).
+checkouts may be too long). On Linux the kernel signals it to stop when the guardian dies (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _READY_LINE: Final = 8  # of postmaster.pid; pg_ctl waits for the same
 _PORTS: Final = range(20_000, 32_000)  # below the ports that systems give to outgoing connections
 _LOG_LIMIT: Final = 16 << 20
 STEP: Final = 0.02
-"""Seconds between two looks at a program that starts or stops."""
+"""Seconds between two polls of a program that starts or stops."""
 STOPPING: Final = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
-"""How a postmaster is stopped: fast, then at once, then whatever happens; and how many seconds each may take."""
+"""Signals to stop a postmaster, fast, immediate and kill, with the seconds to wait after each."""
 
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
@@ -42,14 +42,14 @@ _SETTINGS: Final = {
     "checkpoint_timeout": "15min",
     "wal_level": "minimal",  # nobody replicates an embedded server; loads into new tables skip the WAL
     "max_wal_senders": "0",
-    "io_method": "sync",  # three processes fewer a server; the data of a laptop fits in memory
+    "io_method": "sync",  # three processes fewer per server; a laptop's data fits in memory
     "max_parallel_workers_per_gather": "0",  # two servers share two cores
     "jit": "off",
     "random_page_cost": "1.1",
     "autovacuum_naptime": "20s",
     "log_line_prefix": "%m [%p] %d ",
     "log_checkpoints": "off",
-    "log_min_messages": "log",  # the server's own troubles; a failed statement's values may be personal
+    "log_min_messages": "log",  # the server's own failures; a failed statement's values may be personal
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
     "max_logical_replication_workers": "0",
@@ -57,7 +57,7 @@ _SETTINGS: Final = {
     "log_timezone": "UTC",
 }
 _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off"}
-"""For tests alone: what a crash of the machine would lose, tests lose gladly."""
+"""For tests only: a crash of the machine may lose data."""
 
 _DISK_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
 _DAMAGED: Final = re.compile(
@@ -72,11 +72,11 @@ _AGAIN: Final = re.compile(
 
 
 class StartAgainError(Exception):
-    """The server did not start, but may with the next try: its port is taken, or a killed one's processes linger."""
+    """The server did not start but may on a retry: its port is taken, or processes of a killed one still run."""
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on a loopback port."""
+    """Return whether nothing listens on a loopback port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -87,7 +87,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on, by chance, so that two checkouts seldom meet."""
+    """Return a random free loopback port; two checkouts seldom choose the same."""
     for port in random.SystemRandom().sample(_PORTS, 200):
         if is_free(port):
             return port
@@ -97,7 +97,7 @@ def free_port() -> int:
 
 
 class Server:
-    """One server of a home. Every method is called by the guardian alone, on its main thread."""
+    """One server of a home. Only the guardian calls its methods, on its main thread."""
 
     def __init__(self, home: Home, name: str, programs: Path, *, durable: bool) -> None:
         """Name a server of `home`; `programs` is the folder of PostgreSQL's programs."""
@@ -114,7 +114,7 @@ class Server:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def begin_making(self) -> None:
-        """Start initdb where there is no data directory yet, in a draft, so that a broken-off one leaves nothing."""
+        """Start initdb unless there is a data directory, in a draft folder: an interrupted one is never used."""
         if self._data.exists():
             return
         draft, secret = self._draft, self.home.folder / f"{self.name}.secret"
@@ -142,7 +142,7 @@ class Server:
         self._making = self._spawn(argv, signal.SIGTERM)
 
     def finish_making(self) -> None:
-        """Wait for initdb and put the data directory in its place. Raises DiskFullError or DatabaseStartError."""
+        """Wait for initdb and move the data directory into place. Raises DiskFullError or DatabaseStartError."""
         if self._making is None:
             return
         code = self._making.wait()
@@ -158,7 +158,7 @@ class Server:
         return self.home.folder / f"{self.name}.draft"
 
     def start(self) -> None:
-        """Start the postmaster. Raises DatabaseDamagedError where the files can be seen to be wrong."""
+        """Start the postmaster. Raises DatabaseDamagedError for a data directory of another version."""
         self._check_version()
         self._disown_stale_pid()
         settings = _SETTINGS | ({} if self._durable else _NOT_DURABLE) | {"port": str(self.port)}
@@ -166,13 +166,13 @@ class Server:
         self._process = self._spawn([self._programs / "postgres", "-D", self._data, *pairs], signal.SIGINT)
 
     def is_ready(self) -> bool:
-        """Whether the server takes connections. Raises StartAgainError or what `trouble` says when it has ended."""
+        """Return whether the server accepts connections. If it has ended, raises StartAgainError or `trouble`."""
         if self.pid is None:
-            logged = self._logged()
+            logged = self._read_log()
             if _AGAIN.search(logged):
                 raise StartAgainError
             raise self.trouble()
-        lines = self._pid_lines()
+        lines = self._read_pid_file()
         return (
             len(lines) >= _READY_LINE
             and lines[0].strip() == str(self.pid)
@@ -180,7 +180,7 @@ class Server:
         )
 
     def ask_to_stop(self, signum: int) -> None:
-        """Send the postmaster a signal: SIGINT stops fast, SIGQUIT at once, SIGKILL whatever happens."""
+        """Send the postmaster a signal of `STOPPING`."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signum)
 
@@ -203,32 +203,32 @@ class Server:
 
     def _check_version(self) -> None:
         try:
-            found = (self._data / "PG_VERSION").read_text("ascii").strip()
+            version = (self._data / "PG_VERSION").read_text("ascii").strip()
         except (OSError, UnicodeDecodeError):
-            found = ""
-        if found != MAJOR:
+            version = ""
+        if version != MAJOR:
             reason = Text(
-                f"数据目录版本为“{found}”,应为 {MAJOR}", f'the data directory has version "{found}", not {MAJOR}'
+                f"数据目录版本为“{version}”,应为 {MAJOR}", f'the data directory has version "{version}", not {MAJOR}'
             )
             raise DatabaseDamagedError(server=self.name, path=str(self._data), log=str(self._log), reason=reason)
 
-    def _pid_lines(self) -> list[str]:
-        return _pid_lines(self._data)
+    def _read_pid_file(self) -> list[str]:
+        return _read_pid_file(self._data)
 
     def _disown_stale_pid(self) -> None:
-        """Make PostgreSQL see through a lock file whose process id now belongs to another program.
+        """Make PostgreSQL treat its lock file as stale where the process id in it now belongs to another program.
 
-        PostgreSQL takes its parent's id in the file for stale, and still checks the shared memory that the file names;
+        PostgreSQL considers its parent's id in the file stale, but still checks the shared memory that the file names;
         removing the file would skip that check.
         """
-        lines = self._pid_lines()
+        lines = self._read_pid_file()
         if lines and postmaster_of(self._data) is None:
             descriptor = os.open(self._data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
 
     def stop_orphan(self) -> None:
-        """Stop a postmaster whose guardian was killed and who has not taken notice (yet)."""
+        """Stop a postmaster that still runs although its guardian was killed."""
         for signum, limit in STOPPING:
             pid, until = postmaster_of(self._data), time.monotonic() + limit
             if pid is None:
@@ -238,24 +238,24 @@ class Server:
             while postmaster_of(self._data) == pid and time.monotonic() < until:
                 time.sleep(STEP)
 
-    def _logged(self) -> str:
+    def _read_log(self) -> str:
         with self._log.open(encoding="utf-8", errors="replace") as file:
             file.seek(self._log_from)
             return file.read()
 
     def trouble(self) -> JiebangError:
-        """Return the error that tells why the server's last program ended, from what it logged."""
-        logged, path, log = self._logged(), str(self._data), str(self._log)
+        """Return the error that says why the server's last program ended, from what it logged."""
+        logged, path, log = self._read_log(), str(self._data), str(self._log)
         if _DISK_FULL.search(logged):
             return DiskFullError(path=path)
-        told = [line for line in logged.splitlines() if re.search(r"FATAL|PANIC|error:|could not", line)]
-        last = "\n".join((told or logged.splitlines())[-3:]) or "-"
+        errors = [line for line in logged.splitlines() if re.search(r"FATAL|PANIC|error:|could not", line)]
+        last = "\n".join((errors or logged.splitlines())[-3:]) or "-"
         if self._data.exists() and _DAMAGED.search(logged):
             return DatabaseDamagedError(server=self.name, path=path, log=log, reason=Text(last, last))
         return DatabaseStartError(server=self.name, log=log, reason=Text(last, last))
 
 
-def _pid_lines(data: Path) -> list[str]:
+def _read_pid_file(data: Path) -> list[str]:
     try:
         return (data / "postmaster.pid").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -263,8 +263,8 @@ def _pid_lines(data: Path) -> list[str]:
 
 
 def postmaster_of(data: Path) -> int | None:
-    """Return the process id of the server that runs on a data directory, None where none does (or none can be told)."""
-    lines = _pid_lines(data)
+    """Return the process id of the server that runs on a data directory, None where none does (or it is unknown)."""
+    lines = _read_pid_file(data)
     if not lines or not lines[0].strip().isdigit():
         return None
     pid = int(lines[0])

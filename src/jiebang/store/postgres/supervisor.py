@@ -1,10 +1,10 @@
 """The guardian of a home: `python -m jiebang.store.postgres.supervisor HOME` returns when its two servers are up.
 
 Every process that uses a home holds a *shared* lock on `users.lock` as long as it lives. The guardian, one detached
-process a home, starts both servers, starts one again that died, and tries five times a second to get that lock
-*exclusively*: then nobody is left, and it stops the servers and ends, still holding the lock, so that a newcomer
-waits until all is still. The kernel drops a lock however its holder dies, so nothing is ever left behind; and a
-guardian that is killed takes its servers along (`parent.tie_child`) and is replaced by the users that remain.
+process per home, starts both servers, restarts one that died, and tries five times a second to take that lock
+*exclusively*. Once it succeeds no user is left: it stops the servers and ends, still holding the lock, so that a new
+user waits until everything has stopped. The kernel releases a lock however its holder dies, so nothing is left behind.
+When a guardian is killed its servers stop too (`parent.tie_child`), and a remaining user replaces it.
 
 Exit status: 0 the servers are up; 1 they are not, and standard output holds the error as one JSON object.
 """
@@ -43,46 +43,46 @@ _START_LIMIT: Final = 300.0  # a crash recovery of much WAL takes its time
 _AGAIN_LIMIT: Final = 15.0
 _FIRST_PAUSE: Final = timedelta(seconds=_POLL)
 _LONGEST_PAUSE: Final = timedelta(seconds=5)
-_TOLD: Final = {
+_ERRORS: Final = {
     kind.code: kind for kind in (DatabaseDamagedError, DatabaseStartError, DiskFullError, HomeUnusableError)
 }
 
 
 class Served(msgspec.Struct, frozen=True):
-    """What the guardian says in `state.json`: its process, whether fsync is on, and each server's port."""
+    """The guardian's `state.json`: its process id, whether fsync is on, and each server's port."""
 
     guardian: int
     durable: bool
     ports: Mapping[str, int]
 
 
-class _Told(msgspec.Struct):
+class _PrintedError(msgspec.Struct):
     code: str
     fields: dict[str, Any]
 
 
 def read_state(home: Home) -> Served | None:
-    """Return what the guardian last said, None where nothing is said (yet)."""
+    """Return the guardian's state, None where there is none (yet)."""
     try:
         return msgspec.json.decode(home.state.read_bytes(), type=Served)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def error_from(told: bytes, log: Path) -> JiebangError:
-    """Rebuild the error that a guardian printed on its way out; `log` is where it may have written more."""
+def error_from(printed: bytes, log: Path) -> JiebangError:
+    """Rebuild the error that a guardian printed before it ended; `log`: the file that may say more."""
     try:
-        error = msgspec.json.decode(told, type=_Told)
+        error = msgspec.json.decode(printed, type=_PrintedError)
     except msgspec.MsgspecError:
-        last = told.decode("utf-8", "replace")[-500:] or "-"
+        last = printed.decode("utf-8", "replace")[-500:] or "-"
         return DatabaseStartError(server=",".join(SERVERS), log=str(log), reason=Text(last, last))
     reason = error.fields.get("reason")
     fields = error.fields | ({"reason": Text(**reason)} if isinstance(reason, dict) else {})
-    return _TOLD.get(error.code, DatabaseStartError)(**fields)
+    return _ERRORS.get(error.code, DatabaseStartError)(**fields)
 
 
 class _Guardian:
-    """Both servers of a home, for as long as somebody uses it."""
+    """Manages both servers of a home for as long as a process uses it."""
 
     def __init__(self, home: Home, *, durable: bool) -> None:
         programs = binaries(home)
@@ -98,22 +98,22 @@ class _Guardian:
         self._ended = True
 
     def start(self) -> None:
-        """Make and start both servers, side by side. Raises JiebangError."""
+        """Create and start both servers in parallel. Raises JiebangError."""
         try:
             with explained(self._home.folder):
                 for server in self._servers:
                     server.begin_making()
                 for server in self._servers:
                     server.finish_making()
-                ports = self._recorded_ports()
+                ports = self._read_ports()
                 for server in self._servers:
-                    kept = ports.get(server.name, 0)
-                    server.port = kept if kept and is_free(kept) else free_port()
+                    last_port = ports.get(server.name, 0)
+                    server.port = last_port if last_port and is_free(last_port) else free_port()
                     server.stop_orphan()
                     server.start()
                 for server in self._servers:
                     self._await_ready(server)
-                self._say()
+                self._write_state()
         except BaseException:
             self.stop()
             raise
@@ -133,21 +133,21 @@ class _Guardian:
             time.sleep(STEP)
         raise server.trouble()
 
-    def _recorded_ports(self) -> Mapping[str, int]:
+    def _read_ports(self) -> Mapping[str, int]:
         try:
             return msgspec.json.decode((self._home.folder / "ports.json").read_bytes(), type=dict[str, int])
         except (OSError, msgspec.MsgspecError):
             return {}
 
-    def _say(self) -> None:
-        """Tell the users the state, and keep the ports for the next time."""
+    def _write_state(self) -> None:
+        """Write the state for the users, and the ports for the next start."""
         ports = {server.name: server.port for server in self._servers}
         self._home.write("ports.json", msgspec.json.encode(ports))
         self._home.write("state.json", msgspec.json.encode(Served(os.getpid(), self._durable, ports)))
 
     def watch(self) -> None:
-        """Keep the servers up until nobody uses the home, somebody tells us to end, or the home is gone."""
-        while not self._ended and not self._alone():
+        """Keep the servers up until nobody uses the home, a signal tells us to end, or the home is gone."""
+        while not self._ended and not self._is_unused():
             for server in self._servers:
                 try:
                     self._revive(server)
@@ -155,7 +155,7 @@ class _Guardian:
                     _note(f"{server.name}: {error!r}")
             time.sleep(_POLL)
 
-    def _alone(self) -> bool:
+    def _is_unused(self) -> bool:
         try:
             if not os.path.samestat(os.fstat(self._users), (self._home.folder / "users.lock").stat()):
                 return True
@@ -167,7 +167,7 @@ class _Guardian:
         return True
 
     def _revive(self, server: Server) -> None:
-        """Start a server again that died, on the same port, with growing pauses while that fails."""
+        """Restart a server that died, on the same port, with growing pauses while that fails."""
         failures = self._failures[server.name]
         if server.pid is not None:
             if failures and server.is_ready():
@@ -182,7 +182,7 @@ class _Guardian:
         server.start()
 
     def stop(self) -> None:
-        """Stop both servers: fast, then at once, then whatever happens."""
+        """Stop both servers with the signals of `STOPPING`."""
         with suppress(OSError):
             self._home.state.unlink(missing_ok=True)
         for signum, limit in STOPPING:
@@ -194,13 +194,13 @@ class _Guardian:
 
 
 def _note(line: str) -> None:
-    """Write a line to the guardian's log, which standard error is."""
+    """Write a line to the guardian's log, which is standard error."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     print(f"{moment} UTC [{os.getpid()}] {line}", file=sys.stderr, flush=True)  # noqa: T201 - the log itself
 
 
 def _detach(run: Callable[[int], None]) -> bytes:
-    """Run `run` in a detached process and return what it writes to its descriptor until it closes that."""
+    """Run `run` in a detached process; return what it writes to its descriptor until it closes it."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
@@ -213,53 +213,53 @@ def _detach(run: Callable[[int], None]) -> bytes:
             traceback.print_exc()
         os._exit(code)
     os.close(writing)
-    with os.fdopen(reading, "rb") as told:
-        return told.read()
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.read()
 
 
-def _guard(home: Home, held: int, told: int, *, durable: bool) -> None:
-    """Be the guardian, holding its lock `held`; write "ready" or an error to `told`, then close it."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+def _guard(home: Home, lock: int, report: int, *, durable: bool) -> None:
+    """Be the guardian, holding its lock (descriptor `lock`); write "ready" or an error to `report`, then close it."""
+    null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
-        os.dup2(nowhere, standard)
+        os.dup2(null, standard)
     os.dup2(home.open("guardian.log", os.O_WRONLY | os.O_APPEND), 2)
     home.state.unlink(missing_ok=True)
     try:
         guardian = _Guardian(home, durable=durable)
         guardian.start()
     except JiebangError as error:
-        os.write(told, msgspec.json.encode({"code": error.code, "fields": error.fields}))
+        os.write(report, msgspec.json.encode({"code": error.code, "fields": error.fields}))
         return
-    os.write(told, b"ready")
-    os.close(told)
+    os.write(report, b"ready")
+    os.close(report)
     try:
         guardian.watch()
     finally:
         guardian.stop()
-        os.close(held)
+        os.close(lock)
 
 
 def _ensure(home: Home, *, durable: bool) -> bytes:
-    """Become the home's guardian in a detached process, or wait for the one there is to be ready."""
+    """Start the home's guardian in a detached process, or wait until the existing one is ready."""
     until = time.monotonic() + _START_LIMIT
-    while (held := home.lock("guard", fcntl.LOCK_EX)) is None:
+    while (lock := home.lock("guard", fcntl.LOCK_EX)) is None:
         if read_state(home) is not None:
             return b"ready"
         if time.monotonic() > until:
             return b"another guardian holds the lock but does not become ready"
         time.sleep(STEP)
-    return _detach(partial(_guard, home, held, durable=durable))
+    return _detach(partial(_guard, home, lock, durable=durable))
 
 
 def main(arguments: list[str]) -> int:
     """Run `HOME [--not-durable]`; see the module for what it prints and returns."""
     try:
-        told = _ensure(prepare(Path(arguments[0])), durable="--not-durable" not in arguments)
+        printed = _ensure(prepare(Path(arguments[0])), durable="--not-durable" not in arguments)
     except JiebangError as error:
-        told = msgspec.json.encode({"code": error.code, "fields": error.fields})
-    if told == b"ready":
+        printed = msgspec.json.encode({"code": error.code, "fields": error.fields})
+    if printed == b"ready":
         return 0
-    sys.stdout.buffer.write(told)
+    sys.stdout.buffer.write(printed)
     return 1
 
 

@@ -1,7 +1,7 @@
-"""The anchor: the number and hash of the last seal, kept outside the database that the seals stand in.
+"""The anchor: the number and hash of the last seal, kept in a file outside the database that holds the seals.
 
-A chain of seals shows what was changed in its middle; that its end was cut off, only somebody outside can show. One
-JSON object a line, only ever appended: the last line counts. The same goes to the log.
+A chain of seals shows a change in its middle; that its end was cut off shows only against something outside. One JSON
+object per line, append-only: the last line counts. The same goes to the log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Anchored(msgspec.Struct, frozen=True):
 
 
 def last(path: Path) -> Anchored | None:
-    """Return the last line; None where there is no file, or nothing whole in it. Raises OSError."""
+    """Return the last complete line; None where there is no file or no complete line. Raises OSError."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
@@ -38,15 +38,15 @@ def last(path: Path) -> Anchored | None:
         try:
             return msgspec.json.decode(line, type=Anchored)
         except msgspec.DecodeError:
-            continue  # a line that was cut off when the disk was full
+            continue  # a line cut off by a full disk
     return None
 
 
 def append(path: Path, anchored: Anchored) -> None:
-    """Append a line and have it on the disk. Raises OSError."""
+    """Append a line and sync it to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        # Begins a line of its own whatever stands before: half a line of a full disk must not spoil this one.
+        # Starts on a line of its own: half a line left by a full disk must not spoil this one.
         os.write(descriptor, b"\n" + msgspec.json.encode(anchored) + b"\n")
         os.fsync(descriptor)
     finally:

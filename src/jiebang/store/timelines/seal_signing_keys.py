@@ -1,9 +1,9 @@
-"""The keys that timelines are sealed with: Ed25519, in files, never in a database that they vouch for.
+"""The keys that sign timeline seals: Ed25519, in files, never in the database that the seals vouch for.
 
 The private key is one of the installation's secrets (`seals.key`). Beside it, the folder `timeline-seals` holds the
-public half of every key that was ever in use, one JWK a file, named after the key's id (its RFC 7638 thumbprint).
-Whoever takes `seals.key` away and starts again gets a new key; what the old one signed is checked with its public half
-as before. A public key that is not in this folder proves nothing, whatever a database says.
+public key of every pair that was ever in use, one JWK per file, named after the key's id (its RFC 7638 thumbprint). To
+rotate the key, remove `seals.key` and restart; earlier signatures are verified with the earlier public keys. A public
+key that is not in this folder is not trusted, whatever a database says.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TYPE: Final = "jiebang-timeline-seal"
 
 
 class SealKeys:
-    """Signs as JWS (RFC 7515, algorithm Ed25519 of RFC 9864) and checks what any known key has signed."""
+    """Signs as JWS (RFC 7515, algorithm Ed25519 of RFC 9864) and verifies what any known key has signed."""
 
     def __init__(self, current: OKPKey, known: Mapping[str, OKPKey]) -> None:
         """`current`: the private key; `known`: public keys by their ids."""
@@ -39,55 +39,55 @@ class SealKeys:
         self._known = {**known, self.kid: current}
 
     def sign(self, payload: bytes) -> str:
-        """Return a payload signed with the current key, in the compact form."""
+        """Return a payload signed with the current key, in the compact serialization."""
         header = {"alg": _ALGORITHM, "kid": self.kid, "typ": _TYPE}
         return jws.serialize_compact(header, payload, self._current, algorithms=[_ALGORITHM])
 
     def payload(self, signed: str) -> bytes | None:
-        """Return what was signed; None unless a key of ours signed it as a seal."""
+        """Return the payload of a signed seal; None unless a known key signed it as a seal."""
         try:
             kid = jws.extract_compact(signed.encode()).headers().get("kid")
             key = self._known.get(kid) if isinstance(kid, str) else None
             if key is None:
                 return None
-            found = jws.deserialize_compact(signed, key, algorithms=[_ALGORITHM])
+            verified = jws.deserialize_compact(signed, key, algorithms=[_ALGORITHM])
         except (JoseError, ValueError):
             return None
-        return found.payload if found.headers().get("typ") == _TYPE else None
+        return verified.payload if verified.headers().get("typ") == _TYPE else None
 
     def public(self) -> dict[str, list[dict[str, Any]]]:
         """Return all public keys as a JWK Set (RFC 7517), the current one first."""
         order = sorted(self._known, key=lambda kid: (kid != self.kid, kid))
-        return {"keys": [_public(self._known[kid], kid) for kid in order]}
+        return {"keys": [_export_public(self._known[kid], kid) for kid in order]}
 
 
-def _public(key: OKPKey, kid: str) -> dict[str, Any]:
-    found = key.as_dict(private=False)
-    return {name: found[name] for name in ("kty", "crv", "x")} | {"kid": kid, "use": "sig", "alg": _ALGORITHM}
+def _export_public(key: OKPKey, kid: str) -> dict[str, Any]:
+    jwk = key.as_dict(private=False)
+    return {name: jwk[name] for name in ("kty", "crv", "x")} | {"kid": kid, "use": "sig", "alg": _ALGORITHM}
 
 
 def keys_of(seed: bytes, known: Mapping[str, OKPKey] | None = None) -> SealKeys:
-    """Return the keys of a private key's 32 bytes, beside `known` ones."""
+    """Return the seal keys with the private key of `seed` (32 bytes) as the current one, beside `known` public keys."""
     return SealKeys(OKPKey.import_key(Ed25519PrivateKey.from_private_bytes(seed)), known or {})
 
 
 def read_seal_keys(folder: Path, seed: bytes) -> SealKeys:
-    """Return the keys of an installation, having put the public half of the current one beside the earlier ones.
+    """Return the keys of an installation; write the public key of the current pair beside the earlier ones.
 
-    `folder`: where the installation's keys are. Raises HomeUnusableError.
+    `folder`: the folder of the installation's keys. Raises HomeUnusableError.
     """
     try:
         ours = keys_of(seed)
         place = folder / FOLDER
         place.mkdir(mode=0o755, exist_ok=True)
         write_once(place / f"{ours.kid}.json", msgspec.json.encode(ours.public()["keys"][0]), 0o644)
-        return keys_of(seed, dict(_read(path) for path in sorted(place.glob("*.json"))))
+        return keys_of(seed, dict(_read_public(path) for path in sorted(place.glob("*.json"))))
     except OSError as error:
         reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
         raise HomeUnusableError(path=str(error.filename or folder), reason=reason) from error
 
 
-def _read(path: Path) -> tuple[str, OKPKey]:
+def _read_public(path: Path) -> tuple[str, OKPKey]:
     try:
         jwk = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         key = OKPKey.import_key({name: jwk[name] for name in ("kty", "crv", "x")})

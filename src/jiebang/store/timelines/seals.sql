@@ -1,12 +1,13 @@
--- Seals on timelines, and what an audit reads of the timelines themselves. One chain of seals an installation.
+-- Seals on timelines: one chain for each installation.
 
 -- name: last_seal
--- The end of the chain: what the next seal goes on from.
+-- The end of the chain, which the next seal extends.
 SELECT seal_no, ended_until, moved_until, statement FROM platform.timeline_seal WHERE seal_no > 0 ORDER BY seal_no DESC LIMIT 1
 
 -- name: ended_cases
--- What ended after the last seal and long enough ago that no save still under way can end earlier: by the database's own
--- clock too, whatever ours says. All that ended at the same moment come together, so that a time says where we are.
+-- Cases that ended after the last seal, and long enough ago that no save still under way can end one earlier: by the
+-- database's clock too, whatever ours says. Cases that ended at the same moment are read together, so that a time marks the
+-- position.
 SELECT account_id, case_no, revision, head, ended_at FROM platform.cases
 WHERE ended_at > $1 AND ended_at <= least($2::timestamptz, statement_timestamp() - $3::interval)
 ORDER BY ended_at
@@ -26,14 +27,14 @@ LEFT JOIN LATERAL (
 ORDER BY c.account_id
 
 -- name: insert_seal
--- Adds a seal at the end of the chain; of two workers at once one gets nothing back, and starts over.
+-- Appends a seal to the chain; of two concurrent workers one gets no row back, and starts over.
 INSERT INTO platform.timeline_seal (seal_no, ended_until, moved_until, statement, cases)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (seal_no) DO NOTHING
 RETURNING seal_no
 
 -- name: seals_of_cases
--- The seal that each of the given cases came under when it had ended, if it has one by now.
+-- The seal of each of the given cases that ended: the first that reaches as far, if there is one by now.
 SELECT c.account_id, c.case_no, s.seal_no, s.ended_until, s.moved_until, s.statement, s.cases
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 JOIN platform.cases c ON c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
@@ -42,12 +43,12 @@ CROSS JOIN LATERAL (
 ) s
 
 -- name: seal_page
--- The next seals of the chain: how an audit walks it in constant memory.
+-- The next seals of the chain: an audit reads it page by page, in constant memory.
 SELECT seal_no, ended_until, moved_until, statement, cases FROM platform.timeline_seal
 WHERE seal_no > $1 ORDER BY seal_no LIMIT $2
 
 -- name: sealed_heads
--- What stands in the timelines where a seal says how they stood: the row at that revision, and the case as it is now.
+-- What the database holds for the leaves of a seal: the row at each leaf's revision, and the case as it is now.
 SELECT i.account_id, i.case_no, i.revision, e.head, c.revision AS stands_at, c.ended_at
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS i (account_id, case_no, revision)
 LEFT JOIN platform.cases c ON c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
@@ -55,35 +56,9 @@ LEFT JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i
     AND e.account_id = ANY ($1::bigint[])
 
 -- name: ended_between
--- The cases that ended in the time that one seal is about.
+-- The cases that ended in the time that one seal covers.
 SELECT account_id, case_no FROM platform.cases WHERE ended_at > $1 AND ended_at <= $2 ORDER BY ended_at LIMIT $3
 
 -- name: first_ended_after
--- When the first case ended that no seal speaks of yet.
+-- When the first case ended that no seal covers yet.
 SELECT ended_at FROM platform.cases WHERE ended_at > $1 ORDER BY ended_at LIMIT 1
-
--- name: timelines
--- The cases of a range of accounts with all rows of their timelines, in order and of one moment.
-SELECT c.account_id, c.case_no, c.revision, c.state, c.head, e.revision AS row_revision, e.at, e.entries::text AS entries,
-    e.head AS row_head
-FROM platform.cases c
-LEFT JOIN platform.case_event e ON e.account_id = c.account_id AND e.case_no = c.case_no
-    AND e.account_id > $1 AND e.account_id <= $2
-WHERE c.account_id > $1 AND c.account_id <= $2
-ORDER BY c.account_id, c.case_no, e.revision
-
--- name: recorded_rows
--- The rows of the timelines of several cases as they were recorded, in order.
-SELECT e.account_id, e.case_no, e.revision, e.at, e.entries::text AS entries, e.head
-FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
-JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i.case_no AND e.account_id = ANY ($1::bigint[])
-ORDER BY e.account_id, e.case_no, e.revision
-
--- name: timelines_without_case
--- Rows of timelines whose case is gone, the first of each.
-SELECT e.account_id, e.case_no, e.revision FROM platform.case_event e
-WHERE e.account_id > $1 AND e.account_id <= $2
-  AND NOT EXISTS (SELECT FROM platform.cases c WHERE c.account_id = e.account_id AND c.case_no = e.case_no
-      AND c.account_id > $1 AND c.account_id <= $2)
-ORDER BY e.account_id, e.case_no, e.revision
-LIMIT $3

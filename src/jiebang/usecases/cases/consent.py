@@ -26,8 +26,8 @@ from jiebang.usecases.cases.withdrawal import record_wish
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jiebang.store.cases.cases import Database
     from jiebang.store.cases.idempotency import Answered, Claim, Elsewhere
+    from jiebang.store.postgres.pool import Database
 
 _MAY_STILL_WIN = frozenset({State.READY, State.TRYING, State.CANCELLING})
 """States in which a worker may have read the consent but the case has not passed its commit point."""

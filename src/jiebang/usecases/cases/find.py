@@ -11,7 +11,7 @@ from jiebang.model.case import ENDED
 from jiebang.model.errors import UnknownCaseError
 from jiebang.saga.seals import Leaf, index_of, path, said_in
 from jiebang.store.cases import cases, proofs
-from jiebang.store.timelines import seals
+from jiebang.store.timelines import seals, timeline_rows
 from jiebang.usecases.cases.context import Context, Found, Sealed
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Case, Key
     from jiebang.saga.chain import Row
-    from jiebang.store.cases.cases import Timeline
+    from jiebang.store.timelines.timeline_rows import TimelineRow
 
 
 async def find(context: Context, key: Key) -> Found:
@@ -39,13 +39,13 @@ async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
     A row added between the two reads is left out, so that the rows end with the head of the case.
     """
     found = await find(context, key)
-    rows = (await seals.recorded(context.platform, [key]))[key]
+    rows = (await timeline_rows.read_recorded(context.platform, [key]))[key]
     return found, [row for row in rows if row.revision <= found.case.revision]
 
 
-async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[Timeline]:
+async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[TimelineRow]:
     """Return the timelines of cases, each after its revision in `seen` (0: from the beginning)."""
-    return await cases.events_after(context.platform, seen)
+    return await timeline_rows.read_after(context.platform, seen)
 
 
 async def _find_seal(context: Context, case: Case) -> Sealed | None:

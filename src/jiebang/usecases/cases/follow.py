@@ -13,12 +13,13 @@ import structlog
 from jiebang.model.case import ENDED
 from jiebang.participants.base import UNANSWERED
 from jiebang.store.cases import cases
+from jiebang.store.timelines import timeline_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Timeline
+    from jiebang.store.timelines.timeline_rows import TimelineRow
     from jiebang.usecases.cases.context import Context
 
 _log = structlog.get_logger(__name__)
@@ -28,7 +29,7 @@ class _Stream(msgspec.Struct):
     """One open stream: the last revision queued for it, and the queue. None in the queue ends it."""
 
     seen: int
-    queue: asyncio.Queue[Timeline | None]
+    queue: asyncio.Queue[TimelineRow | None]
 
 
 class Follower:
@@ -51,7 +52,7 @@ class Follower:
         """How many streams are open."""
         return sum(map(len, self._streams.values()))
 
-    async def follow(self, key: Key, seen: int) -> AsyncIterator[Timeline | None]:
+    async def follow(self, key: Key, seen: int) -> AsyncIterator[TimelineRow | None]:
         """Yield the timeline after revision `seen`, until the case has ended and all was yielded.
 
         Yields None after each `pulse` of silence, so that the writer notices a reader that has gone away.
@@ -101,7 +102,7 @@ class Follower:
         watched = {key: tuple(open_streams) for key, open_streams in self._streams.items()}
         revisions = {key: min(stream.seen for stream in open_streams) for key, open_streams in watched.items()}
         cases_now = await cases.load_many(self._context.platform, revisions)
-        for item in await cases.events_after(self._context.platform, revisions):
+        for item in await timeline_rows.read_after(self._context.platform, revisions):
             for stream in watched[item.account_id, item.case_no]:
                 if item.revision > stream.seen:
                     stream.seen = item.revision

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Key
     from jiebang.policy.pack import Proofs
-    from jiebang.store.cases.cases import Database
     from jiebang.store.cases.idempotency import Answered, Claim, Kept
+    from jiebang.store.postgres.pool import Database
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jiebang.participants.wallet.movements import Outcome
-    from jiebang.store.cases.cases import Database
     from jiebang.store.cases.idempotency import Answered, Claim, Elsewhere, Record
     from jiebang.store.operations.outbox import Message
+    from jiebang.store.postgres.pool import Database
 
 _NAMESPACE: Final = UUID("6a7c2f0e-5d6b-4d43-9a55-3f6f0f2f7c11")
 

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jiebang.policy.pack import Proofs
-    from jiebang.store.cases.cases import Database
     from jiebang.store.cases.idempotency import Answered, Claim, Elsewhere
+    from jiebang.store.postgres.pool import Database
     from jiebang.usecases.cases.remedy import WorkDone
 
 SECURITY: Final = "security"

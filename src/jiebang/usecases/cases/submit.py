@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from jiebang.model.check import CheckAnswer
     from jiebang.policy.pack import Pack, Proofs
     from jiebang.policy.record import Evidence
-    from jiebang.store.cases.cases import Database
     from jiebang.store.cases.idempotency import Answered, Claim, Kept
+    from jiebang.store.postgres.pool import Database
 
 REQUESTED: Final = "case_requested"
 """The message that tells a person of the request, at once, so that a thief cannot make one unnoticed."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jiebang.participants.core.staging import StagingArea
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 GRACE: Final = timedelta(hours=1)
 """What was staged more recently is left alone: its case may be about to be opened."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.cases import Database
     from jiebang.store.cases.idempotency import Answered, Claim, Kept
+    from jiebang.store.postgres.pool import Database
 
 
 async def withdraw(context: Context, key: Key, claim: Claim, render: Render) -> Answered:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.case import Case, Key
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 _AT_ONCE = frozenset({State.OPEN, State.IN_REVIEW, State.READY})
 """States in which nothing has been sent to any participant: the wish takes effect here, without a worker."""

@@ -25,7 +25,7 @@ from jiebang.policy.frame import Facts, Part, gathered, line_up
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Rechecked
-from jiebang.store.cases import cases as store
+from jiebang.store.checks import platform_facts
 from jiebang.usecases.checks.coalesce import Coalescer
 from jiebang.usecases.checks.quota import Quotas
 from jiebang.usecases.checks.request import CheckRequest
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jiebang.model.ids import CaseIds
     from jiebang.model.participants import ParticipantRegistry
     from jiebang.participants.base import Participant
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 UNREAD_TOTAL = Counter("jiebang_facts_unread_total", "Reads of facts that brought no answer", ["owner", "why"])
 
@@ -49,7 +49,7 @@ _LARGE_AT_ONCE: Final = 3
 _BATCH_LIMIT: Final = 256
 """Most single checks in a batch: a larger one would not cost less per check."""
 
-_UNKNOWN_ACCOUNT: Final = store.Known(None)
+_UNKNOWN_ACCOUNT: Final = platform_facts.PlatformFacts(None)
 
 _log = structlog.get_logger(__name__)
 
@@ -245,7 +245,7 @@ async def _read_own(
 
     Also which of the participants `needed` are out of service.
     """
-    known = await store.known(platform, askable)
+    known = await platform_facts.read(platform, askable)
     live: list[str | None] = []
     consents: list[list[dict[str, str | None]]] = []
     for request in requests:

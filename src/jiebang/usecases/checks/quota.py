@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
     from jiebang.model.participants import ParticipantRegistry
     from jiebang.policy.pack import Pack, Quota
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 _IDENTITY: Final = "identity"
 """The owner that knows documents."""

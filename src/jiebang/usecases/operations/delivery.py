@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from jiebang.model.ids import CaseIds
     from jiebang.policy.pack import Pack
     from jiebang.remote.gateway import Gateway
-    from jiebang.store.cases.cases import Database
     from jiebang.store.operations.outbox import Message
+    from jiebang.store.postgres.pool import Database
 
 UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
 

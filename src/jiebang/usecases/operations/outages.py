@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.participants import ParticipantRegistry
-    from jiebang.store.cases.cases import Database
     from jiebang.store.operations.outages import Outage
+    from jiebang.store.postgres.pool import Database
 
 _RECENT: Final = 20
 

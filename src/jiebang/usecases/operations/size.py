@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jiebang.store.operations import gauges
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 
 async def count_accounts(pool: Database) -> int:

@@ -19,6 +19,7 @@ from jiebang.saga.timeline import entries, told
 from jiebang.store.cases import cases as store
 from jiebang.store.operations import tasks
 from jiebang.store.operations.tasks import Task
+from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.operations.on_record import require_text
 from jiebang.usecases.operations.tasks import OWED, PARKED, RESENT, SOON, Watchfulness
 
@@ -198,7 +199,7 @@ async def show(
         zip(accounts_by_participant, await asyncio.gather(*map(ask, accounts_by_participant)), strict=True)
     )
     timelines = dict[Key, list[Mapping[str, Any]]]()
-    for line in await store.events_after(pool, dict.fromkeys(found, 0)):
+    for line in await timeline_rows.read_after(pool, dict.fromkeys(found, 0)):
         timelines.setdefault((line.account_id, line.case_no), []).extend(told(line.entries))
     tasks_by_case = dict[Key, list[Task]]()
     for task in await tasks.of_cases(pool, found):

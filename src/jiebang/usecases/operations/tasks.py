@@ -24,8 +24,7 @@ from jiebang.usecases.periodic import Schedule
 if TYPE_CHECKING:
     from jiebang.model.case import Key
     from jiebang.model.plan import Plan
-    from jiebang.store.cases.cases import Database
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
 
 PARKED: Final = frozenset({Mark.CONFIRM_PARKED.value, Mark.CANCEL_PARKED.value})
 OWED: Final = frozenset({Mark.CONFIRM_SENT.value, Mark.CONFIRM_REFUSED, Mark.CANCEL_SENT, Mark.CANCEL_REFUSED})

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from jiebang.store.cases.cases import Database
     from jiebang.store.operations.worker_registry import Wish, WorkerSeen
+    from jiebang.store.postgres.pool import Database
 
 
 async def list_workers(pool: Database, now: datetime) -> list[WorkerSeen]:

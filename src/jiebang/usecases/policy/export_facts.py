@@ -23,7 +23,7 @@ from jiebang.policy.frame import read_column
 from jiebang.store.cases import cases as store
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
     from jiebang.usecases.checks.check import Checker
 
 

@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from jiebang.policy.analyse import Finding
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases.cases import Database
     from jiebang.store.checks.records import Records, Step
-    from jiebang.store.postgres.pool import Pool
+    from jiebang.store.postgres.pool import Database, Pool
     from jiebang.usecases.policy.registry import Registry
 
 INSTALLATION: Final = "jiebang"

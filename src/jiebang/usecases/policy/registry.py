@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
     from jiebang.model.plan import Plan
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases.cases import Database
     from jiebang.store.policy.packs import PolicyState
+    from jiebang.store.postgres.pool import Database
 
 _ALL: Final = 1_000_000
 POLL: Final = timedelta(milliseconds=200)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jiebang.model.case import Kind
     from jiebang.policy.frame import Facts
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases.cases import Database
+    from jiebang.store.postgres.pool import Database
 
 COMPARED_TOTAL: Final = Counter("jiebang_shadow_checks_total", "Live checks seen by a version in shadow", ["outcome"])
 

@@ -14,7 +14,7 @@ import msgspec
 
 from jiebang.saga.chain import Fault, faults
 from jiebang.saga.seals import NOTHING, SealFault, Statement, fits, seal_hash, unpack
-from jiebang.store.timelines import anchor, seals
+from jiebang.store.timelines import anchor, seals, timeline_rows
 from jiebang.store.timelines.seals import NONE
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class TimelineReport(msgspec.Struct, kw_only=True):
 
 async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport) -> None:
     """Audit the timelines of all accounts above `after` up to `upto`; add what is found to `report`."""
-    async for case, rows in seals.timelines(pool, after, upto, _ROWS_AT_ONCE):
+    async for case, rows in timeline_rows.walk(pool, after, upto, _ROWS_AT_ONCE):
         report.timelines += 1
         report.rows += len(rows)
         report.findings.extend(
@@ -79,7 +79,7 @@ async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport
         )
     report.findings.extend(
         TimelineFinding(fault=Fault.ORPHANED, account_id=account_id, case_no=case_no, revision=revision)
-        for account_id, case_no, revision in await seals.without_case(pool, after, upto, _LIMIT)
+        for account_id, case_no, revision in await timeline_rows.find_orphans(pool, after, upto, _LIMIT)
     )
 
 
