@@ -132,7 +132,7 @@ class IssuerKeys:
         self._read_at: datetime | None = None
         self._lock = asyncio.Lock()
 
-    async def holding(self, key_id: str | None) -> KeySet:
+    async def get(self, key_id: str | None) -> KeySet:
         """Return the keys, refetched if they are old or lack `key_id`. Raises KeysUnavailableError."""
         if self._keys is None or self._is_fetch_due(key_id):
             async with self._lock:  # during the first fetch, other callers wait for it
@@ -200,7 +200,7 @@ class Verifier:
         if str(header.get("typ", "")).lower() not in ("at+jwt", "application/at+jwt"):
             raise NotAuthenticatedError(cause="not_an_access_token")
         key_id = header.get("kid")
-        keys = await self._keys.holding(key_id if isinstance(key_id, str) else None)
+        keys = await self._keys.get(key_id if isinstance(key_id, str) else None)
         try:
             claims = jwt.decode(token, keys, algorithms=self._algorithms).claims
             self._claims.validate(claims)
