@@ -1,20 +1,22 @@
-"""One account of a small world: its states as numbers, and every step that leads from one to another.
+"""One account of a small world: its states as numbers, and every step from one state to another.
 
-A state is a head (what the store has) and a column a participant (its row, what is under way to and from it). Steps
-that concern one column are worked out once for that column, turns of workers once for what they can see, so that what
-the real functions return for the same values is computed once.
+A state is a head (what the store holds) and a column for each participant (its row, and the messages to and from it).
+Steps that concern one column are computed once per column, and workers' turns once per what they can see, so that the
+real functions are called once for equal values.
 
 What is abstracted here, and why that loses nothing:
-- A message once sent stays: it may arrive now, later, often or never, and so may its reply. That is every loss, delay,
-  repetition and reordering at once, at no cost of a fault. Only an error, which parks an op, is heard once an answer.
-- When a case leaves `trying`, every Try counts as under way, and when it ends every Confirm or Cancel, whether it ever
-  left or not: all were saved as sent, and whoever knows only what was saved cannot tell. That is more than can happen:
-  a worker that stood still lets its Trys go at last, even those of a later wave; none may do harm.
-- An ended case's facts versions are forgotten, its Trys count as asking for the version there is: a late Try is refused
-  for being late. What is kept of cases before the last is whether they were done, aborted, or never left `ready`.
-- Answers that nobody listens to are not kept: `pending`, to another phase, to a case that has ended (tests/unit).
-- Facts change at a participant while a case of the account is `ready` or `trying`: before, nobody has read them; after,
-  nobody asks. Elsewhere a change would only rename versions, and so a movement of money then leaves the number alone.
+- A message once sent stays: it may arrive now, later, repeatedly or never, and so may its reply. That covers every
+  loss, delay, repetition and reordering without costing a fault. Only an error, which parks an op, is heard once per
+  answer.
+- When a case leaves `trying`, every Try counts as under way, and when it ends every Confirm or Cancel, whether it was
+  really sent or not: all were saved as sent, and the saved state does not tell. That is more than can happen: it covers
+  a stalled worker that sends its Trys late, even those of a later wave; none may do harm.
+- An ended case's facts versions are dropped, and its Trys count as asking for the present version: a late Try is
+  refused for being late. Of cases before the last only the outcome is kept: done, aborted, or never left `ready`.
+- Answers that no step reads are not kept: `pending`, and those to another phase or to an ended case (tests/unit).
+- Facts change at a participant only while a case of the account is `ready` or `trying`: before, they have not been
+  read; after, no op depends on them. Elsewhere a change would only rename versions, so a movement of money then keeps
+  them.
 - Participants of the same wave and sort may change places (`Shape.alike`): the columns of such a group are sorted.
 """
 
@@ -46,7 +48,7 @@ LEAVING: Final = LAST_OP | ENDED
 
 
 class Step(NamedTuple):
-    """Something that may happen to an account: what it is, what it costs in faults, and where it leads."""
+    """Something that may happen to an account: its description, its cost in faults, and the state after it."""
 
     told: tuple[str, ...]
     cost: int
@@ -55,7 +57,7 @@ class Step(NamedTuple):
 
 
 class _Arrival(NamedTuple):
-    """What an op came to at one participant."""
+    """The result of an op that arrived at one participant."""
 
     told: tuple[str, ...]
     cost: int
@@ -63,7 +65,7 @@ class _Arrival(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """What a turn does to a column. `left`: the state that the case enters on leaving `trying`, or in the end."""
+    """What a turn does to a column. `left`: the state that the case enters on leaving `trying`, or its final state."""
 
     mark: str
     version: int
@@ -72,7 +74,7 @@ class _Change(NamedTuple):
     left: str
 
 
-class _Worked(NamedTuple):
+class _TurnEffect(NamedTuple):
     """A turn, whatever the number of its case: the head after it, and a change a column (0: none)."""
 
     told: tuple[str, ...]
@@ -82,7 +84,7 @@ class _Worked(NamedTuple):
     changes: tuple[int, ...]
 
 
-class _Prepared(NamedTuple):
+class _CaseTurn(NamedTuple):
     """A turn of a case with a number: the number of the head after it."""
 
     told: tuple[str, ...]
@@ -108,8 +110,8 @@ class Accounts:
         self.alike = shape.alike()
         self._apply = [(parts.wallet if at == self.wallet else parts.party).apply for at in range(len(shape.parties))]
         self._views: list[View] = []
-        self._turns: dict[tuple[Head, tuple[View, ...], Facts | None], tuple[_Worked, ...]] = {}
-        self._prepared: dict[tuple[int, tuple[View, ...], Facts | None], tuple[_Prepared, ...]] = {}
+        self._turns: dict[tuple[Head, tuple[View, ...], Facts | None], tuple[_TurnEffect, ...]] = {}
+        self._prepared: dict[tuple[int, tuple[View, ...], Facts | None], tuple[_CaseTurn, ...]] = {}
         self._submissions: dict[tuple[int, tuple[View, ...]], Turn | None] = {}
         self._changes = Kept(_SAME)
         self._arrivals: dict[tuple[int, int, int, str], tuple[_Arrival, ...]] = {}
@@ -184,12 +186,12 @@ class Accounts:
 
     def steps(self, account: Account, faults: int) -> Iterator[Step]:
         """Everything that may happen next but movements of money, with at most `faults` faults."""
-        yield from self._taken(account, faults)
-        yield from self._arrived(account, faults)
+        yield from self._take_turns(account, faults)
+        yield from self._deliver_ops(account, faults)
         if faults and self.head(account).state in ("ready", "trying"):
             yield from self._facts_change(account)
 
-    def _taken(self, account: Account, faults: int) -> Iterator[Step]:
+    def _take_turns(self, account: Account, faults: int) -> Iterator[Step]:
         columns = account[1:]
         views = tuple([self._view(column) for column in columns])
         head: Head = self.heads.values[account[0]]
@@ -220,7 +222,7 @@ class Accounts:
             self._submissions[key] = self.turns.submitted(self.heads.values[head], views)
         return self._submissions[key]
 
-    def _prepare(self, number: int, views: tuple[View, ...], facts: Facts | None) -> tuple[_Prepared, ...]:
+    def _prepare(self, number: int, views: tuple[View, ...], facts: Facts | None) -> tuple[_CaseTurn, ...]:
         """The turns of a case: what they do is worked out once for all numbers of a case."""
         head: Head = self.heads.values[number]
         if not head.state:
@@ -228,10 +230,10 @@ class Accounts:
         key = (head._replace(earlier=()), views, facts)
         worked = self._turns.get(key)
         if worked is None:
-            worked = tuple(self._worked(key[0], views, turn) for turn in self.turns.of(*key))
+            worked = tuple(self._compute_effect(key[0], views, turn) for turn in self.turns.of(*key))
             self._turns[key] = worked
         return tuple(
-            _Prepared(
+            _CaseTurn(
                 one.told,
                 one.cost,
                 one.due_course,
@@ -241,7 +243,7 @@ class Accounts:
             for one in worked
         )
 
-    def _worked(self, head: Head, views: tuple[View, ...], turn: Turn) -> _Worked:
+    def _compute_effect(self, head: Head, views: tuple[View, ...], turn: Turn) -> _TurnEffect:
         changes = []
         left = turn.head.state if turn.head.state != head.state and turn.head.state in LEAVING else ""
         for at, view in enumerate(views):
@@ -252,7 +254,7 @@ class Accounts:
             same = mark == view.mark and version == view.version and not (sends or heard or left)
             changes.append(0 if same else self._changes.number(_Change(mark, version, sends, heard, left)))
         after = Head(state=turn.head.state) if left in ENDED else turn.head
-        return _Worked(turn.told, turn.cost, turn.due_course, after, tuple(changes))
+        return _TurnEffect(turn.told, turn.cost, turn.due_course, after, tuple(changes))
 
     def _view(self, column: int) -> View:
         views = self._views
@@ -297,7 +299,7 @@ class Accounts:
 
     # What the network and the participants do.
 
-    def _arrived(self, account: Account, faults: int) -> Iterator[Step]:
+    def _deliver_ops(self, account: Account, faults: int) -> Iterator[Step]:
         head: Head = self.heads.values[account[0]]
         awaited = AWAITED.get(head.state, "")
         live = head.case_no if awaited else 0
@@ -317,7 +319,7 @@ class Accounts:
             for cost in (0, 1):
                 applied = self._take(at, column.row, message, fault=cost > 0)
                 if not cost or applied.answer is Answer.ERROR:
-                    self._seen(column.row, message)
+                    self._require_fence(column.row, message)
                 code = f" ({applied.code})" if applied.code else ""
                 told = f"{message.op} of case {message.case_no} arrives at {{{at}}}; it answers {applied.answer}{code}"
                 if cost == 0 or message.op == "try":
@@ -342,7 +344,7 @@ class Accounts:
             return 0
         return self.words.answer(Said(message.op, applied.answer.value))
 
-    def _seen(self, row: PartyRow, message: Message) -> None:
+    def _require_fence(self, row: PartyRow, message: Message) -> None:
         number = row.fence.case_no
         place = "above" if number > message.case_no else "below" if number < message.case_no else "same"
         self.cells.add((message.op, place, row.fence.case_op.value))

@@ -1,14 +1,14 @@
-"""The batch of a simulated world: the product's (`saga.driver.Batch`), watched by a witness, and what it went through.
+"""The batch driver of a simulated world: the product's (`saga.driver.BatchDriver`), observed by a witness.
 
-Nothing of it is done again here: the parts that planted mistakes replace are put in, poisoned cases break their batch,
-and what befell groups of several cases is counted, so that a run can say what it has not tried.
+Nothing is implemented again here. This subclass passes in the parts that planted mistakes replace, makes poisoned cases
+fail their batch, and counts what happened to groups of several cases, so that a run can list what it has not tried.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jiebang.saga.driver import Batch, GroupSave, Life, Round, SaveRefused
+from jiebang.saga.driver import BatchDriver, DriverCourse, GroupSave, Round, SaveRefused
 from sim.evidence import ViolationError
 from sim.witness import Witness
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Case, Key
     from jiebang.model.plan import Plan
-    from jiebang.saga.batch import GroupReplied, GroupStep
+    from jiebang.saga.batch import GroupReplies, GroupStep
     from jiebang.saga.coordinator import Event, Rechecked, Reply
-    from jiebang.saga.driver import Asked, Need
+    from jiebang.saga.driver import CallKey, Need
     from jiebang.saga.orders import Answers
     from sim.world import Parts
 
 
 class BatchWorld(Protocol):
-    """What a batch needs of the world that it is in."""
+    """What the batch driver needs of its world."""
 
     @property
     def options(self) -> Any:
-        """What the world is made of; its `timing` is read."""
+        """The world's options; only `timing` is read."""
 
     @property
     def parts(self) -> Parts:
-        """What the world is built of."""
+        """The parts that planted mistakes replace."""
 
     @property
     def witnessed(self) -> bool:
@@ -52,15 +52,15 @@ class BatchWorld(Protocol):
 
 
 class PoisonedError(Exception):
-    """A case that its driver cannot step breaks the batch it is in."""
+    """A poisoned case: its batch fails as a whole."""
 
 
 class WitnessedError(BaseException):
-    """What a witness saw. Not an Exception: the driver takes those for a case that breaks its batch, and goes on."""
+    """A witness's violation. Not an Exception, which the driver takes for a fault of one case, and continues."""
 
 
-class WorldBatch(Batch):
-    """One batch of a world. Planted mistakes derive from it."""
+class WorldBatch(BatchDriver):
+    """Drives one batch of a world. Planted mistakes derive from it."""
 
     def __init__(self, world: BatchWorld, now: datetime) -> None:
         """Drive with the world's parts."""
@@ -69,8 +69,8 @@ class WorldBatch(Batch):
         self.step = world.parts.step
         self.witness: Witness | None = None
 
-    def run(self, taken: Sequence[Case], late: Sequence[Reply]) -> Life[None]:
-        """Drive the batch, watched."""
+    def run(self, taken: Sequence[Case], late: Sequence[Reply]) -> DriverCourse[None]:
+        """Drive the batch, observed by a witness."""
         world = self.world
         if world.witnessed:
             self.witness = Witness(taken, late, world.plan_of, world.parts.step, self.timing)
@@ -81,13 +81,13 @@ class WorldBatch(Batch):
         except ViolationError as wrong:
             raise WitnessedError(str(wrong)) from wrong
 
-    def do(self, need: Need) -> Life[Any]:
-        """Have the witness see what is wanted, and what comes of it."""
+    def request(self, need: Need) -> DriverCourse[Any]:
+        """Have the witness check the request, and learn its result."""
         if self.witness is not None:
             self.witness.check(need, self.now)
-        result = yield from super().do(need)
+        result = yield from super().request(need)
         if self.witness is not None:
-            self.witness.met(need, result)
+            self.witness.learn(need, result)
         self._count(need, result)
         return result
 
@@ -108,26 +108,26 @@ class WorldBatch(Batch):
             seen["group: call halved"] += any(len(answers) > 1 for answers in result.answers)
 
     def plan_of(self, case: Case) -> Plan:
-        """Return the case's plan; a poisoned case has none that anybody knows."""
+        """Return the case's plan; raises PoisonedError for a case that is poisoned at its step."""
         if self.world.poisoned(case.key, "step"):
             self.world.seen["batch poisoned at a step"] += 1
             raise PoisonedError
         return super().plan_of(case)
 
     def start(self, together: list[tuple[Case, tuple[int, ...], Rechecked]]) -> GroupStep:
-        """Note who started together."""
+        """Count groups that start together."""
         step = super().start(together)
         self._moved(step)
         return step
 
-    def step_together(self, each: GroupReplied) -> GroupStep:
-        """Note what groups went through together."""
-        step = super().step_together(each)
+    def step_group(self, each: GroupReplies) -> GroupStep:
+        """Count steps of groups."""
+        step = super().step_group(each)
         self._moved(step)
         return step
 
-    def take_steps(self, events: Mapping[Key, Event], replies: Iterable[GroupReplied]) -> list[GroupStep]:
-        """Note who came together after having stood alone."""
+    def take_steps(self, events: Mapping[Key, Event], replies: Iterable[GroupReplies]) -> list[GroupStep]:
+        """Count groups formed of cases that were in none."""
         steps = super().take_steps(events, replies)
         for step in steps:
             if len(step.group.keys) > 1 and step.before.state is step.after.state and not step.replies:
@@ -139,21 +139,21 @@ class WorldBatch(Batch):
             before, after = step.before.state, step.after.state
             self.world.group_moves["learnt" if step.unsaved else f"{before} → {after}"] += 1
 
-    def save_learnt(self) -> Life[None]:
-        """Note what was learnt and found no other save."""
+    def save_learnt(self) -> DriverCourse[None]:
+        """Count entries that no other save included."""
         self.world.seen["learnt, then silence"] += len(self.learnt)
         yield from super().save_learnt()
 
-    def divide(self, step: GroupStep) -> None:
-        """Note which groups came apart because they heard nothing more."""
+    def dissolve(self, step: GroupStep) -> None:
+        """Count groups that are dissolved for lack of replies."""
         self.world.seen["group: parted in silence"] += len(step.group.keys) > 1
-        super().divide(step)
+        super().dissolve(step)
 
-    def hear(
-        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
-    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
-        """Note which groups came apart by what they heard."""
-        heard, events, silent = super().hear(sending, answered, replies)
+    def assign_replies(
+        self, sending: Sequence[GroupStep], answered: Mapping[CallKey, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplies], dict[Key, Event], list[GroupStep]]:
+        """Count groups that are split by their replies."""
+        heard, events, silent = super().assign_replies(sending, answered, replies)
         seen = self.world.seen
         of_several = [set(step.group.keys) for step in sending if len(step.group.keys) > 1]
         for keys in of_several:

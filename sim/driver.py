@@ -1,7 +1,7 @@
-"""The runner of a simulated worker: does what `saga.driver` asks for, with waits in place of awaits.
+"""The runner of a simulated worker: carries out the requests of `saga.driver`, with waits in place of awaits.
 
-What a batch does, in which order, is the product's own code. Here saves get torn and refused, facts go unread, calls
-are lost, halved and late, and the worker dies in between.
+What a batch does, and in which order, is the product's own code. This module makes saves get torn or refused, facts
+unreadable, calls lost, halved or late, and workers die in between.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ SLOW_SAVE = 200
 
 
 class TornError(Exception):
-    """The store gave no answer: the save happened, will happen, or never does."""
+    """The store did not answer: the save has happened, will happen, or never does."""
 
 
 class OpenCall:
-    """One call of a round. A call that is halved is answered when all of its parts are, as a gathered task is."""
+    """One call of a round. A halved call is answered when all of its parts are."""
 
     __slots__ = ("answers", "parts")
 
@@ -59,7 +59,7 @@ class OpenCall:
 
 
 class OpenRound:
-    """The calls of one round of one batch, and who waits for them."""
+    """The calls of one round of one batch, and the process that waits for them."""
 
     __slots__ = ("calls", "keys", "waiting")
 
@@ -115,7 +115,7 @@ class Driver:
                 return None
 
     def _put_off(self, need: Postponement) -> None:
-        """A case that cannot be driven waits, so that it is not taken up again and again."""
+        """Postpone a case that cannot be driven, so that it is not claimed again and again."""
         if not isinstance(need.error, PoisonedError):
             message = f"{need.why} {need.keys}: {need.error}"
             raise ViolationError(message) from need.error
@@ -133,7 +133,7 @@ class Driver:
         return world.up_to(SLOW_SAVE if world.chance(world.options.disk) else 6)
 
     def _recheck(self, ready: Sequence[Case]) -> Steps:
-        """Read all facts, each participant's at its own moment."""
+        """Read all facts, each participant's at a different moment."""
         world = self.world
         found: dict[Key, tuple[dict[str, int | None], list[str]]] = {case.key: ({}, []) for case in ready}
         for name, party in world.parties.items():
@@ -160,7 +160,7 @@ class Driver:
     # Saving.
 
     def _save(self, saves: Sequence[Save]) -> Steps:
-        """Save in one statement, which runs by itself, whatever becomes of the worker meanwhile. Raises TornError."""
+        """Save in one statement, which runs on even if the worker dies meanwhile. Raises TornError."""
         world = self.world
         if any(world.poisoned(case.key, "save") for save in saves for case in save.cases):
             world.seen["save poisoned"] += 1
@@ -183,7 +183,7 @@ class Driver:
         )
 
     def _commit(self, saves: Sequence[Save], now: Any, stored: dict[Key, Case]) -> None:
-        """The statement commits: all of the batch at one moment, each case under its guard."""
+        """Commit the statement: all saves at one moment, each case under its guard."""
         world, held = self.world, self.world.store.cases
         for save in saves:
             for case in save.cases:
@@ -203,7 +203,7 @@ class Driver:
     # Rounds.
 
     def _round(self, need: Round) -> Steps:
-        """Send everything, one call a participant and op, and gather answers until the round closes."""
+        """Make the calls, and gather answers until the round closes."""
         world, worker = self.world, self.worker
         assert world.running is not None  # noqa: S101 - a round is part of a process
         one = OpenRound(need.keys, len(need.calls), world.running)
@@ -244,7 +244,7 @@ class Driver:
         before: list[bool],
         replies: tuple[Reply, ...] | None,
     ) -> None:
-        """Take an answer to a call, or to a part of it; one that comes `before` again is late whenever it comes."""
+        """Take an answer to a call, or to a part of it; a repeated one (`before[0]`) counts as late."""
         world, worker = self.world, self.worker
         if life != worker.life:
             return
@@ -267,7 +267,7 @@ class Driver:
             worker.hear(one, open_call)
 
     def _answers(self, call: DriverCall, replies: Sequence[Reply]) -> Answers:
-        """What the product makes of replies: a database of ours says yes for everybody in one word."""
+        """Put replies into the form that the product gets: a database of ours answers one yes for all."""
         worker, world = self.worker, self.world
         now = worker.clock()
         positive = Answer.GRANTED if call.op is Op.TRY else Answer.DONE
@@ -281,5 +281,5 @@ class Driver:
 
 
 def keys_of(replies: Iterable[Reply]) -> Iterator[Key]:
-    """The cases that replies are about."""
+    """Yield the keys of the cases that replies are about."""
     return ((reply.account_id, reply.case_no) for reply in replies)

@@ -1,10 +1,10 @@
-"""Every way that the life of one small batch can go: what `explore` adds for groups, which its worlds do not have.
+"""Walk every course of one small batch: `explore`'s part for groups, which its worlds do not have.
 
-The worlds of `sim.explore` step one case at a time. Here three cases go through the product's batch together, and
-whatever it asks for is answered in every way, up to so many departures from the plain one: a re-check finds something,
-or nothing; a save refuses a case, loses one or meets a wish; a participant refuses, waits, says nothing, is halved, or
-answers one case a round late. The witness (`sim.witness`) holds the batch to what each case would have done alone, and
-that is what the worlds of `sim.explore` walk: so together they walk groups.
+The worlds of `sim.explore` step one case at a time. Here the product's batch driver drives three cases together, and
+every request is answered in every way, up to a number of departures from the plain answer: a re-check finds a blocker,
+or cannot be made; a save refuses a case, loses one or meets a wish; a participant refuses, is pending, does not answer,
+is halved, or answers one case a round late. The witness (`sim.witness`) compares the batch with what each case would
+have done alone, and that is what the worlds of `sim.explore` walk: so together they cover groups.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from sim.evidence import ViolationError
 from sim.world import Parts
 
 if TYPE_CHECKING:
-    from jiebang.saga.driver import Call, Life, Need
+    from jiebang.saga.driver import Call, DriverCourse, Need
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MS: Final = timedelta(milliseconds=1)
@@ -56,7 +56,7 @@ class BatchOptions(msgspec.Struct, frozen=True):
 
 
 class BatchWalk(msgspec.Struct, kw_only=True):
-    """What the walk saw. `story`: what was answered on the way to `violation`."""
+    """The counts of a walk. `story`: the answers on the way to `violation`."""
 
     lives: int = 0
     needs: int = 0
@@ -101,10 +101,10 @@ def _case(account: int, state: State = State.READY, marks: str = "...") -> Case:
     )
 
 
-class Answering:
-    """The surroundings of one life: answers each need by a script of choices, and by the plain one after its end.
+class ScriptedRunner:
+    """Carries out one batch's requests by a script of choices; after its end, by the plain choice.
 
-    It is also the world that the batch knows (`sim.batch.BatchWorld`).
+    It is also the batch driver's world (`sim.batch.BatchWorld`).
     """
 
     options, witnessed = BatchOptions(), True
@@ -139,7 +139,7 @@ class Answering:
             self.told.append(f"{what}: {chosen}")
         return chosen
 
-    def run(self, life: Life[datetime]) -> int:
+    def run(self, life: DriverCourse[datetime]) -> int:
         """Answer until the life ends; return how many needs there were."""
         needs = 0
         try:
@@ -153,7 +153,7 @@ class Answering:
             return needs
 
     def answer(self, need: Need) -> Any:
-        """Meet one need."""
+        """Carry out one request."""
         match need:
             case PlanLookup():
                 return dict.fromkeys(need.cases, PLAN)
@@ -245,7 +245,7 @@ class Answering:
 
 
 def walk_batches(departures: int = 2, parts: Parts | None = None) -> BatchWalk:
-    """Walk every life of every beginning with at most so many departures. Stops at the first violation."""
+    """Walk every course from every beginning with at most `departures` departures; stops at the first violation."""
     started, walk = perf_counter(), BatchWalk()
     for name, (cases, late) in beginnings().items():
         if not _walk(walk, parts or Parts(), name, cases, late, (), departures):
@@ -263,8 +263,8 @@ def _walk(
     script: tuple[int, ...],
     left: int,
 ) -> bool:
-    """Live by `script`, then by each that departs from it once more after its end; return whether nothing broke."""
-    around = Answering(parts, cases, script)
+    """Run by `script`, then by each script with one more departure after its end; return whether no run failed."""
+    around = ScriptedRunner(parts, cases, script)
     life = drive(cases, late, START, around.options.timing, lambda now, _: parts.batch(around, now))
     try:
         walk.needs += around.run(life)

@@ -1,13 +1,13 @@
-"""Restores from backup of a simulated world, of several databases at once too, and the `jiebang recover` after each.
+"""Restores from backup in a simulated world, also of several databases at once, each followed by `jiebang recover`.
 
-Databases that are lost together go back to different moments. What the operator does is what docs/operations.md asks
-for: no worker claims cases, nobody writes to the restored databases, what is under way has come in or is given up; then
-every participant is asked with `look`, account by account, until recovery has nothing more to do. Recovery's decision
-and the course it takes are the product's (`saga/recovery.py`, `saga/recovery_driver.py`).
+Databases that are lost together go back to different moments. The operator does what docs/operations.md asks for: no
+worker claims cases, nothing writes to the restored databases, and messages under way have arrived or are given up; then
+every participant is asked with `look`, account by account, until recovery has nothing more to do. Recovery's decisions
+and their order are the product's (`saga/recovery.py`, `saga/recovery_driver.py`).
 
-What recovery may not decide, people do, by evidence from outside: which plan a lost case followed (its papers say), and
-how a case ended whose end was lost (the person knows; the judge remembers). What stands in a Try's way for good they
-clear, and recover again; transfers complete by themselves, and recovery waits for them.
+What recovery may not decide, operators decide by evidence from outside: which plan a lost case followed (from its
+papers), and how a case ended whose outcome was lost (the person knows; here, the judge remembers). They also clear what
+would refuse a Try permanently, and recover again; transfers complete by themselves, and recovery waits for them.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ if TYPE_CHECKING:
 
 PLATFORM = "platform"
 MOST = 3
-"""So many databases are lost at once, at most."""
+"""The most databases lost at once."""
 PATIENCE = timedelta(milliseconds=1_500)
 MS = timedelta(milliseconds=1)
 PAGE = 5
-"""So many accounts are recovered at a time."""
+"""Accounts recovered at a time."""
 PACE = Timing(resend=timedelta(milliseconds=20), resend_limit=timedelta(milliseconds=200))
 THEIRS = frozenset({Why.CANNOT_TRY, Why.WAITS_BELOW, Why.OUTCOME_LOST})
-"""What people clear in time, or find out, before they recover again."""
+"""Reasons that operators clear, or find out about, before they recover again."""
 REST = 2_500
-"""Milliseconds that people let the workers end cases before they recover again, while money moves at the wallet."""
+"""Most milliseconds for which workers may end cases before the next recovery, while money moves at the wallet."""
 ENOUGH = 5
-"""After so many failures people look at who fails."""
+"""Failures after which operators repair what fails."""
 GAP = 8
-"""Numbers that a restored platform may have given and nobody saw."""
+"""Case numbers that a restored platform may have assigned after its backup."""
 QUIET = SLOWEST + SLOW_DISK + LATEST_FINISH + 100
 """Milliseconds until nothing sent before the restore can still do anything."""
 
 
 Loss = dict[str, tuple[Any, Any, int]]
-"""What is lost at once: by database its backup, what the judge remembers of it, and how many restores there were."""
+"""Databases lost at once: by name the backup, the judge's memory of it, and the number of restores before it."""
 
 
 class Restores:
@@ -89,22 +89,22 @@ class Restores:
         self.under_way, self.once_more, self.down = False, False, frozenset[str]()
         self.lost: dict[tuple[int, int], Case] = {}
         self.theirs = set[tuple[int, int]]()
-        """Cases left to people, whom recovering again helps, and retrying does not."""
+        """Cases left to operators for which recovering again helps, and retrying does not."""
         self.before = frozenset[tuple[int, int]]()
         self.outcomes = dict[tuple[int, int], bool]()
-        """How cases ended whose end was lost, as people found out and tell each recovery from then on."""
+        """Outcomes of cases as operators found out, passed to each recovery from then on."""
         self.papers = dict[tuple[int, int], str]()
-        """What lost cases were, the same way."""
+        """Kinds and plans of lost cases, in the same way."""
         self.told: list[Undecided] = []
         self.since, self.find_out = 0, False
         end = world.options.faults_end
         for _ in range(world.options.restores):
             fails, loss = 1050 + world.up_to(end - 1150), Loss()
-            for name in self._names():
+            for name in self._draw_lost():
                 world.after(world.up_to(fails - 50), self._backup, name, loss)
             world.after(fails, self._fail, loss)
 
-    def _names(self) -> list[str]:
+    def _draw_lost(self) -> list[str]:
         """What is lost at once: often one database, half of the time the platform's or the wallet's, or with others."""
         world = self.world
         names = [PLATFORM, *world.parties]
@@ -155,17 +155,17 @@ class Restores:
         self._bring_back(loss)
         yield from self._settle(tuple(loss))
 
-    def _again(self, names: tuple[str, ...], rest: int = REST) -> None:
+    def _recover_again(self, names: tuple[str, ...], rest: int = REST) -> None:
         """People have cleared what stood in the way, and recover once more.
 
         Money that moves they cannot clear: a transfer may wait for a case at its other account, which only workers end.
         """
         world = self.world
         if self.under_way:
-            world.after(500, self._again, names)
+            world.after(500, self._recover_again, names)
             return
         if rest > 0 and any(world.wallet.refusal(account) for account, _ in self.theirs):
-            world.after(500, self._again, names, rest - 500)
+            world.after(500, self._recover_again, names, rest - 500)
             return
         self.under_way = world.claims_stopped = self.once_more = True
         world.seen["recovered once more"] += 1
@@ -192,14 +192,19 @@ class Restores:
         self._go_on()
         self.once_more = False
         if self.theirs:
-            world.after(100 + world.up_to(1000), self._again, names)
+            world.after(100 + world.up_to(1000), self._recover_again, names)
 
     def _run(self, names: tuple[str, ...]) -> Steps:
         """Run one recovery; return whether it came to its end and left nothing that people could tell at once."""
         world, found = self.world, Found()
         self.told = []
         course = RecoveryDriver(
-            self._restored(names), found, now=world.time(), page=PAGE, pace=PACE, decide=world.parts.recovered
+            self._describe_installation(names),
+            found,
+            now=world.time(),
+            page=PAGE,
+            pace=PACE,
+            decide=world.parts.recovered,
         ).run()
         try:
             need = next(course)
@@ -212,7 +217,7 @@ class Restores:
                 result = yield from self._do(need)
                 need = course.send((world.time(), result))
         except StopIteration:
-            more = self._told_by_people()
+            more = self._ask_people()
             return found.complete and not more
         finally:
             course.close()
@@ -320,7 +325,7 @@ class Restores:
         }
         return AccountCases(cases, theirs)
 
-    def _restored(self, names: tuple[str, ...]) -> Restored:
+    def _describe_installation(self, names: tuple[str, ...]) -> Restored:
         return Restored(
             plan_of=self.world.plan_of,
             plans=[(Kind.REVOKE, plan) for plan in self.world.plans.values()],
@@ -334,7 +339,7 @@ class Restores:
 
     def _send(self, calls: Sequence[RecoveryCall]) -> Steps:
         """Make calls, and wait for them to have come in, or to be lost."""
-        world, outcomes = self.world, [_Outcome() for _ in calls]
+        world, outcomes = self.world, [_CallResult() for _ in calls]
         for call, outcome in zip(calls, outcomes, strict=True):
             sends = tuple(
                 Send(order.account_id, order.case_no, call.participant, call.op, order.version) for order in call.orders
@@ -354,7 +359,7 @@ class Restores:
         return [CallOutcome(refused=dict(one.refused), failed=one.failed) for one in outcomes]
 
     def _mend(self, call: RecoveryCall) -> None:
-        """Have people mend what fails as a whole again and again."""
+        """Have operators repair a case whose calls fail again and again."""
         self.in_vain += 1
         if self.in_vain % ENOUGH == 0:
             self.world.seen["people mended what held a recovery up"] += 1
@@ -388,7 +393,7 @@ class Restores:
         world.judge.recovered(*case.key, names, case.state, case.marks, outcome_lost=lost)
         return stored
 
-    def _told_by_people(self) -> bool:
+    def _ask_people(self) -> bool:
         """Note what is left to people, and have them find out; return whether they can tell something new at once."""
         world, new = self.world, False
         for one in self.told:
@@ -406,8 +411,8 @@ class Restores:
         return new
 
 
-class _Outcome:
-    """What comes of one call: who would refuse, and whether it failed as a whole."""
+class _CallResult:
+    """The outcome of one call: which Trys would be refused, and whether it failed as a whole."""
 
     def __init__(self) -> None:
         """Nothing heard yet."""

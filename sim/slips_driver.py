@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from jiebang.model.case import ENDED, Case, Key, State
-from jiebang.saga.batch import Group, GroupReplied, GroupStep, Save, SaveOutcome
+from jiebang.saga.batch import CaseGroup, GroupReplies, GroupStep, Save, SaveOutcome
 from jiebang.saga.coordinator import Woken, versions_to_start
 from jiebang.saga.driver import SAVE_REFUSED, Call, GroupSave, Postponement, Round
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.plan import Plan
     from jiebang.saga.coordinator import Decision, Event, Rechecked, Reply, Send, Timing
-    from jiebang.saga.driver import Asked, Life
+    from jiebang.saga.driver import CallKey, DriverCourse
     from jiebang.saga.orders import Answers
     from sim.process import Steps
     from sim.world import World
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 
 class SendsFirst(WorldBatch):
-    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+    def save_steps(self, steps: list[GroupStep]) -> DriverCourse[tuple[list[GroupStep], dict[Key, Event]]]:
         if early := [step for step in steps if step.sends]:
-            yield from self.do(Round(frozenset(), list(self.calls(early).values())))
+            yield from self.request(Round(frozenset(), list(self.calls(early).values())))
         return (yield from super().save_steps(steps))
 
 
 class SendsAnyway(WorldBatch):
-    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+    def save_steps(self, steps: list[GroupStep]) -> DriverCourse[tuple[list[GroupStep], dict[Key, Event]]]:
         left, events = yield from super().save_steps(steps)
         kept = {key for step in left for key in step.group.keys}
         return [*left, *(lost for step in steps if (lost := step.without(kept)).group.keys)], events
@@ -73,8 +73,8 @@ class RemembersGrants(WorldBatch):
 class SavesLearntAsSent(WorldBatch):
     """Takes a wave for granted once it was sent: what was learnt is not looked at again."""
 
-    def step_together(self, each: GroupReplied) -> GroupStep:
-        step = super().step_together(each)
+    def step_group(self, each: GroupReplies) -> GroupStep:
+        step = super().step_group(each)
         if step.after.state is State.TRYING and step.unsaved and step.sends:
             step.after = msgspec.structs.replace(step.after, marks=step.after.marks.replace("t", "g"))
         return step
@@ -87,19 +87,19 @@ class NewestPlan(WorldBatch):
 
 
 class SaveNotHalved(WorldBatch):
-    def save(self, saves: Sequence[Save]) -> Life[SaveOutcome]:
-        outcome = yield from self.do(GroupSave(saves))
+    def save(self, saves: Sequence[Save]) -> DriverCourse[SaveOutcome]:
+        outcome = yield from self.request(GroupSave(saves))
         if isinstance(outcome, SaveOutcome):
             return outcome
         keys = [case.key for save in saves for case in save.cases]
-        yield from self.do(Postponement(keys, self.timing.resend_limit, SAVE_REFUSED, outcome.error))
+        yield from self.request(Postponement(keys, self.timing.resend_limit, SAVE_REFUSED, outcome.error))
         return SaveOutcome(lost=frozenset(keys))
 
 
 class WishForEver(WorldBatch):
     """Takes a recorded wish in again and again while its save is refused."""
 
-    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+    def save_steps(self, steps: list[GroupStep]) -> DriverCourse[tuple[list[GroupStep], dict[Key, Event]]]:
         left, again = yield from super().save_steps(steps)
         kept = {key for step in left for key in step.group.keys} | again.keys()
         for step in steps:
@@ -109,7 +109,7 @@ class WishForEver(WorldBatch):
 
 
 class AsksNoVersion(WorldBatch):
-    def calls(self, sending: Sequence[GroupStep]) -> dict[Asked, Call]:
+    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, Call]:
         return {
             asked: msgspec.structs.replace(call, orders=msgspec.structs.replace(call.orders, versions=None))
             for asked, call in super().calls(sending).items()
@@ -127,11 +127,11 @@ class LeavesOneOut(WorldBatch):
 class HearsForOne(WorldBatch):
     """Takes the replies of a group for its first member's alone: the others heard nothing."""
 
-    def hear(
-        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
-    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
-        heard, events, silent = super().hear(sending, answered, replies)
-        first = [msgspec.structs.replace(each, group=Group.of(each.group.cases[:1])) for each in heard]
+    def assign_replies(
+        self, sending: Sequence[GroupStep], answered: Mapping[CallKey, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplies], dict[Key, Event], list[GroupStep]]:
+        heard, events, silent = super().assign_replies(sending, answered, replies)
+        first = [msgspec.structs.replace(each, group=CaseGroup.of(each.group.cases[:1])) for each in heard]
         told = {key for each in first for key in each.group.keys} | events.keys()
         silent += [left for step in sending if (left := step.without(told)).group.keys and step not in silent]
         return first, events, silent
@@ -140,17 +140,17 @@ class HearsForOne(WorldBatch):
 class RefusesAll(WorldBatch):
     """Takes what one member of a group was refused for what all of it was."""
 
-    def hear(
-        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
-    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
-        heard, events, silent = super().hear(sending, answered, replies)
+    def assign_replies(
+        self, sending: Sequence[GroupStep], answered: Mapping[CallKey, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplies], dict[Key, Event], list[GroupStep]]:
+        heard, events, silent = super().assign_replies(sending, answered, replies)
         for step in sending:
             keys = set(step.group.keys)
             of_step = [each for each in heard if keys.issuperset(each.group.keys)]
             refused = [each for each in of_step if any(one.answer is Answer.REFUSED for one in each.replies)]
             if refused and len(of_step) > 1:
                 cases = sorted((case for each in of_step for case in each.group.cases), key=lambda case: case.key)
-                everybody = msgspec.structs.replace(refused[0], group=Group.of(cases))
+                everybody = msgspec.structs.replace(refused[0], group=CaseGroup.of(cases))
                 heard = [each for each in heard if each not in of_step] + [everybody]
         return heard, events, silent
 
@@ -158,9 +158,9 @@ class RefusesAll(WorldBatch):
 class LateForAll(WorldBatch):
     """Takes a late reply to one member of a group for a reply to all of it."""
 
-    def hear(
-        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
-    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
+    def assign_replies(
+        self, sending: Sequence[GroupStep], answered: Mapping[CallKey, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplies], dict[Key, Event], list[GroupStep]]:
         late = {(reply.account_id, reply.case_no) for reply in replies}
         more = [
             msgspec.structs.replace(reply, account_id=key[0], case_no=key[1])
@@ -171,13 +171,13 @@ class LateForAll(WorldBatch):
             for key in step.group.keys
             if key not in late
         ]
-        return super().hear(sending, answered, [*replies, *more])
+        return super().assign_replies(sending, answered, [*replies, *more])
 
 
 class SendsLost(WorldBatch):
     """Goes on with a member whose save was lost, in the group it was saved with."""
 
-    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
+    def save_steps(self, steps: list[GroupStep]) -> DriverCourse[tuple[list[GroupStep], dict[Key, Event]]]:
         left, events = yield from super().save_steps(steps)
         for step in left:
             whole = next(one for one in steps if set(one.group.keys) >= set(step.group.keys))
@@ -190,7 +190,7 @@ class SendsLost(WorldBatch):
 class VersionOfAnother(WorldBatch):
     """Builds the orders of a group with the versions of its neighbours."""
 
-    def calls(self, sending: Sequence[GroupStep]) -> dict[Asked, Call]:
+    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, Call]:
         calls = super().calls(sending)
         for asked, call in calls.items():
             if (versions := call.orders.versions) is not None and len(versions) > 1:

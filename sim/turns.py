@@ -1,14 +1,14 @@
-"""What may happen to the stored case of one account: turns of workers, and what people do with it.
+"""Everything that may happen to an account's stored case: workers' turns, and what people do.
 
-A turn is: a worker loads the case, hears what it hears, decides with the real `step`, saves through the real guard, and
-sends. Turns of several workers interleave at that grain, which loses nothing:
-- Which worker takes a turn makes no difference: all that a worker knows is the copy it loaded and the replies it heard.
-- What was learnt in memory alone (a grant that needs no save) need not be kept from turn to turn: the replies stay
-  under way, so a later turn hears them again. Hearing is a worker's own affair, so it may be put off to the next thing
-  that others can see: a save, or a Try that leaves. The tests compare hearing piece by piece with hearing at once.
-- A worker that stands still holds an old copy. What it decides then meets the guard (P5), which knows only "older", so
-  one old copy stands for all: the case as it was in the state before. The one old copy that can do something without a
-  save is that of `trying`: it hears grants and lets the later waves' Trys go. `sim.account` has those under way anyway.
+In a turn a worker loads the case, receives some replies, decides with the real `step`, saves through the real guard,
+and sends. Workers interleave only between turns, which loses nothing:
+- Which worker takes a turn makes no difference: a worker knows only the copy it loaded and the replies it received.
+- What is known only in memory (a grant that needs no save) need not be kept between turns: the replies stay under way,
+  so a later turn receives them again. Receiving is invisible to others, so it may be put off to the next visible
+  action: a save, or a Try that is sent. The tests compare receiving replies one by one with receiving them at once.
+- A stalled worker holds an old copy. Its decision meets the guard (P5), which only distinguishes "older", so one old
+  copy stands for all: the case in its previous state. The only old copy that can act without a save is one in `trying`:
+  it receives grants and sends the later waves' Trys, which `sim.account` counts as under way anyway.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Turn(NamedTuple):
     heard: tuple[int, ...] | None = None
 
 
-class _Woken(NamedTuple):
+class _EventOption(NamedTuple):
     """How a worker is woken: by what, when, at which cost."""
 
     told: str
@@ -111,13 +111,13 @@ class Turns:
         """Yield everything that may happen to the last case. What was before it does not count: `earlier` is empty."""
         if head.state in LIVE:
             if self.shape.withdrawals and not head.wished:
-                yield from self._withdrawn(head, views)
+                yield from self._withdraw(head, views)
             if self.shape.reviews:
                 yield from self._desk(head, views)
             case = self.case(head, views)
             self._demand_asked_again(case)
             yield from self._turns_of(head, views, case, list(self._events(case, views, facts)))
-        yield from self._stood_still(head, views, facts)
+        yield from self._resume_stalled(head, views, facts)
 
     # The stored case.
 
@@ -159,7 +159,7 @@ class Turns:
         after = Head(earlier=earlier, state=State.OPEN.value, due=True)
         return Turn((f"the person submits case {after.case_no}",), 0, False, after)
 
-    def _withdrawn(self, head: Head, views: tuple[View, ...]) -> Iterator[Turn]:
+    def _withdraw(self, head: Head, views: tuple[View, ...]) -> Iterator[Turn]:
         case = self.case(head, views)
         self.store.cases[case.key] = case
         held = self.store.withdraw(case.key, START)
@@ -177,42 +177,42 @@ class Turns:
         if head.state == State.OPEN:
             ways.append(("the desk takes the case for review", moved(case, State.IN_REVIEW, due_at=None)))
         for told, after in ways:
-            yield from self._kept(head, views, case, _Woken(told, Woken(), due_course=True), after, ())
+            yield from self._save(head, views, case, _EventOption(told, Woken(), due_course=True), after, ())
 
     # What wakes a worker.
 
-    def _events(self, case: Case, views: tuple[View, ...], facts: Facts | None) -> Iterator[_Woken]:
+    def _events(self, case: Case, views: tuple[View, ...], facts: Facts | None) -> Iterator[_EventOption]:
         match case.state:
             case State.OPEN | State.IN_REVIEW:
                 assert facts is not None  # noqa: S101 - the caller reads them for these states; narrows the type
                 version = facts.versions[self.wallet]
-                yield _Woken(f"the last proof comes in, the wallet at version {version}", Proven(version))
-                yield _Woken("the case is due", Woken(), DUE, due_course=True)
+                yield _EventOption(f"the last proof comes in, the wallet at version {version}", Proven(version))
+                yield _EventOption("the case is due", Woken(), DUE, due_course=True)
             case State.READY:
                 assert facts is not None  # noqa: S101 - as above
-                yield _Woken("the case is due", Woken(), DUE, due_course=True)
+                yield _EventOption("the case is due", Woken(), DUE, due_course=True)
                 yield from self._rechecks(facts)
             case State.TRYING:
-                yield _Woken("the case is due", Woken(), DUE, due_course=True)
-                yield _Woken("the deadline passes", Woken(), DEADLINE, cost=1)
-                yield from self._heard(views, trying=True)
+                yield _EventOption("the case is due", Woken(), DUE, due_course=True)
+                yield _EventOption("the deadline passes", Woken(), DEADLINE, cost=1)
+                yield from self._receive(views, trying=True)
             case _:
-                yield _Woken("the case is due", Woken(), DUE, due_course=True)
-                yield _Woken("the case is due, after the deadline", Woken(), DEADLINE)
-                yield _Woken("the operator unparks it", Unparked(), due_course=True)
-                yield from self._heard(views, trying=False)
+                yield _EventOption("the case is due", Woken(), DUE, due_course=True)
+                yield _EventOption("the case is due, after the deadline", Woken(), DEADLINE)
+                yield _EventOption("the operator unparks it", Unparked(), due_course=True)
+                yield from self._receive(views, trying=False)
 
-    def _rechecks(self, facts: Facts) -> Iterator[_Woken]:
+    def _rechecks(self, facts: Facts) -> Iterator[_EventOption]:
         versions = {
             name: version
             for name, version in zip(self.shape.parties, facts.versions, strict=True)
             if name not in WITHOUT_FACTS
         }
         blockers = ("PAY-PENDING",) if facts.open_entry else ()
-        yield _Woken("the re-check reads all facts", Rechecked(versions, blockers), due_course=True)
-        yield _Woken("the re-check finds a blocker", Rechecked(versions, ("BLOCKER",)), cost=1)
+        yield _EventOption("the re-check reads all facts", Rechecked(versions, blockers), due_course=True)
+        yield _EventOption("the re-check finds a blocker", Rechecked(versions, ("BLOCKER",)), cost=1)
 
-    def _heard(self, views: tuple[View, ...], *, trying: bool) -> Iterator[_Woken]:
+    def _receive(self, views: tuple[View, ...], *, trying: bool) -> Iterator[_EventOption]:
         """Replies under way are heard: each alone; in `trying` all grants, everything, and everything too late.
 
         Any other set comes to the same: one refusal in it decides, grants count once their wave is complete, and what
@@ -234,10 +234,10 @@ class Turns:
                 sum(self.words.answer(said) for place, said in some if place == at and said.answer == Answer.ERROR)
                 for at in range(len(views))
             )
-            yield _Woken(told, event, START, 0, due_course=len(some) == len(under_way) or not trying, heard=used)
+            yield _EventOption(told, event, START, 0, due_course=len(some) == len(under_way) or not trying, heard=used)
         if trying:
             late = Replied(tuple(self._reply(at, said) for at, said in under_way))
-            yield _Woken("the worker hears everybody, after the deadline", late, DEADLINE, cost=1)
+            yield _EventOption("the worker hears everybody, after the deadline", late, DEADLINE, cost=1)
 
     def _reply(self, at: int, said: Said) -> Reply:
         return Reply(ACCOUNT, 1, self.shape.parties[at], Op(said.op), Answer(said.answer))
@@ -245,7 +245,7 @@ class Turns:
     # Deciding, saving, sending.
 
     def _turns_of(
-        self, head: Head, views: tuple[View, ...], held: Case, woken: list[_Woken], copy: Case | None = None
+        self, head: Head, views: tuple[View, ...], held: Case, woken: list[_EventOption], copy: Case | None = None
     ) -> Iterator[Turn]:
         """Let a worker that loaded `held` (or still has `copy`) be woken in each way."""
         seen = set[Any]()
@@ -255,39 +255,41 @@ class Turns:
                 copies.append(msgspec.structs.replace(held, withdraw_at=None))
             for loaded in copies:
                 with during(one.told.format(*self.shape.parties)):
-                    turns = list(self._decided(head, views, held, loaded, one))
+                    turns = list(self._decide(head, views, held, loaded, one))
                 for turn in turns:
                     if turn[1:] not in seen:
                         seen.add(turn[1:])
                         yield turn
 
-    def _decided(self, head: Head, views: tuple[View, ...], held: Case, loaded: Case, woken: _Woken) -> Iterator[Turn]:
+    def _decide(
+        self, head: Head, views: tuple[View, ...], held: Case, loaded: Case, woken: _EventOption
+    ) -> Iterator[Turn]:
         decision: Decision = self.parts.step(loaded, self.plan, woken.event, woken.when, TIMING)
         if decision.case is loaded:
             if woken.heard is not None and any(woken.heard):
                 yield Turn((woken.told,), woken.cost, woken.due_course, head, heard=woken.heard)
             return
         if decision.case.revision != loaded.revision:
-            yield from self._kept(head, views, held, woken, decision.case, decision.sends)
+            yield from self._save(head, views, held, woken, decision.case, decision.sends)
             return
         if decision.sends:
-            yield from self._sent(Turn((woken.told,), woken.cost, woken.due_course, head), views, decision.sends)
+            yield from self._send(Turn((woken.told,), woken.cost, woken.due_course, head), views, decision.sends)
         silent = self.parts.step(decision.case, self.plan, Woken(), DUE, TIMING)
         told = f"{woken.told}, and silence follows"
-        yield from self._kept(head, views, held, woken._replace(told=told), silent.case, silent.sends)
+        yield from self._save(head, views, held, woken._replace(told=told), silent.case, silent.sends)
 
-    def _kept(
-        self, head: Head, views: tuple[View, ...], held: Case, woken: _Woken, case: Case, sends: tuple[Send, ...]
+    def _save(
+        self, head: Head, views: tuple[View, ...], held: Case, woken: _EventOption, case: Case, sends: tuple[Send, ...]
     ) -> Iterator[Turn]:
         """Save under the real guard, then send what it let through."""
         before = Turn((woken.told,), woken.cost, woken.due_course, head)
         if not self.habits.saves_first:
-            yield from self._sent(before._replace(told=(woken.told, "before the save")), views, sends)
+            yield from self._send(before._replace(told=(woken.told, "before the save")), views, sends)
         self.store.cases[held.key] = held
         stored = self.store.save(case)
         if stored is None:
             if not self.habits.heeds_guard:
-                yield from self._sent(before._replace(told=(woken.told, "the save is refused")), views, sends)
+                yield from self._send(before._replace(told=(woken.told, "the save is refused")), views, sends)
             return
         after = self._head(head, stored)
         if isinstance(woken.event, Proven):
@@ -298,9 +300,9 @@ class Turns:
             told=(woken.told, f"saved as {after.state} {stored.marks}"),
             head=after, marks=stored.marks, versions=stored.versions, heard=woken.heard,
         )  # fmt: skip
-        yield from self._sent(turn, views, sends)
+        yield from self._send(turn, views, sends)
 
-    def _sent(self, turn: Turn, views: tuple[View, ...], sends: tuple[Send, ...]) -> Iterator[Turn]:
+    def _send(self, turn: Turn, views: tuple[View, ...], sends: tuple[Send, ...]) -> Iterator[Turn]:
         """All sends leave, or for a fault fewer: the worker died between the save and these."""
         marks = turn.marks or "".join(view.mark for view in views)
         leaving = []
@@ -326,7 +328,7 @@ class Turns:
 
     # Workers that hold old copies, and workers that must ask again.
 
-    def _stood_still(self, head: Head, views: tuple[View, ...], facts: Facts | None) -> Iterator[Turn]:
+    def _resume_stalled(self, head: Head, views: tuple[View, ...], facts: Facts | None) -> Iterator[Turn]:
         """A worker that loaded the case before the last save acts on that copy: only Trys in memory can come of it."""
         if not head.state or head.state == State.OPEN:
             return
@@ -335,7 +337,7 @@ class Turns:
             if state in LIVE and State(head.state) in _NEXT[state]:
                 copy = self._older(held, state)
                 if facts is None and state in (State.OPEN, State.IN_REVIEW, State.READY):
-                    events = [_Woken("the case is due", Woken(), DUE)]
+                    events = [_EventOption("the case is due", Woken(), DUE)]
                 else:
                     events = list(self._events(copy, views, facts))
                 late = [one._replace(told=f"a worker that stood still: {one.told}", due_course=False) for one in events]

@@ -1,9 +1,9 @@
-"""The witness of a batch: works out what each of its cases would have done alone, and holds the batch to it.
+"""The witness of a batch: computes what each of its cases would have done alone, and compares the batch with it.
 
-A batch steps groups, and one case stands for all of its group. The witness knows no groups: it steps every case by
-itself, with what the batch was told about that case, and compares what is saved and what is sent, case by case. So a
-slip of the batch's code (somebody forgotten, somebody taken along, somebody else's version) shows in the batch in which
-it happens, even where the protocol would have made it good. Whether the steps themselves are right is the auditor's.
+A batch steps groups, one case for all of its group. The witness has no groups: it steps every case by itself, with the
+results that the batch got for that case, and compares saves and sends case by case. So a mistake in the batch code (a
+case left out, a case added, another case's version) shows in the batch where it happens, even where the protocol would
+have repaired it later. Whether the steps themselves are right is judged by the auditor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Entries = list[dict[str, Any]]
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What a case is to be saved as, and what is to be sent once it is."""
+    """How a case must be saved, and what must be sent after that."""
 
     before: Case
     after: Case
@@ -43,7 +43,7 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class Witness:
-    """Follows one batch. `check` is asked before each of its needs is met, `met` is told what came of it."""
+    """Follows one batch. Call `check` before each request is carried out, and `learn` with its result."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Witness:
         step: Callable[[Case, Plan, Event, datetime, Timing], Decision],
         timing: Timing,
     ) -> None:
-        """Know what the batch begins with."""
+        """Take the batch's due cases and late replies."""
         self._plan_of, self._step, self._timing = plan_of, step, timing
         self._cases: dict[Key, Case] = {case.key: case for case in taken}
         self._late: dict[Key, list[Reply]] = {}
@@ -67,45 +67,45 @@ class Witness:
         self._lost: dict[Key, Case] = {}
 
     def check(self, need: Need, now: datetime) -> None:
-        """Compare what the batch wants with what its cases want. Raises ViolationError."""
+        """Compare the batch's request with what its cases need. Raises ViolationError."""
         if isinstance(need, GroupSave):
-            self._go_on(now)
+            self._step_all(now)
             if not self._unsaved and not self._to_send:
                 self._expect_learnt()
             self._check_saves(need.saves)
         elif isinstance(need, Round):
-            self._go_on(now)
+            self._step_all(now)
             if self._unsaved:
-                _broken(f"cases {sorted(self._unsaved)} are left out of the save before a round")
+                _fail(f"cases {sorted(self._unsaved)} are left out of the save before a round")
             self._check_sends(need)
 
-    def met(self, need: Need, result: Any) -> None:
-        """Learn what came of a need."""
+    def learn(self, need: Need, result: Any) -> None:
+        """Take in the result of a request."""
         if isinstance(need, CaseLoad):
-            self._loaded(result)
+            self._learn_loaded(result)
         elif isinstance(need, FactsRecheck):
             self._events |= {key: event for key, event in result.items() if key in self._cases}
             self._began = self._began or self._first_events()
         elif isinstance(need, GroupSave):
-            self._saved(need.saves, result)
+            self._learn_saved(need.saves, result)
         elif isinstance(need, Postponement):
             for key in self._unsaved.keys() & need.keys:  # what cannot be saved is lost
                 self._lost[key] = self._unsaved.pop(key).before
                 del self._cases[key]
         elif isinstance(need, Round):
-            self._heard(need, result)
+            self._learn_replies(need, result)
 
     def end(self, now: datetime) -> None:
-        """Nothing may be left to do when the batch ends. Raises ViolationError."""
-        self._go_on(now)
+        """Check that nothing is left to do when the batch ends. Raises ViolationError."""
+        self._step_all(now)
         for what, keys in (("saved", self._unsaved), ("sent", self._to_send), ("saved as learnt", self._learnt)):
             if keys:
-                _broken(f"the batch ends and what cases {sorted(keys)} did is not {what}")
+                _fail(f"the batch ends and what cases {sorted(keys)} did is not {what}")
 
     # Steps.
 
-    def _go_on(self, now: datetime) -> None:
-        """Step every case that has an event, once all that came of the steps before is saved and sent."""
+    def _step_all(self, now: datetime) -> None:
+        """Step every case that has an event, once the results of earlier steps are saved and sent."""
         if not self._began:
             self._began = self._first_events()
         if self._unsaved or self._to_send:
@@ -151,20 +151,20 @@ class Witness:
             for case in save.cases:
                 wanted = self._unsaved.get(case.key)
                 if wanted is None:
-                    _broken(f"case {case.key} is saved as {save.stepped.state} {save.stepped.marks} unasked")
-                told = _as_told(save, case, wanted.before)
-                is_saved = {**msgspec.structs.asdict(told), "entries": list(save.entries), "template": save.template}
+                    _fail(f"case {case.key} is saved as {save.stepped.state} {save.stepped.marks} unasked")
+                stored = _as_stored(save, case, wanted.before)
+                is_saved = {**msgspec.structs.asdict(stored), "entries": list(save.entries), "template": save.template}
                 alone = {
                     **msgspec.structs.asdict(wanted.after),
-                    "head": told.head,
+                    "head": stored.head,
                     "entries": wanted.entries,
                     "template": wanted.template,
                 }
                 differs = {name: (alone[name], value) for name, value in is_saved.items() if value != alone[name]}
                 if differs:
-                    _broken(f"case {case.key} alone, and as it is saved with its group: {differs}")
+                    _fail(f"case {case.key} alone, and as it is saved with its group: {differs}")
 
-    def _saved(self, saves: Sequence[Save], outcome: SaveOutcome | SaveRefused) -> None:
+    def _learn_saved(self, saves: Sequence[Save], outcome: SaveOutcome | SaveRefused) -> None:
         if isinstance(outcome, SaveRefused):
             return
         for key in [case.key for save in saves for case in save.cases]:
@@ -177,7 +177,7 @@ class Witness:
             if wanted.sends:
                 self._to_send[key] = wanted.sends
 
-    def _loaded(self, loaded: Mapping[Key, Case]) -> None:
+    def _learn_loaded(self, loaded: Mapping[Key, Case]) -> None:
         for key, case in loaded.items():
             before = self._lost.pop(key, None)
             if before is None:
@@ -193,20 +193,20 @@ class Witness:
             for order in call.orders.one_by_one():
                 key, version = (order.account_id, order.case_no), order.version
                 if (key, call.participant, call.op) in sent:
-                    _broken(f"{call.participant} is sent {call.op} of case {key} twice in a round")
+                    _fail(f"{call.participant} is sent {call.op} of case {key} twice in a round")
                 sent[key, call.participant, call.op] = version
                 if key in self._cases and call.plan != self._plan_of(self._cases[key]):
-                    _broken(f"{call.participant} is sent {call.op} of case {key} under another plan")
+                    _fail(f"{call.participant} is sent {call.op} of case {key} under another plan")
         wanted = {
             (key, send.participant, send.op): send.version for key, sends in self._to_send.items() for send in sends
         }
         if sent != wanted:
             more = {where: version for where, version in sent.items() if wanted.get(where, -1) != version}
             less = {where: version for where, version in wanted.items() if sent.get(where, -1) != version}
-            _broken(f"alone, cases would have sent {less}; sent is {more}")
+            _fail(f"alone, cases would have sent {less}; sent is {more}")
 
-    def _heard(self, need: Round, closed: RoundAnswers) -> None:
-        """Take in time what a case asked for, in the order in which it asked; with late replies, as the calls went."""
+    def _learn_replies(self, need: Round, closed: RoundAnswers) -> None:
+        """Take in replies: in the order of the case's sends, or, with a late one, in the order of the calls."""
         told: dict[Key, list[Reply]] = {}
         for answers in closed.answers:
             for reply in (reply for each in answers for reply in each.one_by_one()):
@@ -224,14 +224,14 @@ class Witness:
         self._to_send = {}
 
 
-def _as_told(save: Save, case: Case, before: Case) -> Case:
-    """What a save makes of one of its cases: versions stand as they were unless they are written."""
+def _as_stored(save: Save, case: Case, before: Case) -> Case:
+    """Return one of a save's cases as the save stores it; versions that are not written stay as before."""
     versions = case if save.versions else before
     return msgspec.structs.replace(
         case, **condition(save.stepped), versions=versions.versions, wallet_version=versions.wallet_version
     )
 
 
-def _broken(what: str) -> NoReturn:
+def _fail(what: str) -> NoReturn:
     message = f"batch: {what}"
     raise ViolationError(message)

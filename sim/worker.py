@@ -1,7 +1,7 @@
 """A worker of a simulated world: it leases buckets, drives their due cases in batches, and dies at any moment.
 
-It paces itself as `jiebang.worker` does; what a batch does is `saga.driver`'s, run by `sim.driver`. Its clock is its
-own and wrong; two workers may hold one bucket because of it, and only the guard of the save stands between them.
+It paces itself as `jiebang.worker` does; batches are driven by `saga.driver`, run by `sim.driver`. Its clock is wrong,
+so that two workers may hold one bucket at a time; only the guard of the save then keeps them apart.
 """
 
 from __future__ import annotations

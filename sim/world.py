@@ -43,11 +43,11 @@ HEALING = 60_000
 MENDED = 25_000
 """Simulated milliseconds after the last fault when poisoned cases are mended; all others must have ended by then."""
 AGAIN = 300
-"""Simulated milliseconds until a case that is due is looked at again, whoever holds its bucket by then."""
+"""Simulated milliseconds until a due case is looked at again, by the worker that then holds its bucket."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a world is built of; planted mistakes put another part in its place."""
+    """The replaceable parts of a world; each planted mistake replaces one."""
 
     step: Callable[..., coordinator.Decision] = coordinator.step
     fence: Callable[..., Any] = fence
@@ -242,7 +242,7 @@ class World:
         return self.poison.get(key) == place
 
     def _mend(self) -> None:
-        """Nobody but a poisoned case itself may have been held up by it; then even that one must end."""
+        """Check that poisoned cases delayed no others; then end the poisoning, so that they must end too."""
         for key, case in self.store.cases.items():
             if case.state in LIVE and not any(key[0] == other[0] for other in self.poison):
                 message = (

@@ -1,4 +1,4 @@
-"""A case: one person's request, and the one table that says how it may move.
+"""A case: one person's request, and the one table of its states' transitions.
 
 The rules this file holds (design.md, "A case"):
 
@@ -65,15 +65,15 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 ENDED: Final = frozenset(state for state, after in TRANSITIONS.items() if not after)
 LIVE: Final = frozenset(TRANSITIONS) - ENDED
 BROKEN_OFF: Final = frozenset({State.CANCELLING, *ENDED - {State.DONE}})
-"""States of a case that will have changed nothing: what it claimed of a quota is given back."""
+"""States of a case that changes nothing in the end: its slot of a quota is given back."""
 COUNTED: Final = frozenset({State.TRYING, State.CONFIRMING, State.DONE})
-"""States in which a case that uses a document holds a slot of its quota. A `ready` one may."""
+"""States in which a case that uses a document holds a slot of its quota. In `ready` it may hold one."""
 WITHDRAWABLE: Final = frozenset({State.OPEN, State.IN_REVIEW, State.READY, State.TRYING, State.CANCELLING})
 """States in which a wish to withdraw can still win (202); in the others it is too late (409)."""
 
 
 class Mark(StrEnum):
-    """What one participant of a case was sent and answered. A Try, Confirm or Cancel is *saved* as sent first."""
+    """What one participant was sent and answered. An op is *saved* as sent before it is sent."""
 
     UNSENT = "."
     TRY_SENT = "t"
@@ -114,11 +114,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `account_id` and `case_no` are its key; `case_no` grows per account and is never reused. `plan` names the
     pack version whose plan the case follows (`"wechat/1"`); `marks` and `versions` run in that plan's order of
     participants. `versions` holds the `facts_version` that the re-check read (0 for a participant without facts),
-    empty before it. `wallet_version` is the wallet's as of the last proof. `due_at` says when the case wants a
-    look if nothing arrives first; None: never (ended, or all that is left is parked for an operator).
+    empty before it. `wallet_version` is the wallet's as of the last proof. `due_at` says when a worker takes up the
+    case if nothing arrives first; None: never (it has ended, or all that is left is parked for an operator).
     `revision` guards every save. `document_index`: the blind index (32 bytes) of the document whose yearly quota the
-    case uses, None for a kind without one; never shown. `head`: the hash of its timeline so far (`saga.chain`), as the
-    store last said. Source: design.md, "A case" and "The saga".
+    case uses, None for a kind without one; never shown. `head`: the hash of its timeline so far (`saga.chain`), as
+    last read from the store. Source: design.md, "A case" and "The saga".
     """
 
     account_id: int
@@ -147,7 +147,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Slot(msgspec.Struct, frozen=True, order=True, gc=False):
-    """One use of a document in a calendar year (of Shanghai), the `slot`-th, by one case."""
+    """One use of a document by one case: the `slot`-th of a calendar year (of Shanghai)."""
 
     document_index: bytes
     year: int
@@ -157,18 +157,18 @@ class Slot(msgspec.Struct, frozen=True, order=True, gc=False):
 
     @property
     def of_case(self) -> tuple[int, int]:
-        """The key of the case that holds it."""
+        """The key of the case that holds the slot."""
         return (self.account_id, self.case_no)
 
 
 class IllegalTransitionError(Exception):
-    """A move that the state table does not hold: always a fault of ours, never of a caller."""
+    """A transition that the state table does not allow: always a fault of ours, never of a caller."""
 
 
 def moved(case: Case, state: State, **changes: Any) -> Case:
     """Return the case in `state` with `changes`, one revision on. Raises IllegalTransitionError.
 
-    Staying in the same state is no transition and always allowed while the case lives.
+    Staying in the same state is not a transition and is always allowed.
     """
     if state is not case.state and state not in TRANSITIONS[case.state]:
         message = f"case {case.key}: {case.state} may not become {state}"
@@ -181,5 +181,5 @@ BUCKETS: Final = 256
 
 
 def bucket_of(account_id: int) -> int:
-    """Return the bucket of an account, 0 to 255. Fibonacci hashing, so that neighbouring ids fall apart."""
+    """Return the bucket of an account, 0 to 255, by Fibonacci hashing, which spreads neighbouring ids."""
     return (account_id * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 56

@@ -1,4 +1,4 @@
-"""The answer of a check: everything that stands in the way, with values and remedies, in both languages."""
+"""The answer of a check: everything that blocks a case, with values and remedies, in both languages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jiebang.model.case import Kind
 
 
 class Text(msgspec.Struct, frozen=True):
-    """One text in Chinese and English; both always filled."""
+    """One text in Chinese and English; both are always given."""
 
     zh: str
     en: str
 
 
 class Severity(StrEnum):
-    """What a raised rule does: stops the case, asks for consent first, or only tells."""
+    """What a raised rule does: blocks the case, asks for consent first, or only informs."""
 
     BLOCKS = "blocks"
     NEEDS_CONSENT = "needs_consent"
@@ -54,8 +54,8 @@ class Blocker(msgspec.Struct, frozen=True, kw_only=True):
 class Consequence(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that will happen to this person when the case is done, at `participant`.
 
-    `consent`: the code of the rule by which the person was asked to agree, and did; None where nobody is asked or where
-    they have not agreed yet. `facts` are the person's own values in it.
+    `consent`: the code of the rule by which the person agreed to it; None where no rule asks, or they have not agreed.
+    `facts`: the person's own values in it.
     """
 
     code: str
@@ -70,9 +70,9 @@ class Consequence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alternative(msgspec.Struct, frozen=True, kw_only=True):
-    """Something else that could reach the person's goal, and what it would cost them.
+    """Another way to the person's goal, and what it would cost them.
 
-    `kind`: what to ask for instead (None: nothing of ours). `offered`: that kind can be submitted today.
+    `kind`: the kind of case to submit instead (None: none of ours). `offered`: that kind can be submitted today.
     """
 
     code: str
@@ -87,12 +87,12 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check found for one account.
+    """The result of a check for one account.
 
-    `passes`: no blocker of severity `blocks`, and none of `needs_consent` that the person has not agreed to; `consents`
-    are the codes of those they agreed to. `offered`: a case of this kind can be submitted. `alternatives`: the
-    recommended first. `versions`: the facts_version by participant at which it was read, None for one that could not be
-    read. `time_zone`: whose days the texts and `earliest` are of.
+    `passes`: no blocker of severity `blocks`, and none of `needs_consent` without the person's consent; `consents`: the
+    codes of those with it. `offered`: a case of this kind can be submitted. `alternatives`: the recommended first.
+    `versions`: by participant, the facts_version that was read, None where it could not be read. `time_zone`: the zone
+    of the days in texts and in `earliest`.
     """
 
     account_id: int

@@ -1,9 +1,9 @@
 """Facts: every typed value about an account that a rule may name has a `FactSpec` (domain.md §2).
 
-A participant declares those that it owns (`model.participants`); those of our own store and of the request stand here.
-A participant answers `facts(accounts)` with one `FactBatch`: columns of equal length. NULL in a column means the
-thing is absent ("never logged in abnormally"); a fact that could not be *read* is one whose whole participant is
-missing from the gathered batches, and it is unknown, which never passes.
+A participant declares those that it owns (`model.participants`); those of our own store and of the request are
+declared here. A participant answers `facts(accounts)` with one `FactBatch`: columns of equal length. NULL in a column
+means absent ("never logged in abnormally"). A fact is *unread* where its participant's batch is missing; an unread fact
+is unknown, and never passes a rule.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 PLATFORM: Final = "platform"
 """Our own store as an owner of facts (the live case)."""
 QUOTA: Final = "quota"
-"""Our own store again, for what it knows of the *document* of a case: unread where nobody can say which that is.
+"""Our own store as the owner of facts about a case's *document*: unread where the document is unknown.
 
-Apart from PLATFORM, so that two identity databases which differ leave the account's live case known."""
+Separate from PLATFORM, so that the live case stays readable when the two identity databases differ."""
 REQUEST: Final = "request"
-"""What the request itself brings (the device it comes from). Always read."""
+"""The request itself as an owner of facts (the device it comes from). Always read."""
 
 
 class FactType(StrEnum):
-    """The type of a fact's column. `ITEMS` is a list of JSON objects, shown to the person, never compared."""
+    """The type of a fact's column. `ITEMS` is a list of JSON objects, shown to the person but never compared."""
 
     INT = "int"
     FEN = "fen"
@@ -54,10 +54,10 @@ class FactSpec(msgspec.Struct, frozen=True):
 
 
 class FactBatch(msgspec.Struct, frozen=True):
-    """What one participant knows of a batch of accounts.
+    """One participant's facts about a batch of accounts.
 
     `accounts` are those it has a row for, in any order; `versions[i]` is that row's facts_version and
-    `columns[name][i]` its value of the fact. Accounts without a row are simply absent.
+    `columns[name][i]` its value of the fact. Accounts without a row are absent.
     """
 
     owner: str
@@ -69,7 +69,7 @@ class FactBatch(msgspec.Struct, frozen=True):
 def specs(owner: str, *facts: tuple[str, FactType | Mapping[str, FactType], str, str]) -> tuple[FactSpec, ...]:
     """Return the facts of one owner, each given as its name, its type, and its meaning in Chinese and in English.
 
-    In place of the type stand the fields of an item where the fact is a list of items.
+    For a list of items, the item's fields are given in place of the type.
     """
     return tuple(
         FactSpec(name, owner, kind, zh, en)
@@ -80,10 +80,10 @@ def specs(owner: str, *facts: tuple[str, FactType | Mapping[str, FactType], str,
 
 
 PARTICIPANTS_OUT: Final = "participant_out_items"
-"""The fact that says which participants of the case's plan operators took out of service: no case begins meanwhile."""
+"""The fact that lists the participants of the case's plan that are out of service: no case begins meanwhile."""
 CONSENTS: Final = "consents"
-"""The fact that says what a person agreed to: one item for each thing, `code` the rule's, `item` the id of an item of
-its list (absent: agreed to as a whole)."""
+"""The fact that lists a person's consents. `code`: the rule's; `item`: the id of an item of the rule's list (absent:
+consent to the whole)."""
 
 OWN_FACTS: Final[tuple[FactSpec, ...]] = (
     *specs(

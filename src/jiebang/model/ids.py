@@ -1,7 +1,7 @@
-"""Public case ids: account and case number, encrypted in one AES block: an id leads to its shard, and tells nothing.
+"""Public case ids: account and case number, encrypted in one AES block, so that an id reveals neither.
 
-The cipher itself is I/O-free but keyed; the key is an argument. An id that was not made with the key decodes to a
-case number with its upper 32 bits set (all but one in 2**32), and is refused before any database is asked.
+An id leads to its shard without a lookup. The key is an argument. Of ids that were not made with it, all but one in
+2**32 decode to a case number above 32 bits, and are refused without asking a database.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PREFIX: Final = "case_"
 _CASE_NO_LIMIT: Final = 1 << 32
 KEY_BYTES: Final = 16
 ACCOUNT_PATTERN: Final = "^([1-9][0-9]{0,14}|[1-8][0-9]{15})$"
-"""How an account id is written outside: a decimal string below 9 * 10**15, so below 2**53: any JSON reader keeps it."""
+"""An account id in JSON: a decimal string below 9 * 10**15, so below 2**53, which any JSON reader keeps exactly."""
 _ACCOUNT: Final = re.compile(ACCOUNT_PATTERN.strip("^$"), re.ASCII)
 
 
@@ -29,7 +29,7 @@ class CaseIds:
     """Encodes and decodes public case ids under one 16-byte key."""
 
     def __init__(self, key: bytes) -> None:
-        """Take the key: KEY_BYTES random bytes. ECB of exactly one block is a keyed permutation, all that is needed."""
+        """`key`: KEY_BYTES random bytes. ECB of exactly one block is a keyed permutation, all that is needed."""
         if len(key) != KEY_BYTES:
             message = f"a case id key has {KEY_BYTES} bytes, not {len(key)}"
             raise ValueError(message)

@@ -1,4 +1,4 @@
-"""A notice: what a person's phone or mailbox is told, ready to be delivered."""
+"""A notice: a message to a person's phone or mailbox, ready to be delivered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Channel(StrEnum):
 
 
 class Notice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One notice to one person, in both languages. The same `message_id` reaches them once, however often it is sent.
+    """One notice to one person, in both languages. It is delivered once per `message_id`, however often it is sent.
 
     `account`: a decimal string, as in all JSON that leaves us.
     """

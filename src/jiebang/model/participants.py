@@ -1,7 +1,7 @@
-"""Participants as they are declared: each says once who it is, what it knows, and what it can be asked to do.
+"""Participants' declarations: names, databases, facts and operations of each, stated once.
 
-A declaration stands in the participant's own folder (`jiebang.participants.<owner>`); everything else that has to know
-something of participants is given a `ParticipantRegistry`, which a set of declarations makes.
+A declaration is in the participant's own package (`jiebang.participants.<owner>`); all other code gets what it needs
+to know about participants from a `ParticipantRegistry`, made from a set of declarations.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ValueType(msgspec.Struct, frozen=True):
     most: int = _LARGEST
 
     def fault(self, value: object) -> Text | None:
-        """Say what is wrong with a value, in both languages; None where nothing is."""
+        """Describe what is wrong with a value, in both languages; None if nothing is."""
         if type(value) is not self.kind:
             word = _WORDS[self.kind]
             return Text(f"应为{word.zh}", f"must be {word.en}")
@@ -54,17 +54,17 @@ _WORDS: Final[Mapping[type, Text]] = {
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that a participant can be asked to do. All SQL is over its account row `a`.
+    """One operation of a participant. All SQL is over its account row `a`.
 
-    `effects`: those that Confirm knows, by name; a plan that leaves one out changes nothing by it (None, for a party
-    across the network: it takes whatever a plan says). `given`: the values that a case must bring, by name; there are
-    none of most. `refusals`: code -> condition under which a Try is refused, the first that holds; it reads neither the
-    fence nor a column of `on_try`. `missing`: code that refuses a Try of an account without a row (None: nothing to do
-    there, granted). `on_try`, `on_confirm`, `on_cancel`: column -> expression. `on_confirm` also sees the effects as
-    `e` (NULL where the plan leaves one out) and the time as `e.now`. `refusals`, `on_try` and `on_confirm` see what the
-    case brought as `g`. `on_cancel` undoes `on_try`, and leaves an untried row alone. What it
-    says of a column all operations of the participant say that name it, so that a case whose plan was lost in a restore
-    can be cancelled too.
+    `effects`: the effects that Confirm supports, by name; one that a plan omits changes nothing (None, for a remote
+    participant: any effects). `given`: the values that a case must bring, by name; most operations have none.
+    `refusals`: code -> condition under which a Try is refused; the first that holds applies. Conditions read neither
+    the fence nor a column of `on_try`. `missing`: the code that refuses a Try of an account without a row (None: it is
+    granted, as there is nothing to do). `on_try`, `on_confirm`, `on_cancel`: column -> expression. `on_confirm` also
+    sees the effects as `e` (NULL for an omitted one) and the time as `e.now`. `refusals`, `on_try` and `on_confirm` see
+    the given values as `g`. `on_cancel` undoes `on_try`, and leaves an untried row unchanged. All operations of a
+    participant that name a column in `on_cancel` must have the same expression for it, so that a case whose plan was
+    lost in a restore can be cancelled too.
     """
 
     effects: Mapping[str, ValueType] | None = {}
@@ -79,12 +79,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """One participant. `owner`: its schema, and the owner of its facts; its folder is the package `package`.
 
-    `databases`: each database's name and the embedded server that holds it (`shenzhen` or `guiyang`), one for each data
-    centre that keeps a copy; without any it is a party across the network, and `owner` is its name. `facts`: those that
-    it owns, and `facts_sql` the query over accounts `$1::bigint[]` that returns account_id, facts_version and a column
-    for each. `value_words`: by fact, what a person reads for each of its values where the participant answers with a
-    word of its own. `operations`: by name. `formerly`: the operation that is meant where none is named (a plan or a
-    message of the form before operations had names); none for a participant that is younger than that.
+    `databases`: the embedded server (`shenzhen` or `guiyang`) of each database, by name; one database for each data
+    centre that keeps a copy. Without any it is a remote participant, named `owner`. `facts`: those that it owns;
+    `facts_sql`: the query over accounts `$1::bigint[]` that returns account_id, facts_version and a column for each.
+    `value_words`: by fact, the text for each value that the participant answers as a code word. `operations`: by name.
+    `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
+    names; None for a participant that never had that form.
     """
 
     owner: str
@@ -98,22 +98,22 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that plans, pools and messages know it by."""
+        """Its names in plans, pools and messages."""
         return tuple(self.databases) or (self.owner,)
 
     @property
     def stages(self) -> bool:
-        """Whether a case may bring it something, so that it keeps a table of what is staged."""
+        """Whether any operation has given values, so that the participant has a table of staged values."""
         return any(operation.given for operation in self.operations.values())
 
     def operation(self, name: str) -> tuple[str, Operation]:
-        """Return an operation with its name, which may be left out where it may be. Raises KeyError."""
+        """Return an operation with its name. An empty `name` means `formerly`. Raises KeyError."""
         known = name or self.formerly or ""
         return known, self.operations[known]
 
 
 def _require_sound(declared: Declaration) -> None:
-    """Raise ValueError where the operations of a participant do not go together."""
+    """Raise ValueError where a participant's operations contradict each other."""
     if declared.formerly is not None and declared.formerly not in declared.operations:
         raise ValueError(f"{declared.owner}: there is no operation {declared.formerly!r}")
     undone = dict[str, str]()
@@ -126,16 +126,16 @@ def _require_sound(declared: Declaration) -> None:
 
 
 class ParticipantRegistry:
-    """Every participant of an installation, and what follows from their declarations.
+    """All participants of an installation, and what is derived from their declarations.
 
     `databases` and `networks`: names, in order of declaration. `placement`: the embedded server of each database.
     `facts`: every fact by name, those of no participant last; `owned`: their names by owner; `item_fields`: the fields
-    of each fact of type ITEMS; `value_words`: as in the declarations. Two registries are never equal: it is hashed by
-    what it is, so that what is derived from it can be kept.
+    of each fact of type ITEMS; `value_words`: as in the declarations. Registries compare and hash by identity, so that
+    derived values can be cached.
     """
 
     def __init__(self, declarations: Iterable[Declaration]) -> None:
-        """Raises ValueError where two declare the same owner, name or fact, or one an operation that is not there."""
+        """Raises ValueError where two declare the same owner, name or fact, or one is inconsistent."""
         self.declarations = tuple(declarations)
         self._of = {name: each for each in self.declarations for name in each.names}
         owners = [each.owner for each in self.declarations]
@@ -171,20 +171,20 @@ class ParticipantRegistry:
         return self._of[name]
 
     def of_owner(self, owner: str) -> Declaration | None:
-        """Return the declaration of an owner; None for the platform's own, and for strangers."""
+        """Return the declaration of an owner; None for the platform itself and for unknown owners."""
         return next((each for each in self.declarations if each.owner == owner), None)
 
     def owner_of(self, name: str) -> str:
-        """Return the owner (schema, and owner of facts) behind a name; what is no participant is its own."""
+        """Return the owner (of schema and facts) of a participant's name; any other name is returned unchanged."""
         declared = self._of.get(name)
         return name if declared is None else declared.owner
 
     def copies(self, owner: str) -> tuple[str, ...]:
-        """Return the names of those that hold copies of one owner's facts; the owner itself where none is declared."""
+        """Return the names that hold copies of an owner's facts; the owner itself where it is not declared."""
         declared = self.of_owner(owner)
         return (owner,) if declared is None else declared.names
 
     def formerly(self, name: str, effects: Mapping[str, Any] | None = None) -> PlannedOperation:
-        """Return what a plan of the form before operations had names means. Raises KeyError where it means nothing."""
+        """Return the operation of a plan of the old form, without operation names. Raises KeyError without one."""
         operation, _ = self._of[name].operation("")
         return PlannedOperation(operation, effects or {})

@@ -1,7 +1,7 @@
 """A plan: which participants a case of one kind needs, in which waves, and which operation each carries out.
 
-Plans are data: they stand in policy packs (domain.md §5 gives their content). What operations there are, and which
-effects each knows, the participants declare (`model.participants`).
+Plans are data: they are part of policy packs (domain.md §5 gives their content). Participants declare the operations
+and their effects (`model.participants`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ WALLET: Final = "wallet"
 class PlannedOperation(msgspec.Struct, frozen=True):
     """What one participant does for a case: the operation, by its name, and the effects that its Confirm applies.
 
-    `effects` is the JSON object that Confirm gets; an effect left out changes nothing. An operation without a name is
-    the one that a participant had before operations had names (`Declaration.formerly`).
+    `effects`: the JSON object for Confirm; an omitted effect changes nothing. An empty `operation` means the
+    participant's `Declaration.formerly`, as in plans from before operations had names.
     """
 
     operation: str = ""
@@ -32,8 +32,8 @@ UNNAMED: Final = PlannedOperation()
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Participants in Try order, each with its wave (0 first), and the operation that each carries out.
 
-    `participants[i]` is tried in wave `waves[i]`; waves never fall along the tuple and the wallet, where the
-    plan has one, stands alone in the last. `operations[name]` is there for every participant: UNNAMED where none was
+    `participants[i]` is tried in wave `waves[i]`; waves are in ascending order, and the wallet, where the plan has
+    it, is alone in the last. `operations` has an entry for every participant: UNNAMED where none was
     given. Raises ValueError when these do not hold.
     """
 

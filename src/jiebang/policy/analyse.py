@@ -1,10 +1,10 @@
-"""Looking at a pack's conditions as a whole: rules that nobody or everybody raises, and rules raised only together.
+"""Analyse a pack's conditions: rules that are never or always raised, and rules that are raised only together.
 
-A comparison of the condition language has one fact on one side, plus or minus numbers: it changes its truth at one
-value of that fact, so the values just below, at and just above it stand for all others. Every combination of such
-values of the facts that a condition names is therefore a proof and no sample: what holds on all of them holds always.
-Where two facts are compared with one another, or there are too many combinations, the values are samples; findings are
-then warnings that say so. What is evaluated is the compiled condition itself, so there is no second meaning of it.
+A comparison of the condition language has one fact on one side, plus or minus numbers: its truth changes at one value
+of that fact, so the values just below, at and just above it represent all others. What holds for every combination of
+such values of a condition's facts therefore always holds: it is proven, not sampled. Where two facts are compared with
+each other, or there are too many combinations, the values are only samples, and findings are warnings that say so. The
+compiled condition itself is evaluated, so that there is no second implementation of its meaning.
 
 The ranges of facts: counts and money from 0 to 2**53, days from 1800 to 2300, texts any, absent where a type can be.
 """
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from jiebang.policy.pack import Pack, Rule
 
 _AT: Final = datetime(2026, 3, 15, 4, 30, tzinfo=UTC)
-"""A moment like any other: the language holds no dates of its own, so only distances from now can matter."""
+"""An arbitrary moment: the language has no date literals, so only distances from now matter."""
 _TODAY: Final = local_date(_AT)
 _FIRST: Final = date(1800, 1, 1)
 _LAST: Final = date(2300, 1, 1)
@@ -63,16 +63,16 @@ _KNOWN: Final = frozenset({*_LOGIC, *_LEAVES, sql.Add, sql.Sub, sql.Neg})
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something odd about a rule, at its place. `error`: it is proven, and makes the rule useless."""
+    """A suspicious rule, with its place in the file. `error`: it is proven, and the rule is useless."""
 
     problem: Problem
     error: bool
 
 
 class _Axis(msgspec.Struct):
-    """Where a condition changes its truth: points by fact, and texts, which any text fact may equal.
+    """Where a condition's truth changes: values by fact, and texts, which any text fact may equal.
 
-    `exact`: every combination of these values stands for all others.
+    `exact`: the combinations of these values represent all others.
     """
 
     points: defaultdict[str, set[Any]]
@@ -81,15 +81,15 @@ class _Axis(msgspec.Struct):
 
 
 def analysed(pack: Pack, text: str, source: str) -> list[Finding]:
-    """Return what is odd about a loaded pack's rules, in their order. `text`, `source`: what it was loaded from."""
+    """Return the findings about a loaded pack's rules, in their order. `text`, `source`: its file's text and name."""
     document = Source(text, source)
     document.read(PackShape)
     axes = [_Reader(rule.when.text, pack).axis() for rule in pack.rules]
-    found: list[Finding] = []
+    findings: list[Finding] = []
 
     def note(at: int, words: Text, *, error: bool) -> None:
         document.problem(("rules", at, "when"), words.zh, words.en)
-        found.append(Finding(document.problems[-1], error))
+        findings.append(Finding(document.problems[-1], error))
 
     plain: list[int] = []
     for at, rule in enumerate(pack.rules):
@@ -98,23 +98,25 @@ def analysed(pack: Pack, text: str, source: str) -> list[Finding]:
             plain.append(at)
             continue
         how = Text("永不成立", "can never be true") if not hits.any() else Text("恒成立", "is always true")
-        sure = _sure(hits.len(), exact=exact)
+        sure = _describe_sample(hits.len(), exact=exact)
         words = Text(f"{rule.code} 的条件{how.zh}{sure.zh}", f"the condition of {rule.code} {how.en}{sure.en}")
         note(at, words, error=exact)
     for one, other in combinations(plain, 2):
-        related = _related(pack.rules[one], pack.rules[other], axes[one], axes[other], pack.registry)
+        related = _describe_relation(pack.rules[one], pack.rules[other], axes[one], axes[other], pack.registry)
         if related is not None:
             note(other, related, error=False)
-    return sorted(found, key=lambda finding: finding.problem)
+    return sorted(findings, key=lambda finding: finding.problem)
 
 
-def _related(one: Rule, other: Rule, axis: _Axis, other_axis: _Axis, registry: ParticipantRegistry) -> Text | None:
-    """Say so if one of two rules is never raised without the other. Rules that share no fact cannot depend."""
+def _describe_relation(
+    one: Rule, other: Rule, axis: _Axis, other_axis: _Axis, registry: ParticipantRegistry
+) -> Text | None:
+    """Describe it where one rule is never raised without the other. Rules without a common fact are independent."""
     if not one.kinds & other.kinds or not axis.points.keys() & other_axis.points.keys():
         return None
     (first, second), exact = _tried([one, other], [axis, other_axis], registry)
     only_first, only_second = bool((first & ~second).any()), bool((second & ~first).any())
-    sure = _sure(first.len(), exact=exact)
+    sure = _describe_sample(first.len(), exact=exact)
     if not only_first and not only_second:
         return Text(
             f"{one.code} 与 {other.code} 总是同时成立{sure.zh}",
@@ -126,29 +128,29 @@ def _related(one: Rule, other: Rule, axis: _Axis, other_axis: _Axis, registry: P
     return Text(f"{narrow} 成立时 {wide} 必成立", f"whenever {narrow} is raised, {wide} is raised too")
 
 
-def _sure(size: int, *, exact: bool) -> Text:
+def _describe_sample(size: int, *, exact: bool) -> Text:
     return Text("", "") if exact else Text(f"（试了 {size} 组事实，未证明）", f" (on {size} sets of facts, not proven)")
 
 
 class _Reader:
-    """Finds in the tree of one condition the values at which it changes its truth."""
+    """Finds in the syntax tree of one condition the values at which its truth changes."""
 
     def __init__(self, text: str, pack: Pack) -> None:
         self.tree = sqlglot.parse_one(text, dialect="postgres")
         self.pack = pack
         self.facts, self.known = pack.registry.facts, vocabulary(pack.registry)
         self.derived = derived(pack.registry)
-        self.found = _Axis(defaultdict(set), set())
+        self.result = _Axis(defaultdict(set), set())
 
     def axis(self) -> _Axis:
         names: set[str] = set()
         for node in self.tree.walk():
             if type(node) not in _KNOWN:
-                self.found.exact = False
+                self.result.exact = False
             elif isinstance(node, sql.Column):
                 names.add(node.name)
                 if (fact := self.derived.get(node.name, node.name)) in self.facts:
-                    self.found.points[fact] |= set()
+                    self.result.points[fact] |= set()
             elif isinstance(node, sql.Between):
                 self._pair(node.this, node.args["low"])
                 self._pair(node.this, node.args["high"])
@@ -160,14 +162,14 @@ class _Reader:
         days = any(self.known.get(name) is FactType.DATE for name in names)
         mixed = days and (NOW in names or not names.isdisjoint(full_years(self.pack.registry)))
         if mixed or NEXT_YEAR in names or not names <= self.known.keys():
-            self.found.exact = False  # what holds today may not hold on every day of the calendar
-        return self.found
+            self.result.exact = False  # what holds on this day may not hold on every day of the calendar
+        return self.result
 
     def _pair(self, left: sql.Expr, right: sql.Expr) -> None:
-        """Note where `left` and `right` change places."""
+        """Note the values at which the order of `left` and `right` changes."""
         kinds = {self._kind(left), self._kind(right)} - {None}
         if kinds == {FactType.TEXT}:
-            self.found.texts |= {text for side in (left, right) if (text := self._text(side)) is not None}
+            self.result.texts |= {text for side in (left, right) if (text := self._text(side)) is not None}
         elif kinds == {FactType.BOOL}:
             return  # both sides take all their values already
         elif kinds == {FactType.TIME}:
@@ -176,7 +178,7 @@ class _Reader:
             self._numbers(self._linear(left), self._linear(right))
 
     def _kind(self, node: sql.Expr) -> FactType | None:
-        """The type of a side; None for a bare number, which takes the other's."""
+        """Return the type of a side; None for a bare number, which takes the other's."""
         while isinstance(node, sql.Paren):
             node = node.this
         if isinstance(node, sql.Column):
@@ -194,24 +196,24 @@ class _Reader:
     def _times(self, left: sql.Expr, right: sql.Expr) -> None:
         facts = [node.name for node in (left, right) if isinstance(node, sql.Column) and node.name in self.facts]
         if len(facts) > 1:
-            self.found.exact = False
+            self.result.exact = False
         for fact in facts:
-            self.found.points[fact] |= {_AT - _MICROSECOND, _AT, _AT + _MICROSECOND}
+            self.result.points[fact] |= {_AT - _MICROSECOND, _AT, _AT + _MICROSECOND}
 
     def _numbers(self, left: tuple[Counter[str], int] | None, right: tuple[Counter[str], int] | None) -> None:
         if left is None or right is None:
-            self.found.exact = False
+            self.result.exact = False
             return
         factors = {name: left[0][name] - right[0][name] for name in left[0].keys() | right[0].keys()}
         factors = {name: factor for name, factor in factors.items() if factor}
         if len(factors) > 1:
-            self.found.exact = False
+            self.result.exact = False
         for name, factor in factors.items():
             at = (right[1] - left[1]) // factor
-            self.found.points[self.derived.get(name, name)] |= set(self._values(name, (at - 1, at, at + 1)))
+            self.result.points[self.derived.get(name, name)] |= set(self._values(name, (at - 1, at, at + 1)))
 
     def _linear(self, node: sql.Expr) -> tuple[Counter[str], int] | None:  # noqa: PLR0911 - a table of nodes
-        """Read a side as a sum of facts and a number; days count from the year 1. None: it is none."""
+        """Read a side as a sum of facts and a number, dates as day numbers from the year 1; None where it is none."""
         match node:
             case sql.Paren():
                 return self._linear(node.this)
@@ -224,15 +226,15 @@ class _Reader:
             case sql.Literal() if not node.is_string:
                 return Counter(), int(node.name)
             case sql.Neg():
-                return _sum((Counter(), 0), self._linear(node.this), -1)
+                return _add((Counter(), 0), self._linear(node.this), -1)
             case sql.Add() | sql.Sub():
                 sign = -1 if isinstance(node, sql.Sub) else 1
-                return _sum(self._linear(node.this), self._linear(node.expression), sign)
+                return _add(self._linear(node.this), self._linear(node.expression), sign)
             case _:
                 return None
 
     def _values(self, name: str, numbers: Iterable[int]) -> Iterator[Any]:
-        """A fact's values that `numbers` stand for: the instants at which local days begin, the days of full years."""
+        """Yield the fact's values for `numbers`: themselves, dates, starts of days, or dates so many years ago."""
         if name in full_years(self.pack.registry):
             numbers = [_TODAY.replace(year=_TODAY.year - years).toordinal() for years in numbers if abs(years) <= _AGES]
         elif self.known[name] is not FactType.DATE:
@@ -244,7 +246,7 @@ class _Reader:
                 yield start_of(day) if name in local_dates(self.pack.registry) else day
 
 
-def _sum(
+def _add(
     left: tuple[Counter[str], int] | None, right: tuple[Counter[str], int] | None, sign: int
 ) -> tuple[Counter[str], int] | None:
     if left is None or right is None:
@@ -274,13 +276,13 @@ def _tried(rules: Sequence[Rule], axes: Sequence[_Axis], registry: ParticipantRe
         series = pl.Series(fact, column, dtype=DTYPES[kinds[fact]], strict=True)
         frame = frame.join(series.to_frame(), how="cross")
     names = set().union(*(rule.when.names for rule in rules))
-    tried = with_calendar(frame, names, _AT, registry)
-    hits = tried.select(rule.when.expr.fill_null(value=False).alias(rule.code) for rule in rules)
+    combined = with_calendar(frame, names, _AT, registry)
+    hits = combined.select(rule.when.expr.fill_null(value=False).alias(rule.code) for rule in rules)
     return [hits[rule.code] for rule in rules], exact
 
 
 def _all_values(kind: FactType, points: set[Any], texts: Sequence[str]) -> list[Any]:
-    """A fact's points with the ends of its range, and NULL where its type can be absent."""
+    """Return a fact's points, the ends of its range, and NULL where its type can be absent."""
     match kind:
         case FactType.INT | FactType.FEN:
             return sorted(points | {0, 1, _MOST})

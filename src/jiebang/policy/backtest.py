@@ -1,7 +1,7 @@
-"""Backtest: a pack over a whole population at once: who would pass, what stops the others, and what a change would do.
+"""Backtest a pack over a whole population: who would pass, what stops the others, what a change would do.
 
-The population is columns (a LazyFrame, so that it may be larger than memory). Every account becomes one number, a bit
-for each rule it raises; the numbers are counted in a single pass, and all the rest is arithmetic on those few counts.
+The population is a LazyFrame, so that it may be larger than memory. Every account becomes one number with a bit for
+each rule it raises; equal numbers are counted in a single pass, and all else is computed from these few counts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BITS: Final = 63
-"""Rules a number holds; a pack with more of them takes several numbers."""
+"""Bits of one column; a pack with more rules takes several columns."""
 ACCOUNT: Final = "account_id"
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rule does to the population: how many accounts raise it, and how many nothing else stops."""
+    """One rule's effect on the population. `accounts`: how many raise it; `alone`: how many only it stops."""
 
     code: str
     title: Text
@@ -43,24 +43,24 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Combination(msgspec.Struct, frozen=True):
-    """How many accounts are stopped by exactly these rules together."""
+    """How many accounts are stopped by exactly these rules."""
 
     codes: tuple[str, ...]
     accounts: int
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of the funnel: who is left once the accounts that `code` stops are gone too, in the pack's order."""
+    """One step of the funnel: how many accounts pass this rule and all before it, in the pack's order."""
 
     code: str
     left: int
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A population under one version. `passes`: nothing stops them; `with_consent`: nothing but their own consent.
+    """One version's result. `passes`: accounts that nothing stops; `with_consent`: with those that lack only consent.
 
-    `stops` in the pack's order, rules that merely inform included; `combinations` and `funnel` are of the rules that
-    stop, all combinations that occur, the most frequent first.
+    `stops`: in the pack's order, including rules that only inform. `combinations`: all that occur, of rules that stop,
+    the most frequent first. `funnel`: of the rules that stop.
     """
 
     pack: str
@@ -73,7 +73,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shift(msgspec.Struct, frozen=True):
-    """What a change does to one rule: the accounts that raise it before and after."""
+    """A change of one rule: how many accounts raise it before and after."""
 
     code: str
     before: int
@@ -81,7 +81,7 @@ class Shift(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """What a changed version does to the same population: `gained` pass only under it, `lost` only before it."""
+    """A changed version's effect: `gained` accounts pass only under it, `lost` ones only without it."""
 
     gained: int
     lost: int
@@ -89,7 +89,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A backtest. `changed` and `difference` only where a changed version was run beside the pack."""
+    """The result of a backtest. `changed` and `difference`: None unless a changed version was run too."""
 
     kind: Kind
     as_of: datetime
@@ -99,7 +99,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PopulationError(ValueError):
-    """A population that lacks columns the pack needs, or holds others' types. `columns` names them."""
+    """The population lacks columns that the pack needs, or they have the wrong type. `columns`: their names."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         super().__init__(f"columns missing or of the wrong type: {', '.join(columns)}")
@@ -107,7 +107,7 @@ class PopulationError(ValueError):
 
 
 class _Bits(msgspec.Struct, frozen=True):
-    """One version as bits: bit i of an account's number says that rule i is raised; after the rules, owners unread."""
+    """One version's bits: bit i of an account's number says that rule i is raised; then one for each unread owner."""
 
     pack: Pack
     rules: tuple[Rule, ...]
@@ -115,19 +115,19 @@ class _Bits(msgspec.Struct, frozen=True):
 
     @property
     def unavailable(self) -> int:
-        """The bit, above all that the columns yield, for an owner unread that a kind cannot do without."""
+        """The index of the bit, above all in the columns, for an unread owner that a kind needs."""
         return len(self.rules) + len(self.owners)
 
     def codes(self, kind: Kind) -> list[_Code]:
-        """Every code that may be raised for `kind`, in order: its rules, then the one for facts that are unread."""
+        """Return the codes that may be raised for `kind`, in order: its rules, then the one for unread facts."""
         words = self.pack.unavailable
         rules = [
             _Code(1 << bit, rule.words, rule.severity) for bit, rule in enumerate(self.rules) if kind in rule.kinds
         ]
         return [*rules, _Code(1 << self.unavailable, words, Severity.BLOCKS)]
 
-    def reduced(self, kind: Kind) -> Callable[[int], int]:
-        """Return what reduces an account's number to what concerns `kind`."""
+    def reducer(self, kind: Kind) -> Callable[[int], int]:
+        """Return a function that reduces an account's number to the bits of `kind`."""
         rules = sum(code.bit for code in self.codes(kind)[:-1])
         needed = self.pack.facts_needed[kind]
         owners = sum(1 << len(self.rules) + at for at, one in enumerate(self.owners) if one in needed)
@@ -135,7 +135,7 @@ class _Bits(msgspec.Struct, frozen=True):
         return lambda number: number & rules | (unavailable if number & owners else 0)
 
     def columns(self, name: str) -> list[pl.Expr]:
-        """The accounts' numbers as columns, each of as many bits as a column can hold."""
+        """Return the accounts' numbers as columns of up to `_BITS` bits each."""
         raised = [rule.raised for rule in self.rules] + [~pl.col(read_column(one)) for one in self.owners]
         return [
             reduce(
@@ -154,10 +154,10 @@ class _Code(msgspec.Struct, frozen=True):
 def backtest(
     pack: Pack, population: pl.LazyFrame, kinds: Sequence[Kind], now: datetime, *, changed: Pack | None = None
 ) -> tuple[Report, ...]:
-    """Run `pack` (and `changed` beside it) over `population`, as if everybody asked at `now`; a report for each kind.
+    """Run `pack`, and `changed` if given, over `population` as if everybody asked at `now`; a report for each kind.
 
-    The columns are those of gathered facts (`frame.Facts.frame`); those that no rule names are not read. Nobody has
-    consented to anything yet. Raises PopulationError.
+    The columns are those of `frame.Facts.frame`; columns that no rule names are not read. Nobody counts as having
+    consented. Raises PopulationError.
     """
     versions = [_bits(one, kinds) for one in ([pack] if changed is None else [pack, changed])]
     wanted = {name: dtype for one in versions for kind in kinds for name, dtype in needed(one.pack, kind).items()}
@@ -176,7 +176,7 @@ def backtest(
     )
     groups: Counter[tuple[int, ...]] = Counter()
     for *parts, count in counted.collect(engine="streaming").iter_rows():
-        groups[tuple(_joined(parts, [len(each) for each in columns]))] += count
+        groups[tuple(_join_numbers(parts, [len(each) for each in columns]))] += count
     return tuple(_report(versions, kind, now, groups) for kind in kinds)
 
 
@@ -186,7 +186,7 @@ def _bits(pack: Pack, kinds: Sequence[Kind]) -> _Bits:
     return _Bits(pack, rules, tuple(owners))
 
 
-def _joined(parts: Sequence[int], lengths: Iterable[int]) -> Iterable[int]:
+def _join_numbers(parts: Sequence[int], lengths: Iterable[int]) -> Iterable[int]:
     at = 0
     for length in lengths:
         yield sum(part << (_BITS * place) for place, part in enumerate(parts[at : at + length]))
@@ -194,7 +194,7 @@ def _joined(parts: Sequence[int], lengths: Iterable[int]) -> Iterable[int]:
 
 
 def needed(pack: Pack, kind: Kind) -> Mapping[str, pl.DataType]:
-    """Return the columns a population must have for `pack` and `kind`, with their types."""
+    """Return the columns that a population must have for `pack` and `kind`, with their types."""
     facts, of = pack.registry.facts, derived(pack.registry)
     names = {of.get(name, name) for rule in pack.rules_of[kind] for name in rule.when.names} & facts.keys()
     read = {read_column(owner): pl.Boolean() for owner in pack.facts_needed[kind]}
@@ -202,20 +202,20 @@ def needed(pack: Pack, kind: Kind) -> Mapping[str, pl.DataType]:
 
 
 def _report(versions: Sequence[_Bits], kind: Kind, now: datetime, groups: Mapping[tuple[int, ...], int]) -> Report:
-    reduced = [version.reduced(kind) for version in versions]
+    reducers = [version.reducer(kind) for version in versions]
     pairs: Counter[tuple[int, ...]] = Counter()
     for numbers, count in groups.items():
-        pairs[tuple(one(number) for one, number in zip(reduced, numbers, strict=True))] += count
+        pairs[tuple(one(number) for one, number in zip(reducers, numbers, strict=True))] += count
     outcomes = [_outcome(version, kind, _side(pairs, at)) for at, version in enumerate(versions)]
     if len(versions) == 1:
         return Report(kind=kind, as_of=now, outcome=outcomes[0])
-    standing = [_standing(version.codes(kind)) for version in versions]
+    stopping = [_stopping_bits(version.codes(kind)) for version in versions]
     return Report(
         kind=kind,
         as_of=now,
         outcome=outcomes[0],
         changed=outcomes[1],
-        difference=_difference(standing, pairs, outcomes),
+        difference=_difference(stopping, pairs, outcomes),
     )
 
 
@@ -226,13 +226,13 @@ def _side(pairs: Mapping[tuple[int, ...], int], at: int) -> Counter[int]:
     return found
 
 
-def _standing(codes: Iterable[_Code]) -> int:
+def _stopping_bits(codes: Iterable[_Code]) -> int:
     return sum(code.bit for code in codes if code.severity is not Severity.INFORMS)
 
 
 def _outcome(version: _Bits, kind: Kind, counted: Counter[int]) -> Outcome:
     codes = version.codes(kind)
-    stops, blocks = _standing(codes), sum(code.bit for code in codes if code.severity is Severity.BLOCKS)
+    stops, blocks = _stopping_bits(codes), sum(code.bit for code in codes if code.severity is Severity.BLOCKS)
     together: Counter[int] = Counter()
     for number, count in counted.items():
         together[number & stops] += count
@@ -267,11 +267,11 @@ def _outcome(version: _Bits, kind: Kind, counted: Counter[int]) -> Outcome:
 
 
 def _difference(
-    standing: Sequence[int], pairs: Mapping[tuple[int, ...], int], outcomes: Sequence[Outcome]
+    stopping: Sequence[int], pairs: Mapping[tuple[int, ...], int], outcomes: Sequence[Outcome]
 ) -> Difference:
     moved: Counter[tuple[bool, bool]] = Counter()
     for (old, new), count in pairs.items():
-        moved[bool(old & standing[0]), bool(new & standing[1])] += count
+        moved[bool(old & stopping[0]), bool(new & stopping[1])] += count
     before, after = ({stop.code: stop.accounts for stop in outcome.stops} for outcome in outcomes)
     shifts = tuple(
         Shift(code, before.get(code, 0), after.get(code, 0))

@@ -1,9 +1,9 @@
-"""Calendar rules: days are days in the zone of the pack, Asia/Shanghai unless it names one; never the server's.
+"""Calendar columns: days are those of the pack's time zone (Asia/Shanghai by default), never of the server's.
 
 A condition sees derived columns beside the facts: `now` (the time of the check), `today` (its date there),
 `next_year` (the first day of the year after), for each fact of type TIME its local date (`identity_changed_at` gives
 `identity_changed_date`, `primary_device_since` gives `primary_device_since_date`), and for each of type DATE the full
-years since (`birth_date` gives `birth_years`; who was born on 29 February is a year older on 1 March).
+years since (`birth_date` gives `birth_years`; a person born on 29 February is a year older on 1 March).
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ def _date_name(fact: str) -> str:
 
 @cache
 def local_dates(registry: ParticipantRegistry) -> Mapping[str, str]:
-    """Return by name of a derived local date the fact it is derived from."""
+    """Return the facts of derived local dates, by the derived column's name."""
     return {_date_name(spec.name): spec.name for spec in registry.facts.values() if spec.type is FactType.TIME}
 
 
 @cache
 def full_years(registry: ParticipantRegistry) -> Mapping[str, str]:
-    """Return by name of a derived number of full years the fact it is derived from."""
+    """Return the facts of derived numbers of full years, by the derived column's name."""
     dates = [spec.name for spec in registry.facts.values() if spec.type is FactType.DATE]
     return {name.removesuffix("_date") + "_years": name for name in dates}
 
 
 @cache
 def derived(registry: ParticipantRegistry) -> Mapping[str, str]:
-    """Return by name of any column derived from a fact that fact."""
+    """Return the facts of all derived columns, by the derived column's name."""
     return {**local_dates(registry), **full_years(registry)}
 
 
@@ -67,7 +67,7 @@ def start_of(day: date, zone: ZoneInfo = ZONE) -> datetime:
 def with_calendar(
     frame: Frame, names: Iterable[str], now: datetime, registry: ParticipantRegistry, zone: ZoneInfo = ZONE
 ) -> Frame:
-    """Return `frame` with those of the derived columns that `names` asks for. `now` is time-zone aware."""
+    """Return `frame` with the calendar columns that are in `names`. `now` is time-zone aware."""
     wanted = set(names)
     columns = [
         pl.col(fact).dt.convert_time_zone(zone.key).dt.date().alias(name)

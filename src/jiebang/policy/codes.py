@@ -1,4 +1,4 @@
-"""Codes: what each means, in full, without a person. Ours, those of older systems, and near ones for a slip."""
+"""Explain codes without a person's values: ours, those of older systems, and near matches for a misspelt one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OTHER_NAMES: Final[Mapping[str, Text]] = {
 
 
 class CodeGroup(StrEnum):
-    """What a code belongs to."""
+    """What sort of thing a code names."""
 
     BLOCKER = "blocker"
     CONSEQUENCE = "consequence"
@@ -43,7 +43,7 @@ class CodeGroup(StrEnum):
 
 
 class CodeExplained(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One code in full. A person's own values are not here: their places are named in 〈 〉 and [ ].
+    """Everything about one code. In place of a person's values stand their names, in 〈 〉 and [ ].
 
     `legacy`: the codes of older systems that meant this one. `condition`: when it is raised, in SQL, with the `params`.
     """
@@ -72,7 +72,7 @@ class CodeExplained(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 def all_errors(root: type[JiebangError] = JiebangError) -> Mapping[str, type[JiebangError]]:
-    """Return every error with a code of its own, by code; those that a room defines only once that room is imported."""
+    """Return every error class with a code of its own, by code; only of modules that are imported already."""
     found = {root.code: root} if "code" in vars(root) else {}
     for kind in root.__subclasses__():
         found.update(all_errors(kind))
@@ -80,63 +80,63 @@ def all_errors(root: type[JiebangError] = JiebangError) -> Mapping[str, type[Jie
 
 
 def explain(pack: Pack, asked: str) -> CodeExplained:
-    """Return what a code means, whichever case it is written in. Raises UnknownCodeError, which names near codes."""
+    """Explain a code, in upper or lower case. Raises UnknownCodeError, which names near codes."""
     by_old = {old.upper(): code for old, code in pack.legacy_codes.items()}
     code = by_old.get(asked.upper(), asked.upper())
     for words in (*(rule.words for rule in pack.rules), pack.unavailable):
         if words.code == code:
-            return _blocker(pack, words)
+            return _explain_blocker(pack, words)
     for one in pack.consequences:
         if one.code == code:
-            return _consequence(pack, one)
+            return _explain_consequence(pack, one)
     for option in pack.alternatives:
         if option.code == code:
-            return _alternative(pack, option)
+            return _explain_alternative(pack, option)
     if code in pack.reasons:
         return CodeExplained(code=code, group=CodeGroup.REASON, title=pack.reasons[code], pack=pack.id)
     errors = all_errors()
     if code in errors:
         error = errors[code]
         return CodeExplained(code=code, group=CodeGroup.ERROR, title=error.title, what=error.action, pack=pack.id)
-    raise UnknownCodeError(asked=asked, near=_near(asked.upper(), [*known(pack), *by_old]))
+    raise UnknownCodeError(asked=asked, near=_find_near(asked.upper(), [*known(pack), *by_old]))
 
 
 def known(pack: Pack) -> list[str]:
-    """Return every code that `explain` knows, those of older systems apart."""
+    """Return every code that `explain` knows, without those of older systems."""
     rules = [*(rule.code for rule in pack.rules), pack.unavailable.code]
     others = [*(one.code for one in pack.consequences), *(one.code for one in pack.alternatives), *pack.reasons]
     return list(dict.fromkeys([*rules, *others, *all_errors()]))
 
 
-def _near(code: str, codes: Iterable[str]) -> list[str]:
+def _find_near(code: str, codes: Iterable[str]) -> list[str]:
     return get_close_matches(code, list(codes), n=_NEAR, cutoff=_ALIKE)
 
 
-def _whole(pack: Pack, text: Wording) -> Text:
-    """Fill a text without a person: each place is the name of what will stand there."""
-    return fill(text, {name: _place(pack.registry, name) for name in text.names})
+def _fill_with_names(pack: Pack, text: Wording) -> Text:
+    """Fill each place of a text with the name of the value that goes there."""
+    return fill(text, {name: _describe_place(pack.registry, name) for name in text.names})
 
 
-def _place(registry: ParticipantRegistry, name: str) -> Text:
+def _describe_place(registry: ParticipantRegistry, name: str) -> Text:
     fact = registry.facts.get(derived(registry).get(name, name))
     meaning = _OTHER_NAMES[name] if fact is None else Text(fact.zh, fact.en)
     return Text(f"〈{meaning.zh}〉", f"[{meaning.en}]")
 
 
-def _blocker(pack: Pack, words: Words) -> CodeExplained:
+def _explain_blocker(pack: Pack, words: Words) -> CodeExplained:
     rule = next((rule for rule in pack.rules if rule.code == words.code), None)
     used = rule.when.params if rule is not None else frozenset()
     return CodeExplained(
         code=words.code,
         group=CodeGroup.BLOCKER,
-        title=_whole(pack, words.title),
+        title=_fill_with_names(pack, words.title),
         pack=pack.id,
-        explanation=_whole(pack, words.explanation),
-        what=_whole(pack, words.what),
-        where=_whole(pack, words.where),
+        explanation=_fill_with_names(pack, words.explanation),
+        what=_fill_with_names(pack, words.what),
+        where=_fill_with_names(pack, words.where),
         on_the_spot=words.on_the_spot,
-        takes=_whole(pack, words.takes),
-        appeal=_whole(pack, words.appeal),
+        takes=_fill_with_names(pack, words.takes),
+        appeal=_fill_with_names(pack, words.appeal),
         severity=rule.severity if rule is not None else Severity.BLOCKS,
         kinds=tuple(kind for kind in Kind if (rule is None and kind in pack.kinds) or (rule and kind in rule.kinds)),
         source=words.source,
@@ -147,14 +147,14 @@ def _blocker(pack: Pack, words: Words) -> CodeExplained:
     )
 
 
-def _consequence(pack: Pack, one: Foreseen) -> CodeExplained:
+def _explain_consequence(pack: Pack, one: Foreseen) -> CodeExplained:
     return CodeExplained(
         code=one.code,
         group=CodeGroup.CONSEQUENCE,
-        title=_whole(pack, one.title),
+        title=_fill_with_names(pack, one.title),
         pack=pack.id,
-        explanation=_whole(pack, one.explanation),
-        lasts=_whole(pack, one.lasts),
+        explanation=_fill_with_names(pack, one.explanation),
+        lasts=_fill_with_names(pack, one.lasts),
         kinds=tuple(kind for kind in Kind if kind in one.kinds),
         participant=one.participant,
         source=one.source,
@@ -164,14 +164,14 @@ def _consequence(pack: Pack, one: Foreseen) -> CodeExplained:
     )
 
 
-def _alternative(pack: Pack, option: Option) -> CodeExplained:
+def _explain_alternative(pack: Pack, option: Option) -> CodeExplained:
     return CodeExplained(
         code=option.code,
         group=CodeGroup.ALTERNATIVE,
-        title=_whole(pack, option.title),
+        title=_fill_with_names(pack, option.title),
         pack=pack.id,
-        reaches=_whole(pack, option.reaches),
-        costs=_whole(pack, option.costs),
+        reaches=_fill_with_names(pack, option.reaches),
+        costs=_fill_with_names(pack, option.costs),
         kinds=tuple(kind for kind in Kind if kind in option.kinds),
         source=option.source,
         condition=option.when.text if option.when is not None else None,

@@ -1,4 +1,4 @@
-"""Compiling what all sections of a pack share: conditions, texts and their places, each problem where it stands."""
+"""Compile what all sections of a pack share: conditions and texts. Each problem is noted with its place."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _NO_VALUES: Final[Mapping[str, FactType]] = {}
 
 
 def fact_of(name: str, registry: ParticipantRegistry) -> str | None:
-    """Return the fact that a name stands for or is derived from; None for now, today, next_year and parameters."""
+    """Return the fact that a name denotes or is derived from; None for now, today, next_year and parameters."""
     fact = derived(registry).get(name, name)
     return fact if fact in registry.facts else None
 
 
 def owners_of(names: Iterable[str], registry: ParticipantRegistry) -> frozenset[str]:
-    """Return the owners of the facts that `names` stand for."""
+    """Return the owners of the facts that `names` denote."""
     facts = (fact_of(name, registry) for name in names)
     return frozenset(registry.facts[fact].owner for fact in facts if fact is not None)
 
 
 class Scope(msgspec.Struct, frozen=True, eq=False):
-    """Whom an entry is for: the condition `raised`, `owners` that must be read, facts `shown`, columns to `read`."""
+    """Whom an entry applies to. `raised`: true for them; `owners`: must be read; `shown`: facts; `read`: columns."""
 
     raised: pl.Expr
     owners: frozenset[str]
@@ -50,7 +50,7 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
 def scope(
     when: Condition | None, texts: frozenset[str], owners: frozenset[str], registry: ParticipantRegistry
 ) -> Scope:
-    """Join a condition (None: everyone) and the names its texts ask for."""
+    """Make the scope of a condition (None: everyone) and of the names `texts` that the entry's texts use."""
     named = texts | (when.names if when is not None else frozenset())
     facts = {fact_of(name, registry) for name in named}
     shown = tuple(name for name in registry.facts if name in facts)
@@ -59,14 +59,14 @@ def scope(
 
 
 def read_and(owners: frozenset[str], when: Condition | None) -> pl.Expr:
-    """Return what is true where all `owners` were read and `when` holds, else false."""
+    """Return an expression that is true where all `owners` were read and `when` holds, else false."""
     read = [pl.col(read_column(owner)) for owner in sorted(owners - {REQUEST})]
     holds = pl.lit(value=True) if when is None else when.expr.fill_null(value=False)
     return reduce(and_, [*read, holds])
 
 
 class Composer:
-    """Compiles conditions and texts, noting each problem where it stands and going on."""
+    """Compiles conditions and texts; notes each problem with its place and continues."""
 
     def __init__(
         self,
@@ -94,15 +94,15 @@ class Composer:
             self.document.problem(path, wrong.text.zh, wrong.text.en, wrong.token, text[: wrong.offset])
             return None
 
-    def whom(self, text: str | None, path: Path) -> Condition | None:
-        """Compile a `when` that may be absent, which says everyone."""
-        found = None if text is None else self.condition(text, FactType.BOOL, path)
-        if found is not None and not any(fact_of(name, self.registry) for name in found.names):
+    def compile_when(self, text: str | None, path: Path) -> Condition | None:
+        """Compile a `when`; None, for everyone, where it is absent."""
+        when = None if text is None else self.condition(text, FactType.BOOL, path)
+        if when is not None and not any(fact_of(name, self.registry) for name in when.names):
             self.document.problem(path, "条件未涉及任何事实", "the condition names no fact")
-        return found
+        return when
 
     def wording(self, text: Text, path: Path, known: Mapping[str, FactType] = _NO_VALUES) -> Wording:
-        """Cut a text at its places and write the parameters in, which are the same for everyone."""
+        """Cut a text at its places, and fill in the parameters, which are the same for everyone."""
         return wording(
             self._cut(text.zh, (*path, "zh"), known, chinese=True),
             self._cut(text.en, (*path, "en"), known, chinese=False),
@@ -123,8 +123,8 @@ class Composer:
                 whole += [name, literal]
         return tuple(whole)
 
-    def within(self, names: Iterable[str], owners: frozenset[str], path: Path) -> None:
-        """Note a text or date that uses what the condition did not make sure was read."""
+    def require_read(self, names: Iterable[str], owners: frozenset[str], path: Path) -> None:
+        """Note names of an owner that the condition does not name, so that it may be unread."""
         for name in sorted(names):
             for owner in owners_of([name], self.registry) - owners - {REQUEST}:
                 self.document.problem(
@@ -133,8 +133,8 @@ class Composer:
                     f"'{name}' belongs to {owner}, which the condition does not name: it may be unread",
                 )
 
-    def referred(self, reference: str, path: Path) -> Param | None:
-        """Return the parameter that a reference names; None after noting a problem."""
+    def look_up_param(self, reference: str, path: Path) -> Param | None:
+        """Return the parameter that a reference such as `:name` names; None after noting a problem."""
         param = self.params.get(reference.removeprefix(":"))
         if param is None:
             self.document.problem(
@@ -142,8 +142,8 @@ class Composer:
             )
         return param
 
-    def worded(self, names: Iterable[str], path: Path) -> None:
-        """Note a list whose items the pack has no words for."""
+    def require_item_words(self, names: Iterable[str], path: Path) -> None:
+        """Note lists for whose items the pack has no wording."""
         for name in sorted(names):
             if name in self.registry.item_fields and name not in self.items:
                 self.document.problem(path, f"items 中缺少“{name}”的写法", f"`items` does not word '{name}'")

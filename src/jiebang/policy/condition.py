@@ -1,9 +1,9 @@
-"""Typed SQL expressions: what a rule's `when` and `earliest` may say, checked on load, run over columns.
+"""Typed SQL expressions for a rule's `when` and `earliest`: checked when a pack is loaded, evaluated over columns.
 
 The meaning is PostgreSQL's: three-valued logic, `date - date` is a number of days, `IS DISTINCT FROM` knows NULL.
-sqlglot parses; the table of nodes below is the whole language. Polars' own SQL is not used because it compares a
-duration with a bare number, and so passes every waiting time, without a word. Beyond PostgreSQL we are strict: money
-is compared with money or a literal, never with a count, and NULL stands only after IS.
+sqlglot parses; the table `_NODES` is the whole language. Polars' own SQL is not used because it silently compares a
+duration with a plain number, and would let every waiting time pass. Two checks are stricter than PostgreSQL's: money
+is compared only with money or a literal, never with a count, and NULL is allowed only after IS.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TYPE_WORDS: Final[Mapping[FactType, Text]] = {
 
 @cache
 def vocabulary(registry: ParticipantRegistry) -> Mapping[str, FactType]:
-    """Return every name a condition or a text may use, with its type: the facts and the derived calendar columns."""
+    """Return every name that a condition or text may use, with its type: facts and derived calendar columns."""
     return {
         **{spec.name: spec.type for spec in registry.facts.values()},
         **dict.fromkeys(local_dates(registry), FactType.DATE),
@@ -57,7 +57,7 @@ def vocabulary(registry: ParticipantRegistry) -> Mapping[str, FactType]:
 
 
 class ConditionError(Exception):
-    """An expression that is not of the language. `token` is the offending word, `offset` its place in the text."""
+    """An expression is not in the language. `token` is the offending word, `offset` its offset in the text."""
 
     def __init__(self, text: Text, offset: int = 0, token: str = "") -> None:
         super().__init__(text.en)
@@ -76,8 +76,8 @@ class Condition(msgspec.Struct, frozen=True, eq=False):
     params: frozenset[str]
 
 
-class _Typed(msgspec.Struct, frozen=True, eq=False):
-    """A sub-expression: its type, polars form, and whether it is a bare number (that may stand for count or money)."""
+class _TypedExpr(msgspec.Struct, frozen=True, eq=False):
+    """A sub-expression: type, polars form, and whether it is a bare number (usable as count or money)."""
 
     type: FactType
     expr: pl.Expr
@@ -87,17 +87,15 @@ class _Typed(msgspec.Struct, frozen=True, eq=False):
 def compile_condition(
     text: str, wanted: FactType, params: Mapping[str, tuple[FactType, Value]], registry: ParticipantRegistry
 ) -> Condition:
-    """Check `text` against the facts of `registry` and `params` and compile it.
+    """Check `text` against the facts of `registry` and the parameters, and compile it. Raises ConditionError.
 
-    Raises ConditionError where it does not fit.
-
-    `params` gives each parameter's type and value; the text names it as `:name`.
+    `params`: each parameter's type and value; the text names one as `:name`.
     """
     return _Compiler(text, params, vocabulary(registry)).condition(wanted)
 
 
 class _Compiler:
-    """Walks one syntax tree, typing and compiling every node at once."""
+    """Walks one syntax tree; types and compiles each node in one pass."""
 
     def __init__(self, text: str, params: Mapping[str, tuple[FactType, Value]], known: Mapping[str, FactType]) -> None:
         self.text = text
@@ -107,9 +105,9 @@ class _Compiler:
         self.used: set[str] = set()
 
     def condition(self, wanted: FactType) -> Condition:
-        tree = self._parsed()
+        tree = self._parse()
         try:
-            typed = self.typed(tree)
+            typed = self.compile_node(tree)
         except RecursionError:
             raise ConditionError(Text("条件嵌套过深", "the condition is nested too deeply")) from None
         if typed.type is not wanted:
@@ -120,7 +118,7 @@ class _Compiler:
             )
         return Condition(self.text, wanted, typed.expr, frozenset(self.names), frozenset(self.used))
 
-    def _parsed(self) -> sql.Expr:
+    def _parse(self) -> sql.Expr:
         try:
             return sqlglot.parse_one(self.text, dialect="postgres")
         except RecursionError:
@@ -136,7 +134,7 @@ class _Compiler:
                 token=token,
             ) from None
 
-    def typed(self, node: sql.Expr) -> _Typed:
+    def compile_node(self, node: sql.Expr) -> _TypedExpr:
         handler = _NODES.get(type(node))
         if handler is None:
             word = type(node).__name__
@@ -145,7 +143,7 @@ class _Compiler:
 
     # Leaves
 
-    def column(self, node: sql.Expr) -> _Typed:
+    def column(self, node: sql.Expr) -> _TypedExpr:
         name = node.name
         if not isinstance(node, sql.Column) or node.table or name not in self.known:
             raise self._error(node, f"没有名为“{name}”的事实", f"there is no fact named '{node.sql()}'")
@@ -155,113 +153,113 @@ class _Compiler:
                 node, f"“{name}”是明细，只供展示；请用其数量", f"'{name}' is a list to show; compare its count instead"
             )
         self.names.add(name)
-        return _Typed(kind, pl.col(name))
+        return _TypedExpr(kind, pl.col(name))
 
-    def parameter(self, node: sql.Expr) -> _Typed:
+    def parameter(self, node: sql.Expr) -> _TypedExpr:
         name = node.name
         if name not in self.params:
             raise self._error(node, f"没有名为“:{name}”的参数", f"there is no parameter named ':{name}'")
         self.used.add(name)
         kind, value = self.params[name]
         number = isinstance(value, int) and kind is not FactType.BOOL
-        return _Typed(kind, pl.lit(value, dtype=pl.Int64 if number else None))
+        return _TypedExpr(kind, pl.lit(value, dtype=pl.Int64 if number else None))
 
-    def literal(self, node: sql.Expr) -> _Typed:
+    def literal(self, node: sql.Expr) -> _TypedExpr:
         if not isinstance(node, sql.Literal) or node.is_string:
-            return _Typed(FactType.TEXT, pl.lit(node.name))
+            return _TypedExpr(FactType.TEXT, pl.lit(node.name))
         if not (node.name.isascii() and node.name.isdigit()) or int(node.name) > _LITERAL_LIMIT:
             raise self._error(node, f"“{node.name}”不是整数", f"'{node.name}' is not a whole number within 2^53")
-        return _Typed(FactType.INT, pl.lit(int(node.name), dtype=pl.Int64), bare=True)
+        return _TypedExpr(FactType.INT, pl.lit(int(node.name), dtype=pl.Int64), bare=True)
 
-    def boolean(self, node: sql.Expr) -> _Typed:
-        return _Typed(FactType.BOOL, pl.lit(bool(node.this)))
+    def boolean(self, node: sql.Expr) -> _TypedExpr:
+        return _TypedExpr(FactType.BOOL, pl.lit(bool(node.this)))
 
     # Logic
 
-    def paren(self, node: sql.Expr) -> _Typed:
-        return self.typed(node.this)
+    def paren(self, node: sql.Expr) -> _TypedExpr:
+        return self.compile_node(node.this)
 
-    def negated(self, node: sql.Expr) -> _Typed:
-        return _Typed(FactType.BOOL, ~self._boolean(node.this))
+    def negation(self, node: sql.Expr) -> _TypedExpr:
+        return _TypedExpr(FactType.BOOL, ~self._compile_boolean(node.this))
 
-    def both(self, node: sql.Expr) -> _Typed:
-        return _Typed(FactType.BOOL, self._boolean(node.this) & self._boolean(node.expression))
+    def conjunction(self, node: sql.Expr) -> _TypedExpr:
+        return _TypedExpr(FactType.BOOL, self._compile_boolean(node.this) & self._compile_boolean(node.expression))
 
-    def either(self, node: sql.Expr) -> _Typed:
-        return _Typed(FactType.BOOL, self._boolean(node.this) | self._boolean(node.expression))
+    def disjunction(self, node: sql.Expr) -> _TypedExpr:
+        return _TypedExpr(FactType.BOOL, self._compile_boolean(node.this) | self._compile_boolean(node.expression))
 
-    def is_(self, node: sql.Expr) -> _Typed:
+    def is_(self, node: sql.Expr) -> _TypedExpr:
         if isinstance(node.expression, sql.Null):
-            left = self.typed(node.this).expr.is_null()
+            left = self.compile_node(node.this).expr.is_null()
         elif isinstance(node.expression, sql.Boolean):
-            left = self._boolean(node.this).eq_missing(pl.lit(bool(node.expression.this)))
+            left = self._compile_boolean(node.this).eq_missing(pl.lit(bool(node.expression.this)))
         else:
             raise self._error(
                 node.expression, "IS 之后只能是 NULL、TRUE 或 FALSE", "after IS stands NULL, TRUE or FALSE only"
             )
-        return _Typed(FactType.BOOL, ~left if node.args.get("negate") else left)
+        return _TypedExpr(FactType.BOOL, ~left if node.args.get("negate") else left)
 
     # Comparisons
 
-    def compared(self, node: sql.Expr) -> _Typed:
-        return self._comparison(type(node), node, self.typed(node.this), self.typed(node.expression))
+    def comparison(self, node: sql.Expr) -> _TypedExpr:
+        return self._compare(type(node), node, self.compile_node(node.this), self.compile_node(node.expression))
 
-    def between(self, node: sql.Expr) -> _Typed:
-        value = self.typed(node.this)
-        low = self._comparison(sql.GTE, node, value, self.typed(node.args["low"]))
-        high = self._comparison(sql.LTE, node, value, self.typed(node.args["high"]))
-        return _Typed(FactType.BOOL, low.expr & high.expr)
+    def between(self, node: sql.Expr) -> _TypedExpr:
+        value = self.compile_node(node.this)
+        low = self._compare(sql.GTE, node, value, self.compile_node(node.args["low"]))
+        high = self._compare(sql.LTE, node, value, self.compile_node(node.args["high"]))
+        return _TypedExpr(FactType.BOOL, low.expr & high.expr)
 
-    def within(self, node: sql.Expr) -> _Typed:
+    def membership(self, node: sql.Expr) -> _TypedExpr:
         if not node.expressions:
             raise self._error(node, "IN 之后须列出各值", "IN needs a list of values")
-        value = self.typed(node.this)
-        found = [self._comparison(sql.EQ, one, value, self.typed(one)).expr for one in node.expressions]
-        return _Typed(FactType.BOOL, reduce(or_, found))
+        value = self.compile_node(node.this)
+        found = [self._compare(sql.EQ, one, value, self.compile_node(one)).expr for one in node.expressions]
+        return _TypedExpr(FactType.BOOL, reduce(or_, found))
 
-    def _comparison(self, kind: type[sql.Expr], node: sql.Expr, left: _Typed, right: _Typed) -> _Typed:
-        self._alike(node, left, right)
+    def _compare(self, kind: type[sql.Expr], node: sql.Expr, left: _TypedExpr, right: _TypedExpr) -> _TypedExpr:
+        self._require_same_type(node, left, right)
         if kind in _ORDERED and left.type in (FactType.BOOL, FactType.TEXT):
             word = _TYPE_WORDS[left.type]
             raise self._error(node, f"{word.zh}不能比较大小", f"{word.en} has no order: use = or <>")
-        return _Typed(FactType.BOOL, _COMPARISONS[kind](left.expr, right.expr))
+        return _TypedExpr(FactType.BOOL, _COMPARISONS[kind](left.expr, right.expr))
 
     # Arithmetic
 
-    def minus(self, node: sql.Expr) -> _Typed:
-        value = self.typed(node.this)
-        self._number(node, value)
-        return _Typed(value.type, -value.expr, bare=value.bare)
+    def minus(self, node: sql.Expr) -> _TypedExpr:
+        value = self.compile_node(node.this)
+        self._require_number(node, value)
+        return _TypedExpr(value.type, -value.expr, bare=value.bare)
 
-    def added(self, node: sql.Expr) -> _Typed:
+    def addition(self, node: sql.Expr) -> _TypedExpr:
         minus = isinstance(node, sql.Sub)
-        left, right = self.typed(node.this), self.typed(node.expression)
+        left, right = self.compile_node(node.this), self.compile_node(node.expression)
         if left.type is FactType.DATE and right.type is FactType.DATE and minus:
-            return _Typed(FactType.INT, _day_number(left.expr) - _day_number(right.expr))
+            return _TypedExpr(FactType.INT, _day_number(left.expr) - _day_number(right.expr))
         if left.type is FactType.DATE and right.type is FactType.INT:
             days = -right.expr if minus else right.expr
-            return _Typed(FactType.DATE, (_day_number(left.expr) + days).cast(pl.Int32, strict=False).cast(pl.Date))
-        self._number(node.this, left)
-        self._number(node.expression, right)
-        self._alike(node, left, right)
+            return _TypedExpr(FactType.DATE, (_day_number(left.expr) + days).cast(pl.Int32, strict=False).cast(pl.Date))
+        self._require_number(node.this, left)
+        self._require_number(node.expression, right)
+        self._require_same_type(node, left, right)
         kind = right.type if left.bare else left.type
-        return _Typed(kind, left.expr - right.expr if minus else left.expr + right.expr, left.bare and right.bare)
+        return _TypedExpr(kind, left.expr - right.expr if minus else left.expr + right.expr, left.bare and right.bare)
 
     # What the nodes share
 
-    def _boolean(self, node: sql.Expr) -> pl.Expr:
-        typed = self.typed(node)
+    def _compile_boolean(self, node: sql.Expr) -> pl.Expr:
+        typed = self.compile_node(node)
         if typed.type is not FactType.BOOL:
             word = _TYPE_WORDS[typed.type]
             raise self._error(node, f"此处应为条件，实为{word.zh}", f"a condition must stand here, not {word.en}")
         return typed.expr
 
-    def _number(self, node: sql.Expr, typed: _Typed) -> None:
+    def _require_number(self, node: sql.Expr, typed: _TypedExpr) -> None:
         if typed.type not in _NUMBERS:
             word = _TYPE_WORDS[typed.type]
             raise self._error(node, f"{word.zh}不能参与运算", f"one cannot calculate with {word.en} here")
 
-    def _alike(self, node: sql.Expr, left: _Typed, right: _Typed) -> None:
+    def _require_same_type(self, node: sql.Expr, left: _TypedExpr, right: _TypedExpr) -> None:
         numbers = left.type in _NUMBERS and right.type in _NUMBERS
         if left.type is not right.type and not (numbers and (left.bare or right.bare)):
             one, other = _TYPE_WORDS[left.type], _TYPE_WORDS[right.type]
@@ -295,21 +293,21 @@ _COMPARISONS: Final[Mapping[type[sql.Expr], Callable[[pl.Expr, pl.Expr], pl.Expr
 }
 _ORDERED: Final = frozenset({sql.LT, sql.LTE, sql.GT, sql.GTE})
 
-_NODES: Final[Mapping[type[sql.Expr], Callable[[_Compiler, sql.Expr], _Typed]]] = {
+_NODES: Final[Mapping[type[sql.Expr], Callable[[_Compiler, sql.Expr], _TypedExpr]]] = {
     sql.Column: _Compiler.column,
     sql.Placeholder: _Compiler.parameter,
     sql.Literal: _Compiler.literal,
     sql.Boolean: _Compiler.boolean,
     sql.Paren: _Compiler.paren,
-    sql.Not: _Compiler.negated,
-    sql.And: _Compiler.both,
-    sql.Or: _Compiler.either,
+    sql.Not: _Compiler.negation,
+    sql.And: _Compiler.conjunction,
+    sql.Or: _Compiler.disjunction,
     sql.Is: _Compiler.is_,
-    **dict.fromkeys(_COMPARISONS, _Compiler.compared),
+    **dict.fromkeys(_COMPARISONS, _Compiler.comparison),
     sql.Between: _Compiler.between,
-    sql.In: _Compiler.within,
+    sql.In: _Compiler.membership,
     sql.Neg: _Compiler.minus,
-    sql.Add: _Compiler.added,
-    sql.Sub: _Compiler.added,
+    sql.Add: _Compiler.addition,
+    sql.Sub: _Compiler.addition,
 }
 """The whole language: a node that is not here is refused on load."""

@@ -1,4 +1,4 @@
-"""What differs between two plain values: answers that should be alike, or two versions of a policy."""
+"""Compare two plain values: answers that should be equal, or two versions of a policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
 
 _NAMES: Final = ("code", "kind", "id")
-"""What tells the members of a list apart, where they have one of these; else their place does."""
+"""The key by which list members are matched, where all have one of these; else they are matched by position."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -33,30 +33,30 @@ class Difference(msgspec.Struct, frozen=True):
 
 def differences(before: Any, after: Any) -> list[Difference]:
     """Compare two plain values (what JSON can hold) to the leaves, in the order of `before`."""
-    return list(_walk(before, after, ""))
+    return list(_compare(before, after, ""))
 
 
 def of_packs(before: tuple[str, str], after: tuple[str, str], registry: ParticipantRegistry) -> list[Difference]:
     """Compare two versions of a policy, each given as its text and the name of its file. Raises PackInvalidError."""
-    return differences(*(_plain(*side, registry) for side in (before, after)))
+    return differences(*(_read_plain(*side, registry) for side in (before, after)))
 
 
-def _plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
-    """Return what a pack's file says, to the letter. Raises PackInvalidError."""
+def _read_plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
+    """Return a pack's file as plain values. Raises PackInvalidError."""
     load_pack(text, source, registry)
     return msgspec.json.decode(msgspec.json.encode(Source(text, source).read(PackShape)))
 
 
-def _walk(before: Any, after: Any, path: str) -> Iterator[Difference]:
+def _compare(before: Any, after: Any, path: str) -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(after, dict):
-        yield from _members(before, after, f"{path}." if path else "", "")
+        yield from _compare_members(before, after, f"{path}." if path else "", "")
     elif isinstance(before, list) and isinstance(after, list):
-        name = next((name for name in _NAMES if _named(before, name) and _named(after, name)), None)
+        name = next((name for name in _NAMES if _all_have(before, name) and _all_have(after, name)), None)
         if name is None:
-            yield from _members(dict(enumerate(before)), dict(enumerate(after)), f"{path}[", "]")
+            yield from _compare_members(dict(enumerate(before)), dict(enumerate(after)), f"{path}[", "]")
             return
-        old, new = _keyed(before, name), _keyed(after, name)
-        yield from _members(old, new, f"{path}[", "]")
+        old, new = _index_items(before, name), _index_items(after, name)
+        yield from _compare_members(old, new, f"{path}[", "]")
         kept = [one for one in old if one in new], [one for one in new if one in old]
         if kept[0] != kept[1]:
             yield Difference(path, "reordered", *kept)
@@ -64,13 +64,13 @@ def _walk(before: Any, after: Any, path: str) -> Iterator[Difference]:
         yield Difference(path, "changed", before, after)
 
 
-def _named(items: list[Any], name: str) -> bool:
-    """Whether every item has the name."""
+def _all_have(items: list[Any], name: str) -> bool:
+    """Whether every item is an object with a text under `name`."""
     return all(isinstance(item, dict) and isinstance(item.get(name), str) for item in items)
 
 
-def _keyed(items: list[Any], name: str) -> dict[str, Any]:
-    """Return the items by name; of those with the same name, the second and later are numbered."""
+def _index_items(items: list[Any], name: str) -> dict[str, Any]:
+    """Return the items by key; repeated keys get a number from the second on."""
     found: dict[str, Any] = {}
     for item in items:
         key, at = item[name], 1
@@ -81,11 +81,13 @@ def _keyed(items: list[Any], name: str) -> dict[str, Any]:
     return found
 
 
-def _members(before: Mapping[Any, Any], after: Mapping[Any, Any], opened: str, closed: str) -> Iterator[Difference]:
+def _compare_members(
+    before: Mapping[Any, Any], after: Mapping[Any, Any], opened: str, closed: str
+) -> Iterator[Difference]:
     for name, old in before.items():
         path = f"{opened}{name}{closed}"
         if name in after:
-            yield from _walk(old, after[name], path)
+            yield from _compare(old, after[name], path)
         else:
             yield Difference(path, "removed", old, None)
     for name, new in after.items():

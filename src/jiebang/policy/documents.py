@@ -1,14 +1,14 @@
-"""Identity documents and company codes: what makes one well-formed, and how to make one.
+"""Identity documents and company codes: check that one is well-formed, and make well-formed ones.
 
-Reading refuses what cannot have been issued (check characters, unknown prefecture, a birth date that does not exist or
-lies ahead); whether a document *was* issued only its issuer knows. Sources: GB 11643-1999 (resident number, ISO 7064
-MOD 11-2), GB/T 2260 (regions, through python-stdnum), the rules on residence permits for Hong Kong, Macao and Taiwan
-residents (2018), on mainland travel permits and on the foreign permanent resident ID card (2017 and 2023 forms),
-ICAO Doc 9303 part 4 (passports, TD3) and GB 32100-2015 with GB 11714 (company codes).
+Reading refuses numbers that cannot have been issued (wrong check character, unknown prefecture, a birth date that does
+not exist or is in the future); whether a document *was* issued only its issuer knows. Sources: GB 11643-1999 (resident
+number, ISO 7064 MOD 11-2), GB/T 2260 (regions, through python-stdnum), the rules on residence permits for Hong Kong,
+Macao and Taiwan residents (2018), on mainland travel permits and on the foreign permanent resident ID card (2017 and
+2023 forms), ICAO Doc 9303 part 4 (passports, TD3) and GB 32100-2015 with GB 11714 (company codes).
 
 Of the libraries, python-stdnum has the right regions and credit codes' check characters, which are used. Its resident
 numbers are not: it takes a birth date of 2099, refuses 810000, 820000 and 830000, and breaks on a county that it does
-not know. id-validator takes those permits, but also who is born tomorrow or in 1899, and refuses numbers that begin
+not know. id-validator takes those permits, but also birth dates of tomorrow or 1899, and refuses numbers that begin
 with 9. Neither knows travel permits or passports.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class DocumentType(StrEnum):
-    """The documents a real name can be bound with."""
+    """The documents to which a real name can be bound."""
 
     RESIDENT_ID = "resident_id"  # 居民身份证
     RESIDENCE_PERMIT = "residence_permit"  # 港澳台居民居住证
@@ -88,7 +88,7 @@ def document_key(kind: str, number: str) -> str:
     return number if lengths is None else number[: lengths[0]]
 
 
-def _refused(reason: Text) -> InvalidInputError:
+def _refusal(reason: Text) -> InvalidInputError:
     return InvalidInputError(field="number", reason=reason)
 
 
@@ -107,24 +107,24 @@ def mod11_2_check(body: str) -> str:
     return MOD11_2_CHECKS[int(body, 13) * 2 % 11]  # the weighted sum: 13 and 2 are equal mod 11, and int() is fast
 
 
-def _checked_18(number: str) -> None:
+def _require_checksum_18(number: str) -> None:
     if len(number) != _BODY + 1:
-        raise _refused(_LENGTH)
+        raise _refusal(_LENGTH)
     if not (number.isascii() and number[:_BODY].isdigit() and (number[_BODY].isdigit() or number[_BODY] == "X")):
-        raise _refused(_CHARACTERS)
+        raise _refusal(_CHARACTERS)
     if mod11_2_check(number[:_BODY]) != number[_BODY]:
-        raise _refused(_CHECKSUM)
+        raise _refusal(_CHECKSUM)
 
 
-def _birth(digits: str, today: date) -> date:
+def _read_birth_date(digits: str, today: date) -> date:
     try:
         born = date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
     except ValueError:
-        raise _refused(_BIRTH) from None
+        raise _refusal(_BIRTH) from None
     if born < _EARLIEST_BIRTH:
-        raise _refused(_BIRTH)
+        raise _refusal(_BIRTH)
     if born > today:
-        raise _refused(_FUTURE)
+        raise _refusal(_FUTURE)
     return born
 
 
@@ -143,19 +143,19 @@ _TERRITORIES: Final = {"810000": "HKG", "820000": "MAC", "830000": "TWN"}
 
 
 def _read_resident_id(number: str, today: date) -> Document:
-    _checked_18(number)
+    _require_checksum_18(number)
     if number[0] in "89" or not _is_prefecture(number[:4]):
-        raise _refused(_REGION)
-    born = _birth(number[6:14], today)
+        raise _refusal(_REGION)
+    born = _read_birth_date(number[6:14], today)
     kind = DocumentType.RESIDENT_ID
     return Document(type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17]))
 
 
 def _read_residence_permit(number: str, today: date) -> Document:
-    _checked_18(number)
+    _require_checksum_18(number)
     if number[:6] not in _TERRITORIES:
-        raise _refused(_REGION)
-    born = _birth(number[6:14], today)
+        raise _refusal(_REGION)
+    born = _read_birth_date(number[6:14], today)
     kind = DocumentType.RESIDENCE_PERMIT
     return Document(type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17]))
 
@@ -179,9 +179,9 @@ _PERMIT_LENGTHS: Final[Mapping[str, tuple[int, int]]] = {
 def _read_permit(kind: DocumentType, pattern: re.Pattern[str], number: str) -> Document:
     short, long = _PERMIT_LENGTHS[kind]
     if len(number) not in (short, long):
-        raise _refused(_LENGTH)
+        raise _refusal(_LENGTH)
     if not pattern.fullmatch(number):
-        raise _refused(_CHARACTERS)
+        raise _refusal(_CHARACTERS)
     issuer = {"H": "HKG", "M": "MAC"}.get(number[0], "TWN")
     return Document(type=kind, number=number, key=number[:short], issuer=issuer)
 
@@ -206,17 +206,17 @@ def _read_foreign_residence(number: str, today: date) -> Document:
     kind = DocumentType.FOREIGN_PERMANENT_RESIDENCE
     if len(number) == _OLD_RESIDENCE_LENGTH:
         if not _OLD_RESIDENCE.fullmatch(number):
-            raise _refused(_CHARACTERS)
+            raise _refusal(_CHARACTERS)
         if not _is_prefecture(f"{number[3:5]}00"):
-            raise _refused(_REGION)
+            raise _refusal(_REGION)
         born = _short_year(number[7:13], today, _BIRTH)
         return Document(type=kind, number=number, key=number, issuer=number[:3], birth_date=born)
-    _checked_18(number)
+    _require_checksum_18(number)
     if number[0] != "9":
-        raise _refused(_CHARACTERS)
+        raise _refusal(_CHARACTERS)
     if not _is_prefecture(f"{number[1:3]}00"):
-        raise _refused(_REGION)
-    born = _birth(number[6:14], today)
+        raise _refusal(_REGION)
+    born = _read_birth_date(number[6:14], today)
     return Document(type=kind, number=number, key=number, issuer=number[3:6], birth_date=born, sex=_sex(number[14:17]))
 
 
@@ -234,7 +234,7 @@ def _short_year(digits: str, today: date, reason: Text) -> date:
             continue
         if day <= today:
             return day
-    raise _refused(reason)
+    raise _refusal(reason)
 
 
 # --- Passports -------------------------------------------------------------------------------------------------------
@@ -252,9 +252,9 @@ def mrz_check(field: str) -> str:
 
 def _read_passport(line: str, today: date) -> Document:
     if len(line) != _MRZ_LENGTH:
-        raise _refused(_LENGTH)
+        raise _refusal(_LENGTH)
     if not _MRZ.fullmatch(line):
-        raise _refused(_CHARACTERS)
+        raise _refusal(_CHARACTERS)
     personal_ok = line[42] == mrz_check(line[28:42]) or (line[42] == "<" and not line[28:42].strip("<"))
     if (
         mrz_check(line[:9]) != line[9]
@@ -263,14 +263,14 @@ def _read_passport(line: str, today: date) -> Document:
         or not personal_ok
         or mrz_check(line[:10] + line[13:20] + line[21:43]) != line[43]
     ):
-        raise _refused(_CHECKSUM)
+        raise _refusal(_CHECKSUM)
     try:
         expires = date(2000 + int(line[21:23]), int(line[23:25]), int(line[25:27]))  # machine-readable since the 1980s
     except ValueError:
-        raise _refused(_EXPIRY) from None
+        raise _refusal(_EXPIRY) from None
     nationality, number = line[10:13].rstrip("<"), line[:9].rstrip("<")
     if not number:
-        raise _refused(_CHARACTERS)
+        raise _refusal(_CHARACTERS)
     return Document(
         type=DocumentType.PASSPORT,
         number=number,

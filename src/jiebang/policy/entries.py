@@ -1,4 +1,4 @@
-"""What a pack tells a person, compiled: rules (why not yet), consequences (what follows), alternatives (what else)."""
+"""Compile a pack's entries: rules (why not yet), consequences (what follows), alternatives (what else)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Entries(Composer):
-    """Compiles every entry that is shown to the persons it is for."""
+    """Compiles rules, consequences and alternatives."""
 
     def __init__(
         self, document: Source, shape: PackShape, params: Mapping[str, Param], registry: ParticipantRegistry
@@ -33,18 +33,18 @@ class Entries(Composer):
         self.shape = shape
         self.codes: dict[str, Path] = {shape.unavailable.code: ("unavailable",)}
 
-    def _code(self, code: str, section: str, at: int) -> None:
-        """Note a code that stands for something else already: one word, one meaning, in the whole pack."""
+    def _register_code(self, code: str, section: str, at: int) -> None:
+        """Note a problem where another entry of the pack has the code already."""
         place: Path = (section, at)
         if self.codes.setdefault(code, place) != place:
             self.document.problem((*place, "code"), f"代码重复：{code}", f"two entries with the code {code}")
 
-    def _scope(self, when: Condition | None, names: frozenset[str]) -> Scope:
-        """Whom an entry is for whose texts use `names`, all of whose owners must be read."""
+    def _make_scope(self, when: Condition | None, names: frozenset[str]) -> Scope:
+        """Return the scope of an entry whose texts use `names`; all of their owners must be read."""
         owners = owners_of(names | (when.names if when is not None else frozenset()), self.registry)
         return scope(when, names, owners, self.registry)
 
-    def _kinds(self, kinds: tuple[Kind, ...], path: Path) -> None:
+    def _require_distinct(self, kinds: tuple[Kind, ...], path: Path) -> None:
         if len(set(kinds)) != len(kinds):
             self.document.problem((*path, "kinds"), "申请类型重复", "a kind is named twice")
 
@@ -53,9 +53,9 @@ class Entries(Composer):
         rules = list[Rule]()
         for at, shape in enumerate(self.shape.rules):
             path: Path = ("rules", at)
-            self._code(shape.code, "rules", at)
-            self._kinds(shape.kinds, path)
-            when = self.whom(shape.when, (*path, "when"))
+            self._register_code(shape.code, "rules", at)
+            self._require_distinct(shape.kinds, path)
+            when = self.compile_when(shape.when, (*path, "when"))
             earliest_path = (*path, "remedy", "earliest")
             earliest = (
                 None
@@ -68,10 +68,10 @@ class Entries(Composer):
                 continue
             owners = owners_of(when.names, self.registry)
             if earliest is not None:
-                self.within(earliest.names, owners, earliest_path)
-            self.within(words.names - {EARLIEST}, owners, path)
-            self.worded(words.names, path)
-            self._consent_to(shape, owners, (*path, "consent_to"))
+                self.require_read(earliest.names, owners, earliest_path)
+            self.require_read(words.names - {EARLIEST}, owners, path)
+            self.require_item_words(words.names, path)
+            self._check_consent_to(shape, owners, (*path, "consent_to"))
             whom = scope(when, words.names, owners, self.registry)
             rules.append(
                 Rule(
@@ -89,7 +89,7 @@ class Entries(Composer):
             )
         return tuple(rules)
 
-    def _consent_to(self, shape: RuleShape, owners: frozenset[str], path: Path) -> None:
+    def _check_consent_to(self, shape: RuleShape, owners: frozenset[str], path: Path) -> None:
         wanted = shape.consent_to
         if wanted is None:
             return
@@ -98,7 +98,7 @@ class Entries(Composer):
         if "id" not in self.registry.item_fields.get(wanted, ()):
             self.document.problem(path, f"“{wanted}”不是带编号的明细", f"'{wanted}' is no list of items with an id")
         else:
-            self.within([wanted], owners, path)
+            self.require_read([wanted], owners, path)
 
     def consequences(self) -> tuple[Foreseen, ...]:
         """Compile the consequences."""
@@ -106,8 +106,8 @@ class Entries(Composer):
         found = list[Foreseen]()
         for at, shape in enumerate(self.shape.consequences):
             path: Path = ("consequences", at)
-            self._code(shape.code, "consequences", at)
-            self._kinds(shape.kinds, path)
+            self._register_code(shape.code, "consequences", at)
+            self._require_distinct(shape.kinds, path)
             if shape.participant not in self.shape.owners:
                 self.document.problem(
                     (*path, "participant"),
@@ -122,8 +122,10 @@ class Entries(Composer):
                     f"没有适用于全部所列申请类型、需同意的规则“{shape.consent}”",
                     f"there is no rule '{shape.consent}' that needs consent for all the kinds listed",
                 )
-            when = self.whom(shape.when, (*path, "when"))
-            (title, explanation, lasts), whom = self._worded(shape, ("title", "explanation", "lasts"), path, when)
+            when = self.compile_when(shape.when, (*path, "when"))
+            (title, explanation, lasts), whom = self._compile_texts(
+                shape, ("title", "explanation", "lasts"), path, when
+            )
             found.append(
                 Foreseen(
                     code=shape.code,
@@ -149,17 +151,17 @@ class Entries(Composer):
         found = list[Option]()
         for at, shape in enumerate(self.shape.alternatives):
             path: Path = ("alternatives", at)
-            self._code(shape.code, "alternatives", at)
-            self._kinds(shape.kinds, path)
+            self._register_code(shape.code, "alternatives", at)
+            self._require_distinct(shape.kinds, path)
             if shape.kind is not None and (shape.kind in shape.kinds or shape.kind not in self.shape.kinds):
                 self.document.problem(
                     (*path, "kind"),
                     f"“{shape.kind}”须在 kinds 中有说明，且不是它所替代的类型",
                     f"'{shape.kind}' must be worded in `kinds`, and not be what it stands in for",
                 )
-            when = self.whom(shape.when, (*path, "when"))
-            first = self.whom(shape.recommended, (*path, "recommended"))
-            (title, reaches, costs), whom = self._worded(shape, ("title", "reaches", "costs"), path, when)
+            when = self.compile_when(shape.when, (*path, "when"))
+            first = self.compile_when(shape.recommended, (*path, "recommended"))
+            (title, reaches, costs), whom = self._compile_texts(shape, ("title", "reaches", "costs"), path, when)
             recommended = (
                 pl.lit(value=False) if first is None else read_and(owners_of(first.names, self.registry), first)
             )
@@ -183,17 +185,17 @@ class Entries(Composer):
             )
         return tuple(found)
 
-    def _worded(
+    def _compile_texts(
         self, shape: object, parts: Sequence[str], path: Path, when: Condition | None
     ) -> tuple[list[Wording], Scope]:
         """Return the texts of an entry, and whom its condition (None: everyone) and its texts ask about."""
         texts = [self.wording(getattr(shape, part), (*path, part), self.known) for part in parts]
         names = frozenset[str]().union(*(text.names for text in texts))
-        self.worded(names, path)
-        return texts, self._scope(when, names)
+        self.require_item_words(names, path)
+        return texts, self._make_scope(when, names)
 
     def legacy_codes(self) -> None:
-        """Hold the codes of older systems to what they stand for."""
+        """Check that each older system's code maps to a rule, and is no code of this pack."""
         known = {rule.code for rule in self.shape.rules} | {self.shape.unavailable.code}
         for old, code in self.shape.legacy_codes.items():
             if code not in known:
@@ -204,7 +206,7 @@ class Entries(Composer):
                 )
 
     def words(self, shape: RaisedShape, path: Path, known: Mapping[str, FactType]) -> Words:
-        """Compile what a blocker says."""
+        """Compile a blocker's texts."""
         remedy = shape.remedy
         return Words(
             code=shape.code,

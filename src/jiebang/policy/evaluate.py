@@ -1,8 +1,8 @@
-"""Evaluation: a pack over the facts of a batch, all accounts at once, and the words for whatever meets each of them.
+"""Evaluate a pack over the facts of a batch, all accounts at once, and fill the texts of each account's answer.
 
-Rules, consequences and alternatives run as columns, so that a thousand accounts cost little more than one; texts are
-filled only where something was raised. What names an unread fact is never raised and never passed: the owner's
-FACT-UNAVAILABLE stands for it. A rule that needs consent and has it is no blocker: its consequence says so.
+Rules, consequences and alternatives are evaluated as columns, so that a thousand accounts cost little more than one;
+texts are filled only where something was raised. A rule that names an unread fact is neither raised nor passed: the
+owner's FACT-UNAVAILABLE is raised instead. A rule that needs consent and has it is no blocker; its consequence says so.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from jiebang.model.case import Kind
 
 _LAST_DAY: Final = date(9999, 12, 30)
-"""No date beyond what Python and a reader can hold: a fact may be absurd, an answer may not fail on it."""
+"""Later dates are capped: an absurd fact must not make an answer fail."""
 _NO_WORDS: Final[Mapping[str, Text]] = {}
 _FIRST: Final = "recommended:"
 _EARLIEST: Final = "earliest:"
 
-Told = TypeVar("Told")
+Entry = TypeVar("Entry")
 
 
 def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool = True) -> list[CheckAnswer]:
-    """Answer for every account of `facts`, in their order, everything at once. `now` is time-zone aware.
+    """Answer for every account of `facts`, in their order. `now` is time-zone aware.
 
-    Without `whole` the answers hold no consequences and no alternatives: all else is the same.
+    Without `whole` the answers have no consequences and no alternatives; all else is the same.
     """
     frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.registry, pack.zone)
     wanted = [pl.nth(0)]  # a column of the batch's length, for literals to follow
@@ -55,11 +55,11 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
         wanted += [option.raised.alias(option.code) for option in pack.options_of[kind]]
         wanted += [option.recommended.alias(_FIRST + option.code) for option in pack.options_of[kind]]
     hits = frame.select(wanted)
-    telling = _Telling(pack, kind, frame, facts, hits)
-    blockers, consents = telling.blockers()
-    consequences = telling.consequences(consents) if whole else [()] * len(facts.accounts)
-    alternatives = telling.alternatives() if whole else [()] * len(facts.accounts)
-    versions = _versions(pack, facts, kind)
+    builder = _AnswerBuilder(pack, kind, frame, facts, hits)
+    blockers, consents = builder.blockers()
+    consequences = builder.consequences(consents) if whole else [()] * len(facts.accounts)
+    alternatives = builder.alternatives() if whole else [()] * len(facts.accounts)
+    versions = _list_versions(pack, facts, kind)
     return [
         CheckAnswer(
             account_id=account,
@@ -80,25 +80,25 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
 
 
 def raised(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Run the rules of `kind`: the facts with their calendar columns, and a boolean column for each rule's code."""
+    """Run the rules of `kind`; return the facts with calendar columns, and a boolean column for each rule's code."""
     frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.registry, pack.zone)
     return frame, frame.select(rule.raised.alias(rule.code) for rule in pack.rules_of[kind])
 
 
-def _versions(pack: Pack, facts: Facts, kind: Kind) -> list[dict[str, int | None]]:
-    """For each account the versions of those who were read, and of all that a case of this kind cannot do without."""
+def _list_versions(pack: Pack, facts: Facts, kind: Kind) -> list[dict[str, int | None]]:
+    """Return each account's versions by participant; an unread one that this kind does not need is left out."""
     needed = pack.facts_needed[kind]
-    told = [dict(zip(facts.versions, row, strict=True)) for row in zip(*facts.versions.values(), strict=True)]
+    built = [dict(zip(facts.versions, row, strict=True)) for row in zip(*facts.versions.values(), strict=True)]
     for name in facts.versions:
         if pack.registry.owner_of(name) not in needed and None in facts.versions[name]:
-            for row in told:
+            for row in built:
                 if row[name] is None:
                     del row[name]
-    return told or [{} for _ in facts.accounts]
+    return built or [{} for _ in facts.accounts]
 
 
-class _Telling:
-    """Words what the columns say: `hits` holds a boolean column for each code."""
+class _AnswerBuilder:
+    """Builds the parts of answers from the columns. `hits`: a boolean column for each code."""
 
     def __init__(self, pack: Pack, kind: Kind, frame: pl.DataFrame, facts: Facts, hits: pl.DataFrame) -> None:
         self._pack, self._kind, self._frame, self._facts, self._hits = pack, kind, frame, facts, hits
@@ -110,7 +110,7 @@ class _Telling:
         return [row for row, hit in enumerate(raised.to_list()) if hit] if raised.any() else []
 
     def _column(self, name: str) -> list[Any]:
-        """Return a fact of everybody, as Python holds it; converted once for all rules that show it."""
+        """Return a column as a list of Python values, converted once for all rules that show it."""
         if name not in self._columns:
             self._columns[name] = self._frame[name].to_list()
         return self._columns[name]
@@ -127,73 +127,73 @@ class _Telling:
                     consents[row].append(rule.code)
                 rows = [row for row in rows if row not in agreed]
             make = partial(_blocker, rule.words, rule.severity, self._pack.zone)
-            for row, blocker in self._told(rule, rule.words.names, rows, make, self._days(rule, rows)):
+            for row, blocker in self._build_each(rule, rule.words.names, rows, make, self._days(rule, rows)):
                 blockers[row].append(blocker)
         for owner, named in self._pack.facts_needed[self._kind].items():
             read = self._frame[read_column(owner)]
             if not read.all():
-                blocker = _unavailable(self._pack, owner, named)
+                blocker = _make_unavailable(self._pack, owner, named)
                 for row in (~read).arg_true().to_list():
                     blockers[row].append(blocker)
         return blockers, consents
 
     def consequences(self, consents: Sequence[Sequence[str]]) -> list[list[Consequence]]:
-        """Return what follows for each account; where it consented, the consequence says so."""
+        """Return each account's consequences, each with the consent given to it."""
         found: list[list[Consequence]] = [[] for _ in range(self._size)]
         for one in self._pack.foreseen_of[self._kind]:
             rows = self._rows(one.code)
             given = [one.consent if one.consent in consents[row] else None for row in rows]
-            for row, consequence in self._told(one, one.names, rows, partial(_consequence, one), given):
+            for row, consequence in self._build_each(one, one.names, rows, partial(_consequence, one), given):
                 found[row].append(consequence)
         return found
 
     def alternatives(self) -> list[list[Alternative]]:
-        """Return what else each account could do, the recommended first."""
+        """Return each account's alternatives, the recommended first."""
         found: list[list[Alternative]] = [[] for _ in range(self._size)]
         for option in self._pack.options_of[self._kind]:
             rows = self._rows(option.code)
             recommended = self._hits[_FIRST + option.code].to_list()
             make = partial(_alternative, option, offered=option.kind in self._pack.plans)
             first = [recommended[row] for row in rows]
-            for row, alternative in self._told(option, option.names, rows, make, first):
+            for row, alternative in self._build_each(option, option.names, rows, make, first):
                 found[row].append(alternative)
         return [sorted(options, key=lambda option: not option.recommended) for options in found]
 
     def _days(self, rule: Rule, rows: Sequence[int]) -> list[date | None]:
-        """The earliest day at which each of `rows` can pass a rule."""
+        """Return the earliest day on which each of `rows` can pass a rule."""
         if rule.earliest is None or not rows:
             return [None] * len(rows)
         days = self._hits[_EARLIEST + rule.code].to_list()
         return [days[row] for row in rows]
 
-    def _told(
+    def _build_each(
         self,
         entry: Rule | Foreseen | Option,
         names: frozenset[str],
         rows: Sequence[int],
-        make: Callable[[Mapping[str, Text], Mapping[str, Any], Any], Told],
+        make: Callable[[Mapping[str, Text], Mapping[str, Any], Any], Entry],
         beside: Sequence[Any],
-    ) -> Iterator[tuple[int, Told]]:
-        """Yield what `make` makes for each row of the rendered values, the facts shown, and what stands `beside` it.
+    ) -> Iterator[tuple[int, Entry]]:
+        """Yield for each row what `make` returns for its rendered values, shown facts and item of `beside`.
 
-        Rows whose values are the same share one: most of what is told to a crowd is told to many.
+        Rows with equal values share one result, which most rows of a large batch do.
         """
         lists = [name for name in entry.shown if name in self._pack.registry.item_fields]
         columns = [self._column(name) for name in entry.read] if rows else []
-        made: dict[tuple[Any, ...], Told] = {}
+        made: dict[tuple[Any, ...], Entry] = {}
         for row, more in zip(rows, beside, strict=True):
             values = tuple(column[row] for column in columns)
-            told = None if lists else made.get((*values, more))
-            if told is None:
+            built = None if lists else made.get((*values, more))
+            if built is None:
                 items = {name: self._facts.items[name][row] for name in lists}
                 named = dict(zip(entry.read, values, strict=True))
                 if EARLIEST in names:
                     named[EARLIEST] = more
                 shown = {name: items[name] if name in items else named[name] for name in entry.shown}
-                told = made[*values, more] = make(self._rendered(names, named, items), shown, more)
-            yield row, told
+                built = made[*values, more] = make(self._render_values(names, named, items), shown, more)
+            yield row, built
 
-    def _rendered(
+    def _render_values(
         self, names: Iterable[str], values: Mapping[str, Any], items: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> dict[str, Text]:
         currency, zone, registry = self._pack.currency, self._pack.zone, self._pack.registry
@@ -209,7 +209,7 @@ class _Telling:
 
 
 def has_agreed(rule: Rule, facts: Facts, row: int) -> bool:
-    """Whether the account consented to a rule: to the whole, or to every item of the list it asks about."""
+    """Whether the account consented to a rule: as a whole, or to every item of its list `consent_to`."""
     given = [consent.get("item") for consent in facts.items[CONSENTS][row] if consent.get("code") == rule.code]
     if rule.consent_to is None or not given:
         return bool(given)
@@ -276,8 +276,8 @@ def _alternative(
     )
 
 
-def _unavailable(pack: Pack, owner: str, named: Sequence[str]) -> Blocker:
-    """The blocker for an owner that could not be read: it names the facts that are missing."""
+def _make_unavailable(pack: Pack, owner: str, named: Sequence[str]) -> Blocker:
+    """Return the blocker for an owner that could not be read; it names the missing facts."""
     registry = pack.registry
     facts = named or [name for name in registry.owned[owner] if name not in registry.item_fields]
     specs = [registry.facts[name] for name in facts]

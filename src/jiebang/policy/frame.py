@@ -1,7 +1,7 @@
-"""Facts as columns: what all owners said about a batch of accounts, one row an account, ready for conditions.
+"""Facts as columns: all owners' answers about a batch of accounts, one row per account, ready for conditions.
 
-Each owner has a column that says for each account whether it could be read. In a row that was read, NULL means
-absent: nothing of the kind exists. Absent numbers are 0, absent booleans false, absent lists empty.
+Each owner has a boolean column that says whether it could be read for the account. In a row that was read, NULL means
+absent: there is no such thing. Absent numbers are 0, absent booleans false, absent lists empty.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_column(owner: str) -> str:
 
 
 class Part(msgspec.Struct, frozen=True, eq=False):
-    """What one participant said, lined up with the batch. `versions[i]`: None unread, 0 no row, else facts_version."""
+    """One owner's facts, in the order of the batch. `versions[i]`: the facts_version, 0 without a row, None unread."""
 
     frame: pl.DataFrame
     items: Items
@@ -46,7 +46,7 @@ class Part(msgspec.Struct, frozen=True, eq=False):
 
 
 class Facts(msgspec.Struct, frozen=True, eq=False):
-    """All facts of a batch: row i belongs to `accounts[i]`. `versions` by participant; `registry`: whose facts."""
+    """All facts of a batch: row i is of `accounts[i]`. `versions`: by participant; `registry`: declares the facts."""
 
     accounts: Sequence[int]
     frame: pl.DataFrame
@@ -56,10 +56,10 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
 
 
 def line_up(batch: FactBatch, owner: str, accounts: Sequence[int], registry: ParticipantRegistry) -> Part:
-    """Line up an owner's answer with `accounts`; an account it has no row for has nothing of the kind.
+    """Put an owner's answer in the order of `accounts`; for an account without a row every fact is absent.
 
-    Raises ValueError or TypeError (polars' are of these) for an answer that is not of the facts' shape: another
-    owner's, a missing column, columns of unequal length, an account twice, a value of the wrong type.
+    Raises ValueError or TypeError (polars' errors derive from them) for an answer of the wrong shape: of another owner,
+    with a missing column, columns of unequal length, a repeated account, or a value of the wrong type.
     """
     at = {account: row for row, account in enumerate(batch.accounts)}
     names = registry.owned[owner]
@@ -74,12 +74,12 @@ def line_up(batch: FactBatch, owner: str, accounts: Sequence[int], registry: Par
     rows = [at.get(account) for account in accounts]
     columns: list[pl.Series] = []
     items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
-    # Values are put in their places before they become columns: a query of polars costs more than a batch's values.
+    # Values are ordered before they become columns: for a batch, a polars query costs more than this loop.
     in_order = rows == list(range(len(at)))
     for name in names:
         values, kind = batch.columns[name], registry.facts[name].type
         if kind is FactType.ITEMS:
-            items[name] = _lists(name, values, rows)
+            items[name] = _order_lists(name, values, rows)
             continue
         placed = values if in_order else [None if row is None else values[row] for row in rows]
         if kind in ABSENT:
@@ -91,7 +91,7 @@ def line_up(batch: FactBatch, owner: str, accounts: Sequence[int], registry: Par
     return Part(pl.DataFrame(columns), items, versions)
 
 
-def _lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list[Sequence[Mapping[str, Any]]]:
+def _order_lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list[Sequence[Mapping[str, Any]]]:
     whole = [_NOTHING if row is None or values[row] is None else values[row] for row in rows]
     for one in whole:
         if (
@@ -105,14 +105,14 @@ def _lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list
 
 
 def read_where(part: Part, owner: str, read: Sequence[bool]) -> Part:
-    """Return `part` with those rows unread where `read` is false, for an owner who could not say of everybody."""
+    """Return `part` with the rows where `read` is false marked unread, for an owner that could not answer for all."""
     return msgspec.structs.replace(
         part, frame=part.frame.with_columns(pl.Series(read_column(owner), read, dtype=pl.Boolean))
     )
 
 
 def unread(owner: str, size: int, registry: ParticipantRegistry) -> Part:
-    """Return the part of an owner that could not be read."""
+    """Return an owner's part where it could not be read."""
     columns = [
         pl.Series(name, [None], dtype=DTYPES[registry.facts[name].type]).new_from_index(0, size)
         for name in registry.owned[owner]
@@ -123,8 +123,8 @@ def unread(owner: str, size: int, registry: ParticipantRegistry) -> Part:
     return Part(pl.DataFrame(columns), items, [None] * size)
 
 
-def _agreed(owner: str, parts: Sequence[Part]) -> tuple[Part, Sequence[bool]]:
-    """Join the copies of one owner's facts: read where all were read and say the same."""
+def _join_copies(owner: str, parts: Sequence[Part]) -> tuple[Part, Sequence[bool]]:
+    """Join the copies of one owner's facts: a row counts as read where all copies were read and are equal."""
     first = parts[0]
     same = first.frame[read_column(owner)].rename("same")
     for other in parts[1:]:
@@ -144,10 +144,10 @@ def gathered(
     devices: Sequence[str | None],
     registry: ParticipantRegistry,
 ) -> Facts:
-    """Join what each participant (and PLATFORM) said; an owner nobody answered for is unread.
+    """Join all owners' parts, by participant or PLATFORM; an owner without a part is unread.
 
-    Where copies of an owner's facts differ, its facts count as unread and so do its versions: nothing may be tried
-    on them. `devices[i]` is the device the request for `accounts[i]` comes from.
+    Where the copies of an owner's facts differ, its facts and versions count as unread, so that no Try relies on them.
+    `devices[i]`: the device that the request for `accounts[i]` comes from.
     """
     size = len(accounts)
     frames = [pl.DataFrame({"request_device_id": pl.Series(devices, dtype=pl.String)})]
@@ -156,11 +156,11 @@ def gathered(
     for owner in registry.owned:
         if owner == REQUEST:
             continue
-        copies = _copies(owner, parts, size, registry)
+        copies = _list_copies(owner, parts, size, registry)
         joined = next(iter(copies.values()))
         agree: Sequence[bool] = [True] * size
         if len(copies) > 1:
-            joined, agree = _agreed(owner, list(copies.values()))
+            joined, agree = _join_copies(owner, list(copies.values()))
         frames.append(joined.frame)
         items.update(joined.items)
         if owner not in (PLATFORM, QUOTA):
@@ -171,6 +171,6 @@ def gathered(
     return Facts(accounts, pl.concat(frames, how="horizontal"), items, versions, registry)
 
 
-def _copies(owner: str, parts: Mapping[str, Part], size: int, registry: ParticipantRegistry) -> dict[str, Part]:
+def _list_copies(owner: str, parts: Mapping[str, Part], size: int, registry: ParticipantRegistry) -> dict[str, Part]:
     names = registry.copies(owner)
     return {name: parts[name] if name in parts else unread(owner, size, registry) for name in names}

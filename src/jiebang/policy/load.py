@@ -1,4 +1,4 @@
-"""Loading a policy pack: read from YAML, checked to the end, refused whole if anything is wrong. Text in, pack out."""
+"""Load a policy pack from YAML. All problems are collected, and a pack with any is refused as a whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jiebang.policy.calendar import ZONE
 from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import Condition
 from jiebang.policy.entries import Entries
-from jiebang.policy.operations import planned
+from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
     EARLIEST,
     MESSAGE_VALUES,
@@ -60,9 +60,9 @@ def load_pack(
 ) -> Pack:
     """Read a pack from the text of its file `source`. Raises PackInvalidError with every problem and its place.
 
-    `registry`: the participants whose facts its rules may name, and whose operations its plans.
-    `changed`: other values for parameters, by name, as they would be typed. Raises InvalidInputError where there is no
-    such parameter, or the value is none of its unit.
+    `registry`: the participants whose facts rules may name, and whose operations plans may name. `changed`: replacement
+    values of parameters, by name, as text. Raises InvalidInputError for an unknown parameter, or a value that does not
+    fit its unit.
     """
     document = Source(text, source)
     shape = document.read(PackShape)
@@ -94,7 +94,7 @@ def _with_params(shape: PackShape, changed: Mapping[str, str]) -> PackShape:
 
 
 class _Builder(Entries):
-    """Builds the parts of a pack, noting each problem where it stands and going on."""
+    """Builds the parts of a pack; notes each problem with its place and continues."""
 
     def __init__(self, document: Source, shape: PackShape, registry: ParticipantRegistry) -> None:
         params = {name: _param(name, param) for name, param in shape.params.items()}
@@ -102,7 +102,7 @@ class _Builder(Entries):
 
     def pack(self) -> Pack:
         shape = self.shape
-        self._params()
+        self._check_params()
         items = {name: line for name in shape.items if (line := self._item(name)) is not None}
         rules = self.rules()
         unavailable = self.words(shape.unavailable, ("unavailable",), UNAVAILABLE_VALUES)
@@ -113,10 +113,12 @@ class _Builder(Entries):
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
         foreseen_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
         options_of = {kind: tuple(one for one in alternatives if kind in one.kinds) for kind in Kind}
-        needed = {kind: _needed(rules_of[kind], foreseen_of[kind], plans.get(kind), self.registry) for kind in Kind}
+        needed = {
+            kind: _list_facts_needed(rules_of[kind], foreseen_of[kind], plans.get(kind), self.registry) for kind in Kind
+        }
         self.legacy_codes()
-        self._remedies()
-        self._complete({owner for owners in needed.values() for owner in owners})
+        self._check_remedies()
+        self._require_complete({owner for owners in needed.values() for owner in owners})
         return Pack(
             registry=self.registry,
             id=f"{shape.name}/{shape.version}",
@@ -141,11 +143,11 @@ class _Builder(Entries):
             remedies=shape.remedies,
             foreseen_of=foreseen_of,
             options_of=options_of,
-            names_of={kind: _names(rules_of[kind], foreseen_of[kind], options_of[kind]) for kind in Kind},
+            names_of={kind: _list_names(rules_of[kind], foreseen_of[kind], options_of[kind]) for kind in Kind},
             quota=None if shape.quota is None else self._quota(shape.quota),
         )
 
-    def _params(self) -> None:
+    def _check_params(self) -> None:
         for name, param in self.shape.params.items():
             path = ("params", name)
             if name in self.known or name == EARLIEST:
@@ -159,16 +161,16 @@ class _Builder(Entries):
             elif isinstance(param.value, int) and param.unit in _CALENDAR_UNITS and param.value > _MOST_DAYS:
                 self.document.problem((*path, "value"), f"天数至多 {_MOST_DAYS}", f"at most {_MOST_DAYS} days")
 
-    def _complete(self, owners: set[str]) -> None:
-        """What must all be there: words for every kind, owner, message and reason used, a way to prove every plan."""
+    def _require_complete(self, owners: set[str]) -> None:
+        """Note what is missing: texts for kinds, owners, messages and reasons in use, and proofs for each plan."""
         shape = self.shape
         used = [entry.kinds for entry in shape.rules]
         used += [entry.kinds for entry in shape.consequences] + [entry.kinds for entry in shape.alternatives]
-        self._missing(("kinds",), shape.kinds, {*shape.plans, *(kind for kinds in used for kind in kinds)})
-        self._missing(("owners",), shape.owners, owners)
-        self._missing(("messages",), shape.messages, MESSAGES)
-        self._missing(("reasons",), shape.reasons, (OTHER_REASON,))
-        self._missing(("proofs",), shape.proofs, shape.plans)
+        self._note_missing(("kinds",), shape.kinds, {*shape.plans, *(kind for kinds in used for kind in kinds)})
+        self._note_missing(("owners",), shape.owners, owners)
+        self._note_missing(("messages",), shape.messages, MESSAGES)
+        self._note_missing(("reasons",), shape.reasons, (OTHER_REASON,))
+        self._note_missing(("proofs",), shape.proofs, shape.plans)
 
     def _zone(self) -> ZoneInfo:
         name = self.shape.time_zone
@@ -187,8 +189,8 @@ class _Builder(Entries):
             )
         return zone
 
-    def _remedies(self) -> None:
-        """Hold each remedy on the spot to a rule that says it can be cleared there."""
+    def _check_remedies(self) -> None:
+        """Check that each remedy on the spot names a rule that can be cleared on the spot."""
         spots = {rule.code for rule in self.shape.rules if rule.remedy.on_the_spot}
         for name, code in self.shape.remedies.items():
             path: Path = ("remedies", name)
@@ -202,7 +204,7 @@ class _Builder(Entries):
                     f"'{code}' is no rule cleared on the spot, or stands twice",
                 )
 
-    def _missing(self, path: Path, have: Iterable[str], wanted: Iterable[str]) -> None:
+    def _note_missing(self, path: Path, have: Iterable[str], wanted: Iterable[str]) -> None:
         for name in sorted({str(name) for name in wanted} - {str(name) for name in have}):
             self.document.problem(path, f"缺少“{name}”", f"'{name}' is missing")
 
@@ -234,7 +236,7 @@ class _Builder(Entries):
                 name=f"{self.shape.name}/{self.shape.version}",
                 participants=participants,
                 waves=tuple(at for at, wave in enumerate(shape.waves) for _ in wave),
-                operations=planned(self, shape, known, path),
+                operations=compile_operations(self, shape, known, path),
             )
         except ValueError as wrong:
             self.document.problem(path, f"参与方编排不成立：{wrong}", f"the plan cannot be followed: {wrong}")
@@ -277,7 +279,7 @@ class _Builder(Entries):
         return Quota(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
 
     def _span(self, reference: str, path: Path) -> timedelta | None:
-        param = self.referred(reference, path)
+        param = self.look_up_param(reference, path)
         if param is None:
             return None
         if param.unit not in _SECONDS or not isinstance(param.value, int) or not 0 < param.value <= 1 << 31:
@@ -286,7 +288,7 @@ class _Builder(Entries):
         return timedelta(seconds=param.value * _SECONDS[param.unit])
 
     def _count(self, reference: str, path: Path) -> int | None:
-        param = self.referred(reference, path)
+        param = self.look_up_param(reference, path)
         if param is None:
             return None
         if param.unit not in (Unit.COUNT, Unit.DIGITS) or not isinstance(param.value, int) or param.value < 1:
@@ -299,7 +301,7 @@ def _param(name: str, shape: ParamShape) -> Param:
     return Param(name=name, value=shape.value, unit=shape.unit, source=shape.source, meaning=Text(shape.zh, shape.en))
 
 
-def _needed(
+def _list_facts_needed(
     rules: Iterable[Rule], consequences: Iterable[Foreseen], plan: Plan | None, registry: ParticipantRegistry
 ) -> dict[str, tuple[str, ...]]:
     """Owners whose facts a case of one kind cannot do without.
@@ -312,7 +314,7 @@ def _needed(
     for rule in rules:
         used |= rule.when.names
     for one in consequences:
-        used |= _used(one.when, one.names)
+        used |= _list_used(one.when, one.names)
     named = {fact for name in used if (fact := fact_of(name, registry)) is not None}
     owners |= {registry.facts[fact].owner for fact in named}
     return {
@@ -322,17 +324,17 @@ def _needed(
     }
 
 
-def _names(rules: Iterable[Rule], consequences: Iterable[Foreseen], options: Iterable[Option]) -> frozenset[str]:
-    """Every name that the entries of one kind use."""
+def _list_names(rules: Iterable[Rule], consequences: Iterable[Foreseen], options: Iterable[Option]) -> frozenset[str]:
+    """Return every name that the entries of one kind use."""
     names: set[str] = set()
     for rule in rules:
-        names |= _used(rule.when, rule.words.names) | _used(rule.earliest)
+        names |= _list_used(rule.when, rule.words.names) | _list_used(rule.earliest)
     for one in consequences:
-        names |= _used(one.when, one.names)
+        names |= _list_used(one.when, one.names)
     for option in options:
-        names |= _used(option.when, option.names) | _used(option.first)
+        names |= _list_used(option.when, option.names) | _list_used(option.first)
     return frozenset(names)
 
 
-def _used(condition: Condition | None, texts: frozenset[str] = frozenset()) -> frozenset[str]:
+def _list_used(condition: Condition | None, texts: frozenset[str] = frozenset()) -> frozenset[str]:
     return texts if condition is None else texts | condition.names

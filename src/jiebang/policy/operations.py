@@ -1,4 +1,4 @@
-"""What a pack's plan says of operations: each participant's named, and its effects of the types that it declares."""
+"""Compile the operations of a pack's plans: each is declared by its participant, with effects of the right types."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ if TYPE_CHECKING:
     from jiebang.policy.source import Path
 
 
-def planned(composer: Composer, shape: PlanShape, names: Sequence[str], path: Path) -> dict[str, PlannedOperation]:
-    """Return what each participant does, noting each problem where it stands. `names`: the plan's, all declared.
+def compile_operations(
+    composer: Composer, shape: PlanShape, names: Sequence[str], path: Path
+) -> dict[str, PlannedOperation]:
+    """Compile each participant's operation, noting each problem with its place. `names`: the plan's participants.
 
-    A plan of the form before operations had names is read as what its participants did then.
+    A plan of the old form, without operation names, gets each participant's `formerly`.
     """
-    _strangers(composer, shape.effects or {}, shape, (*path, "effects"))
+    _note_strangers(composer, shape.effects or {}, shape, (*path, "effects"))
     if shape.operations is None:
-        former = {name: _formerly(composer, shape, name, path) for name in names}
+        former = {name: _compile_former(composer, shape, name, path) for name in names}
         return {name: operation for name, operation in former.items() if operation is not None}
-    _strangers(composer, shape.operations, shape, (*path, "operations"))
+    _note_strangers(composer, shape.operations, shape, (*path, "operations"))
     if shape.effects is not None:
         composer.document.problem(
             (*path, "effects"),
             "效果应写在 operations 之下",
             "effects stand under `operations`, each with its operation",
         )
-    found = dict[str, PlannedOperation]()
+    compiled = dict[str, PlannedOperation]()
     for name, one in shape.operations.items():
         place: Path = (*path, "operations", name)
         if name not in names:
@@ -46,26 +48,26 @@ def planned(composer: Composer, shape: PlanShape, names: Sequence[str], path: Pa
             )
             continue
         operation = declared.operations[one.operation]
-        effects = _effects(composer, name, operation, one.effects, (*place, "effects"))
-        found[name] = PlannedOperation(one.operation, effects)
+        effects = _compile_effects(composer, name, operation, one.effects, (*place, "effects"))
+        compiled[name] = PlannedOperation(one.operation, effects)
     for name in names:
         if name not in shape.operations:
             composer.document.problem(
                 (*path, "operations"), f"缺少“{name}”的操作", f"the operation of '{name}' is missing"
             )
-    return found
+    return compiled
 
 
-def _strangers(composer: Composer, told: Iterable[str], shape: PlanShape, path: Path) -> None:
+def _note_strangers(composer: Composer, given: Iterable[str], shape: PlanShape, path: Path) -> None:
     known = {name for wave in shape.waves for name in wave}
-    for name in told:
+    for name in given:
         if name not in known:
             composer.document.problem(
                 (*path, name), f"写给“{name}”，而编排中没有它", f"this is for '{name}', which it does not name"
             )
 
 
-def _formerly(composer: Composer, shape: PlanShape, name: str, path: Path) -> PlannedOperation | None:
+def _compile_former(composer: Composer, shape: PlanShape, name: str, path: Path) -> PlannedOperation | None:
     declared: Declaration = composer.registry[name]
     if declared.formerly is None:
         composer.document.problem(
@@ -73,17 +75,17 @@ def _formerly(composer: Composer, shape: PlanShape, name: str, path: Path) -> Pl
         )
         return None
     place: Path = (*path, "effects", name)
-    effects = _effects(
+    effects = _compile_effects(
         composer, name, declared.operations[declared.formerly], (shape.effects or {}).get(name, {}), place
     )
     return PlannedOperation(declared.formerly, effects)
 
 
-def _effects(
-    composer: Composer, name: str, operation: Operation, told: Mapping[str, bool | str], path: Path
+def _compile_effects(
+    composer: Composer, name: str, operation: Operation, given: Mapping[str, bool | str], path: Path
 ) -> dict[str, bool | str | int]:
-    found = dict[str, bool | str | int]()
-    for effect, value in told.items():
+    compiled = dict[str, bool | str | int]()
+    for effect, value in given.items():
         place: Path = (*path, effect)
         kind = None if operation.effects is None else operation.effects.get(effect)
         if kind is None and operation.effects is not None:
@@ -92,13 +94,13 @@ def _effects(
             )
         meant: bool | str | int = value
         if isinstance(value, str) and value.startswith(":"):
-            param = composer.referred(value, place)
+            param = composer.look_up_param(value, place)
             if param is None:
                 continue
             meant = param.value
-        found[effect] = meant
+        compiled[effect] = meant
         if kind is not None and (fault := kind.fault(meant)) is not None:
             composer.document.problem(
                 place, f"“{name}”的效果“{effect}”{fault.zh}", f"the effect '{effect}' of {name} {fault.en}"
             )
-    return found
+    return compiled

@@ -1,7 +1,7 @@
 """A loaded policy pack: every number, rule and text of policy, versioned. `policy/load.py` makes one from its file.
 
-What a pack holds has been checked to the end: conditions are typed and compiled, the places in every text are known,
-every plan has a shape that the coordinator can follow.
+A pack is fully checked: conditions are typed and compiled, the places in every text are known, and every plan has a
+shape that the coordinator can follow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 METHODS: Final = ("payment_password", "sms_code")
 """The methods of proof that this version can ask for (domain.md §4)."""
 REMEDIES: Final = ("cash_out", "red_packets", "auto_debits", "logins", "device_handover")
-"""What can be cleared on the spot, by name; a pack says which of its rules each clears."""
+"""The remedies that can be carried out on the spot; a pack says which of its rules each clears."""
 MESSAGES: Final = (
     "case_requested",
     "sms_code",
@@ -41,7 +41,7 @@ MESSAGES: Final = (
     "remedy_code",
     "remedy_done",
 )
-"""The messages every pack must word."""
+"""The messages for which every pack must have texts."""
 MESSAGE_VALUES: Final[Mapping[str, FactType]] = {
     "case": FactType.TEXT,
     "kind": FactType.TEXT,
@@ -52,8 +52,8 @@ MESSAGE_VALUES: Final[Mapping[str, FactType]] = {
     "remedy": FactType.TEXT,
     "receipt": FactType.TEXT,
 }
-"""What a message may say of its case (`remedy`: of the rule it clears; `receipt`: the head of its timeline), beside
-parameters."""
+"""The values that a message's texts may use, beside parameters. `remedy`: the title of the rule that it clears;
+`receipt`: the head of the case's timeline."""
 UNAVAILABLE_VALUES: Final[Mapping[str, FactType]] = {"owner": FactType.TEXT, "facts": FactType.TEXT}
 EARLIEST: Final = "earliest"
 OTHER_REASON: Final = "OTHER"
@@ -77,7 +77,7 @@ class Param(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
-    """What a blocker says, ready to be filled."""
+    """A blocker's texts, ready to be filled."""
 
     code: str
     title: Wording
@@ -123,7 +123,7 @@ class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class Foreseen(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """One consequence, compiled: whom it meets (`raised`), and what it says. `shown` and `read` as in Rule."""
+    """One consequence, compiled: whom it applies to (`raised`), and its texts. `shown` and `read` as in Rule."""
 
     code: str
     kinds: frozenset[Kind]
@@ -147,7 +147,7 @@ class Foreseen(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class Option(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """One alternative, compiled: whom it is shown to (`raised`), for whom it comes first, and what it says.
+    """One alternative, compiled: whom it is shown to (`raised`), to whom it is recommended, and its texts.
 
     `recommended` yields true where every owner that `first` names was read and it holds.
     """
@@ -174,7 +174,7 @@ class Option(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class Proofs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a case of one kind asks for before it is proven, and for how long it waits."""
+    """The proofs that a case of one kind needs, and for how long it waits for them."""
 
     methods: tuple[str, ...]
     case_lives: timedelta
@@ -232,11 +232,11 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     foreseen_of: Mapping[Kind, tuple[Foreseen, ...]] = {}
     options_of: Mapping[Kind, tuple[Option, ...]] = {}
     currency: str = YUAN
-    """What stands before an amount of money."""
+    """The sign before an amount of money."""
     zone: ZoneInfo = ZONE
-    """Whose days and hours the rules count and the texts say."""
+    """The time zone of the rules' days and of the dates and times in texts."""
     remedies: Mapping[str, str] = {}
-    """By name of a remedy on the spot (REMEDIES): the rule that it clears. Not named: this policy asks for none."""
+    """The rule that each remedy on the spot (REMEDIES) clears; without one, this policy does not offer the remedy."""
     names_of: Mapping[Kind, frozenset[str]] = {}
     """By kind: every name that a rule, consequence or alternative uses."""
     quota: Quota | None = None
@@ -248,11 +248,11 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return sorted(kind.value for kind in self.plans)
 
     def reason(self, codes: str) -> Text:
-        """Say in both languages why a case ended. `codes` is a case's `reason`: codes, with commas where several."""
-        texts = [self._worded(code) for code in codes.split(",")]
+        """Return the text of why a case ended. `codes`: the case's `reason`, codes separated by commas."""
+        texts = [self._look_up_text(code) for code in codes.split(",")]
         return Text("\uff1b".join(text.zh for text in texts), "; ".join(text.en for text in texts))
 
-    def _worded(self, code: str) -> Text:
+    def _look_up_text(self, code: str) -> Text:
         titles = {rule.code: rule.words.title.whole for rule in self.rules}
         return titles.get(code) or self.reasons.get(code) or self.reasons[OTHER_REASON]
 
@@ -260,7 +260,7 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 def message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
     """Fill a message of the pack: (sms, subject, body).
 
-    `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or a value that lacks.
+    `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or a missing value.
     """
     words = pack.messages[template]
     return fill(words.sms, values), fill(words.subject, values), fill(words.body, values)

@@ -1,8 +1,8 @@
-"""The record of a check: the facts that one answer was made of, in the smallest form that gives it again exactly.
+"""Decision records: the facts behind one answer, in the smallest form from which it can be replayed exactly.
 
-Of each owner it is kept whether it could be read, of each fact its value unless that is what an owner without a row
-has. Times keep their microseconds, numbers are whole, lists stay as they came. JSON, so that it can be read without us
-once it is unsealed; compressed, because texts repeat.
+A record keeps which owners could not be read, and each fact's value unless it is absent. Times keep their microseconds,
+numbers are integers, lists are kept unchanged. The format is JSON, so that it can be read without this program once it
+is decrypted; compressed, because texts repeat.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from jiebang.policy.pack import Pack
 
 _LIMIT: Final = 1 << 26
-"""No record is longer than this; one that says so is not ours."""
+"""No record of ours is longer than this, decompressed."""
 
 
 class Evidence(msgspec.Struct, frozen=True, eq=False):
-    """An answer, and the facts it was made of: `facts.accounts[row]` is its account."""
+    """An answer and the facts it was made from: `facts.accounts[row]` is its account."""
 
     answer: CheckAnswer
     facts: Facts
@@ -43,9 +43,9 @@ class Evidence(msgspec.Struct, frozen=True, eq=False):
 
 
 class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a record holds. `unread`: owners that could not be read; `facts`: by name; `versions`: by participant.
+    """The content of a record. `unread`: owners that could not be read; `facts`: by name; `versions`: by participant.
 
-    `answer` is the answer as JSON holds it.
+    `answer`: the answer as plain JSON values.
     """
 
     account: int
@@ -60,16 +60,16 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def recorded(evidence: Evidence) -> bytes:
-    """Write down one answer with its facts."""
+    """Encode one answer with its facts."""
     answer, facts, row = evidence.answer, evidence.facts, evidence.row
     values = facts.frame.row(row, named=True)
     unread = tuple(owner for owner in facts.registry.owned if owner != REQUEST and not values[read_column(owner)])
     kept: dict[str, Any] = {}
     for name, spec in facts.registry.facts.items():
         value = facts.items[name][row] if spec.type is FactType.ITEMS else values[name]
-        if list(value) if spec.type is FactType.ITEMS else value != _absent(spec, unread):
+        if list(value) if spec.type is FactType.ITEMS else value != _absent_value(spec, unread):
             kept[name] = value
-    found = Recorded(
+    record = Recorded(
         account=answer.account_id,
         kind=answer.kind,
         at=answer.checked_at,
@@ -80,7 +80,7 @@ def recorded(evidence: Evidence) -> bytes:
         answer=msgspec.to_builtins(answer),
         whole=evidence.whole,
     )
-    return zlib.compress(msgspec.json.encode(found))
+    return zlib.compress(msgspec.json.encode(record))
 
 
 def read(record: bytes) -> Recorded:
@@ -94,7 +94,7 @@ def read(record: bytes) -> Recorded:
 
 
 def facts_of(record: Recorded, registry: ParticipantRegistry) -> Facts:
-    """Return the facts of a record, as they were gathered. Raises ValueError for a fact that is no longer known."""
+    """Return a record's facts as columns. Raises ValueError for a fact or owner that is no longer known."""
     unknown = (record.facts.keys() - registry.facts.keys()) | (set(record.unread) - registry.owned.keys())
     if unknown:
         message = f"facts that this version does not know: {sorted(unknown)}"
@@ -104,11 +104,11 @@ def facts_of(record: Recorded, registry: ParticipantRegistry) -> Facts:
     for owner, names in registry.owned.items():
         for name in names:
             spec = registry.facts[name]
-            value, kind = record.facts.get(name, _absent(spec, record.unread)), spec.type
+            value, kind = record.facts.get(name, _absent_value(spec, record.unread)), spec.type
             if kind is FactType.ITEMS:
                 items[name] = [value]
             else:
-                columns.append(pl.Series(name, [_typed(value, kind)], dtype=DTYPES[kind], strict=True))
+                columns.append(pl.Series(name, [_decode_value(value, kind)], dtype=DTYPES[kind], strict=True))
         if owner != REQUEST:
             columns.append(pl.Series(read_column(owner), [owner not in record.unread], dtype=pl.Boolean))
     versions = {name: [version] for name, version in record.versions.items()}
@@ -116,7 +116,7 @@ def facts_of(record: Recorded, registry: ParticipantRegistry) -> Facts:
 
 
 def replayed(record: Recorded, pack: Pack) -> list[Difference]:
-    """Answer again from a record and say what differs from the answer that was given; nothing, as it should be.
+    """Evaluate a record's facts again; return how the answer differs from the one given (normally empty).
 
     Raises ValueError for facts that are no longer known.
     """
@@ -124,14 +124,14 @@ def replayed(record: Recorded, pack: Pack) -> list[Difference]:
     return differences(record.answer, msgspec.json.decode(msgspec.json.encode(answer)))
 
 
-def _absent(spec: FactSpec, unread: Sequence[str]) -> Any:
-    """What a fact is where nothing is known of it: unread, or an account without a row."""
+def _absent_value(spec: FactSpec, unread: Sequence[str]) -> Any:
+    """Return a fact's value where its owner was not read, or has no row for the account."""
     if spec.type is FactType.ITEMS:
         return []
     return None if spec.owner in unread else ABSENT.get(spec.type)
 
 
-def _typed(value: Any, kind: FactType) -> Any:
+def _decode_value(value: Any, kind: FactType) -> Any:
     if kind is FactType.TIME and isinstance(value, str):
         return datetime.fromisoformat(value)
     return date.fromisoformat(value) if kind is FactType.DATE and isinstance(value, str) else value

@@ -15,18 +15,18 @@ RED_PACKET: Final = "PAY-RED-PACKET"
 AUTODEBIT: Final = "PAY-AUTODEBIT"
 ABNORMAL_LOGIN: Final = "SEC-ABNORMAL-LOGIN"
 DEVICE: Final = "SEC-DEVICE"
-"""What a remedy is recorded under, whatever the policy in force calls the rule that it clears."""
+"""The code under which a remedy is recorded, independent of what the policy in force calls the rule it clears."""
 NAMES: Final[Mapping[str, str]] = dict(
     zip((BALANCE, RED_PACKET, AUTODEBIT, ABNORMAL_LOGIN, DEVICE), REMEDIES, strict=True)
 )
-"""By what a remedy is recorded under: its name in packs."""
+"""Each remedy's name in packs, by the code under which it is recorded."""
 
 
 def cleared_by(pack: Pack, recorded: str) -> str:
-    """Return the code that `pack` has for the rule which a remedy clears; what it is recorded under if it has none."""
+    """Return the code of the rule in `pack` that a remedy clears; if there is none, the code it is recorded under."""
     return pack.remedies.get(NAMES[recorded], recorded)
 
 
 def clears(pack: Pack, code: str) -> str | None:
-    """Return what the remedy that clears rule `code` of `pack` is recorded under; None where nothing clears it here."""
+    """Return the code under which the remedy that clears rule `code` of `pack` is recorded; None without one."""
     return next((recorded for recorded, name in NAMES.items() if pack.remedies.get(name) == code), None)

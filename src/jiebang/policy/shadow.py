@@ -1,4 +1,4 @@
-"""Two versions of a policy over the same facts: where they differ, by code and by segment. Columns only, no texts."""
+"""Compare two versions of a policy on the same facts, by code and segment. Columns only, no texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ALL: Final = "all"
 BLOCKED: Final = ""
-"""Stands for a code where whole answers are counted: that something blocks."""
+"""In place of a code: counts whole answers that something blocks."""
 _YEARS: Final = "birth_years"
 _ADULT: Final = 18
 """Civil Code art. 17. A segment of a report, not a rule."""
@@ -38,11 +38,11 @@ _SEGMENTS: Final[Mapping[str, pl.Expr]] = {
     "merchant": (pl.col("open_merchants") > 0).fill_null(value=False),
     "developer": (pl.col("mini_programs") > 0).fill_null(value=False),
 }
-"""Who an account belongs to, beside the segment of its document's type. One account may belong to several."""
+"""The segments of accounts, beside those by type of document. An account may belong to several."""
 _DOCUMENT: Final = "document_type"
 
 Counted = tuple[int, int, int, int]
-"""checks, raised in both, by the live version only, by the one in shadow only."""
+"""Counts: checks, raised by both versions, by the live one only, by the shadow only."""
 
 
 def joined(batches: Sequence[Facts]) -> Facts:
@@ -55,7 +55,7 @@ def joined(batches: Sequence[Facts]) -> Facts:
 
 
 def compared(live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[tuple[str, str], Counted]:
-    """Count, by segment and code, where two versions differ on `facts`. Accounts that do not exist count nowhere."""
+    """Count, by segment and code, how two versions agree and differ. Accounts that do not exist are not counted."""
     before, after = _hits(live, facts, kind, now), _hits(shadow, facts, kind, now)
     codes = sorted(before.keys() | after.keys())
     nobody = np.zeros(len(facts.accounts), dtype=bool)
@@ -73,7 +73,7 @@ def compared(live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime) 
 
 
 def _hits(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[str, Any]:
-    """Return who each code stands in the way of or informs, and under BLOCKED who anything stops."""
+    """Return a boolean row by code of who raises it, and under BLOCKED of who is stopped by anything."""
     _, columns = raised(pack, facts, kind, now)
     unread = np.zeros(len(facts.accounts), dtype=bool)
     for owner in pack.facts_needed[kind]:

@@ -1,4 +1,4 @@
-"""The shape of a policy pack's YAML, declared once; `source.Source.read` holds every document to it."""
+"""The shape of a policy pack's YAML; `source.Source.read` checks documents against it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RemedyShape(msgspec.Struct, frozen=True):
 
 
 class RaisedShape(msgspec.Struct, frozen=True, kw_only=True):
-    """What every blocker says."""
+    """The texts of a blocker."""
 
     code: Code
     title: Text
@@ -178,7 +178,7 @@ class MessageShape(msgspec.Struct, frozen=True):
 
 
 class PackShape(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole pack as it stands in its file."""
+    """A whole pack as in its file."""
 
     name: Name
     version: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]

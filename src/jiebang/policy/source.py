@@ -1,8 +1,7 @@
-"""Reading YAML strictly: every mistake with its line and column, all at once, in both languages.
+"""Read YAML strictly: all mistakes at once, each with line and column, in both languages.
 
-The shape of a document is declared once, as msgspec structs; `read` walks the YAML nodes, which know where they
-stand, along the types of those structs. Anchors, aliases, tags and repeated keys are refused: a pack is read by
-people, and what they read must be what is there.
+The shape of a document is declared as msgspec structs; `read` walks the YAML nodes, which have line and column, along
+the structs' types. Anchors, aliases, tags and repeated keys are refused: people must be able to read a pack literally.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Path = tuple[str | int, ...]
 
 
 class Problem(msgspec.Struct, frozen=True, order=True):
-    """One mistake: where it stands (from 1) and what is wrong."""
+    """One mistake: its file, line and column (from 1), and what is wrong."""
 
     file: str
     line: int
@@ -43,7 +42,7 @@ class Problem(msgspec.Struct, frozen=True, order=True):
 
 
 class Source:
-    """One YAML document with the place of every value, gathering the problems found in it."""
+    """One YAML document, with the place of every value and the problems found so far."""
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
@@ -53,15 +52,15 @@ class Source:
         self.nodes: dict[Path, yaml.Node] = {}
 
     def read(self, shape: type[T]) -> T | None:
-        """Read the document as the struct `shape`; None when a problem was found. The problems stay in `problems`."""
-        root = self._composed()
+        """Read the document as the struct `shape`; None, with `problems` filled, where there are any."""
+        root = self._compose()
         if root is None:
             return None
         value = self._value(root, _shape_of(cast("Hashable", shape)), ())
         return None if self.problems else msgspec.convert(value, shape)
 
     def problem(self, path: Path, zh: str, en: str, token: str = "", before: str = "") -> None:
-        """Note a problem at `path`; `token` narrows it to the word that stands after `before` inside that value."""
+        """Note a problem at `path`; `token` narrows it to that word, after the text `before`, inside the value."""
         while path and path not in self.nodes:
             path = path[:-1]
         node = self.nodes.get(path)
@@ -78,7 +77,7 @@ class Source:
         self.problems.append(Problem(self.file, line + 1, column + 1, zh, en))
 
     def _token(self, node: yaml.Node, token: str, nth: int) -> tuple[int, int]:
-        """Find a word in the raw text of a node, whatever style it is written in."""
+        """Find the `nth` occurrence of a word in the raw text of a node, in any YAML style."""
         first, last = node.start_mark, node.end_mark
         for line in range(first.line, min(last.line, len(self.lines) - 1) + 1):
             start = first.column if line == first.line else 0
@@ -89,7 +88,7 @@ class Source:
                 nth -= 1
         return first.line, first.column
 
-    def _composed(self) -> yaml.Node | None:
+    def _compose(self) -> yaml.Node | None:
         if len(self.text) > _SIZE_LIMIT:
             self._note(0, 0, "文件超过 1 MiB", "the file is over 1 MiB")
             return None
@@ -100,7 +99,7 @@ class Source:
             self._note(line, column, "含有 YAML 不允许的字符", "holds a character that YAML does not allow")
             return None
         try:
-            root = yaml.compose(self.text, _LOADER) if self._admitted() else None
+            root = yaml.compose(self.text, _LOADER) if self._check_events() else None
         except yaml.MarkedYAMLError as failed:
             what = failed.problem or failed.context or "unreadable"
             mark = failed.problem_mark or failed.context_mark
@@ -110,8 +109,8 @@ class Source:
             self._note(0, 0, "文件为空", "the file is empty")
         return root
 
-    def _admitted(self) -> bool:
-        """Look at the events before a tree is built of them: no aliases, no tags, no depth to exhaust a stack."""
+    def _check_events(self) -> bool:
+        """Check the events before building a tree: no anchors, aliases, tags, or depth that exhausts the stack."""
         depth = 0
         for event in yaml.parse(self.text, _LOADER):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
@@ -180,7 +179,7 @@ class Source:
         for name, key, inner in self._pairs(node, path):
             self.nodes[(*path, name)] = inner
             if not _fits(name, shape.key_type):
-                zh, en = _wanted(shape.key_type)
+                zh, en = _describe_expected(shape.key_type)
                 self._note_at(
                     key.start_mark,
                     f"键“{name}”不符合要求：应为{zh}",
@@ -199,12 +198,12 @@ class Source:
 
     def _leaf(self, node: yaml.Node, shape: types.Type, path: Path) -> Any:
         if not isinstance(node, yaml.ScalarNode):
-            zh, en = _wanted(shape)
+            zh, en = _describe_expected(shape)
             self.problem(path, f"此处应为{zh}", f"{en} must stand here")
             return None
         value = _scalar(node)
         if not _fits(value, shape):
-            zh, en = _wanted(shape)
+            zh, en = _describe_expected(shape)
             shown = node.value if len(node.value) <= _SHOWN else node.value[:_SHOWN] + "…"
             self.problem(path, f"“{shown}”不符合要求：应为{zh}", f"'{shown}' does not fit: it must be {en}")
         elif isinstance(value, str) and not value.strip():
@@ -214,7 +213,7 @@ class Source:
 
 @cache
 def _shape_of(struct: Hashable) -> types.Type:
-    """Return what msgspec knows of a struct; finding it out takes longer than reading a small pack."""
+    """Return msgspec's type information, cached: computing it takes longer than reading a small pack."""
     return types.type_info(struct)
 
 
@@ -260,8 +259,8 @@ def _fits(value: int | bool | str | None, shape: types.Type) -> bool:
             raise TypeError(shape)
 
 
-def _wanted(shape: types.Type) -> tuple[str, str]:  # noqa: PLR0911 - a table of shapes, one line each
-    """Say what a leaf must be, in both languages."""
+def _describe_expected(shape: types.Type) -> tuple[str, str]:  # noqa: PLR0911 - a table of shapes, one line each
+    """Describe what a leaf must be, in Chinese and English."""
     match shape:
         case types.StrType(pattern=str(pattern)):
             return f"符合 {pattern} 的文本", f"text like {pattern}"
@@ -278,14 +277,14 @@ def _wanted(shape: types.Type) -> tuple[str, str]:  # noqa: PLR0911 - a table of
             known = ", ".join(str(member.value) for member in cls)
             return f"以下之一：{known}", f"one of {known}"
         case types.UnionType():
-            parts = [_wanted(one) for one in shape.types]
+            parts = [_describe_expected(one) for one in shape.types]
             return "或".join(part[0] for part in parts), " or ".join(part[1] for part in parts)
         case _:
             raise TypeError(shape)
 
 
 def _occurrences(line: str, token: str, start: int) -> Iterator[int]:
-    """Whole-word places of `token` in `line` from `start`."""
+    """Yield the columns of whole-word occurrences of `token` in `line` from `start`."""
     before = r"(?<![A-Za-z0-9_])" if token[:1].isalnum() else ""
     after = r"(?![A-Za-z0-9_])" if token[-1:].isalnum() else ""
     return (found.start() for found in re.compile(before + re.escape(token) + after).finditer(line, start))

@@ -1,6 +1,6 @@
-"""Why: for one account, every rule with the facts it looked at, its condition with their values, and what came of it.
+"""Explain one answer: every rule with the facts it read, its condition with their values filled in, and its result.
 
-Rules that passed are told as well as those that stopped somebody: a regulator asks for both.
+Rules that passed are included as well as those that were raised: a regulator asks for both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME: Final = re.compile(r"'(?:[^']|'')*'|(?P<name>:?[A-Za-z_][A-Za-z0-9_]*)")
 
 
 class Verdict(StrEnum):
-    """What came of one rule: raised, passed, raised but consented to, or unknown because a fact was unread."""
+    """A rule's result: raised, passed, raised but consented to, or unknown because a fact was unread."""
 
     RAISED = "raised"
     PASSED = "passed"
@@ -38,8 +38,8 @@ class Verdict(StrEnum):
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """One rule, explained.
 
-    `facts` and `params`: what the condition names, by name; `shown`: the facts as people read them; `filled`: the
-    condition with the values in it (`?` for one that was unread); `unread`: owners that were not read.
+    `facts` and `params`: those that the condition names; `shown`: the facts as people read them; `filled`: the
+    condition with values in place of names (`?` for unread ones); `unread`: owners that were not read.
     """
 
     code: str
@@ -57,7 +57,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def why(pack: Pack, answer: CheckAnswer, facts: Facts, row: int) -> tuple[Reason, ...]:
-    """Explain `answer`, which `pack` gave on row `row` of `facts`: every rule of its kind, in the pack's order.
+    """Explain `answer`, given by `pack` for row `row` of `facts`: every rule of its kind, in the pack's order.
 
     The last reason is the one for facts that could not be read.
     """
@@ -67,12 +67,12 @@ def why(pack: Pack, answer: CheckAnswer, facts: Facts, row: int) -> tuple[Reason
     raised = frame.select(rule.raised.alias(rule.code) for rule in rules).row(0, named=True)
     values = frame.row(0, named=True)
     return (
-        *(_reason(pack, rule, answer, values, raised=raised[rule.code]) for rule in rules),
-        _read(pack, answer, values),
+        *(_explain_rule(pack, rule, answer, values, raised=raised[rule.code]) for rule in rules),
+        _explain_unread(pack, answer, values),
     )
 
 
-def _reason(pack: Pack, rule: Rule, answer: CheckAnswer, values: Mapping[str, Any], *, raised: bool) -> Reason:
+def _explain_rule(pack: Pack, rule: Rule, answer: CheckAnswer, values: Mapping[str, Any], *, raised: bool) -> Reason:
     unread = tuple(owner for owner in sorted(rule.owners) if not values.get(read_column(owner), True))
     verdict = Verdict.RAISED if raised else Verdict.PASSED
     if unread:
@@ -87,7 +87,7 @@ def _reason(pack: Pack, rule: Rule, answer: CheckAnswer, values: Mapping[str, An
         severity=rule.severity,
         verdict=verdict,
         condition=rule.when.text,
-        filled=_filled(
+        filled=_fill_in(
             rule.when.text, {**facts, **{f":{name}": value for name, value in params.items()}}, bool(unread)
         ),
         facts=facts,
@@ -108,8 +108,8 @@ def _reason(pack: Pack, rule: Rule, answer: CheckAnswer, values: Mapping[str, An
     )
 
 
-def _filled(text: str, values: Mapping[str, Any], unread: bool) -> str:
-    """Write values in the place of names; words of the language and texts in quotes stay as they are."""
+def _fill_in(text: str, values: Mapping[str, Any], unread: bool) -> str:
+    """Replace names by values; keywords and quoted texts are left unchanged."""
 
     def value(found: re.Match[str]) -> str:
         name = found["name"]
@@ -134,7 +134,7 @@ def _literal(value: Any) -> str:
     return str(value)
 
 
-def _read(pack: Pack, answer: CheckAnswer, values: Mapping[str, Any]) -> Reason:
+def _explain_unread(pack: Pack, answer: CheckAnswer, values: Mapping[str, Any]) -> Reason:
     """Explain the one for facts that could not be read: who had to be, and who was."""
     facts = {owner: bool(values[read_column(owner)]) for owner in pack.facts_needed[answer.kind]}
     unread = tuple(owner for owner, read in facts.items() if not read)

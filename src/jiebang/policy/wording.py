@@ -1,8 +1,8 @@
 """Texts with places for values: `{balance_fen}` in a pack becomes "¥0.01" for the person who reads it.
 
 Values are rendered by the type of their fact in each language: money as ¥ with two decimals, times and dates in
-the pack's zone, lists of items by the pack's own line for one item. A value never is a template itself, so nothing
-that a person or merchant wrote can reach another value.
+the pack's zone, lists of items by the pack's own line for one item. A value is never treated as a template, so text
+that a person or merchant wrote cannot reveal another value.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LIST_LIMIT: Final = 20
 _ABSENT: Final = Text("无", "none")
 _BOOLS: Final = {True: Text("是", "yes"), False: Text("否", "no")}
 _EN_MONTHS: Final = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-"""Not strftime's: that would follow the server's locale."""
+"""Own names, because strftime's follow the server's locale."""
 _LAST: Final = datetime(9999, 12, 31, tzinfo=UTC)
-"""A fact may be absurd, a text may not fail on it."""
+"""Later times are capped: an absurd fact must not make a text fail."""
 
 
 class WordingError(Exception):
-    """A text with a stray brace or a place for an unknown value. `token` is what is wrong."""
+    """A text has a stray brace or a place for an unknown value. `token`: the offending part."""
 
     def __init__(self, text: Text, token: str) -> None:
         super().__init__(text.en)
@@ -84,7 +84,7 @@ def wording(zh: tuple[str, ...], en: tuple[str, ...]) -> Wording:
 
 
 def fill(text: Wording, values: Mapping[str, Text]) -> Text:
-    """Put rendered `values` into the places of `text`; every name of `text.names` must be there."""
+    """Fill the places of `text` with rendered `values`, which must have every name of `text.names`."""
     if text.whole is not None:
         return text.whole
     zh, en = list(text.zh), list(text.en)
@@ -100,33 +100,33 @@ def money(fen: int, currency: str = YUAN) -> str:
     return f"{sign}{currency}{yuan:,}.{rest:02}"
 
 
-def _day(day: date) -> Text:
+def _render_day(day: date) -> Text:
     return Text(f"{day.year}年{day.month}月{day.day}日", f"{day.day} {_EN_MONTHS[day.month - 1]} {day.year}")
 
 
-def _moment(at: datetime | str, zone: ZoneInfo) -> Text:
+def _render_time(at: datetime | str, zone: ZoneInfo) -> Text:
     """Render a time in `zone`. Items come as JSON, so theirs are ISO strings."""
     instant = datetime.fromisoformat(at) if isinstance(at, str) else at
     if instant.tzinfo is None:
         raise ValueError("a time without a zone is no instant")
     local = instant.astimezone(zone) if instant < _LAST else _LAST
-    day = _day(local.date())
+    day = _render_day(local.date())
     return Text(f"{day.zh} {local:%H:%M}", f"{day.en}, {local:%H:%M}")
 
 
-def _same(value: object) -> Text:
+def _verbatim(value: object) -> Text:
     return Text(str(value), str(value))
 
 
-def _date(value: date | str) -> Text:
-    return _day(date.fromisoformat(value) if isinstance(value, str) else value)
+def _render_date(value: date | str) -> Text:
+    return _render_day(date.fromisoformat(value) if isinstance(value, str) else value)
 
 
 _RENDER: Final[Mapping[FactType, Callable[[Any], Text]]] = {
-    FactType.INT: lambda value: _same(f"{int(value):,}"),
+    FactType.INT: lambda value: _verbatim(f"{int(value):,}"),
     FactType.BOOL: lambda value: _BOOLS[bool(value)],
-    FactType.TEXT: _same,
-    FactType.DATE: _date,
+    FactType.TEXT: _verbatim,
+    FactType.DATE: _render_date,
 }
 
 
@@ -137,13 +137,13 @@ def render(
     zone: ZoneInfo = ZONE,
     words: Mapping[str, Text] = MappingProxyType({}),
 ) -> Text:
-    """Render one value of any type but ITEMS in both languages; NULL as "none". `words`: for values that are words."""
+    """Render one value of any type but ITEMS in both languages; NULL as "none". `words`: texts of TEXT values."""
     if value is None:
         return _ABSENT
     if kind is FactType.FEN:
-        return _same(money(int(value), currency))
+        return _verbatim(money(int(value), currency))
     if kind is FactType.TIME:
-        return _moment(value, zone)
+        return _render_time(value, zone)
     return words.get(value) or _RENDER[kind](value) if kind is FactType.TEXT else _RENDER[kind](value)
 
 
@@ -154,12 +154,12 @@ def render_items(
     currency: str = YUAN,
     zone: ZoneInfo = ZONE,
 ) -> Text:
-    """Render a list of items, one `line` an item, the first 20 by name. A field an item lacks reads "none".
+    """Render a list of items, one `line` for each of the first 20. A missing field of an item reads "none".
 
-    `items` come from another system: one with a value that is not of its field's type is shown as it came.
+    `items` come from another system: a value that is not of its field's type is shown unchanged.
     """
     texts = [
-        fill(line, {name: _field(item.get(name), fields[name], currency, zone) for name in line.names})
+        fill(line, {name: _render_field(item.get(name), fields[name], currency, zone) for name in line.names})
         for item in items[:_LIST_LIMIT]
     ]
     zh, en = "；".join(text.zh for text in texts), "; ".join(text.en for text in texts)
@@ -169,8 +169,8 @@ def render_items(
     return Text(zh, en) if texts else _ABSENT
 
 
-def _field(value: Any, kind: FactType, currency: str, zone: ZoneInfo) -> Text:
+def _render_field(value: Any, kind: FactType, currency: str, zone: ZoneInfo) -> Text:
     try:
         return render(value, kind, currency, zone)
     except (AttributeError, TypeError, ValueError):
-        return _same(value)
+        return _verbatim(value)

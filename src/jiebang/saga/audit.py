@@ -1,7 +1,7 @@
 """The audit of a running installation: do the participants' fence rows agree with the cases?
 
-Pure; used by `jiebang verify`. It knows what the marks mean but neither the coordinator nor the fence's rules: it
-judges what stands in the databases.
+Pure; used by `jiebang verify`. It knows what the marks mean and shares no code with the coordinator or the fence: it
+checks only what the databases hold.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Breach(StrEnum):
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """One breach: account and case number are ids, nothing personal."""
+    """One breach, and where: the ids of account and case, which are not personal, and the participant."""
 
     breach: Breach
     account_id: int
@@ -47,7 +47,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 _TRIED, _CONFIRMED, _CANCELLED = CaseOp.TRIED, CaseOp.CONFIRMED, CaseOp.CANCELLED
-_HOLDS: Final[Mapping[str, frozenset[CaseOp | None]]] = {
+_ALLOWED_OPS: Final[Mapping[str, frozenset[CaseOp | None]]] = {
     Mark.UNSENT: frozenset({None}),
     Mark.TRY_SENT: frozenset({None, _TRIED, _CANCELLED}),
     Mark.GRANTED: frozenset({_TRIED}),
@@ -60,9 +60,9 @@ _HOLDS: Final[Mapping[str, frozenset[CaseOp | None]]] = {
     Mark.CANCEL_PARKED: frozenset({None, _TRIED, _CANCELLED}),
     Mark.CANCELLED: frozenset({_CANCELLED}),
 }
-"""What a participant may hold of a case, by the case's mark for it: the last op, None where the case never got there.
+"""By a case's mark for a participant: the last ops that the participant's row may hold of the case (None: no op).
 
-A participant whose row has gone on to a later case is past judging; the later case judges it.
+A row that is at a later case says nothing about this one; it is checked against the later case.
 """
 
 
@@ -71,29 +71,33 @@ def audit(
 ) -> list[Violation]:
     """Compare all cases of some accounts with the fence rows of those accounts, by participant.
 
-    `plan_of` raises KeyError or an error of ours for a plan it does not know. A participant absent from `rows` could
-    not be read and is not judged; the caller must say so.
+    `plan_of` raises KeyError or a JiebangError for a plan it does not know. A participant absent from `rows` could not
+    be read and is not checked; the caller must report that.
     """
-    found: list[Violation] = []
+    violations: list[Violation] = []
     by_account: defaultdict[int, dict[int, Case]] = defaultdict(dict)
     for case in cases:
         by_account[case.account_id][case.case_no] = case
     for participant, of_participant in rows.items():
         for account_id, row in of_participant.items():
-            at = by_account[account_id].get(row.case_no) if row.case_no else None
-            if at is None and row.case_no:
-                found.append(Violation(Breach.UNEXPLAINED, account_id, row.case_no, participant))
-            elif at is not None and (plan := _plan(at, plan_of)) and participant not in plan.participants:
-                found.append(Violation(Breach.TOUCHED, account_id, row.case_no, participant))
+            case_at = by_account[account_id].get(row.case_no) if row.case_no else None
+            if case_at is None and row.case_no:
+                violations.append(Violation(Breach.UNEXPLAINED, account_id, row.case_no, participant))
+            elif (
+                case_at is not None
+                and (plan := _look_up_plan(case_at, plan_of))
+                and participant not in plan.participants
+            ):
+                violations.append(Violation(Breach.TOUCHED, account_id, row.case_no, participant))
     for of_account in by_account.values():
-        found.extend(_live(of_account.values()))
+        violations.extend(_check_live(of_account.values()))
         for case in of_account.values():
-            found.extend(_case(case, rows, _plan(case, plan_of)))
-    return found
+            violations.extend(_check_case(case, rows, _look_up_plan(case, plan_of)))
+    return violations
 
 
 def leaked(slots: Iterable[Slot], cases: Mapping[tuple[int, int], Case]) -> list[Slot]:
-    """Return the slots that no case has a right to: whoever owns the document is kept from using it."""
+    """Return the slots that no case may hold: each keeps the document's owner from using the document."""
     may_hold = COUNTED | {State.READY}
     return [
         slot
@@ -105,7 +109,7 @@ def leaked(slots: Iterable[Slot], cases: Mapping[tuple[int, int], Case]) -> list
 
 
 def uncounted(cases: Iterable[Case], slots: Iterable[Slot]) -> list[Violation]:
-    """Return the cases that changed an identity, or are about to, without a slot of the document's quota."""
+    """Return the cases that changed an identity, or are about to, without holding a slot of the document's quota."""
     held = {(slot.of_case, slot.document_index) for slot in slots}
     return [
         Violation(Breach.SLOT_MISSING, case.account_id, case.case_no, "platform")
@@ -114,22 +118,22 @@ def uncounted(cases: Iterable[Case], slots: Iterable[Slot]) -> list[Violation]:
     ]
 
 
-def _plan(case: Case, plan_of: Callable[[Case], Plan]) -> Plan | None:
-    """Return the case's plan; None for one that this installation does not hold, so that the audit goes on."""
+def _look_up_plan(case: Case, plan_of: Callable[[Case], Plan]) -> Plan | None:
+    """Return the case's plan; None where this installation does not have it, so that the audit can go on."""
     try:
         return plan_of(case)
     except (KeyError, JiebangError):
         return None
 
 
-def _live(cases: Iterable[Case]) -> Iterable[Violation]:
+def _check_live(cases: Iterable[Case]) -> Iterable[Violation]:
     live = sorted((case for case in cases if case.state in LIVE), key=lambda case: case.case_no)
     for case in live[1:]:
         yield Violation(Breach.TWO_LIVE, case.account_id, case.case_no, "platform")
 
 
-def _case(case: Case, rows: Mapping[str, Mapping[int, FenceRow]], plan: Plan | None) -> Iterable[Violation]:
-    """Compare a case with what each participant of its plan holds of it."""
+def _check_case(case: Case, rows: Mapping[str, Mapping[int, FenceRow]], plan: Plan | None) -> Iterable[Violation]:
+    """Compare a case with the fence row of each participant of its plan."""
     if plan is None:
         yield Violation(Breach.NO_PLAN, case.account_id, case.case_no, "platform")
         return
@@ -140,15 +144,15 @@ def _case(case: Case, rows: Mapping[str, Mapping[int, FenceRow]], plan: Plan | N
         row = rows.get(participant, {}).get(case.account_id, NO_ROW)
         if participant not in rows or row.case_no > case.case_no:
             continue
-        held = row.case_op if row.case_no == case.case_no else None
-        if held not in _HOLDS[mark]:
-            yield Violation(_breach(case, mark, held), case.account_id, case.case_no, participant)
+        last_op = row.case_op if row.case_no == case.case_no else None
+        if last_op not in _ALLOWED_OPS[mark]:
+            yield Violation(_classify(case, mark, last_op), case.account_id, case.case_no, participant)
 
 
-def _breach(case: Case, mark: str, held: CaseOp | None) -> Breach:
+def _classify(case: Case, mark: str, last_op: CaseOp | None) -> Breach:
     if mark == Mark.UNSENT:
         return Breach.TOUCHED
-    return _MISSING.get(case.state, Breach.DISAGREES) if held is None else Breach.DISAGREES
+    return _MISSING.get(case.state, Breach.DISAGREES) if last_op is None else Breach.DISAGREES
 
 
 _MISSING: Final = {State.DONE: Breach.NOT_CONFIRMED, State.ABORTED: Breach.NOT_CANCELLED}

@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again. Pure; whoever waits counts the failures."""
+"""How long to wait before something that failed is tried again. Pure; the caller counts the failures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 _MOST_DOUBLINGS: Final = 16
-"""What fails for days must not make numbers that no timedelta holds."""
+"""So that a failure that lasts for days does not overflow timedelta."""
 
 
 def doubled(first: timedelta, times: int, limit: timedelta) -> timedelta:
-    """Return `first` doubled so many `times` (0: as it is), at most `limit`."""
+    """Return `first` doubled `times` times (0: unchanged), but no more than `limit`."""
     return min(first * (1 << min(times, _MOST_DOUBLINGS)), limit)

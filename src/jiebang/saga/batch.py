@@ -1,7 +1,7 @@
-"""Groups of cases that step together: their steps, saves and orders, and how the answers of a round divide them.
+"""Groups of cases that step together: their steps, saves and orders, and how a round's answers split them.
 
-Cases that took the same step share all that the next step reads of them. So one of them is stepped, saved and heard for
-all, and a group is divided only where its members are told different things. `saga.driver` puts these in order.
+Cases that took the same step share everything that the next step reads. So one member is stepped for all, the group is
+saved in one write, and it is split only where its members get different replies. `saga.driver` runs the groups.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jiebang.saga.coordinator import Reply, Send, condition, condition_key
 from jiebang.saga.orders import Answers, Orders
 
 
-class Group(msgspec.Struct, frozen=True, gc=False):
-    """Cases that stay together, in order of account; keys in columns too, the same for every participant and round.
+class CaseGroup(msgspec.Struct, frozen=True, gc=False):
+    """Cases that step together, in ascending order of account. Their keys are in columns too, made once for all rounds.
 
-    `cases` are as they came together. What is each one's own stays so (its number, its versions, its document); of all
-    else one of them stands for the group, and the others are not written out again at every step.
+    `cases` are as they were when the group was formed. Only what differs between members (number, versions, document)
+    is read from them: the shared condition is that of one member as stepped, and is not copied at every step.
     """
 
     cases: Sequence[Case]
@@ -36,25 +36,25 @@ class Group(msgspec.Struct, frozen=True, gc=False):
     everybody: frozenset[int]
 
     @classmethod
-    def of(cls, cases: Sequence[Case]) -> Group:
-        """Make a group of cases."""
+    def of(cls, cases: Sequence[Case]) -> CaseGroup:
+        """Form a group of cases that are in order of account."""
         accounts, case_nos = [case.account_id for case in cases], [case.case_no for case in cases]
         return cls(cases, list(zip(accounts, case_nos, strict=True)), accounts, case_nos, frozenset(accounts))
 
-    def versions(self, at: int) -> Sequence[int | None]:
-        """Return the versions that the plan's participant `at` is tried at (None: it has none)."""
-        return [case.versions[at] or None for case in self.cases]
+    def versions(self, index: int) -> Sequence[int | None]:
+        """Return the version for each case's Try at the plan's participant `index` (None: it has no facts)."""
+        return [case.versions[index] or None for case in self.cases]
 
 
 class GroupStep(msgspec.Struct):
-    """A step that a group took: its first case before and after, what is sent, the replies that led to it.
+    """A step that a group took: its first case before and after, the sends, and the replies that led to it.
 
-    All members were of one state and revision before, and have one `condition` after it. The sends and replies are the
-    first one's, and stand for the others' too. `entries`: for the timeline, with what had been learnt before and not
-    saved. `evidence`: of the re-check that ended the case, where it did.
+    All members had one state and revision before the step, and have one `condition` after it. Sends and replies are the
+    first member's and stand for all. `entries`: the timeline entries to save, those learnt earlier but not yet saved
+    first. `evidence`: of the re-check, where it ended the case.
     """
 
-    group: Group
+    group: CaseGroup
     before: Case
     after: Case
     sends: Sequence[Send]
@@ -64,7 +64,7 @@ class GroupStep(msgspec.Struct):
 
     @property
     def unsaved(self) -> bool:
-        """Whether the step only learnt grants, and needs no save."""
+        """Whether the step only recorded grants, which needs no save."""
         return self.after.revision == self.before.revision
 
     def each(self) -> list[Case]:
@@ -73,44 +73,44 @@ class GroupStep(msgspec.Struct):
         return [msgspec.structs.replace(case, **shared) for case in self.group.cases]
 
     def of(self, cases: Sequence[Case]) -> GroupStep:
-        """Return the same step, taken by `cases`."""
+        """Return the same step with `cases` as its group."""
         after = msgspec.structs.replace(cases[0], **condition(self.after)) if cases else self.after
-        return msgspec.structs.replace(self, group=Group.of(cases), after=after)
+        return msgspec.structs.replace(self, group=CaseGroup.of(cases), after=after)
 
     def without(self, keys: AbstractSet[Key] | Mapping[Key, object]) -> GroupStep:
-        """Return the step without the cases of `keys`; perhaps no case is left."""
+        """Return the step without the cases `keys`; its group may then be empty."""
         group = self.group
         return self.of([case for case, key in zip(group.cases, group.keys, strict=True) if key not in keys])
 
     def split(self, wishes: Mapping[Key, datetime]) -> list[GroupStep]:
-        """Split it: those who wish to withdraw (since when) no longer share a condition with anybody."""
-        wishing = [case for case in self.group.cases if case.key in wishes]
-        if not wishing:
+        """Split off each case that wishes to withdraw (since when, by key): its condition is no longer the group's."""
+        withdrawing = [case for case in self.group.cases if case.key in wishes]
+        if not withdrawing:
             return [self]
-        alone = [self.of([msgspec.structs.replace(case, withdraw_at=wishes[case.key])]) for case in wishing]
-        left = self.without(wishes)
-        return [left, *alone] if left.group.keys else alone
+        alone = [self.of([msgspec.structs.replace(case, withdraw_at=wishes[case.key])]) for case in withdrawing]
+        rest = self.without(wishes)
+        return [rest, *alone] if rest.group.keys else alone
 
 
-class GroupReplied(msgspec.Struct, frozen=True):
-    """A group whose members got the same replies in a round; `one` stands for all, as it asked.
+class GroupReplies(msgspec.Struct, frozen=True):
+    """A group whose members got the same replies in a round; `one` is a member as it was when the ops were sent.
 
-    `replies`: those to `one`. `learnt`: entries of the timeline for the next save.
+    `replies`: those to `one`. `learnt`: timeline entries to add to the group's next save.
     """
 
-    group: Group
+    group: CaseGroup
     one: Case
     replies: tuple[Reply, ...]
     learnt: list[dict[str, Any]] = []
 
 
 class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Cases that took the same step, with the step's timeline entries and the message of their end, if any.
+    """Cases that took the same step, with its timeline entries and the `template` of the message of their end, if any.
 
-    They share revision, state, marks, attempt, due_at, deadline and reason: these are sent, and the entries read, once.
-    They are `like`'s, one of them as stepped, where the others still stand as before (None: all are as stepped).
-    `evidence`: of the re-check that ended the first of them, to be kept in the same transaction as a record; the save
-    itself does not write it. `versions`: whether the cases' versions and wallet_version are to be written too.
+    They share revision, state, marks, attempt, due_at, deadline and reason, which are written from one of them: `like`,
+    a member as stepped, while `cases` are as before the step; or, where `like` is None, from `cases`, all as stepped.
+    `evidence`: of the re-check that ended the first of them; it becomes a decision record in the same transaction, but
+    not by the save itself. `versions`: whether to write the cases' versions and wallet_version too.
     """
 
     cases: Sequence[Case]
@@ -127,14 +127,14 @@ class Save(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SaveOutcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What became of a save: `lost` were refused by their guard; `wishes`: who else wishes to withdraw, since when."""
+    """What a save did. `lost`: cases whose revision guard failed; `wishes`: since when saved ones wish to withdraw."""
 
     lost: AbstractSet[Key] = frozenset()
     wishes: Mapping[Key, datetime] = MappingProxyType({})
 
 
 def halve_saves(saves: Sequence[Save]) -> tuple[list[Save], list[Save]]:
-    """Divide saves in two: by groups, and one group by its cases."""
+    """Divide saves in two halves; a single save by its cases."""
     half = len(saves) // 2
     if half:
         return list(saves[:half]), list(saves[half:])
@@ -145,7 +145,7 @@ def halve_saves(saves: Sequence[Save]) -> tuple[list[Save], list[Save]]:
 
 
 def join_steps(steps: Sequence[GroupStep]) -> list[GroupStep]:
-    """Join steps of single cases that are the same and come of no reply, so that they are saved as one group."""
+    """Join equal steps of single cases that no reply led to, so that they are saved as one group."""
     joined: list[GroupStep] = []
     alike: defaultdict[Hashable, list[GroupStep]] = defaultdict(list)
     for step in steps:
@@ -160,8 +160,8 @@ def join_steps(steps: Sequence[GroupStep]) -> list[GroupStep]:
     return joined
 
 
-def merge_orders(parts: Sequence[tuple[Group, Sequence[int | None] | None]]) -> Orders:
-    """Return the orders of several groups at one participant, each with the versions to be tried at (None: no Try)."""
+def merge_orders(parts: Sequence[tuple[CaseGroup, Sequence[int | None] | None]]) -> Orders:
+    """Return the orders for several groups at one participant. `parts`: groups, each with the versions of its Trys."""
     if len(parts) == 1:
         [(group, versions)] = parts
         return Orders(group.accounts, group.case_nos, versions, group.everybody)
@@ -175,65 +175,66 @@ def merge_orders(parts: Sequence[tuple[Group, Sequence[int | None] | None]]) -> 
 
 
 class IndexedAnswers(msgspec.Struct, frozen=True, gc=False):
-    """What one participant answered to a call; `rest`: what was no plain yes, by the case that it is about."""
+    """One participant's answers to a call, with `answers.rest` indexed by case."""
 
     answers: Answers
     rest: Mapping[Key, tuple[Reply, ...]]
 
     @classmethod
     def of(cls, answers: Answers) -> IndexedAnswers:
-        """Index the rest once for all cases."""
+        """Index answers."""
         return cls(answers, group_by_case(answers.rest))
 
     def to(self, key: Key) -> tuple[Reply, ...]:
-        """Return the replies to one of the cases that were asked."""
+        """Return the replies to one of the call's cases."""
         yes = (self.answers.yes_to(*key),) if key[0] in self.answers.yes else ()
         return yes + self.rest.get(key, ())
 
 
 def split_by_replies(
     step: GroupStep, answered: Sequence[Sequence[IndexedAnswers]], late: Container[Key]
-) -> tuple[list[GroupReplied], GroupStep]:
-    """Divide the group of a step by what its members were answered; return those, and the step of the unanswered.
+) -> tuple[list[GroupReplies], GroupStep]:
+    """Split a step's group by the replies to its members: return the groups, and the step of members without replies.
 
-    `answered`: by each that was asked, in order of the sends. Whoever is in `late` counts among the unanswered.
+    `answered`: for each send of the step, in order, the answers to its call. Cases in `late`, which got a late reply,
+    count as without replies.
     """
-    group, answers = step.group, [each for of_one in answered for each in of_one]
-    once = all(len(of_one) == 1 for of_one in answered)
-    if once and not late and all(each.answers.yes is group.everybody and not each.rest for each in answers):
-        return [_replied(step, answers)], step.of([])
-    yes = _all_yes(group, answers) if once else frozenset()
-    together: list[Case] = []
-    several: defaultdict[Hashable, list[Case]] = defaultdict(list)
-    left: list[Case] = []
+    group, answers = step.group, [each for to_call in answered for each in to_call]
+    whole = all(len(to_call) == 1 for to_call in answered)  # no call was halved, none is silent
+    if whole and not late and all(each.answers.yes is group.everybody and not each.rest for each in answers):
+        return [_collect_replies(step, answers)], step.of([])
+    yes = _find_all_yes(group, answers) if whole else frozenset()
+    all_yes: list[Case] = []
+    by_replies: defaultdict[Hashable, list[Case]] = defaultdict(list)
+    unanswered: list[Case] = []
     for case, key in zip(group.cases, group.keys, strict=True):
         if key in late:
-            left.append(case)
+            unanswered.append(case)
         elif key[0] in yes and not any(key in each.rest for each in answers):
-            together.append(case)  # most of them, even where some were refused
+            all_yes.append(case)  # the common case, even where some were refused
         elif replies := [reply for each in answers for reply in each.to(key)]:
             same = tuple([(reply.participant, reply.answer, reply.code, reply.at) for reply in replies])
-            several[same].append(case)
+            by_replies[same].append(case)
         else:
-            left.append(case)
-    parts = [together, *several.values()] if together else list(several.values())
-    return [_replied(step.of(cases), answers) for cases in parts], step.of(left)
+            unanswered.append(case)
+    parts = [all_yes, *by_replies.values()] if all_yes else list(by_replies.values())
+    return [_collect_replies(step.of(cases), answers) for cases in parts], step.of(unanswered)
 
 
-def _all_yes(group: Group, answers: Sequence[IndexedAnswers]) -> AbstractSet[int]:
-    """Return the accounts that everybody said yes to, of a group that is a small part of a call or nearly all of it."""
+def _find_all_yes(group: CaseGroup, answers: Sequence[IndexedAnswers]) -> AbstractSet[int]:
+    """Return the accounts with a yes from every participant, the faster way for the group's share of the call."""
     if len(group.keys) * 8 < len(answers[0].answers.yes):
         return {account for account in group.accounts if all(account in each.answers.yes for each in answers)}
     return frozenset.intersection(*{id(each.answers.yes): each.answers.yes for each in answers}.values())
 
 
-def _replied(step: GroupStep, answers: Sequence[IndexedAnswers]) -> GroupReplied:
+def _collect_replies(step: GroupStep, answers: Sequence[IndexedAnswers]) -> GroupReplies:
     replies = tuple([reply for each in answers for reply in each.to(step.group.keys[0])])
-    return GroupReplied(step.group, step.after, replies, step.entries if step.unsaved else [])
+    return GroupReplies(step.group, step.after, replies, step.entries if step.unsaved else [])
 
 
 def split_replies(replies: Sequence[Reply], keys: Container[Key]) -> tuple[list[Reply], list[Reply]]:
-    """Return the replies to the cases `keys`, and the others, each in their order."""
+    """Return the replies to the cases `keys`, and the others, each in the given order."""
     taken = [reply for reply in replies if (reply.account_id, reply.case_no) in keys]
     if not taken:
         return taken, list(replies)
@@ -245,4 +246,4 @@ def group_by_case(replies: Iterable[Reply]) -> dict[Key, tuple[Reply, ...]]:
     grouped: defaultdict[Key, list[Reply]] = defaultdict(list)
     for reply in replies:
         grouped[reply.account_id, reply.case_no].append(reply)
-    return {key: tuple(of_case) for key, of_case in grouped.items()}
+    return {key: tuple(to_case) for key, to_case in grouped.items()}

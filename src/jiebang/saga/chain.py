@@ -1,15 +1,16 @@
-r"""The hash chain of a case's timeline: no row of it can change, vanish or come later without its head changing.
+r"""The hash chain of a case's timeline: changing, removing or inserting a row changes its head.
 
     genesis = SHA-256("jiebang-timeline-1\n<account_id>\n<case_no>")
     digest  = SHA-256("<revision>\n<at>\n<entries>")       of each row
     head    = SHA-256(head of the row before, else genesis || digest)
 
-`at` is the row's time in UTC, always with six digits of a second and a `Z`; `entries` its entries in the canonical form
-of RFC 8785: no spaces, keys in order. The digest is ours; the genesis of a new case, whose number PostgreSQL gives, and
-the head are taken where the row is written, from the head that stands on the case's row: `store/cases/cases.sql`.
-A test compares the two.
+`at` is the row's time in UTC, always with six digits of a second and a `Z`; `entries` are its entries in the canonical
+form of RFC 8785: no spaces, keys in order. The product computes the digest here. PostgreSQL computes the genesis of a
+new case, whose number it assigns, and each head, from the head stored on the case's row (`store/cases/cases.sql`); a
+test compares the two implementations.
 
-The chain has no key: whoever may write the database can make another. That is what the seals are for (`saga/seals.py`).
+The chain has no key: anyone who can write to the database can forge another. The seals guard against that
+(`saga/seals.py`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def canonical(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return entries in the form of RFC 8785, which is the same before they went into `jsonb` and after.
+    """Return entries in the form of RFC 8785, which is the same before and after a round trip through `jsonb`.
 
-    They hold text, whole numbers, truth values, null and times (as text) alone: a fraction has more than one form.
+    They hold only strings, integers, booleans, null and times (as strings): a fraction has more than one form.
     """
     return msgspec.json.encode(entries, order="sorted").decode()
 
@@ -40,7 +41,7 @@ def time_text(at: datetime) -> str:
 
 
 def digest(revision: int, at: str, entries: str) -> bytes:
-    """Return the digest of one row, from its time (`time_text`, said once for the rows of a save) and its entries."""
+    """Return the digest of one row, from its time (as `time_text` formats it) and its canonical entries."""
     return sha256(f"{revision}\n{at}\n{entries}".encode()).digest()
 
 
@@ -64,7 +65,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
-    """What stands on the case's own row and must be what its timeline ends with."""
+    """The revision, state and head on the case's own row: its timeline must end with them."""
 
     account_id: int
     case_no: int
@@ -76,28 +77,28 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 class Fault(StrEnum):
     """What can be wrong with the timeline of one case."""
 
-    CHANGED = "timeline_entry_changed"  # the row, or the head it hangs on, is not what it was
+    CHANGED = "timeline_entry_changed"  # the row, or the head of the row before, was changed
     MISSING = "timeline_entry_missing"
-    CUT = "timeline_cut"  # the case's row has gone further than its timeline, or less far
-    DIFFERS = "timeline_differs_from_case"  # the case's row says another state or head
+    CUT = "timeline_cut"  # the case's row is at a later revision than its timeline ends with, or an earlier one
+    DIFFERS = "timeline_differs_from_case"  # the case's row has another state or head
     ORPHANED = "timeline_without_case"
 
 
 def faults(case: Standing, rows: Iterable[Row]) -> Iterator[tuple[Fault, int]]:
-    """Yield what is wrong with a timeline, whose rows come in the order of their revisions, and at which revision.
+    """Yield each fault of a timeline with its revision. `rows` come in ascending order of revision.
 
-    A row is compared with the head that stands before it, so that one changed row is one fault and not all that follow.
+    Each row is checked against the head stored in the row before, so that one changed row is one fault, not many.
     """
     before, expected = genesis(case.account_id, case.case_no), 1
     last: Row | None = None
     state: Any = None
     for row in rows:
-        told = _decoded(row.entries)
+        decoded = _decode(row.entries)
         if row.revision != expected:
             yield (Fault.MISSING, expected)
-        elif head(before, digest(row.revision, time_text(row.at), canonical(told))) != row.head:
+        elif head(before, digest(row.revision, time_text(row.at), canonical(decoded))) != row.head:
             yield (Fault.CHANGED, row.revision)
-        state = next((entry.get("state") for entry in reversed(told) if entry.get("what") == "state"), state)
+        state = next((entry.get("state") for entry in reversed(decoded) if entry.get("what") == "state"), state)
         before, expected, last = row.head, row.revision + 1, row
     if last is None or last.revision != case.revision:
         yield (Fault.CUT, expected)
@@ -105,7 +106,7 @@ def faults(case: Standing, rows: Iterable[Row]) -> Iterator[tuple[Fault, int]]:
         yield (Fault.DIFFERS, last.revision)
 
 
-def _decoded(text: str) -> list[dict[str, Any]]:
-    """Return the entries; of what is none of ours the nearest thing that has a form, which no head fits."""
-    found = msgspec.json.decode(text)
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+def _decode(text: str) -> list[dict[str, Any]]:
+    """Return the entries. Values that are not entries are left out: the digest then does not match the head."""
+    decoded = msgspec.json.decode(text)
+    return [entry for entry in decoded if isinstance(entry, dict)] if isinstance(decoded, list) else []

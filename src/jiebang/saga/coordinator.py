@@ -1,16 +1,16 @@
-"""The coordinator: `step(case, event) -> Decision`, the whole of what a case does next, and nothing else.
+"""The coordinator: `step(case, event) -> Decision` decides all that a case does next.
 
 The driver (the worker, or the simulator) loads cases, steps them, **saves, then sends** only what the guarded
 save returned, gathers the replies and steps again. Rules this file holds (design.md, "The saga"):
 
-1. Try reserves, Confirm applies, Cancel releases. Trys go out in waves; the next wave waits for the last one's grants.
-   All of them are saved as sent at once, before the first leaves: so a later wave needs no save of its own.
+1. Try reserves, Confirm applies, Cancel releases. Trys go out in waves; a wave waits for the grants of the one before.
+   All Trys are saved as sent at once, before the first is sent, so a later wave needs no save of its own.
 2. A Try may be refused; a Confirm or Cancel may not. Silence is unknown: a Try's is retried until the deadline,
    then everything is cancelled; a Confirm's or Cancel's is retried for ever, with growing back-off.
-3. All Trys granted is the commit point: saved as `confirming` before the first Confirm leaves.
-4. Cancel goes to every participant whose Try was saved as sent, whatever it answered.
-5. A Confirm or Cancel refused twice is parked for an operator; the others go on.
-6. A wish to withdraw is taken in by the next step; after the commit point there is none.
+3. All Trys granted is the commit point: saved as `confirming` before the first Confirm is sent.
+4. Cancel is sent to every participant whose Try was saved as sent, whatever it answered.
+5. A Confirm or Cancel refused twice is parked for an operator; the other participants' ops go on.
+6. A wish to withdraw takes effect at the next step; after the commit point it has none.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     resend: timedelta = timedelta(milliseconds=500)
     """First wait before an unanswered op is sent again; doubles with each attempt."""
     resend_limit: timedelta = timedelta(seconds=10)
-    """Longest wait between two sends of an op; a worker's lease, because a wallet that is back is busy no longer."""
+    """Longest wait between two sends of an op; a worker's lease, because by then a wallet that is back is not busy."""
 
 
 class Proven(msgspec.Struct, frozen=True, gc=False):
-    """The last proof came in. `wallet_version`: the wallet's facts_version read before it was accepted."""
+    """The last proof was accepted. `wallet_version`: the wallet's facts_version, read before that."""
 
     wallet_version: int
 
 
 class Rechecked(msgspec.Struct, frozen=True, gc=False):
-    """The check on fresh facts, for a case in `ready`.
+    """A case in `ready` was checked on fresh facts.
 
-    `versions`: facts_version by participant; None where facts could not be read; participants without facts absent.
-    `blockers`: codes that stand in the way, other than unread facts. `evidence`: what was answered from which facts,
-    for the record; nothing is decided by it.
+    `versions`: facts_version by participant, None where facts could not be read; participants without facts are absent.
+    `blockers`: codes of the raised rules, unread facts apart. `evidence`: the answer with its facts, for the decision
+    record; no decision reads it.
     """
 
     versions: Mapping[str, int | None]
@@ -61,7 +61,7 @@ class Rechecked(msgspec.Struct, frozen=True, gc=False):
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """One participant's answer to one op of one case.
 
-    `row`: the fence row it holds, where it told; `at`: when the answer came.
+    `row`: its fence row, where the answer says it; `at`: when the answer arrived.
     """
 
     account_id: int
@@ -75,24 +75,24 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class Replied(msgspec.Struct, frozen=True, gc=False):
-    """The replies of one round to one case, in any order, repeats and late ones included."""
+    """Replies to one case, in any order; they may be repeated or late."""
 
     replies: tuple[Reply, ...]
 
 
 class Woken(msgspec.Struct, frozen=True, gc=False):
-    """The case is due, or somebody wishes to withdraw it."""
+    """The case is due, or its person wishes to withdraw it."""
 
 
 class Unparked(msgspec.Struct, frozen=True, gc=False):
-    """An operator asks for parked ops to be tried again. Never changes a decision."""
+    """An operator wants parked ops to be sent again. Never changes a decision."""
 
 
 Event = Proven | Rechecked | Replied | Woken | Unparked
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """One op to send to one participant. `version`: the facts_version a Try is granted at (None: not asked)."""
+    """One op to send to one participant. `version`: the facts_version a Try is to be granted at (None: any)."""
 
     account_id: int
     case_no: int
@@ -118,7 +118,7 @@ WITHDRAWN: Final = "WITHDRAWN"
 EXPIRED: Final = "EXPIRED"
 FACT_UNAVAILABLE: Final = "FACT-UNAVAILABLE"
 
-# Names of our own for what every step asks: an enumeration looks its members up with a Python call each time.
+# Local names for what every step compares with: looking up a member of an enumeration is a Python call each time.
 _TRY, _GRANTED, _REFUSED, _DONE = Op.TRY, Answer.GRANTED, Answer.REFUSED, Answer.DONE
 _TRYING, _CONFIRMING, _CANCELLING = State.TRYING, State.CONFIRMING, State.CANCELLING
 _TRY_SENT, _TRY_GRANTED = Mark.TRY_SENT.value, Mark.GRANTED.value
@@ -131,7 +131,7 @@ _AWAITING: Final = {
     State.CANCELLING: Mark.CANCEL_SENT + Mark.CANCEL_REFUSED,
 }
 _OP_OF: Final = {State.TRYING: Op.TRY, State.CONFIRMING: Op.CONFIRM, State.CANCELLING: Op.CANCEL}
-_SECOND_PHASE: Final[Mapping[tuple[str, bool], str]] = {
+_MARK_AFTER: Final[Mapping[tuple[str, bool], str]] = {
     (Mark.CONFIRM_SENT, True): Mark.CONFIRMED,
     (Mark.CONFIRM_REFUSED, True): Mark.CONFIRMED,
     (Mark.CONFIRM_PARKED, True): Mark.CONFIRMED,
@@ -143,7 +143,7 @@ _SECOND_PHASE: Final[Mapping[tuple[str, bool], str]] = {
     (Mark.CANCEL_SENT, False): Mark.CANCEL_REFUSED,
     (Mark.CANCEL_REFUSED, False): Mark.CANCEL_PARKED,
 }
-"""(mark, was it done?) -> mark after a reply to Confirm or Cancel. Done counts even for a parked op: it came late."""
+"""(mark, was it done?) -> mark after a reply to Confirm or Cancel. A late "done" counts for a parked op too."""
 
 
 def backoff(attempt: int, timing: Timing) -> timedelta:
@@ -152,19 +152,19 @@ def backoff(attempt: int, timing: Timing) -> timedelta:
 
 
 def step(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
-    """Decide what `case` does on `event` at `now`. Pure; an ended case and a reply out of place change nothing."""
+    """Decide what `case` does on `event` at `now`. Pure. Events for an ended case and misplaced replies are ignored."""
     state = case.state
     if state is _TRYING:
-        return _trying(case, plan, event, now, timing)
+        return _step_trying(case, plan, event, now, timing)
     if state is _CONFIRMING or state is _CANCELLING:
-        return _second_phase(case, plan, event, now, timing)
+        return _step_second_phase(case, plan, event, now, timing)
     if state is State.READY:
-        return _ready(case, plan, event, now, timing)
-    return Decision(case) if state in ENDED else _before(case, event, now)
+        return _step_ready(case, plan, event, now, timing)
+    return Decision(case) if state in ENDED else _step_unproven(case, event, now)
 
 
 def condition_key(case: Case) -> Hashable:
-    """Return all that a step reads of a case, but what a re-check compares: cases with an equal one step equally."""
+    """Return all that a step reads of a case except what a re-check compares: cases with equal keys step equally."""
     return (
         case.state,
         case.marks,
@@ -180,9 +180,9 @@ def condition_key(case: Case) -> Hashable:
 
 
 def condition(case: Case) -> dict[str, Any]:
-    """Return what a step may change of a case but its versions. Cases of one `condition_key` share it after a step.
+    """Return what a step may change of a case, its versions apart.
 
-    So one is stepped for all of them: what holds of one holds of a thousand, and need not be found out so many times.
+    Cases with equal `condition_key`s have equal conditions after a step, so one of them is stepped for all.
     """
     return {name: getattr(case, name) for name in _STEPPED}
 
@@ -194,16 +194,15 @@ def start_together(
     event: Rechecked,
     now: datetime,
     timing: Timing,
-    deciding: Callable[[Case, Plan, Event, datetime, Timing], Decision] = step,
+    decide: Callable[[Case, Plan, Event, datetime, Timing], Decision] = step,
 ) -> tuple[list[Case], Decision]:
-    """Step cases in `ready` of one kind, plan and revision that may start.
+    """Step cases in `ready` of one kind, plan and revision that may start: the same as `step` for each of them.
 
-    `versions`: what `versions_to_start` said of each; `event`: the first one's re-check. Returns the cases after the
-    step, and the first one's decision, whose sends stand for everybody's. The same as `step` for each: whatever else
-    told them apart, since when they were due or how often they were looked at, ends here. `deciding`: `step`, or what a
-    simulator puts in its place.
+    `versions`: the result of `versions_to_start` for each; `event`: the first one's re-check. Returns the cases after
+    the step, and the first one's decision, whose sends stand for all. The step sets whatever else they differed in
+    (`due_at`, `attempt`). `decide`: `step`, or a simulator's replacement.
     """
-    decision = deciding(cases[0], plan, event, now, timing)
+    decision = decide(cases[0], plan, event, now, timing)
     started = condition(decision.case)
     return [
         msgspec.structs.replace(case, versions=own, **started) for case, own in zip(cases, versions, strict=True)
@@ -211,24 +210,24 @@ def start_together(
 
 
 def versions_to_start(case: Case, plan: Plan, event: Rechecked) -> tuple[int, ...] | None:
-    """Return the versions that a case in `ready` starts trying with after this re-check; None where it may not."""
-    if case.withdraw_at is not None or event.blockers or _funds_moved(case, plan, event):
+    """Return the versions at which a case in `ready` is tried after this re-check; None where it may not start."""
+    if case.withdraw_at is not None or event.blockers or _has_funds_moved(case, plan, event):
         return None
-    versions = _versions(plan, event)
+    versions = _list_versions(plan, event)
     return None if None in versions else cast("tuple[int, ...]", versions)
 
 
 _STEPPED: Final = ("state", "marks", "revision", "attempt", "due_at", "deadline", "reason")
-"""What a step may change, but for `versions`."""
+"""What a step may change, `versions` apart."""
 _ABSENT: Final = repeat(0)
 """The version of a participant without facts."""
 
 
-def _versions(plan: Plan, event: Rechecked) -> tuple[int | None, ...]:
+def _list_versions(plan: Plan, event: Rechecked) -> tuple[int | None, ...]:
     return tuple(map(event.versions.get, plan.participants, _ABSENT))
 
 
-def _funds_moved(case: Case, plan: Plan, event: Rechecked) -> bool:
+def _has_funds_moved(case: Case, plan: Plan, event: Rechecked) -> bool:
     return WALLET in plan.participants and event.versions.get(WALLET) != case.wallet_version
 
 
@@ -236,7 +235,7 @@ def _end(case: Case, state: State, reason: str | None) -> Decision:
     return Decision(moved(case, state, due_at=None, reason=reason))
 
 
-def _before(case: Case, event: Event, now: datetime) -> Decision:
+def _step_unproven(case: Case, event: Event, now: datetime) -> Decision:
     if case.withdraw_at is not None:
         return _end(case, State.WITHDRAWN, WITHDRAWN)
     if isinstance(event, Proven):
@@ -245,18 +244,18 @@ def _before(case: Case, event: Event, now: datetime) -> Decision:
     return _end(case, State.EXPIRED, EXPIRED) if isinstance(event, Woken) and expired else Decision(case)
 
 
-def _ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+def _step_ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
     if case.withdraw_at is not None:
         return _end(case, State.WITHDRAWN, WITHDRAWN)
     if not isinstance(event, Rechecked):
         return Decision(case)
     if event.blockers:
         return _end(case, State.REJECTED, ",".join(event.blockers))
-    versions = _versions(plan, event)
+    versions = _list_versions(plan, event)
     if None in versions:
         due = now + backoff(case.attempt, timing)
         return Decision(moved(case, State.READY, due_at=due, attempt=case.attempt + 1, reason=FACT_UNAVAILABLE))
-    if _funds_moved(case, plan, event):
+    if _has_funds_moved(case, plan, event):
         return _end(case, State.REJECTED, FUNDS_MOVED)
     deadline = now + timing.try_limit
     tried = moved(
@@ -269,33 +268,33 @@ def _ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) 
         attempt=0,
         reason=None,
     )
-    return Decision(tried, _sends(tried, plan))
+    return Decision(tried, _list_sends(tried, plan))
 
 
-def _trying(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+def _step_trying(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
     marks, refusal = case.marks, None
     if isinstance(event, Replied):
-        marks, refusal = _tried(case, plan, event)
+        marks, refusal = _take_try_replies(case, plan, event)
     if case.withdraw_at is not None:
         refusal = WITHDRAWN
     elif refusal is None and case.deadline is not None and now >= case.deadline:
         refusal = TIMED_OUT
     if refusal is not None:
-        return _moved_on(case, plan, _CANCELLING, _CANCEL_SENT * len(marks), now, timing, reason=refusal)
+        return _enter_phase(case, plan, _CANCELLING, _CANCEL_SENT * len(marks), now, timing, reason=refusal)
     if _TRY_SENT not in marks:
-        return _moved_on(case, plan, _CONFIRMING, _CONFIRM_SENT * len(marks), now, timing)
+        return _enter_phase(case, plan, _CONFIRMING, _CONFIRM_SENT * len(marks), now, timing)
     if isinstance(event, Woken):
-        return _unanswered(case, plan, marks, event, now, timing)
+        return _wait_or_resend(case, plan, marks, event, now, timing)
     learnt = case if marks == case.marks else msgspec.structs.replace(case, marks=marks)
-    following = _wave(marks, plan) != _wave(case.marks, plan)
-    return Decision(learnt, _sends(learnt, plan) if following else ())
+    following = _current_wave(marks, plan) != _current_wave(case.marks, plan)
+    return Decision(learnt, _list_sends(learnt, plan) if following else ())
 
 
-def _tried(case: Case, plan: Plan, event: Replied) -> tuple[str, str | None]:
-    """Take in the replies to Try of the present wave: the marks after them, and the first refusal's code."""
-    marks, refusal, wave = list(case.marks), None, _wave(case.marks, plan)
+def _take_try_replies(case: Case, plan: Plan, event: Replied) -> tuple[str, str | None]:
+    """Return the marks after replies to the current wave's Trys, and the first refusal's code."""
+    marks, refusal, wave = list(case.marks), None, _current_wave(case.marks, plan)
     for reply in event.replies:
-        at = _place(case, plan, reply, _TRY)
+        at = _index_of(case, plan, reply, _TRY)
         if at is None or marks[at] != _TRY_SENT or plan.waves[at] != wave:
             continue
         if reply.answer is _GRANTED:
@@ -305,71 +304,71 @@ def _tried(case: Case, plan: Plan, event: Replied) -> tuple[str, str | None]:
     return "".join(marks), refusal
 
 
-def _second_phase(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
+def _step_second_phase(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
     if isinstance(event, Unparked):
         unparked = case.marks.replace(Mark.CONFIRM_PARKED, Mark.CONFIRM_SENT).replace(
             Mark.CANCEL_PARKED, Mark.CANCEL_SENT
         )
-        return Decision(case) if unparked == case.marks else _moved_on(case, plan, case.state, unparked, now, timing)
+        return Decision(case) if unparked == case.marks else _enter_phase(case, plan, case.state, unparked, now, timing)
     marks = case.marks
     if isinstance(event, Replied):
-        marks = _answered(case, plan, event)
+        marks = _take_second_phase_replies(case, plan, event)
     if _FINISHED.issuperset(marks):
         end = State.DONE if case.state is _CONFIRMING else State.ABORTED
         return Decision(moved(case, end, marks=marks, due_at=None))
     if not any(mark in _AWAITING[case.state] for mark in marks):
         parked = marks == case.marks and case.due_at is None
         return Decision(case if parked else moved(case, case.state, marks=marks, due_at=None))
-    return _unanswered(case, plan, marks, event, now, timing)
+    return _wait_or_resend(case, plan, marks, event, now, timing)
 
 
-def _answered(case: Case, plan: Plan, event: Replied) -> str:
-    """Take in the replies to Confirm or Cancel; of a participant that repeats itself, one refusal a round."""
+def _take_second_phase_replies(case: Case, plan: Plan, event: Replied) -> str:
+    """Return the marks after replies to Confirm or Cancel. A participant's refusals count once in a round."""
     marks, refused, op = list(case.marks), set[int](), _OP_OF[case.state]
     for reply in event.replies:
-        at = _place(case, plan, reply, op)
+        at = _index_of(case, plan, reply, op)
         if at is None or reply.answer is _GRANTED or reply.answer is Answer.PENDING:
             continue
         if reply.answer is _DONE:
-            marks[at] = _SECOND_PHASE.get((marks[at], True), marks[at])
+            marks[at] = _MARK_AFTER.get((marks[at], True), marks[at])
         elif at not in refused:
             refused.add(at)
-            marks[at] = _SECOND_PHASE.get((marks[at], False), marks[at])
+            marks[at] = _MARK_AFTER.get((marks[at], False), marks[at])
     return "".join(marks)
 
 
-def _unanswered(case: Case, plan: Plan, marks: str, event: Event, now: datetime, timing: Timing) -> Decision:
-    """Some ops are still open: send them again when the case is due, else only keep what was learnt."""
+def _wait_or_resend(case: Case, plan: Plan, marks: str, event: Event, now: datetime, timing: Timing) -> Decision:
+    """Some ops are still open: send them again if the case is due, else only record the new marks."""
     if isinstance(event, Woken) and case.due_at is not None and now >= case.due_at:
         due = now + backoff(case.attempt + 1, timing)
         if case.state is _TRYING and case.deadline is not None:
             due = min(due, case.deadline)
         again = moved(case, case.state, marks=marks, attempt=case.attempt + 1, due_at=due)
-        return Decision(again, _sends(again, plan))
+        return Decision(again, _list_sends(again, plan))
     return Decision(case if marks == case.marks else moved(case, case.state, marks=marks))
 
 
-def _moved_on(
+def _enter_phase(
     case: Case, plan: Plan, state: State, marks: str, now: datetime, timing: Timing, reason: str | None = None
 ) -> Decision:
-    """Enter a new phase. A `due_at` still ahead is kept: an unchanged index entry is a cheaper save."""
+    """Enter a phase and send its ops. A future `due_at` is kept: an unchanged index entry makes a cheaper save."""
     due = case.due_at if case.due_at is not None and case.due_at > now else now + backoff(0, timing)
     after = moved(case, state, marks=marks, due_at=due, attempt=0, reason=reason or case.reason)
-    return Decision(after, _sends(after, plan, only_new=case.marks))
+    return Decision(after, _list_sends(after, plan, only_new=case.marks))
 
 
-def _wave(marks: str, plan: Plan) -> int | None:
-    """Return the wave that is being asked: the first that is not granted yet. None: all are."""
+def _current_wave(marks: str, plan: Plan) -> int | None:
+    """Return the first wave that is not wholly granted. None: all are."""
     at = marks.find(_TRY_SENT)
     return None if at < 0 else plan.waves[at]
 
 
-def _sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, ...]:
-    """The ops that `case` awaits, Trys of the present wave alone; with `only_new`, those whose mark differs from it."""
+def _list_sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, ...]:
+    """Return the ops that `case` awaits (of Trys, the current wave's); with `only_new`, where the mark differs."""
     op, awaited, marks, waves = _OP_OF[case.state], _AWAITING[case.state], case.marks, plan.waves
     account_id, case_no, names = case.account_id, case.case_no, plan.participants
     if op is _TRY:
-        wave, versions = _wave(marks, plan), case.versions
+        wave, versions = _current_wave(marks, plan), case.versions
         return tuple(
             [
                 Send(account_id, case_no, names[at], op, versions[at] or None)
@@ -386,8 +385,8 @@ def _sends(case: Case, plan: Plan, only_new: str | None = None) -> tuple[Send, .
     )
 
 
-def _place(case: Case, plan: Plan, reply: Reply, op: Op) -> int | None:
-    """Where the reply's participant stands in the plan; None for a reply to another case, op or stranger."""
+def _index_of(case: Case, plan: Plan, reply: Reply, op: Op) -> int | None:
+    """Return the index in the plan of a reply's participant; None for another case, op or an unknown participant."""
     if reply.op is not op or reply.account_id != case.account_id or reply.case_no != case.case_no:
         return None
     return plan.participants.index(reply.participant) if reply.participant in plan.participants else None

@@ -1,19 +1,19 @@
-"""The life of a batch of cases: load, step, **save, then send**, hear, step again, until nothing moves any more.
+"""Drive a batch of cases: load, step, **save, then send**, gather replies, step again, until no case can go on.
 
-Written once and run by the workers of the product and by those of the simulator. It has no I/O and no clock: it is a
-generator that yields what it needs done (a `Need`) and is sent `(now, result)`, the moment at which that was done and
-what came of it. What each need's result is stands in its docstring. Decisions are the coordinator's; here is who steps
-together, what is saved and sent when, and who hears what:
+Run by the product's workers and by the simulator's. It has no I/O and no clock: it is a generator that yields a request
+(a `Need`) and is sent `(now, result)`: the time at which its runner carried the request out, and the result that the
+request's docstring states. The coordinator decides what a case does; this module decides which cases step together,
+what is saved and sent when, and which replies reach which case:
 
-1. Cases that meet the same step as one group (`saga.batch`) and stay together while they hear the same.
-2. Only what a guarded save returned is sent. What a case learnt that needs no save yet (the grants of a wave) is kept
-   for its next save, at the latest at the end of the batch.
-3. A round asks each participant once for all cases, and closes after a limit. Replies that come later are another
-   round's or another batch's; whoever hears one steps alone.
-4. What fails as a whole (a batch, a save, a call) is halved until the bad case stands alone; that one is put off.
+1. Cases that take the same step form a group (`saga.batch`) and stay together while they get the same replies.
+2. Ops are sent only for cases that a guarded save returned. Grants, which need no save of their own, are kept for the
+   case's next save, at the latest at the end of the batch.
+3. A round makes one call per participant, op and plan for all cases, and closes after a limit. Later replies go to a
+   later round or another batch; a case that gets one steps alone.
+4. What fails as a whole (a batch, a save, a call) is halved until the bad case is alone; that case is postponed.
 
-A runner throws into the generator what one case may have caused, which halves the batch, and closes it where the
-platform's database is gone: nothing unsaved was sent then, and the cases stay due.
+A runner throws into the generator an error that one case may have caused, which halves the batch. It closes the
+generator where the platform's database is unreachable: nothing unsaved was sent then, and the cases stay due.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from jiebang.model.case import ENDED, Case, Key, Kind, State, moved
 from jiebang.model.plan import Plan
 from jiebang.saga import coordinator
 from jiebang.saga.batch import (
-    Group,
-    GroupReplied,
+    CaseGroup,
+    GroupReplies,
     GroupStep,
     IndexedAnswers,
     Save,
@@ -47,10 +47,10 @@ from jiebang.saga.fence import Op
 from jiebang.saga.orders import Answers, Orders
 from jiebang.saga.timeline import entries
 
-Followed = tuple[str, Kind]
-"""What tells which plan a case follows: the version it was opened under has one for each kind."""
-Asked = tuple[str, Op, Followed]
-"""Who is asked for what under which plan: one call."""
+PlanKey = tuple[str, Kind]
+"""Identifies the plan that a case follows: its pack version (as in `wechat/1`) and kind."""
+CallKey = tuple[str, Op, PlanKey]
+"""Identifies a call of a round: participant, op and plan."""
 
 
 class CaseLoad(msgspec.Struct, frozen=True):
@@ -60,13 +60,13 @@ class CaseLoad(msgspec.Struct, frozen=True):
 
 
 class PlanLookup(msgspec.Struct, frozen=True):
-    """Find the plans that cases follow; one case stands for all that follow the same. Result: plans by what follows."""
+    """Find the plans that cases follow. `cases`: one case for each plan. Result: plans by the same keys."""
 
-    cases: Mapping[Followed, Case]
+    cases: Mapping[PlanKey, Case]
 
 
 class FactsRecheck(msgspec.Struct, frozen=True):
-    """Check cases in `ready` on fresh facts. Result: `Rechecked` by key; a case left out could not be checked now."""
+    """Check cases in `ready` on fresh facts. Result: `Rechecked` by key, without cases that cannot be checked now."""
 
     cases: Sequence[Case]
 
@@ -78,13 +78,13 @@ class GroupSave(msgspec.Struct, frozen=True):
 
 
 class SaveRefused(msgspec.Struct, frozen=True):
-    """A save that the store refused as a whole because of what one of its cases holds. Nothing of it is stored."""
+    """The store refused a save as a whole because of the data of one of its cases. Nothing was stored."""
 
     error: Exception
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One op for a batch at one participant, under the plan that all of its cases follow."""
+    """One op for a batch at one participant; all of its cases follow `plan`."""
 
     participant: str
     op: Op
@@ -92,7 +92,7 @@ class Call(msgspec.Struct, frozen=True):
     plan: Plan
 
     def halves(self) -> tuple[Call, Call] | None:
-        """Return the two calls that a call which failed as a whole becomes; None: its one case is silence."""
+        """Return the halves to make after the call failed as a whole; None for one case, which counts as silence."""
         half = len(self.orders) // 2
         if not half:
             return None
@@ -103,7 +103,7 @@ class Call(msgspec.Struct, frozen=True):
 class Round(msgspec.Struct, frozen=True):
     """Make calls, all at once, and gather answers until the round closes. Result: RoundAnswers.
 
-    It closes when all have answered, when a late reply to one of `keys` came in, or after the runner's limit.
+    It closes when all have answered, when a late reply to one of `keys` has arrived, or after the runner's limit.
     """
 
     keys: frozenset[Key]
@@ -111,7 +111,7 @@ class Round(msgspec.Struct, frozen=True):
 
 
 class RoundAnswers(msgspec.Struct, frozen=True):
-    """What a round brought. `answers`: by call, in order; several where a call was halved, none where it is silent yet.
+    """The result of a round. `answers`: by call, in order; several where it was halved, none where none came in time.
 
     `late`: replies to cases of the batch that belong to earlier rounds.
     """
@@ -121,7 +121,7 @@ class RoundAnswers(msgspec.Struct, frozen=True):
 
 
 class Postponement(msgspec.Struct, frozen=True):
-    """Put cases off for `wait`: they could not be driven (`why`, `error`), and nothing was decided. Result: None."""
+    """Make cases due only after `wait`: driving them failed (`why`, `error`), and nothing was decided. Result: None."""
 
     keys: Sequence[Key]
     wait: timedelta
@@ -132,8 +132,8 @@ class Postponement(msgspec.Struct, frozen=True):
 
 Need = CaseLoad | PlanLookup | FactsRecheck | GroupSave | Round | Postponement
 T = TypeVar("T")
-Life = Generator[Need, tuple[datetime, Any], T]
-"""Yields needs, is sent (now, result) for each."""
+DriverCourse = Generator[Need, tuple[datetime, Any], T]
+"""A generator that yields requests and is sent (now, result) for each."""
 
 NOT_DRIVEN: Final = "case_not_driven"
 SAVE_REFUSED: Final = "save_refused"
@@ -144,23 +144,23 @@ def drive(
     late: Sequence[Reply],
     now: datetime,
     timing: Timing,
-    batch: Callable[[datetime, Timing], Batch] | None = None,
-) -> Life[datetime]:
-    """Take due cases, and the cases of late replies, as far as they go now; return when that was.
+    batch: Callable[[datetime, Timing], BatchDriver] | None = None,
+) -> DriverCourse[datetime]:
+    """Drive due cases, and the cases of late replies, as far as they can go now; return the time of the end.
 
-    A case that breaks its batch by a fault of ours (a plan that nobody knows) is found by halving and put off alone.
-    `batch`: makes who drives; only a simulator names another.
+    A case that makes its batch fail by a fault of ours (such as an unknown plan) is found by halving and postponed.
+    `batch`: the driver to use; only a simulator passes another than `BatchDriver`.
     """
-    driving = (batch or Batch)(now, timing)
+    driver = (batch or BatchDriver)(now, timing)
     try:
-        yield from driving.run(taken, late)
-    except Exception as error:  # noqa: BLE001 - whatever one case breaks must not stop the others
+        yield from driver.run(taken, late)
+    except Exception as error:  # noqa: BLE001 - a fault of one case must not stop the others
         keys = sorted({case.key for case in taken} | {(reply.account_id, reply.case_no) for reply in late})
         if len(keys) == 1:
             case = next(iter(taken), None)
-            yield from driving.do(Postponement(keys, timing.resend_limit, NOT_DRIVEN, error, case))
-            return driving.now
-        now = driving.now
+            yield from driver.request(Postponement(keys, timing.resend_limit, NOT_DRIVEN, error, case))
+            return driver.now
+        now = driver.now
         for half in (set(keys[: len(keys) // 2]), set(keys[len(keys) // 2 :])):
             now = yield from drive(
                 [case for case in taken if case.key in half],
@@ -170,11 +170,11 @@ def drive(
                 batch,
             )
         return now
-    return driving.now
+    return driver.now
 
 
-class Batch:
-    """One batch on its way. `alone`: its cases that are in no group now; a case in a group is not among them."""
+class BatchDriver:
+    """Drives one batch. `alone`: those of its cases that are in no group now, by key."""
 
     step = staticmethod(coordinator.step)
     versions_to_start = staticmethod(coordinator.versions_to_start)
@@ -183,12 +183,12 @@ class Batch:
         """Begin at `now`."""
         self.now, self.timing = now, timing
         self.alone: dict[Key, Case] = {}
-        self.plans: Mapping[Followed, Plan] = {}
+        self.plans: Mapping[PlanKey, Plan] = {}
         self.learnt: dict[Key, list[dict[str, Any]]] = {}
-        """Timeline entries of what needs no save yet, by case; the case's next save takes them in."""
+        """Timeline entries that are not saved yet, by case; the case's next save includes them."""
 
-    def do(self, need: Need) -> Life[Any]:
-        """Have something done; return what came of it, and know what time it is by then."""
+    def request(self, need: Need) -> DriverCourse[Any]:
+        """Yield a request and return its result; sets `now`."""
         self.now, result = yield need
         return result
 
@@ -196,34 +196,34 @@ class Batch:
         """Return the plan that a case follows."""
         return self.plans[case.plan, case.kind]
 
-    def run(self, taken: Sequence[Case], late: Sequence[Reply]) -> Life[None]:
+    def run(self, taken: Sequence[Case], late: Sequence[Reply]) -> DriverCourse[None]:
         """Drive the batch to its end."""
         replied = group_by_case(late)
-        # Everything goes in order of account from here.
+        # From here on cases are in order of account.
         self.alone = {case.key: case for case in sorted(taken, key=attrgetter("account_id"))}
         if missing := replied.keys() - self.alone.keys():
-            loaded = yield from self.do(CaseLoad(frozenset(missing)))
+            loaded = yield from self.request(CaseLoad(frozenset(missing)))
             self.alone = dict(sorted((self.alone | loaded).items()))
-        self.plans = yield from self.do(PlanLookup({(case.plan, case.kind): case for case in self.alone.values()}))
+        self.plans = yield from self.request(PlanLookup({(case.plan, case.kind): case for case in self.alone.values()}))
         keys = frozenset(self.alone)
         events = yield from self.first_events(replied)
-        replies: list[GroupReplied] = []
+        replies: list[GroupReplies] = []
         while events or replies:
             steps, events = yield from self.save_steps(self.take_steps(events, replies))
-            replies, divided = [], [step for step in steps if not step.sends and step.after.state not in ENDED]
+            replies, dissolved = [], [step for step in steps if not step.sends and step.after.state not in ENDED]
             if sending := [step for step in steps if step.sends]:
                 calls = self.calls(sending)
-                closed: RoundAnswers = yield from self.do(Round(keys, list(calls.values())))
-                answered = dict(zip(calls, closed.answers, strict=True))
-                replies, heard_late, silent = self.hear(sending, answered, closed.late)
-                events |= heard_late
-                divided += silent
-            for step in divided:
-                self.divide(step)
+                round_answers: RoundAnswers = yield from self.request(Round(keys, list(calls.values())))
+                answered = dict(zip(calls, round_answers.answers, strict=True))
+                replies, late_events, silent = self.assign_replies(sending, answered, round_answers.late)
+                events |= late_events
+                dissolved += silent
+            for step in dissolved:
+                self.dissolve(step)
         yield from self.save_learnt()
 
-    def first_events(self, replied: Mapping[Key, tuple[Reply, ...]]) -> Life[dict[Key, Event]]:
-        """Return the first event of each case: late replies, a re-check, or that it is due."""
+    def first_events(self, replied: Mapping[Key, tuple[Reply, ...]]) -> DriverCourse[dict[Key, Event]]:
+        """Return each case's first event: late replies, a re-check, or Woken; none where it cannot be checked now."""
         events: dict[Key, Event] = {}
         ready: list[Case] = []
         for key, case in self.alone.items():
@@ -234,20 +234,20 @@ class Batch:
             else:
                 events[key] = Woken()
         if ready:
-            events.update((yield from self.do(FactsRecheck(ready))))
+            events.update((yield from self.request(FactsRecheck(ready))))
         return events
 
     # Stepping.
 
-    def take_steps(self, events: Mapping[Key, Event], replies: Iterable[GroupReplied]) -> list[GroupStep]:
-        """Step every case that has an event: those that met the same together, the others one by one."""
+    def take_steps(self, events: Mapping[Key, Event], replies: Iterable[GroupReplies]) -> list[GroupStep]:
+        """Step every case that has an event or replies: groups as one, the others one by one."""
         steps, starting = self.step_alone(events)
         steps = join_steps(steps)
         steps += [self.start(together) for together in starting]
         for each in replies:
-            step = self.step_together(each)
-            if step.after is step.before:  # "pending" alone moves nobody
-                self.divide(step)
+            step = self.step_group(each)
+            if step.after is step.before:  # replies that change nothing, such as "pending"
+                self.dissolve(step)
             else:
                 steps.append(step)
         for step in steps:
@@ -257,9 +257,9 @@ class Batch:
     def step_alone(
         self, events: Mapping[Key, Event]
     ) -> tuple[list[GroupStep], Iterable[list[tuple[Case, tuple[int, ...], Rechecked]]]]:
-        """Step cases one by one; return their steps, and who may start together, each with the versions to try at.
+        """Step cases one by one; return their steps, and cases that may start together, with versions to try at.
 
-        Whoever takes a step is no longer among `alone`.
+        A case that takes a step is removed from `alone`.
         """
         alone, now = self.alone, self.now
         steps: list[GroupStep] = []
@@ -283,37 +283,37 @@ class Batch:
             del alone[key]
             replies = event.replies if isinstance(event, Replied) else ()
             learnt = self.learnt.pop(key, [])
-            group, evidence = Group.of([decision.case]), _evidence(decision.case, event)
+            group, evidence = CaseGroup.of([decision.case]), _select_evidence(decision.case, event)
             steps.append(GroupStep(group, before, decision.case, decision.sends, replies, evidence, learnt))
         return steps, starting.values()
 
     def start(self, together: list[tuple[Case, tuple[int, ...], Rechecked]]) -> GroupStep:
-        """Step cases that start together: they are a group from here on."""
-        together.sort(key=_account)
+        """Step cases that start together; they are a group from here on."""
+        together.sort(key=_first_account)
         cases, versions = [case for case, _, _ in together], [versions for _, versions, _ in together]
         plan, event = self.plan_of(cases[0]), together[0][2]
         after, decision = start_together(cases, plan, versions, event, self.now, self.timing, self.step)
-        return GroupStep(Group.of(after), cases[0], decision.case, decision.sends)
+        return GroupStep(CaseGroup.of(after), cases[0], decision.case, decision.sends)
 
-    def step_together(self, each: GroupReplied) -> GroupStep:
-        """Step a group that heard the same: its members took their last step together, and take this one so."""
+    def step_group(self, each: GroupReplies) -> GroupStep:
+        """Step a group whose members got the same replies, by stepping one of them."""
         event = Replied(each.replies)
         decision = self.step(each.one, self.plan_of(each.one), event, self.now, self.timing)
         return GroupStep(each.group, each.one, decision.case, decision.sends, each.replies, None, each.learnt)
 
-    def divide(self, step: GroupStep) -> None:
-        """Let cases that took a step together stand alone from here."""
+    def dissolve(self, step: GroupStep) -> None:
+        """Dissolve a step's group: its cases are in no group from here on."""
         self.alone.update(zip(step.group.keys, step.each(), strict=True))
         if step.unsaved and step.entries:
             self.learnt.update(dict.fromkeys(step.group.keys, step.entries))
 
     # Saving.
 
-    def save_steps(self, steps: list[GroupStep]) -> Life[tuple[list[GroupStep], dict[Key, Event]]]:
-        """Save what must be; what is no longer ours is left out from then on.
+    def save_steps(self, steps: list[GroupStep]) -> DriverCourse[tuple[list[GroupStep], dict[Key, Event]]]:
+        """Save the steps that need it; cases whose revision guard failed leave the batch.
 
-        Returns the steps whose sends may leave now, and events for cases whose save met a wish to withdraw: these
-        stand alone again.
+        Returns the steps whose sends may be sent now, and events for cases whose guard failed only because of a new
+        wish to withdraw: these are in no group again.
         """
         saves = [self.save_of(step) for step in steps if not step.unsaved]
         if not saves:
@@ -324,20 +324,20 @@ class Batch:
         if not outcome.lost:
             return steps, {}
         before = {key: step.before for step in steps for key in step.group.keys}
-        loaded: Mapping[Key, Case] = yield from self.do(CaseLoad(frozenset(outcome.lost)))
-        wished = {
+        loaded: Mapping[Key, Case] = yield from self.request(CaseLoad(frozenset(outcome.lost)))
+        withdrawing = {
             key: case
             for key, case in loaded.items()
             if case.withdraw_at is not None
             and before[key].withdraw_at is None
             and case.revision == before[key].revision
         }
-        self.alone |= wished
-        left = [step.without(outcome.lost) for step in steps]
-        return [step for step in left if step.group.keys], {key: Woken() for key in wished}
+        self.alone |= withdrawing
+        rest = [step.without(outcome.lost) for step in steps]
+        return [step for step in rest if step.group.keys], {key: Woken() for key in withdrawing}
 
     def save_of(self, step: GroupStep) -> Save:
-        """Return what is to be saved of a step."""
+        """Return the save of a step."""
         return Save(
             cases=step.group.cases,
             like=step.after,
@@ -347,16 +347,16 @@ class Batch:
             versions=not step.replies,
         )
 
-    def save(self, saves: Sequence[Save]) -> Life[SaveOutcome]:
-        """Save a batch; one that the store refuses as a whole is halved until the bad case stands alone."""
-        outcome: SaveOutcome | SaveRefused = yield from self.do(GroupSave(saves))
+    def save(self, saves: Sequence[Save]) -> DriverCourse[SaveOutcome]:
+        """Save in one statement. What the store refuses as a whole is halved until the bad case is alone, and lost."""
+        outcome: SaveOutcome | SaveRefused = yield from self.request(GroupSave(saves))
         if isinstance(outcome, SaveOutcome):
             return outcome
         if len(saves) == len(saves[0].cases) == 1:
             [case] = saves[0].cases
-            # Still due, it would be taken up and refused again without a pause.
+            # While still due, the case would be claimed and refused again without a pause.
             wait, stepped = self.timing.resend_limit, saves[0].stepped
-            yield from self.do(Postponement([case.key], wait, SAVE_REFUSED, outcome.error, stepped))
+            yield from self.request(Postponement([case.key], wait, SAVE_REFUSED, outcome.error, stepped))
             return SaveOutcome(lost=frozenset([case.key]))
         lost, wishes = set[Key](), dict[Key, datetime]()
         for half in halve_saves(saves):
@@ -365,8 +365,8 @@ class Batch:
             wishes |= part.wishes
         return SaveOutcome(lost=lost, wishes=wishes)
 
-    def save_learnt(self) -> Life[None]:
-        """Save what was learnt and found no other save: who shared a step shares the entries, and is saved as one."""
+    def save_learnt(self) -> DriverCourse[None]:
+        """Save the entries that no other save included, in one save for all cases that share their entries."""
         groups: defaultdict[int, list[Key]] = defaultdict(list)
         for key, learnt in self.learnt.items():
             groups[id(learnt)].append(key)
@@ -382,62 +382,62 @@ class Batch:
 
     # Sending.
 
-    def calls(self, sending: Sequence[GroupStep]) -> dict[Asked, Call]:
-        """Return the calls of a round: one a participant, op and plan, for all groups."""
-        plans: dict[Followed, Plan] = {}
-        columns: defaultdict[Asked, list[tuple[Group, Sequence[int | None] | None]]] = defaultdict(list)
+    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, Call]:
+        """Return the calls of a round: one for each participant, op and plan, for all groups."""
+        plans: dict[PlanKey, Plan] = {}
+        columns: defaultdict[CallKey, list[tuple[CaseGroup, Sequence[int | None] | None]]] = defaultdict(list)
         for step in sending:
-            plan, followed = self.plan_of(step.after), _followed(step)
-            plans[followed] = plan
+            plan, plan_key = self.plan_of(step.after), _plan_key(step)
+            plans[plan_key] = plan
             for send in step.sends:
-                at = plan.participants.index(send.participant) if send.op is Op.TRY else None
-                versions = None if at is None else step.group.versions(at)
-                columns[send.participant, send.op, followed].append((step.group, versions))
+                index = plan.participants.index(send.participant) if send.op is Op.TRY else None
+                versions = None if index is None else step.group.versions(index)
+                columns[send.participant, send.op, plan_key].append((step.group, versions))
         return {
-            (name, op, followed): Call(name, op, merge_orders(parts), plans[followed])
-            for (name, op, followed), parts in columns.items()
+            (name, op, plan_key): Call(name, op, merge_orders(parts), plans[plan_key])
+            for (name, op, plan_key), parts in columns.items()
         }
 
-    def hear(
-        self, sending: Sequence[GroupStep], answered: Mapping[Asked, Sequence[Answers]], replies: Sequence[Reply]
-    ) -> tuple[list[GroupReplied], dict[Key, Event], list[GroupStep]]:
-        """Divide the groups of a round by what they heard; `replies` are late ones.
+    def assign_replies(
+        self, sending: Sequence[GroupStep], answered: Mapping[CallKey, Sequence[Answers]], replies: Sequence[Reply]
+    ) -> tuple[list[GroupReplies], dict[Key, Event], list[GroupStep]]:
+        """Split the groups of a round by their replies; `replies` are the late ones.
 
-        Returns which cases heard the same in time, the replies to those who heard something late, and the steps that
-        these, and those who heard nothing, had taken.
+        Returns the groups with equal replies, an event for each case that got a late reply, and the steps of these
+        cases and of those without replies.
         """
-        indexed = {where: [IndexedAnswers.of(each) for each in answers] for where, answers in answered.items()}
+        indexed = {call: [IndexedAnswers.of(each) for each in answers] for call, answers in answered.items()}
         late = group_by_case(replies)
-        heard, silent = list[GroupReplied](), list[GroupStep]()
+        groups, silent = list[GroupReplies](), list[GroupStep]()
         for step in sending:
-            followed = _followed(step)
-            to_step = [indexed[send.participant, send.op, followed] for send in step.sends]
-            together, left = split_by_replies(step, to_step, late)
-            heard += together
-            if left.group.keys:
-                silent.append(left)
+            plan_key = _plan_key(step)
+            to_step = [indexed[send.participant, send.op, plan_key] for send in step.sends]
+            equal, unanswered = split_by_replies(step, to_step, late)
+            groups += equal
+            if unanswered.group.keys:
+                silent.append(unanswered)
         if not late:
-            return heard, {}, silent
-        # Whoever hears something late steps alone, with all that it was told.
-        every = [each for of_one in indexed.values() for each in of_one]
+            return groups, {}, silent
+        # A case that got a late reply steps alone, with all of its replies.
+        every = [each for to_call in indexed.values() for each in to_call]
         return (
-            heard,
+            groups,
             {
-                key: Replied((*(reply for each in every for reply in each.to(key)), *of_case))
-                for key, of_case in late.items()
+                key: Replied((*(reply for each in every for reply in each.to(key)), *late_replies))
+                for key, late_replies in late.items()
             },
             silent,
         )
 
 
-def _followed(step: GroupStep) -> Followed:
+def _plan_key(step: GroupStep) -> PlanKey:
     return step.after.plan, step.after.kind
 
 
-def _account(starting: tuple[Case, tuple[int, ...], Rechecked]) -> int:
+def _first_account(starting: tuple[Case, tuple[int, ...], Rechecked]) -> int:
     return starting[0].account_id
 
 
-def _evidence(after: Case, event: Event) -> object | None:
-    """Return the evidence of the check that ended a case; a case that goes on rests on the one that opened it."""
+def _select_evidence(after: Case, event: Event) -> object | None:
+    """Return the evidence of the re-check that ended a case. A case that goes on keeps its first check's record."""
     return event.evidence if after.state is State.REJECTED and isinstance(event, Rechecked) else None

@@ -14,7 +14,7 @@ A participant's row for the account remembers the last case number and op it too
 | n, confirmed          | granted                            | done                    | error                     |
 | n, cancelled          | refused                            | error                   | done                      |
 
-A refused Try leaves its mark so that no late or repeated Try of the same number can be granted afterwards.
+A refused Try writes (n, cancelled), so that no late or repeated Try of the same number can be granted afterwards.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class CaseOp(StrEnum):
 
 
 class Answer(StrEnum):
-    """What a participant says: to a Try granted, refused or pending; to the others done, stale, error or pending."""
+    """What a participant answers: to a Try granted, refused or pending; to other ops done, stale, error or pending."""
 
     GRANTED = "granted"
     REFUSED = "refused"
     PENDING = "pending"  # unknown yet: ask again
     DONE = "done"
-    STALE = "stale"  # the row has gone on to a later case
-    ERROR = "error"  # what the fence can never see while the protocol is kept
+    STALE = "stale"  # the row is at a later case
+    ERROR = "error"  # cannot happen while everybody keeps the protocol
 
 
 class FenceRow(msgspec.Struct, frozen=True, gc=False):
@@ -60,11 +60,11 @@ class FenceRow(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_ROW: Final = FenceRow(0, CaseOp.CANCELLED)
-"""An account the participant has no row for: number 0, finished."""
+"""What an account without a row counts as: number 0, finished."""
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """The fence's answer, its code where it refuses, and the row to write in the same statement (None: nothing)."""
+    """The fence's answer, the code of a refusal or error, and the row to write in the same statement (None: none)."""
 
     answer: Answer
     write: FenceRow | None = None
@@ -89,12 +89,12 @@ def fence(row: FenceRow, case_no: int, op: Op, refusal: str | None = None) -> Ve
     if row.case_no > case_no:
         return Verdict(Answer.REFUSED if op is Op.TRY else Answer.STALE, code=LATER_CASE)
     if row.case_no < case_no:
-        return _PENDING if row.case_op is CaseOp.TRIED else _first(case_no, op, refusal)
-    return _again(row, op)
+        return _PENDING if row.case_op is CaseOp.TRIED else _judge_new_case(case_no, op, refusal)
+    return _judge_same_case(row, op)
 
 
-def _first(case_no: int, op: Op, refusal: str | None) -> Verdict:
-    """The row is below *n* and finished: the case is new here."""
+def _judge_new_case(case_no: int, op: Op, refusal: str | None) -> Verdict:
+    """Judge an op where the row is below *n* and finished: it is the first of this case."""
     if op is Op.CONFIRM:
         return Verdict(Answer.ERROR, code=NEVER_TRIED)
     if op is Op.CANCEL:
@@ -104,8 +104,8 @@ def _first(case_no: int, op: Op, refusal: str | None) -> Verdict:
     return Verdict(Answer.GRANTED, FenceRow(case_no, CaseOp.TRIED))
 
 
-def _again(row: FenceRow, op: Op) -> Verdict:
-    """The row is at *n*: the case has been here."""
+def _judge_same_case(row: FenceRow, op: Op) -> Verdict:
+    """Judge an op where the row is at *n* already."""
     if row.case_op is CaseOp.TRIED:
         if op is Op.TRY:
             return _GRANTED

@@ -1,4 +1,4 @@
-"""Which buckets of accounts a worker should hold: a fair share, decided from the leases that stand."""
+"""Which buckets of accounts a worker should lease: a fair share, computed from the present leases."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def wanted_buckets(
 ) -> frozenset[int]:
     """Return the buckets that worker `me` holds from now on, given all live `workers` and all `leases` by bucket.
 
-    It keeps its own up to a fair share, then takes free ones (never leased, or run out). It never takes another's
-    running lease: a worker with more than its share lets go by itself at its next turn. Shares differ by one at most
-    and add up to all buckets; what does not divide goes to the first workers by name.
+    It keeps its own up to a fair share, then takes free ones (never leased, or expired). It never takes a lease that
+    another worker still holds: one with more than its share gives the rest up by itself at its next renewal. Shares
+    differ by at most one and add up to all buckets; the remainder goes to the first workers by name.
     """
     everyone = sorted({*workers, me})
     share = BUCKETS // len(everyone) + (everyone.index(me) < BUCKETS % len(everyone))

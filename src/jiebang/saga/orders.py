@@ -1,4 +1,4 @@
-"""Orders to participants and their answers, in columns: what most cases of a batch have in common is said once."""
+"""Orders to participants and their answers, in columns: values that a batch's cases share are stored once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
-    """One case's part of a batch: a Try asks for `version` (None: no version asked), the rest ignore it."""
+    """One case's part of a batch. `version`: the facts_version a Try is granted at (None: any); other ops ignore it."""
 
     account_id: int
     case_no: int
@@ -22,16 +22,16 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 
 
 class Orders(msgspec.Struct, frozen=True, gc=False):
-    """A batch of orders in columns, in order of account, each account once. `versions`: for Trys."""
+    """A batch of orders in columns, in ascending order of account, each account once. `versions`: of Trys only."""
 
     accounts: Sequence[int]
     case_nos: Sequence[int]
     versions: Sequence[int | None] | None = None
     everybody: frozenset[int] = frozenset()
-    """The accounts once more: what is answered when all are a yes. Made where it is not given."""
+    """The set of `accounts`: the answer where every order is a yes. Computed if it is not passed in."""
 
     def __post_init__(self) -> None:
-        """Make `everybody`."""
+        """Compute `everybody`."""
         if len(self.everybody) != len(self.accounts):
             msgspec.structs.force_setattr(self, "everybody", frozenset(self.accounts))
 
@@ -59,7 +59,7 @@ class Orders(msgspec.Struct, frozen=True, gc=False):
         return [Order(*each) for each in zip(self.accounts, self.case_nos, versions, strict=True)]
 
 
-_YES: Final = {
+_POSITIVE: Final = {
     Op.TRY: (Answer.GRANTED, CaseOp.TRIED),
     Op.CONFIRM: (Answer.DONE, CaseOp.CONFIRMED),
     Op.CANCEL: (Answer.DONE, CaseOp.CANCELLED),
@@ -67,9 +67,10 @@ _YES: Final = {
 
 
 class Answers(msgspec.Struct, frozen=True, gc=False):
-    """What one participant answered to a batch: `yes` are the accounts it granted (a Try) or did it for, at `at`.
+    """What one participant answered to a batch, at `at`.
 
-    `rest`: every other answer. An order in neither is unknown.
+    `yes`: the accounts for which it granted the Try, or carried out the Confirm or Cancel. `rest`: every other reply.
+    The outcome of an order in neither is unknown.
     """
 
     participant: str
@@ -80,8 +81,8 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
     rest: Sequence[Reply] = ()
 
     def yes_to(self, account_id: int, case_no: int) -> Reply:
-        """Return the yes to one case."""
-        answer, row = _YES[self.op]
+        """Return the positive reply to one case."""
+        answer, row = _POSITIVE[self.op]
         return Reply(account_id, case_no, self.participant, self.op, answer, None, FenceRow(case_no, row), self.at)
 
     def one_by_one(self) -> list[Reply]:
@@ -95,14 +96,14 @@ class Answers(msgspec.Struct, frozen=True, gc=False):
 
 
 def collect_answers(participant: str, op: Op, orders: Orders, replies: Sequence[Reply], now: datetime) -> Answers:
-    """Put replies that came one by one into columns: a single yes counts as such, everything else stays a reply."""
-    positive, case_nos = _YES[op][0], dict(zip(orders.accounts, orders.case_nos, strict=True))
-    times = Counter(reply.account_id for reply in replies)
+    """Put single replies into columns: a case's only reply, if positive, goes to `yes`; all others to `rest`."""
+    positive, case_nos = _POSITIVE[op][0], dict(zip(orders.accounts, orders.case_nos, strict=True))
+    counts = Counter(reply.account_id for reply in replies)
     yes, rest = [], []
     for reply in replies:
         if (
             reply.answer is positive
-            and times[reply.account_id] == 1
+            and counts[reply.account_id] == 1
             and case_nos.get(reply.account_id) == reply.case_no
         ):
             yes.append(reply.account_id)

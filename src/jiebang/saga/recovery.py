@@ -1,36 +1,37 @@
-"""What stands of an account's cases after a restore from backup, and what must be done about it. Pure.
+"""Decide what to do about an account's cases after a restore from backup. Pure.
 
-Any database, the platform's or a participant's, may have been put back to an older state: it never knows more than was
-true, only less. So no restored database can prove that something did not happen, and these rules hold:
+Any database, the platform's or a participant's, may have been put back to an older state: it never holds more than was
+true, only less. So a restored database cannot prove that something did not happen, and these rules hold:
 
-1. Numbers are never reused: the next one is above every number seen anywhere. What nobody saw may still have been
-   given by a platform that was restored; `gap` steps over it.
-2. **Committed** is proven by one confirmed row, or by a platform that holds `confirming` or `done`. Then every
-   participant of the plan is to confirm: the commit point said that all had granted.
-3. **Broken off** is proven by a platform that holds `cancelling` or `aborted`, or by a cancelled row where nothing
-   proves a commit, or by a participant that was not restored and never came to *n*: it cannot have granted. Where
-   nothing proves either, and nobody has gone on to a later case, tried rows are cancelled: everyone who can still say
-   anything then agrees. So a case in `trying` is always broken off.
-4. A row above *n* has finished *n*, whichever way, and is left alone. A platform that holds *n* unfinished while a row
-   is above it has lost how *n* ended: **undecided**, unless rule 2 or 3 still finds a proof.
-5. The fence stays as it is. A participant put back to before *n* takes *n* again, in the order of numbers: Cancel for
-   a case broken off; Try (at no version: what it was granted at is gone) and then Confirm for a committed one. A plain
-   Confirm there would be answered by an error.
-6. Of all cases of an account the highest may live: it is put into `confirming` or `cancelling`, and the workers end
-   it. What lower and ended cases need, and every Try, recovery sends itself before, one op a participant at a time
-   (`sends`), the lowest case first; then it looks again and asks again. Each op raises a row, so this ends. What is
-   settled of a case is saved before a row goes on that may be all that proves it (`again`).
-7. A case that the platform lost is made again with its number where the plans leave no choice of what it was.
-8. Nothing is guessed. What stays open is an operator's: a platform and a row that contradict each other; an outcome or
-   a plan that nobody holds any more; a committed case whose Try was refused (parked there, as a refused Confirm is). A
-   number that a restored platform may have given, that nobody holds and that somebody else who was restored has not
-   come to, may be a case that the others did: its outcome is lost. Nothing is sent past an undecided case. What people
-   find out about a lost outcome they tell (`outcomes`), and it counts where nothing is proven.
-9. A refused Try leaves its mark for ever. So a Try that would be refused is not sent: what clears by itself is waited
-   for (`waits`), up to a limit; what does not, or not in time, is an operator's, and the row stays free to take the
-   Try when it has been cleared.
-10. A version of the wallet from before its restore may come to be a second time and mean other money: a case in `ready`
-   that was proven at one is rejected, as if funds had moved.
+1. Case numbers are never reused: the next one is above every number seen anywhere. A restored platform may also have
+   assigned numbers that no database holds any more; `gap` skips them.
+2. **Committed** is proven by one confirmed row, or by a platform that holds `confirming` or `done`. Every participant
+   of the plan must then confirm: at the commit point all had granted.
+3. **Broken off** is proven by a platform that holds `cancelling` or `aborted`; by a cancelled row where nothing proves
+   a commit; or by a participant that was not restored and is still below *n*: it cannot have granted. Where nothing
+   proves either and no later case exists, tried rows are cancelled: no remaining evidence contradicts that. So a case
+   in `trying` is always broken off.
+4. A row above *n* has finished *n*, one way or the other, and is left alone. A platform that holds *n* unfinished while
+   a row is above it has lost how *n* ended: **undecided**, unless rule 2 or 3 still finds a proof.
+5. The fence's rules do not change. A participant put back to before *n* takes *n* again, in ascending order of numbers:
+   Cancel for a case broken off; Try (without a version: the one it was granted at is lost) and then Confirm for a
+   committed one. A Confirm without the Try would be answered with an error.
+6. Only the highest case of an account may be live: it is put into `confirming` or `cancelling`, and the workers end it.
+   Ops for lower and ended cases, and every Try, are sent by recovery itself, before that, one op per participant at a
+   time (`sends`), the lowest case first; then the rows are read and decided again. Each op raises a row, so this
+   terminates. A settled case is saved before a row that may be its only proof moves on (`again`).
+7. A case that the platform lost is inserted again under its number where every plan that it may have had leads to the
+   same record and the same ops.
+8. Nothing is guessed. Left to operators: a platform and a row that contradict each other; an outcome or a plan that no
+   database holds any more; a committed case whose Try was refused (parked there, as a refused Confirm is). A number
+   that a restored platform may have assigned, that no database holds and that another restored participant is below,
+   may be a case that the others carried out: its outcome is lost. No op is sent past an undecided case. Outcomes that
+   operators establish (`outcomes`) are used where nothing is proven.
+9. A refused Try leaves a permanent mark. So a Try that would be refused is not sent: a refusal that clears by itself
+   is waited for (`waits`), up to a limit; any other, or one that did not clear in time, is left to an operator, and
+   the row can still take the Try once it is cleared.
+10. The wallet may reach a version number from before its restore a second time, with other money behind it: a case in
+   `ready` that was proven at such a version is rejected, as if its funds had moved.
 """
 
 from __future__ import annotations
@@ -46,15 +47,15 @@ from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
 from jiebang.saga.recovery_evidence import (
     OUTCOME_LOST,
     PLATFORM,
-    Judged,
+    CaseAssessment,
+    ProvenOutcome,
     Restored,
     Seen,
-    Stand,
     Why,
-    at,
-    finished,
-    judged,
-    numbers_of,
+    assess_case,
+    is_at,
+    is_finished,
+    numbers_to_assess,
 )
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ if TYPE_CHECKING:
 __all__ = ["OUTCOME_LOST", "Recovery", "Restored", "Seen", "Undecided", "Wait", "Why", "recovered"]
 
 RECOVERED: Final = "RECOVERED"
-"""Reason of a case that was broken off because nothing was left to prove its commit."""
+"""Reason of a case that was broken off because no proof of its commit is left."""
 
 
 class Undecided(msgspec.Struct, frozen=True, order=True):
-    """A case that an operator must decide. `participants`: where it stands against the rest, as far as known.
+    """A case that an operator must decide. `participants`: those at which it is stuck, as far as known.
 
-    `codes`: what those that would refuse its Try would refuse it with.
+    `codes`: with Why.CANNOT_TRY, the code with which each of them would refuse its Try.
     """
 
     account_id: int
@@ -92,11 +93,11 @@ class Wait(msgspec.Struct, frozen=True, order=True):
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """What to do about one account.
 
-    `sends`: what recovery sends itself, at most one op a participant; `waits`: what it waits for. While there are any
-    of either, `changed` and `made` are empty: send or wait, look again, ask again. `plans`: by case number, the plan
-    whose operations `sends` carry out. `changed`: cases to save, one revision on. `made`: lost cases to insert.
-    `again`: more is to be decided once these are saved. `refusals`: what was known of those, for the next time it is
-    asked. `last_case_no`: the next number is above it.
+    `sends`: the ops that recovery sends itself, at most one per participant; `waits`: the refusals it waits for. Unless
+    both are empty, `changed` and `made` are empty (save for `again`): send or wait, read again, decide again. `plans`:
+    by case number, the plan whose operations `sends` carry out. `changed`: cases to save, one revision on. `made`: lost
+    cases to insert. `again`: decide again once these are saved. `refusals`: those already known, to be passed to the
+    next decision. `last_case_no`: the next case's number is above it.
     """
 
     account_id: int
@@ -112,46 +113,49 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
-    """Decide what to do about one account. Asked again of what it left behind, it has nothing more to do.
+    """Decide what to do about one account. Idempotent: asked about its own result, it finds nothing more to do.
 
-    `rows` must be read before the cases, and while no worker claims any.
+    `seen.rows` must be read before the cases, and while no worker claims any.
     """
-    numbers = numbers_of(seen, restored)
+    numbers = numbers_to_assess(seen, restored)
     last = max(seen.last_case_no, *numbers, 0)
     if PLATFORM in restored.databases:
         last += restored.gap
-    ones = [judged(seen, restored, number, above=number < numbers[-1]) for number in numbers]
-    undecided = [
-        Undecided(seen.account_id, one.number, one.why, _where(seen, one)) for one in ones if one.why is not None
-    ]
-    top = ones[-1] if ones and ones[-1].plan and (ones[-1].held is None or ones[-1].held.state not in ENDED) else None
-    wanted = [send for name in _everyone(ones, seen) if (send := _send(seen, ones, name, top)) is not None]
-    sends = tuple(send for send in wanted if not _refused(seen, send))
-    waits = _waits(seen, restored, wanted)
+    assessed = [assess_case(seen, restored, number, above=number < numbers[-1]) for number in numbers]
+    live = _find_live(assessed)
+    needed = [send for name in _list_participants(assessed, seen) if (send := _next_send(seen, assessed, name, live))]
+    sends = tuple(send for send in needed if not _would_be_refused(seen, send))
+    waits = _list_waits(seen, restored, needed)
     lowest = min((send.case_no for send in sends), default=0)
     sends = tuple(send for send in sends if send.case_no == lowest)
-    first = [one for one in ones if one.number < lowest and all(finished(seen, name, one) for name in one.parties)]
-    records = [
-        (one, after)
-        for one in first
-        if (after := _after(seen, ones, one, restored, now, lives=False)[0]) is not None and after is not one.held
+    below = [each for each in assessed if each.case_no < lowest and _is_finished_everywhere(seen, each)]
+    settled = [
+        (each, after)
+        for each in below
+        if (after := _decide_case(seen, assessed, each, restored, now, lives=False)[0]) is not None
+        and after is not each.case
     ]
-    if records:  # before a row goes on that is all that proves them
+    if settled:  # before a row that may be their only proof moves on
         return Recovery(
             account_id=seen.account_id,
-            last_case_no=seen.last_case_no,  # what was given and forgotten is looked for above it, until all is decided
+            last_case_no=seen.last_case_no,  # forgotten numbers are looked for above it until everything is decided
             again=True,
-            changed=tuple(after for one, after in records if one.held is not None),
-            made=tuple(after for one, after in records if one.held is None),
+            changed=tuple(after for each, after in settled if each.case is not None),
+            made=tuple(after for each, after in settled if each.case is None),
         )
+    undecided = [
+        Undecided(seen.account_id, each.case_no, each.reason, _list_stuck(seen, each))
+        for each in assessed
+        if each.reason is not None
+    ]
     changed, made = list[Case](), list[Case]()
-    for one in ones if not sends and not waits else ():
-        after, why = _after(seen, ones, one, restored, now, lives=one is top)
-        if why is not None and one.why is None:
-            undecided.append(_left(seen, one, why))
-        if after is not None and after is not one.held:
-            (made if one.held is None else changed).append(after)
-    blocked = _blocked(seen, changed, made)
+    for each in assessed if not sends and not waits else ():
+        after, why = _decide_case(seen, assessed, each, restored, now, lives=each is live)
+        if why is not None and each.reason is None:
+            undecided.append(_describe_undecided(seen, each, why))
+        if after is not None and after is not each.case:
+            (made if each.case is None else changed).append(after)
+    blocked = _find_blocked(seen, changed, made)
     made = [case for case in made if case.case_no not in blocked]
     undecided += [Undecided(seen.account_id, number, Why.WAITS_BELOW) for number in sorted(blocked)]
     return Recovery(
@@ -160,55 +164,67 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
         sends=sends,
         waits=waits,
         refusals=seen.refusals,
-        plans={one.number: one.plan for one in ones if one.plan is not None} if sends else {},
+        plans={each.case_no: each.plan for each in assessed if each.plan is not None} if sends else {},
         changed=tuple(changed),
         made=tuple(made),
         undecided=tuple(sorted(undecided)),
     )
 
 
-def _where(seen: Seen, one: Judged) -> tuple[str, ...]:
-    """Who stands at an undecided case; where nobody does and the platform forgot it, those restored to before it."""
-    holding = tuple(name for name in one.parties if at(seen, name, one))
-    return holding or (one.parties if one.held is None else ())
+def _find_live(assessed: Sequence[CaseAssessment]) -> CaseAssessment | None:
+    """Return the highest case, if its plan is known and it has not ended: the one that workers go on with."""
+    if not assessed or not assessed[-1].plan:
+        return None
+    highest = assessed[-1]
+    return highest if highest.case is None or highest.case.state not in ENDED else None
 
 
-def _everyone(ones: Sequence[Judged], seen: Seen) -> list[str]:
-    return list(dict.fromkeys((*(name for one in ones for name in one.parties), *seen.rows)))
+def _list_stuck(seen: Seen, one: CaseAssessment) -> tuple[str, ...]:
+    """Return the participants whose row is at an undecided case; of a forgotten one, those restored to before it."""
+    at_it = tuple(name for name in one.participants if is_at(seen, name, one))
+    return at_it or (one.participants if one.case is None else ())
 
 
-def _held_up(seen: Seen, ones: Sequence[Judged], name: str, one: Judged) -> bool:
-    """Whether a lower case that cannot be brought to its end now stands between the participant's row and this one."""
+def _list_participants(assessed: Sequence[CaseAssessment], seen: Seen) -> list[str]:
+    return list(dict.fromkeys((*(name for one in assessed for name in one.participants), *seen.rows)))
+
+
+def _is_finished_everywhere(seen: Seen, one: CaseAssessment) -> bool:
+    return all(is_finished(seen, name, one) for name in one.participants)
+
+
+def _is_held_up(seen: Seen, assessed: Sequence[CaseAssessment], name: str, one: CaseAssessment) -> bool:
+    """Whether a lower case that cannot be ended now stands between the participant's row and this one."""
     row = seen.rows.get(name, NO_ROW)
     passed = row.case_no if row.case_op is not CaseOp.TRIED else row.case_no - 1
-    return any(passed < lower.number < one.number and name in lower.parties for lower in ones)
+    return any(passed < lower.case_no < one.case_no and name in lower.participants for lower in assessed)
 
 
-def _send(seen: Seen, ones: Sequence[Judged], name: str, top: Judged | None) -> Send | None:
-    """Rules 5 and 6: the one op that this participant needs of recovery next. None: none, or it must not go on."""
+def _next_send(seen: Seen, assessed: Sequence[CaseAssessment], name: str, live: CaseAssessment | None) -> Send | None:
+    """Rules 5 and 6: the next op that recovery sends this participant. None: it needs none, or must not go on yet."""
     row = seen.rows.get(name, NO_ROW)
-    for one in ones:
-        if name not in one.parties or row.case_no > one.number or one.stand is Stand.UNTOUCHED:
+    for one in assessed:
+        if name not in one.participants or row.case_no > one.case_no or one.outcome is ProvenOutcome.UNTOUCHED:
             continue
-        here = row.case_no == one.number
+        here = row.case_no == one.case_no
         if here and row.case_op is not CaseOp.TRIED:
             continue
-        if one.stand is Stand.OPEN:
-            return None  # nothing may pass by what is not decided
-        op = Op.CANCEL if one.stand is Stand.BROKEN_OFF else Op.CONFIRM if here else Op.TRY
-        return None if one is top and op is not Op.TRY else Send(seen.account_id, one.number, name, op)
+        if one.outcome is ProvenOutcome.OPEN:
+            return None  # no op is sent past an undecided case
+        op = Op.CANCEL if one.outcome is ProvenOutcome.BROKEN_OFF else Op.CONFIRM if here else Op.TRY
+        return None if one is live and op is not Op.TRY else Send(seen.account_id, one.case_no, name, op)
     return None
 
 
-def _refused(seen: Seen, send: Send) -> bool:
+def _would_be_refused(seen: Seen, send: Send) -> bool:
     return send.op is Op.TRY and send.participant in seen.refusals
 
 
-def _waits(seen: Seen, restored: Restored, wanted: Sequence[Send]) -> tuple[Wait, ...]:
-    """Rule 9: the Trys that would be refused, with what clears by itself, while there is patience left."""
+def _list_waits(seen: Seen, restored: Restored, needed: Sequence[Send]) -> tuple[Wait, ...]:
+    """Rule 9: the Trys that would be refused with a code that clears by itself; none once patience has run out."""
     if seen.waited >= restored.patience:
         return ()
-    refused = [(send, seen.refusals[send.participant]) for send in wanted if _refused(seen, send)]
+    refused = [(send, seen.refusals[send.participant]) for send in needed if _would_be_refused(seen, send)]
     return tuple(
         Wait(send.account_id, send.case_no, send.participant, code)
         for send, code in refused
@@ -216,88 +232,99 @@ def _waits(seen: Seen, restored: Restored, wanted: Sequence[Send]) -> tuple[Wait
     )
 
 
-def _cannot_try(seen: Seen, name: str, one: Judged) -> bool:
-    """Whether a committed case lacks its Try here, and it would be refused."""
-    lacks = one.stand is Stand.COMMITTED and seen.rows.get(name, NO_ROW).case_no < one.number
-    return lacks and name in seen.refusals
+def _cannot_try(seen: Seen, name: str, one: CaseAssessment) -> bool:
+    """Whether a committed case still lacks its Try here, and it would be refused."""
+    lacks_try = one.outcome is ProvenOutcome.COMMITTED and seen.rows.get(name, NO_ROW).case_no < one.case_no
+    return lacks_try and name in seen.refusals
 
 
-def _left(seen: Seen, one: Judged, why: Why) -> Undecided:
-    """What is left to people of a case that is decided."""
-    of = one.parties
+def _describe_undecided(seen: Seen, one: CaseAssessment, why: Why) -> Undecided:
+    """Return what an operator must still do about a case whose outcome is proven."""
     if why is Why.CANNOT_TRY:
-        of = tuple(name for name in of if _cannot_try(seen, name, one))
-        return Undecided(seen.account_id, one.number, why, of, tuple(seen.refusals[name] for name in of))
-    return Undecided(seen.account_id, one.number, why, tuple(name for name in of if not finished(seen, name, one)))
+        names = tuple(name for name in one.participants if _cannot_try(seen, name, one))
+        return Undecided(seen.account_id, one.case_no, why, names, tuple(seen.refusals[name] for name in names))
+    unfinished = tuple(name for name in one.participants if not is_finished(seen, name, one))
+    return Undecided(seen.account_id, one.case_no, why, unfinished)
 
 
-def _after(
-    seen: Seen, ones: Sequence[Judged], one: Judged, restored: Restored, now: datetime, *, lives: bool
+def _decide_case(
+    seen: Seen,
+    assessed: Sequence[CaseAssessment],
+    one: CaseAssessment,
+    restored: Restored,
+    now: datetime,
+    *,
+    lives: bool,
 ) -> tuple[Case | None, Why | None]:
-    """The case as it is to stand now (None: not made), and why it cannot be settled, if so."""
-    held = one.held
-    if one.stand is Stand.UNTOUCHED:
-        return _stale(held, restored) if held else None, None
-    if one.stand is Stand.OPEN or one.plan is None:
-        return _left_open(seen, one), None
+    """Return the case as it is to be saved (None: there is none to save), and why it cannot be settled, if so."""
+    held = one.case
+    if one.outcome is ProvenOutcome.UNTOUCHED:
+        return _reject_if_stale(held, restored) if held else None, None
+    if one.outcome is ProvenOutcome.OPEN or one.plan is None:
+        return _leave_open(seen, one), None
     if lives:
-        return _living(seen, ones, one, restored, now)
-    if not all(finished(seen, name, one) for name in one.parties):
-        return held, min((_in_the_way(seen, ones, name, one) or Why.WAITS_BELOW for name in one.parties), key=_GRAVEST)
-    closed_unknown = held is not None and held.state is State.REJECTED and held.reason == OUTCOME_LOST
-    if held is not None and held.state in ENDED and not closed_unknown:
+        return _resume(seen, assessed, one, restored, now)
+    if not _is_finished_everywhere(seen, one):
+        obstacles = (_find_obstacle(seen, assessed, name, one) or Why.WAITS_BELOW for name in one.participants)
+        return held, min(obstacles, key=_SEVEREST_FIRST)
+    closed_unproven = held is not None and held.state is State.REJECTED and held.reason == OUTCOME_LOST
+    if held is not None and held.state in ENDED and not closed_unproven:
         return held, None
-    state, mark = (State.DONE, Mark.CONFIRMED) if one.stand is Stand.COMMITTED else (State.ABORTED, Mark.CANCELLED)
-    return _put(seen, one, now, state=state, marks=mark * len(one.parties), due_at=None), None
+    committed = one.outcome is ProvenOutcome.COMMITTED
+    state, mark = (State.DONE, Mark.CONFIRMED) if committed else (State.ABORTED, Mark.CANCELLED)
+    return _put_into(seen, one, now, state=state, marks=mark * len(one.participants), due_at=None), None
 
 
-_GRAVEST: Final = (Why.CANNOT_CONFIRM, Why.CANNOT_TRY, Why.WAITS_BELOW).index
-"""Of several things in a decided case's way, an operator is told the one that does not go away with the others."""
+_SEVEREST_FIRST: Final = (Why.CANNOT_CONFIRM, Why.CANNOT_TRY, Why.WAITS_BELOW).index
+"""Of several obstacles an operator is told the one that does not clear together with the others."""
 
 
-def _in_the_way(seen: Seen, ones: Sequence[Judged], name: str, one: Judged) -> Why | None:
-    """What keeps this participant from ending a decided case, if anything does."""
-    if one.stand is Stand.COMMITTED and seen.rows.get(name) == FenceRow(one.number, CaseOp.CANCELLED):
+def _find_obstacle(seen: Seen, assessed: Sequence[CaseAssessment], name: str, one: CaseAssessment) -> Why | None:
+    """Return what keeps this participant from ending a case whose outcome is proven, if anything does."""
+    if one.outcome is ProvenOutcome.COMMITTED and seen.rows.get(name) == FenceRow(one.case_no, CaseOp.CANCELLED):
         return Why.CANNOT_CONFIRM
-    if _held_up(seen, ones, name, one):
+    if _is_held_up(seen, assessed, name, one):
         return Why.WAITS_BELOW
     return Why.CANNOT_TRY if _cannot_try(seen, name, one) else None
 
 
-def _living(
-    seen: Seen, ones: Sequence[Judged], one: Judged, restored: Restored, now: datetime
+def _resume(
+    seen: Seen, assessed: Sequence[CaseAssessment], one: CaseAssessment, restored: Restored, now: datetime
 ) -> tuple[Case, Why | None]:
-    """The highest case, as the workers are to go on with it. Marks that agree with the rows stay as they are.
+    """Return the live case as the workers are to go on with it. Marks that agree with the rows stay as they are.
 
-    What was refused before the restore is asked again: the refusal went with what was restored.
+    An op parked before the restore is sent again to a restored participant: its refusal was undone with the rest.
     """
-    committed = one.stand is Stand.COMMITTED
+    committed = one.outcome is ProvenOutcome.COMMITTED
     sent, ended = (Mark.CONFIRM_SENT, Mark.CONFIRMED) if committed else (Mark.CANCEL_SENT, Mark.CANCELLED)
     state = State.CONFIRMING if committed else State.CANCELLING
-    before = one.held.marks if one.held and one.held.state is state else sent * len(one.parties)
+    before = one.case.marks if one.case and one.case.state is state else sent * len(one.participants)
     parked = Mark.CONFIRM_PARKED if committed else Mark.CANCEL_PARKED
-    reasons = [_in_the_way(seen, ones, name, one) for name in one.parties]
-    marks = list[str]()
-    for name, mark, reason in zip(one.parties, before, reasons, strict=True):
-        undone = mark == ended and not finished(seen, name, one)
-        again = undone or (mark == parked and name in restored.databases)
-        marks.append(parked if reason else sent if again else mark)
-    why = min((reason for reason in reasons if reason), key=_GRAVEST, default=None)
-    told = "".join(marks)
-    if one.held and one.held.state is state and one.held.marks == told:
-        return one.held, why
-    open_ops = any(mark in (sent, Mark.CONFIRM_REFUSED, Mark.CANCEL_REFUSED) for mark in told)
-    return _put(seen, one, now, state=state, marks=told, due_at=now if open_ops else None), why
+    obstacles = [_find_obstacle(seen, assessed, name, one) for name in one.participants]
+    after = list[str]()
+    for name, mark, obstacle in zip(one.participants, before, obstacles, strict=True):
+        undone = mark == ended and not is_finished(seen, name, one)
+        resend = undone or (mark == parked and name in restored.databases)
+        after.append(parked if obstacle else sent if resend else mark)
+    why = min((obstacle for obstacle in obstacles if obstacle), key=_SEVEREST_FIRST, default=None)
+    marks = "".join(after)
+    if one.case and one.case.state is state and one.case.marks == marks:
+        return one.case, why
+    open_ops = any(mark in (sent, Mark.CONFIRM_REFUSED, Mark.CANCEL_REFUSED) for mark in marks)
+    return _put_into(seen, one, now, state=state, marks=marks, due_at=now if open_ops else None), why
 
 
-def _left_open(seen: Seen, one: Judged) -> Case | None:
-    """A case that is an operator's. One whose end alone was lost, and that nobody holds open, is closed and says so."""
-    held = one.held
-    if held is None or held.state in ENDED or one.why is not Why.OUTCOME_LOST:
-        return _asleep(held)
-    passed = all(seen.rows.get(name, NO_ROW).case_no > one.number for name in one.parties)
+def _leave_open(seen: Seen, one: CaseAssessment) -> Case | None:
+    """Return a case that is left to an operator: no longer due, or closed where only its outcome is lost.
+
+    Closed with reason OUTCOME_LOST are those that every participant is past, and those whose Trys were not out.
+    """
+    held = one.case
+    if held is None or held.state in ENDED or one.reason is not Why.OUTCOME_LOST:
+        return _clear_due(held)
+    passed = all(seen.rows.get(name, NO_ROW).case_no > one.case_no for name in one.participants)
     if not passed and held.state not in (State.OPEN, State.IN_REVIEW, State.READY):
-        return _asleep(held)  # one that is not under way its person could prove and set going again
+        return _clear_due(held)  # one that is not tried yet is closed: its person could prove it and set it going
     if held.state is State.TRYING:
         closed: tuple[State, str] = (State.ABORTED, Mark.CANCELLED * len(held.marks))
     else:
@@ -307,15 +334,15 @@ def _left_open(seen: Seen, one: Judged) -> Case | None:
     )
 
 
-def _asleep(held: Case | None) -> Case | None:
-    """No worker is to take up what is not decided."""
+def _clear_due(held: Case | None) -> Case | None:
+    """Return the case without a `due_at`, so that no worker takes up what is undecided."""
     if held is None or held.due_at is None:
         return held
     return msgspec.structs.replace(held, due_at=None, revision=held.revision + 1)
 
 
-def _stale(held: Case, restored: Restored) -> Case:
-    """Rule 10."""
+def _reject_if_stale(held: Case, restored: Restored) -> Case:
+    """Rule 10: reject a `ready` case where the wallet was restored."""
     if held.state is not State.READY or WALLET not in restored.databases:
         return held
     return msgspec.structs.replace(
@@ -323,20 +350,22 @@ def _stale(held: Case, restored: Restored) -> Case:
     )
 
 
-def _put(seen: Seen, one: Judged, now: datetime, *, state: State, marks: str, due_at: datetime | None) -> Case:
-    """The case in the state that was proven.
+def _put_into(
+    seen: Seen, one: CaseAssessment, now: datetime, *, state: State, marks: str, due_at: datetime | None
+) -> Case:
+    """Return the case in the state that is proven, inserted anew where the platform lost it.
 
-    Not along the table of moves: a restore took the case back behind moves that it has made, and these are not made
-    again but found again. After a commit no wish to withdraw is left.
+    It does not go through the state table: the case has made these transitions already, and a restore undid the record
+    of them. After a commit no wish to withdraw is kept.
     """
-    committed = one.stand is Stand.COMMITTED
-    if one.held is None:
+    committed = one.outcome is ProvenOutcome.COMMITTED
+    if one.case is None:
         if one.kind is None or one.plan is None:
             raise ValueError("a case without a plan is not made")
         reason = None if committed else RECOVERED
         return Case(
             account_id=seen.account_id,
-            case_no=one.number,
+            case_no=one.case_no,
             kind=one.kind,
             state=state,
             plan=one.plan.name,
@@ -347,7 +376,7 @@ def _put(seen: Seen, one: Judged, now: datetime, *, state: State, marks: str, du
             versions=(0,) * len(marks),
             reason=reason,
         )
-    held = one.held
+    held = one.case
     return msgspec.structs.replace(
         held,
         state=state,
@@ -362,8 +391,8 @@ def _put(seen: Seen, one: Judged, now: datetime, *, state: State, marks: str, du
     )
 
 
-def _blocked(seen: Seen, changed: Sequence[Case], made: Sequence[Case]) -> set[int]:
-    """The lost cases that cannot be made yet, because a lower case of the account still lives: one lives at a time."""
+def _find_blocked(seen: Seen, changed: Sequence[Case], made: Sequence[Case]) -> set[int]:
+    """Return the lost cases that cannot be inserted yet: another case is still live, and an account has at most one."""
     after = {case.case_no: case for case in (*seen.cases, *changed)}
     alive = any(case.state not in ENDED for case in after.values())
     return {case.case_no for case in made if alive and case.state not in ENDED}

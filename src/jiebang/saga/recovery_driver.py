@@ -1,15 +1,16 @@
-"""The whole course of a recovery: every range of accounts, send, look again, save, wait for what clears by itself.
+"""Drive a recovery over all accounts: decide, save, send, read again, and wait for refusals that clear by themselves.
 
-Written once and run by `jiebang recover` and by the simulator. Like `saga.driver` it is a generator without I/O or
-clock: it yields what it needs done and is sent `(now, result)`. What is decided about an account is
-`saga.recovery.recovered`'s; here is in which order it is carried out, for a page of accounts at a time:
+Run by `jiebang recover` and by the simulator. Like `saga.driver` it is a generator without I/O or clock: it yields a
+request and is sent `(now, result)`. `saga.recovery` decides about one account; this module carries the decisions out,
+for one page of accounts at a time:
 
-1. Decide by rows read before the cases. Save what is settled; send one op to each participant that lacks one; look
-   again. Each op raises a row, so this ends; a range that does not move for some passes is left for another run.
-2. A call that fails as a whole is halved until the bad case stands alone, which counts as silence.
-3. Accounts that something stands in the way of which clears by itself are waited for at the end, all together, with
-   growing pauses up to the patience that was given.
-4. What is undecided is told once all of a page is settled. Every part may be repeated: another run goes on.
+1. Decide by rows read before the cases. Save what is settled, send one op to each participant that needs one, and read
+   the rows again. Each op raises a row, so this terminates; accounts whose rows have not changed for some passes are
+   left to another run.
+2. A call that fails as a whole is halved until the bad case is alone; that counts as silence.
+3. Accounts that wait for a refusal to clear by itself are waited for at the end, all together, with growing pauses up
+   to the given patience.
+4. Undecided cases are reported once a page is settled. Everything may be repeated: another run continues.
 """
 
 from __future__ import annotations
@@ -29,40 +30,40 @@ from jiebang.saga.orders import Order
 from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, Wait, recovered
 
 PASSES: Final = 200
-"""How often one range is looked at again: each pass brings every row that needs it one op further."""
+"""Most passes over one range of accounts. Each pass brings every row that needs it one op further."""
 IN_VAIN: Final = 3
-"""How many passes may bring nothing before the rest of a range is left for another run."""
+"""Passes without any change after which the rest of a range is left to another run."""
 
 Refusals = Mapping[int, Mapping[str, str]]
 """Codes of Trys that would be refused now, by account and participant."""
 
 
 class RangeRead(msgspec.Struct, frozen=True):
-    """Read the next range of accounts above `after`, whoever knows them. Result: an AccountRange."""
+    """Read the next range of accounts above `after` that any database knows. Result: an AccountRange."""
 
     after: int
 
 
 class RowsRead(msgspec.Struct, frozen=True):
-    """Read what all participants hold of these accounts, and their last numbers. Result: AccountRows."""
+    """Read all participants' rows of these accounts, and their last case numbers. Result: AccountRows."""
 
     accounts: Sequence[int]
 
 
 class CasesRead(msgspec.Struct, frozen=True):
-    """Read the platform's cases of these accounts, and what was left to people. Result: AccountCases."""
+    """Read the platform's cases of these accounts, and what was left to operators. Result: AccountCases."""
 
     accounts: Sequence[int]
 
 
 class RecoverySave(msgspec.Struct, frozen=True):
-    """Save what was decided, all in one transaction. Result: a RecoverySaved."""
+    """Save decisions in one transaction. Result: a RecoverySaveOutcome."""
 
     recoveries: Sequence[Recovery]
 
 
 class RecoveryCall(msgspec.Struct, frozen=True):
-    """One op for a batch at one participant; `plan`: the one its cases follow, None where nobody knows it."""
+    """One op for a batch at one participant; `plan`: the one its cases follow, None where it is unknown."""
 
     participant: str
     op: Op
@@ -71,26 +72,26 @@ class RecoveryCall(msgspec.Struct, frozen=True):
 
 
 class RecoverySend(msgspec.Struct, frozen=True):
-    """Make calls, all at once; a Try leaves no mark where it is refused. Result: one CallOutcome for each."""
+    """Make calls, all at once; a refused Try must leave no mark. Result: one CallOutcome for each, in order."""
 
     calls: Sequence[RecoveryCall]
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Let a moment pass before looking again; none at all where `wait` is zero. Result: None."""
+    """Wait before reading again; `wait` may be zero. Result: None."""
 
     wait: timedelta
 
 
 class Tell(msgspec.Struct, frozen=True):
-    """Tell operators what is theirs, and take back what no longer is of accounts that are settled. Result: None."""
+    """Report cases left to operators, and withdraw outdated reports about the `settled` accounts. Result: None."""
 
     settled: Collection[int]
     undecided: Sequence[Undecided]
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """Let `wait` pass while what is waited for clears, by participant and code; `left`: patience. Result: None."""
+    """Wait for refusals to clear. `waits`: counts by participant and code; `left`: patience left. Result: None."""
 
     waits: Mapping[str, int]
     wait: timedelta
@@ -98,14 +99,14 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class AccountRows(msgspec.Struct, frozen=True):
-    """Fence rows by participant and account, and the last case number of each account that the platform knows."""
+    """Fence rows by participant and account, and the platform's last case number by account."""
 
     rows: Mapping[str, Mapping[int, FenceRow]]
     numbers: Mapping[int, int]
 
 
 class AccountRange(msgspec.Struct, frozen=True):
-    """A range of accounts up to and with `upto`, and what is held of them. `last`: there are none above."""
+    """A range of accounts up to and including `upto`, with their rows. `last`: there are no accounts above."""
 
     accounts: Sequence[int]
     held: AccountRows
@@ -114,14 +115,14 @@ class AccountRange(msgspec.Struct, frozen=True):
 
 
 class AccountCases(msgspec.Struct, frozen=True):
-    """The platform's cases by account, and the numbers that an earlier recovery left to people."""
+    """The platform's cases by account, and the case numbers that an earlier recovery left to operators."""
 
     cases: Mapping[int, Sequence[Case]]
     theirs: Mapping[int, Sequence[int]]
 
 
 class RecoverySaved(msgspec.Struct, frozen=True):
-    """What became of a save. `moved`: accounts of which something had moved meanwhile, and nothing was saved."""
+    """What a save did. `moved`: accounts that had changed since they were read; nothing of them was saved."""
 
     moved: Collection[int] = ()
     changed: Sequence[Case] = ()
@@ -130,7 +131,7 @@ class RecoverySaved(msgspec.Struct, frozen=True):
 
 
 class CallOutcome(msgspec.Struct, frozen=True):
-    """What is known of a call. `refused`: codes of Trys that would be refused; `failed`: it did as a whole."""
+    """What a call did. `refused`: by account, the code with which a Try was refused; `failed`: it failed as a whole."""
 
     refused: Mapping[int, str] = {}
     failed: bool = False
@@ -139,14 +140,14 @@ class CallOutcome(msgspec.Struct, frozen=True):
 Need = RangeRead | RowsRead | CasesRead | RecoverySave | RecoverySend | Pause | Tell | Waiting
 T = TypeVar("T")
 Course = Generator[Need, tuple[datetime, Any], T]
-"""Yields needs, is sent (now, result) for each."""
+"""A generator that yields requests and is sent (now, result) for each."""
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """What a recovery counted. `unfinished`: accounts of which somebody did not answer; another run goes on there.
+    """The counts of a recovery. `unfinished`: accounts that some participant did not answer for; left to another run.
 
-    `states`: what was saved, by the state it was put into. `sent`: ops that recovery sent itself. `waited`: cases that
-    had to wait for a refusal to clear, by participant and code.
+    `states`: cases saved, by their new state. `sent`: ops that recovery sent itself, by op. `waited`: cases that had to
+    wait for a refusal to clear, by participant and code. `undecided`: cases left to operators, by reason.
     """
 
     accounts: int = 0
@@ -162,12 +163,12 @@ class Found(msgspec.Struct, kw_only=True):
 
     @property
     def complete(self) -> bool:
-        """Whether every account was brought to where the workers can go on."""
+        """Whether the workers can go on with every account."""
         return not self.unfinished
 
 
 class RecoveryDriver:
-    """One recovery on its way. `pace`: the first and the longest pause; `decide`: only a simulator names another."""
+    """Drives one recovery. `pace`: gives the first and the longest pause; `decide`: only a simulator passes another."""
 
     def __init__(
         self,
@@ -179,48 +180,49 @@ class RecoveryDriver:
         pace: Timing,
         decide: Callable[[Seen, Restored, datetime], Recovery] = recovered,
     ) -> None:
-        """Begin at `now`; `found` is counted into, `page` accounts are waited for at a time."""
+        """Begin at `now`, counting into `found`. `page`: how many accounts are read at a time while waiting."""
         self.restored, self.found, self.now = restored, found, now
         self.page, self.pace, self.decide = page, pace, decide
 
     def run(self) -> Course[None]:
-        """Recover everything. A dry run counts what the first pass would do, and saves and sends nothing."""
+        """Recover all accounts. A dry run counts what the first pass would do, and saves and sends nothing."""
         after, waits, last = 0, list[Wait](), False
         while not last:
-            each: AccountRange = yield from self._do(RangeRead(after))
+            each: AccountRange = yield from self._request(RangeRead(after))
             after, last = each.upto, each.last
             self.found.accounts += len(each.accounts)
             if self.found.dry_run:
-                self._foresee((yield from self._decided(each.accounts, each.held, {}, timedelta(0))), each.held.numbers)
+                decided = yield from self._decide_all(each.accounts, each.held, {}, timedelta(0))
+                self._count_foreseen(decided, each.held.numbers)
                 continue
             more = yield from self._recover(each.accounts, each.held, timedelta(0))
             _count(self.found.waited, more)
             waits += more
         yield from self._wait(waits)
 
-    def _do(self, need: Need) -> Course[Any]:
+    def _request(self, need: Need) -> Course[Any]:
         self.now, result = yield need
         return result
 
     def _wait(self, waits: Sequence[Wait]) -> Course[None]:
-        """Wait, with growing pauses, for what clears by itself; the decision when to wait no longer is recovery's."""
+        """Wait for refusals to clear, with growing pauses; `saga.recovery` decides when to stop, by `waited`."""
         since, turn = self.now, 0
         while waits:
             left = max(self.restored.patience - (self.now - since), timedelta(0))
-            yield from self._do(Waiting(_count({}, waits), min(backoff(turn, self.pace), left), left))
+            yield from self._request(Waiting(_count({}, waits), min(backoff(turn, self.pace), left), left))
             turn += 1
             waited, accounts, waits = self.now - since, sorted({wait.account_id for wait in waits}), []
             for start in range(0, len(accounts), self.page):
                 page = accounts[start : start + self.page]
-                held: AccountRows = yield from self._do(RowsRead(page))
+                held: AccountRows = yield from self._request(RowsRead(page))
                 waits += yield from self._recover(page, held, waited)
 
     def _recover(self, accounts: Sequence[int], held: AccountRows, waited: timedelta) -> Course[list[Wait]]:
-        """Decide, save and send for these accounts until nothing moves any more; return what is to be waited for."""
+        """Decide, save and send for these accounts until no row changes any more; return the refusals to wait for."""
         left, in_vain, undecided, waits = sorted(accounts), 0, list[Undecided](), list[Wait]()
         refusals: Refusals = {}
         for _ in range(PASSES):
-            decided = yield from self._decided(left, held, refusals, waited)
+            decided = yield from self._decide_all(left, held, refusals, waited)
             undone = yield from self._save([one for one in decided if not one.sends and not one.waits])
             for one in decided:
                 if one.again:
@@ -234,24 +236,24 @@ class RecoveryDriver:
                 break
             refusals = yield from self._send(sending)
             before = held
-            held = yield from self._do(RowsRead(left))
+            held = yield from self._request(RowsRead(left))
             moved = any(
                 before.rows[name].get(account) != of.get(account) for account in left for name, of in held.rows.items()
             )
             in_vain = 0 if moved else in_vain + 1
-            yield from self._do(Pause(self.pace.resend * in_vain))
+            yield from self._request(Pause(self.pace.resend * in_vain))
         self.found.unfinished += left
         for each in undecided:
             self.found.undecided[each.why.value] = self.found.undecided.get(each.why.value, 0) + 1
         settled = {*accounts}.difference(left, (wait.account_id for wait in waits))
-        yield from self._do(Tell(settled, undecided))
+        yield from self._request(Tell(settled, undecided))
         return waits
 
-    def _decided(
+    def _decide_all(
         self, accounts: Sequence[int], held: AccountRows, refusals: Refusals, waited: timedelta
     ) -> Course[list[Recovery]]:
-        """Decide about each account, by the rows read before and the cases read now."""
-        known: AccountCases = yield from self._do(CasesRead(accounts))
+        """Decide about each account, by the rows already read and the cases read now."""
+        known: AccountCases = yield from self._request(CasesRead(accounts))
         return [
             self.decide(
                 Seen(
@@ -270,10 +272,10 @@ class RecoveryDriver:
         ]
 
     def _save(self, recoveries: Sequence[Recovery]) -> Course[set[int]]:
-        """Save what was decided; return the accounts of which something moved meanwhile, to be decided anew."""
+        """Save decisions; return the accounts that had changed since they were read, to be decided again."""
         if not recoveries:
             return set()
-        saved: RecoverySaved = yield from self._do(RecoverySave(recoveries))
+        saved: RecoverySaved = yield from self._request(RecoverySave(recoveries))
         found = self.found
         for case in (*saved.changed, *saved.made):
             found.states[case.state.value] = found.states.get(case.state.value, 0) + 1
@@ -283,9 +285,9 @@ class RecoveryDriver:
         return set(saved.moved)
 
     def _send(self, recoveries: Iterable[Recovery]) -> Course[Refusals]:
-        """Send one op to each participant that lacks one; return the Trys that were refused without a mark.
+        """Send each participant the one op that it needs; return the Trys that were refused without a mark.
 
-        What comes of the rest is seen in the rows.
+        All other outcomes show in the rows.
         """
         refusals: defaultdict[int, dict[str, str]] = defaultdict(dict)
         grouped: defaultdict[tuple[str, Op, int], list[Order]] = defaultdict(list)
@@ -299,7 +301,7 @@ class RecoveryDriver:
                 self.found.sent[send.op.value] = self.found.sent.get(send.op.value, 0) + 1
         calls = [RecoveryCall(name, op, orders, plans[plan]) for (name, op, plan), orders in grouped.items()]
         while calls:
-            outcomes: Sequence[CallOutcome] = yield from self._do(RecoverySend(calls))
+            outcomes: Sequence[CallOutcome] = yield from self._request(RecoverySend(calls))
             halves: list[RecoveryCall] = []
             for call, outcome in zip(calls, outcomes, strict=True):
                 for account, code in outcome.refused.items():
@@ -310,8 +312,8 @@ class RecoveryDriver:
             calls = halves
         return refusals
 
-    def _foresee(self, decided: Iterable[Recovery], numbers: Mapping[int, int]) -> None:
-        """Count what the first pass would do; what it sends may bring more to light."""
+    def _count_foreseen(self, decided: Iterable[Recovery], numbers: Mapping[int, int]) -> None:
+        """Count what the first pass would do. Later passes may find more, once its ops have been carried out."""
         found = self.found
         for one in decided:
             found.numbers_raised += one.last_case_no != numbers.get(one.account_id)
@@ -333,7 +335,7 @@ def _halves(call: RecoveryCall) -> list[RecoveryCall]:
 
 
 def _count(counted: dict[str, int], waits: Iterable[Wait]) -> dict[str, int]:
-    """Count waits by participant and code."""
+    """Add waits to `counted`, by participant and code, and return it."""
     for name, cases in Counter(f"{wait.participant} {wait.code}" for wait in waits).items():
         counted[name] = counted.get(name, 0) + cases
     return counted

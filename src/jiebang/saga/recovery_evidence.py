@@ -1,6 +1,7 @@
-"""What is proven of an account's cases after a restore from backup, and what each of them must have been. Pure.
+"""What the databases prove about an account's cases after a restore from backup. Pure.
 
-The rules stand at the head of `saga/recovery.py`, which decides what is to be done about it.
+For each case number: was it committed or broken off, and of which kind and plan was it? The rules are listed at the
+head of `saga/recovery.py`, which decides what to do with the result.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
 OUTCOME_LOST: Final = "OUTCOME-LOST"
-"""Reason of a case whose end was lost: a later case shows that it ended, nothing shows how."""
+"""Reason of a case whose outcome was lost: a later case shows that it ended, nothing shows how."""
 PLATFORM: Final = "platform"
-"""The platform's database among those that were restored."""
+"""The name of the platform's own database in `databases`."""
 
 
 class Why(StrEnum):
-    """Why a case is an operator's."""
+    """Why a case is left to an operator."""
 
     CONTRADICTED = "contradicted"  # the platform's saved decision and a participant's row exclude each other
     OUTCOME_LOST = "outcome_lost"  # a later case shows that it ended, nothing shows how
-    PLAN_LOST = "plan_lost"  # which kind of case it was, and what its Confirm applies
+    PLAN_LOST = "plan_lost"  # its kind, and so the effects of its Confirm, are unknown
     CANNOT_CONFIRM = "cannot_confirm"  # committed, but a participant's row says cancelled
-    CANNOT_TRY = "cannot_try"  # committed, and a participant that lost its Try would refuse it: nothing was sent to it
+    CANNOT_TRY = "cannot_try"  # committed, but a participant that lost its Try would refuse it; nothing was sent there
     WAITS_BELOW = "waits_below"  # decided, but a lower case of the account is not
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of one account: the platform's record of it, and what every participant answered to `look`.
+    """What all databases hold of one account: the platform's cases, and each participant's answer to `look`.
 
-    `rows`: by participant, all of which answered; one without a row for the account is absent. `refusals`: by
-    participant, the code with which it would refuse a Try of this account now; who would grant it, or cannot say, is
-    absent. `waited`: for how long this recovery has waited for such refusals to clear. `theirs`: numbers that an
-    earlier recovery left to people, and that are still theirs.
+    `rows`: the fence row by participant; every participant answered, one without a row for the account is absent.
+    `refusals`: by participant, the code with which it would refuse a Try of this account now; a participant that would
+    grant it, or cannot tell, is absent. `waited`: how long this recovery has waited for such refusals to clear.
+    `theirs`: case numbers that an earlier recovery left to operators and that are still open.
     """
 
     account_id: int
@@ -55,14 +56,14 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """The installation that recovers.
+    """What was restored, and what a recovery knows of the installation.
 
-    `plan_of` raises KeyError or an error of ours for a plan it does not know. `plans`: every plan that a lost case may
-    have followed, the newest last. `databases`: what was restored, by participant or "platform". `gap`: how many
-    numbers a restored platform may have given that nobody saw. `passing`: codes of refusals that clear by themselves;
-    `patience`: how long such are waited for. `outcomes`: by (account, number), whether a case was committed, as people
-    found out from evidence outside; heard only where no database can prove how it ended. `papers`: by the same, what a
-    lost case was, as its papers say: the kind and the plan's name, such as "revoke@wechat/1".
+    `plan_of` raises KeyError or a JiebangError for a plan it does not know. `plans`: every plan that a lost case may
+    have followed, the newest last. `databases`: those that were restored, each a participant's name or "platform".
+    `gap`: how many case numbers a restored platform may have assigned after its backup. `passing`: refusal codes that
+    clear by themselves; `patience`: how long to wait for them. `outcomes`: by (account_id, case_no), whether the case
+    was committed, as operators established from evidence outside; used only where no database proves the outcome.
+    `papers`: by the same key, what a lost case was according to its papers, as "kind@plan", e.g. "revoke@wechat/1".
     """
 
     plan_of: Callable[[Case], Plan]
@@ -74,150 +75,158 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: Mapping[tuple[int, int], bool] = {}
     papers: Mapping[tuple[int, int], str] = {}
 
-    def may_be(self, account_id: int, number: int) -> list[tuple[Kind, Plan]]:
-        """Return what a lost case may have been before anything is looked at: any plan, or what its papers say."""
-        paper = self.papers.get((account_id, number))
+    def list_possible_plans(self, account_id: int, case_no: int) -> list[tuple[Kind, Plan]]:
+        """Return the kinds and plans that a lost case may have had: those that its papers name, or all."""
+        paper = self.papers.get((account_id, case_no))
         return [(kind, plan) for kind, plan in self.plans if paper in (None, f"{kind}@{plan.name}")]
 
 
-class Stand(StrEnum):
-    """What is proven of a case."""
+class ProvenOutcome(StrEnum):
+    """What is proven about how a case was decided."""
 
     COMMITTED = "committed"
     BROKEN_OFF = "broken off"
-    UNTOUCHED = "untouched"
-    OPEN = "open"
+    UNTOUCHED = "untouched"  # no Try of it is left anywhere
+    OPEN = "open"  # nothing is proven, or the proofs contradict each other
 
 
-class Judged(msgspec.Struct):
-    """One number of the account: the platform's case, its plan, what it is or must have been, and what is proven."""
+class CaseAssessment(msgspec.Struct):
+    """What is known about one case number of the account.
 
-    number: int
-    held: Case | None
+    `case`: the platform's record (None: it lost the case); `kind` and `plan`: the record's, or inferred, None where
+    unknown; `reason`: why it is left to an operator, if it is.
+    """
+
+    case_no: int
+    case: Case | None
     kind: Kind | None
     plan: Plan | None
-    stand: Stand
-    parties: tuple[str, ...]
-    """Who takes part: the plan's participants, or where no plan is known whoever holds a mark."""
-    why: Why | None = None
+    outcome: ProvenOutcome
+    participants: tuple[str, ...]
+    """The plan's participants; where the plan is unknown, those whose row is at this number."""
+    reason: Why | None = None
 
 
-def judged(seen: Seen, restored: Restored, number: int, *, above: bool) -> Judged:
-    """Find what is proven of one number, and what it was. `above`: somebody holds a later case."""
-    held = next((case for case in seen.cases if case.case_no == number), None)
-    marks = {name: row.case_op for name, row in seen.rows.items() if row.case_no == number}
-    if held is None and not marks:
-        return _forgotten(seen, restored, number)
-    state = held.state if held and not _closed_unknown(seen, held, restored) else None
-    stand, why = _proven(state, frozenset(marks.values()), above=above)
-    outcome = restored.outcomes.get((seen.account_id, number))
-    if why is Why.OUTCOME_LOST and outcome is not None:
-        stand, why = Stand.COMMITTED if outcome else Stand.BROKEN_OFF, None
-    kind, plan = _of(held, restored) if held else _must_be(seen, marks, number, stand, restored)
-    if why is Why.OUTCOME_LOST and plan is not None and _never_tried(seen, plan, number, restored):
-        stand, why = Stand.BROKEN_OFF, None
-    parties = tuple(dict.fromkeys((*(plan.participants if plan else ()), *marks)))
-    if stand is Stand.UNTOUCHED:
-        return Judged(number, held, kind, plan, stand, ())
-    if plan is None or len(parties) > len(plan.participants):
-        why = why or (Why.PLAN_LOST if plan is None else Why.CONTRADICTED)
-        # Cancelling a lost case needs no plan: what it reserved is let go, only its record stays open.
-        stand = stand if held is None and stand is Stand.BROKEN_OFF else Stand.OPEN
-    return Judged(number, held, kind, plan, stand, parties, why)
+def assess_case(seen: Seen, restored: Restored, case_no: int, *, above: bool) -> CaseAssessment:
+    """Find out what is proven about one case number. `above`: some database holds a later case of the account."""
+    case = next((case for case in seen.cases if case.case_no == case_no), None)
+    ops = {name: row.case_op for name, row in seen.rows.items() if row.case_no == case_no}
+    if case is None and not ops:
+        return _assess_forgotten(seen, restored, case_no)
+    state = case.state if case and not _was_closed_unproven(seen, case, restored) else None
+    outcome, reason = _prove_outcome(state, frozenset(ops.values()), above=above)
+    reported = restored.outcomes.get((seen.account_id, case_no))
+    if reason is Why.OUTCOME_LOST and reported is not None:
+        outcome, reason = ProvenOutcome.COMMITTED if reported else ProvenOutcome.BROKEN_OFF, None
+    kind, plan = _look_up_plan(case, restored) if case else _infer_plan(seen, ops, case_no, outcome, restored)
+    if reason is Why.OUTCOME_LOST and plan is not None and _lacks_try(seen, plan, case_no, restored):
+        outcome, reason = ProvenOutcome.BROKEN_OFF, None
+    participants = tuple(dict.fromkeys((*(plan.participants if plan else ()), *ops)))
+    if outcome is ProvenOutcome.UNTOUCHED:
+        return CaseAssessment(case_no, case, kind, plan, outcome, ())
+    if plan is None or len(participants) > len(plan.participants):
+        reason = reason or (Why.PLAN_LOST if plan is None else Why.CONTRADICTED)
+        # Cancelling a lost case needs no plan: its reservations are released, only its record stays open.
+        cancellable = case is None and outcome is ProvenOutcome.BROKEN_OFF
+        outcome = outcome if cancellable else ProvenOutcome.OPEN
+    return CaseAssessment(case_no, case, kind, plan, outcome, participants, reason)
 
 
-def numbers_of(seen: Seen, restored: Restored) -> list[int]:
-    """Return every number of the account that something is to be found out about, in order.
+def numbers_to_assess(seen: Seen, restored: Restored) -> list[int]:
+    """Return the case numbers of the account that must be assessed, in ascending order.
 
-    Those that somebody holds; those below that a restored platform has given and forgotten; those that people have.
+    These are the numbers that some database holds and, below the highest of them: numbers that a restored platform may
+    have assigned and forgotten, those left to operators, and those whose outcome operators reported.
     """
     held = {case.case_no for case in seen.cases} | {row.case_no for row in seen.rows.values()} - {0}
-    last = max(held, default=0)
-    given = seen.last_case_no + 1
-    forgotten = range(given, min(last, given + restored.gap)) if PLATFORM in restored.databases else ()
-    told = (number for account, number in restored.outcomes if account == seen.account_id)
-    return sorted(held.union(number for number in (*forgotten, *seen.theirs, *told) if number < last))
+    highest = max(held, default=0)
+    first = seen.last_case_no + 1
+    forgotten = range(first, min(highest, first + restored.gap)) if PLATFORM in restored.databases else ()
+    reported = (case_no for account_id, case_no in restored.outcomes if account_id == seen.account_id)
+    return sorted(held.union(case_no for case_no in (*forgotten, *seen.theirs, *reported) if case_no < highest))
 
 
-def _forgotten(seen: Seen, restored: Restored, number: int) -> Judged:
-    """Judge a number that nobody holds any more, though somebody holds a later one (rule 8)."""
+def _assess_forgotten(seen: Seen, restored: Restored, case_no: int) -> CaseAssessment:
+    """Assess a number that no database holds any more, though one holds a later number (rule 8)."""
     restored_to_before = dict.fromkeys(
         name
-        for _, plan in restored.may_be(seen.account_id, number)
-        if not _never_tried(seen, plan, number, restored)
+        for _, plan in restored.list_possible_plans(seen.account_id, case_no)
+        if not _lacks_try(seen, plan, case_no, restored)
         for name in plan.participants
-        if below(seen, name, number)
+        if is_below(seen, name, case_no)
     )
-    outcome = restored.outcomes.get((seen.account_id, number))
-    if not restored_to_before or outcome is False:
-        return Judged(number, None, None, None, Stand.UNTOUCHED, ())
-    parties = tuple(restored_to_before)
-    if outcome is None:
-        return Judged(number, None, None, None, Stand.OPEN, parties, Why.OUTCOME_LOST)
-    kind, plan = _must_be(seen, {}, number, Stand.COMMITTED, restored)
+    committed = restored.outcomes.get((seen.account_id, case_no))
+    if not restored_to_before or committed is False:
+        return CaseAssessment(case_no, None, None, None, ProvenOutcome.UNTOUCHED, ())
+    participants = tuple(restored_to_before)
+    if committed is None:
+        return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, Why.OUTCOME_LOST)
+    kind, plan = _infer_plan(seen, {}, case_no, ProvenOutcome.COMMITTED, restored)
     if plan is None:
-        return Judged(number, None, None, None, Stand.OPEN, parties, Why.PLAN_LOST)
-    return Judged(number, None, kind, plan, Stand.COMMITTED, plan.participants)
+        return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, Why.PLAN_LOST)
+    return CaseAssessment(case_no, None, kind, plan, ProvenOutcome.COMMITTED, plan.participants)
 
 
-def _proven(state: State | None, marks: frozenset[CaseOp], *, above: bool) -> tuple[Stand, Why | None]:
-    """Rules 2 to 4. `state`: the platform's, None where it lost the case; `marks`: the rows at its number."""
+def _prove_outcome(state: State | None, ops: frozenset[CaseOp], *, above: bool) -> tuple[ProvenOutcome, Why | None]:
+    """Rules 2 to 4. `state`: the platform's, None where it lost the case; `ops`: of the rows at its number."""
     if state in (State.CANCELLING, State.ABORTED):
-        return (Stand.OPEN, Why.CONTRADICTED) if CaseOp.CONFIRMED in marks else (Stand.BROKEN_OFF, None)
+        return (ProvenOutcome.OPEN, Why.CONTRADICTED) if CaseOp.CONFIRMED in ops else (ProvenOutcome.BROKEN_OFF, None)
     if state in (State.REJECTED, State.WITHDRAWN, State.EXPIRED):
-        return (Stand.OPEN, Why.CONTRADICTED) if marks else (Stand.UNTOUCHED, None)
-    if state in (State.CONFIRMING, State.DONE) or CaseOp.CONFIRMED in marks:
-        return Stand.COMMITTED, None
-    if CaseOp.CANCELLED in marks:
-        return Stand.BROKEN_OFF, None
+        return (ProvenOutcome.OPEN, Why.CONTRADICTED) if ops else (ProvenOutcome.UNTOUCHED, None)
+    if state in (State.CONFIRMING, State.DONE) or CaseOp.CONFIRMED in ops:
+        return ProvenOutcome.COMMITTED, None
+    if CaseOp.CANCELLED in ops:
+        return ProvenOutcome.BROKEN_OFF, None
     if above:
-        return Stand.OPEN, Why.OUTCOME_LOST
-    return (Stand.BROKEN_OFF if marks or state is State.TRYING else Stand.UNTOUCHED), None
+        return ProvenOutcome.OPEN, Why.OUTCOME_LOST
+    return (ProvenOutcome.BROKEN_OFF if ops or state is State.TRYING else ProvenOutcome.UNTOUCHED), None
 
 
-def _closed_unknown(seen: Seen, held: Case, restored: Restored) -> bool:
-    """Whether a recovery closed the case without knowing how it ended, and somebody still has not come to its end."""
-    if held.state is not State.REJECTED or held.reason != OUTCOME_LOST:
+def _was_closed_unproven(seen: Seen, case: Case, restored: Restored) -> bool:
+    """Whether an earlier recovery closed the case with its outcome lost, and some participant is not past it yet."""
+    if case.state is not State.REJECTED or case.reason != OUTCOME_LOST:
         return False
-    _, plan = _of(held, restored)
-    return plan is not None and any(seen.rows.get(name, NO_ROW).case_no <= held.case_no for name in plan.participants)
+    _, plan = _look_up_plan(case, restored)
+    return plan is not None and any(seen.rows.get(name, NO_ROW).case_no <= case.case_no for name in plan.participants)
 
 
-def _never_tried(seen: Seen, plan: Plan, number: int, restored: Restored) -> bool:
-    """Whether somebody who forgot nothing never took the case: then its commit point was never reached."""
-    return any(below(seen, name, number) for name in plan.participants if name not in restored.databases)
+def _lacks_try(seen: Seen, plan: Plan, case_no: int, restored: Restored) -> bool:
+    """Whether a participant that was not restored never got a Try: then the case never reached its commit point."""
+    return any(is_below(seen, name, case_no) for name in plan.participants if name not in restored.databases)
 
 
-def _of(held: Case, restored: Restored) -> tuple[Kind, Plan | None]:
+def _look_up_plan(case: Case, restored: Restored) -> tuple[Kind, Plan | None]:
+    """Return a recorded case's kind and plan; no plan where it is unknown or does not fit the marks."""
     try:
-        plan = restored.plan_of(held)
+        plan = restored.plan_of(case)
     except (KeyError, JiebangError):
-        return held.kind, None
-    return held.kind, plan if len(plan.participants) == len(held.marks) else None
+        return case.kind, None
+    return case.kind, plan if len(plan.participants) == len(case.marks) else None
 
 
-def _must_be(
-    seen: Seen, marks: Mapping[str, CaseOp], number: int, stand: Stand, restored: Restored
+def _infer_plan(
+    seen: Seen, ops: Mapping[str, CaseOp], case_no: int, outcome: ProvenOutcome, restored: Restored
 ) -> tuple[Kind | None, Plan | None]:
-    """Rule 7: the kind and plan of a lost case, where everything it may have been comes to the same.
+    """Rule 7: infer a lost case's kind and plan, where every possible plan leaves the same work to do.
 
-    A committed case was tried by its whole plan: whoever is below its number must have been restored.
+    A committed case was tried by its whole plan: a participant below its number must have been restored.
     """
-    possible, same = list[tuple[Kind, Plan]](), set[tuple[object, ...]]()
-    for kind, plan in restored.may_be(seen.account_id, number):
-        parties, before = set(plan.participants), [name for name in plan.participants if below(seen, name, number)]
-        if marks.keys() <= parties and (stand is not Stand.COMMITTED or set(before) <= set(restored.databases)):
+    possible, work = list[tuple[Kind, Plan]](), set[tuple[object, ...]]()
+    for kind, plan in restored.list_possible_plans(seen.account_id, case_no):
+        before = [name for name in plan.participants if is_below(seen, name, case_no)]
+        may_commit = set(before) <= set(restored.databases)
+        if ops.keys() <= set(plan.participants) and (outcome is not ProvenOutcome.COMMITTED or may_commit):
             possible.append((kind, plan))
-            same.add((kind, plan.participants, str(_asked(plan, before, marks, stand))))
-    return possible[-1] if len(same) == 1 else (None, None)
+            work.add((kind, plan.participants, str(_list_remaining_ops(plan, before, ops, outcome))))
+    return possible[-1] if len(work) == 1 else (None, None)
 
 
-def _asked(
-    plan: Plan, before: Sequence[str], marks: Mapping[str, CaseOp], stand: Stand
+def _list_remaining_ops(
+    plan: Plan, before: Sequence[str], ops: Mapping[str, CaseOp], outcome: ProvenOutcome
 ) -> list[tuple[str, str, list[tuple[str, object]]]]:
-    """What participants are still asked for: a Confirm with its effects, or a Cancel of what was tried."""
-    tried = [name for name in plan.participants if marks.get(name) is CaseOp.TRIED]
-    if stand is not Stand.COMMITTED:
+    """Return what is still to be sent: Confirms with their effects, or Cancels of what was tried."""
+    tried = [name for name in plan.participants if ops.get(name) is CaseOp.TRIED]
+    if outcome is not ProvenOutcome.COMMITTED:
         return [(name, plan.operations[name].operation, []) for name in tried]
     return [
         (name, plan.operations[name].operation, sorted(plan.operations[name].effects.items()))
@@ -226,21 +235,21 @@ def _asked(
     ]
 
 
-def below(seen: Seen, name: str, number: int) -> bool:
-    """Whether the participant has not come to this number."""
-    return seen.rows.get(name, NO_ROW).case_no < number
+def is_below(seen: Seen, name: str, case_no: int) -> bool:
+    """Whether the participant's row is at a lower number: it has not taken an op of this case."""
+    return seen.rows.get(name, NO_ROW).case_no < case_no
 
 
-def at(seen: Seen, name: str, one: Judged) -> bool:
-    """Whether the participant's row is about this case."""
-    return seen.rows.get(name, NO_ROW).case_no == one.number
+def is_at(seen: Seen, name: str, assessed: CaseAssessment) -> bool:
+    """Whether the participant's row is at this case's number."""
+    return seen.rows.get(name, NO_ROW).case_no == assessed.case_no
 
 
-def finished(seen: Seen, name: str, one: Judged) -> bool:
+def is_finished(seen: Seen, name: str, assessed: CaseAssessment) -> bool:
     """Whether nothing is left to do for the case at this participant."""
     row = seen.rows.get(name, NO_ROW)
-    if row.case_no != one.number:
-        return row.case_no > one.number
-    if one.stand is Stand.OPEN:
+    if row.case_no != assessed.case_no:
+        return row.case_no > assessed.case_no
+    if assessed.outcome is ProvenOutcome.OPEN:
         return row.case_op is not CaseOp.TRIED
-    return row.case_op is (CaseOp.CONFIRMED if one.stand is Stand.COMMITTED else CaseOp.CANCELLED)
+    return row.case_op is (CaseOp.CONFIRMED if assessed.outcome is ProvenOutcome.COMMITTED else CaseOp.CANCELLED)

@@ -1,8 +1,8 @@
 """Seals: signed statements about the heads of many timelines, each holding the hash of the one before.
 
-A seal's cases stand in its row in one compact form (48 bytes each). What is signed is a small JSON object with their
-hash and with the root of a Merkle tree over their heads (RFC 9162, section 2.1), so that one person's receipt proves
-their own head and tells of nobody else. Signing is not done here (`store/timelines/seal_signing_keys.py`).
+A seal's row holds its cases in a compact form of 48 bytes each. What is signed is a small JSON object with the hash of
+these bytes and the root of a Merkle tree over the heads (RFC 9162, section 2.1), so that one person's receipt proves
+their own head without revealing others. Signing itself is in `store/timelines/seal_signing_keys.py`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _LEAF: Final = struct.Struct(">QII32s")
 LEAF_BYTES: Final = _LEAF.size
 NOTHING: Final = bytes(32)
-"""What stands for the hash of the seal before the first."""
+"""The `previous` hash of the first seal."""
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time up to which all is sealed where nothing is."""
+"""The time up to which everything is sealed where there is no seal yet."""
 
 _Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -43,11 +43,11 @@ class Leaf(msgspec.Struct, frozen=True, gc=False):
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a seal says, and what is signed. Hashes are hexadecimal.
+    """The signed content of a seal. Hashes are hexadecimal.
 
-    `ended` cases of `cases` come first and ended after the seal before said and no later than `ended_until`; the `live`
-    ones follow: they were moved, no later than `moved_until`. `restored`: the number of the seal that a restore from
-    backup took away together with all after `previous`, as operator `by` acknowledged.
+    Of the sealed cases the first `ended` ended after the previous seal's `ended_until` and no later than this one's;
+    the `live` ones that follow were saved no later than `moved_until`. `restored`: the number of the seal that a
+    restore from backup lost, together with all others after `previous`, as operator `by` acknowledged.
     """
 
     v: Literal[1] = 1
@@ -65,14 +65,14 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def pack(leaves: Sequence[Leaf]) -> bytes:
-    """Return leaves in the form in which a seal's row holds them."""
+    """Return leaves in the compact form of a seal's row."""
     return b"".join(_LEAF.pack(leaf.account_id, leaf.case_no, leaf.revision, leaf.head) for leaf in leaves)
 
 
 def unpack(packed: bytes) -> list[Leaf]:
-    """Return the leaves of a seal's row; what is too short for one at the end is left out."""
+    """Return the leaves of a seal's row; an incomplete one at the end is left out."""
     whole = len(packed) - len(packed) % LEAF_BYTES
-    return [Leaf(*found) for found in _LEAF.iter_unpack(packed[:whole])]
+    return [Leaf(*fields) for fields in _LEAF.iter_unpack(packed[:whole])]
 
 
 def statement(
@@ -87,7 +87,7 @@ def statement(
     restored: int | None = None,
     by: str | None = None,
 ) -> tuple[bytes, bytes]:
-    """Return what is to be signed (canonical JSON), and the cases as the row holds them."""
+    """Return what is to be signed (canonical JSON), and the packed cases for the seal's row."""
     packed = pack([*ended, *live])
     said = Statement(
         seal=seal,
@@ -106,7 +106,7 @@ def statement(
 
 
 def fits(said: Statement, *, seal: int, ended_until: datetime, moved_until: datetime, packed: bytes) -> bool:
-    """Whether what is signed is about what stands in the seal's row beside it."""
+    """Whether a signed statement matches the other columns of its seal's row."""
     return (
         said.seal == seal
         and said.ended_until == time_text(ended_until)
@@ -118,7 +118,7 @@ def fits(said: Statement, *, seal: int, ended_until: datetime, moved_until: date
 
 
 def seal_hash(signed: str) -> bytes:
-    """Return the hash by which the next seal, and the anchor outside, hold on to a signed statement."""
+    """Return the hash of a signed statement, which the next seal and the external anchor hold."""
     return sha256(signed.encode()).digest()
 
 
@@ -126,7 +126,7 @@ def seal_hash(signed: str) -> bytes:
 def _levels(packed: bytes) -> list[list[bytes]]:
     """Return the levels of the tree over the heads of packed cases, leaves first.
 
-    A node without a neighbour goes up as it is; that is the same tree as RFC 9162 builds from the top.
+    A node without a sibling moves up unchanged; this gives the same tree as RFC 9162's recursive definition.
     """
     level = [sha256(b"\0" + leaf.head).digest() for leaf in unpack(packed)]
     levels = [level]
@@ -140,12 +140,12 @@ def _levels(packed: bytes) -> list[list[bytes]]:
 
 
 def root(packed: bytes) -> bytes:
-    """Return the root of the tree over the heads of packed cases; of none, the hash of nothing."""
+    """Return the root of the tree over the heads of packed cases; of none, the hash of the empty string."""
     return _levels(packed)[-1][0] if packed else sha256().digest()
 
 
 def said_in(signed: str) -> Statement | None:
-    """Return what a seal in the compact form of a JWS says, its signature unchecked; None where it says nothing."""
+    """Decode a seal (a JWS in compact form) without checking its signature; None where it does not decode."""
     try:
         middle = signed.split(".")[1]
         return msgspec.json.decode(urlsafe_b64decode(middle + "=" * (-len(middle) % 4)), type=Statement)
@@ -154,7 +154,7 @@ def said_in(signed: str) -> Statement | None:
 
 
 def index_of(packed: bytes, leaf: Leaf) -> int | None:
-    """Return the place of a leaf among packed ones; None where it is not there."""
+    """Return the index of a leaf among packed ones; None where it is not among them."""
     wanted, at = pack([leaf]), packed.find(pack([leaf]))
     while at >= 0 and at % LEAF_BYTES:
         at = packed.find(wanted, at + 1)
@@ -162,39 +162,39 @@ def index_of(packed: bytes, leaf: Leaf) -> int | None:
 
 
 class SealFault(StrEnum):
-    """What can be wrong with a seal, or with what one says."""
+    """What can be wrong with a seal, or with a case that it seals."""
 
     MISSING = "seal_missing"
-    FORGED = "seal_forged"  # not signed by a key of ours, or not about what stands beside it
+    FORGED = "seal_forged"  # not signed with a key of ours, or not matching the row's other columns
     UNLINKED = "seal_does_not_follow"  # it does not hold the hash of the one before
-    CHAIN_CUT = "seal_chain_cut"  # the anchor outside knows more of it, or otherwise
+    CHAIN_CUT = "seal_chain_cut"  # the external anchor has a later seal, or another hash
     CASE_GONE = "sealed_case_gone"
     TIMELINE_CUT = "sealed_timeline_cut"
     REWRITTEN = "sealed_timeline_rewritten"
     GONE_ON = "sealed_case_went_on_after_its_end"
-    NOT_SEALED = "ended_case_not_sealed"  # though seals are about the time it ended
+    NOT_SEALED = "ended_case_not_sealed"  # though seals cover the time when it ended
 
 
 class Side(StrEnum):
-    """On which side of the hash so far a step of a path stands."""
+    """On which side of the hash computed so far a path step's hash is joined."""
 
     LEFT = "left"
     RIGHT = "right"
 
 
 class PathStep(msgspec.Struct, frozen=True):
-    """One step from a leaf to the root: the neighbour's hash (hexadecimal), and its side."""
+    """One step from a leaf to the root: the sibling's hash (hexadecimal), and its side."""
 
     side: Side
     hash: str
 
 
 def path(packed: bytes, index: int) -> list[PathStep]:
-    """Return the way from the `index`-th leaf to the root."""
+    """Return the Merkle inclusion path of leaf `index` (0 first)."""
     steps: list[PathStep] = []
     for level in _levels(packed)[:-1]:
-        beside = index ^ 1
-        if beside < len(level):
-            steps.append(PathStep(Side.RIGHT if beside > index else Side.LEFT, level[beside].hex()))
+        sibling = index ^ 1
+        if sibling < len(level):
+            steps.append(PathStep(Side.RIGHT if sibling > index else Side.LEFT, level[sibling].hex()))
         index //= 2
     return steps

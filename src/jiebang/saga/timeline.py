@@ -1,4 +1,4 @@
-"""What a save adds to a case's timeline, told from the step that led to it. Nothing personal enters it."""
+"""The timeline entries that a save adds to a case, made from the step that led to it. They hold nothing personal."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ def entries(
 ) -> list[dict[str, Any]]:
     """Return the entries of one step, in order: answers as they came, the new state, what is sent now.
 
-    Each is {"at", "what": "answer" | "state" | "send", ...}: states with state and reason, sends with op, attempt and
-    `participants`, answers with op, answer, code and `came`: [participant, microseconds from `at`] for each that gave
-    this answer. Together, because a case is told of by everybody six times over: `told` says it one by one.
+    Each is {"at", "what": "answer" | "state" | "send", ...}. A "state" has `state` and `reason`; a "send" has `op`,
+    `attempt` and `participants`; an "answer" has `op`, `answer`, `code` and `came`: a pair [participant, microseconds
+    after `at`] for each participant that gave this answer. One entry covers several participants to keep rows small;
+    `expand_entries` makes one entry for each.
     """
-    row: list[dict[str, Any]] = _answers(replies, now)
+    row: list[dict[str, Any]] = _group_answers(replies, now)
     if after.state is not before.state or after.reason != before.reason:
         row.append(
             {"at": now, "what": "state", "state": after.state} | ({"reason": after.reason} if after.reason else {})
         )
     if sends:
-        # Of one step, all sends are the same op.
+        # All sends of one step are of the same op.
         names = [send.participant for send in sends]
         row.append({"at": now, "what": "send", "op": sends[0].op, "attempt": after.attempt, "participants": names})
     return row or [{"at": now, "what": "state", "state": after.state}]
 
 
-def _answers(replies: Iterable[Reply], now: datetime) -> list[dict[str, Any]]:
+def _group_answers(replies: Iterable[Reply], now: datetime) -> list[dict[str, Any]]:
     answers: dict[tuple[Op, Answer, str | None], list[tuple[str, int]]] = {}
     for reply in replies:
         key = (reply.op, reply.answer, reply.code)
@@ -57,27 +58,27 @@ def _answers(replies: Iterable[Reply], now: datetime) -> list[dict[str, Any]]:
 
 
 def told(row: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row's entries one by one, as people and programs read them.
+    """Expand a row's entries to one for each participant, as people and programs read them.
 
-    Answers: {"at", "what", "participant", "op", "answer", "code"?}; sends: {"at", "what", "participant", "op",
-    "attempt"}; states as they are. Times are texts of RFC 3339.
+    An answer becomes {"at", "what", "participant", "op", "answer", "code"?}, a send {"at", "what", "participant", "op",
+    "attempt"}; a state stays as it is. Times are strings of RFC 3339.
     """
-    found: list[dict[str, Any]] = []
+    expanded: list[dict[str, Any]] = []
     for entry in row:
         at = entry["at"] if isinstance(entry["at"], datetime) else datetime.fromisoformat(entry["at"])
         rest = {name: value for name, value in entry.items() if name not in {"at", "what", "came", "participants"}}
-        what = {"at": _text(at), "what": entry["what"]}
+        what = {"at": _format_time(at), "what": entry["what"]}
         if "came" in entry:
-            found.extend(
-                {**what, "at": _text(at + came * _MICROSECOND), "participant": name, **rest}
+            expanded.extend(
+                {**what, "at": _format_time(at + came * _MICROSECOND), "participant": name, **rest}
                 for name, came in entry["came"]
             )
         elif "participants" in entry:
-            found.extend({**what, "participant": name, **rest} for name in entry["participants"])
+            expanded.extend({**what, "participant": name, **rest} for name in entry["participants"])
         else:
-            found.append({**what, **rest})
-    return found
+            expanded.append({**what, **rest})
+    return expanded
 
 
-def _text(at: datetime) -> str:
+def _format_time(at: datetime) -> str:
     return at.isoformat().replace("+00:00", "Z")
