@@ -108,7 +108,7 @@ async def script(world: World, batch: int) -> tuple[list[list[Statement]], list[
         patient = Timing(try_limit=_PATIENT, resend=_PATIENT), Limits(round=_PATIENT, call=_PATIENT)
         driver = recording.driver(timing=patient[0], limits=patient[1])
         _RecordingConnection.taken.clear()
-        due = await store.due(recording.pools["platform"], range(BUCKETS), now(), batch)
+        due = await store.load_due(recording.pools["platform"], range(BUCKETS), now(), batch)
         await driver.drive(due)
         await driver.aclose()
         taken = sorted(_RecordingConnection.taken, key=lambda one: one.began)

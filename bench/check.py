@@ -38,14 +38,14 @@ from jiebang.app import App, open_app
 from jiebang.model.case import Kind
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.calendar import with_calendar
-from jiebang.policy.evaluate import evaluate, raised
+from jiebang.policy.evaluate import evaluate, run_rules
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
-from jiebang.sandbox.population.tables import Sealing
+from jiebang.sandbox.population.tables import LoadKeys
 from jiebang.settings import Settings
 from jiebang.store.postgres.data_directory import remove
-from jiebang.store.postgres.embedded import stopped
+from jiebang.store.postgres.embedded import wait_until_stopped
 from jiebang.usecases.checks.check import Checker
 
 if TYPE_CHECKING:
@@ -256,12 +256,12 @@ def _evaluation(pack: Pack, facts: Facts, rounds: int) -> tuple[list[Row], list[
     names = frozenset().union(*(rule.when.names for rule in rules))
     mappings = zen_rules.contexts(with_calendar(facts.frame, names, now, PARTICIPANTS), names)
     graph, expression = zen_rules.decision(pack, rules), zen_rules.expression(pack, rules)
-    truth = [list(one) for one in raised(pack, facts, Kind.REVOKE, now)[1].iter_rows()]
+    truth = [list(one) for one in run_rules(pack, facts, Kind.REVOKE, now)[1].iter_rows()]
     if [graph(one) for one in mappings] != truth or [expression(one) for one in mappings] != truth:
         message = "the rival finds something else than the columns"
         raise RuntimeError(message)
     work: Mapping[str, Callable[[], object]] = {
-        "ours: rules": lambda: raised(pack, facts, Kind.REVOKE, now),
+        "ours: rules": lambda: run_rules(pack, facts, Kind.REVOKE, now),
         "ours: rules and every word": lambda: evaluate(pack, facts, Kind.REVOKE, now),
         "zen: decision graph": lambda: [graph(one) for one in mappings],
         "zen: one expression": lambda: [expression(one) for one in mappings],
@@ -298,12 +298,12 @@ async def _open_installation(people: int) -> AsyncIterator[tuple[App, Path]]:
     home = folder / "home"
     try:
         async with open_app(_settings(home), pool_size=16) as app:
-            keys = Sealing(app.secrets.master, app.secrets.documents, app.secrets.passwords)
+            keys = LoadKeys(app.secrets.master, app.secrets.documents, app.secrets.passwords)
             lines = b"".join(generate_chunks(people, _SEED, now=_now() - timedelta(days=1)))
             await load(BytesIO(lines), app.databases, keys, now=_now() + timedelta(days=1))
             yield app, home
     finally:
-        await stopped(home)
+        await wait_until_stopped(home)
         remove(home)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -149,7 +149,7 @@ async def _drive(store: Store, accounts: Sequence[int], *, alone: bool) -> Windo
 
 async def _due(world: World) -> list[Case]:
     """Read what is due as a worker does that holds all buckets."""
-    return await cases.due(world.pools["platform"], range(BUCKETS), now(), RECORDED_AT_ONCE)
+    return await cases.load_due(world.pools["platform"], range(BUCKETS), now(), RECORDED_AT_ONCE)
 
 
 @asynccontextmanager

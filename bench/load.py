@@ -32,8 +32,18 @@ from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.generate import generate_chunks
 from jiebang.sandbox.population.load import load
 from jiebang.sandbox.population.reading import read_lines, read_person
-from jiebang.sandbox.population.tables import ACCOUNT, ESCAPE, NULL, QUOTE, Sealing, Table, csv_of, encoded, tables_of
-from jiebang.store.postgres.embedded import dsns, embedded, placement, stopped
+from jiebang.sandbox.population.tables import (
+    ACCOUNT,
+    ESCAPE,
+    NULL,
+    QUOTE,
+    LoadKeys,
+    Table,
+    csv_of,
+    encode_rows,
+    tables_of,
+)
+from jiebang.store.postgres.embedded import embedded, ensure_databases, placement, wait_until_stopped
 from jiebang.store.postgres.migrate import migrate_all
 
 _PEOPLE = 10_000
@@ -42,7 +52,7 @@ _SEED = 7
 _SERVERS = sorted(set(placement(PARTICIPANTS).values()))
 _PIECE = 1 << 18
 _CSV: Any = {"format": "csv", "quote": QUOTE, "escape": ESCAPE, "null": NULL}
-_KEYS = Sealing(b"m" * 32, b"d" * 32, b"p" * 32)
+_KEYS = LoadKeys(b"m" * 32, b"d" * 32, b"p" * 32)
 _EMPTY = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
 WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'schema_migration'
@@ -125,7 +135,7 @@ async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
     figures: dict[str, list[float]] = {name: [] for name in turns}
     try:
         async with embedded(home) as running:
-            places = await dsns(running, placement(PARTICIPANTS))
+            places = await ensure_databases(running, placement(PARTICIPANTS))
             await migrate_all(places, PARTICIPANTS)
             with _without_garbage():
                 for number in range(-1, rounds):
@@ -136,7 +146,7 @@ async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
                         if number >= 0:
                             figures[name].append(count / (time.perf_counter() - start))
     finally:
-        await stopped(home)
+        await wait_until_stopped(home)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     notes = {
         "load": "jiebang accounts load",
@@ -167,7 +177,7 @@ def _payloads(text: bytes) -> tuple[Mapping[Table, bytes], int]:
         made[ACCOUNT] = [(person.account_id, person.created_at) for person in people]
         for table, rows in made.items():
             if rows:
-                parts.setdefault(table, []).append(encoded(rows))
+                parts.setdefault(table, []).append(encode_rows(rows))
                 count += len(rows) * len(table.databases)
     return {table: bytes(csv_of(lines)) for table, lines in parts.items()}, count
 

@@ -39,8 +39,8 @@ from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
 from jiebang.store.encryption import SALT_BYTES, password_hash
 from jiebang.store.postgres.data_directory import remove
-from jiebang.store.postgres.embedded import stopped
-from jiebang.usecases.cases.codes import code_of
+from jiebang.store.postgres.embedded import wait_until_stopped
+from jiebang.usecases.cases.codes import derive_code
 
 LEVELS: Final = (0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 3.0, 2.0, 1.0, 0.5)
 """Load over the limit, one after the other."""
@@ -170,7 +170,7 @@ class Crowd:
         digits = self._app.context.pack().proofs[next(iter(self._app.context.pack().proofs))].code_digits
         secrets = {
             Method.PAYMENT_PASSWORD: _PASSWORD,
-            Method.SMS_CODE: code_of(self._app.secrets.codes, account, row["case_no"], row["nonce"], digits),
+            Method.SMS_CODE: derive_code(self._app.secrets.codes, account, row["case_no"], row["nonce"], digits),
         }
         for method, secret in secrets.items():
             body = msgspec.json.encode({"method": method.value, "secret": secret})
@@ -261,7 +261,7 @@ async def _open_api(people: int) -> AsyncIterator[tuple[App, Client]]:
             yield app, client
             client.close()
     finally:
-        await stopped(home)
+        await wait_until_stopped(home)
         remove(home)
         shutil.rmtree(folder, ignore_errors=True)
 

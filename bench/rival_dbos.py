@@ -30,10 +30,10 @@ from bench.cost import Meter, Outcome
 from bench.world import World, now
 from jiebang.model.case import BUCKETS
 from jiebang.participants import PARTICIPANTS
-from jiebang.participants.core.statements import statements
+from jiebang.participants.core.statements import build_operation
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.fence import Answer, Op
-from jiebang.store.cases.cases import array_text
+from jiebang.store.cases.cases import format_array
 from jiebang.store.postgres.embedded import database_dsn
 from jiebang.store.postgres.pool import BY_KEY
 
@@ -105,7 +105,7 @@ class _Work:
         self.names = world.plan.participants
         planned = world.plan.operations
         operations = {name: PARTICIPANTS[name].operation(planned[name].operation) for name in self.names}
-        self.sql = {name: statements(PARTICIPANTS[name].owner, *operations[name]) for name in self.names}
+        self.sql = {name: build_operation(PARTICIPANTS[name].owner, *operations[name]) for name in self.names}
         self.effects = {name: msgspec.json.encode(planned[name].effects).decode() for name in self.names}
 
     async def facts(self, name: str, accounts: list[int]) -> list[int]:
@@ -174,7 +174,7 @@ def _find_missed(accounts: list[int], count: int, done: Sequence[int] | None) ->
 
 def _arrays(versions: list[list[int]]) -> list[str]:
     """Return each account's versions as PostgreSQL reads an array."""
-    return [array_text(own) for own in zip(*versions, strict=True)]
+    return [format_array(own) for own in zip(*versions, strict=True)]
 
 
 _work: dict[str, _Work] = {}

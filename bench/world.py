@@ -42,19 +42,26 @@ from jiebang.model.plan import Plan
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.opening import open_participants
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from jiebang.saga.chain import canonical, digest, time_text
 from jiebang.saga.coordinator import Rechecked, Timing
 from jiebang.sandbox.processes import sandbox
-from jiebang.store.checks.records import Records
+from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.postgres.data_directory import SERVERS, remove
-from jiebang.store.postgres.embedded import database_dsn, dsns, embedded, placement, postmaster_pid, stopped
+from jiebang.store.postgres.embedded import (
+    database_dsn,
+    embedded,
+    ensure_databases,
+    find_postmaster_pid,
+    placement,
+    wait_until_stopped,
+)
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
 from jiebang.usecases.checks.check import Checker
-from jiebang.usecases.checks.quota import Claiming, Quotas
+from jiebang.usecases.checks.quota import Quotas, RecheckWithClaim
 from jiebang.usecases.driving.advance import ENDED_TOTAL, Driver, Limits
 from jiebang.usecases.operations.verify import verify
 from jiebang.worker import Pace, Worker
@@ -229,7 +236,7 @@ class World:
             pool=self.pools["platform"],
             participants=parties,
             plan_of=lambda _case: self.plan,
-            records=Records(bytes(32), lambda: os.urandom(16)),
+            records=CheckRecordStore(bytes(32), lambda: os.urandom(16)),
             recheck=self._rules() if rules else facts_alone(parties),
             clock=now,
             timing=timing or Timing(),
@@ -249,7 +256,7 @@ class World:
             clock=now,
         )
         quotas = Quotas(PARTICIPANTS, self.everybody, platform, now)
-        return Claiming(checker.recheck, quotas, pool=platform, pack=lambda: self.pack, clock=now)
+        return RecheckWithClaim(checker.recheck, quotas, pool=platform, pack=lambda: self.pack, clock=now)
 
     def worker(self, driver: Driver, pace: Pace | None = None) -> Worker:
         """Return a worker of the product, without chores."""
@@ -283,7 +290,7 @@ class World:
 
     def cpu(self) -> Cpu:
         """Return the CPU seconds so far."""
-        servers = frozenset(pid for name in SERVERS if self.home and (pid := postmaster_pid(self.home, name)))
+        servers = frozenset(pid for name in SERVERS if self.home and (pid := find_postmaster_pid(self.home, name)))
         return cpu_of(servers, self.network_pids())
 
     async def states(self, accounts: Sequence[int]) -> dict[str, int]:
@@ -315,7 +322,7 @@ class World:
             report = await verify(
                 pool=self.pools["platform"],
                 participants=self.participants,
-                wallet=Wallet(whole["wallet"], now, pepper=bytes(32)),
+                wallet=WalletParticipant(whole["wallet"], now, pepper=bytes(32)),
                 plan_of=lambda _case: self.plan,
                 page=10_000,
             )
@@ -378,7 +385,9 @@ async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> 
     try:
         async with AsyncExitStack() as stack:
             servers = await stack.enter_async_context(embedded(home))
-            databases = await dsns(servers, placement(PARTICIPANTS)) if full else await on_one(servers[SERVERS[0]])
+            databases = (
+                await ensure_databases(servers, placement(PARTICIPANTS)) if full else await on_one(servers[SERVERS[0]])
+            )
             await migrate_all(databases, PARTICIPANTS)
             pools = await stack.enter_async_context(open_pools(databases, size=size))
             networks: dict[str, Participant] | None = None
@@ -396,7 +405,7 @@ async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> 
             await world.settle()
             yield world
     finally:
-        await stopped(home)
+        await wait_until_stopped(home)
         await asyncio.to_thread(_remove_folder, folder, home)
 
 

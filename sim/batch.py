@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jiebang.saga.driver import BatchDriver, DriverCourse, GroupSave, Round, SaveRefused
+from jiebang.saga.driver import BatchDriver, DriverCourse, GroupSave, Round, SaveRefusal
 from sim.evidence import ViolationError
 from sim.witness import Witness
 
@@ -95,7 +95,7 @@ class WorldBatch(BatchDriver):
         seen = self.world.seen
         if isinstance(need, GroupSave):
             several = [save for save in need.saves if len(save.cases) > 1]
-            if isinstance(result, SaveRefused):
+            if isinstance(result, SaveRefusal):
                 seen["group: save refused for one of several"] += bool(several)
             else:
                 seen["group: member's save lost"] += any(

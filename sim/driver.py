@@ -14,7 +14,6 @@ import msgspec
 from jiebang.model.plan import WALLET
 from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.coordinator import Rechecked, Reply, Send, condition
-from jiebang.saga.driver import Call as DriverCall
 from jiebang.saga.driver import (
     CaseLoad,
     FactsRecheck,
@@ -23,9 +22,10 @@ from jiebang.saga.driver import (
     Postponement,
     Round,
     RoundAnswers,
-    SaveRefused,
+    SaveRefusal,
     drive,
 )
+from jiebang.saga.driver import ParticipantCall as DriverCall
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Answers, collect_answers
 from sim.batch import PoisonedError, WitnessedError, WorldBatch
@@ -165,7 +165,7 @@ class Driver:
         if any(world.poisoned(case.key, "save") for save in saves for case in save.cases):
             world.seen["save poisoned"] += 1
             yield 1
-            return SaveRefused(PoisonedError())
+            return SaveRefusal(PoisonedError())
         now, stored = self.worker.clock(), dict[Any, Any]()
         wait = self._pause()
         if world.chance(world.options.torn):

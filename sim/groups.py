@@ -29,7 +29,7 @@ from jiebang.saga.driver import (
     Postponement,
     Round,
     RoundAnswers,
-    SaveRefused,
+    SaveRefusal,
     drive,
 )
 from jiebang.saga.fence import Answer, Op
@@ -39,7 +39,7 @@ from sim.evidence import ViolationError
 from sim.world import Parts
 
 if TYPE_CHECKING:
-    from jiebang.saga.driver import Call, DriverCourse, Need
+    from jiebang.saga.driver import DriverCourse, Need, ParticipantCall
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MS: Final = timedelta(milliseconds=1)
@@ -181,7 +181,7 @@ class ScriptedRunner:
             versions["wallet"] = 99
         return Rechecked(versions, ("PAY-BALANCE",) if what == "blocked" else ())
 
-    def _save(self, need: GroupSave) -> SaveOutcome | SaveRefused:
+    def _save(self, need: GroupSave) -> SaveOutcome | SaveRefusal:
         stepped = {case.key: (case, save.stepped) for save in need.saves for case in save.cases}
         told = {
             key: self.choose(
@@ -191,7 +191,7 @@ class ScriptedRunner:
         }
         self.bad |= {key for key, what in told.items() if what == "refused"}
         if not self.bad.isdisjoint(stepped):
-            return SaveRefused(PoisonedError())
+            return SaveRefusal(PoisonedError())
         for key, (case, after) in stepped.items():
             self.rows[key] = self._saved(told[key], case, after)
         wishes = {key: wish for key in stepped if (wish := self.rows[key].withdraw_at) is not None}
@@ -218,7 +218,7 @@ class ScriptedRunner:
             late.append(Reply(int(whom), 1, call.participant, call.op, yes))
         return RoundAnswers(answers, late)
 
-    def _call(self, call: Call) -> Iterator[Any]:
+    def _call(self, call: ParticipantCall) -> Iterator[Any]:
         what = self.choose(f"{call.op} at {call.participant}", "answers", "says nothing", "is halved")
         halves = call.halves()
         if what == "says nothing":
@@ -231,7 +231,7 @@ class ScriptedRunner:
                 answers = msgspec.structs.replace(answers, yes=part.orders.everybody)
             yield answers
 
-    def _reply(self, call: Call, order: Any) -> Reply | None:
+    def _reply(self, call: ParticipantCall, order: Any) -> Reply | None:
         yes, no = (Answer.GRANTED, Answer.REFUSED) if call.op is Op.TRY else (Answer.DONE, Answer.ERROR)
         what = self.choose(
             f"{call.op} of {order.account_id} at {call.participant}", "yes", "no", "pending", NO_ANSWER, LATER

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jiebang.model.case import LIVE, Case, Kind, State, moved
+from jiebang.model.case import LIVE, Case, Kind, State, transition
 from jiebang.saga.coordinator import Event, Proven, Unparked, Woken
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ class Person:
         if case is None or case.state is not State.OPEN or case.withdraw_at is not None or not world.store_up:
             return
         if world.chance(1 / 6):
-            world.keep(moved(case, State.REJECTED, due_at=None, reason="REVIEW"), late=False, who="the desk")
-        elif world.keep(moved(case, State.IN_REVIEW, due_at=None), late=False, who="the desk") is not None:
+            world.keep(transition(case, State.REJECTED, due_at=None, reason="REVIEW"), late=False, who="the desk")
+        elif world.keep(transition(case, State.IN_REVIEW, due_at=None), late=False, who="the desk") is not None:
             world.after(100 + world.up_to(3000), self.reviewed, key)
 
     def reviewed(self, key: Key) -> None:
@@ -141,7 +141,7 @@ class Person:
         elif world.up_to(3):
             self._prove(key, 5)
         else:
-            world.keep(moved(case, State.REJECTED, due_at=None, reason="REVIEW"), late=False, who="the desk")
+            world.keep(transition(case, State.REJECTED, due_at=None, reason="REVIEW"), late=False, who="the desk")
 
 
 class Operator:

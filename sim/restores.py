@@ -20,23 +20,23 @@ import msgspec
 from jiebang.model.case import Case, Kind, State
 from jiebang.saga.coordinator import Send, Timing
 from jiebang.saga.fence import Answer, Op
-from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Why
+from jiebang.saga.recovery import OUTCOME_LOST, Recovery, RestoredInstallation, UndecidedReason
 from jiebang.saga.recovery_driver import (
     AccountCases,
     AccountRange,
     AccountRows,
     CallOutcome,
     CasesRead,
-    Found,
-    Pause,
     RangeRead,
     RecoveryDriver,
+    RecoveryPause,
     RecoverySave,
-    RecoverySaved,
+    RecoverySaveOutcome,
     RecoverySend,
+    RecoveryTally,
+    RecoveryWait,
     RowsRead,
-    Tell,
-    Waiting,
+    UndecidedReport,
 )
 from sim.network import LATEST_FINISH, SLOW_DISK, SLOWEST, Call
 from sim.parties import MOVING
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jiebang.saga.coordinator import Reply
-    from jiebang.saga.recovery import Undecided
-    from jiebang.saga.recovery_driver import Need, RecoveryCall
+    from jiebang.saga.recovery import UndecidedCase
+    from jiebang.saga.recovery_driver import RecoveryCall, RecoveryNeed
     from sim.process import Steps
     from sim.worker import Worker
     from sim.world import World
@@ -60,7 +60,7 @@ MS = timedelta(milliseconds=1)
 PAGE = 5
 """Accounts recovered at a time."""
 PACE = Timing(resend=timedelta(milliseconds=20), resend_limit=timedelta(milliseconds=200))
-THEIRS = frozenset({Why.CANNOT_TRY, Why.WAITS_BELOW, Why.OUTCOME_LOST})
+THEIRS = frozenset({UndecidedReason.CANNOT_TRY, UndecidedReason.WAITS_BELOW, UndecidedReason.OUTCOME_LOST})
 """Reasons that operators clear, or find out about, before they recover again."""
 REST = 2_500
 """Most milliseconds for which workers may end cases before the next recovery, while money moves at the wallet."""
@@ -95,7 +95,7 @@ class Restores:
         """Outcomes of cases as operators found out, passed to each recovery from then on."""
         self.papers = dict[tuple[int, int], str]()
         """Kinds and plans of lost cases, in the same way."""
-        self.told: list[Undecided] = []
+        self.told: list[UndecidedCase] = []
         self.since, self.find_out = 0, False
         end = world.options.faults_end
         for _ in range(world.options.restores):
@@ -196,7 +196,7 @@ class Restores:
 
     def _run(self, names: tuple[str, ...]) -> Steps:
         """Run one recovery; return whether it came to its end and left nothing that people could tell at once."""
-        world, found = self.world, Found()
+        world, found = self.world, RecoveryTally()
         self.told = []
         course = RecoveryDriver(
             self._describe_installation(names),
@@ -222,7 +222,7 @@ class Restores:
         finally:
             course.close()
 
-    def _do(self, need: Need) -> Steps:
+    def _do(self, need: RecoveryNeed) -> Steps:
         """Do what the recovery asks for, in simulated time."""
         world = self.world
         match need:
@@ -242,12 +242,12 @@ class Restores:
                 return self._save(need.recoveries)
             case RecoverySend():
                 return (yield from self._send(need.calls))
-            case Pause():
+            case RecoveryPause():
                 yield need.wait // MS
-            case Waiting():
+            case RecoveryWait():
                 world.seen["recovery waited"] += 1
                 yield need.wait // MS
-            case Tell():
+            case UndecidedReport():
                 self.told += need.undecided
         return None
 
@@ -325,8 +325,8 @@ class Restores:
         }
         return AccountCases(cases, theirs)
 
-    def _describe_installation(self, names: tuple[str, ...]) -> Restored:
-        return Restored(
+    def _describe_installation(self, names: tuple[str, ...]) -> RestoredInstallation:
+        return RestoredInstallation(
             plan_of=self.world.plan_of,
             plans=[(Kind.REVOKE, plan) for plan in self.world.plans.values()],
             databases=names,
@@ -366,7 +366,7 @@ class Restores:
             for order in call.orders:
                 self.world.poison.pop((order.account_id, order.case_no), None)
 
-    def _save(self, recoveries: Sequence[Recovery]) -> RecoverySaved:
+    def _save(self, recoveries: Sequence[Recovery]) -> RecoverySaveOutcome:
         """Save what was decided under the revision, and raise the numbers."""
         store = self.world.store
         moved, changed, made, raised = set[int](), list[Case](), list[Case](), 0
@@ -381,7 +381,7 @@ class Restores:
                     moved.add(case.account_id)
                     continue
                 (made if held is None else changed).append(self._keep(case, held))
-        return RecoverySaved(moved=moved, changed=changed, made=made, numbers_raised=raised)
+        return RecoverySaveOutcome(moved=moved, changed=changed, made=made, numbers_raised=raised)
 
     def _keep(self, case: Case, held: Case | None) -> Case:
         world = self.world
@@ -399,11 +399,11 @@ class Restores:
         for one in self.told:
             key = (one.account_id, one.case_no)
             world.seen[f"undecided: {one.why}"] += 1
-            if one.why is Why.PLAN_LOST and key in self.lost and key not in self.papers:
+            if one.why is UndecidedReason.PLAN_LOST and key in self.lost and key not in self.papers:
                 case = self.lost[key]
                 world.seen["plan of a lost case found in its papers"] += 1
                 self.papers[key], new = f"{case.kind}@{case.plan}", True
-            elif one.why is Why.OUTCOME_LOST and self.find_out and key not in self.outcomes:
+            elif one.why is UndecidedReason.OUTCOME_LOST and self.find_out and key not in self.outcomes:
                 world.seen["people found out how a case ended"] += 1
                 self.outcomes[key], new = world.judge.found_out(*key), True
             elif one.why in THEIRS:

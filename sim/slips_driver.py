@@ -12,9 +12,9 @@ import msgspec
 from jiebang.model.case import ENDED, Case, Key, State
 from jiebang.saga.batch import CaseGroup, GroupReplies, GroupStep, Save, SaveOutcome
 from jiebang.saga.coordinator import Woken, versions_to_start
-from jiebang.saga.driver import SAVE_REFUSED, Call, GroupSave, Postponement, Round
+from jiebang.saga.driver import SAVE_REFUSED, GroupSave, ParticipantCall, Postponement, Round
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
-from jiebang.saga.recovery import Recovery, Restored, Seen, recovered
+from jiebang.saga.recovery import AccountEvidence, Recovery, RestoredInstallation, decide_recovery
 from sim.batch import BatchWorld, WorldBatch
 from sim.driver import Driver, TornError
 from sim.parties import Applied, Party, Wallet
@@ -109,7 +109,7 @@ class WishForEver(WorldBatch):
 
 
 class AsksNoVersion(WorldBatch):
-    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, Call]:
+    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, ParticipantCall]:
         return {
             asked: msgspec.structs.replace(call, orders=msgspec.structs.replace(call.orders, versions=None))
             for asked, call in super().calls(sending).items()
@@ -190,7 +190,7 @@ class SendsLost(WorldBatch):
 class VersionOfAnother(WorldBatch):
     """Builds the orders of a group with the versions of its neighbours."""
 
-    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, Call]:
+    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, ParticipantCall]:
         calls = super().calls(sending)
         for asked, call in calls.items():
             if (versions := call.orders.versions) is not None and len(versions) > 1:
@@ -265,29 +265,29 @@ class ForgetsInRestart(Party):
 # In recovery.
 
 
-def reuses_numbers(seen: Seen, restored: Restored, now: datetime) -> Recovery:
-    return msgspec.structs.replace(recovered(seen, restored, now), last_case_no=seen.last_case_no)
+def reuses_numbers(seen: AccountEvidence, restored: RestoredInstallation, now: datetime) -> Recovery:
+    return msgspec.structs.replace(decide_recovery(seen, restored, now), last_case_no=seen.last_case_no)
 
 
-def ignores_confirmed(seen: Seen, restored: Restored, now: datetime) -> Recovery:
+def ignores_confirmed(seen: AccountEvidence, restored: RestoredInstallation, now: datetime) -> Recovery:
     rows = {
         name: FenceRow(row.case_no, CaseOp.TRIED) if row.case_op is CaseOp.CONFIRMED else row
         for name, row in seen.rows.items()
     }
-    return recovered(msgspec.structs.replace(seen, rows=rows), restored, now)
+    return decide_recovery(msgspec.structs.replace(seen, rows=rows), restored, now)
 
 
-def believes_the_platform(seen: Seen, restored: Restored, now: datetime) -> Recovery:
+def believes_the_platform(seen: AccountEvidence, restored: RestoredInstallation, now: datetime) -> Recovery:
     """Takes up only what the platform still has open."""
-    decided = recovered(seen, restored, now)
+    decided = decide_recovery(seen, restored, now)
     live = {case.case_no for case in seen.cases if case.state not in ENDED}
     return msgspec.structs.replace(
         decided, sends=tuple(send for send in decided.sends if send.case_no in live), made=()
     )
 
 
-def confirms_without_try(seen: Seen, restored: Restored, now: datetime) -> Recovery:
-    decided = recovered(seen, restored, now)
+def confirms_without_try(seen: AccountEvidence, restored: RestoredInstallation, now: datetime) -> Recovery:
+    decided = decide_recovery(seen, restored, now)
     return msgspec.structs.replace(decided, sends=tuple(_confirm(send) for send in decided.sends))
 
 
@@ -295,7 +295,7 @@ def _confirm(send: Send) -> Send:
     return msgspec.structs.replace(send, op=Op.CONFIRM) if send.op is Op.TRY else send
 
 
-def commits_what_was_tried(seen: Seen, restored: Restored, now: datetime) -> Recovery:
+def commits_what_was_tried(seen: AccountEvidence, restored: RestoredInstallation, now: datetime) -> Recovery:
     """Takes a tried row for a grant that counts, and goes on to commit."""
     cases = tuple(
         msgspec.structs.replace(case, state=State.CONFIRMING, marks="c" * len(case.marks))
@@ -303,14 +303,14 @@ def commits_what_was_tried(seen: Seen, restored: Restored, now: datetime) -> Rec
         else case
         for case in seen.cases
     )
-    return recovered(msgspec.structs.replace(seen, cases=cases), restored, now)
+    return decide_recovery(msgspec.structs.replace(seen, cases=cases), restored, now)
 
 
-def overlooks_forgotten(seen: Seen, restored: Restored, now: datetime) -> Recovery:
+def overlooks_forgotten(seen: AccountEvidence, restored: RestoredInstallation, now: datetime) -> Recovery:
     """Looks only at cases that somebody still holds: one that the platform and one more forgot is passed by."""
     held = [*(case.case_no for case in seen.cases), *(row.case_no for row in seen.rows.values())]
     last = max(seen.last_case_no, *held, 0)
-    return recovered(msgspec.structs.replace(seen, last_case_no=last, theirs=()), restored, now)
+    return decide_recovery(msgspec.structs.replace(seen, last_case_no=last, theirs=()), restored, now)
 
 
 class Unforgiving(Wallet):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jiebang.model.case import LIVE, WITHDRAWABLE, Case, Kind, State, bucket_of
-from jiebang.saga.leases import wanted_buckets
+from jiebang.saga.leases import choose_buckets
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -103,7 +103,7 @@ class Store:
         """Renew a worker's heartbeat and leases, take its share, let go of the rest; return the buckets it holds."""
         self.workers[worker] = now + lease
         alive = [name for name, until in self.workers.items() if until > now]
-        wanted = wanted_buckets(worker, alive, self.leases, now)
+        wanted = choose_buckets(worker, alive, self.leases, now)
         if wanted != self._held.get(worker):
             self._let_go(worker)
             self._held[worker] = wanted

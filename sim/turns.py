@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from jiebang.model.case import LIVE, Case, Kind, State, moved
+from jiebang.model.case import LIVE, Case, Kind, State, transition
 from jiebang.model.plan import WALLET
 from jiebang.saga.coordinator import Proven, Rechecked, Replied, Reply, Unparked, Woken
 from jiebang.saga.fence import Answer, Op
@@ -173,9 +173,9 @@ class Turns:
         case = self.case(head, views)
         if head.wished or head.state not in (State.OPEN, State.IN_REVIEW):
             return
-        ways = [("the desk rejects the case", moved(case, State.REJECTED, due_at=None))]
+        ways = [("the desk rejects the case", transition(case, State.REJECTED, due_at=None))]
         if head.state == State.OPEN:
-            ways.append(("the desk takes the case for review", moved(case, State.IN_REVIEW, due_at=None)))
+            ways.append(("the desk takes the case for review", transition(case, State.IN_REVIEW, due_at=None)))
         for told, after in ways:
             yield from self._save(head, views, case, _EventOption(told, Woken(), due_course=True), after, ())
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from jiebang.model.case import ENDED, Case, State, moved
+from jiebang.model.case import ENDED, Case, State, transition
 from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.coordinator import Event, Replied, Woken, condition
-from jiebang.saga.driver import CaseLoad, FactsRecheck, GroupSave, Postponement, Round, RoundAnswers, SaveRefused
+from jiebang.saga.driver import CaseLoad, FactsRecheck, GroupSave, Postponement, Round, RoundAnswers, SaveRefusal
 from jiebang.saga.fence import Op
 from jiebang.saga.timeline import entries
 from sim.evidence import ViolationError
@@ -141,7 +141,7 @@ class Witness:
     def _expect_learnt(self) -> None:
         for key, told in self._learnt.items():
             case = self._cases[key]
-            self._unsaved[key] = Expected(case, moved(case, case.state), told)
+            self._unsaved[key] = Expected(case, transition(case, case.state), told)
         self._learnt = {}
 
     # Saves.
@@ -164,8 +164,8 @@ class Witness:
                 if differs:
                     _fail(f"case {case.key} alone, and as it is saved with its group: {differs}")
 
-    def _learn_saved(self, saves: Sequence[Save], outcome: SaveOutcome | SaveRefused) -> None:
-        if isinstance(outcome, SaveRefused):
+    def _learn_saved(self, saves: Sequence[Save], outcome: SaveOutcome | SaveRefusal) -> None:
+        if isinstance(outcome, SaveRefusal):
             return
         for key in [case.key for save in saves for case in save.cases]:
             wanted = self._unsaved.pop(key)

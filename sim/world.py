@@ -51,7 +51,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     step: Callable[..., coordinator.Decision] = coordinator.step
     fence: Callable[..., Any] = fence
-    recovered: Callable[..., recovery.Recovery] = recovery.recovered
+    recovered: Callable[..., recovery.Recovery] = recovery.decide_recovery
     store: type[Store] = Store
     worker: type[Worker] = Worker
     driver: type[Driver] = Driver

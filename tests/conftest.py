@@ -24,7 +24,7 @@ import structlog
 from jiebang.api.logs import place_of_error, withhold
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.postgres.data_directory import remove
-from jiebang.store.postgres.embedded import database_dsn, dsns, embedded, placement, stopped
+from jiebang.store.postgres.embedded import database_dsn, embedded, ensure_databases, placement, wait_until_stopped
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 from tests import examples  # noqa: F401 - registers its profile before pytest looks for it
@@ -77,9 +77,9 @@ async def servers() -> AsyncIterator[Mapping[str, str]]:
     folder = _new_folder()
     home = folder / "home"
     async with embedded(home, durable=False) as running:
-        await migrate_all(await dsns(running, placement(PARTICIPANTS)), PARTICIPANTS)
+        await migrate_all(await ensure_databases(running, placement(PARTICIPANTS)), PARTICIPANTS)
         yield running
-    await stopped(home)
+    await wait_until_stopped(home)
     remove(home)
     remove(folder)
 

@@ -16,7 +16,7 @@ import jiebang
 from jiebang.model.facts import PLATFORM
 from jiebang.model.participants import Operation, ValueType
 from jiebang.participants import PARTICIPANTS
-from jiebang.participants.core.statements import reading, staging, statements, unnamed
+from jiebang.participants.core.statements import build_operation, build_reads, build_staging, build_unnamed
 from jiebang.participants.identity import documents
 from jiebang.store.postgres.named_sql import load
 
@@ -64,15 +64,17 @@ def _built() -> Iterator[tuple[Label, str]]:
     for declared in PARTICIPANTS.declarations:
         for name in declared.databases:
             yield (name, f"{name}.facts"), declared.facts_sql
-            built = {**unnamed(declared), **reading(declared.owner)}
+            built = {**build_unnamed(declared), **build_reads(declared.owner)}
             for operation, how in declared.operations.items():
-                built |= {f"{operation}.{op}": sql for op, sql in statements(declared.owner, operation, how).items()}
+                built |= {
+                    f"{operation}.{op}": sql for op, sql in build_operation(declared.owner, operation, how).items()
+                }
             for op, sql in built.items():
                 yield (name, f"{name}.{op}"), sql
 
 
 _GIVEN: Final = Operation(given={"value": ValueType(int)})
-_STAGED: Final = {**staging("newcomer"), **statements("newcomer", "take", _GIVEN)}
+_STAGED: Final = {**build_staging("newcomer"), **build_operation("newcomer", "take", _GIVEN)}
 """Over what is staged, which no participant of the product takes up: tests/newcomer plans these."""
 
 STATEMENTS: Final[Mapping[Label, str]] = {**dict(_named()), **dict(_built()), **INLINE}

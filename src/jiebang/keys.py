@@ -13,7 +13,7 @@ from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError
 
 
-class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+class InstallationKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The installation's keys, 32 random bytes each (16 for the cipher of case ids), each for one purpose."""
 
     bodies: bytes
@@ -33,7 +33,7 @@ class Secrets(msgspec.Struct, frozen=True, kw_only=True):
 _SIZES: Final = {"case_ids": 16}
 
 
-def read_secrets(folder: Path) -> Secrets:
+def read_keys(folder: Path) -> InstallationKeys:
     """Read the keys in `folder`, one file each, `<name>.key`; create those that are missing.
 
     All hosts of an installation need the same files: each must open what another has sealed. Files appear whole or not
@@ -42,7 +42,7 @@ def read_secrets(folder: Path) -> Secrets:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Secrets(**{name: _secret(folder, name) for name in Secrets.__struct_fields__})
+        return InstallationKeys(**{name: _secret(folder, name) for name in InstallationKeys.__struct_fields__})
     except OSError as error:
         reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
         raise HomeUnusableError(path=str(error.filename or folder), reason=reason) from error

@@ -43,10 +43,10 @@ from jiebang.model.errors import SettingsError
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.saga.coordinator import Timing
-from jiebang.store.cases.idempotency import Repeats
+from jiebang.store.cases.idempotency import RepeatPolicy
 from jiebang.store.postgres.embedded import placement
 from jiebang.usecases.operations.gauges import GaugePace
-from jiebang.usecases.operations.tasks import Watchfulness
+from jiebang.usecases.operations.tasks import TaskLimits
 from jiebang.usecases.timelines.seal import SealPace
 from jiebang.worker import Pace
 
@@ -56,7 +56,7 @@ _TOP_PORT: Final = 65_535
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
-class Network(msgspec.Struct, frozen=True, kw_only=True):
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach one clearing network. `keys`: the folder of the link's key files (remote/link_keys.py)."""
 
     base_url: str
@@ -64,7 +64,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     limit: timedelta = timedelta(seconds=2)
 
 
-class Issuer(msgspec.Struct, frozen=True, kw_only=True):
+class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who issues access tokens, for which audience, and where its keys are: exactly one of URL and file."""
 
     issuer: str
@@ -73,7 +73,7 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True):
     jwks_file: Path | None = None
 
 
-class Http(msgspec.Struct, frozen=True, kw_only=True):
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the API listens. Port 0: one that is free.
 
     `trusted_proxies`: addresses, with commas between, whose X-Forwarded-For says where a request comes from.
@@ -94,16 +94,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: Path
     anchor: Path | None = None
     databases: Mapping[str, str] | None = None
-    networks: Mapping[str, Network] | None = None
+    networks: Mapping[str, NetworkSettings] | None = None
     gateway_url: str | None = None
-    issuer: Issuer | None = None
+    issuer: IssuerSettings | None = None
     saga: Timing = Timing()
     worker: Pace = Pace()
     seals: SealPace = SealPace()
-    tasks: Watchfulness = Watchfulness()
+    tasks: TaskLimits = TaskLimits()
     gauges: GaugePace = GaugePace()
-    repeats: Repeats = Repeats()
-    http: Http = Http()
+    repeats: RepeatPolicy = RepeatPolicy()
+    http: HttpSettings = HttpSettings()
     capacity: Capacity = Capacity()
 
     def __repr__(self) -> str:
@@ -111,7 +111,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings(home={str(self.home)!r}, databases={'outside' if self.databases else 'embedded'})"
 
 
-class Problem(msgspec.Struct, frozen=True):
+class SettingsProblem(msgspec.Struct, frozen=True):
     """One problem: the setting, and what is wrong with it. Never holds a value, which may be a password."""
 
     where: str
@@ -134,12 +134,12 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
     "seals": SealPace,
-    "tasks": Watchfulness,
+    "tasks": TaskLimits,
     "gauges": GaugePace,
-    "repeats": Repeats,
-    "http": Http,
+    "repeats": RepeatPolicy,
+    "http": HttpSettings,
     "capacity": Capacity,
-    "issuer": Issuer,
+    "issuer": IssuerSettings,
 }
 _MAPPINGS: Final = ("databases", "networks")
 
@@ -162,10 +162,10 @@ class _SettingsReader:
     def __init__(self, folder: Path, declared: ParticipantRegistry) -> None:
         self.declared = declared
         self.folder = folder
-        self.problems: list[Problem] = []
+        self.problems: list[SettingsProblem] = []
 
     def add_problem(self, where: str, what: tuple[str, str]) -> None:
-        self.problems.append(Problem(where, *what))
+        self.problems.append(SettingsProblem(where, *what))
 
     def settings(self, environ: Mapping[str, str]) -> Settings | None:
         raw = self._merge(environ)
@@ -288,7 +288,7 @@ class _SettingsReader:
                 self.add_problem(f"{where}.{field.name}", ("缺少此项", "is missing"))
         for name in raw.keys() - set(kind.__struct_fields__):
             self.add_problem(f"{where}.{name}", _UNKNOWN)
-        if kind is Issuer and (given.get("jwks_url") is None) == (given.get("jwks_file") is None):
+        if kind is IssuerSettings and (given.get("jwks_url") is None) == (given.get("jwks_file") is None):
             self.add_problem(
                 where, ("jwks_url 与 jwks_file 须且只能设一个", "needs exactly one of jwks_url and jwks_file")
             )
@@ -337,10 +337,10 @@ class _SettingsReader:
                 self.add_problem(f"databases.{name}", what)
         return found
 
-    def _read_networks(self, raw: object) -> dict[str, Network]:
-        found: dict[str, Network] = {}
+    def _read_networks(self, raw: object) -> dict[str, NetworkSettings]:
+        found: dict[str, NetworkSettings] = {}
         for name, value in self._check_names("networks", raw, frozenset(self.declared.networks)).items():
-            network = self._read_section(f"networks.{name}", Network, value)
+            network = self._read_section(f"networks.{name}", NetworkSettings, value)
             if network is not None:
                 found[name] = network
         return found

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from jiebang.participants.base import UNANSWERED
-from jiebang.saga.backoff import doubled
+from jiebang.saga.backoff import exponential_wait
 from jiebang.store.cases import cases
 from jiebang.store.operations import leases
 
@@ -84,7 +84,7 @@ class Worker:
         """`chores`: by name."""
         self._id, self._pool, self._driver, self._chores = worker_id, pool, driver, chores
         self._clock, self._pace = clock, pace
-        self._leased = leases.Held(frozenset())
+        self._leased = leases.LeaseGrant(frozenset())
         self._until: datetime | None = None
         self._busy: set[Key] = set()
         self._lanes: set[asyncio.Task[None]] = set()
@@ -151,7 +151,7 @@ class Worker:
             except UNANSWERED as error:
                 failures += 1
                 _log.warning("due_cases_not_read", worker=self._id, error=type(error).__name__)
-                await self._pause(doubled(self._pace.idle_poll, failures, _LONGEST_PAUSE))
+                await self._pause(exponential_wait(self._pace.idle_poll, failures, _LONGEST_PAUSE))
                 continue
             if len(self._lanes) >= self._pace.lanes:
                 await asyncio.wait(self._lanes, return_when=asyncio.FIRST_COMPLETED)
@@ -167,7 +167,7 @@ class Worker:
         late = self._driver.take_late(replied - self._busy)
         keys = replied - self._busy
         busy = [key[0] for key in self._busy]
-        cases_due = await cases.due(self._pool, sorted(self._list_buckets()), self._clock(), self._batch, busy)
+        cases_due = await cases.load_due(self._pool, sorted(self._list_buckets()), self._clock(), self._batch, busy)
         if not self._leased.may_claim:  # revoked during the read: nothing may begin after it has reported itself still
             return False
         taken = [case for case in cases_due if case.key not in self._busy]
@@ -206,4 +206,4 @@ class Worker:
                 done = 0
                 _log.warning("chore_failed", worker=self._id, chore=name, error=type(error).__name__)
             if not done:
-                await self._pause(doubled(self._pace.chore_poll, failures, _LONGEST_CHORE_PAUSE))
+                await self._pause(exponential_wait(self._pace.chore_poll, failures, _LONGEST_CHORE_PAUSE))

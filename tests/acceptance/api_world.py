@@ -23,22 +23,22 @@ from jiebang.api.gate.uvicorn_protocol import server_config
 from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.opening import open_participants
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
-from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file
+from jiebang.remote.tokens import IssuerKeys, TokenVerifier, keys_from_file
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.issuer import SandboxIssuer
-from jiebang.sandbox.service import Answer, Call, ok
+from jiebang.sandbox.service import HttpAnswer, HttpCall, ok
 from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
 from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.once import OncePerKey
-from jiebang.store.checks.records import Records
+from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.encryption import password_hash
 from jiebang.store.operations import outbox
-from jiebang.store.timelines.seal_signing_keys import keys_of
-from jiebang.usecases.cases.codes import code_of
+from jiebang.store.timelines.seal_signing_keys import build_seal_keys
+from jiebang.usecases.cases.codes import derive_code
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.cases.follow import Follower
 from jiebang.usecases.checks.check import Checker
@@ -70,9 +70,9 @@ class World:
     def __init__(self, pools: Mapping[str, Pool], home: Path, pack: Pack, capacity: Capacity | None = None) -> None:
         self.pools, self.pack, self.skew = pools, pack, timedelta()
         self.ids = CaseIds(b"i" * 16)
-        self.seal_keys = keys_of(b"s" * 32)
+        self.seal_keys = build_seal_keys(b"s" * 32)
         self.participants: dict[str, Any] = {**open_participants(PARTICIPANTS, pools, self.now, pepper=PEPPER)}
-        self.wallet = Wallet(pools["wallet"], self.now, pepper=PEPPER)
+        self.wallet = WalletParticipant(pools["wallet"], self.now, pepper=PEPPER)
         self.issuer = SandboxIssuer(home, issuer=ISSUER, audience=AUDIENCE)
         self.checker = Checker(
             registry=PARTICIPANTS,
@@ -92,7 +92,7 @@ class World:
             plan_of=lambda case: pack.plans[case.kind],
             pack_named=lambda _name: pack,
             know=_nothing,
-            records=Records(b"r" * 32, lambda: os.urandom(16)),
+            records=CheckRecordStore(b"r" * 32, lambda: os.urandom(16)),
             clock=self.now,
             new_id=uuid4,
             new_nonce=lambda: os.urandom(16),
@@ -104,7 +104,7 @@ class World:
         self.deps = Deps(
             context=self.context,
             follower=self.follower,
-            verifier=Verifier(issuer=ISSUER, audience=AUDIENCE, keys=keys, clock=self.now),
+            verifier=TokenVerifier(issuer=ISSUER, audience=AUDIENCE, keys=keys, clock=self.now),
             case_ids=self.ids,
             bodies_key=BODIES_KEY,
             seal_keys=self.seal_keys.public(),
@@ -167,9 +167,9 @@ class World:
 
     async def code(self, account_id: int) -> str:
         """Return the last code that the account's phone was sent, derived as the gateway derives it."""
-        messages = await outbox.due(self.pools["platform"], range(256), self.now(), 10_000)
+        messages = await outbox.load_due(self.pools["platform"], range(256), self.now(), 10_000)
         last = [each for each in messages if each.account_id == account_id and each.template == "sms_code"][-1]
-        return code_of(CODES_KEY, account_id, last.case_no, bytes.fromhex(last.params["nonce"]), 6)
+        return derive_code(CODES_KEY, account_id, last.case_no, bytes.fromhex(last.params["nonce"]), 6)
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -208,7 +208,7 @@ async def at_superapp(world: World, folder: Path, *, wait: float = 1.0) -> Async
     `wait`: seconds a repeat waits for the first to be over.
     """
 
-    async def health(call: Call) -> Answer:
+    async def health(call: HttpCall) -> HttpAnswer:
         del call
         return ok({})
 

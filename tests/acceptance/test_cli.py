@@ -24,7 +24,7 @@ from jiebang.sandbox.processes import Sandbox, SandboxProcess, sandbox
 from jiebang.settings import Settings
 from jiebang.store.encryption import SALT_BYTES, password_hash
 from jiebang.store.postgres.data_directory import remove
-from jiebang.store.postgres.embedded import stopped
+from jiebang.store.postgres.embedded import wait_until_stopped
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ async def outside(new_folder: Callable[[str], Path]) -> AsyncIterator[Sandbox]:
             await worker.start()
             yield running
             await worker.stop()
-    await stopped(home)
+    await wait_until_stopped(home)
     remove(home)
     remove(folder)
 

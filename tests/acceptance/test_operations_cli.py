@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jiebang.cli.commands import cli
-from jiebang.keys import read_secrets
+from jiebang.keys import read_keys
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
@@ -61,9 +61,9 @@ async def desk(databases: Mapping[str, str], tmp_path_factory: pytest.TempPathFa
         patch.setenv("JIEBANG_DATABASES", json.dumps(dict(databases)))
         async with open_pools({"platform": databases["platform"]}, size=1) as pools:
             await recoveries.raise_numbers(pools["platform"], {HERE: 3}, NOW)
-            assert await recoveries.make_again(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)
+            assert await recoveries.recreate_cases(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)
         async with sandbox(home, names=PARTICIPANTS.networks):
-            yield Desk(CaseIds(read_secrets(home / "keys").case_ids).encode(*PARKED.key))
+            yield Desk(CaseIds(read_keys(home / "keys").case_ids).encode(*PARKED.key))
 
 
 def test_a_stuck_case_is_listed_shown_and_tried_again(desk: Desk) -> None:

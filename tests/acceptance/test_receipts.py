@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 
 from jiebang.model.notice import Channel, Notice
 from jiebang.usecases.operations.delivery import Delivery
-from jiebang.usecases.timelines.seal import Sealing, SealPace
+from jiebang.usecases.timelines.seal import Sealer, SealPace
 from tests.acceptance.api_world import CODES_KEY, Person, World, made, on_deck
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check() -> Any:
 
 async def sealed(world: World) -> None:
     pace = SealPace(grace=timedelta(microseconds=1))
-    turn = Sealing(pool=world.pools["platform"], keys=world.seal_keys, anchor_at=None, pace=pace)
+    turn = Sealer(pool=world.pools["platform"], keys=world.seal_keys, anchor_at=None, pace=pace)
     assert await turn.turn(world.now())
 
 

@@ -19,18 +19,18 @@ from jiebang.model.case import Case, Kind, State
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.wallet import FUNDS_MOVING
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.participants.wallet.movements import Transfer
 from jiebang.saga.fence import NO_ROW, FenceRow, Op
-from jiebang.saga.recovery import Restored
-from jiebang.saga.recovery_driver import Found
+from jiebang.saga.recovery import RestoredInstallation
+from jiebang.saga.recovery_driver import RecoveryTally
 from jiebang.store.cases import cases as store
 from jiebang.store.operations import recoveries, tasks
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
 from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.driving.advance import Limits
-from jiebang.usecases.driving.recover import Recovering, recover
-from jiebang.usecases.operations.verify import Report, verify
+from jiebang.usecases.driving.recover import RecoverySetup, recover
+from jiebang.usecases.operations.verify import VerificationReport, verify
 from tests.store.test_advance import PLAN, World, now
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Installation(World):
         # However slow the machine: nothing here is about rounds that close before everybody has answered.
         super().__init__(pools, Limits(round=timedelta(seconds=20), call=timedelta(seconds=20)))
         self.whole = whole
-        self.wallet = Wallet(pools["wallet"], now, pepper=bytes(32))
+        self.wallet = WalletParticipant(pools["wallet"], now, pepper=bytes(32))
 
     async def back_up(self, database: str) -> None:
         """Copy a database's tables aside."""
@@ -81,17 +81,17 @@ class Installation(World):
         patience: timedelta = timedelta(0),
         outcomes: Mapping[tuple[int, int], bool] | None = None,
         meanwhile: Callable[[], Awaitable[object]] | None = None,
-    ) -> Found:
+    ) -> RecoveryTally:
         self.waited_for = list[Mapping[str, int]]()
 
         async def nobody() -> None:
             """Nobody helps what is waited for along."""
 
         return await recover(
-            Recovering(
+            RecoverySetup(
                 pool=self.pools["platform"],
                 participants=self.participants,
-                restored=Restored(
+                restored=RestoredInstallation(
                     plan_of=lambda case: {PLAN.name: PLAN}[case.plan],
                     plans=((Kind.REVOKE, PLAN),),
                     databases=restored,
@@ -115,7 +115,7 @@ class Installation(World):
         """Let a worker drive everything that is due, until nothing is."""
         async with asyncio.timeout(30):
             while True:
-                cases = await store.of_accounts(self.pools["platform"], ids)
+                cases = await store.load_of_accounts(self.pools["platform"], ids)
                 due = [
                     case for case in cases if case.due_at is not None and case.state not in (State.OPEN, State.READY)
                 ]
@@ -124,11 +124,11 @@ class Installation(World):
                 await self.driver.drive([case for case in due if case.due_at is not None and case.due_at <= now()])
                 await asyncio.sleep(0.02)
 
-    async def verify(self) -> Report:
+    async def verify(self) -> VerificationReport:
         return await verify(
             pool=self.pools["platform"],
             participants=self.participants,
-            wallet=Wallet(self.whole, now, pepper=bytes(32)),
+            wallet=WalletParticipant(self.whole, now, pepper=bytes(32)),
             plan_of=lambda _case: PLAN,
             page=11,
             settle=timedelta(milliseconds=1),
@@ -210,7 +210,7 @@ async def test_a_platform_put_back_finds_what_it_lost(world: Installation) -> No
     assert {states[each] for each in ids[14:18]} == {State.ABORTED}
     assert {case.case_no for case in cases} == {1}, "under their own numbers"
     assert (await world.verify()).violations == []
-    numbers = await recoveries.numbers(world.pools["platform"], 0, 1 << 53, 100)
+    numbers = await recoveries.load_numbers(world.pools["platform"], 0, 1 << 53, 100)
     assert set(numbers.values()) == {100, 101}, "numbers that nobody saw are stepped over"
     timelines = await timeline_rows.read_after(world.pools["platform"], {case.key: 0 for case in cases})
     assert {line.revision for line in timelines} >= {1, 2}
@@ -226,13 +226,13 @@ async def test_what_nobody_can_decide_is_an_operators_and_the_rest_goes_on(world
     )
     found = await world.recover("platform")
     assert found.undecided == {"contradicted": 1}
-    [task] = await tasks.standing(world.pools["platform"], 10)
+    [task] = await tasks.load_open(world.pools["platform"], 10)
     assert (task.account_id, task.kind, task.why) == (2, "undecided", "contradicted")
     await world.pools["platform"].execute(
         "UPDATE platform.cases SET state = 'done', marks = replace(marks, 'z', 'd') WHERE account_id = 2"
     )
     await world.recover("platform")
-    assert not await tasks.standing(world.pools["platform"], 10), "decided since, by whoever found out"
+    assert not await tasks.load_open(world.pools["platform"], 10), "decided since, by whoever found out"
 
 
 async def _with_an_open_transfer(world: Installation) -> Transfer:
@@ -271,7 +271,7 @@ async def test_what_was_waited_for_in_vain_is_an_operators_and_can_still_be_done
     one = await _with_an_open_transfer(world)
     found = await world.recover("wallet", patience=timedelta(milliseconds=30))
     assert (found.complete, found.undecided, found.sent["try"]) == (True, {"cannot_try": 2}, 18)
-    told = await tasks.standing(world.pools["platform"], 10)
+    told = await tasks.load_open(world.pools["platform"], 10)
     assert {(task.account_id, task.why, task.note) for task in told} == {
         (1, "cannot_try", "wallet FUNDS-MOVING"),
         (2, "cannot_try", "wallet FUNDS-MOVING"),
@@ -280,7 +280,7 @@ async def test_what_was_waited_for_in_vain_is_an_operators_and_can_still_be_done
     await world.wallet.complete_transfers([one])
     found = await world.recover("wallet")
     assert (found.undecided, found.sent) == ({}, {"try": 2, "confirm": 2})
-    assert not await tasks.standing(world.pools["platform"], 10)
+    assert not await tasks.load_open(world.pools["platform"], 10)
     assert (await world.verify()).violations == []
 
 
@@ -316,7 +316,7 @@ async def test_a_case_that_two_databases_forgot_together_is_found_and_people_can
     assert (found.undecided, found.sent["try"], found.sent["confirm"]) == ({}, 2, 2)
     states = {case.key: case.state for case in await world.to_the_end(ids)}
     assert states == {(each, number): end for each in ids for number, end in ((1, State.DONE), (2, State.ABORTED))}
-    assert not await tasks.standing(world.pools["platform"], 10)
+    assert not await tasks.load_open(world.pools["platform"], 10)
     assert (await world.verify()).violations == []
 
 
@@ -346,7 +346,7 @@ async def test_a_recovery_that_was_broken_off_is_gone_on_with(world: Installatio
     async with silent(world, "gaming", Op.CONFIRM):
         found = await world.recover("gaming")
     assert found.unfinished == ids
-    assert await recoveries.under_way_since(world.pools["platform"]) is not None
+    assert await recoveries.read_under_way_since(world.pools["platform"]) is not None
     found = await world.recover("wallet")
     assert found.complete
     [run] = await recorded(world)

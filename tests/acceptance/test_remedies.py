@@ -15,11 +15,11 @@ import pytest
 
 from jiebang.store.cases import cases, remedies
 from jiebang.store.operations import outbox
-from jiebang.usecases.cases.codes import code_of, hand_over_code
+from jiebang.usecases.cases.codes import derive_code, derive_hand_over_code
 from tests.acceptance.api_world import CODES_KEY, PASSWORD, Person, World, made, on_deck
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.remedies import Remedy
+    from jiebang.store.cases.remedies import RemedyRecord
     from jiebang.store.postgres.pool import Pool
 
 _ids = itertools.count(7001)
@@ -88,8 +88,8 @@ async def version(world: World, one: Person, owner: str) -> int:
     return int(found)
 
 
-async def recorded(world: World, one: Person) -> list[Remedy]:
-    found = await remedies.of_accounts(world.pools["platform"], [one.account_id])
+async def recorded(world: World, one: Person) -> list[RemedyRecord]:
+    found = await remedies.load_of_accounts(world.pools["platform"], [one.account_id])
     return found.get(one.account_id, [])
 
 
@@ -315,9 +315,9 @@ async def test_past_the_commit_point_a_consent_stays(world: World, one: Person) 
 
 async def sms(world: World, one: Person) -> str:
     """The last code of a remedy that the person's phone was sent."""
-    messages = await outbox.due(world.pools["platform"], range(256), world.now(), 10_000)
+    messages = await outbox.load_due(world.pools["platform"], range(256), world.now(), 10_000)
     last = [each for each in messages if each.account_id == one.account_id and each.template == "remedy_code"][-1]
-    return code_of(CODES_KEY, one.account_id, 0, bytes.fromhex(last.params["nonce"]), 6)
+    return derive_code(CODES_KEY, one.account_id, 0, bytes.fromhex(last.params["nonce"]), 6)
 
 
 async def proof(one: Person, remedy: str, code: str, password: str = PASSWORD, **more: Any) -> httpx.Response:
@@ -349,7 +349,7 @@ async def test_a_login_is_confirmed_with_both_proofs(world: World, one: Person) 
         "confirm_logins",
         {"items": ["1", "2"]},
     )
-    told = await outbox.due(world.pools["platform"], range(256), world.now(), 10_000)
+    told = await outbox.load_due(world.pools["platform"], range(256), world.now(), 10_000)
     assert [each.template for each in told if each.account_id == one.account_id][-1] == "remedy_done"
 
 
@@ -459,7 +459,7 @@ async def test_a_code_of_another_account_hands_nothing_over(world: World, one: P
     """Bound to account and remedy: what one device of a stranger shows is worth nothing elsewhere."""
     account = {"account": str(one.account_id)}
     new = Person(one._client, world.token(one.account_id, device="tablet"), one.account_id)
-    made_up = hand_over_code(CODES_KEY, one.account_id + 1, uuid4())
+    made_up = derive_hand_over_code(CODES_KEY, one.account_id + 1, uuid4())
     approve = "/v1/remedies/device-handover/approval"
     refused(await one.ask("POST", approve, {**account, "code": made_up}), 404, "UNKNOWN-REMEDY")
     await new.ask("POST", "/v1/remedies/device-handover", account)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from jiebang.api.application import create_app
-from jiebang.store.cases.idempotency import Repeats
+from jiebang.store.cases.idempotency import RepeatPolicy
 from tests.acceptance.api_world import Person, World, made, on_deck
 from tests.locks import waiting
 
@@ -180,7 +180,7 @@ async def test_a_remedy_under_way_holds_its_key(world: World, one: Person) -> No
     brief = World(world.pools, world.issuer.jwks_path.parent, world.pack)
     brief.issuer = world.issuer
     brief.deps = msgspec.structs.replace(
-        world.deps, repeats=Repeats(wait=timedelta(milliseconds=50)), follower=brief.follower
+        world.deps, repeats=RepeatPolicy(wait=timedelta(milliseconds=50)), follower=brief.follower
     )
     brief.app = create_app(brief.deps)
     wallet = world.pools["wallet"]
@@ -217,8 +217,8 @@ async def test_the_claim_of_a_process_that_died_lapses(world: World, one: Person
         await asyncio.gather(first, return_exceptions=True)
     assert (await one.ask("POST", path, body, key="dead")).json()["code"] == "IDEMPOTENCY-KEY-IN-USE"
     try:
-        world.later(Repeats().held)
+        world.later(RepeatPolicy().held)
         again = await Person(client, world.token(one.account_id), one.account_id).ask("POST", path, body, key="dead")
     finally:
-        world.later(-Repeats().held)
+        world.later(-RepeatPolicy().held)
     assert (again.status_code, again.json()["amount_fen"]) == (200, 300)

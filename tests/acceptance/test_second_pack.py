@@ -18,9 +18,9 @@ from jiebang.model.case import BUCKETS, Kind
 from jiebang.model.errors import TooSoonError
 from jiebang.model.notice import Notice
 from jiebang.settings import Settings
-from jiebang.store.cases.idempotency import Kept
+from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.usecases.cases import step_up
-from jiebang.usecases.cases.remedy_request import Wanted
+from jiebang.usecases.cases.remedy_request import RemedyRequest
 from jiebang.usecases.operations.delivery import Delivery
 from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
 
@@ -122,9 +122,9 @@ class Mailbox:
 async def test_messages_name_the_rule_in_the_words_of_the_pack(shop: Shop) -> None:
     """A person who gets a code for "a system could not accept the request" has been told nothing."""
     app, mailbox = shop.app, Mailbox()
-    wanted = Wanted(account_id=LOGGED, kind=Kind.REVOKE)
+    wanted = RemedyRequest(account_id=LOGGED, kind=Kind.REVOKE)
     with suppress(TooSoonError):  # the test before has asked already
-        await step_up.ask_logins(app.context, wanted, claim("logins"), lambda _: Kept(202, b""))
+        await step_up.ask_logins(app.context, wanted, claim("logins"), lambda _: KeptAnswer(202, b""))
     delivery = Delivery(
         pool=app.pools["platform"],
         gateway=mailbox,

@@ -62,7 +62,7 @@ async def all_ended(world: World, accounts: Sequence[int]) -> None:
 
 async def once_each(world: World, accounts: Sequence[int]) -> None:
     """Every case is done, by one line of saves without a gap or a branch; every op was written once everywhere."""
-    found = await store.of_accounts(world.pools["platform"], accounts)
+    found = await store.load_of_accounts(world.pools["platform"], accounts)
     assert sorted(case.account_id for case in found) == sorted(accounts)
     timelines: dict[int, list[timeline_rows.TimelineRow]] = {account: [] for account in accounts}
     for row in await timeline_rows.read_after(world.pools["platform"], {case.key: 0 for case in found}):

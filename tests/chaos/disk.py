@@ -13,7 +13,7 @@ from typing import Final
 
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.postgres.data_directory import find
-from jiebang.store.postgres.embedded import dsns, embedded, placement, stopped
+from jiebang.store.postgres.embedded import embedded, ensure_databases, placement, wait_until_stopped
 
 _SIZE: Final = 512 << 20
 _BALLAST: Final = "ballast"
@@ -57,8 +57,8 @@ def _mount(folder: Path, like: os.stat_result) -> str | None:
 async def small_disk(home: Path, server: str) -> AsyncIterator[SmallDisk | str]:
     """Make the servers of `home`, and put the data of one on a disk of its own; or say why that cannot be done."""
     async with embedded(home) as servers:
-        await dsns(servers, placement(PARTICIPANTS))
-    await stopped(home)
+        await ensure_databases(servers, placement(PARTICIPANTS))
+    await wait_until_stopped(home)
     place = find(home)
     assert place is not None
     data, was = place.data(server), place.folder / f"{server}.was"
@@ -76,7 +76,7 @@ async def small_disk(home: Path, server: str) -> AsyncIterator[SmallDisk | str]:
         copying = await asyncio.create_subprocess_exec("cp", "-a", f"{was}/.", str(data))
         assert await copying.wait() == 0
         yield SmallDisk(data)
-        await stopped(home)
+        await wait_until_stopped(home)
     finally:
         with suppress(OSError):
             subprocess.run(["umount", "-l", str(data)], check=False)  # noqa: ASYNC221, S603, S607 - on the way out

@@ -58,7 +58,7 @@ async def operated(stage: Stage, patience: float) -> tuple[int, list[str]]:
     try:
         async with asyncio.timeout(patience):
             while True:
-                missing = parked - {(task.account_id, task.case_no) for task in await tasks.standing(pool, 100_000)}
+                missing = parked - {(task.account_id, task.case_no) for task in await tasks.load_open(pool, 100_000)}
                 if not missing:
                     break
                 await asyncio.sleep(0.2)
@@ -66,7 +66,7 @@ async def operated(stage: Stage, patience: float) -> tuple[int, list[str]]:
         wrong.append(f"parked, and no operator has a task: {len(missing)}, as {sorted(missing)[:5]}")
     now, timing = utc_now(), stage.app.settings.saga
     outcomes = await stuck.retry(pool, stage.app.registry, parked, "chaos", now, timing)
-    if set(outcomes.values()) - {stuck.Outcome.RETRIED}:
+    if set(outcomes.values()) - {stuck.RetryOutcome.RETRIED}:
         wrong.append(f"parked, and not tried again: {Counter(outcomes.values())}")
     return len(parked), wrong
 

@@ -15,8 +15,8 @@ import msgspec
 
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED
-from jiebang.sandbox.faults import LIES, Fault, FaultKind, Phase
-from jiebang.store.postgres.embedded import placement, postmaster_pid
+from jiebang.sandbox.faults import LIES, FaultKind, NetworkFault, Phase
+from jiebang.store.postgres.embedded import find_postmaster_pid, placement
 from tests.chaos.proxy import FAIR, Way, Weather
 
 if TYPE_CHECKING:
@@ -45,15 +45,15 @@ CUTS: Final[Mapping[str, Weather]] = {
     "closed": Weather(open=False),
     "slow": Weather(bytes_a_second=20_000),
 }
-_FAULTS: Final[Mapping[str, Fault]] = {
-    "slow": Fault(FaultKind.SLOW, ms=700),
-    "very slow": Fault(FaultKind.SLOW, ms=2_500),
-    "silent before": Fault(FaultKind.SILENT),
-    "silent after": Fault(FaultKind.SILENT, phase=Phase.AFTER),
-    "refuses": Fault(FaultKind.REFUSE, share=0.3),
-    "twice": Fault(FaultKind.TWICE),
-    "dies": Fault(FaultKind.DIE, phase=Phase.DURING, count=2),
-    **{f"lies: {kind}": Fault(kind, count=4) for kind in sorted(LIES)},
+_FAULTS: Final[Mapping[str, NetworkFault]] = {
+    "slow": NetworkFault(FaultKind.SLOW, ms=700),
+    "very slow": NetworkFault(FaultKind.SLOW, ms=2_500),
+    "silent before": NetworkFault(FaultKind.SILENT),
+    "silent after": NetworkFault(FaultKind.SILENT, phase=Phase.AFTER),
+    "refuses": NetworkFault(FaultKind.REFUSE, share=0.3),
+    "twice": NetworkFault(FaultKind.TWICE),
+    "dies": NetworkFault(FaultKind.DIE, phase=Phase.DURING, count=2),
+    **{f"lies: {kind}": NetworkFault(kind, count=4) for kind in sorted(LIES)},
 }
 
 
@@ -177,7 +177,7 @@ async def _freeze(stage: Stage, trouble: Trouble) -> str:
 
 
 async def _kill_server(stage: Stage, trouble: Trouble) -> str:
-    pid = postmaster_pid(stage.home, trouble.target)
+    pid = find_postmaster_pid(stage.home, trouble.target)
     return "killed" if _signal(pid, signal.SIGKILL) else "missed: not running"
 
 
@@ -226,7 +226,7 @@ async def _centre_gone(stage: Stage, trouble: Trouble) -> str:
     paths = [stage.paths[name] for name, at in placement(PARTICIPANTS).items() if at == trouble.target]
     for path in paths:
         path.turn(_BLACK)
-    _signal(postmaster_pid(stage.home, trouble.target), signal.SIGKILL)
+    _signal(find_postmaster_pid(stage.home, trouble.target), signal.SIGKILL)
     until = asyncio.get_running_loop().time() + trouble.lasts
     while asyncio.get_running_loop().time() < until:
         for path in paths:
@@ -267,7 +267,7 @@ async def _network(stage: Stage, trouble: Trouble) -> str:
     return "done"
 
 
-async def _switch(stage: Stage, control: Control, *, on: Sequence[Fault], off: Collection[FaultKind]) -> None:
+async def _switch(stage: Stage, control: Control, *, on: Sequence[NetworkFault], off: Collection[FaultKind]) -> None:
     """Switch a network's faults on and off; one that is dead just now is told once it lives again."""
     async with stage.switching:
         while True:

@@ -31,7 +31,7 @@ from jiebang.sandbox.processes import SandboxProcess, sandbox
 from jiebang.sandbox.stage import platform_processes
 from jiebang.settings import Settings
 from jiebang.store.postgres.data_directory import remove
-from jiebang.store.postgres.embedded import stopped
+from jiebang.store.postgres.embedded import wait_until_stopped
 from tests.chaos.disk import small_disk
 from tests.chaos.judge import Verdict, judge, operated, quiet
 from tests.chaos.people import People, Told, settle
@@ -199,7 +199,7 @@ async def test_whatever_breaks_nothing_told_is_untrue_and_everybody_agrees(home:
         if not settled:
             verdict.wrong.append("it did not come to rest")
         tell(done, verdict, people.told, watch)
-    await stopped(home)
+    await wait_until_stopped(home)
     assert verdict.wrong == [], f"replay with CHAOS_SEED={SEED}"
     struck = sum(not what.startswith("missed") for _, what in done)
     assert struck > len(storm) * 2 // 3, "too few troubles struck to prove anything"

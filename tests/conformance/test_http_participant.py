@@ -17,12 +17,12 @@ from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants.http import HttpParticipant
 from jiebang.remote.client import RemoteError
 from jiebang.remote.signing import Requester
-from jiebang.remote.stand_ins import links
+from jiebang.remote.stand_ins import read_links
 from jiebang.remote.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
-from jiebang.sandbox.faults import Fault, FaultKind
+from jiebang.sandbox.faults import FaultKind, NetworkFault
 from jiebang.sandbox.ledger import Binding, BindingState
 from jiebang.sandbox.processes import Sandbox
 from tests.conformance.suite import ParticipantSuite, Subject
@@ -44,7 +44,7 @@ class TestNetworks(ParticipantSuite):
         async def refused(n: int) -> tuple[list[Order], str]:
             orders = [Order(account, 1) for account in await accounts(n)]
             named = tuple(str(order.account_id) for order in orders)
-            await control.set_faults([Fault(FaultKind.REFUSE, accounts=named, code="NETWORK-HOLD", count=n)])
+            await control.set_faults([NetworkFault(FaultKind.REFUSE, accounts=named, code="NETWORK-HOLD", count=n)])
             return orders, "NETWORK-HOLD"
 
         yield Subject(participant, accounts, refused, PlannedOperation("release", {"release_bindings": True}))
@@ -215,7 +215,7 @@ async def test_a_wrong_request_gets_a_clear_problem_and_changes_nothing(
 async def test_another_command_finds_a_running_sandbox(world: Sandbox, account: int) -> None:
     """`jiebang check` beside a running demo must reach the same networks."""
     home = world.home
-    participant = HttpParticipant(links(home, ["netsunion"])["netsunion"])
+    participant = HttpParticipant(read_links(home, ["netsunion"])["netsunion"])
     (reply,) = await participant.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert reply.answer is Answer.GRANTED
     await participant.aclose()

@@ -13,11 +13,11 @@ import pytest
 from jiebang.model.plan import UNNAMED
 from jiebang.participants.http import HttpParticipant
 from jiebang.remote.client import RemoteError
-from jiebang.remote.wire import Ignored
+from jiebang.remote.wire import IgnoreReason
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
-from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase
+from jiebang.sandbox.faults import FaultKind, FaultOp, NetworkFault, Phase
 from jiebang.sandbox.ledger import Binding, BindingState
 from jiebang.sandbox.processes import Sandbox
 
@@ -33,7 +33,7 @@ async def until_looked(participant: HttpParticipant, accounts: list[int]) -> dic
 
 async def test_slow_answers_later_and_in_full(unionpay: HttpParticipant, control: Control, account: int) -> None:
     """A slow network must still be a working one."""
-    await control.set_faults([Fault(FaultKind.SLOW, ops=(FaultOp.TRY,), ms=300, count=1)])
+    await control.set_faults([NetworkFault(FaultKind.SLOW, ops=(FaultOp.TRY,), ms=300, count=1)])
     began = time.monotonic()
     (reply,) = await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert reply.answer is Answer.GRANTED
@@ -46,7 +46,9 @@ async def test_silent_never_answers_with_or_without_having_done_the_work(
 ) -> None:
     """Silence is unknown: the platform must be made to meet both truths behind it."""
     impatient = HttpParticipant(world.link("unionpay"), limit=0.4)
-    await control.set_faults([Fault(FaultKind.SILENT, ops=(FaultOp.TRY,), phase=phase, accounts=(str(account),))])
+    await control.set_faults(
+        [NetworkFault(FaultKind.SILENT, ops=(FaultOp.TRY,), phase=phase, accounts=(str(account),))]
+    )
     with pytest.raises(TimeoutError):
         await impatient.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     await impatient.aclose()
@@ -62,7 +64,7 @@ async def test_silence_for_one_account_leaves_other_batches_alone(
     """Halving a silent batch must find the one bad case, and the others must pass."""
     impatient = HttpParticipant(world.link("unionpay"), limit=0.4)
     bad, good = next(numbers), next(numbers)
-    await control.set_faults([Fault(FaultKind.SILENT, accounts=(str(bad),))])
+    await control.set_faults([NetworkFault(FaultKind.SILENT, accounts=(str(bad),))])
     with pytest.raises(TimeoutError):
         await impatient.apply(Op.TRY, [Order(bad, 1), Order(good, 1)], UNNAMED)
     (reply,) = await impatient.apply(Op.TRY, [Order(good, 1)], UNNAMED)
@@ -76,7 +78,7 @@ async def test_refuse_hits_named_accounts_alone_and_leaves_its_mark(
     """A refused Try that left no mark could be granted when it comes again late."""
     named, other = next(numbers), next(numbers)
     await control.bind([Binding(str(named), "card-1", "card")])
-    await control.set_faults([Fault(FaultKind.REFUSE, accounts=(str(named),), code="NETWORK-HOLD", count=1)])
+    await control.set_faults([NetworkFault(FaultKind.REFUSE, accounts=(str(named),), code="NETWORK-HOLD", count=1)])
     replies = {
         reply.account_id: reply for reply in await unionpay.apply(Op.TRY, [Order(named, 3), Order(other, 3)], UNNAMED)
     }
@@ -96,7 +98,7 @@ async def test_refuse_can_hit_a_share(
 ) -> None:
     """Load with a known part of refusals needs the part to be about right, and the same each time."""
     orders = [Order(next(numbers), 1) for _ in range(1000)]
-    await control.set_faults([Fault(FaultKind.REFUSE, share=0.3)])
+    await control.set_faults([NetworkFault(FaultKind.REFUSE, share=0.3)])
     first = {
         reply.account_id for reply in await unionpay.apply(Op.TRY, orders, UNNAMED) if reply.answer is Answer.REFUSED
     }
@@ -115,10 +117,10 @@ async def test_twice_does_the_work_twice_answers_twice_and_changes_nothing(
     await control.bind([Binding(str(account), "card-1", "card")])
     if op is not Op.TRY:
         await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
-    await control.set_faults([Fault(FaultKind.TWICE)])
+    await control.set_faults([NetworkFault(FaultKind.TWICE)])
     (reply,) = await unionpay.apply(op, [Order(account, 1)], UNNAMED)
     assert reply.answer is (Answer.GRANTED if op is Op.TRY else Answer.DONE)
-    assert unionpay.ignored == {Ignored.REPEATED: 1}
+    assert unionpay.ignored == {IgnoreReason.REPEATED: 1}
     (binding,) = (await control.state([account]))[account].bindings
     after = {Op.TRY: BindingState.RELEASING, Op.CONFIRM: BindingState.RELEASED, Op.CANCEL: BindingState.BOUND}
     assert binding.state is after[op]
@@ -130,8 +132,8 @@ async def test_die_ends_the_process_at_the_named_moment_and_it_comes_back(
 ) -> None:
     """A crash may lose the answer but never half a batch; afterwards the same address answers from what was kept."""
     await control.bind([Binding(str(account), "card-1", "card")])
-    other = Fault(FaultKind.REFUSE, accounts=("1",))
-    await control.set_faults([Fault(FaultKind.DIE, ops=(FaultOp.TRY,), phase=phase, count=1), other])
+    other = NetworkFault(FaultKind.REFUSE, accounts=("1",))
+    await control.set_faults([NetworkFault(FaultKind.DIE, ops=(FaultOp.TRY,), phase=phase, count=1), other])
     pid = world.processes["unionpay"].pid
     with pytest.raises(OSError, match="unionpay"):
         await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
@@ -152,9 +154,11 @@ async def test_answers_for_cases_nobody_asked_about_are_ignored_and_counted(
 ) -> None:
     """One account's answer taken for another's would confirm what nobody reserved; the true answer comes when asked."""
     orders = [Order(next(numbers), 1), Order(next(numbers), 1)]
-    await control.set_faults([Fault(FaultKind.STRANGE, count=1)])
+    await control.set_faults([NetworkFault(FaultKind.STRANGE, count=1)])
     assert await unionpay.apply(Op.TRY, orders, UNNAMED) == []
-    assert unionpay.ignored == {Ignored.NOT_ASKED: 3}, "both next cases, and the one neighbour that was not asked about"
+    assert unionpay.ignored == {IgnoreReason.NOT_ASKED: 3}, (
+        "both next cases, and the one neighbour that was not asked about"
+    )
     assert {reply.answer for reply in await unionpay.apply(Op.TRY, orders, UNNAMED)} == {Answer.GRANTED}
 
 
@@ -163,7 +167,7 @@ async def test_a_grant_after_a_refusal_comes_from_the_same_reservation_or_is_ign
 ) -> None:
     """A network that changes its mind must not leave a card reserved for a case that was rolled back on its refusal."""
     await control.bind([Binding(str(account), "card-1", "card")])
-    await control.set_faults([Fault(FaultKind.FICKLE)])
+    await control.set_faults([NetworkFault(FaultKind.FICKLE)])
     (refused,) = await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     assert refused.answer is Answer.REFUSED
     (granted,) = await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
@@ -176,7 +180,7 @@ async def test_a_grant_after_a_refusal_comes_from_the_same_reservation_or_is_ign
     assert binding.state is BindingState.BOUND
     assert unionpay.ignored == {}
     await unionpay.apply(Op.TRY, [Order(account + 500_000, 1)], UNNAMED)
-    assert unionpay.ignored == {Ignored.NOT_ASKED: 1}, "the grant of the other, that nobody asked for"
+    assert unionpay.ignored == {IgnoreReason.NOT_ASKED: 1}, "the grant of the other, that nobody asked for"
 
 
 @pytest.mark.parametrize("op", list(Op))
@@ -186,9 +190,9 @@ async def test_of_two_voices_neither_is_believed(
     """Whichever came first would otherwise decide whether a person's card is released."""
     if op is not Op.TRY:
         await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
-    await control.set_faults([Fault(FaultKind.TWO_VOICES, count=1)])
+    await control.set_faults([NetworkFault(FaultKind.TWO_VOICES, count=1)])
     assert await unionpay.apply(op, [Order(account, 1)], UNNAMED) == []
-    assert unionpay.ignored == {Ignored.CONTRADICTORY: 1}
+    assert unionpay.ignored == {IgnoreReason.CONTRADICTORY: 1}
     (reply,) = await unionpay.apply(op, [Order(account, 1)], UNNAMED)
     assert reply.answer is (Answer.GRANTED if op is Op.TRY else Answer.DONE)
 
@@ -199,7 +203,7 @@ async def test_a_denied_op_is_told_as_against_the_protocol_and_leaves_its_row(
 ) -> None:
     """It is what parks a case for an operator; taken for done, the card would stay reserved for ever."""
     await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
-    await control.set_faults([Fault(FaultKind.DENY, count=1)])
+    await control.set_faults([NetworkFault(FaultKind.DENY, count=1)])
     (reply,) = await unionpay.apply(op, [Order(account, 1)], UNNAMED)
     assert reply.answer is Answer.ERROR
     assert await unionpay.look([account]) == {account: FenceRow(1, CaseOp.TRIED)}
@@ -212,7 +216,7 @@ async def test_an_answer_to_another_request_is_no_answer(
 ) -> None:
     """Its signature is the network's own: only that it is bound to the request keeps yesterday's grant out of today."""
     await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
-    await control.set_faults([Fault(FaultKind.STALE, ops=(FaultOp.TRY,), count=1)])
+    await control.set_faults([NetworkFault(FaultKind.STALE, ops=(FaultOp.TRY,), count=1)])
     with pytest.raises(RemoteError, match="not signed by it"):
         await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     (reply,) = await unionpay.apply(Op.TRY, [Order(account, 1)], UNNAMED)

@@ -23,7 +23,7 @@ from jiebang.remote.gateway import HttpGateway
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
-from jiebang.sandbox.faults import Fault, FaultKind
+from jiebang.sandbox.faults import FaultKind, NetworkFault
 from jiebang.sandbox.processes import Sandbox, sandbox
 
 _PARENT = """
@@ -73,7 +73,7 @@ async def test_a_new_run_keeps_the_data_and_drops_the_faults(tmp_path: Path) -> 
     async with sandbox(tmp_path, names=["unionpay"]) as world:
         participant, control = HttpParticipant(world.link("unionpay")), Control(world.link("unionpay"))
         await participant.apply(Op.TRY, [Order(1, 1)], UNNAMED)
-        await control.set_faults([Fault(FaultKind.SILENT)])
+        await control.set_faults([NetworkFault(FaultKind.SILENT)])
         await participant.aclose()
         await control.aclose()
         pid = world.processes["unionpay"].pid

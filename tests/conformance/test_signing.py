@@ -21,8 +21,8 @@ from jiebang.model.plan import UNNAMED
 from jiebang.participants.http import HttpParticipant
 from jiebang.remote.client import RemoteError
 from jiebang.remote.link_keys import create_keys
-from jiebang.remote.signing import Link, Requester, Sent
-from jiebang.remote.wire import Batch, CaseOrder
+from jiebang.remote.signing import Link, Requester, SignedRequest
+from jiebang.remote.wire import CaseBatch, CaseOrder
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.processes import Sandbox
@@ -95,16 +95,16 @@ async def raw(url: str, request: bytes) -> bytes:
     return answer
 
 
-async def post(sent: Sent, body: bytes) -> httpx.Response:
+async def post(sent: SignedRequest, body: bytes) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False) as client:
         return await client.request(sent.method, sent.url, headers=sent.headers, content=body)
 
 
 def try_of(account: int, case_no: int = 1) -> bytes:
-    return msgspec.json.encode(Batch([CaseOrder(str(account), case_no)]))
+    return msgspec.json.encode(CaseBatch([CaseOrder(str(account), case_no)]))
 
 
-def signed(link: Link, body: bytes, *, now: datetime | None = None, path: str = "/try") -> Sent:
+def signed(link: Link, body: bytes, *, now: datetime | None = None, path: str = "/try") -> SignedRequest:
     url = link.base_url + path
     return Requester(link).sign("POST", url, body, now=now or datetime.now(UTC), nonce=secrets.token_urlsafe(18))
 

@@ -19,7 +19,13 @@ from jiebang.model.plan import UNNAMED
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.core.staging import GivenValues
-from jiebang.participants.core.statements import GIVEN_MISSING, reading, staging, statements, unnamed
+from jiebang.participants.core.statements import (
+    GIVEN_MISSING,
+    build_operation,
+    build_reads,
+    build_staging,
+    build_unnamed,
+)
 from jiebang.policy.load import load_pack
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
@@ -87,9 +93,9 @@ async def test_a_start_asks_for_its_migrations_too(pool: Pool) -> None:
 
 async def test_its_statements_find_their_rows_by_key(pool: Pool) -> None:
     """What is staged for millions must not be read through for one."""
-    built = {"facts": LOYALTY.facts_sql, **reading("loyalty"), **staging("loyalty"), **unnamed(LOYALTY)}
+    built = {"facts": LOYALTY.facts_sql, **build_reads("loyalty"), **build_staging("loyalty"), **build_unnamed(LOYALTY)}
     for name, operation in LOYALTY.operations.items():
-        built |= {f"{name}.{op}": sql for op, sql in statements("loyalty", name, operation).items()}
+        built |= {f"{name}.{op}": sql for op, sql in build_operation("loyalty", name, operation).items()}
     for label, sql in built.items():
         await plans.require_by_key(pool, label, sql)
 
@@ -97,7 +103,7 @@ async def test_its_statements_find_their_rows_by_key(pool: Pool) -> None:
 def test_an_operation_that_takes_up_nothing_reads_nothing_of_what_is_staged() -> None:
     """What a case does not bring it must not pay for."""
     for name, operation in LOYALTY.operations.items():
-        built = statements("loyalty", name, operation)
+        built = build_operation("loyalty", name, operation)
         assert {".staged" in sql for sql in built.values()} == {bool(operation.given)}, name
 
 

@@ -94,7 +94,7 @@ async def working(app: App) -> AsyncIterator[None]:
 async def ended(app: App, *ids: int) -> dict[int, State]:
     async with asyncio.timeout(60):
         while True:
-            found = {case.account_id: case for case in await store.of_accounts(app.pools["platform"], list(ids))}
+            found = {case.account_id: case for case in await store.load_of_accounts(app.pools["platform"], list(ids))}
             if all(case.state in ENDED for case in found.values()):
                 return {account: case.state for account, case in found.items()}
             await asyncio.sleep(0.05)
@@ -139,7 +139,7 @@ async def test_cases_of_both_kinds_go_through_with_it_and_the_audit_is_clean(app
     async with working(app):
         states = await ended(app, leaving, moving, bare)
     assert states == {leaving: State.DONE, moving: State.DONE, bare: State.ABORTED}
-    [aborted] = await store.of_accounts(app.pools["platform"], [bare])
+    [aborted] = await store.load_of_accounts(app.pools["platform"], [bare])
     assert aborted.reason == "GIVEN-MISSING"
     assert app.registry.in_force().reason(aborted.reason).en == "The partner that the points go to was not named"
     left, moved, stayed = [await row_of(app, one) for one in (leaving, moving, bare)]

@@ -15,7 +15,7 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.core.staging import GivenValues, StagingArea
 from jiebang.store.encryption import SALT_BYTES
-from jiebang.store.postgres.embedded import database_dsn, dsns
+from jiebang.store.postgres.embedded import database_dsn, ensure_databases
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 from tests.newcomer.loyalty import DECLARATION as LOYALTY
@@ -39,7 +39,7 @@ ids: Iterator[int] = itertools.count(7_000_001)
 @asynccontextmanager
 async def database(servers: Mapping[str, str]) -> AsyncIterator[str]:
     """Make and migrate the newcomer's database as an installation does, and drop it afterwards; yield its DSN."""
-    made = await dsns(servers, LOYALTY.databases)
+    made = await ensure_databases(servers, LOYALTY.databases)
     assert await migrate_all(made, REGISTRY) == {"loyalty": (1,)}
     yield made["loyalty"]
     async with open_pools({"server": database_dsn(made["loyalty"], "postgres")}, size=1) as pools:

@@ -1,8 +1,9 @@
 """The funds race: people send money to each other while they revoke their identity, and workers die in between.
 
-All that moves is the product: `Wallet`, `Worker`, `Driver`, leases, the guarded saves, on real PostgreSQL; and the
-super-app, through which people send. What judges is not: a trigger writes down every change of a wallet in the order
-in which its row's lock let them happen, and the judge reads that, the entries and the cases with statements of its own.
+All that moves is the product: `WalletParticipant`, `Worker`, `Driver`, leases, the guarded saves, on real PostgreSQL;
+and the super-app, through which people send. What judges is not: a trigger writes down every change of a wallet in the
+order in which its row's lock let them happen, and the judge reads that, the entries and the cases with statements of its
+own.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from jiebang.model.plan import Plan, PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
 from jiebang.participants.opening import open_participants
-from jiebang.participants.wallet.money import Wallet
-from jiebang.participants.wallet.movements import Action, EntryState, Outcome, Transfer
+from jiebang.participants.wallet.money import WalletParticipant
+from jiebang.participants.wallet.movements import EntryState, MovementOutcome, Transfer, WalletAction
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
-from jiebang.saga.timeline import entries, opened
+from jiebang.saga.timeline import entries, first_entry
 from jiebang.sandbox.superapp.answers import AnswerStore, RequestKey, StoredAnswer
 from jiebang.sandbox.superapp.money import Movement, transfer
 from jiebang.sandbox.superapp.once import OncePerKey
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
-from jiebang.store.checks.records import Records
+from jiebang.store.checks.records import CheckRecordStore
 from jiebang.usecases.driving.advance import Driver, Limits
-from jiebang.usecases.periodic import Seldom
+from jiebang.usecases.periodic import PeriodicChore
 from jiebang.worker import Pace, Worker
 from tests.rows import AT, insert, insert_accounts
 from tests.store.turns import Turns, taking
@@ -149,7 +150,7 @@ class RacedWorker(Worker):
 class Race:
     """One race: accounts, whoever sends, proves and withdraws, and two workers. `kind` may be a mistaken wallet."""
 
-    def __init__(self, seed: int, pools: Mapping[str, Pool], kind: type[Wallet] = Wallet) -> None:
+    def __init__(self, seed: int, pools: Mapping[str, Pool], kind: type[WalletParticipant] = WalletParticipant) -> None:
         self.seed, self.real, self.turns = seed, pools, Turns(seed)
         self.dice, self.clock = self.turns.dice, self.turns.clock
         first = next(_accounts)
@@ -247,14 +248,14 @@ class Race:
         if outcome.state is not None:  # a refusal says nothing of a repeat under the same id
             self.told[outcome.entry_id].append(outcome.state)
 
-    async def _whole(self, one: Transfer) -> Outcome:
+    async def _whole(self, one: Transfer) -> MovementOutcome:
         return (await self.wallet.transfer([one]))[0]
 
-    async def _begun(self, one: Transfer) -> Outcome:
+    async def _begun(self, one: Transfer) -> MovementOutcome:
         """Only the first step: its process dies, and the sweeper does the second."""
         return (await self.wallet.begin_transfers([one]))[0]
 
-    async def _asked(self, one: Transfer) -> Outcome:
+    async def _asked(self, one: Transfer) -> MovementOutcome:
         """As the super-app does, under an Idempotency-Key."""
 
         async def work(action_id: UUID) -> StoredAnswer:
@@ -270,18 +271,18 @@ class Race:
         try:
             answer, _ = await self._once.answer(key, work, kept)
         except JiebangError as refusal:
-            return Outcome(entry_id=one.transfer_id, refusal=refusal)
+            return MovementOutcome(entry_id=one.transfer_id, refusal=refusal)
         if answer.status != 200:
             # A refusal that was kept before tells its code alone.
-            return Outcome(entry_id=one.transfer_id, refusal=next(iter(refusals), JiebangError()))
+            return MovementOutcome(entry_id=one.transfer_id, refusal=next(iter(refusals), JiebangError()))
         moved = msgspec.json.decode(answer.body, type=Movement)
-        return Outcome(entry_id=moved.id, state=moved.state)
+        return MovementOutcome(entry_id=moved.id, state=moved.state)
 
     async def _cashes_out(self) -> None:
         if self.dice.random() < 0.5:
             return
         await self.turns.nap(timedelta(milliseconds=self.dice.randrange(600)))
-        action = Action(entry_id=self.id(), account_id=self.dice.choice(self.people))
+        action = WalletAction(entry_id=self.id(), account_id=self.dice.choice(self.people))
         while isinstance((await self.wallet.cash_out([action]))[0].refusal, WalletBusyError):
             await self.turns.nap(timedelta(milliseconds=20))
 
@@ -318,7 +319,7 @@ class Race:
         new = NewCase(
             account_id=account, kind=Kind.REVOKE, plan=PLAN.name, participants=len(PARTIES), due_at=self.clock() + NEVER
         )
-        made = await store.insert(platform, [new], self.clock(), [opened(self.clock())])
+        made = await store.insert(platform, [new], self.clock(), [first_entry(self.clock())])
         if account not in made:
             return None
         version = (await self.wallet.facts([account])).versions[0]
@@ -367,7 +368,7 @@ class Race:
             participants=cast("Mapping[str, Participant]", parties),
             plan_of=lambda _case: PLAN,
             recheck=self._recheck,
-            records=Records(bytes(32), lambda: os.urandom(16)),
+            records=CheckRecordStore(bytes(32), lambda: os.urandom(16)),
             clock=self.clock,
             timing=TIMING,
             limits=Limits(round=timedelta(seconds=20), call=timedelta(seconds=20)),
@@ -376,7 +377,7 @@ class Race:
             worker_id=f"{self.people[0]}-{name}",
             pool=self._pools["platform"],
             driver=driver,
-            chores={"transfers": Seldom(self._finish, LEASE / 10)},
+            chores={"transfers": PeriodicChore(self._finish, LEASE / 10)},
             clock=self.clock,
             pace=PACE,
         )
@@ -432,7 +433,7 @@ class Race:
         rows = await wallet.fetch("SELECT * FROM wallet.entry WHERE account_id = ANY ($1::bigint[])", ids)
         accounts = await wallet.fetch("SELECT * FROM wallet.account WHERE account_id = ANY ($1::bigint[])", ids)
         seen = await wallet.fetch("SELECT * FROM race.seen WHERE account_id = ANY ($1::bigint[]) ORDER BY seq", ids)
-        cases = await store.of_accounts(self.real["platform"], self.people)
+        cases = await store.load_of_accounts(self.real["platform"], self.people)
         self.met.update(case.state.value for case in cases)
         self.met.update(row["state"] for row in rows if row["kind"] == "transfer" and row["amount_fen"] < 0)
         self.met["death"] += not self.turns.lives("worker-0")

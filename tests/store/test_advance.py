@@ -15,17 +15,17 @@ import pytest
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.plan import Plan, PlannedOperation
 from jiebang.participants import PARTICIPANTS
-from jiebang.participants.base import Forgiving, Participant
+from jiebang.participants.base import Participant, TriesWithoutMark
 from jiebang.participants.opening import open_participants
 from jiebang.saga.audit import audit
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
-from jiebang.saga.timeline import entries, opened
+from jiebang.saga.timeline import entries, first_entry
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
-from jiebang.store.checks.records import Records
+from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.driving.advance import Driver, Limits
 
@@ -61,7 +61,7 @@ class Wrapped:
         return await self._real.marks(after, upto, limit)
 
     async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:
-        assert isinstance(self._real, Forgiving)
+        assert isinstance(self._real, TriesWithoutMark)
         return await self._real.try_again(orders, planned)
 
     async def aclose(self) -> None:
@@ -85,7 +85,7 @@ class World:
             pool=pools["platform"],
             participants=self.participants,
             plan_of=lambda _case: PLAN,
-            records=Records(bytes(32), lambda: os.urandom(16)),
+            records=CheckRecordStore(bytes(32), lambda: os.urandom(16)),
             recheck=self.recheck,
             clock=now,
             timing=TIMING,
@@ -134,7 +134,7 @@ class World:
             NewCase(account_id=each, kind=Kind.REVOKE, plan="test/1", participants=len(ORDER), due_at=due)
             for each in ids
         ]
-        opened_cases = await store.insert(self.pools["platform"], new, now(), [opened(now())])
+        opened_cases = await store.insert(self.pools["platform"], new, now(), [first_entry(now())])
         saves = []
         for case in opened_cases.values():
             proven = step(case, PLAN, Proven(1), now(), TIMING)
@@ -159,7 +159,7 @@ class World:
     async def agree(self, ids: Sequence[int]) -> None:
         """Every database agrees with every case."""
         rows = {name: await each.look(ids) for name, each in self.participants.items()}
-        assert audit(await store.of_accounts(self.pools["platform"], ids), rows, lambda _case: PLAN) == []
+        assert audit(await store.load_of_accounts(self.pools["platform"], ids), rows, lambda _case: PLAN) == []
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ async def test_people_who_proved_themselves_one_by_one_are_saved_as_one(
     groups: list[list[int]] = []
     save = store.save
 
-    async def noted(db: Database, saves: Sequence[Save], at: datetime) -> store.Saved:
+    async def noted(db: Database, saves: Sequence[Save], at: datetime) -> store.SaveResult:
         groups.append([len(each.cases) for each in saves])
         return await save(db, saves, at)
 
@@ -392,7 +392,7 @@ async def test_a_case_on_its_way_rests_without_moving_in_the_index(world: World)
     due: list[set[tuple[int, int]]] = []
 
     async def read(at: datetime) -> set[tuple[int, int]]:
-        return {case.key for case in await store.due(platform, range(256), at, 10_000)} & keys
+        return {case.key for case in await store.load_due(platform, range(256), at, 10_000)} & keys
 
     async def looked(op: Op, _orders: Sequence[Order]) -> None:
         if op is Op.TRY:
@@ -489,5 +489,5 @@ async def test_a_stale_save_changes_nothing(world: World) -> None:
     (account_id,) = await world.people(12_000, 1)
     (case,) = await world.ready([account_id])
     stale = msgspec.structs.replace(case, state=State.REJECTED, reason="X", due_at=None, revision=case.revision)
-    saved = await store.save(world.pools["platform"], [Save(cases=[stale], entries=[opened(now())])], now())
+    saved = await store.save(world.pools["platform"], [Save(cases=[stale], entries=[first_entry(now())])], now())
     assert saved.kept() == {}

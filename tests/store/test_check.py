@@ -182,7 +182,7 @@ async def test_a_kind_without_a_plan_can_be_checked_all_the_same(build: Build) -
 async def test_a_live_case_blocks_every_check_but_its_own(build: Build, world: Mapping[str, Pool]) -> None:
     """A worker that takes a case must not be stopped by that very case."""
     new = NewCase(account_id=LIVE, kind=Kind.REVOKE, plan="wechat/1", participants=11, due_at=NOW + timedelta(days=1))
-    opened = await store.insert(world["platform"], [new], NOW, [timeline.opened(NOW)])
+    opened = await store.insert(world["platform"], [new], NOW, [timeline.first_entry(NOW)])
     case = opened[LIVE]
     checker = build()
     [another] = await checker.check([CheckRequest(LIVE)], Kind.REVOKE)
@@ -396,7 +396,7 @@ async def test_a_participant_out_of_service_is_told_with_its_name_and_since_when
     finally:
         await outages.take_back(platform, ["wallet", "unionpay"], "Ann", NOW + timedelta(hours=2))
     assert codes(await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)) == [[]]
-    history = await outages.outages(platform, 10)
+    history = await outages.load_outages(platform, 10)
     assert {(each.participant, each.by, each.back_by) for each in history} == {
         ("wallet", "Ann", "Ann"),
         ("unionpay", "Ann", "Ann"),

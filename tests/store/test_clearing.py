@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jiebang.remote.signing import Verified
-from jiebang.remote.wire import Outcome
+from jiebang.remote.signing import RequestParameters
+from jiebang.remote.wire import CaseOutcome
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
-from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, strike
+from jiebang.sandbox.faults import FaultKind, FaultOp, NetworkFault, Phase, strike
 from jiebang.sandbox.ledger import Binding, BindingState, Ledger
 
-REQUEST = Verified("0123456789abcdef", 2_000_000_000)
+REQUEST = RequestParameters("0123456789abcdef", 2_000_000_000)
 STATE_OF = {
     CaseOp.TRIED: BindingState.RELEASING,
     CaseOp.CONFIRMED: BindingState.RELEASED,
@@ -71,7 +71,7 @@ def test_the_file_holds_what_the_fence_and_the_rules_of_bindings_say(
                     elif reserved and bound[account] is BindingState.RELEASING:
                         bound[account] = STATE_OF[verdict.write.case_op]
                 assert (result.row.case_no, result.row.case_op) == (rows[account].case_no, rows[account].case_op)
-                assert (result.code, result.outcome is Outcome.REFUSED) == (verdict.code, verdict.code is not None)
+                assert (result.code, result.outcome is CaseOutcome.REFUSED) == (verdict.code, verdict.code is not None)
         ledger.close()
         again = Ledger(path)
         held = {int(row.account): FenceRow(row.case_no, row.case_op) for row in again.look([1, 2, 3])}
@@ -88,32 +88,32 @@ def test_a_batch_that_fails_before_its_commit_leaves_nothing(ledger: Ledger, tmp
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        ledger.apply(Op.TRY, [(1, 1), (2, 1)], {}, Verified("another-nonce-1234", 1), fail)
+        ledger.apply(Op.TRY, [(1, 1), (2, 1)], {}, RequestParameters("another-nonce-1234", 1), fail)
     reader = Ledger(tmp_path / "unionpay.sqlite")
     assert reader.look([1, 2]) == []
     assert reader.state([1])[0].bindings[0].state is BindingState.BOUND
     assert set(reader.nonces()) == {REQUEST.nonce}
     reader.close()
     (result,) = ledger.apply(Op.TRY, [(1, 1)], {}, REQUEST, nothing)
-    assert result.outcome is Outcome.GRANTED
+    assert result.outcome is CaseOutcome.GRANTED
 
 
 def test_nonces_outlive_the_process_and_go_when_they_can_no_longer_be_played(ledger: Ledger) -> None:
     """Forgotten too early a request could be played again; never forgotten the file would grow for ever."""
-    ledger.apply(Op.CANCEL, [(1, 1)], {}, Verified("first-nonce-000000", 10_000), nothing)
-    ledger.apply(Op.CANCEL, [(1, 1)], {}, Verified("second-nonce-00000", 10_030), nothing)
+    ledger.apply(Op.CANCEL, [(1, 1)], {}, RequestParameters("first-nonce-000000", 10_000), nothing)
+    ledger.apply(Op.CANCEL, [(1, 1)], {}, RequestParameters("second-nonce-00000", 10_030), nothing)
     assert ledger.nonces() == {"first-nonce-000000": 10_000, "second-nonce-00000": 10_030}
-    ledger.apply(Op.CANCEL, [(1, 1)], {}, Verified("much-later-nonce-0", 99_999), nothing)
+    ledger.apply(Op.CANCEL, [(1, 1)], {}, RequestParameters("much-later-nonce-0", 99_999), nothing)
     assert ledger.nonces() == {"much-later-nonce-0": 99_999}
 
 
 def test_counted_faults_run_out_by_request_or_by_refused_case() -> None:
     """A story that wants one silence would otherwise get another, or none."""
-    silent = Fault(FaultKind.SILENT, count=2)
+    silent = NetworkFault(FaultKind.SILENT, count=2)
     suffered, left = strike([silent], FaultOp.CONFIRM, [1, 2, 3])
     assert (suffered.silent, left) == (Phase.BEFORE, (msgspec.structs.replace(silent, count=1),))
     assert strike(left, FaultOp.LOOK, [1])[1] == ()
-    refuse = Fault(FaultKind.REFUSE, code="NO", count=2)
+    refuse = NetworkFault(FaultKind.REFUSE, code="NO", count=2)
     suffered, left = strike([refuse], FaultOp.TRY, [1, 2, 3])
     assert (suffered.refusals, left) == ({1: "NO", 2: "NO"}, ())
     assert strike([refuse], FaultOp.CONFIRM, [1]) == (strike([], FaultOp.CONFIRM, [1])[0], (refuse,))
@@ -121,11 +121,11 @@ def test_counted_faults_run_out_by_request_or_by_refused_case() -> None:
 
 def test_a_fault_passes_by_those_it_is_not_meant_for() -> None:
     """Trouble for one person of a demo must leave the others in peace."""
-    fault = Fault(FaultKind.DIE, ops=(FaultOp.TRY,), accounts=("5",))
+    fault = NetworkFault(FaultKind.DIE, ops=(FaultOp.TRY,), accounts=("5",))
     assert strike([fault], FaultOp.TRY, [5, 6])[0].die is Phase.BEFORE
     for op, accounts in ((FaultOp.TRY, [6]), (FaultOp.CONFIRM, [5]), (FaultOp.TRY, [])):
         assert strike([fault], op, accounts)[0].die is None
-    nobody = Fault(FaultKind.TWICE, share=0)
+    nobody = NetworkFault(FaultKind.TWICE, share=0)
     assert not strike([nobody], FaultOp.TRY, list(range(1, 100)))[0].twice
 
 
@@ -136,12 +136,12 @@ def test_a_fault_passes_by_those_it_is_not_meant_for() -> None:
 def test_a_fault_that_would_do_nothing_is_refused(fault: dict[str, object]) -> None:
     """A test that switches on a fault that cannot strike would pass for nothing."""
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(fault, Fault)
+        msgspec.convert(fault, NetworkFault)
 
 
 def test_of_several_lies_one_is_told_at_a_time() -> None:
     """Lies on top of each other would hide which of them the platform was put to the test with."""
-    lies = [Fault(FaultKind.STRANGE, count=1), Fault(FaultKind.DENY, count=1)]
+    lies = [NetworkFault(FaultKind.STRANGE, count=1), NetworkFault(FaultKind.DENY, count=1)]
     suffered, left = strike(lies, FaultOp.CONFIRM, [1])
     assert (suffered.lie, left) == (FaultKind.STRANGE, (lies[1],))
     assert strike(left, FaultOp.TRY, [1]) == (strike([], FaultOp.TRY, [1])[0], left), "a Try is not denied"

@@ -19,8 +19,14 @@ import pytest
 from jiebang.model.errors import DatabaseDamagedError, HomeUnusableError
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.postgres.data_directory import SERVERS, find, remove
-from jiebang.store.postgres.embedded import dsns, embedded, placement, postmaster_pid, stopped
-from jiebang.store.postgres.server import postmaster_of
+from jiebang.store.postgres.embedded import (
+    embedded,
+    ensure_databases,
+    find_postmaster_pid,
+    placement,
+    wait_until_stopped,
+)
+from jiebang.store.postgres.server import find_postmaster
 from jiebang.store.postgres.supervisor import read_state
 
 LIMIT = 30.0
@@ -53,7 +59,7 @@ async def home(folder: Path) -> AsyncIterator[Path]:
     """A home not yet made; whatever ran in it has ended before it is deleted."""
     path = folder / "家 home"
     yield path
-    await stopped(path)
+    await wait_until_stopped(path)
 
 
 def user_of(home: Path) -> subprocess.Popen[str]:
@@ -107,15 +113,18 @@ async def answer(dsn: str, sql: str) -> object:
 async def test_data_survive_a_restart_on_the_same_ports(home: Path) -> None:
     """Breaks whoever stops the demo in the evening and goes on in the morning."""
     async with embedded(home) as servers:
-        databases = await dsns(servers, placement(PARTICIPANTS))
+        databases = await ensure_databases(servers, placement(PARTICIPANTS))
         assert set(databases) == set(placement(PARTICIPANTS))
         await answer(databases["wallet"], "CREATE TABLE kept AS SELECT 7 AS n")
         before = dict(servers)
     async with embedded(home) as servers:
         assert dict(servers) == before
-        assert await answer((await dsns(servers, placement(PARTICIPANTS)))["wallet"], "SELECT n FROM kept") == 7
+        assert (
+            await answer((await ensure_databases(servers, placement(PARTICIPANTS)))["wallet"], "SELECT n FROM kept")
+            == 7
+        )
         assert await answer(servers["guiyang"], "SHOW fsync") == "on"
-    await stopped(home)
+    await wait_until_stopped(home)
     assert processes_of(home) == []
 
 
@@ -145,11 +154,11 @@ async def test_servers_outlive_their_starter_while_another_uses_them(home: Path)
     """Breaks a second terminal when the first is closed."""
     user = user_of(home)
     async with embedded(home, durable=False) as servers:
-        pid = postmaster_pid(home, "shenzhen")
+        pid = find_postmaster_pid(home, "shenzhen")
         user.kill()
         user.wait()
         await asyncio.sleep(1)
-        assert postmaster_pid(home, "shenzhen") == pid
+        assert find_postmaster_pid(home, "shenzhen") == pid
         assert await answer(servers["shenzhen"], "SELECT 1") == 1
     assert await gone(home)
 
@@ -159,11 +168,11 @@ async def test_a_killed_postmaster_comes_back_with_its_data(home: Path) -> None:
     async with embedded(home) as servers:
         await answer(servers["guiyang"], "CREATE TABLE kept AS SELECT 7 AS n")
         for _ in range(2):
-            pid = postmaster_pid(home, "guiyang")
+            pid = find_postmaster_pid(home, "guiyang")
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
             assert await answer(servers["guiyang"], "SELECT n FROM kept") == 7
-            assert postmaster_pid(home, "guiyang") not in (pid, None)
+            assert find_postmaster_pid(home, "guiyang") not in (pid, None)
 
 
 async def test_a_killed_guardian_is_replaced_while_users_remain(home: Path) -> None:
@@ -187,7 +196,7 @@ async def test_a_stale_pid_file_that_names_a_living_stranger_is_seen_through(hom
     """Breaks the start after a power cut, when the old process id belongs to another program by then."""
     async with embedded(home, durable=False):
         pass
-    await stopped(home)
+    await wait_until_stopped(home)
     place = find(home)
     assert place is not None
     stranger = sleeper()
@@ -197,7 +206,7 @@ async def test_a_stale_pid_file_that_names_a_living_stranger_is_seen_through(hom
         stale.write_text(f"{stranger.pid}\n{data}\n1700000000\n20000\n\n127.0.0.1\n  1234567 99999999\nready   \n")
         owner = data.stat()
         os.chown(stale, owner.st_uid, owner.st_gid)
-        assert postmaster_of(data) is None
+        assert find_postmaster(data) is None
         async with embedded(home, durable=False) as servers:
             assert await answer(servers["shenzhen"], "SELECT 1") == 1
         assert stranger.poll() is None, "the stranger was left alone"
@@ -216,15 +225,15 @@ async def test_two_homes_run_side_by_side_and_a_taken_port_is_no_trouble(folder:
     one, two = folder / "one", folder / "two"
     async with embedded(one, durable=False) as first:
         port = int(first["shenzhen"].rsplit(":", 1)[1].split("/")[0])
-    await stopped(one)
+    await wait_until_stopped(one)
     with socket.create_server(("127.0.0.1", port)):
         async with embedded(one, durable=False) as first, embedded(two, durable=False) as second:
             assert len({*first.values(), *second.values()}) == 4
             assert str(port) not in first["shenzhen"].rsplit("@", 1)[1]
             for dsn in (*first.values(), *second.values()):
                 assert await answer(dsn, "SELECT 1") == 1
-    await stopped(one)
-    await stopped(two)
+    await wait_until_stopped(one)
+    await wait_until_stopped(two)
 
 
 async def test_many_users_at_once_share_one_pair_of_servers(home: Path) -> None:
@@ -232,7 +241,7 @@ async def test_many_users_at_once_share_one_pair_of_servers(home: Path) -> None:
 
     async def use() -> tuple[object, dict[str, str]]:
         async with embedded(home, durable=False) as servers:
-            databases = await dsns(servers, placement(PARTICIPANTS))
+            databases = await ensure_databases(servers, placement(PARTICIPANTS))
             return await answer(servers["shenzhen"], "SELECT pg_postmaster_start_time()"), databases
 
     async with embedded(home, durable=False):
@@ -257,7 +266,7 @@ async def test_damaged_files_are_told_with_their_path_in_both_languages(home: Pa
     """Breaks the person with a broken disk, who must learn which folder to restore."""
     async with embedded(home, durable=False):
         pass
-    await stopped(home)
+    await wait_until_stopped(home)
     place = find(home)
     assert place is not None
     control = place.data("guiyang") / "global" / "pg_control"
@@ -305,7 +314,7 @@ async def test_root_in_a_private_folder_runs_elsewhere(folder: Path) -> None:
             elsewhere = (home / "postgres").resolve()
             assert (home / "postgres").is_symlink()
             assert elsewhere.stat().st_mode & 0o777 == 0o711
-        await stopped(home)
+        await wait_until_stopped(home)
     finally:
         remove(home)
     assert not elsewhere.exists()

@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from jiebang.model.plan import PlannedOperation
-from jiebang.participants.core.statements import statements
+from jiebang.participants.core.statements import build_operation
 from jiebang.participants.wallet import DECLARATION, money
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
@@ -73,37 +73,37 @@ async def test_no_interleaving_loses_money_or_moves_it_under_a_case(raced: Mappi
         assert met.keys() >= EVENTS
 
 
-class IgnoresOpenEntries(Wallet):
+class IgnoresOpenEntries(WalletParticipant):
     """Its Try is granted while money is on its way."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         how = msgspec.structs.replace(DECLARATION.operations["downgrade"], refusals={})
-        self._operations = dict.fromkeys(self._operations, statements("wallet", "downgrade", how))
+        self._operations = dict.fromkeys(self._operations, build_operation("wallet", "downgrade", how))
 
     async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         return await super().apply(op, [msgspec.structs.replace(order, version=None) for order in orders], planned)
 
 
-class IgnoresVersions(Wallet):
+class IgnoresVersions(WalletParticipant):
     """Its Try is granted though money has moved since the check."""
 
     async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         return await super().apply(op, [msgspec.structs.replace(order, version=None) for order in orders], planned)
 
 
-def without(query: str, part: str, instead: str = "") -> Callable[[pytest.MonkeyPatch], type[Wallet]]:
+def without(query: str, part: str, instead: str = "") -> Callable[[pytest.MonkeyPatch], type[WalletParticipant]]:
     """A wallet one of whose statements lacks a part."""
 
-    def planted(patch: pytest.MonkeyPatch) -> type[Wallet]:
+    def planted(patch: pytest.MonkeyPatch) -> type[WalletParticipant]:
         assert part in money._SQL[query]
         patch.setattr(money, "_SQL", {**money._SQL, query: money._SQL[query].replace(part, instead)})
-        return Wallet
+        return WalletParticipant
 
     return planted
 
 
-MISTAKES: Final[Mapping[str, tuple[int, Callable[[pytest.MonkeyPatch], type[Wallet]]]]] = {
+MISTAKES: Final[Mapping[str, tuple[int, Callable[[pytest.MonkeyPatch], type[WalletParticipant]]]]] = {
     "Try ignores open entries": (1, lambda _: IgnoresOpenEntries),
     "Try does not compare versions": (2, lambda _: IgnoresVersions),
     "money moves while a case holds the wallet": (27, without("purses", "a.case_op = 'tried'", "false")),

@@ -17,14 +17,14 @@ from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.generate import generate
 from jiebang.sandbox.population.load import LoadBrokenError, LoadRefusedError, load
-from jiebang.sandbox.population.tables import Sealing
+from jiebang.sandbox.population.tables import LoadKeys
 from jiebang.store import encryption
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 NOW = datetime(2026, 1, 15, 4, tzinfo=UTC)
-KEYS = Sealing(b"m" * 32, b"d" * 32, b"p" * 32)
+KEYS = LoadKeys(b"m" * 32, b"d" * 32, b"p" * 32)
 COUNT = 60
 _TABLES = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables

@@ -13,7 +13,14 @@ import pytest
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.postgres.embedded import database_dsn, placement
-from jiebang.store.postgres.migrate import Migration, migrate, migrate_all, migrations, owners, require_migrated
+from jiebang.store.postgres.migrate import (
+    Migration,
+    list_owners,
+    load_migrations,
+    migrate,
+    migrate_all,
+    require_migrated,
+)
 from jiebang.store.postgres.pool import open_pools
 
 
@@ -37,7 +44,7 @@ TWO = script(2, "CREATE TABLE gaming.b (n integer); INSERT INTO gaming.a VALUES 
 
 def test_every_database_has_an_owner_with_migrations() -> None:
     """Breaks a new participant that forgot its first migration, and folders that nobody applies."""
-    assert {PARTICIPANTS.owner_of(name) for name in placement(PARTICIPANTS)} == owners(PARTICIPANTS)
+    assert {PARTICIPANTS.owner_of(name) for name in placement(PARTICIPANTS)} == list_owners(PARTICIPANTS)
 
 
 async def test_a_second_run_applies_nothing_and_a_new_file_only_itself(empty: str) -> None:
@@ -84,7 +91,7 @@ async def test_a_database_that_is_down_is_named_and_keeps_no_other_back(
     with pytest.raises(ParticipantUnavailableError) as caught:
         await migrate_all({**databases, "wallet": down, "gaming": empty}, PARTICIPANTS)
     assert caught.value.fields == {"participant": "wallet"}
-    assert await migrate(empty, "gaming", migrations("gaming", PARTICIPANTS)) == ()
+    assert await migrate(empty, "gaming", load_migrations("gaming", PARTICIPANTS)) == ()
 
 
 async def test_starting_on_a_database_that_is_behind_is_refused(databases: Mapping[str, str], empty: str) -> None:
@@ -94,7 +101,7 @@ async def test_starting_on_a_database_that_is_behind_is_refused(databases: Mappi
         with pytest.raises(NotMigratedError) as caught:
             await require_migrated(pools, PARTICIPANTS)
         assert caught.value.fields == {"databases": ["gaming"]}, "one that does not answer may still join in later"
-        await migrate(empty, "gaming", migrations("gaming", PARTICIPANTS))
+        await migrate(empty, "gaming", load_migrations("gaming", PARTICIPANTS))
         await require_migrated(pools, PARTICIPANTS)
         await pools["gaming"].execute("UPDATE gaming.schema_migration SET checksum = 'another'")
         with pytest.raises(MigrationRefusedError):
@@ -118,8 +125,8 @@ async def test_a_database_that_does_not_let_us_in_is_named(
 
 def test_files_are_numbered_without_gaps() -> None:
     """Breaks two branches that both add 0007."""
-    for owner in owners(PARTICIPANTS):
-        found = migrations(owner, PARTICIPANTS)
+    for owner in list_owners(PARTICIPANTS):
+        found = load_migrations(owner, PARTICIPANTS)
         assert [one.version for one in found] == list(range(1, len(found) + 1))
     with pytest.raises(ValueError, match="nobody"):
-        migrations("nobody", PARTICIPANTS)
+        load_migrations("nobody", PARTICIPANTS)

@@ -21,8 +21,8 @@ from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
 from jiebang.store.operations import outbox
-from jiebang.store.operations.outbox import Message
-from jiebang.usecases.cases.codes import code_of
+from jiebang.store.operations.outbox import OutboxMessage
+from jiebang.usecases.cases.codes import derive_code
 from jiebang.usecases.operations.delivery import Delivery
 
 if TYPE_CHECKING:
@@ -64,28 +64,28 @@ async def delivery(pools: Mapping[str, Pool], world: Sandbox) -> AsyncIterator[D
     await gateway.aclose()
 
 
-async def queued(pool: Pool, template: str, **params: Any) -> Message:
+async def queued(pool: Pool, template: str, **params: Any) -> OutboxMessage:
     """A new person with a case, and a message about it."""
     account = next(accounts)
     await pool.execute("INSERT INTO platform.account (account_id, created_at) VALUES ($1, $2)", account, AT)
     due = AT + timedelta(days=1)
     new = NewCase(account_id=account, kind=Kind.REVOKE, plan=PACK.id, participants=11, due_at=due)
     await store.insert(pool, [new], AT, [{"what": "state", "state": "open"}])
-    message = Message(
+    message = OutboxMessage(
         account_id=account, message_id=uuid4(), case_no=1, template=template, params=params, created_at=AT
     )
     await outbox.insert(pool, [message], AT)
     return message
 
 
-async def phone(world: Sandbox, message: Message) -> list[dict[str, Any]]:
+async def phone(world: Sandbox, message: OutboxMessage) -> list[dict[str, Any]]:
     """What a person's phone and mailbox show."""
     async with httpx.AsyncClient(base_url=world.addresses["phone"], trust_env=False) as client:
         found: list[dict[str, Any]] = (await client.get(f"/phones/{message.account_id}")).json()["messages"]
     return found
 
 
-async def row(pool: Pool, message: Message) -> Mapping[str, Any]:
+async def row(pool: Pool, message: OutboxMessage) -> Mapping[str, Any]:
     found = await pool.fetchrow("SELECT * FROM platform.outbox WHERE message_id = $1", message.message_id)
     assert found is not None
     return dict(found)
@@ -99,7 +99,7 @@ async def test_a_code_reaches_the_phone_in_both_languages(
     message = await queued(pools["platform"], "sms_code", nonce=NONCE.hex(), expires_at=expires)
     assert await delivery(EVERYWHERE, AT) == 1
     sms, email = await phone(world, message)
-    code = code_of(CODES_KEY, message.account_id, 1, NONCE, PACK.proofs[Kind.REVOKE].code_digits)
+    code = derive_code(CODES_KEY, message.account_id, 1, NONCE, PACK.proofs[Kind.REVOKE].code_digits)
     assert (sms["channel"], email["channel"]) == ("sms", "email")
     for language in ("zh", "en"):
         assert code in sms["text"][language]
@@ -205,7 +205,7 @@ async def test_more_than_a_batch_is_told_in_turns(pools: Mapping[str, Pool], wor
         codes_key=CODES_KEY,
         batch=2,
     )
-    messages: Sequence[Message] = [await queued(pools["platform"], "case_withdrawn") for _ in range(5)]
+    messages: Sequence[OutboxMessage] = [await queued(pools["platform"], "case_withdrawn") for _ in range(5)]
     assert [await small(EVERYWHERE, AT) for _ in range(4)] == [2, 2, 1, 0]
     shown = {UUID(notice["message_id"]) for message in messages for notice in await phone(world, message)}
     assert {message.message_id for message in messages} <= shown

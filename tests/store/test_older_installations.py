@@ -13,14 +13,14 @@ from jiebang.model.case import Kind, State
 from jiebang.participants import PARTICIPANTS
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, step
-from jiebang.saga.timeline import entries, opened
+from jiebang.saga.timeline import entries, first_entry
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
-from jiebang.store.checks.records import Records
-from jiebang.store.postgres.migrate import migrations
+from jiebang.store.checks.records import CheckRecordStore
+from jiebang.store.postgres.migrate import load_migrations
 from jiebang.usecases.driving.advance import Driver
 from jiebang.usecases.policy import lifecycle
-from jiebang.usecases.policy.registry import Registry
+from jiebang.usecases.policy.registry import PackRegistry
 from tests.store.test_advance import LIMITS, TIMING, World, now
 from tests.unit.test_planned_operations import formerly
 
@@ -45,7 +45,7 @@ APPLIED: Final[Mapping[str, str]] = {
 @pytest.mark.parametrize("owner", APPLIED)
 def test_the_first_migration_is_the_one_that_was_applied(owner: str) -> None:
     """Wherever its file stands by now: one that reads otherwise keeps an installation from starting."""
-    first = migrations(owner, PARTICIPANTS)[0]
+    first = load_migrations(owner, PARTICIPANTS)[0]
     assert (first.version, first.name, first.checksum) == (1, "init", APPLIED[owner])
 
 
@@ -53,7 +53,7 @@ async def test_a_case_under_a_pack_of_the_older_form_goes_through(pools: Mapping
     """It was promised under that pack, and follows it for ever: its person must not wait for an operator."""
     platform, world = pools["platform"], World(pools)
     await lifecycle.install(platform, PARTICIPANTS, {"emoney": (formerly("emoney"), "emoney.yaml")}, "emoney", now())
-    registry = Registry(platform, PARTICIPANTS, now)
+    registry = PackRegistry(platform, PARTICIPANTS, now)
     await registry.refresh()
     plan = registry.in_force().plans[Kind.REVOKE]
     [account] = await world.people(9_001, 1)
@@ -64,7 +64,7 @@ async def test_a_case_under_a_pack_of_the_older_form_goes_through(pools: Mapping
         participants=len(plan.participants),
         due_at=now() + timedelta(hours=1),
     )
-    [case] = (await store.insert(platform, [new], now(), [opened(now())])).values()
+    [case] = (await store.insert(platform, [new], now(), [first_entry(now())])).values()
     proven = step(case, plan, Proven(1), now(), TIMING).case
     await store.save(platform, [Save(cases=[proven], entries=entries(case, proven, (), (), now()))], now())
     world.driver = Driver(
@@ -72,7 +72,7 @@ async def test_a_case_under_a_pack_of_the_older_form_goes_through(pools: Mapping
         participants=world.participants,
         plan_of=registry.plan_of,
         know=registry.know,
-        records=Records(bytes(32), lambda: os.urandom(16)),
+        records=CheckRecordStore(bytes(32), lambda: os.urandom(16)),
         recheck=world.recheck,
         clock=now,
         timing=TIMING,

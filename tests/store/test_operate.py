@@ -17,8 +17,8 @@ from jiebang.store.cases import cases as store
 from jiebang.store.operations import tasks
 from jiebang.usecases.operations import outages, workers
 from jiebang.usecases.operations import tasks as verbs
-from jiebang.usecases.operations.stuck import Outcome, Why, retry, show, stuck
-from jiebang.usecases.operations.tasks import Watch, Watchfulness
+from jiebang.usecases.operations.stuck import RetryOutcome, StuckReason, list_stuck, retry, show
+from jiebang.usecases.operations.tasks import TaskLimits, TaskWatch
 from tests.store.test_advance import PLAN, TIMING, World, now
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EVERYTHING = frozenset(range(BUCKETS))
 _RESENT = 2
-LIMITS = Watchfulness(silent=timedelta(milliseconds=1), every=timedelta())
+LIMITS = TaskLimits(silent=timedelta(milliseconds=1), every=timedelta())
 
 
 class OnePlan:
@@ -52,8 +52,8 @@ async def world(pools: Mapping[str, Pool]) -> AsyncIterator[World]:
     await made.driver.aclose()
 
 
-def watch(world: World, limits: Watchfulness = LIMITS) -> Watch:
-    return Watch(world.pools["platform"], lambda _case: PLAN, limits=limits, timing=TIMING)
+def watch(world: World, limits: TaskLimits = LIMITS) -> TaskWatch:
+    return TaskWatch(world.pools["platform"], lambda _case: PLAN, limits=limits, timing=TIMING)
 
 
 async def reloaded(world: World, case: Case) -> Case:
@@ -72,12 +72,12 @@ async def driven(world: World, case: Case, until: str) -> Case:
 
 
 async def open_tasks(world: World) -> list[tuple[int, str, str, str | None]]:
-    found = await tasks.standing(world.pools["platform"], 100)
+    found = await tasks.load_open(world.pools["platform"], 100)
     return [(task.account_id, task.kind, task.participant, task.op) for task in found]
 
 
-async def whole_stuck(world: World) -> dict[int, Why]:
-    found = await stuck(world.pools["platform"], PLANS, LIMITS, TIMING, now(), 100)
+async def whole_stuck(world: World) -> dict[int, StuckReason]:
+    found = await list_stuck(world.pools["platform"], PLANS, LIMITS, TIMING, now(), 100)
     return {each.case.account_id: each.why for each in found}
 
 
@@ -99,7 +99,7 @@ async def test_a_refused_confirm_is_an_operators_until_it_is_done(world: World) 
     await watch(world)(EVERYTHING, now())
     assert await open_tasks(world) == [(100, "parked", "gaming", "confirm")]
     assert case.state is State.CONFIRMING, "a task changes no decision"
-    assert (await whole_stuck(world))[100] is Why.PARKED
+    assert (await whole_stuck(world))[100] is StuckReason.PARKED
     shown = (await show(pool, world.participants, PLANS, [case.key, (person, 99)]))[case.key]
     [gaming] = [party for party in shown.parties if party.participant == "gaming"]
     assert (gaming.mark, gaming.row) == ("C", FenceRow(case.case_no, CaseOp.CANCELLED))
@@ -110,8 +110,8 @@ async def test_a_refused_confirm_is_an_operators_until_it_is_done(world: World) 
     await world.pools["gaming"].execute("UPDATE gaming.account SET case_op = 'tried' WHERE account_id = 100")
     unknown = (person, 99)
     told = await retry(pool, PLANS, [case.key, unknown], "Ann", now(), TIMING)
-    assert told == {case.key: Outcome.RETRIED, unknown: Outcome.UNKNOWN}
-    [task] = await tasks.of_cases(pool, [case.key])
+    assert told == {case.key: RetryOutcome.RETRIED, unknown: RetryOutcome.UNKNOWN}
+    [task] = await tasks.load_of_cases(pool, [case.key])
     assert task.acknowledged_by == "Ann"
     assert (await world.until_ended([case.key]))[case.key].state is State.DONE
     await watch(world)(EVERYTHING, now())
@@ -142,14 +142,14 @@ async def test_an_unanswered_cancel_is_an_operators_after_a_while(world: World) 
             await world.driver.drive([case] if case.due_at is not None and case.due_at <= now() else [])
             await asyncio.sleep(0.01)
     assert case.state is State.CANCELLING
-    await watch(world, Watchfulness(silent=timedelta(hours=1), every=timedelta()))(EVERYTHING, now())
+    await watch(world, TaskLimits(silent=timedelta(hours=1), every=timedelta()))(EVERYTHING, now())
     assert await open_tasks(world) == [], "not long enough"
     await watch(world)(EVERYTHING, now())
     assert await open_tasks(world) == [(200, "silent", "social", "cancel")]
-    assert (await whole_stuck(world))[200] is Why.SILENT
+    assert (await whole_stuck(world))[200] is StuckReason.SILENT
     world.participants["social"].before = None
     told = await retry(world.pools["platform"], PLANS, [case.key], "Ann", now(), TIMING)
-    assert told == {case.key: Outcome.WOKEN}
+    assert told == {case.key: RetryOutcome.WOKEN}
     assert (await world.until_ended([case.key]))[case.key].state is State.ABORTED
     await watch(world)(EVERYTHING, now())
     assert await open_tasks(world) == []
@@ -158,15 +158,15 @@ async def test_an_unanswered_cancel_is_an_operators_after_a_while(world: World) 
 async def test_a_closed_task_opens_anew_when_it_is_right_again(world: World) -> None:
     pool = world.pools["platform"]
     new = tasks.NewTask(account_id=300, case_no=1, kind="undecided", participant="platform", why="plan_lost", note="x")
-    assert await tasks.raise_(pool, [new], now()) == 1
-    assert await tasks.raise_(pool, [new], now()) == 0
+    assert await tasks.raise_tasks(pool, [new], now()) == 1
+    assert await tasks.raise_tasks(pool, [new], now()) == 0
     assert await tasks.acknowledge(pool, [(300, 1)], "Ann", now()) == {(300, 1)}
     assert await tasks.acknowledge(pool, [(300, 1)], "Ben", now()) == set(), "who did so first stays"
     assert await tasks.close_by_hand(pool, [(300, 1)], "found in the archive", "Ben", now()) == {(300, 1)}
-    [closed] = await tasks.of_cases(pool, [(300, 1)])
+    [closed] = await tasks.load_of_cases(pool, [(300, 1)])
     assert (closed.acknowledged_by, closed.note, closed.closed_at is None) == ("Ann", "found in the archive", False)
-    assert await tasks.raise_(pool, [new], now()) == 1
-    [again] = await tasks.standing(pool, 10)
+    assert await tasks.raise_tasks(pool, [new], now()) == 1
+    [again] = await tasks.load_open(pool, 10)
     assert (again.acknowledged_by, again.note) == (None, "x")
 
 

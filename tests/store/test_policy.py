@@ -33,8 +33,8 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.saga.coordinator import Timing
 from jiebang.store.cases import cases
-from jiebang.store.cases.idempotency import Claim, Kept
-from jiebang.store.checks.records import Records, Step
+from jiebang.store.cases.idempotency import Claim, KeptAnswer
+from jiebang.store.checks.records import CheckRecordStore, CheckStep
 from jiebang.store.policy import packs as store
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.cases.submit import Submission, submit
@@ -42,7 +42,7 @@ from jiebang.usecases.checks.check import Checker
 from jiebang.usecases.checks.request import CheckRequest
 from jiebang.usecases.driving.advance import Driver, Limits
 from jiebang.usecases.policy import lifecycle
-from jiebang.usecases.policy.registry import LEAD, Registry
+from jiebang.usecases.policy.registry import LEAD, PackRegistry
 from jiebang.usecases.policy.shadow import Shadow
 from tests.acceptance.api_world import World, made
 
@@ -94,9 +94,9 @@ async def db(pools: Mapping[str, Pool], clock: Clock) -> Pool:
     return pools["platform"]
 
 
-async def registry(db: Pool, clock: Clock) -> Registry:
+async def registry(db: Pool, clock: Clock) -> PackRegistry:
     """What another process would know."""
-    found = Registry(db, PARTICIPANTS, clock)
+    found = PackRegistry(db, PARTICIPANTS, clock)
     await found.refresh()
     return found
 
@@ -117,10 +117,10 @@ async def test_many_that_start_at_once_install_once(pools: Mapping[str, Pool], c
     shipped = {"wechat": (TEXT, FILE)}
     await asyncio.gather(*(lifecycle.install(platform, PARTICIPANTS, shipped, "wechat", clock()) for _ in range(6)))
     assert (await registry(platform, clock)).in_force().id == "wechat/1"
-    assert [(one.action, one.pack) for one in await store.history(platform, 9)] == [("install", "wechat/1")]
+    assert [(one.action, one.pack) for one in await store.load_history(platform, 9)] == [("install", "wechat/1")]
     changed = {"wechat": (TEXT.replace("撤销实名策略", "另一个"), FILE)}
     await lifecycle.install(platform, PARTICIPANTS, changed, "wechat", clock())
-    assert await lifecycle.text_of(platform, "wechat/1") == TEXT, "a version in the store never changes"
+    assert await lifecycle.read_pack_text(platform, "wechat/1") == TEXT, "a version in the store never changes"
 
 
 @pytest.mark.parametrize("again", ["Ann", " ann ", "ANN", "Ａｎｎ"])
@@ -155,10 +155,10 @@ async def test_of_many_who_approve_at_once_one_does(db: Pool, clock: Clock) -> N
         *(lifecycle.activate(db, PARTICIPANTS, names[at % 3], f"Approver {at}", clock()) for at in range(10)),
         return_exceptions=True,
     )
-    won = [one for one in answers if isinstance(one, lifecycle.Agreed)]
+    won = [one for one in answers if isinstance(one, lifecycle.ActivationStatus)]
     assert len(won) == 1
-    assert all(isinstance(one, TooSoonError) for one in answers if not isinstance(one, lifecycle.Agreed))
-    history = await store.history(db, 99)
+    assert all(isinstance(one, TooSoonError) for one in answers if not isinstance(one, lifecycle.ActivationStatus))
+    history = await store.load_history(db, 99)
     assert [one.pack for one in history if one.in_force_since is not None] == [won[0].pack, "wechat/1"]
     assert {one.pack for one in history if one.lapsed_at is not None} == set(names) - {won[0].pack}
     clock.now += LEAD
@@ -269,7 +269,7 @@ async def world(pools: Mapping[str, Pool], tmp_path_factory: pytest.TempPathFact
 class Process(msgspec.Struct):
     """What one process of the platform holds."""
 
-    registry: Registry
+    registry: PackRegistry
     checker: Checker
     context: Context
     shadow: Shadow
@@ -299,7 +299,7 @@ async def process(world: World, db: Pool, clock: Clock) -> AsyncIterator[Process
         pack_named=known.pack,
         know=known.know,
         clock=clock,
-        records=Records(b"r" * 32, lambda: os.urandom(16)),
+        records=CheckRecordStore(b"r" * 32, lambda: os.urandom(16)),
     )
     yield Process(known, checker, context, shadow)
 
@@ -309,8 +309,8 @@ async def opened(at: Process, account: int) -> Case:
     ends = START + timedelta(days=900)
     claim = Claim(caller="t", route="t", key=str(uuid4()), body_hash=b"", expires_at=ends, holder=uuid4())
     asked = Submission(account_id=account, kind=Kind.REVOKE, device=f"phone-{account}")
-    await submit(at.context, asked, claim, lambda _found: Kept(201, b"{}"))
-    return (await cases.live(at.context.platform, [account]))[account]
+    await submit(at.context, asked, claim, lambda _found: KeptAnswer(201, b"{}"))
+    return (await cases.load_live(at.context.platform, [account]))[account]
 
 
 async def test_no_check_is_answered_with_half_a_version(world: World, db: Pool, clock: Clock) -> None:
@@ -390,7 +390,12 @@ async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, cl
         await activated(db, MARKED, clock)
         await at.registry.refresh()
         (again,) = await lifecycle.replay(db, at.context.records, at.registry, case.key)
-        assert (again.step, again.pack, again.outcome, again.differences) == (Step.SUBMIT, "wechat/1", "PASSED", [])
+        assert (again.step, again.pack, again.outcome, again.differences) == (
+            CheckStep.SUBMIT,
+            "wechat/1",
+            "PASSED",
+            [],
+        )
         assert again.facts["identity_state"] == "active"
         row = await db.fetchrow("SELECT * FROM platform.check_record WHERE account_id = 61")
         assert row is not None
@@ -412,7 +417,7 @@ async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, cl
                 with pytest.raises(RecordUnreadableError):
                     await lifecycle.replay(connection, at.context.records, at.registry, case.key)
                 await tried.rollback()
-        other = Records(b"s" * 32, lambda: os.urandom(16))
+        other = CheckRecordStore(b"s" * 32, lambda: os.urandom(16))
         with pytest.raises(RecordUnreadableError):
             await lifecycle.replay(db, other, at.registry, case.key)
 
@@ -441,14 +446,14 @@ async def test_a_worker_keeps_what_it_rejected_a_case_for(world: World, db: Pool
             timing=Timing(),
             limits=Limits(),
         )
-        live = await cases.live(db, people)
+        live = await cases.load_live(db, people)
         await driver.drive(live.values())
         ended = await cases.load_many(db, [case.key for case in live.values()])
         assert {case.state for case in ended.values()} == {State.REJECTED}
         for account, outcome in ((71, "PAY-BALANCE"), (72, "PAY-BALANCE"), (73, "FUNDS-MOVED")):
             first, last = await lifecycle.replay(db, at.context.records, at.registry, live[account].key)
-            assert (first.step, first.outcome) == (Step.SUBMIT, "PASSED")
-            assert (last.step, last.outcome, last.differences) == (Step.TAKE, outcome, [])
+            assert (first.step, first.outcome) == (CheckStep.SUBMIT, "PASSED")
+            assert (last.step, last.outcome, last.differences) == (CheckStep.TAKE, outcome, [])
             assert last.facts.get("balance_fen", 0) == (0 if account == 73 else 5)
 
 
@@ -485,7 +490,7 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
         await at.shadow.flush()
         await at.checker.check(asked[:2], Kind.REVOKE)
         await at.shadow.flush()
-        found = counts(await lifecycle.shadow_report(db))
+        found = counts(await lifecycle.read_shadow_report(db))
         assert found["all", "PAY-BALANCE"] == (13, 1, 5, 0)
         assert found["document_type=passport", "PAY-BALANCE"] == (2, 0, 2, 0)
         assert found["minor", "PAY-BALANCE"] == (2, 0, 2, 0)
@@ -496,9 +501,9 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
         await at.registry.refresh()
         await at.checker.check(asked, Kind.REVOKE)
         await at.shadow.flush()
-        assert counts(await lifecycle.shadow_report(db, "wechat/2")) == found
+        assert counts(await lifecycle.read_shadow_report(db, "wechat/2")) == found
         await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
-        assert not await lifecycle.shadow_report(db)
+        assert not await lifecycle.read_shadow_report(db)
     await wallet.execute("UPDATE wallet.account SET balance_fen = 0")
 
 
@@ -517,7 +522,7 @@ async def test_a_silent_store_holds_up_no_live_check(world: World, db: Pool, clo
             await silent.flush()
         silent._db = db
         await silent.flush()
-        assert counts(await lifecycle.shadow_report(db))["all", ""][0] == 1
+        assert counts(await lifecycle.read_shadow_report(db))["all", ""][0] == 1
         silent._room = 0
         await at.checker.check([CheckRequest(91, "phone-91")], Kind.REVOKE)
         assert silent._waiting == []

@@ -12,7 +12,7 @@ import pytest
 
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.store.postgres.embedded import database_dsn
-from jiebang.store.postgres.pool import BY_KEY, open_pools, shown
+from jiebang.store.postgres.pool import BY_KEY, open_pools, redact_dsn
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -112,7 +112,7 @@ async def test_a_killed_connection_costs_one_statement(pools: Mapping[str, Pool]
 
 def test_a_shown_dsn_hides_the_password() -> None:
     """Breaks secrecy: passwords in logs and on terminals."""
-    assert shown("postgresql://u:pä%2Fss@db.example:5433/wallet") == "postgresql://u@db.example:5433/wallet"
-    assert shown("postgresql:///wallet?host=db&password=x&user=u") == "postgresql:///wallet"
-    assert "secret" not in shown("postgresql://u:secret@[::1]:5433/wallet")
-    assert "secret" not in shown("not a dsn secret")
+    assert redact_dsn("postgresql://u:pä%2Fss@db.example:5433/wallet") == "postgresql://u@db.example:5433/wallet"
+    assert redact_dsn("postgresql:///wallet?host=db&password=x&user=u") == "postgresql:///wallet"
+    assert "secret" not in redact_dsn("postgresql://u:secret@[::1]:5433/wallet")
+    assert "secret" not in redact_dsn("not a dsn secret")

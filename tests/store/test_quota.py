@@ -16,26 +16,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jiebang.model.case import Case, Kind, State, moved
+from jiebang.model.case import Case, Kind, State, transition
 from jiebang.model.plan import Plan, PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
 from jiebang.participants.identity import documents
 from jiebang.participants.opening import open_participants
-from jiebang.participants.wallet.money import Wallet
-from jiebang.policy.pack import Quota
+from jiebang.participants.wallet.money import WalletParticipant
+from jiebang.policy.pack import QuotaRule
 from jiebang.saga.audit import Breach
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, Rechecked, Reply, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
-from jiebang.saga.timeline import opened
+from jiebang.saga.timeline import first_entry
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
 from jiebang.store.checks import quota
-from jiebang.store.checks.quota import Use
-from jiebang.store.checks.records import Records
-from jiebang.usecases.checks.quota import Claiming, Quotas
+from jiebang.store.checks.quota import DocumentUse
+from jiebang.store.checks.records import CheckRecordStore
+from jiebang.usecases.checks.quota import Quotas, RecheckWithClaim
 from jiebang.usecases.driving.advance import Driver, Limits
 from jiebang.usecases.operations.verify import verify
 from tests.rows import insert, insert_accounts
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 NOW: Final = datetime(2026, 6, 1, 4, 0, tzinfo=UTC)
 YEAR: Final = 2026
 PLAN: Final = Plan(name="test/1", participants=("social", "gaming", "wallet"), waves=(0, 0, 1))
-QUOTA: Final = Quota(
+QUOTA: Final = QuotaRule(
     kinds=frozenset({Kind.CHANGE_IDENTITY, Kind.RESTORE}), per_year=3, used_up="ID-QUOTA", cooling="ID-COOLING"
 )
 numbers: Final = count(1)
@@ -61,7 +61,7 @@ def document() -> bytes:
 class FewRules:
     """The part of a pack that a claim reads."""
 
-    quota: Quota | None = QUOTA
+    quota: QuotaRule | None = QUOTA
 
 
 class Silenced:
@@ -87,7 +87,7 @@ class World:
         self.now = NOW
         real = open_participants(PARTICIPANTS, pools, lambda: self.now, pepper=bytes(32))
         wallet = real["wallet"]
-        assert isinstance(wallet, Wallet)
+        assert isinstance(wallet, WalletParticipant)
         self.wallet = wallet
         self.social = Silenced(real["social"])
         self.participants: dict[str, Participant] = {**real, "social": self.social}
@@ -125,23 +125,23 @@ class World:
             )
             for one, of in zip(ids, documents, strict=True)
         ]
-        opened_cases = await store.insert(self.platform, new, self.now, [opened(self.now)])
+        opened_cases = await store.insert(self.platform, new, self.now, [first_entry(self.now)])
         return await self.saved(
             [step(case, PLAN, Proven(1), self.now, Timing()).case for case in opened_cases.values()]
         )
 
     async def saved(self, cases: Sequence[Case]) -> list[Case]:
         """Save stepped cases; those whose guard refused are left out."""
-        saves = [Save(cases=[case], entries=[opened(self.now)]) for case in cases]
+        saves = [Save(cases=[case], entries=[first_entry(self.now)]) for case in cases]
         return list((await store.save(self.platform, saves, self.now)).kept().values())
 
     async def recheck(self, cases: Sequence[Case]) -> Mapping[tuple[int, int], Rechecked]:
         """What blocks is tested with the check; here everybody passes."""
         return {case.key: Rechecked(dict.fromkeys(PLAN.participants, 1)) for case in cases}
 
-    def claiming(self, recheck: Any = None) -> Claiming:
+    def claiming(self, recheck: Any = None) -> RecheckWithClaim:
         pack: Any = FewRules
-        return Claiming(
+        return RecheckWithClaim(
             recheck or self.recheck, self.quotas, pool=self.platform, pack=lambda: pack, clock=lambda: self.now
         )
 
@@ -154,7 +154,7 @@ class World:
             clock=lambda: self.now,
             timing=Timing(try_limit=timedelta(0)) if self.social.silent else Timing(),
             limits=Limits(),
-            records=Records(bytes(32), lambda: os.urandom(16)),
+            records=CheckRecordStore(bytes(32), lambda: os.urandom(16)),
         )
 
     async def driven(self, cases: Sequence[Case], rounds: int = 4) -> list[Case]:
@@ -204,17 +204,17 @@ def after(case: Case, state: State, now: datetime) -> Case:
     size = len(PLAN.participants)
     match state:
         case State.TRYING:
-            return moved(case, state, marks="t" * size, versions=(1,) * size, deadline=now, due_at=now)
+            return transition(case, state, marks="t" * size, versions=(1,) * size, deadline=now, due_at=now)
         case State.CONFIRMING:
-            return moved(case, state, marks="c" * size, due_at=now)
+            return transition(case, state, marks="c" * size, due_at=now)
         case State.DONE:
-            return moved(case, state, marks="d" * size, due_at=None)
+            return transition(case, state, marks="d" * size, due_at=None)
         case State.CANCELLING:
-            return moved(case, state, marks="x" * size, due_at=now, reason="X")
+            return transition(case, state, marks="x" * size, due_at=now, reason="X")
         case State.ABORTED:
-            return moved(case, state, marks="z" * size, due_at=None, reason="X")
+            return transition(case, state, marks="z" * size, due_at=None, reason="X")
         case _:
-            return moved(case, State.REJECTED, due_at=None, reason="ID-QUOTA")
+            return transition(case, State.REJECTED, due_at=None, reason="ID-QUOTA")
 
 
 async def work(world: World, keys: Sequence[tuple[int, int]], fates: Mapping[tuple[int, int], str], dice: int) -> None:
@@ -484,7 +484,7 @@ async def test_a_case_waits_while_a_data_centre_is_silent(world: World) -> None:
         PARTICIPANTS, {"identity_shenzhen": world.participants["identity_shenzhen"]}, world.platform, lambda: NOW
     )
     pack: Any = FewRules
-    claiming = Claiming(world.recheck, gone, pool=world.platform, pack=lambda: pack, clock=lambda: NOW)
+    claiming = RecheckWithClaim(world.recheck, gone, pool=world.platform, pack=lambda: pack, clock=lambda: NOW)
     told = await claiming(cases)
     assert told[cases[0].key] == Rechecked(dict.fromkeys(PLAN.participants))
     assert await world.slots(paper) == {}
@@ -509,8 +509,13 @@ async def test_own_slots_do_not_count_against_their_case(world: World) -> None:
     paper = document()
     cases = await world.ready([paper] * 3)
     await quota.claim(world.platform, [(case, 3) for case in cases], YEAR, NOW)
-    uses = [Use(paper, case.account_id, case.case_no) for case in cases]
-    assert [one.slots for one in await quota.used(world.platform, [*uses, Use(paper, 1)], YEAR)] == [2, 2, 2, 3]
+    uses = [DocumentUse(paper, case.account_id, case.case_no) for case in cases]
+    assert [one.slots for one in await quota.read_usage(world.platform, [*uses, DocumentUse(paper, 1)], YEAR)] == [
+        2,
+        2,
+        2,
+        3,
+    ]
 
 
 # --- The audit -------------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jiebang.participants.security.logins import Confirmation, Security
-from jiebang.participants.wallet.money import Wallet
-from jiebang.participants.wallet.movements import Action
+from jiebang.participants.security.logins import LoginConfirmation, SecurityParticipant
+from jiebang.participants.wallet.money import WalletParticipant
+from jiebang.participants.wallet.movements import WalletAction
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class World:
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         self.account, self.pools = next(_ids), pools
-        self.wallet = Wallet(pools["wallet"], lambda: AT, pepper=b"p" * 32)
-        self.security = Security(pools["security"], lambda: AT)
+        self.wallet = WalletParticipant(pools["wallet"], lambda: AT, pepper=b"p" * 32)
+        self.security = SecurityParticipant(pools["security"], lambda: AT)
         self.left = {what: set(ITEMS) for what in ("contract", "packet", "login")}
         self.done: dict[tuple[str, int], tuple[int, ...]] = {}
         self.raised = {"wallet": 1, "security": 1}
@@ -80,10 +80,10 @@ class World:
     ) -> tuple[tuple[int, ...], bool]:
         if what == "confirm":
             [said] = await self.security.confirm_logins(
-                [Confirmation(remedy_id=remedy, account_id=self.account, logins=chosen)]
+                [LoginConfirmation(remedy_id=remedy, account_id=self.account, logins=chosen)]
             )
             return said.logins, said.refusal is not None
-        action = Action(entry_id=remedy, account_id=self.account, items=items)
+        action = WalletAction(entry_id=remedy, account_id=self.account, items=items)
         if what == "end":
             [outcome] = await self.wallet.end_autodebits([action])
         else:
@@ -127,13 +127,13 @@ async def test_a_batch_does_what_its_members_do_alone(pools: Mapping[str, Pool])
     wallet, security = worlds[0].wallet, worlds[0].security
     items = [(1,) if number % 2 else (99,) for number in range(20)]
     actions = [
-        Action(entry_id=uuid4(), account_id=world.account, items=each)
+        WalletAction(entry_id=uuid4(), account_id=world.account, items=each)
         for world, each in zip(worlds, items, strict=True)
     ]
     ended = await wallet.end_autodebits(actions)
     assert [outcome.items for outcome in ended] == [(1,) if number % 2 else () for number in range(20)]
     confirmations = [
-        Confirmation(remedy_id=uuid4(), account_id=world.account, logins=each)
+        LoginConfirmation(remedy_id=uuid4(), account_id=world.account, logins=each)
         for world, each in zip(worlds, items, strict=True)
     ]
     assert [one.logins for one in await security.confirm_logins(confirmations)] == [one.items for one in ended]

@@ -11,7 +11,7 @@ import pytest
 
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.postgres.embedded import placement
-from jiebang.store.postgres.migrate import migrations
+from jiebang.store.postgres.migrate import load_migrations
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -53,7 +53,7 @@ TIME_NAME = re.compile(r"(.*_)?(at|until|since)|deadline")
 
 def written(owner: str) -> str:
     """Return what an owner's migrations say, one after the other."""
-    return "\n".join(script.sql for script in migrations(owner, PARTICIPANTS))
+    return "\n".join(script.sql for script in load_migrations(owner, PARTICIPANTS))
 
 
 TABLES = """

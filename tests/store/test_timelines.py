@@ -16,14 +16,14 @@ import pytest
 
 from jiebang.model.case import Case, Kind, State
 from jiebang.saga.batch import Save
-from jiebang.saga.timeline import opened
+from jiebang.saga.timeline import first_entry
 from jiebang.store.cases import cases
 from jiebang.store.cases.cases import NewCase
 from jiebang.store.timelines import anchor as anchor_file
 from jiebang.store.timelines import seals, timeline_rows
-from jiebang.store.timelines.seal_signing_keys import SealKeys, keys_of, read_seal_keys
-from jiebang.usecases.timelines.seal import Sealing, SealPace, SealRacedError
-from jiebang.usecases.timelines.verify import Restored, TimelineReport, audit_chains, audit_seals
+from jiebang.store.timelines.seal_signing_keys import SealKeys, build_seal_keys, read_seal_keys
+from jiebang.usecases.timelines.seal import Sealer, SealPace, SealRacedError
+from jiebang.usecases.timelines.verify import LostSeals, TimelineReport, audit_chains, audit_seals
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -42,7 +42,7 @@ async def platform(pools: Mapping[str, Pool]) -> Pool:
 async def withdrawn(platform: Pool, ids: list[int], at: datetime = NOW) -> list[Case]:
     """Open cases, let them wait, and withdraw them: three rows of a timeline each."""
     new = [NewCase(account_id=each, kind=Kind.REVOKE, plan="p/1", participants=2, due_at=at) for each in ids]
-    found = await cases.insert(platform, new, at, [opened(at)])
+    found = await cases.insert(platform, new, at, [first_entry(at)])
     waiting: dict[str, Any] = {"what": "state", "state": "in_review", "reason": '复核 "§1"/\u2028'}
     for state, told in ((State.IN_REVIEW, waiting), (State.WITHDRAWN, {"what": "state", "state": "withdrawn"})):
         at += timedelta(seconds=1)
@@ -96,11 +96,11 @@ class Kept:
     """A platform's database with sealed cases, its keys and its anchor, and ways to tamper with it."""
 
     def __init__(self, pool: Pool, folder: Path) -> None:
-        self.pool, self.anchor, self.keys = pool, folder / "anchor.jsonl", keys_of(b"k" * 32)
+        self.pool, self.anchor, self.keys = pool, folder / "anchor.jsonl", build_seal_keys(b"k" * 32)
 
-    def sealing(self, **pace: Any) -> Sealing:
+    def sealing(self, **pace: Any) -> Sealer:
         at_once = SealPace(**{"grace": timedelta(), "batch": 16, **pace})
-        return Sealing(pool=self.pool, keys=self.keys, anchor_at=self.anchor, pace=at_once)
+        return Sealer(pool=self.pool, keys=self.keys, anchor_at=self.anchor, pace=at_once)
 
     async def audit(self, keys: SealKeys | None = None, *, anchored: bool = True) -> TimelineReport:
         report = TimelineReport()
@@ -141,7 +141,7 @@ async def kept(platform: Pool, tmp_path_factory: pytest.TempPathFactory) -> Kept
         count = 16 if first < 233 else 8
         await withdrawn(platform, list(range(first, first + count)), NOW + timedelta(minutes=second))
     live = [NewCase(account_id=300, kind=Kind.REVOKE, plan="p/1", participants=2, due_at=NOW)]
-    await cases.insert(platform, live, NOW, [opened(NOW)])
+    await cases.insert(platform, live, NOW, [first_entry(NOW)])
     assert await made.sealing().turn(datetime.now(UTC)) == 4
     return made
 
@@ -282,7 +282,7 @@ async def test_tampering_is_found_and_named(kept: Kept, what: str) -> None:
 
 async def test_a_seal_by_anybody_elses_key_is_forged(kept: Kept) -> None:
     """A database is full of whatever its owner writes into it; only the key in the file vouches."""
-    report = await kept.audit(keys_of(b"x" * 32))
+    report = await kept.audit(build_seal_keys(b"x" * 32))
     assert {(each.fault, each.seal) for each in report.findings} == {("seal_forged", seal) for seal in (1, 2, 3, 4)}
 
 
@@ -290,7 +290,7 @@ async def test_what_an_earlier_key_sealed_is_still_good(kept: Kept, tmp_path: Pa
     """Keys are changed; receipts given before must not turn into forgeries."""
     read_seal_keys(tmp_path, b"k" * 32)
     rotated = read_seal_keys(tmp_path, b"n" * 32)
-    assert [key["kid"] for key in rotated.public()["keys"]] == [keys_of(b"n" * 32).kid, kept.keys.kid]
+    assert [key["kid"] for key in rotated.public()["keys"]] == [build_seal_keys(b"n" * 32).kid, kept.keys.kid]
     assert (await kept.audit(rotated)).findings == []
     assert rotated.payload(rotated.sign(b"{}")) == b"{}"
 
@@ -312,10 +312,10 @@ async def test_a_restore_that_somebody_acknowledges_is_no_tampering_but_stands_i
         assert await kept.sealing().go_on_after_restore(now, "mei") == 5
         assert await kept.sealing().go_on_after_restore(now, "mei") is None, "there is nothing more to acknowledge"
         report = await kept.audit()
-        assert (report.findings, report.restored) == ([], [Restored(3, 4, "mei")])
+        assert (report.findings, report.restored) == ([], [LostSeals(3, 4, "mei")])
         assert await kept.sealing().turn(now) == 2
         report = await kept.audit()
-        assert (report.findings, report.restored, report.unsealed) == ([], [Restored(3, 4, "mei")], 0)
+        assert (report.findings, report.restored, report.unsealed) == ([], [LostSeals(3, 4, "mei")], 0)
 
 
 async def test_without_an_anchor_the_end_is_not_proven_and_the_audit_says_so(kept: Kept) -> None:
@@ -329,11 +329,11 @@ async def test_half_a_line_in_the_anchor_does_not_hide_the_one_before(kept: Kept
     """A full disk may cut a line off."""
     torn = tmp_path / "torn"
     torn.write_bytes(kept.anchor.read_bytes() + b'{"seal":5,"ha')
-    found = anchor_file.last(torn)
+    found = anchor_file.read_last(torn)
     assert found is not None
     assert found.seal == 4
     anchor_file.append(torn, msgspec.structs.replace(found, seal=6))
-    assert anchor_file.last(torn) == msgspec.structs.replace(found, seal=6)
+    assert anchor_file.read_last(torn) == msgspec.structs.replace(found, seal=6)
 
 
 async def test_a_save_that_comes_late_ends_after_what_is_sealed(kept: Kept) -> None:
@@ -344,7 +344,7 @@ async def test_a_save_that_comes_late_ends_after_what_is_sealed(kept: Kept) -> N
         report = await kept.audit()
         assert (report.unsealed, [str(each.fault) for each in report.findings]) == (1, ["sealed_case_gone"])
         assert await kept.sealing(live_every=timedelta(hours=1)).turn(datetime.now(UTC)) == 1
-        assert (await seals.of_cases(kept.pool, [(400, 1)]))[400, 1].seal_no == 5
+        assert (await seals.load_of_cases(kept.pool, [(400, 1)]))[400, 1].seal_no == 5
 
 
 async def test_cases_are_sealed_only_after_the_grace(kept: Kept) -> None:
@@ -354,7 +354,7 @@ async def test_cases_are_sealed_only_after_the_grace(kept: Kept) -> None:
         await kept.pool.execute("UPDATE platform.cases SET ended_at = now() WHERE account_id = 201")
         fast = datetime.now(UTC) + timedelta(hours=1)
         assert await kept.sealing(grace=timedelta(minutes=30)).turn(fast) == 3
-        assert (await seals.of_cases(kept.pool, [(201, 1), (202, 1)])).keys() == {(202, 1)}
+        assert (await seals.load_of_cases(kept.pool, [(201, 1), (202, 1)])).keys() == {(202, 1)}
 
 
 async def test_two_sealing_at_once_make_one_chain(kept: Kept) -> None:

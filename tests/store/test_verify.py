@@ -21,24 +21,24 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.opening import open_participants
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.participants.wallet.movements import Transfer
 from jiebang.saga.audit import Breach, Violation
 from jiebang.saga.batch import Save
-from jiebang.saga.chain import Fault
+from jiebang.saga.chain import TimelineFault
 from jiebang.saga.coordinator import Proven, Rechecked, Timing, step
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
-from jiebang.saga.timeline import entries, opened
+from jiebang.saga.timeline import entries, first_entry
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
-from jiebang.store.checks.records import Records
+from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
-from jiebang.store.timelines.seal_signing_keys import keys_of
+from jiebang.store.timelines.seal_signing_keys import build_seal_keys
 from jiebang.usecases.driving.advance import Driver, Limits
-from jiebang.usecases.operations.verify import Report, verify
-from jiebang.usecases.timelines.seal import Sealing, SealPace
+from jiebang.usecases.operations.verify import VerificationReport, verify
+from jiebang.usecases.timelines.seal import Sealer, SealPace
 from jiebang.usecases.timelines.verify import TimelineFinding
 from tests.rows import insert_accounts
 
@@ -61,10 +61,10 @@ class World:
     def __init__(self, pools: Mapping[str, Pool], whole: Pool, networks: Mapping[str, Participant]) -> None:
         self.pools, self.whole = pools, whole
         owned = open_participants(PARTICIPANTS, pools, now, pepper=bytes(32))
-        self.keys = keys_of(bytes(32))
+        self.keys = build_seal_keys(bytes(32))
         self.participants: dict[str, Participant] = {**owned, **networks}
         wallet = owned["wallet"]
-        assert isinstance(wallet, Wallet)
+        assert isinstance(wallet, WalletParticipant)
         self.wallet = wallet
 
     async def people(self, ids: Sequence[int]) -> None:
@@ -83,7 +83,7 @@ class World:
             for each in ids
         ]
         saves = []
-        for case in (await store.insert(pool, new, now(), [opened(now())])).values():
+        for case in (await store.insert(pool, new, now(), [first_entry(now())])).values():
             proven = step(case, PLAN, Proven(1), now(), Timing()).case
             saves.append(Save(cases=[proven], entries=entries(case, proven, (), (), now())))
         ready = (await store.save(pool, saves, now())).kept()
@@ -96,7 +96,7 @@ class World:
             pool=pool,
             participants=self.participants,
             plan_of=lambda _case: PLAN,
-            records=Records(bytes(32), lambda: os.urandom(16)),
+            records=CheckRecordStore(bytes(32), lambda: os.urandom(16)),
             recheck=recheck,
             clock=now,
             timing=Timing(),
@@ -108,14 +108,14 @@ class World:
     async def sealed(self) -> int:
         """Have the worker's chore seal what has ended; return how many seals it made."""
         pace = SealPace(grace=timedelta(microseconds=1), batch=3)
-        return await Sealing(pool=self.pools["platform"], keys=self.keys, anchor_at=None, pace=pace).turn(now())
+        return await Sealer(pool=self.pools["platform"], keys=self.keys, anchor_at=None, pace=pace).turn(now())
 
-    async def audit(self, page: int = PAGE, **without: Participant) -> Report:
+    async def audit(self, page: int = PAGE, **without: Participant) -> VerificationReport:
         return await verify(
             keys=self.keys,
             pool=self.pools["platform"],
             participants=self.participants | without,
-            wallet=Wallet(self.whole, now, pepper=bytes(32)),
+            wallet=WalletParticipant(self.whole, now, pepper=bytes(32)),
             plan_of=lambda _case: PLAN,
             page=page,
             settle=timedelta(milliseconds=1),
@@ -148,7 +148,7 @@ async def world(pools: Mapping[str, Pool], databases: Mapping[str, str], network
         await each.aclose()
 
 
-def breaches(report: Report) -> set[tuple[Breach, int, str]]:
+def breaches(report: VerificationReport) -> set[tuple[Breach, int, str]]:
     return {(each.breach, each.account_id, each.participant) for each in report.violations}
 
 
@@ -180,7 +180,9 @@ async def test_a_timeline_that_was_tampered_with_is_a_violation(world: World) ->
     async with world.planted("platform", plant, undo):
         report = await world.audit()
     assert (report.violation_count, report.clean) == (1, False)
-    assert report.timelines.findings == [TimelineFinding(fault=Fault.CHANGED, account_id=2, case_no=1, revision=2)]
+    assert report.timelines.findings == [
+        TimelineFinding(fault=TimelineFault.CHANGED, account_id=2, case_no=1, revision=2)
+    ]
 
 
 async def test_a_mark_without_a_case_is_found(world: World) -> None:

@@ -23,8 +23,8 @@ from jiebang.model.errors import (
 )
 from jiebang.model.plan import UNNAMED
 from jiebang.participants.wallet import FUNDS_MOVING
-from jiebang.participants.wallet.money import Wallet
-from jiebang.participants.wallet.movements import Action, EntryState, Outcome, Transfer
+from jiebang.participants.wallet.money import WalletParticipant
+from jiebang.participants.wallet.movements import EntryState, MovementOutcome, Transfer, WalletAction
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Order
 from jiebang.store.encryption import password_hash
@@ -53,11 +53,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def wallet(pools: Mapping[str, Pool], clock: Clock) -> Wallet:
-    return Wallet(pools["wallet"], clock, pepper=PEPPER)
+def wallet(pools: Mapping[str, Pool], clock: Clock) -> WalletParticipant:
+    return WalletParticipant(pools["wallet"], clock, pepper=PEPPER)
 
 
-async def people(wallet: Wallet, *balances: int, **columns: Any) -> list[int]:
+async def people(wallet: WalletParticipant, *balances: int, **columns: Any) -> list[int]:
     """New wallets with these balances, each with its opening entry."""
     accounts = list(itertools.islice(_ids, len(balances)))
     for account, balance in zip(accounts, balances, strict=True):
@@ -74,19 +74,19 @@ async def people(wallet: Wallet, *balances: int, **columns: Any) -> list[int]:
     return accounts
 
 
-async def balances(wallet: Wallet, *accounts: int) -> list[int]:
+async def balances(wallet: WalletParticipant, *accounts: int) -> list[int]:
     batch = await wallet.facts(accounts)
     found = dict(zip(batch.accounts, batch.columns["balance_fen"], strict=True))
     return [found[account] for account in accounts]
 
 
-async def versions(wallet: Wallet, *accounts: int) -> list[int]:
+async def versions(wallet: WalletParticipant, *accounts: int) -> list[int]:
     batch = await wallet.facts(accounts)
     found = dict(zip(batch.accounts, batch.versions, strict=True))
     return [found[account] for account in accounts]
 
 
-async def sound(wallet: Wallet, *accounts: int) -> bool:
+async def sound(wallet: WalletParticipant, *accounts: int) -> bool:
     """Say whether the books balance."""
     return not (await wallet.audit_money(accounts)).wrong and await wallet.transfers_fen() == 0
 
@@ -95,17 +95,17 @@ def transfer(sender: int, receiver: int, amount_fen: int, transfer_id: UUID | No
     return Transfer(transfer_id=transfer_id or uuid4(), sender=sender, receiver=receiver, amount_fen=amount_fen)
 
 
-def said(outcomes: list[Outcome]) -> list[Any]:
+def said(outcomes: list[MovementOutcome]) -> list[Any]:
     """What became of each: its state, or the type of its refusal."""
     return [outcome.state or type(outcome.refusal) for outcome in outcomes]
 
 
-async def tried(wallet: Wallet, account: int, case_no: int = 1) -> Answer:
+async def tried(wallet: WalletParticipant, account: int, case_no: int = 1) -> Answer:
     (reply,) = await wallet.apply(Op.TRY, [Order(account, case_no)], UNNAMED)
     return reply.answer
 
 
-async def test_a_transfer_moves_money_and_raises_both_versions(wallet: Wallet) -> None:
+async def test_a_transfer_moves_money_and_raises_both_versions(wallet: WalletParticipant) -> None:
     """A case of either side must notice."""
     one, two = await people(wallet, 1000, 50)
     assert said(await wallet.transfer([transfer(one, two, 300)])) == [EntryState.COMPLETED]
@@ -114,7 +114,7 @@ async def test_a_transfer_moves_money_and_raises_both_versions(wallet: Wallet) -
     assert await sound(wallet, one, two)
 
 
-async def test_between_its_two_steps_a_transfer_is_open_at_both_sides(wallet: Wallet) -> None:
+async def test_between_its_two_steps_a_transfer_is_open_at_both_sides(wallet: WalletParticipant) -> None:
     """The wallet's Try refuses while money is on its way, at the sender and at the receiver."""
     one, two = await people(wallet, 1000, 0)
     moving = transfer(one, two, 1000)
@@ -129,21 +129,21 @@ async def test_between_its_two_steps_a_transfer_is_open_at_both_sides(wallet: Wa
     assert await tried(wallet, one, 2) is Answer.GRANTED
 
 
-async def test_no_money_moves_between_try_and_its_end(wallet: Wallet) -> None:
+async def test_no_money_moves_between_try_and_its_end(wallet: WalletParticipant) -> None:
     """All-or-nothing rests on it: a wallet that moved after its Try could not be rolled back."""
     one, two, three = await people(wallet, 500, 500, 500)
     assert await tried(wallet, one) is Answer.GRANTED
     moves = [transfer(one, two, 1), transfer(two, one, 1), transfer(two, three, 1)]
     assert said(await wallet.transfer(moves)) == [WalletBusyError, WalletBusyError, EntryState.COMPLETED]
-    assert said(await wallet.cash_out([Action(entry_id=uuid4(), account_id=one)])) == [WalletBusyError]
-    assert said(await wallet.open_red_packets([Action(entry_id=uuid4(), account_id=one)])) == [WalletBusyError]
+    assert said(await wallet.cash_out([WalletAction(entry_id=uuid4(), account_id=one)])) == [WalletBusyError]
+    assert said(await wallet.open_red_packets([WalletAction(entry_id=uuid4(), account_id=one)])) == [WalletBusyError]
     assert await versions(wallet, one) == [1]
     await wallet.apply(Op.CANCEL, [Order(one, 1)], UNNAMED)
     assert said(await wallet.transfer(moves[:2])) == [EntryState.COMPLETED] * 2
     assert await sound(wallet, one, two, three)
 
 
-async def test_a_transfer_is_done_once_under_its_id(wallet: Wallet) -> None:
+async def test_a_transfer_is_done_once_under_its_id(wallet: WalletParticipant) -> None:
     """A repeated request must not pay twice, and an id must not stand for two things."""
     one, two = await people(wallet, 1000, 0)
     moving = transfer(one, two, 400)
@@ -156,7 +156,7 @@ async def test_a_transfer_is_done_once_under_its_id(wallet: Wallet) -> None:
     assert await sound(wallet, one, two)
 
 
-async def test_a_batch_sees_its_own_movements(wallet: Wallet) -> None:
+async def test_a_batch_sees_its_own_movements(wallet: WalletParticipant) -> None:
     """Each transfer of a batch must be judged on what the ones before it left, or a balance is spent twice."""
     one, two, three = await people(wallet, 100, 0, 0)
     moves = [transfer(one, two, 60), transfer(one, three, 60), transfer(one, three, 40)]
@@ -166,14 +166,14 @@ async def test_a_batch_sees_its_own_movements(wallet: Wallet) -> None:
 
 
 @pytest.mark.parametrize("amount", [0, -5, 1 << 53, 1 << 80])
-async def test_impossible_amounts_are_refused(wallet: Wallet, amount: int) -> None:
+async def test_impossible_amounts_are_refused(wallet: WalletParticipant, amount: int) -> None:
     """A negative transfer would take money from the receiver."""
     one, two = await people(wallet, 1000, 1000)
     assert said(await wallet.transfer([transfer(one, two, amount)])) == [InvalidInputError]
     assert await balances(wallet, one, two) == [1000, 1000]
 
 
-async def test_strangers_and_oneself_are_refused(wallet: Wallet) -> None:
+async def test_strangers_and_oneself_are_refused(wallet: WalletParticipant) -> None:
     """Money sent to nobody would be lost."""
     (one,) = await people(wallet, 1000)
     moves = [transfer(one, one, 1), transfer(one, 999_999_999, 1), transfer(999_999_998, one, 1)]
@@ -183,18 +183,18 @@ async def test_strangers_and_oneself_are_refused(wallet: Wallet) -> None:
     assert await wallet.transfer([]) == []
 
 
-async def test_frozen_funds_do_not_move(wallet: Wallet) -> None:
+async def test_frozen_funds_do_not_move(wallet: WalletParticipant) -> None:
     """What an authority froze must still be there when it comes for it."""
     one, two = await people(wallet, 1000, 0)
     frozen = {"freeze_id": 1, "authority": "法院", "contact": "12368", "amount_fen": 900, "frozen_at": AT}
     await insert(wallet._pool, "wallet.freeze", [{"account_id": one, **frozen}])
     assert said(await wallet.transfer([transfer(one, two, 101)])) == [InsufficientFundsError]
-    (paid,) = await wallet.cash_out([Action(entry_id=uuid4(), account_id=one)])
+    (paid,) = await wallet.cash_out([WalletAction(entry_id=uuid4(), account_id=one)])
     assert paid.amount_fen == 100
     assert await balances(wallet, one) == [900]
 
 
-async def test_the_daily_receiving_limit_holds_for_one_shanghai_day(wallet: Wallet, clock: Clock) -> None:
+async def test_the_daily_receiving_limit_holds_for_one_shanghai_day(wallet: WalletParticipant, clock: Clock) -> None:
     """The downgrade after a revoke must be enforced, and be over at midnight where the person lives."""
     one, two = await people(wallet, 10_000, 0, receive_limit_fen=500)
     moves = [transfer(one, two, 300), transfer(one, two, 201), transfer(one, two, 200)]
@@ -206,7 +206,7 @@ async def test_the_daily_receiving_limit_holds_for_one_shanghai_day(wallet: Wall
     assert said(await wallet.transfer([transfer(one, two, 500)])) == [EntryState.COMPLETED]
 
 
-async def test_what_a_closed_account_cannot_take_returns_to_its_sender(wallet: Wallet) -> None:
+async def test_what_a_closed_account_cannot_take_returns_to_its_sender(wallet: WalletParticipant) -> None:
     """Credits to a closed account must not vanish."""
     one, two = await people(wallet, 100, 0, receive_limit_fen=None)
     await wallet._pool.execute("UPDATE wallet.account SET state = 'closed' WHERE account_id = $1", two)
@@ -217,7 +217,7 @@ async def test_what_a_closed_account_cannot_take_returns_to_its_sender(wallet: W
     assert await sound(wallet, one, two)
 
 
-async def test_the_sweeper_completes_what_a_dead_process_left(wallet: Wallet, clock: Clock) -> None:
+async def test_the_sweeper_completes_what_a_dead_process_left(wallet: WalletParticipant, clock: Clock) -> None:
     """A pending entry that nobody ends would block its two people for ever."""
     one, two = await people(wallet, 100, 0)
     await wallet.begin_transfers([transfer(one, two, 10)])
@@ -232,7 +232,7 @@ async def test_the_sweeper_completes_what_a_dead_process_left(wallet: Wallet, cl
     assert await sound(wallet, one, two)
 
 
-async def test_a_transfer_that_cannot_be_completed_is_no_work_done(wallet: Wallet, clock: Clock) -> None:
+async def test_a_transfer_that_cannot_be_completed_is_no_work_done(wallet: WalletParticipant, clock: Clock) -> None:
     """Half a transfer, loaded from somebody's file, would keep the sweeper running in circles without a pause."""
     one, two = await people(wallet, 100, 10)
     half = {"kind": "transfer", "title": "半笔", "state": "pending", "made_at": AT}
@@ -247,11 +247,11 @@ async def test_a_transfer_that_cannot_be_completed_is_no_work_done(wallet: Walle
         await wallet._pool.execute("DELETE FROM wallet.entry WHERE account_id = $1 AND state = 'pending'", one)
 
 
-async def test_cash_out_empties_the_wallet_once_unless_paused(wallet: Wallet, clock: Clock) -> None:
+async def test_cash_out_empties_the_wallet_once_unless_paused(wallet: WalletParticipant, clock: Clock) -> None:
     """One tap clears PAY-BALANCE; after a revoke it waits for the pause to end."""
     one, empty = await people(wallet, 1, 0)
     (paused,) = await people(wallet, 70, cash_out_paused_until=clock.now + timedelta(hours=1))
-    actions = [Action(entry_id=uuid4(), account_id=account) for account in (one, empty, paused)]
+    actions = [WalletAction(entry_id=uuid4(), account_id=account) for account in (one, empty, paused)]
     for _ in range(2):
         outcomes = await wallet.cash_out(actions)
         assert said(outcomes) == [EntryState.COMPLETED, EntryState.COMPLETED, CashOutPausedError]
@@ -260,11 +260,13 @@ async def test_cash_out_empties_the_wallet_once_unless_paused(wallet: Wallet, cl
     assert await versions(wallet, one, empty, paused) == [2, 1, 1]
     clock.now += timedelta(hours=1)
     assert said(await wallet.cash_out(actions[2:])) == [EntryState.COMPLETED]
-    assert said(await wallet.cash_out([Action(entry_id=uuid4(), account_id=999_999_999)])) == [UnknownAccountError]
+    assert said(await wallet.cash_out([WalletAction(entry_id=uuid4(), account_id=999_999_999)])) == [
+        UnknownAccountError
+    ]
     assert await sound(wallet, one, empty, paused)
 
 
-async def test_red_packets_are_opened_once_and_expired_ones_returned(wallet: Wallet, clock: Clock) -> None:
+async def test_red_packets_are_opened_once_and_expired_ones_returned(wallet: WalletParticipant, clock: Clock) -> None:
     """A packet opened twice is money made; an expired one is the sender's again."""
     one, two = await people(wallet, 0, 0)
     packet = {"sender": "王芳", "state": "unclaimed", "sent_at": AT}
@@ -277,7 +279,7 @@ async def test_red_packets_are_opened_once_and_expired_ones_returned(wallet: Wal
             for number, end in enumerate(ends, 1)
         ],
     )
-    actions = [Action(entry_id=uuid4(), account_id=account) for account in (one, two, one)]
+    actions = [WalletAction(entry_id=uuid4(), account_id=account) for account in (one, two, one)]
     outcomes = await wallet.open_red_packets(actions)
     assert [outcome.amount_fen for outcome in outcomes] == [110, 0, 0]
     again = await wallet.open_red_packets(actions)
@@ -293,18 +295,18 @@ async def test_red_packets_are_opened_once_and_expired_ones_returned(wallet: Wal
     assert await sound(wallet, one, two)
 
 
-async def test_the_payment_password_is_checked_under_the_pepper(wallet: Wallet, clock: Clock) -> None:
+async def test_the_payment_password_is_checked_under_the_pepper(wallet: WalletParticipant, clock: Clock) -> None:
     """A leaked database must not be enough to try passwords, and no password must never mean any password."""
     salt = b"s" * 16
     (one,) = await people(wallet, 0, password_salt=salt, password_hash=password_hash(PEPPER, salt, "246813"))
     (unset,) = await people(wallet, 0)
     attempts = [(one, "246813"), (one, "246814"), (one, ""), (unset, ""), (999_999_999, "246813")]
     assert await wallet.verify_payment_password(attempts) == [True, False, False, False, False]
-    elsewhere = Wallet(wallet._pool, clock, pepper=b"q" * 32)
+    elsewhere = WalletParticipant(wallet._pool, clock, pepper=b"q" * 32)
     assert await elsewhere.verify_payment_password([(one, "246813")]) == [False]
 
 
-async def test_the_audit_finds_money_that_its_ledger_does_not_know(wallet: Wallet) -> None:
+async def test_the_audit_finds_money_that_its_ledger_does_not_know(wallet: WalletParticipant) -> None:
     """An audit that cannot fail proves nothing."""
     one, two = await people(wallet, 100, 100)
     assert (await wallet.audit_money([one, two, 999_999_999])).balance_fen == 200
@@ -321,7 +323,7 @@ async def test_the_audit_finds_money_that_its_ledger_does_not_know(wallet: Walle
     await wallet._pool.execute("UPDATE wallet.entry SET amount_fen = 5 WHERE account_id = $1 AND amount_fen = 6", two)
 
 
-async def test_transfers_and_cases_crossing_each_other_lose_nothing(wallet: Wallet, clock: Clock) -> None:
+async def test_transfers_and_cases_crossing_each_other_lose_nothing(wallet: WalletParticipant, clock: Clock) -> None:
     """The heart of it, in a crowd: money always adds up, nobody deadlocks, and no wallet moves while it is tried."""
     crowd = await people(wallet, *[1_000] * 12)
     chance = random.Random(11)  # noqa: S311 - a reproducible crowd

@@ -279,7 +279,7 @@ async def test_a_paused_worker_claims_nothing_and_leaves_its_people_to_others(wo
     ids = await world.people(8_500, 6)
     async with running(made(world, "a")):
         await eventually(lambda: _bucket_count(pool, "a"))
-        await worker_registry.wish(pool, ["a"], "pause", "Ann", now())
+        await worker_registry.record_wish(pool, ["a"], "pause", "Ann", now())
         await eventually(lambda: _state_is(pool, "a", "paused"))
         cases = await world.ready(ids[:3])
         await eventually(lambda: _bucket_count(pool, "a", 0))
@@ -287,7 +287,7 @@ async def test_a_paused_worker_claims_nothing_and_leaves_its_people_to_others(wo
         async with running(made(world, "b")):
             await eventually(lambda: ended(world, cases))
             assert await _bucket_count(pool, "b", BUCKETS), "a paused worker takes no share"
-        await worker_registry.wish(pool, None, "run", "Ann", now())
+        await worker_registry.record_wish(pool, None, "run", "Ann", now())
         later = await world.ready(ids[3:])
         await eventually(lambda: ended(world, later))
     await world.agree(ids)
@@ -298,11 +298,13 @@ async def test_a_drained_worker_ends_what_it_has_at_hand_and_then_itself(world: 
     cases = await world.ready(ids)
     async with running(made(world, "a")) as task:
         await eventually(lambda: _bucket_count(world.pools["platform"], "a"))
-        assert await worker_registry.wish(world.pools["platform"], ["a", "nobody"], "drain", "Ann", now()) == ["a"]
+        assert await worker_registry.record_wish(world.pools["platform"], ["a", "nobody"], "drain", "Ann", now()) == [
+            "a"
+        ]
         async with asyncio.timeout(20):
             await task
     assert await states(world, cases) <= {State.DONE, State.READY}, "nobody is left half way"
-    assert not await worker_registry.workers(world.pools["platform"], now())
+    assert not await worker_registry.load_workers(world.pools["platform"], now())
 
 
 async def test_during_a_recovery_nothing_is_claimed(world: World) -> None:
@@ -348,9 +350,9 @@ async def test_a_worker_at_rest_has_nothing_under_way_and_forgets_late_answers(w
 
 
 async def _bucket_count(pool: Pool, worker: str, wanted: int | None = None) -> bool:
-    seen = {each.worker_id: each.buckets for each in await worker_registry.workers(pool, now())}
+    seen = {each.worker_id: each.buckets for each in await worker_registry.load_workers(pool, now())}
     return seen.get(worker, 0) == wanted if wanted is not None else seen.get(worker, 0) > 0
 
 
 async def _state_is(pool: Pool, worker: str, state: str) -> bool:
-    return {each.worker_id: each.state for each in await worker_registry.workers(pool, now())}.get(worker) == state
+    return {each.worker_id: each.state for each in await worker_registry.load_workers(pool, now())}.get(worker) == state

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from jiebang.model.facts import FactType
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
-from jiebang.policy.analyse import Finding, _Reader, _tried, analysed
-from jiebang.policy.calendar import derived, with_calendar
+from jiebang.policy.analyse import RuleFinding, _AxisFinder, _evaluate_all, analyse_rules
+from jiebang.policy.calendar import derived_columns, with_calendar
 from jiebang.policy.condition import compile_condition
 from jiebang.policy.frame import DTYPES
 from jiebang.policy.load import load_pack
@@ -30,17 +30,17 @@ BALANCE: Final = "when: balance_fen > 0"
 ARREARS: Final = "when: arrears_fen > 0"
 
 
-def found(*changes: tuple[str, str]) -> list[Finding]:
+def found(*changes: tuple[str, str]) -> list[RuleFinding]:
     """What is found in our pack with some conditions replaced."""
     text = TEXT
     for old, new in changes:
         assert old in text, old
         text = text.replace(old, new)
-    return [one for one in analysed(load_pack(text, FILE, PARTICIPANTS), text, FILE) if one not in OURS]
+    return [one for one in analyse_rules(load_pack(text, FILE, PARTICIPANTS), text, FILE) if one not in OURS]
 
 
 PACK: Final = pack("wechat")
-OURS: Final = analysed(PACK, TEXT, FILE)
+OURS: Final = analyse_rules(PACK, TEXT, FILE)
 
 
 def test_our_own_pack_holds_no_useless_rule() -> None:
@@ -166,8 +166,8 @@ PEOPLE: Final[Mapping[str, st.SearchStrategy[Any]]] = {
 def test_what_is_proven_holds_for_everybody(condition: str, people: list[dict[str, Any]]) -> None:
     """A proof that one person refutes would keep a right policy out of force."""
     rule = msgspec.structs.replace(PACK.rules[0], when=compile_condition(condition, FactType.BOOL, {}, PARTICIPANTS))
-    (tried,), proof = _tried([rule], [_Reader(condition, PACK).axis()], PARTICIPANTS)
-    names = {derived(PARTICIPANTS).get(name, name) for name in rule.when.names} & PARTICIPANTS.facts.keys()
+    (tried,), proof = _evaluate_all([rule], [_AxisFinder(condition, PACK).axis()], PARTICIPANTS)
+    names = {derived_columns(PARTICIPANTS).get(name, name) for name in rule.when.names} & PARTICIPANTS.facts.keys()
     frame = pl.DataFrame(
         [pl.Series("", range(len(people)))]
         + [

@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
 from jiebang.model.errors import NotAllowedError, NotAuthenticatedError
-from jiebang.remote.tokens import IssuerKeys, KeysUnavailableError, Scope, Verifier, keys_from_file
+from jiebang.remote.tokens import IssuerKeys, KeysUnavailableError, TokenScope, TokenVerifier, keys_from_file
 from jiebang.sandbox.issuer import SandboxIssuer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -43,8 +43,8 @@ def issuer(tmp_path: Path) -> SandboxIssuer:
 
 
 @pytest.fixture
-def verifier(issuer: SandboxIssuer, clock: Clock) -> Verifier:
-    return Verifier(
+def verifier(issuer: SandboxIssuer, clock: Clock) -> TokenVerifier:
+    return TokenVerifier(
         issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(keys_from_file(issuer.jwks_path), clock), clock=clock
     )
 
@@ -66,7 +66,7 @@ def part(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-async def test_a_person_and_their_device(issuer: SandboxIssuer, verifier: Verifier) -> None:
+async def test_a_person_and_their_device(issuer: SandboxIssuer, verifier: TokenVerifier) -> None:
     token = issuer.person(1001, NOW, "1", device="phone-1", scopes=["check", "case:read"])
     caller = await verifier.caller(f"bearer {token}")
     assert (caller.account_id, caller.device, caller.scopes) == (
@@ -78,10 +78,10 @@ async def test_a_person_and_their_device(issuer: SandboxIssuer, verifier: Verifi
     assert not caller.reaches(1002)
     assert (caller.device_for(1001), caller.device_for(1002)) == ("phone-1", None)
     with pytest.raises(NotAllowedError):
-        caller.require(Scope.CASE_WRITE)
+        caller.require(TokenScope.CASE_WRITE)
 
 
-async def test_a_service_is_no_person(issuer: SandboxIssuer, verifier: Verifier) -> None:
+async def test_a_service_is_no_person(issuer: SandboxIssuer, verifier: TokenVerifier) -> None:
     """A client whose name is a number must not become the person of that number."""
     caller = await verifier.caller("Bearer " + issuer.service("1001", NOW, "1"))
     assert caller.account_id is None
@@ -101,13 +101,13 @@ async def test_a_service_is_no_person(issuer: SandboxIssuer, verifier: Verifier)
         {"device": 7}, {"device": "a\x00b"},
     ],
 )  # fmt: skip
-async def test_claims_that_do_not_hold(issuer: SandboxIssuer, verifier: Verifier, changes: dict[str, Any]) -> None:
+async def test_claims_that_do_not_hold(issuer: SandboxIssuer, verifier: TokenVerifier, changes: dict[str, Any]) -> None:
     """Each required claim is required, and each is checked, leeway and all."""
     with pytest.raises(NotAuthenticatedError):
         await verifier.caller(signed(issuer, claims(**changes)))
 
 
-async def test_clocks_may_differ_a_little(issuer: SandboxIssuer, verifier: Verifier) -> None:
+async def test_clocks_may_differ_a_little(issuer: SandboxIssuer, verifier: TokenVerifier) -> None:
     second = int(NOW.timestamp())
     assert await verifier.caller(signed(issuer, claims(exp=second - 29)))
     assert await verifier.caller(signed(issuer, claims(nbf=second + 29, aud=["https://x.test", AUDIENCE])))
@@ -116,13 +116,13 @@ async def test_clocks_may_differ_a_little(issuer: SandboxIssuer, verifier: Verif
 
 
 @pytest.mark.parametrize("kind", ["JWT", "id+jwt", ""])
-async def test_another_kind_of_token(issuer: SandboxIssuer, verifier: Verifier, kind: str) -> None:
+async def test_another_kind_of_token(issuer: SandboxIssuer, verifier: TokenVerifier, kind: str) -> None:
     """An ID token or any other JWT of the same issuer is no access token (RFC 9068 §4)."""
     with pytest.raises(NotAuthenticatedError):
         await verifier.caller(signed(issuer, claims(), typ=kind))
 
 
-async def test_signatures_that_prove_nothing(issuer: SandboxIssuer, verifier: Verifier) -> None:
+async def test_signatures_that_prove_nothing(issuer: SandboxIssuer, verifier: TokenVerifier) -> None:
     """No `none`, no shared secret made of the public key, no stranger's key, no changed byte."""
     kid = str(issuer._key.kid)
     stranger = ECKey.generate_key("P-256", {"kid": kid})
@@ -153,7 +153,7 @@ async def test_a_new_key_is_found_and_an_unknown_one_asks_seldom(issuer: Sandbox
         reads += 1
         return document
 
-    verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(read, clock), clock=clock)
+    verifier = TokenVerifier(issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(read, clock), clock=clock)
     good = signed(issuer, claims(exp=int(NOW.timestamp()) + 9999))
     await asyncio.gather(*(verifier.caller(good) for _ in range(20)))
     assert reads == 1
@@ -173,7 +173,7 @@ async def test_a_new_key_is_found_and_an_unknown_one_asks_seldom(issuer: Sandbox
 
 async def test_no_keys_at_all(clock: Clock, tmp_path: Path) -> None:
     """Without keys nobody is let in, and it is told as our trouble, not the caller's."""
-    verifier = Verifier(
+    verifier = TokenVerifier(
         issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(keys_from_file(tmp_path / "none.json"), clock), clock=clock
     )
     with pytest.raises(KeysUnavailableError):

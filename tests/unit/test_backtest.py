@@ -20,11 +20,11 @@ from jiebang.model.errors import InvalidInputError
 from jiebang.model.facts import REQUEST, FactType
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
-from jiebang.policy.backtest import PopulationError, Report, backtest, needed
+from jiebang.policy.backtest import BacktestReport, PopulationError, backtest, columns_needed
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import ABSENT, DTYPES, Facts, read_column
 from jiebang.policy.load import load_pack
-from jiebang.policy.why import Verdict, why
+from jiebang.policy.why import RuleVerdict, explain_answer
 from tests.examples import examples
 from tests.packs import pack
 
@@ -73,7 +73,7 @@ def population(people: Sequence[dict[str, Any]]) -> Facts:
     return Facts(range(1, len(people) + 1), pl.DataFrame(columns), items, {}, PARTICIPANTS)
 
 
-def run(people: Sequence[dict[str, Any]], changed: Pack | None = None, kind: Kind = Kind.REVOKE) -> Report:
+def run(people: Sequence[dict[str, Any]], changed: Pack | None = None, kind: Kind = Kind.REVOKE) -> BacktestReport:
     (report,) = backtest(PACK, population(people).frame.lazy(), [kind], NOW, changed=changed)
     return report
 
@@ -134,7 +134,7 @@ def test_a_population_of_another_shape_names_the_columns() -> None:
     with pytest.raises(PopulationError) as told:
         backtest(PACK, frame.lazy(), [Kind.REVOKE], NOW)
     assert set(told.value.columns) == {"balance_fen", "open_credit"}
-    assert {"balance_fen", "read:wallet"} <= needed(PACK, Kind.REVOKE).keys()
+    assert {"balance_fen", "read:wallet"} <= columns_needed(PACK, Kind.REVOKE).keys()
 
 
 def test_the_page_fetches_nothing_and_holds_every_number(tmp_path: Path) -> None:
@@ -153,17 +153,17 @@ def test_why_tells_every_rule_with_its_values() -> None:
     """A regulator asks for the rules that passed too, and must never read an unread fact as one that did."""
     facts = population([{"balance_fen": 1, read_column("security"): False, "primary_device_since": None}])
     (answer,) = evaluate(PACK, facts, Kind.REVOKE, NOW)
-    reasons = {one.code: one for one in why(PACK, answer, facts, 0)}
+    reasons = {one.code: one for one in explain_answer(PACK, answer, facts, 0)}
     assert reasons.keys() == {rule.code for rule in PACK.rules_of[Kind.REVOKE]} | {PACK.unavailable.code}
     balance = reasons["PAY-BALANCE"]
-    assert (balance.verdict, balance.filled) == (Verdict.RAISED, "1 > 0")
+    assert (balance.verdict, balance.filled) == (RuleVerdict.RAISED, "1 > 0")
     assert balance.shown["balance_fen"].zh == "¥0.01"
-    assert reasons["PAY-PENDING"].verdict is Verdict.PASSED
+    assert reasons["PAY-PENDING"].verdict is RuleVerdict.PASSED
     device = reasons["SEC-DEVICE-RECENT"]
-    assert (device.verdict, device.unread) == (Verdict.UNKNOWN, ("security",))
+    assert (device.verdict, device.unread) == (RuleVerdict.UNKNOWN, ("security",))
     assert "?" in device.filled
     assert device.params == {"device_change_days": 7}
-    assert reasons[PACK.unavailable.code].verdict is Verdict.RAISED
-    raised = {code for code, one in reasons.items() if one.verdict is Verdict.RAISED}
+    assert reasons[PACK.unavailable.code].verdict is RuleVerdict.RAISED
+    raised = {code for code, one in reasons.items() if one.verdict is RuleVerdict.RAISED}
     assert raised == {blocker.code for blocker in answer.blockers}
     assert msgspec.json.encode(list(reasons.values()))

@@ -8,7 +8,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.api.gate.capacity import Capacity, Line, Rates, Urgency
+from jiebang.api.gate.capacity import AdmissionQueue, Capacity, Rates, Urgency
 from tests.examples import examples
 
 
@@ -31,7 +31,7 @@ async def test_places_are_never_exceeded_and_always_given_back(
     places: int, kept: int, longest: int, works: list[tuple[Urgency, int, int | None]]
 ) -> None:
     """Whoever comes, waits, gives up or is cut off: no more work at once than there are places, and none left over."""
-    line = Line(Capacity(places=places, kept=kept, line=longest, wait=timedelta(milliseconds=3)), Seconds())
+    line = AdmissionQueue(Capacity(places=places, kept=kept, line=longest, wait=timedelta(milliseconds=3)), Seconds())
     at_work = most = 0
 
     async def work(urgency: Urgency, turns: int) -> bool:
@@ -66,7 +66,7 @@ async def test_places_are_never_exceeded_and_always_given_back(
 
 async def test_the_most_urgent_go_first_and_find_places_kept_for_them() -> None:
     """A person who withdraws must not stand behind a crowd that wants something new."""
-    line = Line(Capacity(places=3, kept=1, line=10, wait=timedelta(seconds=5)), Seconds())
+    line = AdmissionQueue(Capacity(places=3, kept=1, line=10, wait=timedelta(seconds=5)), Seconds())
     assert await line.enter(Urgency.NEW)
     waiting = [asyncio.create_task(line.enter(Urgency.NEW)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -91,7 +91,9 @@ async def test_the_most_urgent_go_first_and_find_places_kept_for_them() -> None:
 async def test_where_work_ends_slowly_less_is_taken_on() -> None:
     """Else on a slow day everybody waits for many seconds, and gives up, and the work was for nothing."""
     seconds = Seconds()
-    line = Line(Capacity(places=200, kept=2, within=timedelta(seconds=1), wait=timedelta(milliseconds=1)), seconds)
+    line = AdmissionQueue(
+        Capacity(places=200, kept=2, within=timedelta(seconds=1), wait=timedelta(milliseconds=1)), seconds
+    )
 
     async def let_in() -> int:
         count = 0
@@ -117,12 +119,12 @@ async def test_where_work_ends_slowly_less_is_taken_on() -> None:
 async def test_those_sent_away_are_told_to_come_back_one_after_the_other() -> None:
     """If all came back at the same second, all but a few would be sent away again, for ever."""
     seconds = Seconds()
-    line = Line(Capacity(places=10), seconds)
+    line = AdmissionQueue(Capacity(places=10), seconds)
     for _ in range(20):
         assert await line.enter(Urgency.NEW)
         line.leave()
     seconds.now += 2
-    told = [line.come_back() for _ in range(35)]  # ten a second end, so ten may come each second
+    told = [line.retry_after() for _ in range(35)]  # ten a second end, so ten may come each second
     assert told == sorted(told)
     assert told[0] == 1
     assert told[-1] == 4
@@ -130,8 +132,8 @@ async def test_those_sent_away_are_told_to_come_back_one_after_the_other() -> No
         assert await line.enter(Urgency.NEW)
         line.leave()
     seconds.now += 4
-    assert line.come_back() == 1
-    assert max(line.come_back() for _ in range(5_000)) == 60
+    assert line.retry_after() == 1
+    assert max(line.retry_after() for _ in range(5_000)) == 60
 
 
 @given(

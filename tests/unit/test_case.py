@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from jiebang.model import case as model
 from jiebang.model.case import BUCKETS, ENDED, LIVE, MARKS_OF, TRANSITIONS, WITHDRAWABLE, Case, Kind, Mark, State
 from jiebang.participants import PARTICIPANTS
-from jiebang.store.postgres.migrate import migrations
+from jiebang.store.postgres.migrate import load_migrations
 
-SCHEMA = "\n".join(script.sql for script in migrations("platform", PARTICIPANTS))
+SCHEMA = "\n".join(script.sql for script in load_migrations("platform", PARTICIPANTS))
 """All that was ever made of the platform's tables, in order: what a later migration says of a check is what counts."""
 NOW = datetime(2026, 3, 1, 4, 0, tzinfo=UTC)
 ACCOUNTS = st.integers(1, 2**53 - 1)
@@ -81,7 +81,7 @@ def test_moved_follows_the_table_and_nothing_else(state: State, after: State) ->
     """Whoever steps round the table would break every other promise; staying is only for keeping what was learnt."""
     case = a_case(state)
     if after is state or after in TRANSITIONS[state]:
-        moved = model.moved(case, after, reason="R")
+        moved = model.transition(case, after, reason="R")
         assert (moved.state, moved.revision, moved.reason) == (after, case.revision + 1, "R")
         assert (moved.key, moved.kind, moved.plan, moved.created_at) == (
             case.key,
@@ -91,7 +91,7 @@ def test_moved_follows_the_table_and_nothing_else(state: State, after: State) ->
         )
     else:
         with pytest.raises(model.IllegalTransitionError, match=f"{state} may not become {after}"):
-            model.moved(case, after)
+            model.transition(case, after)
 
 
 def test_a_case_cannot_be_changed_in_place() -> None:

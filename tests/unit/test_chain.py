@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.saga import chain, seals
-from jiebang.saga.chain import Fault, Row, Standing, canonical, digest, faults, genesis, head, time_text
+from jiebang.saga.chain import (
+    ChainHead,
+    ChainRow,
+    TimelineFault,
+    canonical,
+    digest,
+    find_faults,
+    genesis,
+    head,
+    time_text,
+)
 from jiebang.saga.seals import Leaf, Side, pack, path, root, unpack
 
 AT = datetime(2026, 4, 1, 8, 0, 0, 120_000, tzinfo=UTC)
@@ -46,17 +56,17 @@ def test_a_time_has_one_text() -> None:
     assert chain.time_text(AT.replace(microsecond=0)) == "2026-04-01T08:00:00.000000Z"
 
 
-def timeline() -> tuple[Standing, list[Row]]:
-    rows, before = list[Row](), genesis(7, 1)
+def timeline() -> tuple[ChainHead, list[ChainRow]]:
+    rows, before = list[ChainRow](), genesis(7, 1)
     for revision, told in enumerate(TOLD, start=1):
         at = AT + timedelta(seconds=revision)
         before = head(before, digest(revision, time_text(at), canonical(told)))
-        rows.append(Row(revision, at, msgspec.json.encode(told).decode(), before))
-    return Standing(7, 1, len(rows), "done", before), rows
+        rows.append(ChainRow(revision, at, msgspec.json.encode(told).decode(), before))
+    return ChainHead(7, 1, len(rows), "done", before), rows
 
 
-def found(case: Standing, rows: list[Row]) -> list[tuple[Fault, int]]:
-    return list(faults(case, rows))
+def found(case: ChainHead, rows: list[ChainRow]) -> list[tuple[TimelineFault, int]]:
+    return list(find_faults(case, rows))
 
 
 def test_an_untouched_timeline_has_no_fault() -> None:
@@ -77,32 +87,34 @@ def test_a_changed_row_is_one_fault_at_its_place(at: int) -> None:
     ):
         changed = [*rows]
         changed[at] = msgspec.structs.replace(rows[at], **change)
-        assert (Fault.CHANGED, at + 1) in found(case, changed)
-        assert {fault for fault in found(case, changed) if fault[0] is Fault.CHANGED} == {(Fault.CHANGED, at + 1)}
+        assert (TimelineFault.CHANGED, at + 1) in found(case, changed)
+        assert {fault for fault in found(case, changed) if fault[0] is TimelineFault.CHANGED} == {
+            (TimelineFault.CHANGED, at + 1)
+        }
 
 
 def test_rows_that_are_gone_are_missed() -> None:
     """In the middle, at the beginning, at the end, and all of them."""
     case, rows = timeline()
-    assert found(case, [rows[0], rows[2], rows[3]]) == [(Fault.MISSING, 2)]
-    assert found(case, rows[1:]) == [(Fault.MISSING, 1)]
-    assert found(case, rows[:-1]) == [(Fault.CUT, 4)]
-    assert found(case, []) == [(Fault.CUT, 1)]
+    assert found(case, [rows[0], rows[2], rows[3]]) == [(TimelineFault.MISSING, 2)]
+    assert found(case, rows[1:]) == [(TimelineFault.MISSING, 1)]
+    assert found(case, rows[:-1]) == [(TimelineFault.CUT, 4)]
+    assert found(case, []) == [(TimelineFault.CUT, 1)]
 
 
 def test_a_case_set_back_or_forward_does_not_fit_its_timeline() -> None:
     """What the person is shown stands on the case's row."""
     case, rows = timeline()
-    assert found(msgspec.structs.replace(case, revision=3), rows) == [(Fault.CUT, 5)]
-    assert found(msgspec.structs.replace(case, state="aborted"), rows) == [(Fault.DIFFERS, 4)]
-    assert found(msgspec.structs.replace(case, head=bytes(32)), rows) == [(Fault.DIFFERS, 4)]
+    assert found(msgspec.structs.replace(case, revision=3), rows) == [(TimelineFault.CUT, 5)]
+    assert found(msgspec.structs.replace(case, state="aborted"), rows) == [(TimelineFault.DIFFERS, 4)]
+    assert found(msgspec.structs.replace(case, head=bytes(32)), rows) == [(TimelineFault.DIFFERS, 4)]
 
 
 def test_a_timeline_belongs_to_its_case() -> None:
     """One that was copied from another case must not pass as this one's."""
     case, rows = timeline()
     for other in (msgspec.structs.replace(case, case_no=2), msgspec.structs.replace(case, account_id=8)):
-        assert found(other, rows) == [(Fault.CHANGED, 1)]
+        assert found(other, rows) == [(TimelineFault.CHANGED, 1)]
 
 
 def leaves(count: int) -> list[Leaf]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from jiebang.usecases.periodic import Seldom
+from jiebang.usecases.periodic import PeriodicChore
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 MINE, OTHERS = frozenset({0, 3}), frozenset({1, 2})
@@ -19,7 +19,7 @@ async def test_a_seldom_chore_is_one_workers_and_pauses_when_there_is_nothing() 
         turns.append(now)
         return todo[len(turns) - 1]
 
-    seldom = Seldom(chore, timedelta(minutes=1))
+    seldom = PeriodicChore(chore, timedelta(minutes=1))
     at = [NOW + timedelta(seconds=seconds) for seconds in (0, 1, 2, 60, 61)]
     assert await seldom(OTHERS, at[0]) == 0
     assert not turns, "whoever does not hold bucket 0 leaves it"

@@ -9,7 +9,7 @@ import pytest
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.errors import NoSuchRouteError, UnknownCodeError
-from jiebang.policy.codes import CodeGroup, explain, known
+from jiebang.policy.codes import CodeGroup, explain, list_codes
 from tests.packs import pack
 
 PACK = pack("wechat")
@@ -32,7 +32,7 @@ def test_a_bare_number_of_today_is_told_in_full() -> None:
 @pytest.mark.parametrize("pack", [PACK, EMONEY], ids=lambda pack: pack.id)
 def test_every_code_is_explained_in_both_languages(pack: object) -> None:
     assert isinstance(pack, type(PACK))
-    for code in known(pack):
+    for code in list_codes(pack):
         found = explain(pack, code.lower())
         assert found.code == code
         for text in (found.title, found.explanation, found.what, found.takes, found.reaches, found.costs, found.appeal):

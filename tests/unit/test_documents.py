@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jiebang.model.errors import InvalidInputError
 from jiebang.policy import documents as made
 from jiebang.policy.documents import (
-    Document,
     DocumentType,
+    IdentityDocument,
     document_key,
     is_card_number,
     read_credit_code,
@@ -131,7 +131,7 @@ def test_published_examples_are_read(what: str) -> None:
 
 def test_the_passport_of_the_standard_in_full() -> None:
     line = "L898902C36UTO7408122F1204159ZE184226B<<<<<10"
-    assert read_document(PASSPORT, line, TODAY) == Document(
+    assert read_document(PASSPORT, line, TODAY) == IdentityDocument(
         type=PASSPORT,
         number="L898902C3",
         key="UTO:L898902C3",

@@ -14,7 +14,7 @@ from jiebang.model.check import CheckAnswer, Severity
 from jiebang.model.facts import PLATFORM, QUOTA, FactBatch, FactType
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import Part, gathered, line_up
+from jiebang.policy.frame import OwnerFacts, join_facts, line_up
 from tests.examples import examples
 from tests.packs import pack
 
@@ -98,10 +98,10 @@ HITS: Final[Mapping[str, Person]] = {
 }
 
 
-def parts_of(people: Sequence[Mapping[str, Any]], unread: Iterable[str] = ()) -> dict[str, Part]:
+def parts_of(people: Sequence[Mapping[str, Any]], unread: Iterable[str] = ()) -> dict[str, OwnerFacts]:
     """What every participant would answer about `people`, account i + 1 each."""
     accounts = range(1, len(people) + 1)
-    parts: dict[str, Part] = {}
+    parts: dict[str, OwnerFacts] = {}
     for name in (*PARTICIPANTS.databases, PLATFORM, QUOTA):
         owner = PARTICIPANTS.owner_of(name)
         if owner in set(unread):
@@ -119,7 +119,7 @@ def answers(
 ) -> list[CheckAnswer]:
     """Check `people` with some owners unread."""
     devices = [person.get("request_device_id") for person in people]
-    facts = gathered(range(1, len(people) + 1), parts_of(people, unread), devices, PARTICIPANTS)
+    facts = join_facts(range(1, len(people) + 1), parts_of(people, unread), devices, PARTICIPANTS)
     return evaluate(PACK, facts, kind, now)
 
 
@@ -245,7 +245,7 @@ def test_account_without_a_row_has_nothing_and_is_not_unread() -> None:
     for name in ("merchant", "enterprise", "openplatform", "gaming"):
         empty = FactBatch(name, (), (), dict.fromkeys(PARTICIPANTS.owned[name], ()))
         parts[name] = line_up(empty, name, [1], PARTICIPANTS)
-    [answer] = evaluate(PACK, gathered([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
+    [answer] = evaluate(PACK, join_facts([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
     assert answer.passes
     assert answer.versions["merchant"] == 0
 
@@ -277,7 +277,7 @@ def test_data_centres_that_disagree_make_the_identity_unread(other: Person) -> N
     people: list[Person] = [{}, {}, {"identity_state": "none"}]
     parts = parts_of(people)
     parts["identity_guiyang"] = parts_of([{}, other, {"identity_state": "none"}])["identity_guiyang"]
-    found = evaluate(PACK, gathered([1, 2, 3], parts, [None] * 3, PARTICIPANTS), Kind.REVOKE, NOW)
+    found = evaluate(PACK, join_facts([1, 2, 3], parts, [None] * 3, PARTICIPANTS), Kind.REVOKE, NOW)
     assert [codes(answer) for answer in found] == [[], ["FACT-UNAVAILABLE"], ["ID-NONE"]]
     assert found[1].versions["identity_shenzhen"] is None
     assert found[1].versions["identity_guiyang"] is None
@@ -287,7 +287,7 @@ def test_data_centres_that_disagree_make_the_identity_unread(other: Person) -> N
 def test_one_data_centre_down_makes_the_identity_unread() -> None:
     parts = parts_of([{}])
     del parts["identity_guiyang"]
-    [answer] = evaluate(PACK, gathered([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
+    [answer] = evaluate(PACK, join_facts([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
     assert codes(answer) == ["FACT-UNAVAILABLE"]
     assert answer.versions["identity_guiyang"] is None
     assert answer.versions["identity_shenzhen"] is None

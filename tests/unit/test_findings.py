@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
-from jiebang.remote.bodies import in_both
+from jiebang.remote.bodies import translate_finding
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,12 +33,12 @@ def test_what_msgspec_really_says(body: object, chinese: str) -> None:
     """The forms are msgspec's own: a new version that words them otherwise fails here, not at a reader's."""
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.convert(body, Body)
-    assert in_both(str(caught.value).partition(" - at ")[0]).zh == chinese
+    assert translate_finding(str(caught.value).partition(" - at ")[0]).zh == chinese
 
 
 @given(st.text(max_size=1000))
 def test_anything_is_survived(finding: str) -> None:
     """A finding quotes the caller: braces and all."""
-    both = in_both(finding)
+    both = translate_finding(finding)
     assert len(both.en) <= 300
     assert both.zh

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import BUCKETS
-from jiebang.saga.leases import wanted_buckets
+from jiebang.saga.leases import choose_buckets
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=10)
@@ -25,7 +25,7 @@ leases = st.dictionaries(
 
 def renewed(me: str, workers: list[str], held: Leases, now: datetime) -> Leases:
     """Do to the leases what the store does: drop what `me` lets go, take or renew what it wants."""
-    wanted = wanted_buckets(me, workers, held, now)
+    wanted = choose_buckets(me, workers, held, now)
     others = {bucket: lease for bucket, lease in held.items() if lease[0] != me and bucket not in wanted}
     return others | dict.fromkeys(wanted, (me, now + LEASE))
 
@@ -33,7 +33,7 @@ def renewed(me: str, workers: list[str], held: Leases, now: datetime) -> Leases:
 @given(names, st.lists(names), leases)
 def test_a_running_lease_of_another_is_never_taken(me: str, workers: list[str], held: Leases) -> None:
     """Else two workers would drive the same people at once and undo each other's saves."""
-    for bucket in wanted_buckets(me, workers, held, NOW):
+    for bucket in choose_buckets(me, workers, held, NOW):
         owner, until = held.get(bucket, (me, NOW))
         assert owner == me or until <= NOW
 
@@ -42,7 +42,7 @@ def test_a_running_lease_of_another_is_never_taken(me: str, workers: list[str], 
 def test_nobody_takes_more_than_a_fair_share(me: str, workers: list[str], held: Leases) -> None:
     """Else the first worker would do all the work, and the others none."""
     everyone = {me, *workers}
-    assert len(wanted_buckets(me, workers, held, NOW)) <= -(-BUCKETS // len(everyone))
+    assert len(choose_buckets(me, workers, held, NOW)) <= -(-BUCKETS // len(everyone))
 
 
 @given(st.lists(names, unique=True, min_size=1, max_size=80), leases)
@@ -62,9 +62,9 @@ def test_every_bucket_is_held_once_everybody_has_renewed(workers: list[str], hel
 def test_a_newcomer_gets_its_half_only_when_the_other_lets_go() -> None:
     """The hand-over never has two holders in between."""
     alone = renewed("a", ["a"], {}, NOW)
-    assert wanted_buckets("b", ["a", "b"], alone, NOW) == frozenset()
+    assert choose_buckets("b", ["a", "b"], alone, NOW) == frozenset()
     shared = renewed("a", ["a", "b"], alone, NOW)
-    taken = wanted_buckets("b", ["a", "b"], shared, NOW)
+    taken = choose_buckets("b", ["a", "b"], shared, NOW)
     assert len(taken) == BUCKETS // 2
     assert not taken & {bucket for bucket, lease in shared.items() if lease[0] == "a"}
 

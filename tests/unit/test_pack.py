@@ -19,7 +19,7 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.condition import ConditionError, compile_condition
 from jiebang.policy.load import load_pack
-from jiebang.policy.pack import MESSAGE_VALUES, MESSAGES, message
+from jiebang.policy.pack import MESSAGE_VALUES, MESSAGES, fill_message
 from tests.examples import some
 
 if TYPE_CHECKING:
@@ -221,11 +221,11 @@ def test_a_zone_or_remedy_that_is_none_is_refused_where_it_stands(path: Path, va
 @pytest.mark.parametrize("template", MESSAGES)
 def test_messages_fill_whole(template: str) -> None:
     values = {name: Text(f"<{name}>", f"<{name}>") for name in MESSAGE_VALUES}
-    for text in message(WHOLE, template, values):
+    for text in fill_message(WHOLE, template, values):
         assert "{" not in text.zh + text.en
     if template == "sms_code":
-        assert "<code>" in message(WHOLE, template, values)[0].zh
-        assert "5 分钟" in message(WHOLE, template, values)[0].zh
+        assert "<code>" in fill_message(WHOLE, template, values)[0].zh
+        assert "5 分钟" in fill_message(WHOLE, template, values)[0].zh
 
 
 def test_reasons_have_words_for_codes_and_strangers() -> None:

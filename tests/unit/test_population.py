@@ -20,8 +20,8 @@ from jiebang.policy.documents import DocumentType
 from jiebang.sandbox.population.format import MAX_ID, Person
 from jiebang.sandbox.population.generate import CHUNK, LAST_ACCOUNT, generate
 from jiebang.sandbox.population.people import RESERVED, STORY_PEOPLE
-from jiebang.sandbox.population.reading import MAX_LINE, Fault, Line, read_lines, read_person
-from jiebang.sandbox.population.tables import csv_of, encoded
+from jiebang.sandbox.population.reading import MAX_LINE, LineFault, PopulationLine, read_lines, read_person
+from jiebang.sandbox.population.tables import csv_of, encode_rows
 from tests.examples import examples
 
 NOW = datetime(2026, 1, 15, 4, tzinfo=UTC)
@@ -70,9 +70,9 @@ def test_chunks_meet_without_a_seam() -> None:
 
 @pytest.mark.parametrize("first", [10**15, LAST_ACCOUNT - 1])
 def test_the_largest_account_numbers_are_made_and_read(first: int) -> None:
-    assert [read_person(Line(1, line), NOW, TODAY) for line in generate(2, 1, first=first, now=NOW)] == people(
-        2, 1, first
-    )
+    assert [
+        read_person(PopulationLine(1, line), NOW, TODAY) for line in generate(2, 1, first=first, now=NOW)
+    ] == people(2, 1, first)
 
 
 @pytest.mark.parametrize(("count", "first"), [(1, 0), (-1, 1), (2, LAST_ACCOUNT)])
@@ -89,7 +89,7 @@ def test_accounts_that_cannot_be_are_refused(count: int, first: int) -> None:
 def test_every_line_keeps_every_rule_of_the_format(seed: int, now: datetime) -> None:
     """A line that the loader refuses would stop the demo; the tables' rules are checked too."""
     for number, line in enumerate(generate(1500, seed, now=now), 1):
-        person = read_person(Line(number, line), now, now.date(), tables=True)
+        person = read_person(PopulationLine(number, line), now, now.date(), tables=True)
         assert isinstance(person, Person), person
         assert msgspec.json.encode(person) + b"\n" == line
 
@@ -204,8 +204,8 @@ def line_with(path: str, value: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
-def faults_of(line: bytes | None, number: int = 12) -> list[Fault]:
-    found = read_person(Line(number, line), NOW, TODAY, tables=True)
+def faults_of(line: bytes | None, number: int = 12) -> list[LineFault]:
+    found = read_person(PopulationLine(number, line), NOW, TODAY, tables=True)
     assert isinstance(found, list), "a bad line would have been loaded"
     assert all(fault.line == number and fault.reason.zh and fault.reason.en for fault in found)
     return found
@@ -302,14 +302,14 @@ def test_a_reason_never_repeats_the_value() -> None:
 @examples(200)
 def test_no_damage_to_a_line_is_more_than_a_fault(noise: bytes, place: int) -> None:
     line = next(generate(1, 7, first=2, now=NOW)).rstrip()
-    found = read_person(Line(1, line[:place] + noise + line[place + len(noise) :]), NOW, TODAY, tables=True)
+    found = read_person(PopulationLine(1, line[:place] + noise + line[place + len(noise) :]), NOW, TODAY, tables=True)
     assert found is None or isinstance(found, list | Person)
 
 
 def test_blank_lines_and_a_byte_order_mark_are_passed_over() -> None:
     line = next(generate(1, 7, now=NOW))
-    assert read_person(Line(3, b"  \r\n"), NOW, TODAY) is None
-    assert isinstance(read_person(Line(1, b"\xef\xbb\xbf" + line), NOW, TODAY), Person)
+    assert read_person(PopulationLine(3, b"  \r\n"), NOW, TODAY) is None
+    assert isinstance(read_person(PopulationLine(1, b"\xef\xbb\xbf" + line), NOW, TODAY), Person)
 
 
 class _Endless(io.RawIOBase):
@@ -333,8 +333,8 @@ class _Endless(io.RawIOBase):
 
 def test_a_line_without_end_is_passed_over_in_constant_memory() -> None:
     source = io.BufferedReader(_Endless(3 * MAX_LINE))
-    assert read_lines(source, 1) == ([Line(1, None)], 3 * MAX_LINE + 1)
-    assert read_lines(source, 2) == ([Line(2, b"{}\n")], 3)
+    assert read_lines(source, 1) == ([PopulationLine(1, None)], 3 * MAX_LINE + 1)
+    assert read_lines(source, 2) == ([PopulationLine(2, b"{}\n")], 3)
     assert read_lines(source, 3) == ([], 0)
     assert "16 MiB" in faults_of(None)[0].reason.en
 
@@ -367,5 +367,5 @@ def _csv(text: bytes | bytearray) -> Iterator[list[str | None]]:
 def test_any_text_reaches_copy_as_it_is(rows: list[tuple[int, str | None]]) -> None:
     """A quotation mark, a newline or a backslash in a message must neither be lost nor end the row."""
     listed: list[tuple[Any, ...]] = [(number, text, number) for number, text in rows]
-    read = list(_csv(csv_of([encoded(listed[:2]), encoded(listed[2:])]))) if rows else []
+    read = list(_csv(csv_of([encode_rows(listed[:2]), encode_rows(listed[2:])]))) if rows else []
     assert read == [[f" {number}", text, f"{number} "] for number, text in rows]

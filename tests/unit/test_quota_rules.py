@@ -13,7 +13,7 @@ from jiebang.model.errors import PackInvalidError
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
-from jiebang.saga.audit import Breach, leaked, uncounted
+from jiebang.saga.audit import Breach, find_cases_without_slot, find_leaked_slots
 from tests.packs import pack
 
 if TYPE_CHECKING:
@@ -102,12 +102,12 @@ SLOT: Final = Slot(PAPER, 2026, 1, 7, 2)
 def test_a_slot_belongs_to_a_case_that_goes_on_or_is_done(state: State) -> None:
     """All states, so that a new one cannot be forgotten here."""
     one = case(state)
-    assert leaked([SLOT], {one.key: one}) == ([] if state in MAY_HOLD else [SLOT])
-    assert leaked([SLOT], {}) == [SLOT]
+    assert find_leaked_slots([SLOT], {one.key: one}) == ([] if state in MAY_HOLD else [SLOT])
+    assert find_leaked_slots([SLOT], {}) == [SLOT]
     another = case(state, OTHER)
-    assert leaked([SLOT], {another.key: another}) == [SLOT]
-    without = [each.breach for each in uncounted([one], [])]
+    assert find_leaked_slots([SLOT], {another.key: another}) == [SLOT]
+    without = [each.breach for each in find_cases_without_slot([one], [])]
     assert without == ([Breach.SLOT_MISSING] if state in COUNTED else [])
-    assert uncounted([one], [SLOT]) == []
-    assert len(uncounted([another], [SLOT])) == (state in COUNTED)
-    assert uncounted([case(state, None)], []) == []
+    assert find_cases_without_slot([one], [SLOT]) == []
+    assert len(find_cases_without_slot([another], [SLOT])) == (state in COUNTED)
+    assert find_cases_without_slot([case(state, None)], []) == []

@@ -18,9 +18,9 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.difference import differences
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import Facts, Part, gathered, line_up
+from jiebang.policy.frame import Facts, OwnerFacts, join_facts, line_up
 from jiebang.policy.load import load_pack
-from jiebang.policy.record import Evidence, facts_of, read, recorded, replayed
+from jiebang.policy.record import Evidence, decode_record, encode_record, facts_of, replay_record
 from tests.examples import examples
 from tests.packs import pack
 
@@ -71,7 +71,7 @@ def _in_json(value: Any) -> Any:
 def batch(dice: random.Random) -> Facts:
     """The facts of up to four accounts: some owners silent, some without a row, copies that differ."""
     accounts = dice.sample(range(1, 1 << 52), dice.randint(1, 4))
-    parts: dict[str, Part] = {}
+    parts: dict[str, OwnerFacts] = {}
     for participant in (
         *PARTICIPANTS.databases,
         *sorted(
@@ -88,7 +88,7 @@ def batch(dice: random.Random) -> Facts:
         columns = {name: [_value(dice, name) for _ in known] for name in PARTICIPANTS.owned[owner]}
         versions = [dice.randint(1, 99) for _ in known]
         parts[participant] = line_up(FactBatch(owner, known, versions, columns), owner, accounts, PARTICIPANTS)
-    return gathered(accounts, parts, [dice.choice((None, *_TEXTS)) for _ in accounts], PARTICIPANTS)
+    return join_facts(accounts, parts, [dice.choice((None, *_TEXTS)) for _ in accounts], PARTICIPANTS)
 
 
 @examples(150)
@@ -97,8 +97,8 @@ def test_replay_equals_record(seed: int, kind: Kind, whole: bool) -> None:
     """A decision that cannot be given again cannot be defended; one account of a batch must do without the others."""
     facts = batch(random.Random(seed))  # noqa: S311 - reproducible
     for row, answer in enumerate(evaluate(PACK, facts, kind, NOW, whole=whole)):
-        record = read(recorded(Evidence(answer, facts, row, whole)))
-        assert replayed(record, PACK) == []
+        record = decode_record(encode_record(Evidence(answer, facts, row, whole)))
+        assert replay_record(record, PACK) == []
         again = facts_of(record, PARTICIPANTS)
         assert again.frame.row(0, named=True) == {name: facts.frame[name][row] for name in again.frame.columns}, (
             "the facts themselves are exact"
@@ -113,19 +113,19 @@ def given_facts(**values: Any) -> Facts:
         owner = PARTICIPANTS.owner_of(participant)
         columns = {name: [values.get(name)] for name in PARTICIPANTS.owned[owner]}
         parts[participant] = line_up(FactBatch(owner, [7], [3], columns), owner, [7], PARTICIPANTS)
-    return gathered([7], parts, [None], PARTICIPANTS)
+    return join_facts([7], parts, [None], PARTICIPANTS)
 
 
 def test_replay_says_what_differs() -> None:
     """A version that was changed behind the record, or a record of other facts: the place is named."""
     facts = given_facts(balance_fen=1, identity_state="active")
     (answer,) = evaluate(PACK, facts, Kind.REVOKE, NOW)
-    record = read(recorded(Evidence(answer, facts, 0)))
+    record = decode_record(encode_record(Evidence(answer, facts, 0)))
     other = load_pack(TEXT.replace("when: balance_fen > 0", "when: balance_fen > 1"), FILE, PARTICIPANTS)
-    found = replayed(record, other)
+    found = replay_record(record, other)
     assert ("blockers[PAY-BALANCE]", "removed") in {(one.path, one.what) for one in found}
     changed = msgspec.structs.replace(record, facts={**record.facts, "balance_fen": 2})
-    paths = {one.path for one in replayed(changed, PACK)}
+    paths = {one.path for one in replay_record(changed, PACK)}
     assert "blockers[PAY-BALANCE].facts.balance_fen" in paths
     assert "blockers[PAY-BALANCE].explanation.zh" in paths
 
@@ -134,11 +134,11 @@ def test_what_is_no_record_is_refused() -> None:
     """A damaged or hostile record must not become an answer."""
     facts = given_facts()
     (answer,) = evaluate(PACK, facts, Kind.REVOKE, NOW)
-    whole = recorded(Evidence(answer, facts, 0))
+    whole = encode_record(Evidence(answer, facts, 0))
     for bad in (b"", b"x", whole[:-9], zlib.compress(b"{}"), zlib.compress(b"[1]"), zlib.compress(bytes(1 << 27))):
         with pytest.raises(ValueError, match="not a record"):
-            read(bad)
-    record = read(whole)
+            decode_record(bad)
+    record = decode_record(whole)
     with pytest.raises(ValueError, match="does not know"):
         facts_of(msgspec.structs.replace(record, facts={"a_fact_of_long_ago": 1}), PARTICIPANTS)
     with pytest.raises(ValueError, match="does not know"):

@@ -15,7 +15,16 @@ from jiebang.model.plan import Plan, PlannedOperation
 from jiebang.saga.audit import audit
 from jiebang.saga.coordinator import FUNDS_MOVED, Replied, Reply, Timing, Woken, step
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
-from jiebang.saga.recovery import OUTCOME_LOST, Recovery, Restored, Seen, Undecided, Wait, Why, recovered
+from jiebang.saga.recovery import (
+    OUTCOME_LOST,
+    AccountEvidence,
+    Recovery,
+    RefusalWait,
+    RestoredInstallation,
+    UndecidedCase,
+    UndecidedReason,
+    decide_recovery,
+)
 from tests.examples import examples
 
 if TYPE_CHECKING:
@@ -37,8 +46,10 @@ def plans(case: Case) -> Plan:
     return {PLAN.name: PLAN}[case.plan]
 
 
-def after(*databases: str, gap: int = 0, known: Iterable[tuple[Kind, Plan]] = ((Kind.REVOKE, PLAN),)) -> Restored:
-    return Restored(plan_of=plans, plans=tuple(known), databases=databases, gap=gap)
+def after(
+    *databases: str, gap: int = 0, known: Iterable[tuple[Kind, Plan]] = ((Kind.REVOKE, PLAN),)
+) -> RestoredInstallation:
+    return RestoredInstallation(plan_of=plans, plans=tuple(known), databases=databases, gap=gap)
 
 
 def of(number: int, state: State, marks: str, **more: Any) -> Case:
@@ -69,8 +80,10 @@ class Installation:
         self.refusing: set[str] = set()
         self.ops: list[tuple[str, int, Op]] = []
 
-    def seen(self) -> Seen:
-        return Seen(account_id=7, last_case_no=self.last, cases=tuple(self.cases.values()), rows=dict(self.rows))
+    def seen(self) -> AccountEvidence:
+        return AccountEvidence(
+            account_id=7, last_case_no=self.last, cases=tuple(self.cases.values()), rows=dict(self.rows)
+        )
 
     def apply(self, send: Send) -> Reply:
         refusal = "BUSINESS" if send.participant in self.refusing else None
@@ -81,10 +94,10 @@ class Installation:
             self.ops.append((send.participant, send.case_no, send.op))
         return Reply(7, send.case_no, send.participant, send.op, verdict.answer, verdict.code)
 
-    def recover(self, restored: Restored) -> Recovery:
+    def recover(self, restored: RestoredInstallation) -> Recovery:
         """Do what the use case does: send and look again until nothing is left to send, then save."""
         for _ in range(100):
-            told = recovered(self.seen(), restored, NOW)
+            told = decide_recovery(self.seen(), restored, NOW)
             if not told.sends and not told.again:
                 break
             assert not (told.sends and [*told.changed, *told.made])
@@ -179,7 +192,7 @@ def test_a_try_that_is_refused_again_is_parked_and_the_others_go_on() -> None:
     one = installation(of(1, State.CONFIRMING, "cdd"), identity=(1, TRIED), unionpay=(1, CONFIRMED))
     one.refusing = {"wallet"}
     told = one.recover(after("wallet"))
-    assert told.undecided == (Undecided(7, 1, Why.CANNOT_CONFIRM, ("identity", "wallet")),)
+    assert told.undecided == (UndecidedCase(7, 1, UndecidedReason.CANNOT_CONFIRM, ("identity", "wallet")),)
     assert one.cases[1].marks == "cdC"
     one.drive()
     assert (one.cases[1].state, one.cases[1].marks) == (State.CONFIRMING, "ddC")
@@ -188,7 +201,7 @@ def test_a_try_that_is_refused_again_is_parked_and_the_others_go_on() -> None:
 def test_a_decision_and_a_row_that_exclude_each_other_are_an_operators() -> None:
     one = installation(of(1, State.CANCELLING, "xxx"), identity=(1, CONFIRMED), unionpay=(1, TRIED))
     told = one.recover(after("platform"))
-    assert [each.why for each in told.undecided] == [Why.CONTRADICTED]
+    assert [each.why for each in told.undecided] == [UndecidedReason.CONTRADICTED]
     assert not one.ops
     assert one.cases[1].due_at is None, "no worker may go on cancelling"
 
@@ -197,7 +210,7 @@ def test_an_outcome_that_nobody_holds_is_not_guessed() -> None:
     """The wallet was put back into case 1; the others have gone on and no longer say how it ended."""
     one = installation(identity=(2, CANCELLED), unionpay=(2, CANCELLED), wallet=(1, TRIED))
     told = one.recover(after("platform", "wallet"))
-    assert Undecided(7, 1, Why.OUTCOME_LOST, ("wallet",)) in told.undecided
+    assert UndecidedCase(7, 1, UndecidedReason.OUTCOME_LOST, ("wallet",)) in told.undecided
     assert one.rows["wallet"] == FenceRow(1, TRIED)
     assert not one.ops
 
@@ -206,7 +219,7 @@ def test_a_record_whose_end_was_lost_no_longer_shuts_its_person_out() -> None:
     """The platform was put back to when case 1 was open; case 2 came after it, so case 1 ended, one way or another."""
     one = installation(of(1, State.OPEN, "..."), identity=(2, TRIED), unionpay=(2, CONFIRMED), wallet=(2, CONFIRMED))
     told = one.recover(after("platform"))
-    assert [each.why for each in told.undecided] == [Why.OUTCOME_LOST]
+    assert [each.why for each in told.undecided] == [UndecidedReason.OUTCOME_LOST]
     assert (one.cases[1].state, one.cases[1].reason) == (State.REJECTED, OUTCOME_LOST)
     assert one.cases[2].state is State.CONFIRMING
 
@@ -217,7 +230,10 @@ def test_nothing_is_sent_past_a_case_that_is_not_decided() -> None:
     told = one.recover(after("platform", "identity", "wallet"))
     assert not one.ops
     assert [(case.case_no, case.marks) for case in told.made] == [(2, "CcC")]
-    assert {(each.case_no, each.why) for each in told.undecided} == {(1, Why.OUTCOME_LOST), (2, Why.WAITS_BELOW)}
+    assert {(each.case_no, each.why) for each in told.undecided} == {
+        (1, UndecidedReason.OUTCOME_LOST),
+        (2, UndecidedReason.WAITS_BELOW),
+    }
 
 
 def test_a_case_that_is_not_decided_stays_the_accounts_only_live_one() -> None:
@@ -225,7 +241,10 @@ def test_a_case_that_is_not_decided_stays_the_accounts_only_live_one() -> None:
     told = one.recover(after("platform", "identity", "wallet"))
     assert not told.made
     assert one.cases[1].due_at is None
-    assert {(each.case_no, each.why) for each in told.undecided} == {(1, Why.OUTCOME_LOST), (2, Why.WAITS_BELOW)}
+    assert {(each.case_no, each.why) for each in told.undecided} == {
+        (1, UndecidedReason.OUTCOME_LOST),
+        (2, UndecidedReason.WAITS_BELOW),
+    }
 
 
 def test_what_was_answered_and_forgotten_is_asked_again() -> None:
@@ -278,11 +297,11 @@ def test_which_of_two_kinds_a_lost_case_was_is_deduced_or_asked_never_guessed() 
         after("platform", "identity", known=both)
     )
     assert not told.made
-    assert [each.why for each in told.undecided] == [Why.PLAN_LOST]
+    assert [each.why for each in told.undecided] == [UndecidedReason.PLAN_LOST]
     one = installation(unionpay=(1, TRIED))
     told = one.recover(after("platform", known=both))
     assert one.rows["unionpay"] == FenceRow(1, CANCELLED), "what it reserved is let go whatever it was"
-    assert [each.why for each in told.undecided] == [Why.PLAN_LOST]
+    assert [each.why for each in told.undecided] == [UndecidedReason.PLAN_LOST]
 
 
 class History(Installation):
@@ -370,9 +389,9 @@ def test_whatever_is_put_back_nobody_is_left_in_between(
         assert (op is Op.CANCEL) != (number in proven), f"{name} was told {op} of case {number}"
         assert op is Op.CANCEL or truth[number] in ("confirming", "done"), f"case {number} never reached its commit"
     assert sum(case.state not in ENDED for case in one.cases.values()) <= 1
-    lost = {each.case_no for each in told.undecided if each.why is Why.OUTCOME_LOST}
+    lost = {each.case_no for each in told.undecided if each.why is UndecidedReason.OUTCOME_LOST}
     assert not lost & proven, "an outcome that somebody could prove was handed to people"
-    again = recovered(one.seen(), after(*back), NOW)
+    again = decide_recovery(one.seen(), after(*back), NOW)
     assert not [*again.sends, *again.changed, *again.made], "recovery never has enough"
     one.drive()
     theirs = {each.case_no for each in told.undecided}
@@ -402,7 +421,7 @@ def test_one_database_put_back_leaves_no_outcome_open(
         history.live_through(outcome, order)
     one, _ = history.restored(now, back)
     told = one.recover(after(*back))
-    assert {each.why for each in told.undecided} <= {Why.OUTCOME_LOST}
+    assert {each.why for each in told.undecided} <= {UndecidedReason.OUTCOME_LOST}
     one.drive()
     assert all(case.state in ENDED or case.state in (State.OPEN, State.READY) for case in one.cases.values())
     assert not audit(one.cases.values(), _whole(one.rows), plans)
@@ -416,13 +435,13 @@ def waiting(seconds: float, **refusals: str) -> Recovery:
     one = installation(of(1, State.CONFIRMING, "ddd"), identity=(1, CONFIRMED), unionpay=(1, CONFIRMED))
     seen = msgspec.structs.replace(one.seen(), refusals=refusals, waited=timedelta(seconds=seconds))
     restored = msgspec.structs.replace(after("wallet"), passing=(MOVING,), patience=timedelta(seconds=60))
-    return recovered(seen, restored, NOW)
+    return decide_recovery(seen, restored, NOW)
 
 
 def test_what_clears_by_itself_is_waited_for_and_nothing_is_sent_or_saved_meanwhile() -> None:
     """A Try sent to a wallet whose money moves would be refused for ever."""
     told = waiting(59, wallet=MOVING)
-    assert told.waits == (Wait(7, 1, "wallet", MOVING),)
+    assert told.waits == (RefusalWait(7, 1, "wallet", MOVING),)
     assert not [*told.sends, *told.changed, *told.undecided]
     assert [send.op for send in waiting(59).sends] == [Op.TRY], "and when it has cleared it is tried"
 
@@ -431,7 +450,7 @@ def test_what_clears_by_itself_is_waited_for_and_nothing_is_sent_or_saved_meanwh
 def test_what_does_not_clear_is_an_operators_and_the_row_stays_free(seconds: float, code: str) -> None:
     """Nobody would ever look at it else; and a mark in the row would shut the case out of this wallet for good."""
     told = waiting(seconds, wallet=code)
-    assert told.undecided == (Undecided(7, 1, Why.CANNOT_TRY, ("wallet",), (code,)),)
+    assert told.undecided == (UndecidedCase(7, 1, UndecidedReason.CANNOT_TRY, ("wallet",), (code,)),)
     assert [case.marks for case in told.changed] == ["ddC"]
     assert not [*told.sends, *told.waits]
 
@@ -454,10 +473,10 @@ def test_a_case_that_the_platform_and_one_participant_forgot_is_not_passed_by() 
     """Identity and cards were done with case 1 and have gone on; nobody else would tell that the wallet lacks it."""
     one = installation(identity=(2, TRIED), unionpay=(2, TRIED))
     told = one.recover(after("platform", "wallet", gap=5))
-    assert Undecided(7, 1, Why.OUTCOME_LOST, ("wallet",)) in told.undecided
+    assert UndecidedCase(7, 1, UndecidedReason.OUTCOME_LOST, ("wallet",)) in told.undecided
     assert one.cases[2].marks == "xxX", "and nothing is sent past it"
     later = msgspec.structs.replace(one.seen(), theirs=(1,))
-    assert 1 in {each.case_no for each in recovered(later, after("platform", "wallet"), NOW).undecided}
+    assert 1 in {each.case_no for each in decide_recovery(later, after("platform", "wallet"), NOW).undecided}
     one.last = 1
     assert one.recover(after("platform", "wallet", gap=5)).undecided == (), "what the platform knows of was no case"
 
@@ -468,7 +487,7 @@ def test_a_forgotten_case_is_still_looked_for_when_the_end_of_one_below_has_been
     either = ((Kind.REVOKE, PLAN), (Kind.CLOSE_PAYMENT, PLAN))
     told = one.recover(after("platform", "wallet", gap=5, known=either))
     assert one.cases[1].state is State.ABORTED
-    assert Undecided(7, 2, Why.OUTCOME_LOST, ("wallet",)) in told.undecided
+    assert UndecidedCase(7, 2, UndecidedReason.OUTCOME_LOST, ("wallet",)) in told.undecided
     assert one.rows["wallet"] == FenceRow(1, CANCELLED), "and nothing is sent past it"
 
 
@@ -495,5 +514,5 @@ def test_papers_say_what_a_lost_case_was() -> None:
     both = ((Kind.REVOKE, PLAN), (Kind.CLOSE_PAYMENT, msgspec.structs.replace(CLOSE, name="p/2")))
     one = installation(unionpay=(1, CONFIRMED), wallet=(1, CONFIRMED))
     known = after("platform", "identity", known=both)
-    told = recovered(one.seen(), msgspec.structs.replace(known, papers={(7, 1): "close_payment@p/2"}), NOW)
+    told = decide_recovery(one.seen(), msgspec.structs.replace(known, papers={(7, 1): "close_payment@p/2"}), NOW)
     assert [case.kind for case in told.made] == [Kind.CLOSE_PAYMENT]

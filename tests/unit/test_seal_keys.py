@@ -11,19 +11,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from jiebang.keys import read_secrets
+from jiebang.keys import read_keys
 from jiebang.model.errors import HomeUnusableError
-from jiebang.saga.seals import said_in
+from jiebang.saga.seals import decode_statement
 from jiebang.settings import read_settings
-from jiebang.store.timelines.seal_signing_keys import FOLDER, keys_of, read_seal_keys
+from jiebang.store.timelines.seal_signing_keys import FOLDER, build_seal_keys, read_seal_keys
 
 SEED = b"s" * 32
 
 
 def test_the_key_is_made_at_the_first_start_and_stays(tmp_path: Path) -> None:
     """Another key at every start would turn every receipt into a forgery."""
-    first = read_seal_keys(tmp_path, read_secrets(tmp_path).seals)
-    again = read_seal_keys(tmp_path, read_secrets(tmp_path).seals)
+    first = read_seal_keys(tmp_path, read_keys(tmp_path).seals)
+    again = read_seal_keys(tmp_path, read_keys(tmp_path).seals)
     assert (first.kid, first.public()) == (again.kid, again.public())
     assert stat.S_IMODE((tmp_path / "seals.key").stat().st_mode) == 0o600
     [public] = (tmp_path / FOLDER).iterdir()
@@ -33,15 +33,15 @@ def test_the_key_is_made_at_the_first_start_and_stays(tmp_path: Path) -> None:
 
 def test_a_key_taken_away_makes_a_new_one_and_the_old_still_vouches(tmp_path: Path) -> None:
     """Rotation as the page describes it."""
-    old = read_seal_keys(tmp_path, read_secrets(tmp_path).seals)
+    old = read_seal_keys(tmp_path, read_keys(tmp_path).seals)
     signed = old.sign(b"{}")
     (tmp_path / "seals.key").unlink()
-    new = read_seal_keys(tmp_path, read_secrets(tmp_path).seals)
+    new = read_seal_keys(tmp_path, read_keys(tmp_path).seals)
     assert new.kid != old.kid
     assert new.payload(signed) == b"{}"
     assert [key["kid"] for key in new.public()["keys"]] == [new.kid, old.kid]
     (tmp_path / FOLDER / f"{old.kid}.json").unlink()
-    assert read_seal_keys(tmp_path, read_secrets(tmp_path).seals).payload(signed) is None
+    assert read_seal_keys(tmp_path, read_keys(tmp_path).seals).payload(signed) is None
 
 
 def test_a_public_key_that_is_none_is_told(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_public_key_that_is_none_is_told(tmp_path: Path) -> None:
 
 def test_only_a_seal_passes_as_one() -> None:
     """The same key might sign something else one day, and whoever forges tries every form."""
-    keys = keys_of(SEED)
+    keys = build_seal_keys(SEED)
     private = OKPKey.import_key(Ed25519PrivateKey.from_private_bytes(SEED))
     other = jws.serialize_compact(
         {"alg": "Ed25519", "kid": keys.kid, "typ": "JWT"}, b"{}", private, algorithms=["Ed25519"]
@@ -85,7 +85,7 @@ def test_only_a_seal_passes_as_one() -> None:
         "a.b.c.d.e",
     ):
         assert keys.payload(forged) is None, forged
-        assert said_in(forged) is None
+        assert decode_statement(forged) is None
 
 
 def test_where_the_anchor_is_and_how_it_is_sealed_can_be_set(tmp_path: Path) -> None:

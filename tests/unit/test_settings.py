@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from jiebang.keys import read_secrets
+from jiebang.keys import read_keys
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.participants import PARTICIPANTS
-from jiebang.settings import Problem, Settings, read_settings
+from jiebang.settings import Settings, SettingsProblem, read_settings
 from jiebang.store.postgres.embedded import placement
 
 DSNS = {name: f"postgresql://app:hush@db.example:5432/{name}" for name in placement(PARTICIPANTS)}
 
 
-def problems(environ: dict[str, str], folder: Path) -> dict[str, Problem]:
+def problems(environ: dict[str, str], folder: Path) -> dict[str, SettingsProblem]:
     with pytest.raises(SettingsError) as caught:
         read_settings(environ, folder)
     found = caught.value.fields["problems"]
@@ -178,8 +178,8 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_secrets_are_made_once_private_and_told_to_nobody(tmp_path: Path) -> None:
     """Breaks every sealed identity if keys changed, and everybody's privacy if they were readable."""
     folder = tmp_path / "keys"
-    made = read_secrets(folder)
-    assert read_secrets(folder) == made
+    made = read_keys(folder)
+    assert read_keys(folder) == made
     assert len(made.case_ids) == 16
     assert len({made.codes, made.documents, made.master, made.passwords}) == 4
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
@@ -188,11 +188,11 @@ def test_secrets_are_made_once_private_and_told_to_nobody(tmp_path: Path) -> Non
 
 def test_a_damaged_or_open_key_is_refused(tmp_path: Path) -> None:
     """Breaks data for ever: sealing under half a key, or under one that everybody has read."""
-    read_secrets(tmp_path)
+    read_keys(tmp_path)
     (tmp_path / "master.key").chmod(0o644)
     with pytest.raises(HomeUnusableError):
-        read_secrets(tmp_path)
+        read_keys(tmp_path)
     (tmp_path / "master.key").chmod(0o600)
     (tmp_path / "master.key").write_bytes(b"short")
     with pytest.raises(HomeUnusableError, match=r"master\.key"):
-        read_secrets(tmp_path)
+        read_keys(tmp_path)

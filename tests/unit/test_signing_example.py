@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jiebang.remote.signing import Link, Requester, Responder, Sent
+from jiebang.remote.signing import Link, Requester, Responder, SignedRequest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "remote-participants.md").read_text(encoding="utf-8")
 PRIVATE = b"""-----BEGIN PRIVATE KEY-----
@@ -43,6 +43,6 @@ def test_the_printed_request_is_the_one_we_send() -> None:
 
 def test_the_printed_reply_is_the_one_our_networks_give() -> None:
     """A team that checks its reply against the page must pass our check of replies."""
-    sent = Sent("POST", f"{LINK.base_url}/try", headers("Headers"))
+    sent = SignedRequest("POST", f"{LINK.base_url}/try", headers("Headers"))
     signed = Responder(LINK).sign(sent, 200, "application/json", block("Reply body").encode(), now=NOW)
     assert {name.lower(): value for name, value in signed.items()} == headers("Reply headers")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from jiebang.cli import language as cli_language
-from jiebang.cli.runner import FAILED, WRONG, telling
+from jiebang.cli.runner import FAILED, WRONG, exit_on_error
 from jiebang.cli.show import show_code
 from jiebang.model.errors import InvalidInputError
 from jiebang.policy.codes import explain
@@ -31,7 +31,7 @@ def test_every_end_of_a_command_is_told(
     raised: Exception, code: str, exits: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stack trace helps nobody who asked for their name back, and shows what it must not."""
-    with pytest.raises(typer.Exit) as ended, telling(as_json=True):
+    with pytest.raises(typer.Exit) as ended, exit_on_error(as_json=True):
         raise raised
     told = capsys.readouterr().out
     error = msgspec.json.decode(told)["error"]
@@ -47,7 +47,7 @@ def test_what_nobody_expected_is_told_in_the_persons_language(
 ) -> None:
     """Nor in one language alone; and its kind and place are there for whoever mends it."""
     monkeypatch.setattr(cli_language, "LANGUAGE", chosen)
-    with pytest.raises(typer.Exit), telling(as_json=False):
+    with pytest.raises(typer.Exit), exit_on_error(as_json=False):
         raise ZeroDivisionError
     told = capsys.readouterr().err
     assert text in told
@@ -57,9 +57,9 @@ def test_what_nobody_expected_is_told_in_the_persons_language(
 
 def test_the_person_leaving_is_no_error() -> None:
     """Ctrl-D at a question and a command's own exit code must pass untouched."""
-    with pytest.raises(typer.Abort), telling(as_json=False):
+    with pytest.raises(typer.Abort), exit_on_error(as_json=False):
         raise typer.Abort
-    with pytest.raises(typer.Exit) as ended, telling(as_json=False):
+    with pytest.raises(typer.Exit) as ended, exit_on_error(as_json=False):
         raise typer.Exit(7)
     assert ended.value.exit_code == 7
 

@@ -11,7 +11,7 @@ from jiebang.model.case import Case, Kind, State
 from jiebang.model.plan import Plan
 from jiebang.saga.coordinator import Event, Proven, Rechecked, Replied, Reply, Timing, Woken, step
 from jiebang.saga.fence import Answer, Op
-from jiebang.saga.timeline import entries, opened, told
+from jiebang.saga.timeline import entries, expand_entries, first_entry
 
 NAMES = ("identity", "social", "wallet")
 PLAN = Plan(name="test/1", participants=NAMES, waves=(0, 0, 1))
@@ -29,13 +29,13 @@ def reply(name: str, op: Op, answer: Answer, code: str | None = None, at: dateti
 
 def history(events: list[Event]) -> list[list[dict[str, Any]]]:
     """Step a case through `events`, a second apart; the rows of its timeline as they are read from the store."""
-    case, rows = OPEN, [told([opened(AT)])]
+    case, rows = OPEN, [expand_entries([first_entry(AT)])]
     for second, event in enumerate(events, start=1):
         now = AT + timedelta(seconds=second)
         decision = step(case, PLAN, event, now, Timing())
         replies = event.replies if isinstance(event, Replied) else ()
         stored = msgspec.json.encode(entries(case, decision.case, decision.sends, replies, now))
-        rows.append(told(msgspec.json.decode(stored)))
+        rows.append(expand_entries(msgspec.json.decode(stored)))
         case = decision.case
     return rows
 

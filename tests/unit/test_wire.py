@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jiebang.model.errors import InvalidInputError
 from jiebang.remote import wire
-from jiebang.remote.wire import Ignored
+from jiebang.remote.wire import IgnoreReason
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order
@@ -30,16 +30,16 @@ def one(outcome: str, case_no: int = 5, op: str = "tried", held: int = 5, **more
     return {"account": "1", "case_no": case_no, "outcome": outcome, "row": row, **more}
 
 
-def read(op: Op, *results: Any) -> tuple[list[Reply], list[Ignored]]:
-    return wire.replies("unionpay", op, [Order(1, 5), Order(2, 5)], said(*results))
+def read(op: Op, *results: Any) -> tuple[list[Reply], list[IgnoreReason]]:
+    return wire.read_replies("unionpay", op, [Order(1, 5), Order(2, 5)], said(*results))
 
 
 @given(ROWS, st.integers(1, 4), st.sampled_from(Op), st.sampled_from([None, "NETWORK-HOLD"]))
 def test_every_answer_of_the_fence_survives_the_wire(row: FenceRow, case_no: int, op: Op, refusal: str | None) -> None:
     """A network that keeps the fence would otherwise be read as silent, or as having said something else."""
     verdict = fence(row, case_no, op, refusal)
-    body = said(msgspec.to_builtins(wire.result(1, case_no, verdict, row)))
-    replies, ignored = wire.replies("unionpay", op, [Order(1, case_no)], body)
+    body = said(msgspec.to_builtins(wire.build_result(1, case_no, verdict, row)))
+    replies, ignored = wire.read_replies("unionpay", op, [Order(1, case_no)], body)
     expected = Reply(1, case_no, "unionpay", op, verdict.answer, verdict.code, verdict.write or row)
     assert (replies, ignored) == ([expected], [])
 
@@ -65,13 +65,13 @@ def test_every_answer_of_the_fence_survives_the_wire(row: FenceRow, case_no: int
 )
 def test_an_answer_against_its_own_row_is_not_believed(op: Op, result: dict[str, Any]) -> None:
     """A Confirm 'granted' by a network whose row says otherwise would close a case that network never released."""
-    assert read(op, result) == ([], [Ignored.CONTRADICTORY])
+    assert read(op, result) == ([], [IgnoreReason.CONTRADICTORY])
 
 
 def test_of_two_answers_that_contradict_each_other_neither_counts() -> None:
     """Else the order in which they happen to stand would decide the case."""
     granted, refused = one("granted"), one("refused", op="cancelled", code="NETWORK-HOLD")
-    assert read(Op.TRY, granted, refused) == ([], [Ignored.CONTRADICTORY])
+    assert read(Op.TRY, granted, refused) == ([], [IgnoreReason.CONTRADICTORY])
     assert read(Op.TRY, refused, granted, granted)[0] == []
 
 
@@ -88,23 +88,23 @@ def test_repeats_strangers_and_rubbish_are_left_out_and_counted() -> None:
         "?",
     )
     assert [reply.account_id for reply in replies] == [1]
-    assert Counter(ignored) == {Ignored.REPEATED: 1, Ignored.NOT_ASKED: 2, Ignored.MALFORMED: 3}
+    assert Counter(ignored) == {IgnoreReason.REPEATED: 1, IgnoreReason.NOT_ASKED: 2, IgnoreReason.MALFORMED: 3}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"results":{}}', b'{"results":[}', b"\xff"])
 def test_an_answer_that_is_none_is_refused_whole(body: bytes) -> None:
     """An error page of a proxy must read as silence, not as 'no case answered'."""
     with pytest.raises(InvalidInputError):
-        wire.replies("unionpay", Op.TRY, [Order(1, 5)], body)
+        wire.read_replies("unionpay", Op.TRY, [Order(1, 5)], body)
 
 
 @given(st.binary(max_size=200), st.sampled_from(Op))
 def test_no_answer_makes_the_reader_stumble(body: bytes, op: Op) -> None:
     """Bytes from outside may only ever be refused in our own words: any other exception would stop the worker."""
     with suppress(InvalidInputError):
-        wire.replies("unionpay", op, [Order(1, 5)], body)
+        wire.read_replies("unionpay", op, [Order(1, 5)], body)
     with suppress(InvalidInputError):
-        wire.looked(body, [1])
+        wire.read_look(body, [1])
 
 
 def test_a_pending_answer_is_asked_again_whatever_the_row_says() -> None:
@@ -123,7 +123,7 @@ def test_a_pending_answer_is_asked_again_whatever_the_row_says() -> None:
 def test_a_look_that_names_strangers_or_an_account_twice_is_refused(rows: list[dict[str, Any]]) -> None:
     """Recovery raises case numbers above what a look says; it must not be led astray."""
     with pytest.raises(InvalidInputError):
-        wire.looked(msgspec.json.encode({"rows": rows}), [1, 2])
+        wire.read_look(msgspec.json.encode({"rows": rows}), [1, 2])
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_a_look_that_names_strangers_or_an_account_twice_is_refused(rows: list[d
 def test_a_wrong_request_is_told_where_it_is_wrong(case: dict[str, Any], place: str) -> None:
     """Another team implementing the protocol must find its mistake from the answer alone."""
     with pytest.raises(InvalidInputError) as caught:
-        wire.parse(msgspec.json.encode({"cases": [case]}), wire.Batch)
+        wire.parse(msgspec.json.encode({"cases": [case]}), wire.CaseBatch)
     assert caught.value.fields["field"] == place

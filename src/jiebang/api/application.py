@@ -24,7 +24,7 @@ from jiebang.api.operations.health import OPERATION
 from jiebang.api.problems import HANDLERS
 from jiebang.usecases.checks.coalesce import Coalescer
 from jiebang.usecases.operations.backlog import Backlog
-from jiebang.usecases.operations.readiness import answering
+from jiebang.usecases.operations.readiness import check_readiness
 
 _READY_WINDOW: Final = timedelta(milliseconds=100)
 """Requests for `/ready` that come within this time share one round of questions."""
@@ -51,7 +51,7 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
         await deps.follower.aclose()
 
     async def ask_all(_topic: None, questions: Sequence[None]) -> list[dict[str, bool]]:
-        return [await answering(context, deps.ready_within)] * len(questions)
+        return [await check_readiness(context, deps.ready_within)] * len(questions)
 
     context = deps.context
     state = {"deps": deps, "callers": callers, "readiness": Coalescer(ask_all, window=_READY_WINDOW, limit=2)}

@@ -12,8 +12,8 @@ from litestar.params import SkipValidation
 
 from jiebang.api.gate.capacity import Capacity
 from jiebang.model.ids import CaseIds
-from jiebang.remote.tokens import Verifier
-from jiebang.store.cases.idempotency import Repeats
+from jiebang.remote.tokens import TokenVerifier
+from jiebang.store.cases.idempotency import RepeatPolicy
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.cases.follow import Follower
 
@@ -26,13 +26,13 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
 
     context: Context
     follower: Follower
-    verifier: Verifier
+    verifier: TokenVerifier
     case_ids: CaseIds
     bodies_key: bytes
     seal_keys: dict[str, list[dict[str, Any]]]
     """The public keys that timelines are sealed with: a JWK Set."""
     capacity: Capacity = Capacity()
-    repeats: Repeats = Repeats()
+    repeats: RepeatPolicy = RepeatPolicy()
     joined: Callable[[], bool] = lambda: True
     """Whether the platform's database and policy have been reached since the start; no request is served before."""
     ready_within: timedelta = timedelta(seconds=1)

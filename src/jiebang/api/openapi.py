@@ -16,7 +16,7 @@ from jiebang.api.cases import remedy_shapes
 from jiebang.model import errors
 from jiebang.policy.codes import CodeExplained
 from jiebang.remote import problem_details
-from jiebang.remote.tokens import KeysUnavailableError, Scope
+from jiebang.remote.tokens import KeysUnavailableError, TokenScope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -208,6 +208,6 @@ def openapi_config() -> OpenAPIConfig:
     )
 
 
-def security_requirement(scope: Scope) -> list[dict[str, list[str]]]:
+def security_requirement(scope: TokenScope) -> list[dict[str, list[str]]]:
     """Return the security requirement of a route: a bearer token with `scope`."""
     return [{BEARER: [scope.value]}]

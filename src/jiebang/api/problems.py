@@ -27,7 +27,7 @@ from litestar.routes import HTTPRoute
 
 from jiebang.api.shapes import Check, check_shape
 from jiebang.model import errors
-from jiebang.remote.bodies import in_both
+from jiebang.remote.bodies import translate_finding
 from jiebang.remote.problem_details import (
     PROBLEM_JSON,
     BodyNotJsonError,
@@ -135,7 +135,9 @@ def _answer_invalid(request: Request[Any, Any, Any], error: ValidationException)
     found = [item for item in error.extra if isinstance(item, dict)] if isinstance(error.extra, list) else []
     first = found[0] if found else {"message": error.detail}
     field = str(first.get("key", first.get("source", "body")))
-    return answer(errors.InvalidInputError(field=field, reason=in_both(str(first.get("message", "")))), request)
+    return answer(
+        errors.InvalidInputError(field=field, reason=translate_finding(str(first.get("message", "")))), request
+    )
 
 
 def _answer_litestar(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -150,7 +152,7 @@ def _answer_litestar(request: Request[Any, Any, Any], error: HTTPException) -> R
         return (
             answer(BodyNotJsonError(), request)
             if isinstance(error.__cause__, SerializationException)
-            else answer(errors.InvalidInputError(field="request", reason=in_both(error.detail)), request)
+            else answer(errors.InvalidInputError(field="request", reason=translate_finding(error.detail)), request)
         )
     return _answer_unexpected(request, error)
 

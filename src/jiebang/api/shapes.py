@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from jiebang.model.check import CheckAnswer
     from jiebang.model.ids import CaseIds
-    from jiebang.saga.chain import Row
+    from jiebang.saga.chain import ChainRow
     from jiebang.store.cases.proofs import Proof
-    from jiebang.usecases.cases.context import Found
+    from jiebang.usecases.cases.context import CaseDetails
 
 CHECK_LIMIT: Final = 1000
 
@@ -283,7 +283,7 @@ def check_shape(answer: CheckAnswer) -> Check:
     )
 
 
-def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
+def case_shape(found: CaseDetails, ids: CaseIds, now: datetime) -> CaseAnswer:
     """Return the answer that shows a case."""
     case = found.case
     return CaseAnswer(
@@ -301,7 +301,7 @@ def case_shape(found: Found, ids: CaseIds, now: datetime) -> CaseAnswer:
     )
 
 
-def timeline_shape(found: Found, rows: Iterable[Row]) -> RecordedTimeline:
+def timeline_shape(found: CaseDetails, rows: Iterable[ChainRow]) -> RecordedTimeline:
     """Return the answer with a timeline as it was recorded."""
     return RecordedTimeline(
         account=str(found.case.account_id),
@@ -313,7 +313,7 @@ def timeline_shape(found: Found, rows: Iterable[Row]) -> RecordedTimeline:
     )
 
 
-def _receipt(found: Found) -> Receipt:
+def _receipt(found: CaseDetails) -> Receipt:
     case, sealed, seal = found.case, found.sealed, None
     if sealed is not None:
         seal = SealAnswer(

@@ -13,34 +13,34 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from jiebang.clock import utc_now
-from jiebang.keys import Secrets
+from jiebang.keys import InstallationKeys
 from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants.base import Participant
 from jiebang.participants.core.database import DatabaseParticipant
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.signing import Link
-from jiebang.settings import Issuer, Settings
+from jiebang.settings import IssuerSettings, Settings
 from jiebang.store.cases import idempotency
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
 from jiebang.store.timelines.seal_signing_keys import SealKeys
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.checks.check import Checker
-from jiebang.usecases.operations.startup import Joining
-from jiebang.usecases.policy.registry import Registry
+from jiebang.usecases.operations.startup import Startup
+from jiebang.usecases.policy.registry import PackRegistry
 from jiebang.usecases.policy.shadow import Shadow
 
 if TYPE_CHECKING:
     from jiebang.api.gate.admission import Admission
-    from jiebang.remote.tokens import Verifier
-    from jiebang.saga.recovery_driver import Found
+    from jiebang.remote.tokens import TokenVerifier
+    from jiebang.saga.recovery_driver import RecoveryTally
     from jiebang.store.postgres.pool import Pool
-    from jiebang.usecases.driving.recover import ToldWaiting
-    from jiebang.usecases.operations.verify import Report
+    from jiebang.usecases.driving.recover import ReportWaiting
+    from jiebang.usecases.operations.verify import VerificationReport
     from jiebang.usecases.periodic import Chore
-    from jiebang.usecases.timelines.seal import Sealing
+    from jiebang.usecases.timelines.seal import Sealer
     from jiebang.worker import Worker
 
 _PURGE_BATCH: Final = 1_000
@@ -55,28 +55,28 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     declared: ParticipantRegistry
-    secrets: Secrets
+    secrets: InstallationKeys
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
     participants: Mapping[str, Participant]
-    wallet: Wallet
+    wallet: WalletParticipant
     case_ids: CaseIds
     seal_keys: SealKeys
     checker: Checker
     context: Context
     links: Mapping[str, Link]
-    registry: Registry
-    joining: Joining
+    registry: PackRegistry
+    startup: Startup
     """Done when the installation is opened, unless it was opened with `patient`."""
     shadow: Shadow
     resources: AsyncExitStack
     """What is closed together with the installation."""
 
     @property
-    def issuer(self) -> Issuer:
+    def issuer(self) -> IssuerSettings:
         """The trusted issuer of tokens: the configured one, else the one whose keys a sandbox left in the home."""
         jwks = self.settings.home / stand_ins.JWKS
-        stands_in = Issuer(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
+        stands_in = IssuerSettings(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
         return self.settings.issuer or stands_in
 
     def api(self) -> Admission:
@@ -95,7 +95,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 seal_keys=self.seal_keys.public(),
                 capacity=self.settings.capacity,
                 repeats=self.settings.repeats,
-                joined=self.joining.done.is_set,
+                joined=self.startup.done.is_set,
             )
         )
 
@@ -104,24 +104,22 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """The file outside the databases that holds the end of the chain of seals."""
         return self.settings.anchor or self.settings.home / "timeline-anchor.jsonl"
 
-    def sealing(self) -> Sealing:
+    def sealing(self) -> Sealer:
         """Return the chore that seals timelines."""
-        from jiebang.usecases.timelines.seal import Sealing
+        from jiebang.usecases.timelines.seal import Sealer
 
-        return Sealing(
-            pool=self.pools["platform"], keys=self.seal_keys, anchor_at=self.anchor, pace=self.settings.seals
-        )
+        return Sealer(pool=self.pools["platform"], keys=self.seal_keys, anchor_at=self.anchor, pace=self.settings.seals)
 
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
         from jiebang.remote.gateway import HttpGateway
         from jiebang.usecases.cases.sweep_staged import StagedSweep
-        from jiebang.usecases.checks.quota import Claiming, Quotas
+        from jiebang.usecases.checks.quota import Quotas, RecheckWithClaim
         from jiebang.usecases.driving.advance import Driver, Limits
         from jiebang.usecases.operations.delivery import Delivery
         from jiebang.usecases.operations.gauges import Gauges
-        from jiebang.usecases.operations.tasks import Watch
-        from jiebang.usecases.periodic import Seldom
+        from jiebang.usecases.operations.tasks import TaskWatch
+        from jiebang.usecases.periodic import PeriodicChore
         from jiebang.worker import Worker
 
         pool = self.pools["platform"]
@@ -129,7 +127,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             pool=pool,
             participants=self.participants,
             plan_of=self.context.plan_of,
-            recheck=Claiming(
+            recheck=RecheckWithClaim(
                 self.checker.recheck,
                 Quotas(self.declared, self.participants, pool, utc_now),
                 pool=pool,
@@ -143,10 +141,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             limits=Limits(),
         )
         chores: dict[str, Chore] = {
-            "purge": Seldom(self._purge, _PURGE_EVERY),
-            "transfers": Seldom(self._finish_transfers, _TRANSFERS_EVERY),
+            "purge": PeriodicChore(self._purge, _PURGE_EVERY),
+            "transfers": PeriodicChore(self._finish_transfers, _TRANSFERS_EVERY),
             "seals": self.sealing(),
-            "tasks": Watch(pool, self.registry.plan_of, limits=self.settings.tasks, timing=self.settings.saga),
+            "tasks": TaskWatch(pool, self.registry.plan_of, limits=self.settings.tasks, timing=self.settings.saga),
             "gauges": Gauges(
                 pool,
                 lambda pack, kind: self.registry.pack(pack).plans[kind],
@@ -157,7 +155,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         }
         databases = [one for one in self.participants.values() if isinstance(one, DatabaseParticipant)]
         if areas := {one.name: one.staging for one in databases if one.staging is not None}:
-            chores["staged"] = Seldom(StagedSweep(pool, areas), _PURGE_EVERY)
+            chores["staged"] = PeriodicChore(StagedSweep(pool, areas), _PURGE_EVERY)
         if GATEWAY in self.links:
             gateway = HttpGateway(self.links[GATEWAY])
             self.resources.push_async_callback(gateway.aclose)
@@ -173,12 +171,12 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}"
         return Worker(worker_id=name, pool=pool, driver=driver, chores=chores, clock=utc_now, pace=self.settings.worker)
 
-    async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> Report:
+    async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> VerificationReport:
         """Audit all databases and networks."""
         from jiebang.usecases.operations.verify import verify
 
         async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
-            auditor = Wallet(whole["wallet"], utc_now, pepper=self.secrets.passwords)
+            auditor = WalletParticipant(whole["wallet"], utc_now, pepper=self.secrets.passwords)
             return await verify(
                 pool=self.pools["platform"],
                 participants=self.participants,
@@ -200,8 +198,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         papers: Mapping[tuple[int, int], str],
         dry_run: bool,
         progress: Callable[[int], None] = lambda _done: None,
-        waiting: ToldWaiting = lambda _for, _left: None,
-    ) -> Found:
+        waiting: ReportWaiting = lambda _for, _left: None,
+    ) -> RecoveryTally:
         """Recover after a restore from backup of the databases `restored`; see `usecases.driving.recover`.
 
         `patience`: how long to wait for open transfers, which it completes itself, since no worker runs meanwhile.
@@ -210,8 +208,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.model.check import Text
         from jiebang.model.errors import InvalidInputError
         from jiebang.participants.wallet import FUNDS_MOVING
-        from jiebang.saga.recovery import Restored
-        from jiebang.usecases.driving.recover import Recovering, recover
+        from jiebang.saga.recovery import RestoredInstallation
+        from jiebang.usecases.driving.recover import RecoverySetup, recover
 
         plans = await self.registry.plans_ever_in_force()
         known = [f"{kind}@{plan.name}" for kind, plan in plans]
@@ -220,10 +218,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             reason = Text(f"没有这种方案;应为 {names}", f"there never was such a plan; known: {names}")
             raise InvalidInputError(field=", ".join(sorted(unknown)), reason=reason)
         return await recover(
-            Recovering(
+            RecoverySetup(
                 pool=self.pools["platform"],
                 participants=self.participants,
-                restored=Restored(
+                restored=RestoredInstallation(
                     plan_of=self.registry.plan_of,
                     plans=plans,
                     databases=restored,
@@ -243,10 +241,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             waiting=waiting,
         )
 
-    def _verifier(self) -> Verifier:
+    def _verifier(self) -> TokenVerifier:
         import httpx
 
-        from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file, keys_from_url
+        from jiebang.remote.tokens import IssuerKeys, TokenVerifier, keys_from_file, keys_from_url
 
         issuer = self.issuer
         if issuer.jwks_file is not None:
@@ -255,7 +253,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             client = httpx.AsyncClient(timeout=5, follow_redirects=False)
             self.resources.push_async_callback(client.aclose)
             read = keys_from_url(str(issuer.jwks_url), client)
-        return Verifier(issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, utc_now), clock=utc_now)
+        return TokenVerifier(
+            issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, utc_now), clock=utc_now
+        )
 
     async def _purge(self, _buckets: frozenset[int], now: datetime) -> int:
         return await idempotency.purge(self.pools["platform"], now, _PURGE_BATCH)

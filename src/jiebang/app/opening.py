@@ -16,7 +16,7 @@ import structlog
 
 from jiebang.app.installation import App
 from jiebang.clock import utc_now
-from jiebang.keys import Secrets, read_secrets
+from jiebang.keys import InstallationKeys, read_keys
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.facts import PLATFORM
 from jiebang.model.ids import CaseIds
@@ -25,23 +25,23 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.opening import open_participants
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.policy import packs
 from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
-from jiebang.remote.link_keys import create_keys, our_end
+from jiebang.remote.link_keys import create_keys, read_our_end
 from jiebang.remote.signing import Link
 from jiebang.settings import Settings, read_environment
-from jiebang.store.checks.records import Records
+from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.postgres.data_directory import find
-from jiebang.store.postgres.embedded import dsns, embedded, placement
+from jiebang.store.postgres.embedded import embedded, ensure_databases, placement
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 from jiebang.store.timelines.seal_signing_keys import SealKeys, read_seal_keys
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.checks.check import Checker
-from jiebang.usecases.operations.startup import Joining
-from jiebang.usecases.policy.registry import Registry
+from jiebang.usecases.operations.startup import Startup
+from jiebang.usecases.policy.registry import PackRegistry
 from jiebang.usecases.policy.shadow import Shadow
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _NOWHERE: Final = "http://127.0.0.1:9"
 _log = structlog.get_logger(__name__)
 
 
-def configured() -> Settings:
+def load_settings() -> Settings:
     """Return the settings of this process's environment. Raises SettingsError."""
     return read_environment()
 
@@ -73,7 +73,7 @@ async def migrate(settings: Settings, declared: ParticipantRegistry = PARTICIPAN
     if settings.databases is not None:
         return await migrate_all(settings.databases, declared)
     async with embedded(settings.home) as servers:
-        return await migrate_all(await dsns(servers, placement(declared)), declared)
+        return await migrate_all(await ensure_databases(servers, placement(declared)), declared)
 
 
 @asynccontextmanager
@@ -87,11 +87,11 @@ async def open_app(
     `patient`, for long-running processes: wait for it for ever; `App.startup` says when it has answered.
     """
     async with AsyncExitStack() as stack:
-        keys = read_secrets(settings.keys)
+        keys = read_keys(settings.keys)
         seal_keys = read_seal_keys(settings.keys, keys.seals)
         if settings.databases is None:
             servers = await stack.enter_async_context(embedded(settings.home))
-            databases: Mapping[str, str] = await dsns(servers, placement(declared))
+            databases: Mapping[str, str] = await ensure_databases(servers, placement(declared))
             await migrate_all(databases, declared)
         else:
             databases = settings.databases
@@ -101,20 +101,20 @@ async def open_app(
         for network in networks.values():
             stack.push_async_callback(network.aclose)
         owned = open_participants(declared, pools, utc_now, pepper=keys.passwords)
-        registry = Registry(pools["platform"], declared, utc_now)
-        joining = Joining(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
+        registry = PackRegistry(pools["platform"], declared, utc_now)
+        startup = Startup(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
         try:
-            await joining.attempt()
+            await startup.attempt()
         except UNANSWERED as error:
             if not patient:
                 raise ParticipantUnavailableError(participant=PLATFORM, error=type(error).__name__) from error
         shadow = Shadow(pools["platform"], registry.shadow)
-        for loop in (joining.run(), shadow.run()):
+        for loop in (startup.run(), shadow.run()):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
         try:
             parties: dict[str, Participant] = {**owned, **networks}
             yield _build_app(
-                settings, keys, seal_keys, databases, pools, parties, links, registry, joining, shadow, stack
+                settings, keys, seal_keys, databases, pools, parties, links, registry, startup, shadow, stack
             )
         finally:
             with suppress(*UNANSWERED):
@@ -129,37 +129,37 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
     """Return our ends of the links to the networks and the gateway: the configured ones, else those of a sandbox."""
     try:
-        links = stand_ins.links(settings.home, (*declared.networks, GATEWAY))
+        links = stand_ins.read_links(settings.home, (*declared.networks, GATEWAY))
     except OSError:
         links = {}
     for name, network in (settings.networks or {}).items():
-        links[name] = our_end(network.keys or settings.keys, name, network.base_url)
+        links[name] = read_our_end(network.keys or settings.keys, name, network.base_url)
     if settings.gateway_url is not None:
-        links[GATEWAY] = our_end(settings.keys, GATEWAY, settings.gateway_url)
+        links[GATEWAY] = read_our_end(settings.keys, GATEWAY, settings.gateway_url)
     for name in declared.networks:
         if name not in links:
             _log.warning("network_not_configured", network=name)
             create_keys(settings.keys, name)
-            links[name] = our_end(settings.keys, name, _NOWHERE)
+            links[name] = read_our_end(settings.keys, name, _NOWHERE)
     return links
 
 
 def _build_app(
     settings: Settings,
-    keys: Secrets,
+    keys: InstallationKeys,
     seal_keys: SealKeys,
     databases: Mapping[str, str],
     pools: Mapping[str, Pool],
     participants: Mapping[str, Participant],
     links: Mapping[str, Link],
-    registry: Registry,
-    joining: Joining,
+    registry: PackRegistry,
+    startup: Startup,
     shadow: Shadow,
     resources: AsyncExitStack,
 ) -> App:
     case_ids = CaseIds(keys.case_ids)
     wallet = participants["wallet"]
-    if not isinstance(wallet, Wallet):
+    if not isinstance(wallet, WalletParticipant):
         raise TypeError("the wallet must keep money")
     checker = Checker(
         registry=registry.declared,
@@ -180,7 +180,7 @@ def _build_app(
         plan_of=registry.plan_of,
         pack_named=registry.pack,
         know=registry.know,
-        records=Records(keys.records, lambda: secrets.token_bytes(16)),
+        records=CheckRecordStore(keys.records, lambda: secrets.token_bytes(16)),
         clock=utc_now,
         new_id=uuid4,
         new_nonce=lambda: secrets.token_bytes(16),
@@ -201,7 +201,7 @@ def _build_app(
         context=context,
         links=links,
         registry=registry,
-        joining=joining,
+        startup=startup,
         shadow=shadow,
         resources=resources,
     )

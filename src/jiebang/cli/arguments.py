@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from jiebang.cli.runner import telling
+from jiebang.cli.runner import exit_on_error
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, UnknownCaseError
 
@@ -27,7 +27,7 @@ def account_number(text: str, *, as_json: bool) -> int:
     """Return the account number typed; anything else is refused before any server is started: prints and exits."""
     from jiebang.model.ids import account_of
 
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         account = account_of(text)
         if account is None:
             reason = Text("应为 1 至 16 位数字,不以 0 开头", "must be a number of 1 to 16 digits, not starting with 0")
@@ -45,7 +45,7 @@ def case_key(case_ids: CaseIds, public_id: str) -> Key:
 
 def pack_file(path: Path, *, as_json: bool) -> tuple[str, str]:
     """Return the text and name of a pack's file; one that cannot be read is refused before anything is started."""
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         try:
             if path.stat().st_size > _READ_LIMIT:
                 raise InvalidInputError(field=str(path), reason=Text("文件过大", "the file is too large"))

@@ -13,7 +13,7 @@ from jiebang.cli.cases import remedy
 from jiebang.cli.language import LANGUAGE, say
 from jiebang.cli.operations import outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.policy import backtest, lifecycle
-from jiebang.cli.runner import REFUSED, Json, console, errors, print_json, run, telling, with_app
+from jiebang.cli.runner import REFUSED, Json, console, errors, exit_on_error, print_json, run, with_app
 from jiebang.cli.sandbox import accounts
 from jiebang.cli.timelines import seals
 from jiebang.model.case import Kind
@@ -75,7 +75,7 @@ def check(
     from jiebang.cli.checks.show_why import show_reasons
     from jiebang.cli.show import show_check
     from jiebang.participants import PARTICIPANTS
-    from jiebang.policy.why import why
+    from jiebang.policy.why import explain_answer
     from jiebang.usecases.checks.request import CheckRequest
 
     number = account_number(account, as_json=as_json)
@@ -83,7 +83,9 @@ def check(
     async def work(app: App) -> bool:
         (found,) = await app.checker.examine([CheckRequest(number, device)], kind)
         answer = found.answer
-        reasons = why(app.context.pack_named(answer.pack), answer, found.facts, found.row) if explained else ()
+        reasons = (
+            explain_answer(app.context.pack_named(answer.pack), answer, found.facts, found.row) if explained else ()
+        )
         if as_json:
             print_json({"check": answer, "why": reasons} if explained else answer)
         else:
@@ -193,7 +195,7 @@ def explain(
 ) -> None:
     """Explain a code under the policy in force; where nothing is installed yet, under the one a first start has."""
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
-    from jiebang.app import POLICY, configured, is_installed
+    from jiebang.app import POLICY, is_installed
     from jiebang.cli.show import show_code
     from jiebang.participants import PARTICIPANTS
     from jiebang.policy import packs
@@ -203,8 +205,8 @@ def explain(
     async def work(app: App) -> CodeExplained:
         return explained(app.context.pack(), code)
 
-    with telling(as_json=as_json):
-        settings = configured()
+    with exit_on_error(as_json=as_json):
+        settings = load_settings()
         installed = is_installed(settings)
         if not installed:
             found = explained(load_pack(*packs.text(POLICY), PARTICIPANTS), code)
@@ -246,13 +248,13 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the demo."""
-    from jiebang.app import configured
+    from jiebang.app import load_settings
     from jiebang.cli.sandbox.demo import perform
 
     screen = errors if as_json else console
 
     async def work() -> dict[str, Any]:
-        return await perform(configured(), screen, people=people, once=once)
+        return await perform(load_settings(), screen, people=people, once=once)
 
     summary = run(work(), as_json=as_json)
     if as_json:

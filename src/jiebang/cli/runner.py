@@ -42,7 +42,7 @@ errors: Final = Console(stderr=True)
 
 
 @contextmanager
-def telling(*, as_json: bool) -> Iterator[None]:
+def exit_on_error(*, as_json: bool) -> Iterator[None]:
     """Print an error raised inside the block, and end the command with its exit code."""
     try:
         yield
@@ -77,7 +77,7 @@ def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
     from jiebang.api.logs import configure_logs
 
     configure_logs(sys.stderr, level=logging.ERROR)  # a person reads this terminal; errors are printed below
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         return uvloop.run(work)
 
 
@@ -85,10 +85,10 @@ def with_app(
     work: Callable[[App], Awaitable[T]], *, as_json: bool = False, pool_size: int = 8, patient: bool = False
 ) -> T:
     """Open the installation, do the work, close it. `patient`: without the platform's database too (`open_app`)."""
-    from jiebang.app import configured, open_app
+    from jiebang.app import load_settings, open_app
 
     async def opened() -> T:
-        async with open_app(configured(), pool_size=pool_size, patient=patient) as app:
+        async with open_app(load_settings(), pool_size=pool_size, patient=patient) as app:
             return await work(app)
 
     return run(opened(), as_json=as_json)

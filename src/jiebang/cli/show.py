@@ -18,7 +18,7 @@ from jiebang.cli.language import read, say
 if TYPE_CHECKING:
     from jiebang.model.check import Alternative, Blocker, CheckAnswer, Consequence, Remedy
     from jiebang.policy.codes import CodeExplained
-    from jiebang.usecases.operations.verify import Report
+    from jiebang.usecases.operations.verify import VerificationReport
     from jiebang.usecases.timelines.verify import TimelineReport
 
 STATES: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -257,7 +257,7 @@ def _offset(start: datetime | None, at: datetime) -> str:
     return f"+{(at - start).total_seconds() * 1000:.0f}" if start is not None and at >= start else ""
 
 
-def show_audit(console: Console, report: Report) -> None:
+def show_audit(console: Console, report: VerificationReport) -> None:
     """Draw what an audit counted and found."""
     table = Table(title=say("审计", "Audit"), title_justify="left", show_header=False)
     table.add_row(say("账户", "Accounts"), f"{report.accounts:,}")

@@ -2,7 +2,7 @@
 
 The rules this file holds (design.md, "A case"):
 
-1. Nothing changes a case's state except along `TRANSITIONS`; `moved` is the only way to change it.
+1. Nothing changes a case's state except along `TRANSITIONS`; `transition` is the only way to change it.
 2. `confirming` is the commit point: it is saved before any Confirm is sent, and after it nothing cancels.
 3. What each participant was sent and answered is one letter in `marks`, in the order of the case's plan,
    so that a row in the database can be read by eye and refused by a CHECK constraint.
@@ -165,7 +165,7 @@ class IllegalTransitionError(Exception):
     """A transition that the state table does not allow: always a fault of ours, never of a caller."""
 
 
-def moved(case: Case, state: State, **changes: Any) -> Case:
+def transition(case: Case, state: State, **changes: Any) -> Case:
     """Return the case in `state` with `changes`, one revision on. Raises IllegalTransitionError.
 
     Staying in the same state is not a transition and is always allowed.

@@ -33,7 +33,7 @@ UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
 
 
 @runtime_checkable
-class Columnar(Protocol):
+class ColumnarParticipant(Protocol):
     """A participant that also takes and answers orders in columns, with the values that most cases share sent once."""
 
     async def carry_out(self, op: Op, orders: Orders, planned: PlannedOperation) -> Answers:
@@ -41,7 +41,7 @@ class Columnar(Protocol):
 
 
 @runtime_checkable
-class Forgiving(Protocol):
+class TriesWithoutMark(Protocol):
     """A participant that supports a Try that leaves no mark when it is refused; an ordinary refusal leaves one."""
 
     async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:

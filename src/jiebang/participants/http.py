@@ -40,7 +40,7 @@ class HttpParticipant:
     def __init__(self, link: Link, *, limit: float = 2.0) -> None:
         """`limit`: seconds a request may take before it counts as silence."""
         self.name = link.name
-        self.ignored = Counter[wire.Ignored]()
+        self.ignored = Counter[wire.IgnoreReason]()
         self._client = SignedClient(link, limit=limit)
 
     async def facts(self, accounts: Sequence[int]) -> None:
@@ -64,10 +64,10 @@ class HttpParticipant:
 
     async def _apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> list[Reply]:
         cases = [wire.CaseOrder(str(order.account_id), order.case_no, order.version) for order in orders]
-        batch = wire.Batch(cases, dict(planned.effects) if op is Op.CONFIRM else {}, planned.operation)
+        batch = wire.CaseBatch(cases, dict(planned.effects) if op is Op.CONFIRM else {}, planned.operation)
         answer = await self._client.send("POST", f"/{op}", msgspec.json.encode(batch))
         try:
-            replies, ignored = wire.replies(self.name, op, orders, answer)
+            replies, ignored = wire.read_replies(self.name, op, orders, answer)
         except JiebangError as error:
             raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
         self.ignored.update(ignored)
@@ -94,7 +94,7 @@ class HttpParticipant:
         body = msgspec.json.encode(wire.LookBatch([str(account) for account in accounts]))
         answer = await self._client.send("POST", "/look", body)
         try:
-            return wire.looked(answer, accounts)
+            return wire.read_look(answer, accounts)
         except JiebangError as error:
             raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
 
@@ -116,7 +116,7 @@ class HttpParticipant:
         body = msgspec.json.encode(wire.MarksRange(str(after), str(upto)))
         answer = await self._client.send("POST", "/marks", body)
         try:
-            return wire.marked(answer, after, upto)
+            return wire.read_marks(answer, after, upto)
         except JiebangError as error:
             raise RemoteError(self.name, "an answer not of the protocol", HTTPStatus.OK, error.code) from error
 

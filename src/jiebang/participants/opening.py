@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.identity import DECLARATION as IDENTITY
-from jiebang.participants.identity.documents import Identity
+from jiebang.participants.identity.documents import IdentityParticipant
 from jiebang.participants.security import DECLARATION as SECURITY
-from jiebang.participants.security.logins import Security
+from jiebang.participants.security.logins import SecurityParticipant
 from jiebang.participants.wallet import DECLARATION as WALLET
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 
 if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
@@ -31,10 +31,10 @@ def open_participants(
     for declared in registry.declarations:
         for name in declared.databases:
             if declared is WALLET:
-                opened[name] = Wallet(pools[name], clock, pepper=pepper)
+                opened[name] = WalletParticipant(pools[name], clock, pepper=pepper)
             elif declared is SECURITY:
-                opened[name] = Security(pools[name], clock)
+                opened[name] = SecurityParticipant(pools[name], clock)
             else:
-                kind = Identity if declared is IDENTITY else DatabaseParticipant
+                kind = IdentityParticipant if declared is IDENTITY else DatabaseParticipant
                 opened[name] = kind(name, declared, pools[name], clock)
     return opened

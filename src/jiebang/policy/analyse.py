@@ -28,7 +28,7 @@ from jiebang.policy.calendar import (
     NEXT_YEAR,
     NOW,
     TODAY,
-    derived,
+    derived_columns,
     full_years,
     local_date,
     local_dates,
@@ -38,7 +38,7 @@ from jiebang.policy.calendar import (
 from jiebang.policy.condition import vocabulary
 from jiebang.policy.frame import DTYPES
 from jiebang.policy.shape import PackShape
-from jiebang.policy.source import Problem, Source
+from jiebang.policy.source import PackProblem, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,10 +62,10 @@ _COUNTED: Final = frozenset({FactType.INT, FactType.FEN, FactType.DATE})
 _KNOWN: Final = frozenset({*_LOGIC, *_LEAVES, sql.Add, sql.Sub, sql.Neg})
 
 
-class Finding(msgspec.Struct, frozen=True):
+class RuleFinding(msgspec.Struct, frozen=True):
     """A suspicious rule, with its place in the file. `error`: it is proven, and the rule is useless."""
 
-    problem: Problem
+    problem: PackProblem
     error: bool
 
 
@@ -80,20 +80,20 @@ class _Axis(msgspec.Struct):
     exact: bool = True
 
 
-def analysed(pack: Pack, text: str, source: str) -> list[Finding]:
+def analyse_rules(pack: Pack, text: str, source: str) -> list[RuleFinding]:
     """Return the findings about a loaded pack's rules, in their order. `text`, `source`: its file's text and name."""
     document = Source(text, source)
     document.read(PackShape)
-    axes = [_Reader(rule.when.text, pack).axis() for rule in pack.rules]
-    findings: list[Finding] = []
+    axes = [_AxisFinder(rule.when.text, pack).axis() for rule in pack.rules]
+    findings: list[RuleFinding] = []
 
     def note(at: int, words: Text, *, error: bool) -> None:
         document.problem(("rules", at, "when"), words.zh, words.en)
-        findings.append(Finding(document.problems[-1], error))
+        findings.append(RuleFinding(document.problems[-1], error))
 
     plain: list[int] = []
     for at, rule in enumerate(pack.rules):
-        (hits,), exact = _tried([rule], [axes[at]], pack.registry)
+        (hits,), exact = _evaluate_all([rule], [axes[at]], pack.registry)
         if hits.any() and not hits.all():
             plain.append(at)
             continue
@@ -114,7 +114,7 @@ def _describe_relation(
     """Describe it where one rule is never raised without the other. Rules without a common fact are independent."""
     if not one.kinds & other.kinds or not axis.points.keys() & other_axis.points.keys():
         return None
-    (first, second), exact = _tried([one, other], [axis, other_axis], registry)
+    (first, second), exact = _evaluate_all([one, other], [axis, other_axis], registry)
     only_first, only_second = bool((first & ~second).any()), bool((second & ~first).any())
     sure = _describe_sample(first.len(), exact=exact)
     if not only_first and not only_second:
@@ -132,14 +132,14 @@ def _describe_sample(size: int, *, exact: bool) -> Text:
     return Text("", "") if exact else Text(f"（试了 {size} 组事实，未证明）", f" (on {size} sets of facts, not proven)")
 
 
-class _Reader:
+class _AxisFinder:
     """Finds in the syntax tree of one condition the values at which its truth changes."""
 
     def __init__(self, text: str, pack: Pack) -> None:
         self.tree = sqlglot.parse_one(text, dialect="postgres")
         self.pack = pack
         self.facts, self.known = pack.registry.facts, vocabulary(pack.registry)
-        self.derived = derived(pack.registry)
+        self.derived = derived_columns(pack.registry)
         self.result = _Axis(defaultdict(set), set())
 
     def axis(self) -> _Axis:
@@ -257,7 +257,9 @@ def _add(
     return factors, left[1] + sign * right[1]
 
 
-def _tried(rules: Sequence[Rule], axes: Sequence[_Axis], registry: ParticipantRegistry) -> tuple[list[pl.Series], bool]:
+def _evaluate_all(
+    rules: Sequence[Rule], axes: Sequence[_Axis], registry: ParticipantRegistry
+) -> tuple[list[pl.Series], bool]:
     """Evaluate the conditions of `rules` on every combination of values; also return whether these are a proof."""
     exact = all(axis.exact for axis in axes)
     facts = sorted({fact for axis in axes for fact in axis.points})

@@ -20,9 +20,9 @@ import polars as pl
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.facts import REQUEST
-from jiebang.policy.calendar import derived, with_calendar
+from jiebang.policy.calendar import derived_columns, with_calendar
 from jiebang.policy.frame import DTYPES, read_column
-from jiebang.policy.pack import Pack, Rule, Words
+from jiebang.policy.pack import BlockerText, Pack, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ _BITS: Final = 63
 ACCOUNT: Final = "account_id"
 
 
-class Stop(msgspec.Struct, frozen=True, kw_only=True):
+class RuleStop(msgspec.Struct, frozen=True, kw_only=True):
     """One rule's effect on the population. `accounts`: how many raise it; `alone`: how many only it stops."""
 
     code: str
@@ -49,14 +49,14 @@ class Combination(msgspec.Struct, frozen=True):
     accounts: int
 
 
-class Step(msgspec.Struct, frozen=True):
+class FunnelStep(msgspec.Struct, frozen=True):
     """One step of the funnel: how many accounts pass this rule and all before it, in the pack's order."""
 
     code: str
     left: int
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """One version's result. `passes`: accounts that nothing stops; `with_consent`: with those that lack only consent.
 
     `stops`: in the pack's order, including rules that only inform. `combinations`: all that occur, of rules that stop,
@@ -67,9 +67,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     accounts: int
     passes: int
     with_consent: int
-    stops: tuple[Stop, ...]
+    stops: tuple[RuleStop, ...]
     combinations: tuple[Combination, ...]
-    funnel: tuple[Step, ...]
+    funnel: tuple[FunnelStep, ...]
 
 
 class Shift(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ class Shift(msgspec.Struct, frozen=True):
     after: int
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestDifference(msgspec.Struct, frozen=True, kw_only=True):
     """A changed version's effect: `gained` accounts pass only under it, `lost` ones only without it."""
 
     gained: int
@@ -88,14 +88,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     shifts: tuple[Shift, ...]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestReport(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a backtest. `changed` and `difference`: None unless a changed version was run too."""
 
     kind: Kind
     as_of: datetime
-    outcome: Outcome
-    changed: Outcome | None = None
-    difference: Difference | None = None
+    outcome: BacktestOutcome
+    changed: BacktestOutcome | None = None
+    difference: BacktestDifference | None = None
 
 
 class PopulationError(ValueError):
@@ -147,20 +147,22 @@ class _Bits(msgspec.Struct, frozen=True):
 
 class _Code(msgspec.Struct, frozen=True):
     bit: int
-    words: Words
+    words: BlockerText
     severity: Severity
 
 
 def backtest(
     pack: Pack, population: pl.LazyFrame, kinds: Sequence[Kind], now: datetime, *, changed: Pack | None = None
-) -> tuple[Report, ...]:
+) -> tuple[BacktestReport, ...]:
     """Run `pack`, and `changed` if given, over `population` as if everybody asked at `now`; a report for each kind.
 
     The columns are those of `frame.Facts.frame`; columns that no rule names are not read. Nobody counts as having
     consented. Raises PopulationError.
     """
     versions = [_bits(one, kinds) for one in ([pack] if changed is None else [pack, changed])]
-    wanted = {name: dtype for one in versions for kind in kinds for name, dtype in needed(one.pack, kind).items()}
+    wanted = {
+        name: dtype for one in versions for kind in kinds for name, dtype in columns_needed(one.pack, kind).items()
+    }
     have = population.collect_schema()
     wrong = [name for name, dtype in wanted.items() if have.get(name) != dtype]
     if wrong:
@@ -193,24 +195,26 @@ def _join_numbers(parts: Sequence[int], lengths: Iterable[int]) -> Iterable[int]
         at += length
 
 
-def needed(pack: Pack, kind: Kind) -> Mapping[str, pl.DataType]:
+def columns_needed(pack: Pack, kind: Kind) -> Mapping[str, pl.DataType]:
     """Return the columns that a population must have for `pack` and `kind`, with their types."""
-    facts, of = pack.registry.facts, derived(pack.registry)
+    facts, of = pack.registry.facts, derived_columns(pack.registry)
     names = {of.get(name, name) for rule in pack.rules_of[kind] for name in rule.when.names} & facts.keys()
     read = {read_column(owner): pl.Boolean() for owner in pack.facts_needed[kind]}
     return {name: DTYPES[facts[name].type] for name in sorted(names)} | read
 
 
-def _report(versions: Sequence[_Bits], kind: Kind, now: datetime, groups: Mapping[tuple[int, ...], int]) -> Report:
+def _report(
+    versions: Sequence[_Bits], kind: Kind, now: datetime, groups: Mapping[tuple[int, ...], int]
+) -> BacktestReport:
     reducers = [version.reducer(kind) for version in versions]
     pairs: Counter[tuple[int, ...]] = Counter()
     for numbers, count in groups.items():
         pairs[tuple(one(number) for one, number in zip(reducers, numbers, strict=True))] += count
     outcomes = [_outcome(version, kind, _side(pairs, at)) for at, version in enumerate(versions)]
     if len(versions) == 1:
-        return Report(kind=kind, as_of=now, outcome=outcomes[0])
+        return BacktestReport(kind=kind, as_of=now, outcome=outcomes[0])
     stopping = [_stopping_bits(version.codes(kind)) for version in versions]
-    return Report(
+    return BacktestReport(
         kind=kind,
         as_of=now,
         outcome=outcomes[0],
@@ -230,7 +234,7 @@ def _stopping_bits(codes: Iterable[_Code]) -> int:
     return sum(code.bit for code in codes if code.severity is not Severity.INFORMS)
 
 
-def _outcome(version: _Bits, kind: Kind, counted: Counter[int]) -> Outcome:
+def _outcome(version: _Bits, kind: Kind, counted: Counter[int]) -> BacktestOutcome:
     codes = version.codes(kind)
     stops, blocks = _stopping_bits(codes), sum(code.bit for code in codes if code.severity is Severity.BLOCKS)
     together: Counter[int] = Counter()
@@ -241,18 +245,20 @@ def _outcome(version: _Bits, kind: Kind, counted: Counter[int]) -> Outcome:
         for number, count in together.items()
         if number
     ]
-    funnel, gone = list[Step](), 0
+    funnel, gone = list[FunnelStep](), 0
     for code in codes:
         if code.bit & stops:
             gone |= code.bit
-            funnel.append(Step(code.words.code, sum(count for number, count in together.items() if not number & gone)))
-    return Outcome(
+            funnel.append(
+                FunnelStep(code.words.code, sum(count for number, count in together.items() if not number & gone))
+            )
+    return BacktestOutcome(
         pack=version.pack.id,
         accounts=counted.total(),
         passes=together[0],
         with_consent=sum(count for number, count in counted.items() if not number & blocks),
         stops=tuple(
-            Stop(
+            RuleStop(
                 code=code.words.code,
                 title=code.words.title.whole or Text(code.words.code, code.words.code),
                 severity=code.severity,
@@ -267,8 +273,8 @@ def _outcome(version: _Bits, kind: Kind, counted: Counter[int]) -> Outcome:
 
 
 def _difference(
-    stopping: Sequence[int], pairs: Mapping[tuple[int, ...], int], outcomes: Sequence[Outcome]
-) -> Difference:
+    stopping: Sequence[int], pairs: Mapping[tuple[int, ...], int], outcomes: Sequence[BacktestOutcome]
+) -> BacktestDifference:
     moved: Counter[tuple[bool, bool]] = Counter()
     for (old, new), count in pairs.items():
         moved[bool(old & stopping[0]), bool(new & stopping[1])] += count
@@ -278,4 +284,4 @@ def _difference(
         for code in dict.fromkeys([*before, *after])
         if before.get(code) != after.get(code)
     )
-    return Difference(gained=moved[True, False], lost=moved[False, True], shifts=shifts)
+    return BacktestDifference(gained=moved[True, False], lost=moved[False, True], shifts=shifts)

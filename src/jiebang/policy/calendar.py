@@ -49,7 +49,7 @@ def full_years(registry: ParticipantRegistry) -> Mapping[str, str]:
 
 
 @cache
-def derived(registry: ParticipantRegistry) -> Mapping[str, str]:
+def derived_columns(registry: ParticipantRegistry) -> Mapping[str, str]:
     """Return the facts of all derived columns, by the derived column's name."""
     return {**local_dates(registry), **full_years(registry)}
 

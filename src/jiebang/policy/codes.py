@@ -12,8 +12,8 @@ import msgspec
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.errors import JiebangError, UnknownCodeError
-from jiebang.policy.calendar import NEXT_YEAR, NOW, TODAY, derived
-from jiebang.policy.pack import EARLIEST, Foreseen, Option, Pack, Words
+from jiebang.policy.calendar import NEXT_YEAR, NOW, TODAY, derived_columns
+from jiebang.policy.pack import EARLIEST, AlternativeRule, BlockerText, ConsequenceRule, Pack
 from jiebang.policy.wording import fill
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ def explain(pack: Pack, asked: str) -> CodeExplained:
     if code in errors:
         error = errors[code]
         return CodeExplained(code=code, group=CodeGroup.ERROR, title=error.title, what=error.action, pack=pack.id)
-    raise UnknownCodeError(asked=asked, near=_find_near(asked.upper(), [*known(pack), *by_old]))
+    raise UnknownCodeError(asked=asked, near=_find_near(asked.upper(), [*list_codes(pack), *by_old]))
 
 
-def known(pack: Pack) -> list[str]:
+def list_codes(pack: Pack) -> list[str]:
     """Return every code that `explain` knows, without those of older systems."""
     rules = [*(rule.code for rule in pack.rules), pack.unavailable.code]
     others = [*(one.code for one in pack.consequences), *(one.code for one in pack.alternatives), *pack.reasons]
@@ -118,12 +118,12 @@ def _fill_with_names(pack: Pack, text: Wording) -> Text:
 
 
 def _describe_place(registry: ParticipantRegistry, name: str) -> Text:
-    fact = registry.facts.get(derived(registry).get(name, name))
+    fact = registry.facts.get(derived_columns(registry).get(name, name))
     meaning = _OTHER_NAMES[name] if fact is None else Text(fact.zh, fact.en)
     return Text(f"〈{meaning.zh}〉", f"[{meaning.en}]")
 
 
-def _explain_blocker(pack: Pack, words: Words) -> CodeExplained:
+def _explain_blocker(pack: Pack, words: BlockerText) -> CodeExplained:
     rule = next((rule for rule in pack.rules if rule.code == words.code), None)
     used = rule.when.params if rule is not None else frozenset()
     return CodeExplained(
@@ -147,7 +147,7 @@ def _explain_blocker(pack: Pack, words: Words) -> CodeExplained:
     )
 
 
-def _explain_consequence(pack: Pack, one: Foreseen) -> CodeExplained:
+def _explain_consequence(pack: Pack, one: ConsequenceRule) -> CodeExplained:
     return CodeExplained(
         code=one.code,
         group=CodeGroup.CONSEQUENCE,
@@ -164,7 +164,7 @@ def _explain_consequence(pack: Pack, one: Foreseen) -> CodeExplained:
     )
 
 
-def _explain_alternative(pack: Pack, option: Option) -> CodeExplained:
+def _explain_alternative(pack: Pack, option: AlternativeRule) -> CodeExplained:
     return CodeExplained(
         code=option.code,
         group=CodeGroup.ALTERNATIVE,

@@ -10,10 +10,10 @@ import msgspec
 import polars as pl
 
 from jiebang.model.facts import REQUEST, FactType
-from jiebang.policy.calendar import derived
+from jiebang.policy.calendar import derived_columns
 from jiebang.policy.condition import Condition, ConditionError, Value, compile_condition, vocabulary
 from jiebang.policy.frame import read_column
-from jiebang.policy.wording import Wording, WordingError, cut, render, wording
+from jiebang.policy.wording import Wording, WordingError, cut, join_wording, render
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -28,7 +28,7 @@ _NO_VALUES: Final[Mapping[str, FactType]] = {}
 
 def fact_of(name: str, registry: ParticipantRegistry) -> str | None:
     """Return the fact that a name denotes or is derived from; None for now, today, next_year and parameters."""
-    fact = derived(registry).get(name, name)
+    fact = derived_columns(registry).get(name, name)
     return fact if fact in registry.facts else None
 
 
@@ -38,7 +38,7 @@ def owners_of(names: Iterable[str], registry: ParticipantRegistry) -> frozenset[
     return frozenset(registry.facts[fact].owner for fact in facts if fact is not None)
 
 
-class Scope(msgspec.Struct, frozen=True, eq=False):
+class EntryScope(msgspec.Struct, frozen=True, eq=False):
     """Whom an entry applies to. `raised`: true for them; `owners`: must be read; `shown`: facts; `read`: columns."""
 
     raised: pl.Expr
@@ -47,15 +47,15 @@ class Scope(msgspec.Struct, frozen=True, eq=False):
     read: tuple[str, ...]
 
 
-def scope(
+def make_scope(
     when: Condition | None, texts: frozenset[str], owners: frozenset[str], registry: ParticipantRegistry
-) -> Scope:
+) -> EntryScope:
     """Make the scope of a condition (None: everyone) and of the names `texts` that the entry's texts use."""
     named = texts | (when.names if when is not None else frozenset())
     facts = {fact_of(name, registry) for name in named}
     shown = tuple(name for name in registry.facts if name in facts)
     plain = ((texts & vocabulary(registry).keys()) | set(shown)) - registry.item_fields.keys()
-    return Scope(read_and(owners, when), owners, shown, tuple(sorted(plain)))
+    return EntryScope(read_and(owners, when), owners, shown, tuple(sorted(plain)))
 
 
 def read_and(owners: frozenset[str], when: Condition | None) -> pl.Expr:
@@ -103,7 +103,7 @@ class Composer:
 
     def wording(self, text: Text, path: Path, known: Mapping[str, FactType] = _NO_VALUES) -> Wording:
         """Cut a text at its places, and fill in the parameters, which are the same for everyone."""
-        return wording(
+        return join_wording(
             self._cut(text.zh, (*path, "zh"), known, chinese=True),
             self._cut(text.en, (*path, "en"), known, chinese=False),
         )

@@ -36,7 +36,7 @@ def differences(before: Any, after: Any) -> list[Difference]:
     return list(_compare(before, after, ""))
 
 
-def of_packs(before: tuple[str, str], after: tuple[str, str], registry: ParticipantRegistry) -> list[Difference]:
+def compare_packs(before: tuple[str, str], after: tuple[str, str], registry: ParticipantRegistry) -> list[Difference]:
     """Compare two versions of a policy, each given as its text and the name of its file. Raises PackInvalidError."""
     return differences(*(_read_plain(*side, registry) for side in (before, after)))
 

@@ -42,7 +42,7 @@ class DocumentType(StrEnum):
     PASSPORT = "passport"  # 护照
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class IdentityDocument(msgspec.Struct, frozen=True, kw_only=True):
     """A well-formed document. `number` is as printed, normalised; `issuer` a region or nationality where it says one.
 
     Within a type, `key` is equal for two documents exactly when they are the same person's same document: renewed
@@ -70,7 +70,7 @@ _EXPIRY = Text("有效期不存在", "the expiry date does not exist")
 _EARLIEST_BIRTH: Final = date(1900, 1, 1)  # no living holder was born earlier
 
 
-def read_document(kind: str, text: str, today: date) -> Document:
+def read_document(kind: str, text: str, today: date) -> IdentityDocument:
     """Return the document that `text` spells: `kind` is a DocumentType or its word, `today` a Shanghai calendar day.
 
     For a passport `text` is the second machine-readable line, 44 characters: the number alone carries no check digit.
@@ -142,22 +142,26 @@ def _is_prefecture(code: str) -> bool:
 _TERRITORIES: Final = {"810000": "HKG", "820000": "MAC", "830000": "TWN"}
 
 
-def _read_resident_id(number: str, today: date) -> Document:
+def _read_resident_id(number: str, today: date) -> IdentityDocument:
     _require_checksum_18(number)
     if number[0] in "89" or not _is_prefecture(number[:4]):
         raise _refusal(_REGION)
     born = _read_birth_date(number[6:14], today)
     kind = DocumentType.RESIDENT_ID
-    return Document(type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17]))
+    return IdentityDocument(
+        type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17])
+    )
 
 
-def _read_residence_permit(number: str, today: date) -> Document:
+def _read_residence_permit(number: str, today: date) -> IdentityDocument:
     _require_checksum_18(number)
     if number[:6] not in _TERRITORIES:
         raise _refusal(_REGION)
     born = _read_birth_date(number[6:14], today)
     kind = DocumentType.RESIDENCE_PERMIT
-    return Document(type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17]))
+    return IdentityDocument(
+        type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17])
+    )
 
 
 def make_resident_id(region: str, birth_date: date, order: int) -> str:
@@ -176,14 +180,14 @@ _PERMIT_LENGTHS: Final[Mapping[str, tuple[int, int]]] = {
 }
 
 
-def _read_permit(kind: DocumentType, pattern: re.Pattern[str], number: str) -> Document:
+def _read_permit(kind: DocumentType, pattern: re.Pattern[str], number: str) -> IdentityDocument:
     short, long = _PERMIT_LENGTHS[kind]
     if len(number) not in (short, long):
         raise _refusal(_LENGTH)
     if not pattern.fullmatch(number):
         raise _refusal(_CHARACTERS)
     issuer = {"H": "HKG", "M": "MAC"}.get(number[0], "TWN")
-    return Document(type=kind, number=number, key=number[:short], issuer=issuer)
+    return IdentityDocument(type=kind, number=number, key=number[:short], issuer=issuer)
 
 
 def make_hk_macao_permit(territory: str, holder: int, issue: int | None = None) -> str:
@@ -202,7 +206,7 @@ _OLD_RESIDENCE = re.compile(r"[A-Z]{3}[0-9]{12}")
 _OLD_RESIDENCE_LENGTH: Final = 15
 
 
-def _read_foreign_residence(number: str, today: date) -> Document:
+def _read_foreign_residence(number: str, today: date) -> IdentityDocument:
     kind = DocumentType.FOREIGN_PERMANENT_RESIDENCE
     if len(number) == _OLD_RESIDENCE_LENGTH:
         if not _OLD_RESIDENCE.fullmatch(number):
@@ -210,14 +214,16 @@ def _read_foreign_residence(number: str, today: date) -> Document:
         if not _is_prefecture(f"{number[3:5]}00"):
             raise _refusal(_REGION)
         born = _short_year(number[7:13], today, _BIRTH)
-        return Document(type=kind, number=number, key=number, issuer=number[:3], birth_date=born)
+        return IdentityDocument(type=kind, number=number, key=number, issuer=number[:3], birth_date=born)
     _require_checksum_18(number)
     if number[0] != "9":
         raise _refusal(_CHARACTERS)
     if not _is_prefecture(f"{number[1:3]}00"):
         raise _refusal(_REGION)
     born = _read_birth_date(number[6:14], today)
-    return Document(type=kind, number=number, key=number, issuer=number[3:6], birth_date=born, sex=_sex(number[14:17]))
+    return IdentityDocument(
+        type=kind, number=number, key=number, issuer=number[3:6], birth_date=born, sex=_sex(number[14:17])
+    )
 
 
 def make_foreign_residence(province: str, nationality: str, birth_date: date, order: int) -> str:
@@ -250,7 +256,7 @@ def mrz_check(field: str) -> str:
     return str(sum(_MRZ_VALUE[c] * _MRZ_WEIGHTS[i % 3] for i, c in enumerate(field)) % 10)
 
 
-def _read_passport(line: str, today: date) -> Document:
+def _read_passport(line: str, today: date) -> IdentityDocument:
     if len(line) != _MRZ_LENGTH:
         raise _refusal(_LENGTH)
     if not _MRZ.fullmatch(line):
@@ -271,7 +277,7 @@ def _read_passport(line: str, today: date) -> Document:
     nationality, number = line[10:13].rstrip("<"), line[:9].rstrip("<")
     if not number:
         raise _refusal(_CHARACTERS)
-    return Document(
+    return IdentityDocument(
         type=DocumentType.PASSPORT,
         number=number,
         key=_passport_key(line),
@@ -295,7 +301,7 @@ def make_passport(number: str, nationality: str, birth_date: date, sex: str, exp
     return f"{head}{nationality.ljust(3, '<')}{tail[0]}{sex}{tail[1]}{mrz_check(head + tail[0] + tail[1])}"
 
 
-_READERS: Final[Mapping[str, Callable[[str, date], Document]]] = {
+_READERS: Final[Mapping[str, Callable[[str, date], IdentityDocument]]] = {
     DocumentType.RESIDENT_ID: _read_resident_id,
     DocumentType.RESIDENCE_PERMIT: _read_residence_permit,
     DocumentType.HK_MACAO_PERMIT: lambda number, _: _read_permit(DocumentType.HK_MACAO_PERMIT, _HK_MACAO, number),

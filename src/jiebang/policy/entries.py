@@ -9,9 +9,9 @@ import polars as pl
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity
 from jiebang.model.facts import FactType
-from jiebang.policy.compose import Composer, Scope, owners_of, read_and, scope
+from jiebang.policy.compose import Composer, EntryScope, make_scope, owners_of, read_and
 from jiebang.policy.condition import Condition, vocabulary
-from jiebang.policy.pack import EARLIEST, Foreseen, Option, Param, Rule, Words
+from jiebang.policy.pack import EARLIEST, AlternativeRule, BlockerText, ConsequenceRule, Param, Rule
 from jiebang.policy.shape import PackShape, RaisedShape, RuleShape
 from jiebang.policy.source import Path, Source
 from jiebang.policy.wording import Wording
@@ -39,10 +39,10 @@ class Entries(Composer):
         if self.codes.setdefault(code, place) != place:
             self.document.problem((*place, "code"), f"代码重复：{code}", f"two entries with the code {code}")
 
-    def _make_scope(self, when: Condition | None, names: frozenset[str]) -> Scope:
+    def _make_scope(self, when: Condition | None, names: frozenset[str]) -> EntryScope:
         """Return the scope of an entry whose texts use `names`; all of their owners must be read."""
         owners = owners_of(names | (when.names if when is not None else frozenset()), self.registry)
-        return scope(when, names, owners, self.registry)
+        return make_scope(when, names, owners, self.registry)
 
     def _require_distinct(self, kinds: tuple[Kind, ...], path: Path) -> None:
         if len(set(kinds)) != len(kinds):
@@ -72,7 +72,7 @@ class Entries(Composer):
             self.require_read(words.names - {EARLIEST}, owners, path)
             self.require_item_words(words.names, path)
             self._check_consent_to(shape, owners, (*path, "consent_to"))
-            whom = scope(when, words.names, owners, self.registry)
+            whom = make_scope(when, words.names, owners, self.registry)
             rules.append(
                 Rule(
                     words=words,
@@ -100,10 +100,10 @@ class Entries(Composer):
         else:
             self.require_read([wanted], owners, path)
 
-    def consequences(self) -> tuple[Foreseen, ...]:
+    def consequences(self) -> tuple[ConsequenceRule, ...]:
         """Compile the consequences."""
         asking = {rule.code: rule for rule in self.shape.rules if rule.severity is Severity.NEEDS_CONSENT}
-        found = list[Foreseen]()
+        found = list[ConsequenceRule]()
         for at, shape in enumerate(self.shape.consequences):
             path: Path = ("consequences", at)
             self._register_code(shape.code, "consequences", at)
@@ -127,7 +127,7 @@ class Entries(Composer):
                 shape, ("title", "explanation", "lasts"), path, when
             )
             found.append(
-                Foreseen(
+                ConsequenceRule(
                     code=shape.code,
                     kinds=frozenset(shape.kinds),
                     participant=shape.participant,
@@ -146,9 +146,9 @@ class Entries(Composer):
             )
         return tuple(found)
 
-    def alternatives(self) -> tuple[Option, ...]:
+    def alternatives(self) -> tuple[AlternativeRule, ...]:
         """Compile the alternatives."""
-        found = list[Option]()
+        found = list[AlternativeRule]()
         for at, shape in enumerate(self.shape.alternatives):
             path: Path = ("alternatives", at)
             self._register_code(shape.code, "alternatives", at)
@@ -166,7 +166,7 @@ class Entries(Composer):
                 pl.lit(value=False) if first is None else read_and(owners_of(first.names, self.registry), first)
             )
             found.append(
-                Option(
+                AlternativeRule(
                     code=shape.code,
                     kinds=frozenset(shape.kinds),
                     kind=shape.kind,
@@ -187,7 +187,7 @@ class Entries(Composer):
 
     def _compile_texts(
         self, shape: object, parts: Sequence[str], path: Path, when: Condition | None
-    ) -> tuple[list[Wording], Scope]:
+    ) -> tuple[list[Wording], EntryScope]:
         """Return the texts of an entry, and whom its condition (None: everyone) and its texts ask about."""
         texts = [self.wording(getattr(shape, part), (*path, part), self.known) for part in parts]
         names = frozenset[str]().union(*(text.names for text in texts))
@@ -205,10 +205,10 @@ class Entries(Composer):
                     ("legacy_codes", old), f"“{old}”是现行代码", f"'{old}' is a code of this pack itself"
                 )
 
-    def words(self, shape: RaisedShape, path: Path, known: Mapping[str, FactType]) -> Words:
+    def words(self, shape: RaisedShape, path: Path, known: Mapping[str, FactType]) -> BlockerText:
         """Compile a blocker's texts."""
         remedy = shape.remedy
-        return Words(
+        return BlockerText(
             code=shape.code,
             title=self.wording(shape.title, (*path, "title"), {}),
             explanation=self.wording(shape.explanation, (*path, "explanation"), known),

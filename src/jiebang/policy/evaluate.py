@@ -19,7 +19,7 @@ from jiebang.model.facts import CONSENTS, FactType
 from jiebang.policy.calendar import start_of, with_calendar
 from jiebang.policy.condition import vocabulary
 from jiebang.policy.frame import Facts, read_column
-from jiebang.policy.pack import EARLIEST, Foreseen, Option, Pack, Rule, Words
+from jiebang.policy.pack import EARLIEST, AlternativeRule, BlockerText, ConsequenceRule, Pack, Rule
 from jiebang.policy.wording import fill, render, render_items
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
         if rule.earliest is not None
     ]
     if whole:
-        wanted += [one.raised.alias(one.code) for one in pack.foreseen_of[kind]]
-        wanted += [option.raised.alias(option.code) for option in pack.options_of[kind]]
-        wanted += [option.recommended.alias(_FIRST + option.code) for option in pack.options_of[kind]]
+        wanted += [one.raised.alias(one.code) for one in pack.consequences_of[kind]]
+        wanted += [option.raised.alias(option.code) for option in pack.alternatives_of[kind]]
+        wanted += [option.recommended.alias(_FIRST + option.code) for option in pack.alternatives_of[kind]]
     hits = frame.select(wanted)
     builder = _AnswerBuilder(pack, kind, frame, facts, hits)
     blockers, consents = builder.blockers()
@@ -79,7 +79,7 @@ def evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool
     ]
 
 
-def raised(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
+def run_rules(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Run the rules of `kind`; return the facts with calendar columns, and a boolean column for each rule's code."""
     frame = with_calendar(facts.frame, pack.names_of[kind], now, pack.registry, pack.zone)
     return frame, frame.select(rule.raised.alias(rule.code) for rule in pack.rules_of[kind])
@@ -140,7 +140,7 @@ class _AnswerBuilder:
     def consequences(self, consents: Sequence[Sequence[str]]) -> list[list[Consequence]]:
         """Return each account's consequences, each with the consent given to it."""
         found: list[list[Consequence]] = [[] for _ in range(self._size)]
-        for one in self._pack.foreseen_of[self._kind]:
+        for one in self._pack.consequences_of[self._kind]:
             rows = self._rows(one.code)
             given = [one.consent if one.consent in consents[row] else None for row in rows]
             for row, consequence in self._build_each(one, one.names, rows, partial(_consequence, one), given):
@@ -150,7 +150,7 @@ class _AnswerBuilder:
     def alternatives(self) -> list[list[Alternative]]:
         """Return each account's alternatives, the recommended first."""
         found: list[list[Alternative]] = [[] for _ in range(self._size)]
-        for option in self._pack.options_of[self._kind]:
+        for option in self._pack.alternatives_of[self._kind]:
             rows = self._rows(option.code)
             recommended = self._hits[_FIRST + option.code].to_list()
             make = partial(_alternative, option, offered=option.kind in self._pack.plans)
@@ -168,7 +168,7 @@ class _AnswerBuilder:
 
     def _build_each(
         self,
-        entry: Rule | Foreseen | Option,
+        entry: Rule | ConsequenceRule | AlternativeRule,
         names: frozenset[str],
         rows: Sequence[int],
         make: Callable[[Mapping[str, Text], Mapping[str, Any], Any], Entry],
@@ -218,7 +218,7 @@ def has_agreed(rule: Rule, facts: Facts, row: int) -> bool:
 
 
 def _blocker(
-    words: Words,
+    words: BlockerText,
     severity: Severity,
     zone: ZoneInfo,
     texts: Mapping[str, Text],
@@ -245,7 +245,7 @@ def _blocker(
 
 
 def _consequence(
-    one: Foreseen, texts: Mapping[str, Text], shown: Mapping[str, Any], consent: str | None
+    one: ConsequenceRule, texts: Mapping[str, Text], shown: Mapping[str, Any], consent: str | None
 ) -> Consequence:
     return Consequence(
         code=one.code,
@@ -261,7 +261,7 @@ def _consequence(
 
 
 def _alternative(
-    option: Option, texts: Mapping[str, Text], shown: Mapping[str, Any], recommended: bool, *, offered: bool
+    option: AlternativeRule, texts: Mapping[str, Text], shown: Mapping[str, Any], recommended: bool, *, offered: bool
 ) -> Alternative:
     return Alternative(
         code=option.code,

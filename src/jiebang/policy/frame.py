@@ -37,7 +37,7 @@ def read_column(owner: str) -> str:
     return f"read:{owner}"
 
 
-class Part(msgspec.Struct, frozen=True, eq=False):
+class OwnerFacts(msgspec.Struct, frozen=True, eq=False):
     """One owner's facts, in the order of the batch. `versions[i]`: the facts_version, 0 without a row, None unread."""
 
     frame: pl.DataFrame
@@ -55,7 +55,7 @@ class Facts(msgspec.Struct, frozen=True, eq=False):
     registry: ParticipantRegistry
 
 
-def line_up(batch: FactBatch, owner: str, accounts: Sequence[int], registry: ParticipantRegistry) -> Part:
+def line_up(batch: FactBatch, owner: str, accounts: Sequence[int], registry: ParticipantRegistry) -> OwnerFacts:
     """Put an owner's answer in the order of `accounts`; for an account without a row every fact is absent.
 
     Raises ValueError or TypeError (polars' errors derive from them) for an answer of the wrong shape: of another owner,
@@ -88,7 +88,7 @@ def line_up(batch: FactBatch, owner: str, accounts: Sequence[int], registry: Par
         columns.append(pl.Series(name, placed, dtype=DTYPES[kind], strict=True))
     columns.append(pl.Series(read_column(owner), [True], dtype=pl.Boolean).new_from_index(0, len(accounts)))
     versions = [0 if row is None else batch.versions[row] for row in rows]
-    return Part(pl.DataFrame(columns), items, versions)
+    return OwnerFacts(pl.DataFrame(columns), items, versions)
 
 
 def _order_lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -> list[Sequence[Mapping[str, Any]]]:
@@ -104,14 +104,14 @@ def _order_lists(name: str, values: Sequence[Any], rows: Sequence[int | None]) -
     return whole
 
 
-def read_where(part: Part, owner: str, read: Sequence[bool]) -> Part:
+def mark_unread(part: OwnerFacts, owner: str, read: Sequence[bool]) -> OwnerFacts:
     """Return `part` with the rows where `read` is false marked unread, for an owner that could not answer for all."""
     return msgspec.structs.replace(
         part, frame=part.frame.with_columns(pl.Series(read_column(owner), read, dtype=pl.Boolean))
     )
 
 
-def unread(owner: str, size: int, registry: ParticipantRegistry) -> Part:
+def unread_part(owner: str, size: int, registry: ParticipantRegistry) -> OwnerFacts:
     """Return an owner's part where it could not be read."""
     columns = [
         pl.Series(name, [None], dtype=DTYPES[registry.facts[name].type]).new_from_index(0, size)
@@ -120,10 +120,10 @@ def unread(owner: str, size: int, registry: ParticipantRegistry) -> Part:
     ]
     columns.append(pl.Series(read_column(owner), [False], dtype=pl.Boolean).new_from_index(0, size))
     items = {name: [_NOTHING] * size for name in registry.owned[owner] if registry.facts[name].type is FactType.ITEMS}
-    return Part(pl.DataFrame(columns), items, [None] * size)
+    return OwnerFacts(pl.DataFrame(columns), items, [None] * size)
 
 
-def _join_copies(owner: str, parts: Sequence[Part]) -> tuple[Part, Sequence[bool]]:
+def _join_copies(owner: str, parts: Sequence[OwnerFacts]) -> tuple[OwnerFacts, Sequence[bool]]:
     """Join the copies of one owner's facts: a row counts as read where all copies were read and are equal."""
     first = parts[0]
     same = first.frame[read_column(owner)].rename("same")
@@ -135,12 +135,12 @@ def _join_copies(owner: str, parts: Sequence[Part]) -> tuple[Part, Sequence[bool
     for name, lists in first.items.items():
         same &= pl.Series([all(part.items[name][row] == one for part in parts) for row, one in enumerate(lists)])
     frame = first.frame.with_columns(same.alias(read_column(owner)))
-    return Part(frame, first.items, first.versions), same.to_list()
+    return OwnerFacts(frame, first.items, first.versions), same.to_list()
 
 
-def gathered(
+def join_facts(
     accounts: Sequence[int],
-    parts: Mapping[str, Part],
+    parts: Mapping[str, OwnerFacts],
     devices: Sequence[str | None],
     registry: ParticipantRegistry,
 ) -> Facts:
@@ -171,6 +171,8 @@ def gathered(
     return Facts(accounts, pl.concat(frames, how="horizontal"), items, versions, registry)
 
 
-def _list_copies(owner: str, parts: Mapping[str, Part], size: int, registry: ParticipantRegistry) -> dict[str, Part]:
+def _list_copies(
+    owner: str, parts: Mapping[str, OwnerFacts], size: int, registry: ParticipantRegistry
+) -> dict[str, OwnerFacts]:
     names = registry.copies(owner)
-    return {name: parts[name] if name in parts else unread(owner, size, registry) for name in names}
+    return {name: parts[name] if name in parts else unread_part(owner, size, registry) for name in names}

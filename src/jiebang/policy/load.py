@@ -29,13 +29,13 @@ from jiebang.policy.pack import (
     OTHER_REASON,
     REMEDIES,
     UNAVAILABLE_VALUES,
-    Foreseen,
-    Message,
-    Option,
+    AlternativeRule,
+    ConsequenceRule,
+    MessageText,
     Pack,
     Param,
     Proofs,
-    Quota,
+    QuotaRule,
     Rule,
 )
 from jiebang.policy.shape import MessageShape, PackShape, ParamShape, PlanShape, ProofsShape, QuotaShape, Unit
@@ -111,10 +111,11 @@ class _Builder(Entries):
         messages = {name: self._message(name, message) for name, message in shape.messages.items()}
         consequences, alternatives = self.consequences(), self.alternatives()
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
-        foreseen_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
-        options_of = {kind: tuple(one for one in alternatives if kind in one.kinds) for kind in Kind}
+        consequences_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
+        alternatives_of = {kind: tuple(one for one in alternatives if kind in one.kinds) for kind in Kind}
         needed = {
-            kind: _list_facts_needed(rules_of[kind], foreseen_of[kind], plans.get(kind), self.registry) for kind in Kind
+            kind: _list_facts_needed(rules_of[kind], consequences_of[kind], plans.get(kind), self.registry)
+            for kind in Kind
         }
         self.legacy_codes()
         self._check_remedies()
@@ -141,9 +142,9 @@ class _Builder(Entries):
             currency=shape.currency,
             zone=self._zone(),
             remedies=shape.remedies,
-            foreseen_of=foreseen_of,
-            options_of=options_of,
-            names_of={kind: _list_names(rules_of[kind], foreseen_of[kind], options_of[kind]) for kind in Kind},
+            consequences_of=consequences_of,
+            alternatives_of=alternatives_of,
+            names_of={kind: _list_names(rules_of[kind], consequences_of[kind], alternatives_of[kind]) for kind in Kind},
             quota=None if shape.quota is None else self._quota(shape.quota),
         )
 
@@ -214,12 +215,12 @@ class _Builder(Entries):
             return None
         return self.wording(self.shape.items[name], ("items", name), self.registry.item_fields[name])
 
-    def _message(self, name: str, shape: MessageShape) -> Message:
+    def _message(self, name: str, shape: MessageShape) -> MessageText:
         parts = {
             part: self.wording(getattr(shape, part), ("messages", name, part), MESSAGE_VALUES)
             for part in ("sms", "subject", "body")
         }
-        return Message(**parts)
+        return MessageText(**parts)
 
     def _plan(self, kind: Kind, shape: PlanShape) -> Plan | None:
         path: Path = ("plans", kind.value)
@@ -261,7 +262,7 @@ class _Builder(Entries):
             return None
         return msgspec.convert({"methods": shape.methods, **spans, **counts}, Proofs)
 
-    def _quota(self, shape: QuotaShape) -> Quota | None:
+    def _quota(self, shape: QuotaShape) -> QuotaRule | None:
         rules = {rule.code: frozenset(rule.kinds) for rule in self.shape.rules}
         for name, code in (("used_up", shape.used_up), ("cooling", shape.cooling)):
             if not rules.get(code, frozenset()).issuperset(shape.kinds):
@@ -276,7 +277,7 @@ class _Builder(Entries):
         if per_year > _MOST_CHANGES:
             self.document.problem(("quota", "per_year"), f"至多 {_MOST_CHANGES} 次", f"at most {_MOST_CHANGES}")
             return None
-        return Quota(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
+        return QuotaRule(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
 
     def _span(self, reference: str, path: Path) -> timedelta | None:
         param = self.look_up_param(reference, path)
@@ -302,7 +303,7 @@ def _param(name: str, shape: ParamShape) -> Param:
 
 
 def _list_facts_needed(
-    rules: Iterable[Rule], consequences: Iterable[Foreseen], plan: Plan | None, registry: ParticipantRegistry
+    rules: Iterable[Rule], consequences: Iterable[ConsequenceRule], plan: Plan | None, registry: ParticipantRegistry
 ) -> dict[str, tuple[str, ...]]:
     """Owners whose facts a case of one kind cannot do without.
 
@@ -324,7 +325,9 @@ def _list_facts_needed(
     }
 
 
-def _list_names(rules: Iterable[Rule], consequences: Iterable[Foreseen], options: Iterable[Option]) -> frozenset[str]:
+def _list_names(
+    rules: Iterable[Rule], consequences: Iterable[ConsequenceRule], options: Iterable[AlternativeRule]
+) -> frozenset[str]:
     """Return every name that the entries of one kind use."""
     names: set[str] = set()
     for rule in rules:

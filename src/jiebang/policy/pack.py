@@ -76,7 +76,7 @@ class Param(msgspec.Struct, frozen=True, kw_only=True):
         return _UNIT_TYPES.get(self.unit, FactType.INT)
 
 
-class Words(msgspec.Struct, frozen=True, kw_only=True):
+class BlockerText(msgspec.Struct, frozen=True, kw_only=True):
     """A blocker's texts, ready to be filled."""
 
     code: str
@@ -103,7 +103,7 @@ class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     `consent_to`: the list each of whose items must be agreed to, where the rule needs consent to each.
     """
 
-    words: Words
+    words: BlockerText
     kinds: frozenset[Kind]
     severity: Severity
     when: Condition
@@ -122,7 +122,7 @@ class Rule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return self.words.code
 
 
-class Foreseen(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+class ConsequenceRule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """One consequence, compiled: whom it applies to (`raised`), and its texts. `shown` and `read` as in Rule."""
 
     code: str
@@ -146,7 +146,7 @@ class Foreseen(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return self.title.names | self.explanation.names | self.lasts.names
 
 
-class Option(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+class AlternativeRule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """One alternative, compiled: whom it is shown to (`raised`), to whom it is recommended, and its texts.
 
     `recommended` yields true where every owner that `first` names was read and it holds.
@@ -186,7 +186,7 @@ class Proofs(msgspec.Struct, frozen=True, kw_only=True):
     tries_window: timedelta
 
 
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
+class QuotaRule(msgspec.Struct, frozen=True, kw_only=True):
     """How often a document may be used for identity changes (`shape.QuotaShape` says what each field is)."""
 
     kinds: frozenset[Kind]
@@ -195,7 +195,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     cooling: str
 
 
-class Message(msgspec.Struct, frozen=True):
+class MessageText(msgspec.Struct, frozen=True):
     """The wording of one message to a person's phone and e-mail."""
 
     sms: Wording
@@ -217,20 +217,20 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     params: Mapping[str, Param]
     items: Mapping[str, Wording]
     rules: tuple[Rule, ...]
-    unavailable: Words
+    unavailable: BlockerText
     plans: Mapping[Kind, Plan]
     proofs: Mapping[Kind, Proofs]
-    messages: Mapping[str, Message]
+    messages: Mapping[str, MessageText]
     reasons: Mapping[str, Text]
     rules_of: Mapping[Kind, tuple[Rule, ...]]
     facts_needed: Mapping[Kind, Mapping[str, tuple[str, ...]]]
     """By kind: the owners that must be readable, each with its facts that the kind's rules and consequences name."""
-    consequences: tuple[Foreseen, ...] = ()
-    alternatives: tuple[Option, ...] = ()
+    consequences: tuple[ConsequenceRule, ...] = ()
+    alternatives: tuple[AlternativeRule, ...] = ()
     legacy_codes: Mapping[str, str] = {}
     """Codes of older systems, each with the code of the rule that it stood for."""
-    foreseen_of: Mapping[Kind, tuple[Foreseen, ...]] = {}
-    options_of: Mapping[Kind, tuple[Option, ...]] = {}
+    consequences_of: Mapping[Kind, tuple[ConsequenceRule, ...]] = {}
+    alternatives_of: Mapping[Kind, tuple[AlternativeRule, ...]] = {}
     currency: str = YUAN
     """The sign before an amount of money."""
     zone: ZoneInfo = ZONE
@@ -239,7 +239,7 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """The rule that each remedy on the spot (REMEDIES) clears; without one, this policy does not offer the remedy."""
     names_of: Mapping[Kind, frozenset[str]] = {}
     """By kind: every name that a rule, consequence or alternative uses."""
-    quota: Quota | None = None
+    quota: QuotaRule | None = None
     """None: this policy counts no identity changes."""
 
     @property
@@ -257,7 +257,7 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return titles.get(code) or self.reasons.get(code) or self.reasons[OTHER_REASON]
 
 
-def message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
+def fill_message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
     """Fill a message of the pack: (sms, subject, body).
 
     `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or a missing value.

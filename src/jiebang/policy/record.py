@@ -42,7 +42,7 @@ class Evidence(msgspec.Struct, frozen=True, eq=False):
     """Whether consequences and alternatives were asked for too."""
 
 
-class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
+class RecordContent(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of a record. `unread`: owners that could not be read; `facts`: by name; `versions`: by participant.
 
     `answer`: the answer as plain JSON values.
@@ -59,7 +59,7 @@ class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
     whole: bool = True
 
 
-def recorded(evidence: Evidence) -> bytes:
+def encode_record(evidence: Evidence) -> bytes:
     """Encode one answer with its facts."""
     answer, facts, row = evidence.answer, evidence.facts, evidence.row
     values = facts.frame.row(row, named=True)
@@ -69,7 +69,7 @@ def recorded(evidence: Evidence) -> bytes:
         value = facts.items[name][row] if spec.type is FactType.ITEMS else values[name]
         if list(value) if spec.type is FactType.ITEMS else value != _absent_value(spec, unread):
             kept[name] = value
-    record = Recorded(
+    record = RecordContent(
         account=answer.account_id,
         kind=answer.kind,
         at=answer.checked_at,
@@ -83,17 +83,17 @@ def recorded(evidence: Evidence) -> bytes:
     return zlib.compress(msgspec.json.encode(record))
 
 
-def read(record: bytes) -> Recorded:
-    """Read what `recorded` wrote. Raises ValueError for anything else."""
+def decode_record(record: bytes) -> RecordContent:
+    """Read what `encode_record` wrote. Raises ValueError for anything else."""
     reader = zlib.decompressobj()
     try:
-        return msgspec.json.decode(reader.decompress(record, _LIMIT), type=Recorded)
+        return msgspec.json.decode(reader.decompress(record, _LIMIT), type=RecordContent)
     except (zlib.error, msgspec.DecodeError) as wrong:
         message = f"not a record of a check: {wrong}"
         raise ValueError(message) from wrong
 
 
-def facts_of(record: Recorded, registry: ParticipantRegistry) -> Facts:
+def facts_of(record: RecordContent, registry: ParticipantRegistry) -> Facts:
     """Return a record's facts as columns. Raises ValueError for a fact or owner that is no longer known."""
     unknown = (record.facts.keys() - registry.facts.keys()) | (set(record.unread) - registry.owned.keys())
     if unknown:
@@ -115,7 +115,7 @@ def facts_of(record: Recorded, registry: ParticipantRegistry) -> Facts:
     return Facts([record.account], pl.DataFrame(columns), items, versions, registry)
 
 
-def replayed(record: Recorded, pack: Pack) -> list[Difference]:
+def replay_record(record: RecordContent, pack: Pack) -> list[Difference]:
     """Evaluate a record's facts again; return how the answer differs from the one given (normally empty).
 
     Raises ValueError for facts that are no longer known.

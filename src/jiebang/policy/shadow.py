@@ -9,7 +9,7 @@ import polars as pl
 
 from jiebang.model.check import Severity
 from jiebang.policy.calendar import with_calendar
-from jiebang.policy.evaluate import has_agreed, raised
+from jiebang.policy.evaluate import has_agreed, run_rules
 from jiebang.policy.frame import Facts, read_column
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ _SEGMENTS: Final[Mapping[str, pl.Expr]] = {
 """The segments of accounts, beside those by type of document. An account may belong to several."""
 _DOCUMENT: Final = "document_type"
 
-Counted = tuple[int, int, int, int]
+VersionCounts = tuple[int, int, int, int]
 """Counts: checks, raised by both versions, by the live one only, by the shadow only."""
 
 
-def joined(batches: Sequence[Facts]) -> Facts:
+def join_batches(batches: Sequence[Facts]) -> Facts:
     """Join the facts of several batches, without their versions."""
     if len(batches) == 1:
         return batches[0]
@@ -54,7 +54,9 @@ def joined(batches: Sequence[Facts]) -> Facts:
     return Facts([account for facts in batches for account in facts.accounts], frame, items, {}, batches[0].registry)
 
 
-def compared(live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[tuple[str, str], Counted]:
+def compare_versions(
+    live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime
+) -> dict[tuple[str, str], VersionCounts]:
     """Count, by segment and code, how two versions agree and differ. Accounts that do not exist are not counted."""
     before, after = _hits(live, facts, kind, now), _hits(shadow, facts, kind, now)
     codes = sorted(before.keys() | after.keys())
@@ -74,7 +76,7 @@ def compared(live: Pack, shadow: Pack, facts: Facts, kind: Kind, now: datetime) 
 
 def _hits(pack: Pack, facts: Facts, kind: Kind, now: datetime) -> dict[str, Any]:
     """Return a boolean row by code of who raises it, and under BLOCKED of who is stopped by anything."""
-    _, columns = raised(pack, facts, kind, now)
+    _, columns = run_rules(pack, facts, kind, now)
     unread = np.zeros(len(facts.accounts), dtype=bool)
     for owner in pack.facts_needed[kind]:
         unread |= ~facts.frame[read_column(owner)].to_numpy()

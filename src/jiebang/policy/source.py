@@ -28,7 +28,7 @@ _TAG: Final = "tag:yaml.org,2002:"
 Path = tuple[str | int, ...]
 
 
-class Problem(msgspec.Struct, frozen=True, order=True):
+class PackProblem(msgspec.Struct, frozen=True, order=True):
     """One mistake: its file, line and column (from 1), and what is wrong."""
 
     file: str
@@ -48,7 +48,7 @@ class Source:
         self.file = file
         self.text = text
         self.lines = text.split("\n")
-        self.problems: list[Problem] = []
+        self.problems: list[PackProblem] = []
         self.nodes: dict[Path, yaml.Node] = {}
 
     def read(self, shape: type[T]) -> T | None:
@@ -74,7 +74,7 @@ class Source:
         self._note(mark.line if mark else 0, mark.column if mark else 0, zh, en)
 
     def _note(self, line: int, column: int, zh: str, en: str) -> None:
-        self.problems.append(Problem(self.file, line + 1, column + 1, zh, en))
+        self.problems.append(PackProblem(self.file, line + 1, column + 1, zh, en))
 
     def _token(self, node: yaml.Node, token: str, nth: int) -> tuple[int, int]:
         """Find the `nth` occurrence of a word in the raw text of a node, in any YAML style."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"'(?:[^']|'')*'|(?P<name>:?[A-Za-z_][A-Za-z0-9_]*)")
 
 
-class Verdict(StrEnum):
+class RuleVerdict(StrEnum):
     """A rule's result: raised, passed, raised but consented to, or unknown because a fact was unread."""
 
     RAISED = "raised"
@@ -45,7 +45,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     title: Text
     severity: Severity
-    verdict: Verdict
+    verdict: RuleVerdict
     condition: str
     filled: str
     facts: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     legal_basis: str
 
 
-def why(pack: Pack, answer: CheckAnswer, facts: Facts, row: int) -> tuple[Reason, ...]:
+def explain_answer(pack: Pack, answer: CheckAnswer, facts: Facts, row: int) -> tuple[Reason, ...]:
     """Explain `answer`, given by `pack` for row `row` of `facts`: every rule of its kind, in the pack's order.
 
     The last reason is the one for facts that could not be read.
@@ -74,11 +74,11 @@ def why(pack: Pack, answer: CheckAnswer, facts: Facts, row: int) -> tuple[Reason
 
 def _explain_rule(pack: Pack, rule: Rule, answer: CheckAnswer, values: Mapping[str, Any], *, raised: bool) -> Reason:
     unread = tuple(owner for owner in sorted(rule.owners) if not values.get(read_column(owner), True))
-    verdict = Verdict.RAISED if raised else Verdict.PASSED
+    verdict = RuleVerdict.RAISED if raised else RuleVerdict.PASSED
     if unread:
-        verdict = Verdict.UNKNOWN
+        verdict = RuleVerdict.UNKNOWN
     elif raised and rule.code in answer.consents:
-        verdict = Verdict.AGREED
+        verdict = RuleVerdict.AGREED
     facts = {name: values[name] for name in sorted(rule.when.names)}
     params = {name: pack.params[name].value for name in sorted(rule.when.params)}
     return Reason(
@@ -144,7 +144,7 @@ def _explain_unread(pack: Pack, answer: CheckAnswer, values: Mapping[str, Any]) 
         code=words.code,
         title=words.title.whole or Text(words.code, words.code),
         severity=Severity.BLOCKS,
-        verdict=Verdict.RAISED if unread else Verdict.PASSED,
+        verdict=RuleVerdict.RAISED if unread else RuleVerdict.PASSED,
         condition="NOT (" + " AND ".join(facts) + ")",
         filled="NOT (" + " AND ".join(_literal(read) for read in facts.values()) + ")",
         facts=facts,

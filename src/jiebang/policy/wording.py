@@ -77,7 +77,7 @@ def cut(text: str, known: Mapping[str, FactType]) -> tuple[str, ...]:
     return parts
 
 
-def wording(zh: tuple[str, ...], en: tuple[str, ...]) -> Wording:
+def join_wording(zh: tuple[str, ...], en: tuple[str, ...]) -> Wording:
     """Join both languages' cut texts."""
     names = frozenset(zh[1::2]) | frozenset(en[1::2])
     return Wording(zh, en, names, None if names else Text("".join(zh), "".join(en)))

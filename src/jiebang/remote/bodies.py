@@ -29,7 +29,7 @@ _FORMS: Final = tuple(
 )
 
 
-def in_both(finding: str) -> Text:
+def translate_finding(finding: str) -> Text:
     """Return a validation message in both languages, cut short, because it may quote what the caller sent."""
     english = finding[:_LONGEST]
     for form, chinese in _FORMS:
@@ -39,7 +39,7 @@ def in_both(finding: str) -> Text:
     return Text(f"内容不符合要求:{english}", english)
 
 
-def strict(body: object, shape: type[Shape]) -> Shape:
+def convert_strictly(body: object, shape: type[Shape]) -> Shape:
     """Convert a decoded JSON body to `shape`, strictly: "1" is not 1. Raises InvalidInputError."""
     if isinstance(body, dict):
         # In JSON 1.0 is the integer 1 (JSON Schema says so too); for msgspec it is a float.
@@ -50,10 +50,10 @@ def strict(body: object, shape: type[Shape]) -> Shape:
         return msgspec.convert(body, shape)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
-        raise InvalidInputError(field=place.rstrip("`").lstrip(".") or "body", reason=in_both(what)) from None
+        raise InvalidInputError(field=place.rstrip("`").lstrip(".") or "body", reason=translate_finding(what)) from None
 
 
-def account_in(text: str, field: str = "account") -> int:
+def parse_account(text: str, field: str = "account") -> int:
     """Return the account id in a field of a body. Raises InvalidInputError."""
     account_id = account_of(text)
     if account_id is None:

@@ -16,7 +16,7 @@ import msgspec
 
 from jiebang.model.errors import JiebangError
 from jiebang.remote import wire
-from jiebang.remote.signing import Link, Requester, Sent, joined
+from jiebang.remote.signing import Link, Requester, SignedRequest, join_headers
 
 AT_ONCE: Final = 8
 """Concurrent requests to one party; others wait for a place within their own time limit."""
@@ -84,7 +84,7 @@ class SignedClient:
                 # AttributeError: a connection reset while it is being made has no socket, which anyio does not expect
                 raise RemoteError(self.name, type(error).__name__) from error
 
-    async def _exchange(self, sent: Sent, body: bytes) -> bytes:
+    async def _exchange(self, sent: SignedRequest, body: bytes) -> bytes:
         request = self._http.build_request(sent.method, sent.url, headers=sent.headers, content=body)
         response = await self._http.send(request, stream=True)
         try:
@@ -97,7 +97,7 @@ class SignedClient:
             await response.aclose()
         answer = bytes(content)
         try:
-            self._requester.verify(sent, response.status_code, joined(response.headers.multi_items()), answer)
+            self._requester.verify(sent, response.status_code, join_headers(response.headers.multi_items()), answer)
         except JiebangError as error:
             raise RemoteError(self.name, "an answer not signed by it", response.status_code, error.code) from error
         if response.status_code != HTTPStatus.OK:

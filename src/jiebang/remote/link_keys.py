@@ -33,7 +33,7 @@ def create_keys(folder: Path, name: str) -> None:
         write(folder / f"{name}-{direction}.pub.pem", public, 0o644)
 
 
-def our_end(folder: Path, name: str, base_url: str) -> Link:
+def read_our_end(folder: Path, name: str, base_url: str) -> Link:
     """Read the platform's end of the link to `name` from `folder`. Raises OSError where a key is missing."""
     return Link(
         name=name,
@@ -43,7 +43,7 @@ def our_end(folder: Path, name: str, base_url: str) -> Link:
     )
 
 
-def other_end(folder: Path, name: str, base_url: str) -> Link:
+def read_other_end(folder: Path, name: str, base_url: str) -> Link:
     """Read the other party's end of the link from `folder`. Raises OSError where a key is missing."""
     return Link(
         name=name,

@@ -59,7 +59,7 @@ def prefers_english(accept_language: str | None) -> bool:
     return best["en"] > best["zh"]
 
 
-class Titled(Protocol):
+class TitledProblem(Protocol):
     """A problem whose language can be told from its titles."""
 
     @property
@@ -71,7 +71,7 @@ class Titled(Protocol):
         """The same in English."""
 
 
-class Detailed(Titled, Protocol):
+class StatusProblem(TitledProblem, Protocol):
     """A problem with all that its headers depend on."""
 
     @property
@@ -79,7 +79,7 @@ class Detailed(Titled, Protocol):
         """Its HTTP status."""
 
 
-def language_of(problem: Titled) -> dict[str, str]:
+def language_of(problem: TitledProblem) -> dict[str, str]:
     """Return the headers that state the language of a problem."""
     return {
         "content-language": "en" if problem.title == problem.en.title else "zh-CN",
@@ -87,7 +87,7 @@ def language_of(problem: Titled) -> dict[str, str]:
     }
 
 
-def headers_of(error: JiebangError, problem: Detailed) -> dict[str, str]:
+def headers_of(error: JiebangError, problem: StatusProblem) -> dict[str, str]:
     """Return the headers of a problem's response besides its content type."""
     headers = language_of(problem)
     if problem.status == 401:  # noqa: PLR2004 - statuses read best as numbers

@@ -56,7 +56,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     peer_key: bytes
 
 
-class Sent(msgspec.Struct, frozen=True):
+class SignedRequest(msgspec.Struct, frozen=True):
     """A request as its signature covers it. `headers` has each field once, repeated lines joined with ", "."""
 
     method: str
@@ -64,22 +64,22 @@ class Sent(msgspec.Struct, frozen=True):
     headers: dict[str, str]
 
 
-class Answered(msgspec.Struct, frozen=True):
+class SignedReply(msgspec.Struct, frozen=True):
     """A reply as its signature covers it, with the request that it answers."""
 
     status_code: int
     headers: dict[str, str]
-    request: Sent
+    request: SignedRequest
 
 
-class Verified(msgspec.Struct, frozen=True):
+class RequestParameters(msgspec.Struct, frozen=True):
     """The parameters of a valid request signature. The receiver must refuse a nonce that it has seen before."""
 
     nonce: str
     expires: int
 
 
-def joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
+def join_headers(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Join repeated header lines in order, names in lower case (RFC 9110, 5.3)."""
     headers = dict[str, str]()
     for name, value in fields:
@@ -97,9 +97,9 @@ class Requester:
         self._signer = _build_signer(self._key_id, link.private_key)
         self._verifier = _build_verifier(f"{link.name}-reply", link.peer_key)
 
-    def sign(self, method: str, url: str, body: bytes, *, now: datetime, nonce: str) -> Sent:
+    def sign(self, method: str, url: str, body: bytes, *, now: datetime, nonce: str) -> SignedRequest:
         """Return the request with its headers: content type and digest, and the signature."""
-        sent = Sent(method, url, {"content-type": "application/json"})
+        sent = SignedRequest(method, url, {"content-type": "application/json"})
         self._signer.sign(
             sent,
             key_id=self._key_id,
@@ -113,11 +113,11 @@ class Requester:
         )
         return sent
 
-    def verify(self, sent: Sent, status: int, headers: dict[str, str], body: bytes) -> None:
+    def verify(self, sent: SignedRequest, status: int, headers: dict[str, str], body: bytes) -> None:
         """Verify that the reply is the peer's, unchanged, and answers `sent`. Raises BadSignatureError."""
         try:
             self._verifier.verify(
-                Answered(status, headers, sent),
+                SignedReply(status, headers, sent),
                 max_age=LIFETIME,
                 expect_tag=REPLY_TAG,
                 require_components=REPLY_COVERS,
@@ -136,7 +136,7 @@ class Responder:
         self._signer = _build_signer(self._key_id, link.private_key)
         self._verifier = _build_verifier(f"{link.name}-request", link.peer_key)
 
-    def verify(self, sent: Sent, body: bytes) -> Verified:
+    def verify(self, sent: SignedRequest, body: bytes) -> RequestParameters:
         """Verify that the request is the platform's, unchanged and current. Raises BadSignatureError."""
         try:
             (result,) = self._verifier.verify(
@@ -149,11 +149,13 @@ class Responder:
             raise BadSignatureError(reason=_NONCE_MISSING)
         if not isinstance(expires, int) or not isinstance(created, int) or expires - created > LIFETIME.total_seconds():
             raise BadSignatureError(reason=_TOO_LONG_LIVED)
-        return Verified(nonce, expires)
+        return RequestParameters(nonce, expires)
 
-    def sign(self, sent: Sent, status: int, content_type: str, body: bytes, *, now: datetime) -> dict[str, str]:
+    def sign(
+        self, sent: SignedRequest, status: int, content_type: str, body: bytes, *, now: datetime
+    ) -> dict[str, str]:
         """Return the headers of a signed reply to `sent`."""
-        answered = Answered(status, {"content-type": content_type}, sent)
+        answered = SignedReply(status, {"content-type": content_type}, sent)
         self._signer.sign(
             answered,
             key_id=self._key_id,

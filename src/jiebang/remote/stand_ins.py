@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.remote.link_keys import our_end
+from jiebang.remote.link_keys import read_our_end
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -37,7 +37,7 @@ def write_addresses(home: Path, addresses: Mapping[str, str]) -> None:
     draft.replace(path)
 
 
-def links(home: Path, names: Collection[str]) -> dict[str, Link]:
+def read_links(home: Path, names: Collection[str]) -> dict[str, Link]:
     """Return our ends of the links to the stand-ins among `names`; none where no stand-in runs.
 
     Raises OSError where a key is missing.
@@ -47,4 +47,4 @@ def links(home: Path, names: Collection[str]) -> dict[str, Link]:
     except OSError:
         return {}
     addresses = msgspec.json.decode(content, type=dict[str, str])
-    return {name: our_end(home / KEYS, name, url) for name, url in addresses.items() if name in names}
+    return {name: read_our_end(home / KEYS, name, url) for name, url in addresses.items() if name in names}

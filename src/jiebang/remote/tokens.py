@@ -39,7 +39,7 @@ _ALGORITHMS: Final = ("ES256", "ES384", "PS256", "RS256", "Ed25519")
 """Accepted signatures (RS256 must be supported, RFC 9068 §2.1); neither `none` nor shared-secret ones."""
 
 
-class Scope(StrEnum):
+class TokenScope(StrEnum):
     """A permission of a token. Each route names the one that it needs."""
 
     CHECK = "check"
@@ -63,7 +63,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """The caller's name in the store of idempotency keys; a person and a service can never share one."""
         return f"{'service' if self.account_id is None else 'person'}:{self.subject}"
 
-    def require(self, scope: Scope) -> None:
+    def require(self, scope: TokenScope) -> None:
         """Raise NotAllowedError unless the token carries `scope`."""
         if scope not in self.scopes:
             raise NotAllowedError(scope=scope.value)
@@ -72,7 +72,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether this caller may act for the account: a person for their own, a service for any."""
         if self.account_id is not None:
             return self.account_id == account_id
-        return Scope.SERVICE in self.scopes
+        return TokenScope.SERVICE in self.scopes
 
     def require_account(self, account_id: int) -> None:
         """Raise NotAllowedError unless the caller may act for the account."""
@@ -161,7 +161,7 @@ class IssuerKeys:
             _log.warning("issuer_keys_unreadable", error=type(error).__name__)
 
 
-class Verifier:
+class TokenVerifier:
     """Turns an Authorization header into a Caller."""
 
     def __init__(

@@ -35,7 +35,7 @@ CaseNo = Annotated[int, Meta(ge=1, le=(1 << 32) - 1)]
 Code = Annotated[str, Meta(pattern=r"\A[A-Z0-9][A-Z0-9-]{0,63}\Z")]
 
 
-class Outcome(StrEnum):
+class CaseOutcome(StrEnum):
     """The party's answer for one case."""
 
     GRANTED = "granted"
@@ -51,7 +51,7 @@ class CaseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     version: Annotated[int, Meta(ge=1)] | None = None
 
 
-class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class CaseBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of a Try, Confirm or Cancel. `effects`: those of the plan, for a Confirm.
 
     `operation`: the party's operation that the plan names; absent: the one it had before operations had names.
@@ -62,7 +62,7 @@ class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     operation: Annotated[str, Meta(pattern=r"\A([a-z][a-z0-9_]{0,63})?\Z")] = ""
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class ResultRow(msgspec.Struct, frozen=True, gc=False):
     """The party's fence row of the account after the op (0, cancelled: none)."""
 
     case_no: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
@@ -74,8 +74,8 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     account: AccountText
     case_no: CaseNo
-    outcome: Outcome
-    row: Row
+    outcome: CaseOutcome
+    row: ResultRow
     code: Code | None = None
 
 
@@ -106,7 +106,7 @@ class LookRow(msgspec.Struct, frozen=True, gc=False):
     case_op: CaseOp
 
 
-class Looked(msgspec.Struct, frozen=True):
+class LookResults(msgspec.Struct, frozen=True):
     """The answer to a look, without accounts that have no row."""
 
     rows: list[LookRow]
@@ -142,7 +142,7 @@ def _build_error(error: msgspec.DecodeError) -> InvalidInputError:
     return InvalidInputError(field=place or "$", reason=Text(f"内容不符合要求:{what}", what))
 
 
-def account_ids(texts: Iterable[str], field: str) -> list[int]:
+def parse_accounts(texts: Iterable[str], field: str) -> list[int]:
     """Convert the accounts of a parsed message to numbers. Raises InvalidInputError for one that is too large."""
     ids = [int(text) for text in texts]
     for at, account in enumerate(ids):
@@ -153,23 +153,23 @@ def account_ids(texts: Iterable[str], field: str) -> list[int]:
     return ids
 
 
-def result(account_id: int, case_no: int, verdict: Verdict, before: FenceRow) -> Result:
+def build_result(account_id: int, case_no: int, verdict: Verdict, before: FenceRow) -> Result:
     """Return the fence's verdict on one case as a result. `before`: the row that the fence judged by."""
     row = verdict.write or before
-    return Result(str(account_id), case_no, _OUTCOME[verdict.answer], Row(row.case_no, row.case_op), verdict.code)
+    return Result(str(account_id), case_no, _OUTCOME[verdict.answer], ResultRow(row.case_no, row.case_op), verdict.code)
 
 
-_OUTCOME: Final[Mapping[Answer, Outcome]] = {
-    Answer.GRANTED: Outcome.GRANTED,
-    Answer.DONE: Outcome.GRANTED,
-    Answer.REFUSED: Outcome.REFUSED,
-    Answer.STALE: Outcome.REFUSED,
-    Answer.ERROR: Outcome.REFUSED,
-    Answer.PENDING: Outcome.PENDING,
+_OUTCOME: Final[Mapping[Answer, CaseOutcome]] = {
+    Answer.GRANTED: CaseOutcome.GRANTED,
+    Answer.DONE: CaseOutcome.GRANTED,
+    Answer.REFUSED: CaseOutcome.REFUSED,
+    Answer.STALE: CaseOutcome.REFUSED,
+    Answer.ERROR: CaseOutcome.REFUSED,
+    Answer.PENDING: CaseOutcome.PENDING,
 }
 
 
-class Ignored(StrEnum):
+class IgnoreReason(StrEnum):
     """Why a result was ignored."""
 
     MALFORMED = "malformed"
@@ -178,7 +178,9 @@ class Ignored(StrEnum):
     CONTRADICTORY = "contradictory"
 
 
-def replies(participant: str, op: Op, orders: Sequence[Order], body: bytes) -> tuple[list[Reply], list[Ignored]]:
+def read_replies(
+    participant: str, op: Op, orders: Sequence[Order], body: bytes
+) -> tuple[list[Reply], list[IgnoreReason]]:
     """Read the answer to a batch: at most one reply per order, and the reason for each ignored result.
 
     A result is ignored where it is malformed, was not asked for, repeats an earlier one, or contradicts another or
@@ -192,16 +194,16 @@ def replies(participant: str, op: Op, orders: Sequence[Order], body: bytes) -> t
     for one in results:
         key = (int(one.account), one.case_no)
         if key not in asked:
-            ignored.append(Ignored.NOT_ASKED)
+            ignored.append(IgnoreReason.NOT_ASKED)
         elif not _is_consistent(op, one):
-            ignored.append(Ignored.CONTRADICTORY)
+            ignored.append(IgnoreReason.CONTRADICTORY)
             contradicted.add(key)
         elif key not in accepted:
             accepted[key] = one
         elif accepted[key] == one:
-            ignored.append(Ignored.REPEATED)
+            ignored.append(IgnoreReason.REPEATED)
         else:
-            ignored.append(Ignored.CONTRADICTORY)
+            ignored.append(IgnoreReason.CONTRADICTORY)
             contradicted.add(key)
     return [
         Reply(
@@ -212,16 +214,16 @@ def replies(participant: str, op: Op, orders: Sequence[Order], body: bytes) -> t
     ], ignored
 
 
-def _parse_results(body: bytes) -> tuple[list[Result], list[Ignored]]:
+def _parse_results(body: bytes) -> tuple[list[Result], list[IgnoreReason]]:
     try:
         return msgspec.json.decode(body, type=Results).results, []
     except msgspec.ValidationError:
-        good, ignored = list[Result](), list[Ignored]()
+        good, ignored = list[Result](), list[IgnoreReason]()
         for raw in parse(body, _RawResults).results:
             try:
                 good.append(msgspec.json.decode(raw, type=Result))
             except msgspec.DecodeError:
-                ignored.append(Ignored.MALFORMED)
+                ignored.append(IgnoreReason.MALFORMED)
         return good, ignored
     except msgspec.DecodeError as error:
         raise _build_error(error) from error
@@ -230,9 +232,9 @@ def _parse_results(body: bytes) -> tuple[list[Result], list[Ignored]]:
 def _is_consistent(op: Op, one: Result) -> bool:
     """Return whether outcome and fence row are consistent (the fence's table, read from the answer)."""
     here, row = one.row.case_no == one.case_no, one.row
-    if one.outcome is Outcome.PENDING:
+    if one.outcome is CaseOutcome.PENDING:
         return True
-    if one.outcome is Outcome.GRANTED:
+    if one.outcome is CaseOutcome.GRANTED:
         return here and row.case_op in _HELD_AFTER[op]
     if one.code is None or (one.code == LATER_CASE) != (row.case_no > one.case_no):
         return False
@@ -250,18 +252,18 @@ _HELD_AFTER: Final[Mapping[Op, tuple[CaseOp, ...]]] = {
 
 
 def _to_answer(op: Op, one: Result) -> Answer:
-    if one.outcome is Outcome.PENDING:
+    if one.outcome is CaseOutcome.PENDING:
         return Answer.PENDING
     if op is Op.TRY:
-        return Answer.GRANTED if one.outcome is Outcome.GRANTED else Answer.REFUSED
-    if one.outcome is Outcome.GRANTED:
+        return Answer.GRANTED if one.outcome is CaseOutcome.GRANTED else Answer.REFUSED
+    if one.outcome is CaseOutcome.GRANTED:
         return Answer.DONE
     return Answer.STALE if one.code == LATER_CASE else Answer.ERROR
 
 
-def marked(body: bytes, after: int, upto: int) -> dict[int, FenceRow]:
+def read_marks(body: bytes, after: int, upto: int) -> dict[int, FenceRow]:
     """Read the answer to a read of marks. Raises InvalidInputError for rows out of the range, or out of order."""
-    rows = parse(body, Looked).rows
+    rows = parse(body, LookResults).rows
     accounts = [int(row.account) for row in rows]
     if len(rows) > MAX_BATCH or not all(below < above for below, above in pairwise([after, *accounts, upto + 1])):
         raise InvalidInputError(
@@ -272,9 +274,9 @@ def marked(body: bytes, after: int, upto: int) -> dict[int, FenceRow]:
     }
 
 
-def looked(body: bytes, accounts: Sequence[int]) -> dict[int, FenceRow]:
+def read_look(body: bytes, accounts: Sequence[int]) -> dict[int, FenceRow]:
     """Read the answer to a look. Raises InvalidInputError for accounts that were not asked for, or twice."""
-    rows = parse(body, Looked).rows
+    rows = parse(body, LookResults).rows
     fence_rows = {int(row.account): FenceRow(row.case_no, row.case_op) for row in rows}
     if len(fence_rows) != len(rows) or not fence_rows.keys() <= set(accounts):
         raise InvalidInputError(

@@ -96,7 +96,7 @@ def audit(
     return violations
 
 
-def leaked(slots: Iterable[Slot], cases: Mapping[tuple[int, int], Case]) -> list[Slot]:
+def find_leaked_slots(slots: Iterable[Slot], cases: Mapping[tuple[int, int], Case]) -> list[Slot]:
     """Return the slots that no case may hold: each keeps the document's owner from using the document."""
     may_hold = COUNTED | {State.READY}
     return [
@@ -108,7 +108,7 @@ def leaked(slots: Iterable[Slot], cases: Mapping[tuple[int, int], Case]) -> list
     ]
 
 
-def uncounted(cases: Iterable[Case], slots: Iterable[Slot]) -> list[Violation]:
+def find_cases_without_slot(cases: Iterable[Case], slots: Iterable[Slot]) -> list[Violation]:
     """Return the cases that changed an identity, or are about to, without holding a slot of the document's quota."""
     held = {(slot.of_case, slot.document_index) for slot in slots}
     return [

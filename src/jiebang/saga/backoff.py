@@ -11,6 +11,6 @@ _MOST_DOUBLINGS: Final = 16
 """So that a failure that lasts for days does not overflow timedelta."""
 
 
-def doubled(first: timedelta, times: int, limit: timedelta) -> timedelta:
+def exponential_wait(first: timedelta, times: int, limit: timedelta) -> timedelta:
     """Return `first` doubled `times` times (0: unchanged), but no more than `limit`."""
     return min(first * (1 << min(times, _MOST_DOUBLINGS)), limit)

@@ -55,7 +55,7 @@ def head(before: bytes, row: bytes) -> bytes:
     return sha256(before + row).digest()
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class ChainRow(msgspec.Struct, frozen=True, gc=False):
     """One row of a timeline as it stands in the database; `entries` as the text of any JSON form."""
 
     revision: int
@@ -64,7 +64,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     head: bytes
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False):
+class ChainHead(msgspec.Struct, frozen=True, gc=False):
     """The revision, state and head on the case's own row: its timeline must end with them."""
 
     account_id: int
@@ -74,7 +74,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     head: bytes
 
 
-class Fault(StrEnum):
+class TimelineFault(StrEnum):
     """What can be wrong with the timeline of one case."""
 
     CHANGED = "timeline_entry_changed"  # the row, or the head of the row before, was changed
@@ -84,26 +84,26 @@ class Fault(StrEnum):
     ORPHANED = "timeline_without_case"
 
 
-def faults(case: Standing, rows: Iterable[Row]) -> Iterator[tuple[Fault, int]]:
+def find_faults(case: ChainHead, rows: Iterable[ChainRow]) -> Iterator[tuple[TimelineFault, int]]:
     """Yield each fault of a timeline with its revision. `rows` come in ascending order of revision.
 
     Each row is checked against the head stored in the row before, so that one changed row is one fault, not many.
     """
     before, expected = genesis(case.account_id, case.case_no), 1
-    last: Row | None = None
+    last: ChainRow | None = None
     state: Any = None
     for row in rows:
         decoded = _decode(row.entries)
         if row.revision != expected:
-            yield (Fault.MISSING, expected)
+            yield (TimelineFault.MISSING, expected)
         elif head(before, digest(row.revision, time_text(row.at), canonical(decoded))) != row.head:
-            yield (Fault.CHANGED, row.revision)
+            yield (TimelineFault.CHANGED, row.revision)
         state = next((entry.get("state") for entry in reversed(decoded) if entry.get("what") == "state"), state)
         before, expected, last = row.head, row.revision + 1, row
     if last is None or last.revision != case.revision:
-        yield (Fault.CUT, expected)
+        yield (TimelineFault.CUT, expected)
     elif last.head != case.head or state != case.state:
-        yield (Fault.DIFFERS, last.revision)
+        yield (TimelineFault.DIFFERS, last.revision)
 
 
 def _decode(text: str) -> list[dict[str, Any]]:

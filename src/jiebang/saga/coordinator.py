@@ -22,9 +22,9 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from jiebang.model.case import ENDED, Case, Mark, State, moved
+from jiebang.model.case import ENDED, Case, Mark, State, transition
 from jiebang.model.plan import WALLET, Plan
-from jiebang.saga.backoff import doubled
+from jiebang.saga.backoff import exponential_wait
 from jiebang.saga.fence import Answer, FenceRow, Op
 
 
@@ -148,7 +148,7 @@ _MARK_AFTER: Final[Mapping[tuple[str, bool], str]] = {
 
 def backoff(attempt: int, timing: Timing) -> timedelta:
     """How long to wait after the `attempt`-th unanswered send (0 first): doubling, capped at `resend_limit`."""
-    return doubled(timing.resend, attempt, timing.resend_limit)
+    return exponential_wait(timing.resend, attempt, timing.resend_limit)
 
 
 def step(case: Case, plan: Plan, event: Event, now: datetime, timing: Timing) -> Decision:
@@ -232,14 +232,14 @@ def _has_funds_moved(case: Case, plan: Plan, event: Rechecked) -> bool:
 
 
 def _end(case: Case, state: State, reason: str | None) -> Decision:
-    return Decision(moved(case, state, due_at=None, reason=reason))
+    return Decision(transition(case, state, due_at=None, reason=reason))
 
 
 def _step_unproven(case: Case, event: Event, now: datetime) -> Decision:
     if case.withdraw_at is not None:
         return _end(case, State.WITHDRAWN, WITHDRAWN)
     if isinstance(event, Proven):
-        return Decision(moved(case, State.READY, wallet_version=event.wallet_version, due_at=now, attempt=0))
+        return Decision(transition(case, State.READY, wallet_version=event.wallet_version, due_at=now, attempt=0))
     expired = case.state is State.OPEN and case.due_at is not None and now >= case.due_at
     return _end(case, State.EXPIRED, EXPIRED) if isinstance(event, Woken) and expired else Decision(case)
 
@@ -254,11 +254,11 @@ def _step_ready(case: Case, plan: Plan, event: Event, now: datetime, timing: Tim
     versions = _list_versions(plan, event)
     if None in versions:
         due = now + backoff(case.attempt, timing)
-        return Decision(moved(case, State.READY, due_at=due, attempt=case.attempt + 1, reason=FACT_UNAVAILABLE))
+        return Decision(transition(case, State.READY, due_at=due, attempt=case.attempt + 1, reason=FACT_UNAVAILABLE))
     if _has_funds_moved(case, plan, event):
         return _end(case, State.REJECTED, FUNDS_MOVED)
     deadline = now + timing.try_limit
-    tried = moved(
+    tried = transition(
         case,
         _TRYING,
         marks=_TRY_SENT * len(plan.participants),
@@ -315,10 +315,10 @@ def _step_second_phase(case: Case, plan: Plan, event: Event, now: datetime, timi
         marks = _take_second_phase_replies(case, plan, event)
     if _FINISHED.issuperset(marks):
         end = State.DONE if case.state is _CONFIRMING else State.ABORTED
-        return Decision(moved(case, end, marks=marks, due_at=None))
+        return Decision(transition(case, end, marks=marks, due_at=None))
     if not any(mark in _AWAITING[case.state] for mark in marks):
         parked = marks == case.marks and case.due_at is None
-        return Decision(case if parked else moved(case, case.state, marks=marks, due_at=None))
+        return Decision(case if parked else transition(case, case.state, marks=marks, due_at=None))
     return _wait_or_resend(case, plan, marks, event, now, timing)
 
 
@@ -343,9 +343,9 @@ def _wait_or_resend(case: Case, plan: Plan, marks: str, event: Event, now: datet
         due = now + backoff(case.attempt + 1, timing)
         if case.state is _TRYING and case.deadline is not None:
             due = min(due, case.deadline)
-        again = moved(case, case.state, marks=marks, attempt=case.attempt + 1, due_at=due)
+        again = transition(case, case.state, marks=marks, attempt=case.attempt + 1, due_at=due)
         return Decision(again, _list_sends(again, plan))
-    return Decision(case if marks == case.marks else moved(case, case.state, marks=marks))
+    return Decision(case if marks == case.marks else transition(case, case.state, marks=marks))
 
 
 def _enter_phase(
@@ -353,7 +353,7 @@ def _enter_phase(
 ) -> Decision:
     """Enter a phase and send its ops. A future `due_at` is kept: an unchanged index entry makes a cheaper save."""
     due = case.due_at if case.due_at is not None and case.due_at > now else now + backoff(0, timing)
-    after = moved(case, state, marks=marks, due_at=due, attempt=0, reason=reason or case.reason)
+    after = transition(case, state, marks=marks, due_at=due, attempt=0, reason=reason or case.reason)
     return Decision(after, _list_sends(after, plan, only_new=case.marks))
 
 

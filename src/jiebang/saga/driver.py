@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from jiebang.model.case import ENDED, Case, Key, Kind, State, moved
+from jiebang.model.case import ENDED, Case, Key, Kind, State, transition
 from jiebang.model.plan import Plan
 from jiebang.saga import coordinator
 from jiebang.saga.batch import (
@@ -77,13 +77,13 @@ class GroupSave(msgspec.Struct, frozen=True):
     saves: Sequence[Save]
 
 
-class SaveRefused(msgspec.Struct, frozen=True):
+class SaveRefusal(msgspec.Struct, frozen=True):
     """The store refused a save as a whole because of the data of one of its cases. Nothing was stored."""
 
     error: Exception
 
 
-class Call(msgspec.Struct, frozen=True):
+class ParticipantCall(msgspec.Struct, frozen=True):
     """One op for a batch at one participant; all of its cases follow `plan`."""
 
     participant: str
@@ -91,7 +91,7 @@ class Call(msgspec.Struct, frozen=True):
     orders: Orders
     plan: Plan
 
-    def halves(self) -> tuple[Call, Call] | None:
+    def halves(self) -> tuple[ParticipantCall, ParticipantCall] | None:
         """Return the halves to make after the call failed as a whole; None for one case, which counts as silence."""
         half = len(self.orders) // 2
         if not half:
@@ -107,7 +107,7 @@ class Round(msgspec.Struct, frozen=True):
     """
 
     keys: frozenset[Key]
-    calls: Sequence[Call]
+    calls: Sequence[ParticipantCall]
 
 
 class RoundAnswers(msgspec.Struct, frozen=True):
@@ -349,7 +349,7 @@ class BatchDriver:
 
     def save(self, saves: Sequence[Save]) -> DriverCourse[SaveOutcome]:
         """Save in one statement. What the store refuses as a whole is halved until the bad case is alone, and lost."""
-        outcome: SaveOutcome | SaveRefused = yield from self.request(GroupSave(saves))
+        outcome: SaveOutcome | SaveRefusal = yield from self.request(GroupSave(saves))
         if isinstance(outcome, SaveOutcome):
             return outcome
         if len(saves) == len(saves[0].cases) == 1:
@@ -372,7 +372,7 @@ class BatchDriver:
             groups[id(learnt)].append(key)
         saves = [
             Save(
-                cases=[moved(self.alone[key], self.alone[key].state) for key in sorted(keys)],
+                cases=[transition(self.alone[key], self.alone[key].state) for key in sorted(keys)],
                 entries=self.learnt[keys[0]],
             )
             for keys in groups.values()
@@ -382,7 +382,7 @@ class BatchDriver:
 
     # Sending.
 
-    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, Call]:
+    def calls(self, sending: Sequence[GroupStep]) -> dict[CallKey, ParticipantCall]:
         """Return the calls of a round: one for each participant, op and plan, for all groups."""
         plans: dict[PlanKey, Plan] = {}
         columns: defaultdict[CallKey, list[tuple[CaseGroup, Sequence[int | None] | None]]] = defaultdict(list)
@@ -394,7 +394,7 @@ class BatchDriver:
                 versions = None if index is None else step.group.versions(index)
                 columns[send.participant, send.op, plan_key].append((step.group, versions))
         return {
-            (name, op, plan_key): Call(name, op, merge_orders(parts), plans[plan_key])
+            (name, op, plan_key): ParticipantCall(name, op, merge_orders(parts), plans[plan_key])
             for (name, op, plan_key), parts in columns.items()
         }
 

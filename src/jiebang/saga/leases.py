@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-def wanted_buckets(
+def choose_buckets(
     me: str, workers: Collection[str], leases: Mapping[int, tuple[str, datetime]], now: datetime
 ) -> frozenset[int]:
     """Return the buckets that worker `me` holds from now on, given all live `workers` and all `leases` by bucket.

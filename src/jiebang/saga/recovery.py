@@ -47,11 +47,11 @@ from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
 from jiebang.saga.recovery_evidence import (
     OUTCOME_LOST,
     PLATFORM,
+    AccountEvidence,
     CaseAssessment,
     ProvenOutcome,
-    Restored,
-    Seen,
-    Why,
+    RestoredInstallation,
+    UndecidedReason,
     assess_case,
     is_at,
     is_finished,
@@ -62,13 +62,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["OUTCOME_LOST", "Recovery", "Restored", "Seen", "Undecided", "Wait", "Why", "recovered"]
+__all__ = [
+    "OUTCOME_LOST",
+    "AccountEvidence",
+    "Recovery",
+    "RefusalWait",
+    "RestoredInstallation",
+    "UndecidedCase",
+    "UndecidedReason",
+    "decide_recovery",
+]
 
 RECOVERED: Final = "RECOVERED"
 """Reason of a case that was broken off because no proof of its commit is left."""
 
 
-class Undecided(msgspec.Struct, frozen=True, order=True):
+class UndecidedCase(msgspec.Struct, frozen=True, order=True):
     """A case that an operator must decide. `participants`: those at which it is stuck, as far as known.
 
     `codes`: with Why.CANNOT_TRY, the code with which each of them would refuse its Try.
@@ -76,12 +85,12 @@ class Undecided(msgspec.Struct, frozen=True, order=True):
 
     account_id: int
     case_no: int
-    why: Why
+    why: UndecidedReason
     participants: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
 
 
-class Wait(msgspec.Struct, frozen=True, order=True):
+class RefusalWait(msgspec.Struct, frozen=True, order=True):
     """A committed case whose Try this participant would refuse now, with a code that clears by itself."""
 
     account_id: int
@@ -103,16 +112,16 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     account_id: int
     last_case_no: int
     sends: tuple[Send, ...] = ()
-    waits: tuple[Wait, ...] = ()
+    waits: tuple[RefusalWait, ...] = ()
     again: bool = False
     refusals: Mapping[str, str] = {}
     plans: Mapping[int, Plan] = {}
     changed: tuple[Case, ...] = ()
     made: tuple[Case, ...] = ()
-    undecided: tuple[Undecided, ...] = ()
+    undecided: tuple[UndecidedCase, ...] = ()
 
 
-def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
+def decide_recovery(seen: AccountEvidence, restored: RestoredInstallation, now: datetime) -> Recovery:
     """Decide what to do about one account. Idempotent: asked about its own result, it finds nothing more to do.
 
     `seen.rows` must be read before the cases, and while no worker claims any.
@@ -144,7 +153,7 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
             made=tuple(after for each, after in settled if each.case is None),
         )
     undecided = [
-        Undecided(seen.account_id, each.case_no, each.reason, _list_stuck(seen, each))
+        UndecidedCase(seen.account_id, each.case_no, each.reason, _list_stuck(seen, each))
         for each in assessed
         if each.reason is not None
     ]
@@ -157,7 +166,7 @@ def recovered(seen: Seen, restored: Restored, now: datetime) -> Recovery:
             (made if each.case is None else changed).append(after)
     blocked = _find_blocked(seen, changed, made)
     made = [case for case in made if case.case_no not in blocked]
-    undecided += [Undecided(seen.account_id, number, Why.WAITS_BELOW) for number in sorted(blocked)]
+    undecided += [UndecidedCase(seen.account_id, number, UndecidedReason.WAITS_BELOW) for number in sorted(blocked)]
     return Recovery(
         account_id=seen.account_id,
         last_case_no=last,
@@ -179,28 +188,30 @@ def _find_live(assessed: Sequence[CaseAssessment]) -> CaseAssessment | None:
     return highest if highest.case is None or highest.case.state not in ENDED else None
 
 
-def _list_stuck(seen: Seen, one: CaseAssessment) -> tuple[str, ...]:
+def _list_stuck(seen: AccountEvidence, one: CaseAssessment) -> tuple[str, ...]:
     """Return the participants whose row is at an undecided case; of a forgotten one, those restored to before it."""
     at_it = tuple(name for name in one.participants if is_at(seen, name, one))
     return at_it or (one.participants if one.case is None else ())
 
 
-def _list_participants(assessed: Sequence[CaseAssessment], seen: Seen) -> list[str]:
+def _list_participants(assessed: Sequence[CaseAssessment], seen: AccountEvidence) -> list[str]:
     return list(dict.fromkeys((*(name for one in assessed for name in one.participants), *seen.rows)))
 
 
-def _is_finished_everywhere(seen: Seen, one: CaseAssessment) -> bool:
+def _is_finished_everywhere(seen: AccountEvidence, one: CaseAssessment) -> bool:
     return all(is_finished(seen, name, one) for name in one.participants)
 
 
-def _is_held_up(seen: Seen, assessed: Sequence[CaseAssessment], name: str, one: CaseAssessment) -> bool:
+def _is_held_up(seen: AccountEvidence, assessed: Sequence[CaseAssessment], name: str, one: CaseAssessment) -> bool:
     """Whether a lower case that cannot be ended now stands between the participant's row and this one."""
     row = seen.rows.get(name, NO_ROW)
     passed = row.case_no if row.case_op is not CaseOp.TRIED else row.case_no - 1
     return any(passed < lower.case_no < one.case_no and name in lower.participants for lower in assessed)
 
 
-def _next_send(seen: Seen, assessed: Sequence[CaseAssessment], name: str, live: CaseAssessment | None) -> Send | None:
+def _next_send(
+    seen: AccountEvidence, assessed: Sequence[CaseAssessment], name: str, live: CaseAssessment | None
+) -> Send | None:
     """Rules 5 and 6: the next op that recovery sends this participant. None: it needs none, or must not go on yet."""
     row = seen.rows.get(name, NO_ROW)
     for one in assessed:
@@ -216,46 +227,48 @@ def _next_send(seen: Seen, assessed: Sequence[CaseAssessment], name: str, live: 
     return None
 
 
-def _would_be_refused(seen: Seen, send: Send) -> bool:
+def _would_be_refused(seen: AccountEvidence, send: Send) -> bool:
     return send.op is Op.TRY and send.participant in seen.refusals
 
 
-def _list_waits(seen: Seen, restored: Restored, needed: Sequence[Send]) -> tuple[Wait, ...]:
+def _list_waits(
+    seen: AccountEvidence, restored: RestoredInstallation, needed: Sequence[Send]
+) -> tuple[RefusalWait, ...]:
     """Rule 9: the Trys that would be refused with a code that clears by itself; none once patience has run out."""
     if seen.waited >= restored.patience:
         return ()
     refused = [(send, seen.refusals[send.participant]) for send in needed if _would_be_refused(seen, send)]
     return tuple(
-        Wait(send.account_id, send.case_no, send.participant, code)
+        RefusalWait(send.account_id, send.case_no, send.participant, code)
         for send, code in refused
         if code in restored.passing
     )
 
 
-def _cannot_try(seen: Seen, name: str, one: CaseAssessment) -> bool:
+def _cannot_try(seen: AccountEvidence, name: str, one: CaseAssessment) -> bool:
     """Whether a committed case still lacks its Try here, and it would be refused."""
     lacks_try = one.outcome is ProvenOutcome.COMMITTED and seen.rows.get(name, NO_ROW).case_no < one.case_no
     return lacks_try and name in seen.refusals
 
 
-def _describe_undecided(seen: Seen, one: CaseAssessment, why: Why) -> Undecided:
+def _describe_undecided(seen: AccountEvidence, one: CaseAssessment, why: UndecidedReason) -> UndecidedCase:
     """Return what an operator must still do about a case whose outcome is proven."""
-    if why is Why.CANNOT_TRY:
+    if why is UndecidedReason.CANNOT_TRY:
         names = tuple(name for name in one.participants if _cannot_try(seen, name, one))
-        return Undecided(seen.account_id, one.case_no, why, names, tuple(seen.refusals[name] for name in names))
+        return UndecidedCase(seen.account_id, one.case_no, why, names, tuple(seen.refusals[name] for name in names))
     unfinished = tuple(name for name in one.participants if not is_finished(seen, name, one))
-    return Undecided(seen.account_id, one.case_no, why, unfinished)
+    return UndecidedCase(seen.account_id, one.case_no, why, unfinished)
 
 
 def _decide_case(
-    seen: Seen,
+    seen: AccountEvidence,
     assessed: Sequence[CaseAssessment],
     one: CaseAssessment,
-    restored: Restored,
+    restored: RestoredInstallation,
     now: datetime,
     *,
     lives: bool,
-) -> tuple[Case | None, Why | None]:
+) -> tuple[Case | None, UndecidedReason | None]:
     """Return the case as it is to be saved (None: there is none to save), and why it cannot be settled, if so."""
     held = one.case
     if one.outcome is ProvenOutcome.UNTOUCHED:
@@ -265,7 +278,9 @@ def _decide_case(
     if lives:
         return _resume(seen, assessed, one, restored, now)
     if not _is_finished_everywhere(seen, one):
-        obstacles = (_find_obstacle(seen, assessed, name, one) or Why.WAITS_BELOW for name in one.participants)
+        obstacles = (
+            _find_obstacle(seen, assessed, name, one) or UndecidedReason.WAITS_BELOW for name in one.participants
+        )
         return held, min(obstacles, key=_SEVEREST_FIRST)
     closed_unproven = held is not None and held.state is State.REJECTED and held.reason == OUTCOME_LOST
     if held is not None and held.state in ENDED and not closed_unproven:
@@ -275,22 +290,28 @@ def _decide_case(
     return _put_into(seen, one, now, state=state, marks=mark * len(one.participants), due_at=None), None
 
 
-_SEVEREST_FIRST: Final = (Why.CANNOT_CONFIRM, Why.CANNOT_TRY, Why.WAITS_BELOW).index
+_SEVEREST_FIRST: Final = (UndecidedReason.CANNOT_CONFIRM, UndecidedReason.CANNOT_TRY, UndecidedReason.WAITS_BELOW).index
 """Of several obstacles an operator is told the one that does not clear together with the others."""
 
 
-def _find_obstacle(seen: Seen, assessed: Sequence[CaseAssessment], name: str, one: CaseAssessment) -> Why | None:
+def _find_obstacle(
+    seen: AccountEvidence, assessed: Sequence[CaseAssessment], name: str, one: CaseAssessment
+) -> UndecidedReason | None:
     """Return what keeps this participant from ending a case whose outcome is proven, if anything does."""
     if one.outcome is ProvenOutcome.COMMITTED and seen.rows.get(name) == FenceRow(one.case_no, CaseOp.CANCELLED):
-        return Why.CANNOT_CONFIRM
+        return UndecidedReason.CANNOT_CONFIRM
     if _is_held_up(seen, assessed, name, one):
-        return Why.WAITS_BELOW
-    return Why.CANNOT_TRY if _cannot_try(seen, name, one) else None
+        return UndecidedReason.WAITS_BELOW
+    return UndecidedReason.CANNOT_TRY if _cannot_try(seen, name, one) else None
 
 
 def _resume(
-    seen: Seen, assessed: Sequence[CaseAssessment], one: CaseAssessment, restored: Restored, now: datetime
-) -> tuple[Case, Why | None]:
+    seen: AccountEvidence,
+    assessed: Sequence[CaseAssessment],
+    one: CaseAssessment,
+    restored: RestoredInstallation,
+    now: datetime,
+) -> tuple[Case, UndecidedReason | None]:
     """Return the live case as the workers are to go on with it. Marks that agree with the rows stay as they are.
 
     An op parked before the restore is sent again to a restored participant: its refusal was undone with the rest.
@@ -314,13 +335,13 @@ def _resume(
     return _put_into(seen, one, now, state=state, marks=marks, due_at=now if open_ops else None), why
 
 
-def _leave_open(seen: Seen, one: CaseAssessment) -> Case | None:
+def _leave_open(seen: AccountEvidence, one: CaseAssessment) -> Case | None:
     """Return a case that is left to an operator: no longer due, or closed where only its outcome is lost.
 
     Closed with reason OUTCOME_LOST are those that every participant is past, and those whose Trys were not out.
     """
     held = one.case
-    if held is None or held.state in ENDED or one.reason is not Why.OUTCOME_LOST:
+    if held is None or held.state in ENDED or one.reason is not UndecidedReason.OUTCOME_LOST:
         return _clear_due(held)
     passed = all(seen.rows.get(name, NO_ROW).case_no > one.case_no for name in one.participants)
     if not passed and held.state not in (State.OPEN, State.IN_REVIEW, State.READY):
@@ -341,7 +362,7 @@ def _clear_due(held: Case | None) -> Case | None:
     return msgspec.structs.replace(held, due_at=None, revision=held.revision + 1)
 
 
-def _reject_if_stale(held: Case, restored: Restored) -> Case:
+def _reject_if_stale(held: Case, restored: RestoredInstallation) -> Case:
     """Rule 10: reject a `ready` case where the wallet was restored."""
     if held.state is not State.READY or WALLET not in restored.databases:
         return held
@@ -351,7 +372,7 @@ def _reject_if_stale(held: Case, restored: Restored) -> Case:
 
 
 def _put_into(
-    seen: Seen, one: CaseAssessment, now: datetime, *, state: State, marks: str, due_at: datetime | None
+    seen: AccountEvidence, one: CaseAssessment, now: datetime, *, state: State, marks: str, due_at: datetime | None
 ) -> Case:
     """Return the case in the state that is proven, inserted anew where the platform lost it.
 
@@ -391,7 +412,7 @@ def _put_into(
     )
 
 
-def _find_blocked(seen: Seen, changed: Sequence[Case], made: Sequence[Case]) -> set[int]:
+def _find_blocked(seen: AccountEvidence, changed: Sequence[Case], made: Sequence[Case]) -> set[int]:
     """Return the lost cases that cannot be inserted yet: another case is still live, and an account has at most one."""
     after = {case.case_no: case for case in (*seen.cases, *changed)}
     alive = any(case.state not in ENDED for case in after.values())

@@ -27,7 +27,14 @@ from jiebang.model.plan import Plan
 from jiebang.saga.coordinator import Timing, backoff
 from jiebang.saga.fence import FenceRow, Op
 from jiebang.saga.orders import Order
-from jiebang.saga.recovery import Recovery, Restored, Seen, Undecided, Wait, recovered
+from jiebang.saga.recovery import (
+    AccountEvidence,
+    Recovery,
+    RefusalWait,
+    RestoredInstallation,
+    UndecidedCase,
+    decide_recovery,
+)
 
 PASSES: Final = 200
 """Most passes over one range of accounts. Each pass brings every row that needs it one op further."""
@@ -77,20 +84,20 @@ class RecoverySend(msgspec.Struct, frozen=True):
     calls: Sequence[RecoveryCall]
 
 
-class Pause(msgspec.Struct, frozen=True):
+class RecoveryPause(msgspec.Struct, frozen=True):
     """Wait before reading again; `wait` may be zero. Result: None."""
 
     wait: timedelta
 
 
-class Tell(msgspec.Struct, frozen=True):
+class UndecidedReport(msgspec.Struct, frozen=True):
     """Report cases left to operators, and withdraw outdated reports about the `settled` accounts. Result: None."""
 
     settled: Collection[int]
-    undecided: Sequence[Undecided]
+    undecided: Sequence[UndecidedCase]
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class RecoveryWait(msgspec.Struct, frozen=True):
     """Wait for refusals to clear. `waits`: counts by participant and code; `left`: patience left. Result: None."""
 
     waits: Mapping[str, int]
@@ -121,7 +128,7 @@ class AccountCases(msgspec.Struct, frozen=True):
     theirs: Mapping[int, Sequence[int]]
 
 
-class RecoverySaved(msgspec.Struct, frozen=True):
+class RecoverySaveOutcome(msgspec.Struct, frozen=True):
     """What a save did. `moved`: accounts that had changed since they were read; nothing of them was saved."""
 
     moved: Collection[int] = ()
@@ -137,13 +144,15 @@ class CallOutcome(msgspec.Struct, frozen=True):
     failed: bool = False
 
 
-Need = RangeRead | RowsRead | CasesRead | RecoverySave | RecoverySend | Pause | Tell | Waiting
+RecoveryNeed = (
+    RangeRead | RowsRead | CasesRead | RecoverySave | RecoverySend | RecoveryPause | UndecidedReport | RecoveryWait
+)
 T = TypeVar("T")
-Course = Generator[Need, tuple[datetime, Any], T]
+Course = Generator[RecoveryNeed, tuple[datetime, Any], T]
 """A generator that yields requests and is sent (now, result) for each."""
 
 
-class Found(msgspec.Struct, kw_only=True):
+class RecoveryTally(msgspec.Struct, kw_only=True):
     """The counts of a recovery. `unfinished`: accounts that some participant did not answer for; left to another run.
 
     `states`: cases saved, by their new state. `sent`: ops that recovery sent itself, by op. `waited`: cases that had to
@@ -172,13 +181,13 @@ class RecoveryDriver:
 
     def __init__(
         self,
-        restored: Restored,
-        found: Found,
+        restored: RestoredInstallation,
+        found: RecoveryTally,
         *,
         now: datetime,
         page: int,
         pace: Timing,
-        decide: Callable[[Seen, Restored, datetime], Recovery] = recovered,
+        decide: Callable[[AccountEvidence, RestoredInstallation, datetime], Recovery] = decide_recovery,
     ) -> None:
         """Begin at `now`, counting into `found`. `page`: how many accounts are read at a time while waiting."""
         self.restored, self.found, self.now = restored, found, now
@@ -186,7 +195,7 @@ class RecoveryDriver:
 
     def run(self) -> Course[None]:
         """Recover all accounts. A dry run counts what the first pass would do, and saves and sends nothing."""
-        after, waits, last = 0, list[Wait](), False
+        after, waits, last = 0, list[RefusalWait](), False
         while not last:
             each: AccountRange = yield from self._request(RangeRead(after))
             after, last = each.upto, each.last
@@ -200,16 +209,16 @@ class RecoveryDriver:
             waits += more
         yield from self._wait(waits)
 
-    def _request(self, need: Need) -> Course[Any]:
+    def _request(self, need: RecoveryNeed) -> Course[Any]:
         self.now, result = yield need
         return result
 
-    def _wait(self, waits: Sequence[Wait]) -> Course[None]:
+    def _wait(self, waits: Sequence[RefusalWait]) -> Course[None]:
         """Wait for refusals to clear, with growing pauses; `saga.recovery` decides when to stop, by `waited`."""
         since, turn = self.now, 0
         while waits:
             left = max(self.restored.patience - (self.now - since), timedelta(0))
-            yield from self._request(Waiting(_count({}, waits), min(backoff(turn, self.pace), left), left))
+            yield from self._request(RecoveryWait(_count({}, waits), min(backoff(turn, self.pace), left), left))
             turn += 1
             waited, accounts, waits = self.now - since, sorted({wait.account_id for wait in waits}), []
             for start in range(0, len(accounts), self.page):
@@ -217,9 +226,9 @@ class RecoveryDriver:
                 held: AccountRows = yield from self._request(RowsRead(page))
                 waits += yield from self._recover(page, held, waited)
 
-    def _recover(self, accounts: Sequence[int], held: AccountRows, waited: timedelta) -> Course[list[Wait]]:
+    def _recover(self, accounts: Sequence[int], held: AccountRows, waited: timedelta) -> Course[list[RefusalWait]]:
         """Decide, save and send for these accounts until no row changes any more; return the refusals to wait for."""
-        left, in_vain, undecided, waits = sorted(accounts), 0, list[Undecided](), list[Wait]()
+        left, in_vain, undecided, waits = sorted(accounts), 0, list[UndecidedCase](), list[RefusalWait]()
         refusals: Refusals = {}
         for _ in range(PASSES):
             decided = yield from self._decide_all(left, held, refusals, waited)
@@ -241,12 +250,12 @@ class RecoveryDriver:
                 before.rows[name].get(account) != of.get(account) for account in left for name, of in held.rows.items()
             )
             in_vain = 0 if moved else in_vain + 1
-            yield from self._request(Pause(self.pace.resend * in_vain))
+            yield from self._request(RecoveryPause(self.pace.resend * in_vain))
         self.found.unfinished += left
         for each in undecided:
             self.found.undecided[each.why.value] = self.found.undecided.get(each.why.value, 0) + 1
         settled = {*accounts}.difference(left, (wait.account_id for wait in waits))
-        yield from self._request(Tell(settled, undecided))
+        yield from self._request(UndecidedReport(settled, undecided))
         return waits
 
     def _decide_all(
@@ -256,7 +265,7 @@ class RecoveryDriver:
         known: AccountCases = yield from self._request(CasesRead(accounts))
         return [
             self.decide(
-                Seen(
+                AccountEvidence(
                     account_id=account,
                     last_case_no=held.numbers.get(account, 0),
                     cases=tuple(known.cases.get(account, ())),
@@ -275,7 +284,7 @@ class RecoveryDriver:
         """Save decisions; return the accounts that had changed since they were read, to be decided again."""
         if not recoveries:
             return set()
-        saved: RecoverySaved = yield from self._request(RecoverySave(recoveries))
+        saved: RecoverySaveOutcome = yield from self._request(RecoverySave(recoveries))
         found = self.found
         for case in (*saved.changed, *saved.made):
             found.states[case.state.value] = found.states.get(case.state.value, 0) + 1
@@ -334,7 +343,7 @@ def _halves(call: RecoveryCall) -> list[RecoveryCall]:
     return [msgspec.structs.replace(call, orders=part) for part in (call.orders[:half], call.orders[half:])]
 
 
-def _count(counted: dict[str, int], waits: Iterable[Wait]) -> dict[str, int]:
+def _count(counted: dict[str, int], waits: Iterable[RefusalWait]) -> dict[str, int]:
     """Add waits to `counted`, by participant and code, and return it."""
     for name, cases in Counter(f"{wait.participant} {wait.code}" for wait in waits).items():
         counted[name] = counted.get(name, 0) + cases

@@ -26,7 +26,7 @@ PLATFORM: Final = "platform"
 """The name of the platform's own database in `databases`."""
 
 
-class Why(StrEnum):
+class UndecidedReason(StrEnum):
     """Why a case is left to an operator."""
 
     CONTRADICTED = "contradicted"  # the platform's saved decision and a participant's row exclude each other
@@ -37,7 +37,7 @@ class Why(StrEnum):
     WAITS_BELOW = "waits_below"  # decided, but a lower case of the account is not
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class AccountEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What all databases hold of one account: the platform's cases, and each participant's answer to `look`.
 
     `rows`: the fence row by participant; every participant answered, one without a row for the account is absent.
@@ -55,7 +55,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     theirs: Collection[int] = ()
 
 
-class Restored(msgspec.Struct, frozen=True, kw_only=True):
+class RestoredInstallation(msgspec.Struct, frozen=True, kw_only=True):
     """What was restored, and what a recovery knows of the installation.
 
     `plan_of` raises KeyError or a JiebangError for a plan it does not know. `plans`: every plan that a lost case may
@@ -104,10 +104,10 @@ class CaseAssessment(msgspec.Struct):
     outcome: ProvenOutcome
     participants: tuple[str, ...]
     """The plan's participants; where the plan is unknown, those whose row is at this number."""
-    reason: Why | None = None
+    reason: UndecidedReason | None = None
 
 
-def assess_case(seen: Seen, restored: Restored, case_no: int, *, above: bool) -> CaseAssessment:
+def assess_case(seen: AccountEvidence, restored: RestoredInstallation, case_no: int, *, above: bool) -> CaseAssessment:
     """Find out what is proven about one case number. `above`: some database holds a later case of the account."""
     case = next((case for case in seen.cases if case.case_no == case_no), None)
     ops = {name: row.case_op for name, row in seen.rows.items() if row.case_no == case_no}
@@ -116,23 +116,23 @@ def assess_case(seen: Seen, restored: Restored, case_no: int, *, above: bool) ->
     state = case.state if case and not _was_closed_unproven(seen, case, restored) else None
     outcome, reason = _prove_outcome(state, frozenset(ops.values()), above=above)
     reported = restored.outcomes.get((seen.account_id, case_no))
-    if reason is Why.OUTCOME_LOST and reported is not None:
+    if reason is UndecidedReason.OUTCOME_LOST and reported is not None:
         outcome, reason = ProvenOutcome.COMMITTED if reported else ProvenOutcome.BROKEN_OFF, None
     kind, plan = _look_up_plan(case, restored) if case else _infer_plan(seen, ops, case_no, outcome, restored)
-    if reason is Why.OUTCOME_LOST and plan is not None and _lacks_try(seen, plan, case_no, restored):
+    if reason is UndecidedReason.OUTCOME_LOST and plan is not None and _lacks_try(seen, plan, case_no, restored):
         outcome, reason = ProvenOutcome.BROKEN_OFF, None
     participants = tuple(dict.fromkeys((*(plan.participants if plan else ()), *ops)))
     if outcome is ProvenOutcome.UNTOUCHED:
         return CaseAssessment(case_no, case, kind, plan, outcome, ())
     if plan is None or len(participants) > len(plan.participants):
-        reason = reason or (Why.PLAN_LOST if plan is None else Why.CONTRADICTED)
+        reason = reason or (UndecidedReason.PLAN_LOST if plan is None else UndecidedReason.CONTRADICTED)
         # Cancelling a lost case needs no plan: its reservations are released, only its record stays open.
         cancellable = case is None and outcome is ProvenOutcome.BROKEN_OFF
         outcome = outcome if cancellable else ProvenOutcome.OPEN
     return CaseAssessment(case_no, case, kind, plan, outcome, participants, reason)
 
 
-def numbers_to_assess(seen: Seen, restored: Restored) -> list[int]:
+def numbers_to_assess(seen: AccountEvidence, restored: RestoredInstallation) -> list[int]:
     """Return the case numbers of the account that must be assessed, in ascending order.
 
     These are the numbers that some database holds and, below the highest of them: numbers that a restored platform may
@@ -146,7 +146,7 @@ def numbers_to_assess(seen: Seen, restored: Restored) -> list[int]:
     return sorted(held.union(case_no for case_no in (*forgotten, *seen.theirs, *reported) if case_no < highest))
 
 
-def _assess_forgotten(seen: Seen, restored: Restored, case_no: int) -> CaseAssessment:
+def _assess_forgotten(seen: AccountEvidence, restored: RestoredInstallation, case_no: int) -> CaseAssessment:
     """Assess a number that no database holds any more, though one holds a later number (rule 8)."""
     restored_to_before = dict.fromkeys(
         name
@@ -160,29 +160,35 @@ def _assess_forgotten(seen: Seen, restored: Restored, case_no: int) -> CaseAsses
         return CaseAssessment(case_no, None, None, None, ProvenOutcome.UNTOUCHED, ())
     participants = tuple(restored_to_before)
     if committed is None:
-        return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, Why.OUTCOME_LOST)
+        return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, UndecidedReason.OUTCOME_LOST)
     kind, plan = _infer_plan(seen, {}, case_no, ProvenOutcome.COMMITTED, restored)
     if plan is None:
-        return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, Why.PLAN_LOST)
+        return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, UndecidedReason.PLAN_LOST)
     return CaseAssessment(case_no, None, kind, plan, ProvenOutcome.COMMITTED, plan.participants)
 
 
-def _prove_outcome(state: State | None, ops: frozenset[CaseOp], *, above: bool) -> tuple[ProvenOutcome, Why | None]:
+def _prove_outcome(
+    state: State | None, ops: frozenset[CaseOp], *, above: bool
+) -> tuple[ProvenOutcome, UndecidedReason | None]:
     """Rules 2 to 4. `state`: the platform's, None where it lost the case; `ops`: of the rows at its number."""
     if state in (State.CANCELLING, State.ABORTED):
-        return (ProvenOutcome.OPEN, Why.CONTRADICTED) if CaseOp.CONFIRMED in ops else (ProvenOutcome.BROKEN_OFF, None)
+        return (
+            (ProvenOutcome.OPEN, UndecidedReason.CONTRADICTED)
+            if CaseOp.CONFIRMED in ops
+            else (ProvenOutcome.BROKEN_OFF, None)
+        )
     if state in (State.REJECTED, State.WITHDRAWN, State.EXPIRED):
-        return (ProvenOutcome.OPEN, Why.CONTRADICTED) if ops else (ProvenOutcome.UNTOUCHED, None)
+        return (ProvenOutcome.OPEN, UndecidedReason.CONTRADICTED) if ops else (ProvenOutcome.UNTOUCHED, None)
     if state in (State.CONFIRMING, State.DONE) or CaseOp.CONFIRMED in ops:
         return ProvenOutcome.COMMITTED, None
     if CaseOp.CANCELLED in ops:
         return ProvenOutcome.BROKEN_OFF, None
     if above:
-        return ProvenOutcome.OPEN, Why.OUTCOME_LOST
+        return ProvenOutcome.OPEN, UndecidedReason.OUTCOME_LOST
     return (ProvenOutcome.BROKEN_OFF if ops or state is State.TRYING else ProvenOutcome.UNTOUCHED), None
 
 
-def _was_closed_unproven(seen: Seen, case: Case, restored: Restored) -> bool:
+def _was_closed_unproven(seen: AccountEvidence, case: Case, restored: RestoredInstallation) -> bool:
     """Whether an earlier recovery closed the case with its outcome lost, and some participant is not past it yet."""
     if case.state is not State.REJECTED or case.reason != OUTCOME_LOST:
         return False
@@ -190,12 +196,12 @@ def _was_closed_unproven(seen: Seen, case: Case, restored: Restored) -> bool:
     return plan is not None and any(seen.rows.get(name, NO_ROW).case_no <= case.case_no for name in plan.participants)
 
 
-def _lacks_try(seen: Seen, plan: Plan, case_no: int, restored: Restored) -> bool:
+def _lacks_try(seen: AccountEvidence, plan: Plan, case_no: int, restored: RestoredInstallation) -> bool:
     """Whether a participant that was not restored never got a Try: then the case never reached its commit point."""
     return any(is_below(seen, name, case_no) for name in plan.participants if name not in restored.databases)
 
 
-def _look_up_plan(case: Case, restored: Restored) -> tuple[Kind, Plan | None]:
+def _look_up_plan(case: Case, restored: RestoredInstallation) -> tuple[Kind, Plan | None]:
     """Return a recorded case's kind and plan; no plan where it is unknown or does not fit the marks."""
     try:
         plan = restored.plan_of(case)
@@ -205,7 +211,11 @@ def _look_up_plan(case: Case, restored: Restored) -> tuple[Kind, Plan | None]:
 
 
 def _infer_plan(
-    seen: Seen, ops: Mapping[str, CaseOp], case_no: int, outcome: ProvenOutcome, restored: Restored
+    seen: AccountEvidence,
+    ops: Mapping[str, CaseOp],
+    case_no: int,
+    outcome: ProvenOutcome,
+    restored: RestoredInstallation,
 ) -> tuple[Kind | None, Plan | None]:
     """Rule 7: infer a lost case's kind and plan, where every possible plan leaves the same work to do.
 
@@ -235,17 +245,17 @@ def _list_remaining_ops(
     ]
 
 
-def is_below(seen: Seen, name: str, case_no: int) -> bool:
+def is_below(seen: AccountEvidence, name: str, case_no: int) -> bool:
     """Whether the participant's row is at a lower number: it has not taken an op of this case."""
     return seen.rows.get(name, NO_ROW).case_no < case_no
 
 
-def is_at(seen: Seen, name: str, assessed: CaseAssessment) -> bool:
+def is_at(seen: AccountEvidence, name: str, assessed: CaseAssessment) -> bool:
     """Whether the participant's row is at this case's number."""
     return seen.rows.get(name, NO_ROW).case_no == assessed.case_no
 
 
-def is_finished(seen: Seen, name: str, assessed: CaseAssessment) -> bool:
+def is_finished(seen: AccountEvidence, name: str, assessed: CaseAssessment) -> bool:
     """Whether nothing is left to do for the case at this participant."""
     row = seen.rows.get(name, NO_ROW)
     if row.case_no != assessed.case_no:

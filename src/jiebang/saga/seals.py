@@ -144,7 +144,7 @@ def root(packed: bytes) -> bytes:
     return _levels(packed)[-1][0] if packed else sha256().digest()
 
 
-def said_in(signed: str) -> Statement | None:
+def decode_statement(signed: str) -> Statement | None:
     """Decode a seal (a JWS in compact form) without checking its signature; None where it does not decode."""
     try:
         middle = signed.split(".")[1]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-def opened(now: datetime) -> dict[str, Any]:
+def first_entry(now: datetime) -> dict[str, Any]:
     """Return the first entry of every timeline."""
     return {"at": now, "what": "state", "state": "open"}
 
@@ -57,7 +57,7 @@ def _group_answers(replies: Iterable[Reply], now: datetime) -> list[dict[str, An
     ]
 
 
-def told(row: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def expand_entries(row: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Expand a row's entries to one for each participant, as people and programs read them.
 
     An answer becomes {"at", "what", "participant", "op", "answer", "code"?}, a send {"at", "what", "participant", "op",

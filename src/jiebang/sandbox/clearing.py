@@ -22,13 +22,13 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.participants import PARTICIPANTS
 from jiebang.remote import wire
-from jiebang.remote.link_keys import other_end
+from jiebang.remote.link_keys import read_other_end
 from jiebang.remote.signing import Responder
 from jiebang.saga.fence import Op
-from jiebang.sandbox.faults import Fault, FaultKind, FaultOp, Phase, Strike, strike
+from jiebang.sandbox.faults import FaultKind, FaultOp, NetworkFault, Phase, Strike, strike
 from jiebang.sandbox.ledger import MAX_BINDINGS, Binding, Ledger
 from jiebang.sandbox.lies import FickleMemory, apply_lie, deny_all
-from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
+from jiebang.sandbox.service import Arguments, HttpAnswer, HttpCall, Service, ok, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -38,9 +38,9 @@ DIED: Final = 86
 """Exit status of a process that the fault `die` ended."""
 _GID: Final = re.compile(r"\A([1-9][0-9]{0,15})-([1-9][0-9]{0,9})\Z")
 _STATUS: Final = {
-    wire.Outcome.GRANTED: HTTPStatus.OK,
-    wire.Outcome.REFUSED: HTTPStatus.CONFLICT,
-    wire.Outcome.PENDING: HTTPStatus.TOO_EARLY,
+    wire.CaseOutcome.GRANTED: HTTPStatus.OK,
+    wire.CaseOutcome.REFUSED: HTTPStatus.CONFLICT,
+    wire.CaseOutcome.PENDING: HTTPStatus.TOO_EARLY,
 }
 
 
@@ -53,7 +53,7 @@ class BindingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `PUT /sandbox/faults`: all faults from now on; an empty list switches all off."""
 
-    faults: Annotated[tuple[Fault, ...], Meta(max_length=100)]
+    faults: Annotated[tuple[NetworkFault, ...], Meta(max_length=100)]
 
 
 class ClearingNetwork:
@@ -74,7 +74,7 @@ class ClearingNetwork:
     def service(self, name: str, responder: Responder) -> Service:
         """Return the network as an ASGI application."""
 
-        async def health(call: Call) -> Answer:
+        async def health(call: HttpCall) -> HttpAnswer:
             del call
             return ok({"name": name, "pid": os.getpid()})
 
@@ -100,22 +100,22 @@ class ClearingNetwork:
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    async def batch(self, call: Call) -> Answer | None:
+    async def batch(self, call: HttpCall) -> HttpAnswer | None:
         """Answer a Try, Confirm or Cancel of up to 1,024 cases."""
-        body = wire.parse(call.body, wire.Batch)
+        body = wire.parse(call.body, wire.CaseBatch)
         if body.operation and body.operation not in self._operations:
             known = ", ".join(self._operations)
             reason = Text(f"没有此操作；可用：{known}", f"there is no such operation; known are {known}")
             raise InvalidInputError(field="$.operation", reason=reason)
         cases = body.cases
-        accounts = wire.account_ids([case.account for case in cases], "$.cases")
+        accounts = wire.parse_accounts([case.account for case in cases], "$.cases")
         pairs = [(account, case.case_no) for account, case in zip(accounts, cases, strict=True)]
         if len(set(pairs)) != len(pairs):
             raise InvalidInputError(field="$.cases", reason=Text("同一笔重复出现", "a case is named twice"))
         done = await self._saga(call, Op(call.path.removeprefix("/")), pairs)
         return None if done is None else _answer(wire.Results(done[0]), done[1])
 
-    async def branch(self, call: Call) -> Answer | None:
+    async def branch(self, call: HttpCall) -> HttpAnswer | None:
         """Answer the single-case form by DTM's convention: 200 granted, 409 refused, 425 still working."""
         query = _read_single(call.query, {"gid", "branch_id", "op", "trans_type"})
         match = _GID.match(query.get("gid", ""))
@@ -129,14 +129,16 @@ class ClearingNetwork:
                 field="op, trans_type", reason=Text("op 须为 try、confirm 或 cancel", "op is try, confirm or cancel")
             )
         case = wire.convert({"account": match[1], "case_no": int(match[2])}, wire.CaseOrder)
-        (account,) = wire.account_ids([case.account], "gid")
+        (account,) = wire.parse_accounts([case.account], "gid")
         done = await self._saga(call, Op(query["op"]), [(account, case.case_no)])
         if done is None:
             return None
         (first, *_), suffered = done
         return msgspec.structs.replace(_answer(first, suffered), status=_STATUS[first.outcome])
 
-    async def _saga(self, call: Call, op: Op, cases: list[tuple[int, int]]) -> tuple[list[wire.Result], Strike] | None:
+    async def _saga(
+        self, call: HttpCall, op: Op, cases: list[tuple[int, int]]
+    ) -> tuple[list[wire.Result], Strike] | None:
         """Apply the op, with the faults before and after it. None: the fault `silent` withholds the answer."""
         suffered = await self._apply_faults(FaultOp(op), [account for account, _ in cases])
         if suffered.silent is Phase.BEFORE:
@@ -158,9 +160,9 @@ class ClearingNetwork:
             return None
         return apply_lie(suffered.lie, op, results, self._memory), suffered
 
-    async def look(self, call: Call) -> Answer | None:
+    async def look(self, call: HttpCall) -> HttpAnswer | None:
         """Answer the fence rows of up to 1,024 accounts."""
-        accounts = wire.account_ids(wire.parse(call.body, wire.LookBatch).accounts, "$.accounts")
+        accounts = wire.parse_accounts(wire.parse(call.body, wire.LookBatch).accounts, "$.accounts")
         suffered = await self._apply_faults(FaultOp.LOOK, accounts)
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
@@ -168,18 +170,18 @@ class ClearingNetwork:
         rows = await self._run(self._ledger.look, accounts)
         if await self._withholds_answer(suffered, call):
             return None
-        return _answer(wire.Looked(rows * 2 if suffered.twice else rows), suffered)
+        return _answer(wire.LookResults(rows * 2 if suffered.twice else rows), suffered)
 
-    async def marks(self, call: Call) -> Answer | None:
+    async def marks(self, call: HttpCall) -> HttpAnswer | None:
         """Answer the next 1,024 fence rows of a range of accounts. Hit by the faults of a look."""
         asked = wire.parse(call.body, wire.MarksRange)
-        (upto,) = wire.account_ids([asked.upto], "$.upto")
+        (upto,) = wire.parse_accounts([asked.upto], "$.upto")
         suffered = await self._apply_faults(FaultOp.LOOK, [upto])
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
             return None
         rows = await self._run(self._ledger.rows, int(asked.after), upto, wire.MAX_BATCH)
-        return None if await self._withholds_answer(suffered, call) else ok(wire.Looked(rows))
+        return None if await self._withholds_answer(suffered, call) else ok(wire.LookResults(rows))
 
     async def _apply_faults(self, op: FaultOp, accounts: list[int]) -> Strike:
         """Find the faults that hit this request and save the counts left; be slow, or die, before the work."""
@@ -193,7 +195,7 @@ class ClearingNetwork:
             os._exit(DIED)
         return suffered
 
-    async def _withholds_answer(self, suffered: Strike, call: Call) -> bool:
+    async def _withholds_answer(self, suffered: Strike, call: HttpCall) -> bool:
         if suffered.die is not None:  # after; or during, where there was no transaction to die in
             os._exit(DIED)
         if suffered.silent is Phase.AFTER:
@@ -201,37 +203,37 @@ class ClearingNetwork:
             return True
         return False
 
-    async def bind(self, call: Call) -> Answer:
+    async def bind(self, call: HttpCall) -> HttpAnswer:
         """Bring bindings into force; accounts between Try and Confirm or Cancel are left unchanged and named."""
         bindings = wire.parse(call.body, BindingsBody).bindings
-        wire.account_ids([one.account for one in bindings], "$.bindings")
+        wire.parse_accounts([one.account for one in bindings], "$.bindings")
         busy = await self._run(self._ledger.bind, bindings, call.verified)
         return ok({"busy": busy})
 
-    async def list_faults(self, call: Call) -> Answer:
+    async def list_faults(self, call: HttpCall) -> HttpAnswer:
         """Answer the faults switched on, counted ones with what is left of them."""
         del call
         return ok(Faults(self._faults))
 
-    async def set_faults(self, call: Call) -> Answer:
+    async def set_faults(self, call: HttpCall) -> HttpAnswer:
         """Replace all faults."""
         faults = wire.parse(call.body, Faults).faults
         self._faults = faults
         await self._run(self._ledger.save_faults, faults, call.verified)
         return ok(Faults(faults))
 
-    async def state(self, call: Call) -> Answer:
+    async def state(self, call: HttpCall) -> HttpAnswer:
         """Answer fence row and bindings of accounts: `?account=` once or more, or the body of a look."""
         batch = (
             wire.parse(call.body, wire.LookBatch)
             if call.sent.method == "POST"
             else wire.convert({"accounts": call.query.get("account", [])}, wire.LookBatch)
         )
-        accounts = wire.account_ids(batch.accounts, "$.accounts")
+        accounts = wire.parse_accounts(batch.accounts, "$.accounts")
         return ok({"accounts": await self._run(self._ledger.state, accounts)})
 
 
-def _answer(body: Any, suffered: Strike) -> Answer:
+def _answer(body: Any, suffered: Strike) -> HttpAnswer:
     return msgspec.structs.replace(ok(body), stale=suffered.lie is FaultKind.STALE)
 
 
@@ -253,7 +255,7 @@ def main() -> None:
     given = arguments.parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
     clearing = ClearingNetwork(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
-    responder = Responder(other_end(given.keys, given.name, ""))
+    responder = Responder(read_other_end(given.keys, given.name, ""))
     serve(nullcontext(clearing.service(given.name, responder)), given.port, with_parent=given.with_parent)
 
 

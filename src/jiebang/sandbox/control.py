@@ -9,7 +9,7 @@ import msgspec
 from jiebang.model.errors import JiebangError
 from jiebang.remote import wire
 from jiebang.remote.client import RemoteError, SignedClient
-from jiebang.sandbox.faults import Fault
+from jiebang.sandbox.faults import NetworkFault
 from jiebang.sandbox.ledger import MAX_BINDINGS, AccountState
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class _States(msgspec.Struct):
 
 
 class _Faults(msgspec.Struct):
-    faults: list[Fault]
+    faults: list[NetworkFault]
 
 
 class Control:
@@ -51,11 +51,11 @@ class Control:
             busy += map(int, self._read(await self._client.send("PUT", "/sandbox/bindings", body), _Busy).busy)
         return busy
 
-    async def faults(self) -> list[Fault]:
+    async def faults(self) -> list[NetworkFault]:
         """Read the faults switched on, counted ones with what is left of them."""
         return self._read(await self._client.send("GET", "/sandbox/faults"), _Faults).faults
 
-    async def set_faults(self, faults: Sequence[Fault]) -> None:
+    async def set_faults(self, faults: Sequence[NetworkFault]) -> None:
         """Replace all faults; an empty sequence switches all off."""
         await self._client.send("PUT", "/sandbox/faults", msgspec.json.encode({"faults": faults}))
 

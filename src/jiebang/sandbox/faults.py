@@ -51,7 +51,7 @@ class FaultOp(StrEnum):
     LOOK = "look"
 
 
-class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class NetworkFault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One fault. It hits the `ops` named (none: all) where the request holds an account in its scope.
 
     `accounts`: those in scope (none: all); `share`: the part of them in scope, chosen by a hash of the account, so
@@ -98,12 +98,14 @@ class Strike(msgspec.Struct):
 _HASHES: Final = 1 << 32
 
 
-def strike(faults: Sequence[Fault], op: FaultOp, accounts: Sequence[int]) -> tuple[Strike, tuple[Fault, ...]]:
+def strike(
+    faults: Sequence[NetworkFault], op: FaultOp, accounts: Sequence[int]
+) -> tuple[Strike, tuple[NetworkFault, ...]]:
     """Return the effect on a request of `op` for `accounts`, and the faults left after it.
 
     Of several lies only the first applies; the others stay for later requests.
     """
-    suffered, left = Strike(), list[Fault]()
+    suffered, left = Strike(), list[NetworkFault]()
     for fault in faults:
         hit = () if fault.kind in LIES and suffered.lie else _accounts_hit(fault, op, accounts)
         if fault.count is None or not hit:
@@ -115,7 +117,7 @@ def strike(faults: Sequence[Fault], op: FaultOp, accounts: Sequence[int]) -> tup
     return suffered, tuple(left)
 
 
-def _accounts_hit(fault: Fault, op: FaultOp, accounts: Sequence[int]) -> Sequence[int]:
+def _accounts_hit(fault: NetworkFault, op: FaultOp, accounts: Sequence[int]) -> Sequence[int]:
     """Return the accounts of a request that `fault` hits; for kinds other than `refuse`, at most one."""
     if fault.ops and op not in fault.ops:
         return ()
@@ -136,7 +138,7 @@ def _in_share(account: int, share: float) -> bool:
     return zlib.crc32(account.to_bytes(8, "big")) < share * _HASHES
 
 
-def _apply_faults(suffered: Strike, fault: Fault, hit: Sequence[int]) -> None:
+def _apply_faults(suffered: Strike, fault: NetworkFault, hit: Sequence[int]) -> None:
     match fault.kind:
         case FaultKind.SLOW:
             suffered.slow_ms += fault.ms

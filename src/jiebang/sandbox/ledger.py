@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Meta
 
 from jiebang.remote import wire
-from jiebang.remote.signing import LIFETIME, SKEW, Verified
+from jiebang.remote.signing import LIFETIME, SKEW, RequestParameters
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
-from jiebang.sandbox.faults import Fault
+from jiebang.sandbox.faults import NetworkFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ class AccountState(msgspec.Struct, frozen=True):
     """All that a network holds of one account. `row`: None where it has none."""
 
     account: str
-    row: wire.Row | None
+    row: wire.ResultRow | None
     bindings: list[Binding]
 
 
@@ -119,7 +119,7 @@ class Ledger:
         op: Op,
         cases: Sequence[tuple[int, int]],
         refusals: Mapping[int, str],
-        request: Verified,
+        request: RequestParameters,
         before_commit: Callable[[], None],
     ) -> list[wire.Result]:
         """Carry out `op` for a batch of (account, case number), in order, all in one transaction.
@@ -132,7 +132,7 @@ class Ledger:
             for account, case_no in cases:
                 row = rows.get(account, NO_ROW)
                 verdict = fence(row, case_no, op, refusals.get(account))
-                results.append(wire.result(account, case_no, verdict, row))
+                results.append(wire.build_result(account, case_no, verdict, row))
                 if verdict.write is not None:
                     rows[account] = written[account] = verdict.write
             self._db.executemany(_WRITE_ROW, [(at, row.case_no, row.case_op) for at, row in written.items()])
@@ -177,13 +177,13 @@ class Ledger:
         return [
             AccountState(
                 str(account),
-                wire.Row(rows[account].case_no, rows[account].case_op) if account in rows else None,
+                wire.ResultRow(rows[account].case_no, rows[account].case_op) if account in rows else None,
                 bindings.get(account, []),
             )
             for account in accounts
         ]
 
-    def bind(self, bindings: Sequence[Binding], request: Verified) -> list[str]:
+    def bind(self, bindings: Sequence[Binding], request: RequestParameters) -> list[str]:
         """Bring bindings into force. Returns accounts left unchanged: between Try and Confirm or Cancel."""
         with self._transaction():
             accounts = list({int(one.account) for one in bindings})
@@ -200,12 +200,12 @@ class Ledger:
             self._save_nonce(request)
         return [str(account) for account in sorted(busy)]
 
-    def faults(self) -> tuple[Fault, ...]:
+    def faults(self) -> tuple[NetworkFault, ...]:
         """Read the faults switched on."""
         row = self._db.execute("SELECT faults FROM fault").fetchone()
-        return msgspec.json.decode(row[0], type=tuple[Fault, ...]) if row else ()
+        return msgspec.json.decode(row[0], type=tuple[NetworkFault, ...]) if row else ()
 
-    def save_faults(self, faults: Sequence[Fault], request: Verified | None = None) -> None:
+    def save_faults(self, faults: Sequence[NetworkFault], request: RequestParameters | None = None) -> None:
         """Save the faults switched on, so that a counted one keeps its count when the process restarts."""
         with self._transaction():
             self._db.execute(
@@ -219,7 +219,7 @@ class Ledger:
         """Read the nonces of the requests that changed something, with the time each expires."""
         return dict(self._db.execute("SELECT nonce, expires FROM nonce").fetchall())
 
-    def _save_nonce(self, request: Verified) -> None:
+    def _save_nonce(self, request: RequestParameters) -> None:
         """Save a request's nonce in the transaction of its change, and delete those too old to be replayed."""
         until = request.expires - (LIFETIME + 2 * SKEW).total_seconds()  # at the latest now, less the skew
         self._db.execute("DELETE FROM nonce WHERE expires < ?", (until,))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.remote.wire import Outcome, Result, Row
+from jiebang.remote.wire import CaseOutcome, Result, ResultRow
 from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op
 from jiebang.sandbox.faults import FaultKind
 
@@ -37,7 +37,7 @@ class FickleMemory:
         return [self._refuse(one) if self._new(one) else one for one in results]
 
     def _new(self, one: Result) -> bool:
-        granted = one.outcome is Outcome.GRANTED and one.row.case_op is CaseOp.TRIED
+        granted = one.outcome is CaseOutcome.GRANTED and one.row.case_op is CaseOp.TRIED
         return granted and (int(one.account), one.case_no) not in self._cases
 
     def _refuse(self, one: Result) -> Result:
@@ -47,7 +47,7 @@ class FickleMemory:
     def unasked(self, asked: Collection[tuple[int, int]]) -> list[Result]:
         """Return grants for some refused cases that are not in the present request, `asked`."""
         idle = [case for case in self._cases if case not in asked][-_UNASKED:]
-        return [Result(str(account), no, Outcome.GRANTED, Row(no, CaseOp.TRIED)) for account, no in idle]
+        return [Result(str(account), no, CaseOutcome.GRANTED, ResultRow(no, CaseOp.TRIED)) for account, no in idle]
 
 
 def apply_lie(lie: FaultKind | None, op: Op, results: Sequence[Result], memory: FickleMemory) -> list[Result]:
@@ -58,7 +58,9 @@ def apply_lie(lie: FaultKind | None, op: Op, results: Sequence[Result], memory: 
             asked = {(int(one.account), one.case_no) for one in results}
             return (memory.take(answers) if op is Op.TRY else answers) + memory.unasked(asked)
         case FaultKind.TWO_VOICES:
-            return answers + [_refusal(one) if one.outcome is Outcome.GRANTED else _grant(op, one) for one in answers]
+            return answers + [
+                _refusal(one) if one.outcome is CaseOutcome.GRANTED else _grant(op, one) for one in answers
+            ]
         case FaultKind.STRANGE:
             return _answer_strangers(answers)
         case _:
@@ -69,20 +71,23 @@ def deny_all(cases: Sequence[tuple[int, int]], rows: Mapping[int, FenceRow]) -> 
     """Refuse every case, with its fence row as it is."""
     rows_held = [(account, no, rows.get(account, NO_ROW)) for account, no in cases]
     return [
-        Result(str(account), no, Outcome.REFUSED, Row(row.case_no, row.case_op), SAID) for account, no, row in rows_held
+        Result(str(account), no, CaseOutcome.REFUSED, ResultRow(row.case_no, row.case_op), SAID)
+        for account, no, row in rows_held
     ]
 
 
 def _refusal(one: Result) -> Result:
-    return msgspec.structs.replace(one, outcome=Outcome.REFUSED, row=Row(one.case_no, CaseOp.CANCELLED), code=SAID)
+    return msgspec.structs.replace(
+        one, outcome=CaseOutcome.REFUSED, row=ResultRow(one.case_no, CaseOp.CANCELLED), code=SAID
+    )
 
 
 _AFTER: Final = {Op.TRY: CaseOp.TRIED, Op.CONFIRM: CaseOp.CONFIRMED, Op.CANCEL: CaseOp.CANCELLED}
 
 
 def _grant(op: Op, one: Result) -> Result:
-    row = Row(one.case_no, _AFTER[op])
-    return msgspec.structs.replace(one, outcome=Outcome.GRANTED, row=row, code=None)
+    row = ResultRow(one.case_no, _AFTER[op])
+    return msgspec.structs.replace(one, outcome=CaseOutcome.GRANTED, row=row, code=None)
 
 
 def _answer_strangers(results: Sequence[Result]) -> list[Result]:

@@ -23,10 +23,10 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.notice import Channel, Notices
 from jiebang.remote.gateway import GATEWAY
-from jiebang.remote.link_keys import other_end
+from jiebang.remote.link_keys import read_other_end
 from jiebang.remote.signing import Responder
 from jiebang.remote.wire import parse
-from jiebang.sandbox.service import Answer, Arguments, Call, Service, ok, serve
+from jiebang.sandbox.service import Arguments, HttpAnswer, HttpCall, Service, ok, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,18 +114,18 @@ class Phone:
             {("GET", "/phones/*"): self.show, ("GET", "/health"): self.health},
         )
 
-    async def health(self, call: Call) -> Answer:
+    async def health(self, call: HttpCall) -> HttpAnswer:
         """Answer that the process is alive."""
         del call
         return ok({"name": GATEWAY, "pid": os.getpid()})
 
-    async def take(self, call: Call) -> Answer:
+    async def take(self, call: HttpCall) -> HttpAnswer:
         """Take a batch of notices; those that came before are left as they are."""
         notices = parse(call.body, Notices)
         loop = asyncio.get_running_loop()
         return ok({"taken": await loop.run_in_executor(self._thread, self._inbox.take, notices, datetime.now(UTC))})
 
-    async def show(self, call: Call) -> Answer:
+    async def show(self, call: HttpCall) -> HttpAnswer:
         """Answer an account's messages, the newest last: a page for a browser, else JSON."""
         match = _ACCOUNT.match(call.path)
         if match is None:
@@ -133,7 +133,7 @@ class Phone:
         loop = asyncio.get_running_loop()
         messages = await loop.run_in_executor(self._thread, self._inbox.read, int(match[1]))
         if "text/html" in call.sent.headers.get("accept", ""):
-            return Answer(_page(match[1], messages).encode(), content_type="text/html; charset=utf-8")
+            return HttpAnswer(_page(match[1], messages).encode(), content_type="text/html; charset=utf-8")
         return ok({"account": match[1], "messages": messages})
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     given = Arguments("模拟短信与邮件网关 / the sandbox's SMS and e-mail gateway").parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
     phone = Phone(Inbox(given.data))
-    service = phone.service(Responder(other_end(given.keys, GATEWAY, "")))
+    service = phone.service(Responder(read_other_end(given.keys, GATEWAY, "")))
     serve(nullcontext(service), given.port, with_parent=given.with_parent)
 
 

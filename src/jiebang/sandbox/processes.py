@@ -17,10 +17,10 @@ import msgspec
 from jiebang.model.errors import ProcessStartError
 from jiebang.participants import PARTICIPANTS
 from jiebang.remote.gateway import GATEWAY
-from jiebang.remote.link_keys import create_keys, our_end
+from jiebang.remote.link_keys import create_keys, read_our_end
 from jiebang.remote.signing import Link
 from jiebang.remote.stand_ins import ADDRESSES, JWKS, KEYS, write_addresses
-from jiebang.saga.backoff import doubled
+from jiebang.saga.backoff import exponential_wait
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.superapp import NAME as SUPERAPP
 from jiebang.sandbox.superapp import WALLET_VARIABLE
@@ -109,7 +109,7 @@ class SandboxProcess:
         failures, again = 0, ("--port", str(self.port), *self._again)
         while self._process is not None:
             await self._process.wait()
-            await asyncio.sleep(doubled(REBIRTH, failures, REBIRTH_LIMIT).total_seconds())
+            await asyncio.sleep(exponential_wait(REBIRTH, failures, REBIRTH_LIMIT).total_seconds())
             self.restarts += 1
             try:
                 await self._spawn(*again)
@@ -146,7 +146,7 @@ class Sandbox:
 
     def link(self, name: str) -> Link:
         """Return the platform's end of the link to "unionpay", "netsunion" or "phone"."""
-        return our_end(self.home / KEYS, name, self.processes[name].url)
+        return read_our_end(self.home / KEYS, name, self.processes[name].url)
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ from jiebang.model.errors import (
     PolicyRefusalError,
 )
 from jiebang.parent import die_with_parent
-from jiebang.remote.signing import SKEW, Responder, Sent, Verified, joined
+from jiebang.remote.signing import SKEW, RequestParameters, Responder, SignedRequest, join_headers
 from jiebang.remote.wire import MAX_BODY
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ KEEP_ALIVE_SECONDS: Final = 75
 _log = logging.getLogger("jiebang.sandbox")
 
 
-class Answer(msgspec.Struct, frozen=True):
+class HttpAnswer(msgspec.Struct, frozen=True):
     """What a handler returns: a status, and a body that is JSON unless said otherwise.
 
     `headers`: further ones, of an unsigned answer. `stale`: send the last signed answer to another request instead
@@ -60,23 +60,23 @@ class Answer(msgspec.Struct, frozen=True):
     stale: bool = False
 
 
-class Call(msgspec.Struct, frozen=True):
+class HttpCall(msgspec.Struct, frozen=True):
     """One request, read whole and, on a signed route, verified. `hung_up` returns when the caller has gone."""
 
-    sent: Sent
+    sent: SignedRequest
     path: str
     query: dict[str, list[str]]
     body: bytes
-    verified: Verified
+    verified: RequestParameters
     hung_up: Callable[[], Awaitable[None]]
 
 
-Handler = Callable[[Call], Awaitable[Answer | None]]
+Handler = Callable[[HttpCall], Awaitable[HttpAnswer | None]]
 """Answers a call; None: never answers."""
 
 _NONCES_LEAST: Final = 1024
 """Nonces kept before expired ones are first deleted; then at each doubling."""
-_UNSIGNED: Final = Verified("", 0)
+_UNSIGNED: Final = RequestParameters("", 0)
 _STATUS: Final[Mapping[type[JiebangError], int]] = {
     BadSignatureError: 401,
     NoSuchRouteError: 404,
@@ -110,7 +110,7 @@ class Service:
         self._paths = {path for _, path in self._routes}
         self._nonces = dict(nonces or {})
         self._nonce_limit = _NONCES_LEAST
-        self._last: tuple[Answer, dict[str, str]] | None = None
+        self._last: tuple[HttpAnswer, dict[str, str]] | None = None
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request."""
@@ -140,7 +140,7 @@ class Service:
         )
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Any, sent: Sent, receive: ASGIReceiveCallable) -> Answer | None:
+    async def _answer(self, scope: Any, sent: SignedRequest, receive: ASGIReceiveCallable) -> HttpAnswer | None:
         path = scope["path"]
         here = path if path in self._paths else f"{path.rpartition('/')[0]}/*"
         if (sent.method, here) not in self._routes:
@@ -156,9 +156,9 @@ class Service:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        return await handler(Call(sent, path, query, body, verified, hung_up))
+        return await handler(HttpCall(sent, path, query, body, verified, hung_up))
 
-    def problem(self, error: JiebangError, sent: Sent) -> Answer:
+    def problem(self, error: JiebangError, sent: SignedRequest) -> HttpAnswer:
         """Return an error as an answer to `sent`."""
         del sent
         return problem(error)
@@ -168,7 +168,7 @@ class Service:
         del path
         raise NoSuchRouteError
 
-    def _verified(self, sent: Sent, body: bytes) -> Verified:
+    def _verified(self, sent: SignedRequest, body: bytes) -> RequestParameters:
         if self._responder is None:
             raise BadSignatureError(reason=Text("此服务不接受签名请求", "this service takes no signed requests"))
         return self._take(self._responder.verify(sent, body))
@@ -185,7 +185,7 @@ class Service:
             more = message["more_body"]
         return bytes(body)
 
-    def _take(self, verified: Verified) -> Verified:
+    def _take(self, verified: RequestParameters) -> RequestParameters:
         """Accept a signed request once. Raises BadSignatureError for a repeat."""
         if len(self._nonces) >= self._nonce_limit:
             oldest = datetime.now(UTC).timestamp() - SKEW.total_seconds()
@@ -196,7 +196,7 @@ class Service:
         self._nonces[verified.nonce] = verified.expires
         return verified
 
-    def _headers(self, sent: Sent, answer: Answer) -> dict[str, str]:
+    def _headers(self, sent: SignedRequest, answer: HttpAnswer) -> dict[str, str]:
         if self._responder is None or "signature" not in sent.headers:  # unsigned requests get unsigned answers
             plain = {"content-type": answer.content_type, "content-length": str(len(answer.body))}
             return plain | dict(answer.headers)
@@ -207,7 +207,7 @@ class Service:
         return signed | {"content-length": str(len(answer.body))}
 
 
-def problem(error: JiebangError) -> Answer:
+def problem(error: JiebangError) -> HttpAnswer:
     """Return an error as RFC 9457 problem details in both languages, shaped as the platform's own."""
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     body = {
@@ -220,20 +220,20 @@ def problem(error: JiebangError) -> Answer:
         "en": {"title": error.title.en, "action": error.action.en},
         "fields": error.fields,
     }
-    return Answer(msgspec.json.encode(body), status, "application/problem+json")
+    return HttpAnswer(msgspec.json.encode(body), status, "application/problem+json")
 
 
-def ok(body: Any) -> Answer:
+def ok(body: Any) -> HttpAnswer:
     """Return `body` as a JSON answer."""
-    return Answer(msgspec.json.encode(body))
+    return HttpAnswer(msgspec.json.encode(body))
 
 
-def _sent(scope: Any) -> Sent:
-    headers = joined((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+def _sent(scope: Any) -> SignedRequest:
+    headers = join_headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
     query = scope["query_string"].decode("latin-1")
     path = scope["raw_path"].decode("latin-1")
     url = f"{scope['scheme']}://{headers.get('host', '')}{path}{'?' + query if query else ''}"
-    return Sent(scope["method"], url, headers)
+    return SignedRequest(scope["method"], url, headers)
 
 
 def _format_frames(error: Exception) -> str:

@@ -20,7 +20,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.errors import OurFaultError
-from jiebang.sandbox.faults import Fault, FaultKind, FaultOp
+from jiebang.sandbox.faults import FaultKind, FaultOp, NetworkFault
 
 if TYPE_CHECKING:
     from jiebang.sandbox.control import Control
@@ -252,10 +252,10 @@ async def _trouble(role: Role, account_id: int, world: World, listener: Listener
     meant = (str(account_id),)
     match role:
         case Role.MOVING:
-            network, fault = "unionpay", Fault(FaultKind.SLOW, ops=(FaultOp.TRY,), accounts=meant, ms=_SLOW_MS)
+            network, fault = "unionpay", NetworkFault(FaultKind.SLOW, ops=(FaultOp.TRY,), accounts=meant, ms=_SLOW_MS)
             message = Text(f"银联变慢({_SLOW_MS} 毫秒)", f"UnionPay turns slow ({_SLOW_MS} ms)")
         case Role.SILENT:
-            network, fault = "netsunion", Fault(FaultKind.SILENT, ops=(FaultOp.TRY,), accounts=meant)
+            network, fault = "netsunion", NetworkFault(FaultKind.SILENT, ops=(FaultOp.TRY,), accounts=meant)
             message = Text("网联对尝试请求不再应答", "NetsUnion no longer answers a Try")
         case _:
             yield

@@ -30,7 +30,7 @@ class Schedule:
         self._next = None
 
 
-class Seldom:
+class PeriodicChore:
     """A chore done once for the whole installation, at intervals, by the worker that holds bucket 0."""
 
     def __init__(self, chore: Chore, every: timedelta) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, facts_sql
+from jiebang.participants.core import SQL_INTEGER, load_facts_sql
 
 REDEEMING: Final = "LOYALTY-REDEEMING"
 """Points are being redeemed."""
@@ -35,7 +35,7 @@ DECLARATION: Final = Declaration(
             "coupons",
         ),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     value_words={"loyalty_tier": {"silver": Text("银卡", "silver"), "gold": Text("金卡", "gold")}},
     operations={
         "forfeit": Operation(

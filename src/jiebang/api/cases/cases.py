@@ -20,11 +20,11 @@ from jiebang.api.gate.guards import CallerRequest, require_caller
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
-from jiebang.remote.bodies import account_in, strict
-from jiebang.remote.tokens import Scope
-from jiebang.store.cases.idempotency import Kept
-from jiebang.usecases.cases.context import Found, Render
-from jiebang.usecases.cases.find import find, recorded
+from jiebang.remote.bodies import convert_strictly, parse_account
+from jiebang.remote.tokens import TokenScope
+from jiebang.store.cases.idempotency import KeptAnswer
+from jiebang.usecases.cases.context import CaseDetails, Render
+from jiebang.usecases.cases.find import find, find_with_timeline
 from jiebang.usecases.cases.prove import Attempt, prove, send_code
 from jiebang.usecases.cases.submit import Submission, submit
 from jiebang.usecases.cases.withdraw import withdraw
@@ -57,11 +57,11 @@ def _require_own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
 def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
     """Return what turns an outcome into the answer kept for repeats; `status`: of one that is no refusal."""
 
-    def render(outcome: Found | errors.JiebangError) -> Kept:
+    def render(outcome: CaseDetails | errors.JiebangError) -> KeptAnswer:
         if isinstance(outcome, errors.JiebangError):
             return encode_refusal(outcome, request)
         shape = shapes.case_shape(outcome, deps.case_ids, deps.context.clock())
-        return Kept(status, msgspec.json.encode(shape))
+        return KeptAnswer(status, msgspec.json.encode(shape))
 
     return render
 
@@ -69,7 +69,7 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
 @post(
     "/v1/cases",
     **mutation_options(
-        Scope.CASE_WRITE,
+        TokenScope.CASE_WRITE,
         errors.UnknownAccountError,
         errors.BlockedError,
         errors.KindNotOfferedError,
@@ -90,8 +90,8 @@ async def submit_case(
     mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
     """Submit a case."""
-    asked = strict(data, shapes.SubmitBody)
-    account_id = account_in(asked.account)
+    asked = convert_strictly(data, shapes.SubmitBody)
+    account_id = parse_account(asked.account)
     request.user.require_account(account_id)
     submission = Submission(
         account_id=account_id,
@@ -108,8 +108,8 @@ async def submit_case(
 @get(
     "/v1/cases/{case_id:str}",
     guards=[require_caller],
-    opt={"scope": Scope.CASE_READ},
-    security=security_requirement(Scope.CASE_READ),
+    opt={"scope": TokenScope.CASE_READ},
+    security=security_requirement(TokenScope.CASE_READ),
     operation_id="readCase",
     tags=["cases"],
     summary="Read a case 查看申请",
@@ -126,7 +126,7 @@ async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdI
 
 @delete(
     "/v1/cases/{case_id:str}",
-    **mutation_options(Scope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
+    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
     status_code=202,
     operation_id="withdrawCase",
     tags=["cases"],
@@ -144,7 +144,7 @@ async def withdraw_case(
 
 @post(
     "/v1/cases/{case_id:str}/proofs",
-    **mutation_options(Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
+    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
     status_code=200,
     operation_id="prove",
     tags=["cases"],
@@ -160,7 +160,7 @@ async def prove_case(
     mutation: KeyedMutation,
 ) -> Response[shapes.CaseAnswer]:
     """Offer a proof."""
-    asked = strict(data, shapes.ProofBody)
+    asked = convert_strictly(data, shapes.ProofBody)
     key = _require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
@@ -171,7 +171,7 @@ async def prove_case(
 @post(
     "/v1/cases/{case_id:str}/codes",
     **mutation_options(
-        Scope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False
+        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False
     ),
     status_code=202,
     operation_id="sendCode",
@@ -190,8 +190,8 @@ async def send_new_code(
 @get(
     "/v1/cases/{case_id:str}/events",
     guards=[require_caller],
-    opt={"scope": Scope.CASE_READ},
-    security=security_requirement(Scope.CASE_READ),
+    opt={"scope": TokenScope.CASE_READ},
+    security=security_requirement(TokenScope.CASE_READ),
     media_type="text/event-stream",
     operation_id="followCase",
     tags=["cases"],
@@ -222,8 +222,8 @@ async def follow_case(
 @get(
     "/v1/cases/{case_id:str}/timeline",
     guards=[require_caller],
-    opt={"scope": Scope.CASE_READ},
-    security=security_requirement(Scope.CASE_READ),
+    opt={"scope": TokenScope.CASE_READ},
+    security=security_requirement(TokenScope.CASE_READ),
     operation_id="readTimeline",
     tags=["cases"],
     summary="The timeline as it was recorded 时间线原文",
@@ -235,7 +235,7 @@ async def read_timeline(
     request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath
 ) -> Response[shapes.RecordedTimeline]:
     """Return a timeline as it was recorded, with its receipt."""
-    shape = shapes.timeline_shape(*await recorded(deps.context, _require_own_case(request, deps, case_id)))
+    shape = shapes.timeline_shape(*await find_with_timeline(deps.context, _require_own_case(request, deps, case_id)))
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 

@@ -22,9 +22,9 @@ from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
 from jiebang.remote.problem_details import PROBLEM_JSON, Said, language_of
-from jiebang.remote.tokens import Scope
-from jiebang.store.cases.idempotency import Answered, Claim, Kept
-from jiebang.usecases.cases.idempotency import answered
+from jiebang.remote.tokens import TokenScope
+from jiebang.store.cases.idempotency import Claim, KeptAnswer, MutationResult
+from jiebang.usecases.cases.idempotency import answer_once
 
 KEY_PATTERN: Final = "^[!-~]{1,128}$"
 _KEY: Final = re.compile(KEY_PATTERN.strip("^$"))
@@ -48,7 +48,7 @@ _REPLAYED_HEADER: Final = ResponseHeader(
 
 
 def mutation_options(
-    scope: Scope, *refused: type[JiebangError], body: bool = True, headers: Sequence[ResponseHeader] = ()
+    scope: TokenScope, *refused: type[JiebangError], body: bool = True, headers: Sequence[ResponseHeader] = ()
 ) -> dict[str, Any]:
     """Return the options that all mutating routes share: guards, scope, problem responses and headers.
 
@@ -76,13 +76,13 @@ class Mutation:
         """Take the request; its body is not read yet."""
         self._request, self._deps, self._key = request, deps, key
 
-    async def once(self, mutate: Callable[[Claim], Awaitable[Answered]]) -> Answered:
+    async def once(self, mutate: Callable[[Claim], Awaitable[MutationResult]]) -> MutationResult:
         """Carry it out, or return the answer already kept under its key.
 
         Raises IdempotencyInUseError, and errors of `mutate` that are not kept, so the same request may be sent again.
         """
         claim = await self._claim()
-        return await answered(
+        return await answer_once(
             self._deps.context,
             claim,
             self._deps.repeats.wait,
@@ -91,7 +91,10 @@ class Mutation:
         )
 
     async def respond(
-        self, mutate: Callable[[Claim], Awaitable[Answered]], *, location: Callable[[Kept], str] | None = None
+        self,
+        mutate: Callable[[Claim], Awaitable[MutationResult]],
+        *,
+        location: Callable[[KeptAnswer], str] | None = None,
     ) -> Response[Any]:
         """Carry it out like `once` and return the response. `location`: path of the resource created."""
         return respond(await self.once(mutate), location=location)
@@ -124,10 +127,10 @@ KeyedMutation = NamedDependency[SkipValidation[Mutation]]
 """The type of a route's parameter `mutation`."""
 
 
-def encode_refusal(error: JiebangError, request: CallerRequest) -> Kept:
+def encode_refusal(error: JiebangError, request: CallerRequest) -> KeptAnswer:
     """Return a refusal encoded as the answer kept for repeats."""
     problem = problems.problem_of(error, request.headers.get("accept-language"))
-    return Kept(problem.status, msgspec.json.encode(problem))
+    return KeptAnswer(problem.status, msgspec.json.encode(problem))
 
 
 class _EnglishTitle(msgspec.Struct):
@@ -135,7 +138,7 @@ class _EnglishTitle(msgspec.Struct):
     en: Said
 
 
-def respond(answered: Answered, *, location: Callable[[Kept], str] | None = None) -> Response[Any]:
+def respond(answered: MutationResult, *, location: Callable[[KeptAnswer], str] | None = None) -> Response[Any]:
     """Return the response of a mutation, marked where it is a repeat. `location`: path of the resource created."""
     headers = {"idempotency-replayed": "true"} if answered.replayed else {}
     if is_refusal(answered):
@@ -150,6 +153,6 @@ def respond(answered: Answered, *, location: Callable[[Kept], str] | None = None
     )
 
 
-def is_refusal(answered: Answered) -> bool:
+def is_refusal(answered: MutationResult) -> bool:
     """Whether the answer is a problem."""
     return answered.kept.status >= 400  # noqa: PLR2004 - statuses read best as numbers

@@ -22,15 +22,15 @@ from jiebang.api.gate.guards import CallerRequest
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
-from jiebang.remote.bodies import account_in, strict
-from jiebang.remote.tokens import Scope
-from jiebang.store.cases.idempotency import Kept
+from jiebang.remote.bodies import convert_strictly, parse_account
+from jiebang.remote.tokens import TokenScope
+from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jiebang.usecases.cases.remedy import Cleared
+    from jiebang.usecases.cases.remedy import ClearedBlocker
 
 RuleInPath = Annotated[
     str,
@@ -42,11 +42,11 @@ _WALLET: Final = (*_COMMON, errors.WalletBusyError)
 
 def _make_request(
     request: CallerRequest, account: str, kind: Kind = Kind.REVOKE, items: Sequence[str] | None = None
-) -> remedy_request.Wanted:
+) -> remedy_request.RemedyRequest:
     """Return the remedy request of an account. Raises InvalidInputError and NotAllowedError."""
-    account_id = account_in(account)
+    account_id = parse_account(account)
     request.user.require_account(account_id)
-    return remedy_request.Wanted(
+    return remedy_request.RemedyRequest(
         account_id=account_id,
         kind=kind,
         device=request.user.device_for(account_id),
@@ -54,20 +54,20 @@ def _make_request(
     )
 
 
-def _encode_remedy(cleared: Cleared) -> Kept:
-    return Kept(200, msgspec.json.encode(shapes.remedy_shape(cleared)))
+def _encode_remedy(cleared: ClearedBlocker) -> KeptAnswer:
+    return KeptAnswer(200, msgspec.json.encode(shapes.remedy_shape(cleared)))
 
 
-def _encode_pending(waiting: step_up.Waiting) -> Kept:
-    return Kept(202, msgspec.json.encode(shapes.pending_remedy_shape(waiting)))
+def _encode_pending(waiting: step_up.PendingStepUp) -> KeptAnswer:
+    return KeptAnswer(202, msgspec.json.encode(shapes.pending_remedy_shape(waiting)))
 
 
-def _encode_consent(standing: consent.Standing) -> Kept:
-    return Kept(200, msgspec.json.encode(shapes.consent_shape(standing)))
+def _encode_consent(standing: consent.ConsentStatus) -> KeptAnswer:
+    return KeptAnswer(200, msgspec.json.encode(shapes.consent_shape(standing)))
 
 
-def _make_render(request: CallerRequest) -> Callable[[Cleared | errors.ProofRefusedError], Kept]:
-    def render(outcome: Cleared | errors.ProofRefusedError) -> Kept:
+def _make_render(request: CallerRequest) -> Callable[[ClearedBlocker | errors.ProofRefusedError], KeptAnswer]:
+    def render(outcome: ClearedBlocker | errors.ProofRefusedError) -> KeptAnswer:
         return (
             encode_refusal(outcome, request)
             if isinstance(outcome, errors.ProofRefusedError)
@@ -79,7 +79,7 @@ def _make_render(request: CallerRequest) -> Callable[[Cleared | errors.ProofRefu
 
 @post(
     "/v1/remedies/cash-out",
-    **mutation_options(Scope.TRANSFER, *_WALLET, errors.CashOutPausedError),
+    **mutation_options(TokenScope.TRANSFER, *_WALLET, errors.CashOutPausedError),
     status_code=200,
     tags=["remedies"],
     operation_id="cashOut",
@@ -94,14 +94,14 @@ async def cash_out(
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Cash out everything."""
-    asked = strict(data, shapes.RemedyBody)
+    asked = convert_strictly(data, shapes.RemedyBody)
     wanted = _make_request(request, asked.account, asked.kind)
     return await mutation.respond(lambda claim: remedy.cash_out(deps.context, wanted, claim, _encode_remedy))
 
 
 @post(
     "/v1/remedies/red-packets",
-    **mutation_options(Scope.TRANSFER, *_WALLET, errors.ReceiveLimitError, errors.NothingToClearError),
+    **mutation_options(TokenScope.TRANSFER, *_WALLET, errors.ReceiveLimitError, errors.NothingToClearError),
     status_code=200,
     tags=["remedies"],
     operation_id="clearRedPackets",
@@ -116,17 +116,17 @@ async def clear_red_packets(
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Open or return red packets."""
-    asked = strict(data, shapes.RedPacketsBody)
+    asked = convert_strictly(data, shapes.RedPacketsBody)
     wanted = _make_request(request, asked.account, asked.kind, asked.packets)
     give_back = asked.action is shapes.PacketAction.RETURN
     return await mutation.respond(
-        lambda claim: remedy.red_packets(deps.context, wanted, claim, _encode_remedy, give_back=give_back)
+        lambda claim: remedy.settle_red_packets(deps.context, wanted, claim, _encode_remedy, give_back=give_back)
     )
 
 
 @post(
     "/v1/remedies/auto-debits",
-    **mutation_options(Scope.TRANSFER, *_WALLET, errors.NothingToClearError),
+    **mutation_options(TokenScope.TRANSFER, *_WALLET, errors.NothingToClearError),
     status_code=200,
     tags=["remedies"],
     operation_id="endAutoDebits",
@@ -141,7 +141,7 @@ async def end_autodebits(
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """End auto-debit contracts."""
-    asked = strict(data, shapes.AutoDebitsBody)
+    asked = convert_strictly(data, shapes.AutoDebitsBody)
     wanted = _make_request(request, asked.account, asked.kind, asked.contracts)
     return await mutation.respond(lambda claim: remedy.end_autodebits(deps.context, wanted, claim, _encode_remedy))
 
@@ -149,7 +149,7 @@ async def end_autodebits(
 @post(
     "/v1/remedies/logins",
     **mutation_options(
-        Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
+        TokenScope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
     ),
     status_code=202,
     tags=["remedies"],
@@ -166,7 +166,7 @@ async def ask_logins(
     mutation: KeyedMutation,
 ) -> Response[shapes.Awaited]:
     """Ask to confirm logins."""
-    asked = strict(data, shapes.LoginsBody)
+    asked = convert_strictly(data, shapes.LoginsBody)
     wanted = _make_request(request, asked.account, asked.kind, asked.logins)
     return await mutation.respond(lambda claim: step_up.ask_logins(deps.context, wanted, claim, _encode_pending))
 
@@ -174,7 +174,7 @@ async def ask_logins(
 @post(
     "/v1/remedies/logins/confirmation",
     **mutation_options(
-        Scope.CASE_WRITE,
+        TokenScope.CASE_WRITE,
         *_COMMON,
         errors.UnknownRemedyError,
         errors.ProofRefusedError,
@@ -195,9 +195,9 @@ async def confirm_logins(
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Confirm logins."""
-    asked = strict(data, shapes.LoginsProofBody)
+    asked = convert_strictly(data, shapes.LoginsProofBody)
     wanted = _make_request(request, asked.account)
-    secrets = step_up.Secrets(password=asked.password, code=asked.code)
+    secrets = step_up.PasswordAndCode(password=asked.password, code=asked.code)
     return await mutation.respond(
         lambda claim: step_up.prove_logins(deps.context, wanted, asked.remedy, secrets, claim, _make_render(request))
     )
@@ -206,7 +206,7 @@ async def confirm_logins(
 @post(
     "/v1/remedies/device-handover",
     **mutation_options(
-        Scope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
+        TokenScope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
     ),
     status_code=202,
     tags=["remedies"],
@@ -223,21 +223,21 @@ async def ask_hand_over(
     mutation: KeyedMutation,
 ) -> Response[shapes.Awaited]:
     """Ask to continue on the primary device."""
-    asked = strict(data, shapes.RemedyBody)
+    asked = convert_strictly(data, shapes.RemedyBody)
     wanted = _make_request(request, asked.account, asked.kind)
     answered = await mutation.once(lambda claim: step_up.ask_hand_over(deps.context, wanted, claim, _encode_pending))
     if is_refusal(answered):
         return respond(answered)
     # The code is added here, after the answer was kept, so that it is never stored.
     awaited = msgspec.json.decode(answered.kept.answer, type=shapes.Awaited)
-    code = codes.hand_over_code(deps.context.codes_key, wanted.account_id, awaited.id)
-    shown = Kept(answered.kept.status, msgspec.json.encode(msgspec.structs.replace(awaited, show=code)))
+    code = codes.derive_hand_over_code(deps.context.codes_key, wanted.account_id, awaited.id)
+    shown = KeptAnswer(answered.kept.status, msgspec.json.encode(msgspec.structs.replace(awaited, show=code)))
     return respond(msgspec.structs.replace(answered, kept=shown))
 
 
 @post(
     "/v1/remedies/device-handover/approval",
-    **mutation_options(Scope.CASE_WRITE, *_COMMON, errors.UnknownRemedyError, errors.ProofRefusedError),
+    **mutation_options(TokenScope.CASE_WRITE, *_COMMON, errors.UnknownRemedyError, errors.ProofRefusedError),
     status_code=200,
     tags=["remedies"],
     operation_id="approveHandOver",
@@ -252,7 +252,7 @@ async def approve_hand_over(
     mutation: KeyedMutation,
 ) -> Response[shapes.Remedied]:
     """Approve a hand-over."""
-    asked = strict(data, shapes.ApprovalBody)
+    asked = convert_strictly(data, shapes.ApprovalBody)
     wanted = _make_request(request, asked.account, asked.kind)
     return await mutation.respond(
         lambda claim: step_up.approve_hand_over(deps.context, wanted, asked.code, claim, _make_render(request))
@@ -261,7 +261,7 @@ async def approve_hand_over(
 
 @post(
     "/v1/consents",
-    **mutation_options(Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError),
+    **mutation_options(TokenScope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError),
     status_code=200,
     tags=["remedies"],
     operation_id="giveConsent",
@@ -277,7 +277,7 @@ async def give_consent(
     mutation: KeyedMutation,
 ) -> Response[shapes.ConsentAnswer]:
     """Give consent."""
-    asked = strict(data, shapes.ConsentBody)
+    asked = convert_strictly(data, shapes.ConsentBody)
     wanted = _make_request(request, asked.account, asked.kind)
     return await mutation.respond(
         lambda claim: consent.give(deps.context, wanted, asked.code, asked.shown, claim, _encode_consent)
@@ -287,7 +287,7 @@ async def give_consent(
 @delete(
     "/v1/consents/{code:str}",
     **mutation_options(
-        Scope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False
+        TokenScope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False
     ),
     status_code=200,
     operation_id="withdrawConsent",
@@ -304,7 +304,7 @@ async def withdraw_consent(
     return await mutation.respond(lambda claim: consent.take_back(deps.context, wanted, code, claim, _encode_consent))
 
 
-def _make_own_request(request: CallerRequest) -> remedy_request.Wanted:
+def _make_own_request(request: CallerRequest) -> remedy_request.RemedyRequest:
     """Return a request for the caller's own account: nobody else may take a consent back. Raises NotAllowedError."""
     if request.user.account_id is None:
         raise errors.NotAllowedError(account="")

@@ -14,9 +14,9 @@ from jiebang.api.shapes import Account, Check, MovementState, Rule, Shown, check
 from jiebang.model.case import Kind
 
 if TYPE_CHECKING:
-    from jiebang.usecases.cases.consent import Standing
-    from jiebang.usecases.cases.remedy import Cleared
-    from jiebang.usecases.cases.step_up import Waiting
+    from jiebang.usecases.cases.consent import ConsentStatus
+    from jiebang.usecases.cases.remedy import ClearedBlocker
+    from jiebang.usecases.cases.step_up import PendingStepUp
 
 ITEMS_LIMIT = 1000
 Checked = Annotated[Kind, Meta(description="What the check in the answer is for 答复中检查的申请类型")]
@@ -136,7 +136,7 @@ class ConsentAnswer(msgspec.Struct, frozen=True, kw_only=True):
     check: Check
 
 
-def remedy_shape(cleared: Cleared) -> Remedied:
+def remedy_shape(cleared: ClearedBlocker) -> Remedied:
     """Return the answer of a remedy that was carried out."""
     return Remedied(
         id=cleared.remedy_id,
@@ -151,7 +151,7 @@ def remedy_shape(cleared: Cleared) -> Remedied:
     )
 
 
-def pending_remedy_shape(waiting: Waiting) -> Awaited:
+def pending_remedy_shape(waiting: PendingStepUp) -> Awaited:
     """Return the answer of a remedy that waits for its proof, without the code to show, which is never stored."""
     step_up = waiting.step_up
     return Awaited(
@@ -164,7 +164,7 @@ def pending_remedy_shape(waiting: Waiting) -> Awaited:
     )
 
 
-def consent_shape(standing: Standing) -> ConsentAnswer:
+def consent_shape(standing: ConsentStatus) -> ConsentAnswer:
     """Return the answer of a change of consent."""
     return ConsentAnswer(
         account=str(standing.account_id),

@@ -13,15 +13,15 @@ from jiebang.api.deps import InjectedDeps
 from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
-from jiebang.remote.bodies import account_in, strict
-from jiebang.remote.tokens import Scope
+from jiebang.remote.bodies import convert_strictly, parse_account
+from jiebang.remote.tokens import TokenScope
 
 
 @post(
     "/v1/checks",
     guards=[require_caller, require_json],
-    opt={"scope": Scope.CHECK},
-    security=security_requirement(Scope.CHECK),
+    opt={"scope": TokenScope.CHECK},
+    security=security_requirement(TokenScope.CHECK),
     status_code=200,
     operation_id="check",
     tags=["checks"],
@@ -35,8 +35,8 @@ async def check(
     request: CallerRequest, data: JSONBody[SkipValidation[shapes.CheckBody]], deps: InjectedDeps
 ) -> Response[shapes.Checks]:
     """Check 1 to 1,000 accounts."""
-    asked = strict(data, shapes.CheckBody)
-    accounts = list(dict.fromkeys(account_in(text) for text in asked.accounts))
+    asked = convert_strictly(data, shapes.CheckBody)
+    accounts = list(dict.fromkeys(parse_account(text) for text in asked.accounts))
     for account_id in accounts:
         request.user.require_account(account_id)
     devices = {account_id: request.user.device_for(account_id) for account_id in accounts}

@@ -13,7 +13,7 @@ from jiebang.api.gate.guards import require_caller
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.policy.codes import CodeExplained, explain
-from jiebang.remote.tokens import Scope
+from jiebang.remote.tokens import TokenScope
 
 CODE_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
@@ -21,8 +21,8 @@ CODE_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 @get(
     "/v1/codes/{code:str}",
     guards=[require_caller],
-    opt={"scope": Scope.CHECK},
-    security=security_requirement(Scope.CHECK),
+    opt={"scope": TokenScope.CHECK},
+    security=security_requirement(TokenScope.CHECK),
     operation_id="explainCode",
     tags=["checks"],
     summary="What a code means 代码释义",

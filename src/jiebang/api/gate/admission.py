@@ -24,7 +24,7 @@ from litestar.enums import ScopeType
 from prometheus_client import Counter, Gauge
 
 from jiebang.api.deps import BODY_LIMIT
-from jiebang.api.gate.capacity import Capacity, Line, Rates, Urgency
+from jiebang.api.gate.capacity import AdmissionQueue, Capacity, Rates, Urgency
 from jiebang.api.gate.middleware import HARDENING
 from jiebang.api.problems import problem_of
 from jiebang.model import errors
@@ -155,7 +155,7 @@ class Admission:
         """
         self._inner, self._callers, self._backlog, self._joined = inner, callers, backlog, joined
         self.capacity = capacity
-        self._line = Line(capacity, monotonic)
+        self._line = AdmissionQueue(capacity, monotonic)
         self._body_within_s = capacity.body_within.total_seconds()
         self._bodies: Tally[str] = Tally()
 
@@ -185,7 +185,7 @@ class Admission:
     async def _take(self, scope: HTTPScope, urgency: Urgency) -> None:
         """Take a place. Raises PlatformFullError."""
         if scope["path"] == _CASES and urgency is Urgency.NEW:
-            wait = await self._backlog.refuses()
+            wait = await self._backlog.seconds_to_wait()
             if wait:
                 REFUSED_TOTAL.labels("backlog").inc()
                 raise errors.PlatformFullError(retry_after_s=wait)
@@ -193,7 +193,7 @@ class Admission:
         self._update_gauges()
         if not entered:
             REFUSED_TOTAL.labels("places").inc()
-            raise errors.PlatformFullError(retry_after_s=self._line.come_back())
+            raise errors.PlatformFullError(retry_after_s=self._line.retry_after())
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. Its place is freed when the answer begins: a stream of events may last for hours."""

@@ -66,7 +66,7 @@ class Urgency(IntEnum):
     WAY_OUT = 2  # withdraws, or takes one's own money out
 
 
-class Line:
+class AdmissionQueue:
     """Places for requests in hand, and the queue before them, the most urgent first.
 
     There are as many places as requests end in `within`, so an admitted request is answered by about then, however
@@ -137,7 +137,7 @@ class Line:
         if not mine.done():
             mine.set_result(False)
 
-    def come_back(self) -> int:
+    def retry_after(self) -> int:
         """Return after how many seconds a request refused now may find a place.
 
         Counted as if all refused requests queued and the queue moved at the present pace, so that they do not all

@@ -22,13 +22,13 @@ from jiebang.model.case import ENDED, Kind, State
 from jiebang.model.errors import JiebangError, ProofRefusedError
 from jiebang.model.proof import Method
 from jiebang.usecases.cases import unrepeated
-from jiebang.usecases.cases.context import Found
+from jiebang.usecases.cases.context import CaseDetails
 from jiebang.usecases.cases.find import find, read_timelines
 from jiebang.usecases.cases.prove import Attempt, prove
 from jiebang.usecases.cases.submit import Submission, submit
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.idempotency import Claim, Kept
+    from jiebang.store.cases.idempotency import Claim, KeptAnswer
 
 _CALLER = "cli"
 
@@ -38,14 +38,14 @@ def claim(route: str) -> Claim:
     return unrepeated.make_claim(_CALLER, route, utc_now(), uuid4())
 
 
-def _render(app: App, outcome: Found | JiebangError) -> Kept:
+def _render(app: App, outcome: CaseDetails | JiebangError) -> KeptAnswer:
     """Encode a case as JSON, or the fields of a refusal, which `_decode_or_raise` raises again."""
     if isinstance(outcome, JiebangError):
         return unrepeated.make_answer(msgspec.json.encode(outcome.fields, enc_hook=str), refused=True)
     return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
 
 
-def _decode_or_raise(kept: Kept) -> dict[str, Any]:
+def _decode_or_raise(kept: KeptAnswer) -> dict[str, Any]:
     result: dict[str, Any] = msgspec.json.decode(kept.answer)
     if kept.status:
         raise ProofRefusedError(**result)
@@ -88,14 +88,14 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
     return _case_to_json(app, found)
 
 
-def _next_method(found: Found) -> Method | None:
+def _next_method(found: CaseDetails) -> Method | None:
     """Return the next proof that an open case asks for."""
     if found.case.state is not State.OPEN:
         return None
     return next((method for method, proof in found.proofs.items() if proof.proven_at is None), None)
 
 
-def _case_to_json(app: App, found: Found) -> dict[str, Any]:
+def _case_to_json(app: App, found: CaseDetails) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(case_shape(found, app.case_ids, utc_now()))
     return shown
 

@@ -52,10 +52,10 @@ def _remedy(
     """Clear a blocker on the spot."""
     from jiebang.cli.arguments import account_number
     from jiebang.cli.cases.remedy_as_person import Options, carry_out, show
-    from jiebang.usecases.cases.remedy_request import Wanted
+    from jiebang.usecases.cases.remedy_request import RemedyRequest
 
     number = account_number(account, as_json=as_json)
-    wanted = Wanted(account_id=number, kind=kind, device=device, items=None if item is None else tuple(item))
+    wanted = RemedyRequest(account_id=number, kind=kind, device=device, items=None if item is None else tuple(item))
     options = Options(
         give_back=give_back,
         agree=agree,

@@ -23,10 +23,10 @@ from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_
 if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.policy.pack import Pack
-    from jiebang.store.cases.idempotency import Kept
-    from jiebang.usecases.cases.consent import Standing
-    from jiebang.usecases.cases.remedy import Cleared
-    from jiebang.usecases.cases.step_up import Waiting
+    from jiebang.store.cases.idempotency import KeptAnswer
+    from jiebang.usecases.cases.consent import ConsentStatus
+    from jiebang.usecases.cases.remedy import ClearedBlocker
+    from jiebang.usecases.cases.step_up import PendingStepUp
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class RemedyResult(msgspec.Struct):
     shape: Any = None
     check: CheckAnswer | None = None
 
-    def cleared(self, outcome: Cleared | ProofRefusedError) -> Kept:
+    def cleared(self, outcome: ClearedBlocker | ProofRefusedError) -> KeptAnswer:
         """Take the outcome of a remedy. A refused proof is raised by `refused`, after the mutation."""
         if isinstance(outcome, ProofRefusedError):
             self.shape = outcome
@@ -57,12 +57,12 @@ class RemedyResult(msgspec.Struct):
             self.shape, self.check = shapes.remedy_shape(outcome), outcome.check
         return unrepeated.make_answer(b"")
 
-    def waiting(self, waiting: Waiting) -> Kept:
+    def waiting(self, waiting: PendingStepUp) -> KeptAnswer:
         """Take a remedy that waits for its proof."""
         self.shape = shapes.pending_remedy_shape(waiting)
         return unrepeated.make_answer(b"")
 
-    def standing(self, standing: Standing) -> Kept:
+    def standing(self, standing: ConsentStatus) -> KeptAnswer:
         """Take what is agreed to."""
         self.shape, self.check = shapes.consent_shape(standing), standing.check
         return unrepeated.make_answer(b"")
@@ -82,7 +82,7 @@ def _record_code(pack: Pack, code: str, options: Options) -> str:
     return found
 
 
-async def carry_out(app: App, wanted: remedy_request.Wanted, rule: str, options: Options) -> RemedyResult:
+async def carry_out(app: App, wanted: remedy_request.RemedyRequest, rule: str, options: Options) -> RemedyResult:
     """Carry out the remedy of rule `rule`, asking at the terminal for the proofs that it needs.
 
     Raises InvalidInputError for a rule that no remedy clears, and what the use cases raise.
@@ -97,7 +97,7 @@ async def carry_out(app: App, wanted: remedy_request.Wanted, rule: str, options:
     elif code == BALANCE:
         await remedy.cash_out(context, wanted, claim(code), result.cleared)
     elif code == RED_PACKET:
-        await remedy.red_packets(context, wanted, claim(code), result.cleared, give_back=options.give_back)
+        await remedy.settle_red_packets(context, wanted, claim(code), result.cleared, give_back=options.give_back)
     elif code == AUTODEBIT:
         await remedy.end_autodebits(context, wanted, claim(code), result.cleared)
     elif code == ABNORMAL_LOGIN:
@@ -113,19 +113,19 @@ async def carry_out(app: App, wanted: remedy_request.Wanted, rule: str, options:
         await step_up.approve_hand_over(context, wanted, options.approve, claim("approve"), result.cleared)
     else:
         await step_up.ask_hand_over(context, wanted, claim(code), result.waiting)
-        shown = codes.hand_over_code(context.codes_key, wanted.account_id, result.shape.id)
+        shown = codes.derive_hand_over_code(context.codes_key, wanted.account_id, result.shape.id)
         result.shape = msgspec.structs.replace(result.shape, show=shown)
     result.refused()
     return result
 
 
-async def _ask_secrets(options: Options) -> step_up.Secrets:
+async def _ask_secrets(options: Options) -> step_up.PasswordAndCode:
     password, sms = options.password, options.sms
     if password is None:
         password = await asyncio.to_thread(typer.prompt, say("支付密码", "Payment password"), hide_input=True)
     if sms is None:
         sms = await asyncio.to_thread(typer.prompt, say("短信验证码", "SMS code"))
-    return step_up.Secrets(password=str(password), code=str(sms))
+    return step_up.PasswordAndCode(password=str(password), code=str(sms))
 
 
 def show(result: RemedyResult) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jiebang.cli.language import say
-from jiebang.cli.runner import telling
+from jiebang.cli.runner import exit_on_error
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 
@@ -44,5 +44,5 @@ def check_participants(names: Sequence[str], *, also: Sequence[str] = (), as_jso
     """Refuse an unknown name before any server is started: print the error and exit. `also`: further known names."""
     from jiebang.usecases.operations.outages import check_names
 
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         check_names(names, also=also)

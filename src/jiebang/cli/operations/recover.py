@@ -17,7 +17,7 @@ from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from jiebang.app import App
-    from jiebang.saga.recovery_driver import Found
+    from jiebang.saga.recovery_driver import RecoveryTally
 
 
 def _recover(
@@ -85,7 +85,7 @@ def _recover(
     """Recover."""
     check_participants(restored, also=["platform"], as_json=as_json)
 
-    async def work(app: App) -> Found:
+    async def work(app: App) -> RecoveryTally:
         outcomes = _read_outcomes(app, committed or (), broken_off or ())
         async with progress_over_accounts(app, say("恢复", "Recover")) as progress:
             return await app.recover(
@@ -153,7 +153,7 @@ def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def _show_result(result: Found) -> None:
+def _show_result(result: RecoveryTally) -> None:
     if result.dry_run:
         console.print(say("预演,未作任何改动:", "A dry run; nothing was changed. It would:"), style="yellow")
     rows = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jiebang.app import App
-    from jiebang.usecases.operations.verify import Report
+    from jiebang.usecases.operations.verify import VerificationReport
     from jiebang.worker import Worker
 
 _WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
@@ -68,7 +68,7 @@ def _serve_until_told(work: Callable[[App], Awaitable[None]], *, pool_size: int,
 
 def warn_of_edited_packs(app: App, screen: Console) -> None:
     """Warn that the file of a pack was edited without effect: a version never changes once it was added."""
-    for pack in app.joining.edited:
+    for pack in app.startup.edited:
         name = pack.partition("/")[0]
         screen.print(
             say(
@@ -118,7 +118,7 @@ def _run_worker(
 
     async def work(app: App) -> None:
         worker = app.worker()
-        joining = asyncio.create_task(app.joining.done.wait())
+        joining = asyncio.create_task(app.startup.done.wait())
         _stop_on_signals(worker, joining)
         if port is not None or with_parent:
             try:
@@ -149,7 +149,7 @@ def _stop_on_signals(worker: Worker, joining: asyncio.Task[bool]) -> None:
 
 def _warn_platform_silent(app: App) -> None:
     """Warn that the platform's database does not answer yet."""
-    if not app.joining.done.is_set():
+    if not app.startup.done.is_set():
         told = say(
             "平台数据库暂无应答;进程已启动,待其应答后自动开始。原因见日志 platform_awaited。",
             "The platform's database does not answer yet. This process runs, and begins by itself once it does; the "
@@ -160,10 +160,10 @@ def _warn_platform_silent(app: App) -> None:
 
 def _migrate(as_json: Json = False) -> None:
     """Bring every database to the newest schema."""
-    from jiebang.app import configured, migrate
+    from jiebang.app import load_settings, migrate
 
     async def work() -> Mapping[str, tuple[int, ...]]:
-        return await migrate(configured())
+        return await migrate(load_settings())
 
     done = run(work(), as_json=as_json)
     if as_json:
@@ -178,7 +178,7 @@ def _verify(as_json: Json = False) -> None:
     """Audit everything."""
     from jiebang.cli.show import show_audit
 
-    async def work(app: App) -> Report:
+    async def work(app: App) -> VerificationReport:
         async with progress_over_accounts(app, say("审计", "Audit")) as progress:
             return await app.verify(progress)
 
@@ -191,7 +191,7 @@ def _verify(as_json: Json = False) -> None:
         raise typer.Exit(REFUSED)
 
 
-def audit_summary(report: Report) -> dict[str, Any]:
+def audit_summary(report: VerificationReport) -> dict[str, Any]:
     """Return an audit's counts of accounts, cases and violations."""
     return {"accounts": report.accounts, "cases": report.cases, "violations": report.violation_count}
 

@@ -16,7 +16,7 @@ from jiebang.model.case import ENDED
 
 if TYPE_CHECKING:
     from jiebang.app import App
-    from jiebang.usecases.operations.stuck import Outcome, Shown, Stuck
+    from jiebang.usecases.operations.stuck import CaseView, RetryOutcome, StuckCase
 
 commands: Final = typer.Typer(
     no_args_is_help=True,
@@ -40,8 +40,8 @@ def stuck(limit: Limit = 100, as_json: Json = False) -> None:
     """List stuck cases."""
     from jiebang.usecases.operations import stuck
 
-    async def work(app: App) -> list[tuple[str, Stuck]]:
-        found = await stuck.stuck(
+    async def work(app: App) -> list[tuple[str, StuckCase]]:
+        found = await stuck.list_stuck(
             app.pools["platform"], app.registry, app.settings.tasks, app.settings.saga, utc_now(), limit
         )
         return [(app.case_ids.encode(*each.case.key), each) for each in found]
@@ -81,7 +81,7 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
     from jiebang.model.errors import UnknownCaseError
     from jiebang.usecases.operations import stuck
 
-    async def work(app: App) -> Shown:
+    async def work(app: App) -> CaseView:
         [key] = decode_cases(app, [case]).values()
         shown = await stuck.show(app.pools["platform"], app.participants, app.registry, [key])
         if key not in shown:
@@ -128,7 +128,7 @@ def retry(case: CaseIds, by: By, as_json: Json = False) -> None:
     """Send open ops again."""
     from jiebang.usecases.operations import stuck
 
-    async def work(app: App) -> dict[str, Outcome]:
+    async def work(app: App) -> dict[str, RetryOutcome]:
         keys = decode_cases(app, case)
         outcomes = await stuck.retry(
             app.pools["platform"], app.registry, keys.values(), by, utc_now(), app.settings.saga

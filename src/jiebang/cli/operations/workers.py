@@ -10,14 +10,14 @@ import typer
 from jiebang.cli.language import say
 from jiebang.cli.operations.arguments import By
 from jiebang.cli.operations.show import format_age
-from jiebang.cli.runner import REFUSED, Json, console, errors, print_json, telling, with_app
+from jiebang.cli.runner import REFUSED, Json, console, errors, exit_on_error, print_json, with_app
 from jiebang.clock import utc_now
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from jiebang.app import App
-    from jiebang.store.operations.worker_registry import Wish, WorkerSeen
+    from jiebang.store.operations.worker_registry import Wish, WorkerStatus
 
 commands: Final = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +33,7 @@ def list_workers(as_json: Json = False) -> None:
     """List workers."""
     from jiebang.usecases.operations import workers as use_case
 
-    async def work(app: App) -> list[WorkerSeen]:
+    async def work(app: App) -> list[WorkerStatus]:
         return await use_case.list_workers(app.pools["platform"], utc_now())
 
     found = with_app(work, as_json=as_json)
@@ -57,7 +57,7 @@ All = Annotated[bool, typer.Option("--all", help=say("全部进程", "Every work
 def _set_wish(ids: Sequence[str] | None, wanted: Wish, by: str, *, everybody: bool, as_json: bool) -> None:
     from jiebang.usecases.operations.workers import set_wish
 
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         if bool(ids) == everybody:
             reason = Text("请列出进程编号,或用 --all", "name workers, or say --all")
             raise InvalidInputError(field="ID", reason=reason)

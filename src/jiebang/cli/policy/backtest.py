@@ -12,7 +12,7 @@ import typer
 from jiebang.cli.arguments import pack_file
 from jiebang.cli.language import read, say
 from jiebang.cli.progress import progress_over_accounts
-from jiebang.cli.runner import Json, console, errors, print_json, telling, with_app
+from jiebang.cli.runner import Json, console, errors, exit_on_error, print_json, with_app
 from jiebang.clock import utc_now
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jiebang.app import App
-    from jiebang.policy.backtest import Report
+    from jiebang.policy.backtest import BacktestReport
     from jiebang.policy.pack import Pack
-    from jiebang.usecases.policy.export_facts import Exported
+    from jiebang.usecases.policy.export_facts import ExportSummary
 
 _PAGE_LIMIT: Final = timedelta(seconds=60)
 """How long reading one page of facts may take; no person waits for it."""
@@ -36,7 +36,7 @@ def _export(
     as_json: Json = False,
 ) -> None:
     """Export the facts of every account."""
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         if not file.parent.is_dir():
             raise InvalidInputError(field="file", reason=Text("目录不存在", "there is no such folder"))
     found = with_app(lambda app: _export_facts(app, file), as_json=as_json)
@@ -52,14 +52,14 @@ def _export(
     _tell_unread(found)
 
 
-def _tell_unread(found: Exported) -> None:
+def _tell_unread(found: ExportSummary) -> None:
     for owner, count in found.unread.items():
         errors.print(
             say(f"{owner} 有 {count:,} 个账户未读到", f"{owner}: {count:,} accounts could not be read"), style="red"
         )
 
 
-async def _export_facts(app: App, file: Path) -> Exported:
+async def _export_facts(app: App, file: Path) -> ExportSummary:
     from jiebang.usecases.checks.check import Checker
     from jiebang.usecases.policy.export_facts import export_facts
 
@@ -127,7 +127,7 @@ def _backtest(
 
     now = utc_now() if as_of is None else as_of.replace(tzinfo=UTC)
     text, name = _text(pack, as_json=as_json)
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         changed = _changes(changes or [])
         loaded = load_pack(text, name, PARTICIPANTS)
         if kind not in loaded.kinds:
@@ -147,7 +147,7 @@ def _backtest(
     if html is not None:
         from jiebang.cli.policy.backtest_page import page
 
-        with telling(as_json=as_json):
+        with exit_on_error(as_json=as_json):
             try:
                 html.write_text(page(report, loaded.kinds[kind], changed), encoding="utf-8")
             except OSError as error:
@@ -176,7 +176,7 @@ def _changes(texts: Sequence[str]) -> dict[str, str]:
 def _text(pack: str, *, as_json: bool) -> tuple[str, str]:
     """Return the text of a pack and the name of its file: a file, one that we ship, or one in the store."""
     from jiebang.policy import packs
-    from jiebang.usecases.policy.lifecycle import text_of
+    from jiebang.usecases.policy.lifecycle import read_pack_text
 
     path = Path(pack)
     if path.is_file():
@@ -188,17 +188,17 @@ def _text(pack: str, *, as_json: bool) -> tuple[str, str]:
             pass
 
     async def stored(app: App) -> str:
-        return await text_of(app.pools["platform"], pack)
+        return await read_pack_text(app.pools["platform"], pack)
 
     return with_app(stored, as_json=as_json), f"{pack}.yaml"
 
 
-def _run(loaded: Pack, other: Pack | None, file: Path, kind: Kind, now: datetime, *, as_json: bool) -> Report:
+def _run(loaded: Pack, other: Pack | None, file: Path, kind: Kind, now: datetime, *, as_json: bool) -> BacktestReport:
     import polars as pl
 
     from jiebang.policy.backtest import PopulationError, backtest
 
-    with telling(as_json=as_json):
+    with exit_on_error(as_json=as_json):
         try:
             with console.status(say("运行中……", "Running …")):
                 (report,) = backtest(loaded, pl.scan_parquet(file), [kind], now, changed=other)
@@ -216,7 +216,7 @@ def _share(part: int, whole: int) -> str:
     return f"{part:,} ({part / whole:.1%})" if whole else f"{part:,}"
 
 
-def _show(report: Report, changed: Mapping[str, str]) -> None:
+def _show(report: BacktestReport, changed: Mapping[str, str]) -> None:
     from rich.table import Table
 
     before, after = report.outcome, report.changed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from jiebang.model.check import Text
-    from jiebang.policy.backtest import Outcome, Report
+    from jiebang.policy.backtest import BacktestOutcome, BacktestReport
 
 _COMBINATIONS: Final = 24
 _STYLE: Final = """
@@ -40,7 +40,7 @@ th.n,td.n{text-align:right;white-space:nowrap}
 """
 
 
-def page(report: Report, kind: Text, changed: Mapping[str, str]) -> str:
+def page(report: BacktestReport, kind: Text, changed: Mapping[str, str]) -> str:
     """Return the page. `kind`: the kind of case, in words; `changed`: parameters set, by name."""
     before = report.outcome
     settings = ", ".join(f"{name} = {value}" for name, value in changed.items())
@@ -73,7 +73,7 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "—"
 
 
-def _tiles(report: Report) -> str:
+def _tiles(report: BacktestReport) -> str:
     before, after, difference = report.outcome, report.changed, report.difference
     every = before.accounts
     tiles = [
@@ -101,7 +101,7 @@ def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
     )
 
 
-def _funnel(outcome: Outcome) -> str:
+def _funnel(outcome: BacktestOutcome) -> str:
     """One bar a rule: how many accounts pass it and all rules before it."""
     left, wide, high = 190.0, 620.0, 24.0
     titles = {stop.code: stop.title for stop in outcome.stops}
@@ -122,7 +122,7 @@ def _funnel(outcome: Outcome) -> str:
     return _svg(left + wide + 170, len(steps) * high, "漏斗 funnel", parts)
 
 
-def _upset(outcome: Outcome) -> str:
+def _upset(outcome: BacktestOutcome) -> str:
     """The most frequent combinations as columns over a matrix of dots, with each rule's own total beside its row."""
     shown = outcome.combinations[:_COMBINATIONS]
     if not shown:
@@ -171,7 +171,7 @@ def _short(count: int) -> str:
     return str(count)
 
 
-def _table(report: Report) -> str:
+def _table(report: BacktestReport) -> str:
     before, after = report.outcome, report.changed
     late = {} if after is None else {stop.code: stop.accounts for stop in after.stops}
     heads = [("涉及", "accounts"), ("占比", "share"), ("仅此一项", "alone")]

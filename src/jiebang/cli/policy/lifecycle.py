@@ -18,13 +18,13 @@ from jiebang.cli.policy.show import (
     show_replays,
     show_shadow,
 )
-from jiebang.cli.runner import REFUSED, Json, console, print_json, telling, with_app
+from jiebang.cli.runner import REFUSED, Json, console, exit_on_error, print_json, with_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jiebang.app import App
-    from jiebang.policy.analyse import Finding
+    from jiebang.policy.analyse import RuleFinding
     from jiebang.policy.pack import Pack
     from jiebang.store.policy.packs import ShadowCount
     from jiebang.usecases.policy.lifecycle import Replay
@@ -69,11 +69,11 @@ By = Annotated[str, typer.Option("--by", help=say("您的姓名,记入变更历�
 def validate(file: PackFile, as_json: Json = False) -> None:
     """Validate a file."""
     from jiebang.participants import PARTICIPANTS
-    from jiebang.usecases.policy.lifecycle import admitted
+    from jiebang.usecases.policy.lifecycle import admit
 
     text, name = pack_file(file, as_json=as_json)
-    with telling(as_json=as_json):
-        pack, findings = admitted(text, name, PARTICIPANTS)
+    with exit_on_error(as_json=as_json):
+        pack, findings = admit(text, name, PARTICIPANTS)
     show_pack(pack, findings, as_json=as_json)
 
 
@@ -88,18 +88,18 @@ def validate(file: PackFile, as_json: Json = False) -> None:
 def diff(before: Either, after: Either, as_json: Json = False) -> None:
     """Compare two versions."""
     from jiebang.participants import PARTICIPANTS
-    from jiebang.policy.difference import of_packs
-    from jiebang.usecases.policy.lifecycle import text_of
+    from jiebang.policy.difference import compare_packs
+    from jiebang.usecases.policy.lifecycle import read_pack_text
 
     sides = {name: pack_file(Path(name), as_json=as_json) for name in (before, after) if Path(name).is_file()}
     if missing := [name for name in (before, after) if name not in sides]:
 
         async def work(app: App) -> dict[str, tuple[str, str]]:
-            return {name: (await text_of(app.pools["platform"], name), f"{name}.yaml") for name in missing}
+            return {name: (await read_pack_text(app.pools["platform"], name), f"{name}.yaml") for name in missing}
 
         sides |= with_app(work, as_json=as_json)
-    with telling(as_json=as_json):
-        found = of_packs(sides[before], sides[after], PARTICIPANTS)
+    with exit_on_error(as_json=as_json):
+        found = compare_packs(sides[before], sides[after], PARTICIPANTS)
     if as_json:
         print_json({"before": before, "after": after, "differences": found})
         return
@@ -120,7 +120,7 @@ def add(file: PackFile, by: By, as_json: Json = False) -> None:
 
     text, name = pack_file(file, as_json=as_json)
 
-    async def work(app: App) -> tuple[Pack, list[Finding]]:
+    async def work(app: App) -> tuple[Pack, list[RuleFinding]]:
         return await lifecycle.add(app.pools["platform"], app.declared, text, name, by, utc_now())
 
     pack, findings = with_app(work, as_json=as_json)
@@ -191,7 +191,7 @@ def shadow(
             await lifecycle.stop_shadow(db)
         elif pack is not None and by is not None:
             await lifecycle.start_shadow(db, app.declared, pack, by, utc_now())
-        return await lifecycle.shadow_report(db, pack)
+        return await lifecycle.read_shadow_report(db, pack)
 
     counts = with_app(work, as_json=as_json)
     if as_json:
@@ -217,9 +217,9 @@ def shadow(
 )
 def list_versions(as_json: Json = False) -> None:
     """List versions and history."""
-    from jiebang.usecases.policy.lifecycle import overview
+    from jiebang.usecases.policy.lifecycle import read_overview
 
-    found = with_app(lambda app: overview(app.pools["platform"]), as_json=as_json)
+    found = with_app(lambda app: read_overview(app.pools["platform"]), as_json=as_json)
     if as_json:
         print_json(found)
         return

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from jiebang.policy.analyse import Finding
+    from jiebang.policy.analyse import RuleFinding
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
     from jiebang.store.policy.packs import Activation, ShadowCount
-    from jiebang.usecases.policy.lifecycle import Agreed, Overview, Replay
+    from jiebang.usecases.policy.lifecycle import ActivationStatus, PolicyOverview, Replay
 
 _SHOWN: Final = 60
 
@@ -59,7 +59,7 @@ def show_replays(found: Sequence[Replay], *, facts: bool) -> None:
             show_differences(one.differences)
 
 
-def show_pack(pack: Pack, findings: Sequence[Finding], *, as_json: bool, added: bool = False) -> None:
+def show_pack(pack: Pack, findings: Sequence[RuleFinding], *, as_json: bool, added: bool = False) -> None:
     """Draw a pack that was validated or added, with its warnings."""
     if as_json:
         warnings = [finding.problem for finding in findings]
@@ -73,7 +73,7 @@ def show_pack(pack: Pack, findings: Sequence[Finding], *, as_json: bool, added: 
         console.print(f"  {say('提醒', 'warning')} {place}: {said}", style="yellow", markup=False, soft_wrap=True)
 
 
-def show_activation(done: Agreed, *, as_json: bool) -> None:
+def show_activation(done: ActivationStatus, *, as_json: bool) -> None:
     """Draw the result of an activation or a rollback."""
     if as_json:
         print_json(done)
@@ -123,7 +123,7 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
 
 
-def show_overview(found: Overview) -> None:
+def show_overview(found: PolicyOverview) -> None:
     """Draw versions and history."""
     versions = Table(
         "", say("版本", "version"), say("加入者", "added by"), say("加入时间", "added"), "sha256", box=None

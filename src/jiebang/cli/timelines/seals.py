@@ -11,7 +11,7 @@ from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
 
 if TYPE_CHECKING:
     from jiebang.app import App
-    from jiebang.usecases.timelines.seal import Standing
+    from jiebang.usecases.timelines.seal import SealingStatus
 
 commands: Final = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +25,7 @@ commands: Final = typer.Typer(
 def _status(as_json: Json = False) -> None:
     from jiebang.clock import utc_now
 
-    async def work(app: App) -> Standing:
+    async def work(app: App) -> SealingStatus:
         return await app.sealing().standing(utc_now())
 
     status = with_app(work, as_json=as_json)

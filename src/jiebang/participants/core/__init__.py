@@ -11,6 +11,6 @@ SQL_INTEGER: Final = (1 << 31) - 1
 """The largest number of type integer."""
 
 
-def facts_sql(package: str) -> str:
+def load_facts_sql(package: str) -> str:
     """Return the query of a participant's facts, `facts.sql` in its folder."""
     return files(package).joinpath("facts.sql").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ import msgspec
 
 from jiebang.model.facts import FactBatch, FactType
 from jiebang.participants.core.staging import StagingArea
-from jiebang.participants.core.statements import reading, statements, unnamed
+from jiebang.participants.core.statements import build_operation, build_reads, build_unnamed
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Answers, Order, Orders
@@ -44,11 +44,11 @@ class DatabaseParticipant:
         self.name = name
         self._pool, self._clock = pool, clock
         self._owner, self._facts_sql = declared.owner, declared.facts_sql
-        self._read_sql = reading(declared.owner)
+        self._read_sql = build_reads(declared.owner)
         self._operations = {
-            operation: statements(declared.owner, operation, how) for operation, how in declared.operations.items()
+            operation: build_operation(declared.owner, operation, how) for operation, how in declared.operations.items()
         }
-        self._operations[""] = unnamed(declared)
+        self._operations[""] = build_unnamed(declared)
         self.staging = StagingArea(declared, pool, clock) if declared.stages else None
         """The staging area; None for a participant none of whose operations applies staged values."""
         self._names = [fact.name for fact in declared.facts]

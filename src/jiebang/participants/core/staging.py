@@ -14,7 +14,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.participants.core.statements import staging
+from jiebang.participants.core.statements import build_staging
 
 if TYPE_CHECKING:
     from jiebang.model.participants import Declaration, Operation
@@ -50,7 +50,7 @@ class StagingArea:
 
     def __init__(self, declared: Declaration, pool: Pool, clock: Callable[[], datetime]) -> None:
         self._operations, self._pool, self._clock = declared.operations, pool, clock
-        self._sql = staging(declared.owner)
+        self._sql = build_staging(declared.owner)
 
     async def stage(self, operation: str, batch: Sequence[GivenValues]) -> dict[_Key, InvalidInputError]:
         """Stage the values of cases for `operation`; return the refused cases with the reasons. The others are staged.

@@ -33,7 +33,7 @@ _ASK: Final = "unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)"
 _ASK_VERSION: Final = "unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i (account_id, case_no, version)"
 
 
-def reading(owner: str) -> Mapping[str, str]:
+def build_reads(owner: str) -> Mapping[str, str]:
     """Return the statements that read fence rows: "look" and "marks"."""
     table = f"{owner}.account"
     return {
@@ -43,7 +43,7 @@ def reading(owner: str) -> Mapping[str, str]:
     }
 
 
-def staging(owner: str) -> Mapping[str, str]:
+def build_staging(owner: str) -> Mapping[str, str]:
     """Return the statements on staged values: "stage", "staged", "staged_page" and "drop_staged".
 
     "stage" inserts rows for cases that have none and that the account's fence row has not reached, and returns the
@@ -76,7 +76,7 @@ WHERE s.account_id = k.account_id AND s.account_id = ANY ($1::bigint[]) AND s.ca
     }
 
 
-def statements(owner: str, name: str, operation: Operation) -> Mapping[str, str]:
+def build_operation(owner: str, name: str, operation: Operation) -> Mapping[str, str]:
     """Return an operation's statements: one per op, by its name and by "judge_" plus its name, and "try_again"."""
     table = f"{owner}.account"
     given = _build_given(owner, name, operation.given)
@@ -133,7 +133,7 @@ def statements(owner: str, name: str, operation: Operation) -> Mapping[str, str]
     }
 
 
-def unnamed(declared: Declaration) -> Mapping[str, str]:
+def build_unnamed(declared: Declaration) -> Mapping[str, str]:
     """Return the statements for orders that name no operation: those of `declared.formerly`.
 
     Its Cancel undoes the Try of any operation, for a recovery that has lost a case's plan. Without `formerly` there is
@@ -141,11 +141,11 @@ def unnamed(declared: Declaration) -> Mapping[str, str]:
     """
     undone = {column: value for each in declared.operations.values() for column, value in each.on_cancel.items()}
     given = {name: value for each in declared.operations.values() for name, value in each.given.items()}
-    every = statements(declared.owner, "", Operation(on_cancel=undone, given=given))
+    every = build_operation(declared.owner, "", Operation(on_cancel=undone, given=given))
     cancel = {name: every[name] for name in (Op.CANCEL, f"judge_{Op.CANCEL}")}
     if declared.formerly is None:
         return cancel
-    return {**statements(declared.owner, declared.formerly, declared.operations[declared.formerly]), **cancel}
+    return {**build_operation(declared.owner, declared.formerly, declared.operations[declared.formerly]), **cancel}
 
 
 class _Op(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import facts_sql
+from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="enterprise",
@@ -26,7 +26,7 @@ DECLARATION: Final = Declaration(
         ("legal_person_enterprises", FactType.INT, "任法定代表人的企业数", "enterprises whose legal person this is"),
         ("api_rights", FactType.BOOL, "企业接口权限", "may call enterprise APIs"),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     operations={
         "revoke": Operation(
             effects={"api_rights": ValueType(bool)},

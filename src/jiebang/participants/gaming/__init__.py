@@ -6,7 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation
-from jiebang.participants.core import facts_sql
+from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="gaming",
@@ -16,7 +16,7 @@ DECLARATION: Final = Declaration(
         "gaming",
         ("game_guard", FactType.BOOL, "防沉迷", "playing-time guard for minors is on"),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     operations={
         "suspend": Operation(
             effects={},

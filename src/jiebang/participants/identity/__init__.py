@@ -7,7 +7,7 @@ from typing import Final
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, facts_sql
+from jiebang.participants.core import SQL_INTEGER, load_facts_sql
 
 NOT_BOUND: Final = "ID-NONE"
 """Refusal: there is no active identity to reclaim."""
@@ -30,7 +30,7 @@ DECLARATION: Final = Declaration(
     ),
     # Each data centre reclaims at its own time, and a check trusts the two only where they agree: facts.sql gives no
     # time of change for a reclaimed identity, which nothing can be requested for.
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     value_words={
         "identity_state": {
             "active": Text("已生效", "in force"),

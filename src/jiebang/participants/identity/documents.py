@@ -29,7 +29,7 @@ GROUP BY c.document_index
 
 
 @runtime_checkable
-class Documents(Protocol):
+class DocumentReader(Protocol):
     """Knows the documents bound to accounts, by their blind index, which is never shown or logged."""
 
     async def bound(self, accounts: Iterable[int]) -> Mapping[int, bytes | None]:
@@ -39,7 +39,7 @@ class Documents(Protocol):
         """Count the changes from `since` to before `until` that bound each document; a document with none is absent."""
 
 
-class Identity(DatabaseParticipant):
+class IdentityParticipant(DatabaseParticipant):
     """The identity database of one data centre."""
 
     async def bound(self, accounts: Iterable[int]) -> Mapping[int, bytes | None]:

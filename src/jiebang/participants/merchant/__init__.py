@@ -6,7 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, facts_sql
+from jiebang.participants.core import SQL_INTEGER, load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="merchant",
@@ -17,7 +17,7 @@ DECLARATION: Final = Declaration(
         ("open_merchants", FactType.INT, "未注销商户号数", "open merchant numbers"),
         ("merchant_items", {"id": FactType.TEXT, "name": FactType.TEXT}, "商户号", "open merchant numbers"),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     operations={
         "retain": Operation(
             effects={"records_kept_days": ValueType(int, most=SQL_INTEGER // 24)},

@@ -7,7 +7,7 @@ from typing import Final
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import facts_sql
+from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="openplatform",
@@ -37,7 +37,7 @@ DECLARATION: Final = Declaration(
         ("led_app_items", {"id": FactType.TEXT, "name": FactType.TEXT}, "任技术负责人的应用", "apps led technically"),
         ("api_quota_level", FactType.TEXT, "接口调用配额级别", "level of API quotas; absent for who develops nothing"),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     value_words={
         "api_quota_level": {
             "test": Text("测试", "test"),

@@ -6,7 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import facts_sql
+from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="security",
@@ -33,7 +33,7 @@ DECLARATION: Final = Declaration(
             "who decides on the risk engine's hold and how to reach them",
         ),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     operations={
         "require_sms": Operation(
             effects={"login_needs_sms": ValueType(bool)},

@@ -21,7 +21,7 @@ _NAME: Final = "security"
 _SQL: Final = load("jiebang.participants.security", "logins.sql")
 
 
-class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
+class LoginConfirmation(msgspec.Struct, frozen=True, kw_only=True):
     """A person's confirmation that these abnormal logins were their own.
 
     `remedy_id`: chosen by the caller; the same id names the same confirmation.
@@ -32,7 +32,7 @@ class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
     logins: tuple[int, ...]
 
 
-class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
+class LoginConfirmationResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a confirmation: the logins that it confirmed, or why it was refused."""
 
     remedy_id: UUID
@@ -40,14 +40,14 @@ class Confirmed(msgspec.Struct, frozen=True, kw_only=True):
     refusal: JiebangError | None = None
 
 
-class Security(DatabaseParticipant):
+class SecurityParticipant(DatabaseParticipant):
     """The participant `security`. The caller of `confirm_logins` has authenticated the person."""
 
     def __init__(self, pool: Pool, clock: Callable[[], datetime]) -> None:
         """Use `pool`, which belongs to its opener."""
         super().__init__(_NAME, DECLARATION, pool, clock)
 
-    async def confirm_logins(self, confirmations: Sequence[Confirmation]) -> list[Confirmed]:
+    async def confirm_logins(self, confirmations: Sequence[LoginConfirmation]) -> list[LoginConfirmationResult]:
         """Record that logins were the person's own, so that they no longer block. Answers in the order given.
 
         Refused with UnknownAccountError, AccountBusyError, or NothingToClearError (a login named is not an unconfirmed
@@ -61,7 +61,7 @@ class Security(DatabaseParticipant):
             confirmed = {
                 (row["account_id"], row["confirmed_by"], row["login_id"]) for row in rows if row["confirmed_by"]
             }
-            answers, writes = list[Confirmed](), list[tuple[int, int, UUID]]()
+            answers, writes = list[LoginConfirmationResult](), list[tuple[int, int, UUID]]()
             for one in confirmations:
                 done = tuple(sorted(each[2] for each in confirmed if each[:2] == (one.account_id, one.remedy_id)))
                 refusal = None if done else _find_refusal(one, tried, unconfirmed)
@@ -69,7 +69,7 @@ class Security(DatabaseParticipant):
                     done = tuple(sorted(set(one.logins)))
                     unconfirmed -= {(one.account_id, login) for login in done}
                     writes += [(one.account_id, login, one.remedy_id) for login in done]
-                answers.append(Confirmed(remedy_id=one.remedy_id, logins=done, refusal=refusal))
+                answers.append(LoginConfirmationResult(remedy_id=one.remedy_id, logins=done, refusal=refusal))
             if writes:
                 await connection.execute(
                     _SQL["confirm"], *([write[at] for write in writes] for at in range(3)), self._clock()
@@ -77,7 +77,9 @@ class Security(DatabaseParticipant):
         return answers
 
 
-def _find_refusal(one: Confirmation, tried: dict[int, bool], unconfirmed: set[tuple[int, int]]) -> JiebangError | None:
+def _find_refusal(
+    one: LoginConfirmation, tried: dict[int, bool], unconfirmed: set[tuple[int, int]]
+) -> JiebangError | None:
     if one.account_id not in tried:
         return UnknownAccountError(accounts=[str(one.account_id)])
     if tried[one.account_id]:

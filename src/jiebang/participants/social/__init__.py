@@ -6,7 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_SMALLINT, facts_sql
+from jiebang.participants.core import SQL_SMALLINT, load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="social",
@@ -18,7 +18,7 @@ DECLARATION: Final = Declaration(
         ("messages", FactType.INT, "消息数", "number of messages"),
         ("email_bound", FactType.BOOL, "已绑定邮箱", "an e-mail is bound"),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     operations={
         "restrict": Operation(
             effects={"friend_requests_blocked": ValueType(bool), "moments_per_day": ValueType(int, most=SQL_SMALLINT)},

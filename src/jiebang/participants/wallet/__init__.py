@@ -6,7 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, facts_sql
+from jiebang.participants.core import SQL_INTEGER, load_facts_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
 """Refusal: a movement of money is between its two steps."""
@@ -69,7 +69,7 @@ DECLARATION: Final = Declaration(
             "bound bank cards",
         ),
     ),
-    facts_sql=facts_sql(__name__),
+    facts_sql=load_facts_sql(__name__),
     operations={
         "downgrade": Operation(
             effects={"receive_limit_fen": ValueType(int), "cash_out_pause_hours": ValueType(int, most=SQL_INTEGER)},

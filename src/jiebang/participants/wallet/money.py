@@ -21,15 +21,15 @@ import msgspec
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.wallet import DECLARATION
 from jiebang.participants.wallet.movements import (
-    Action,
-    Batch,
-    Contract,
-    Entry,
+    AutodebitContract,
     EntryState,
-    Outcome,
+    LedgerEntry,
+    MovementBatch,
+    MovementOutcome,
     Packet,
     Purse,
     Transfer,
+    WalletAction,
     begin,
     cash_out,
     complete,
@@ -63,7 +63,7 @@ class MoneyAudit(msgspec.Struct, frozen=True):
     balance_fen: int
 
 
-class Wallet(DatabaseParticipant):
+class WalletParticipant(DatabaseParticipant):
     """The participant `wallet`, with movements of money.
 
     All methods raise OSError, TimeoutError or asyncpg's errors when the database does not answer; then nothing changed.
@@ -74,7 +74,7 @@ class Wallet(DatabaseParticipant):
         super().__init__("wallet", DECLARATION, pool, clock)
         self._pepper = pepper
 
-    async def transfer(self, transfers: Sequence[Transfer]) -> list[Outcome]:
+    async def transfer(self, transfers: Sequence[Transfer]) -> list[MovementOutcome]:
         """Carry out both steps of transfers. Outcomes in the order given; refused ones moved nothing."""
         begun = await self.begin_transfers(transfers)
         pending = [one for one, outcome in zip(transfers, begun, strict=True) if outcome.state is EntryState.PENDING]
@@ -83,7 +83,7 @@ class Wallet(DatabaseParticipant):
         ended = {outcome.entry_id: outcome for outcome in await self.complete_transfers(pending)}
         return [outcome if outcome.refusal else ended.get(outcome.entry_id, outcome) for outcome in begun]
 
-    async def begin_transfers(self, transfers: Sequence[Transfer]) -> list[Outcome]:
+    async def begin_transfers(self, transfers: Sequence[Transfer]) -> list[MovementOutcome]:
         """Carry out the first step: a pending entry at both accounts, the amount out of the sender's balance.
 
         Refused with InvalidInputError, UnknownAccountError, WalletBusyError (either wallet is tried),
@@ -95,7 +95,7 @@ class Wallet(DatabaseParticipant):
             lambda batch: [begin(batch, one) for one in transfers],
         )
 
-    async def complete_transfers(self, transfers: Sequence[Transfer]) -> list[Outcome]:
+    async def complete_transfers(self, transfers: Sequence[Transfer]) -> list[MovementOutcome]:
         """Carry out the second step: credit the receiver, or return the money where it is closed."""
         return await self._in_batch(
             [account for one in transfers for account in (one.sender, one.receiver)],
@@ -114,7 +114,7 @@ class Wallet(DatabaseParticipant):
         )
         return sum(outcome.refusal is None for outcome in outcomes)
 
-    async def cash_out(self, actions: Sequence[Action]) -> list[Outcome]:
+    async def cash_out(self, actions: Sequence[WalletAction]) -> list[MovementOutcome]:
         """Pay out all free money of each wallet to the person's card.
 
         Refused with UnknownAccountError, WalletBusyError or CashOutPausedError.
@@ -126,7 +126,9 @@ class Wallet(DatabaseParticipant):
             lambda batch: [cash_out(batch, action, now) for action in actions],
         )
 
-    async def open_red_packets(self, actions: Sequence[Action], *, give_back: bool = False) -> list[Outcome]:
+    async def open_red_packets(
+        self, actions: Sequence[WalletAction], *, give_back: bool = False
+    ) -> list[MovementOutcome]:
         """Open each wallet's red packets, or give them back; expired ones return to their senders either way.
 
         Refused with UnknownAccountError, WalletBusyError, ReceiveLimitError, or NothingToClearError (a packet named
@@ -136,13 +138,13 @@ class Wallet(DatabaseParticipant):
         accounts = sorted({action.account_id for action in actions})
         ids = [action.entry_id for action in actions]
 
-        async def decide(batch: Batch, connection: Connection) -> list[Outcome]:
+        async def decide(batch: MovementBatch, connection: Connection) -> list[MovementOutcome]:
             packets = [Packet(*row) for row in await connection.fetch(_SQL["packets"], accounts, ids, now)]
             return [open_packets(batch, action, packets, give_back=give_back) for action in actions]
 
         return await self._in_transaction(accounts, [(one.account_id, one.entry_id) for one in actions], decide)
 
-    async def end_autodebits(self, actions: Sequence[Action]) -> list[Outcome]:
+    async def end_autodebits(self, actions: Sequence[WalletAction]) -> list[MovementOutcome]:
         """End each wallet's live auto-debit contracts, all or those named. To have none is no error.
 
         Refused with UnknownAccountError, WalletBusyError, or NothingToClearError (a contract named is not live); then
@@ -151,8 +153,8 @@ class Wallet(DatabaseParticipant):
         accounts = sorted({action.account_id for action in actions})
         ids = [action.entry_id for action in actions]
 
-        async def decide(batch: Batch, connection: Connection) -> list[Outcome]:
-            contracts = [Contract(*row) for row in await connection.fetch(_SQL["contracts"], accounts, ids)]
+        async def decide(batch: MovementBatch, connection: Connection) -> list[MovementOutcome]:
+            contracts = [AutodebitContract(*row) for row in await connection.fetch(_SQL["contracts"], accounts, ids)]
             return [end_contracts(batch, action, contracts) for action in actions]
 
         return await self._in_transaction(accounts, (), decide)
@@ -183,9 +185,12 @@ class Wallet(DatabaseParticipant):
         return total
 
     async def _in_batch(
-        self, accounts: Iterable[int], keys: Sequence[tuple[int, UUID]], decide: Callable[[Batch], list[Outcome]]
-    ) -> list[Outcome]:
-        async def decide_in_memory(batch: Batch, _connection: Connection) -> list[Outcome]:
+        self,
+        accounts: Iterable[int],
+        keys: Sequence[tuple[int, UUID]],
+        decide: Callable[[MovementBatch], list[MovementOutcome]],
+    ) -> list[MovementOutcome]:
+        async def decide_in_memory(batch: MovementBatch, _connection: Connection) -> list[MovementOutcome]:
             return decide(batch)
 
         return await self._in_transaction(accounts, keys, decide_in_memory)
@@ -194,8 +199,8 @@ class Wallet(DatabaseParticipant):
         self,
         accounts: Iterable[int],
         keys: Sequence[tuple[int, UUID]],
-        decide: Callable[[Batch, Connection], Awaitable[list[Outcome]]],
-    ) -> list[Outcome]:
+        decide: Callable[[MovementBatch, Connection], Awaitable[list[MovementOutcome]]],
+    ) -> list[MovementOutcome]:
         """Lock the wallets, read them and the entries of `keys`, call `decide`, and write what it decided."""
         ids, now = sorted(set(accounts)), self._clock()
         if not ids:
@@ -205,16 +210,16 @@ class Wallet(DatabaseParticipant):
             await connection.execute(_SQL["lock"], ids)
             purses = await connection.fetch(_SQL["purses"], ids, today)
             known = await connection.fetch(_SQL["entries"], [key[0] for key in keys], [key[1] for key in keys])
-            batch = Batch(
+            batch = MovementBatch(
                 {row["account_id"]: Purse(**row) for row in purses},
-                {(row["account_id"], row["entry_id"]): msgspec.convert(dict(row), Entry) for row in known},
+                {(row["account_id"], row["entry_id"]): msgspec.convert(dict(row), LedgerEntry) for row in known},
             )
             outcomes = await decide(batch, connection)
             await _save(connection, batch, now, today)
         return outcomes
 
 
-async def _save(connection: Connection, batch: Batch, now: datetime, today: date) -> None:
+async def _save(connection: Connection, batch: MovementBatch, now: datetime, today: date) -> None:
     """Write what a batch decided, in one statement per table and kind of change."""
     changed = [purse for purse in batch.purses.values() if purse.changed]
     if changed:

@@ -46,7 +46,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     title: str = "转账 / Transfer"
 
 
-class Action(msgspec.Struct, frozen=True, kw_only=True):
+class WalletAction(msgspec.Struct, frozen=True, kw_only=True):
     """An immediate action on one wallet. `entry_id`: chosen by the caller; the same id names the same action.
 
     `items`: the ids of the red packets or contracts that it affects; None: all.
@@ -57,7 +57,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[int, ...] | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class MovementOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a movement: its state and amount, or why it was refused (then `state` is None).
 
     `items`: the ids of the red packets or contracts that it ended.
@@ -70,7 +70,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     refusal: JiebangError | None = None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LedgerEntry(msgspec.Struct, frozen=True):
     """A ledger entry, as read or to be written."""
 
     account_id: int
@@ -93,7 +93,7 @@ class Packet(msgspec.Struct, frozen=True):
     ended_by: UUID | None
 
 
-class Contract(msgspec.Struct, frozen=True):
+class AutodebitContract(msgspec.Struct, frozen=True):
     """An auto-debit contract as read: live, or ended by the action `ended_by`."""
 
     account_id: int
@@ -134,49 +134,49 @@ class Purse:
 
 
 @dataclass(slots=True)
-class Batch:
+class MovementBatch:
     """The wallets and entries of a batch, and its pending writes."""
 
     purses: dict[int, Purse]
-    entries: dict[tuple[int, UUID], Entry]
-    new: list[Entry] = field(default_factory=list)
-    ended: list[Entry] = field(default_factory=list)
+    entries: dict[tuple[int, UUID], LedgerEntry]
+    new: list[LedgerEntry] = field(default_factory=list)
+    ended: list[LedgerEntry] = field(default_factory=list)
     packets: list[Packet] = field(default_factory=list)
-    contracts: list[Contract] = field(default_factory=list)
+    contracts: list[AutodebitContract] = field(default_factory=list)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LedgerEntry) -> None:
         """Add a new entry, visible to later movements of the batch."""
         self.new.append(entry)
         self.entries[entry.account_id, entry.entry_id] = entry
 
-    def end(self, entry: Entry, state: EntryState) -> None:
+    def end(self, entry: LedgerEntry, state: EntryState) -> None:
         """End a pending entry."""
         after = msgspec.structs.replace(entry, state=state)
         self.ended.append(after)
         self.entries[entry.account_id, entry.entry_id] = after
 
 
-def begin(batch: Batch, one: Transfer) -> Outcome:
+def begin(batch: MovementBatch, one: Transfer) -> MovementOutcome:
     """Decide the first step of a transfer: a pending entry at both sides, the amount out of the sender's balance."""
     known = batch.entries.get((one.sender, one.transfer_id))
     if known is not None:
         if (known.counterparty_id, known.amount_fen) != (one.receiver, -one.amount_fen):
-            return Outcome(entry_id=one.transfer_id, refusal=IdempotencyReusedError())
-        return Outcome(entry_id=one.transfer_id, state=known.state, amount_fen=one.amount_fen)
+            return MovementOutcome(entry_id=one.transfer_id, refusal=IdempotencyReusedError())
+        return MovementOutcome(entry_id=one.transfer_id, state=known.state, amount_fen=one.amount_fen)
     refusal = _find_refusal(batch, one)
     if refusal is not None:
-        return Outcome(entry_id=one.transfer_id, refusal=refusal)
+        return MovementOutcome(entry_id=one.transfer_id, refusal=refusal)
     batch.purses[one.sender].move(-one.amount_fen, opened=1)
     batch.purses[one.receiver].move(opened=1, received_fen=one.amount_fen)
     for account, other, amount in (
         (one.sender, one.receiver, -one.amount_fen),
         (one.receiver, one.sender, one.amount_fen),
     ):
-        batch.add(Entry(account, one.transfer_id, "transfer", other, amount, EntryState.PENDING, one.title))
-    return Outcome(entry_id=one.transfer_id, state=EntryState.PENDING, amount_fen=one.amount_fen)
+        batch.add(LedgerEntry(account, one.transfer_id, "transfer", other, amount, EntryState.PENDING, one.title))
+    return MovementOutcome(entry_id=one.transfer_id, state=EntryState.PENDING, amount_fen=one.amount_fen)
 
 
-def _find_refusal(batch: Batch, one: Transfer) -> JiebangError | None:
+def _find_refusal(batch: MovementBatch, one: Transfer) -> JiebangError | None:
     """Return why a transfer may not begin, None if it may."""
     if not 0 < one.amount_fen <= _MOST_FEN:
         reason = Text("金额须为正整数(分)", "an amount is a positive number of fen")
@@ -194,13 +194,13 @@ def _find_refusal(batch: Batch, one: Transfer) -> JiebangError | None:
     return ReceiveLimitError() if receiver.over_limit(one.amount_fen) else None
 
 
-def complete(batch: Batch, one: Transfer) -> Outcome:
+def complete(batch: MovementBatch, one: Transfer) -> MovementOutcome:
     """Decide the second step: credit the receiver; if its account is closed, return the money to the sender."""
     sides = [batch.entries.get((account, one.transfer_id)) for account in (one.sender, one.receiver)]
     out, into = sides
     if out is None or into is None or out.counterparty_id != one.receiver or out.amount_fen != -one.amount_fen:
         reason = Text("没有这笔转账", "there is no such transfer")
-        return Outcome(entry_id=one.transfer_id, refusal=InvalidInputError(field="transfer_id", reason=reason))
+        return MovementOutcome(entry_id=one.transfer_id, refusal=InvalidInputError(field="transfer_id", reason=reason))
     if out.state is EntryState.PENDING:
         sender, receiver = batch.purses[one.sender], batch.purses[one.receiver]
         state = EntryState.RETURNED if receiver.closed else EntryState.COMPLETED
@@ -208,31 +208,33 @@ def complete(batch: Batch, one: Transfer) -> Outcome:
         receiver.move(0 if receiver.closed else one.amount_fen, opened=-1)
         batch.end(out, state)
         batch.end(into, state)
-        return Outcome(entry_id=one.transfer_id, state=state, amount_fen=one.amount_fen)
-    return Outcome(entry_id=one.transfer_id, state=out.state, amount_fen=one.amount_fen)
+        return MovementOutcome(entry_id=one.transfer_id, state=state, amount_fen=one.amount_fen)
+    return MovementOutcome(entry_id=one.transfer_id, state=out.state, amount_fen=one.amount_fen)
 
 
-def cash_out(batch: Batch, action: Action, now: datetime) -> Outcome:
+def cash_out(batch: MovementBatch, action: WalletAction, now: datetime) -> MovementOutcome:
     """Pay out all free money. An empty wallet is no error."""
     done = _find_done(batch, action, "cash_out")
     if done is not None:
         return done
     purse = batch.purses.get(action.account_id)
     if purse is None:
-        return Outcome(entry_id=action.entry_id, refusal=UnknownAccountError(accounts=[str(action.account_id)]))
+        return MovementOutcome(entry_id=action.entry_id, refusal=UnknownAccountError(accounts=[str(action.account_id)]))
     if purse.tried:
-        return Outcome(entry_id=action.entry_id, refusal=WalletBusyError())
+        return MovementOutcome(entry_id=action.entry_id, refusal=WalletBusyError())
     if purse.cash_out_paused_until is not None and now < purse.cash_out_paused_until:
         until = purse.cash_out_paused_until.isoformat()
-        return Outcome(entry_id=action.entry_id, refusal=CashOutPausedError(until=until))
+        return MovementOutcome(entry_id=action.entry_id, refusal=CashOutPausedError(until=until))
     amount = purse.free_fen
     if amount:
         purse.move(-amount)
         batch.add(_build_entry(action, "cash_out", -amount, "提现 / Cash-out"))
-    return Outcome(entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount)
+    return MovementOutcome(entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount)
 
 
-def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, give_back: bool) -> Outcome:
+def open_packets(
+    batch: MovementBatch, action: WalletAction, packets: Sequence[Packet], *, give_back: bool
+) -> MovementOutcome:
     """Open red packets of a wallet, or return them to their senders; expired ones are returned either way.
 
     `packets`: the unclaimed ones of the batch's wallets and those that an action of the batch ended.
@@ -241,7 +243,7 @@ def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, giv
     known = batch.entries.get((action.account_id, action.entry_id))
     before = [packet for packet in mine if packet.ended_by == action.entry_id]
     if known is not None and known.kind != "red_packet":
-        return Outcome(entry_id=action.entry_id, refusal=IdempotencyReusedError())
+        return MovementOutcome(entry_id=action.entry_id, refusal=IdempotencyReusedError())
     if before:
         return _build_outcome(action, [packet.packet_id for packet in before], 0 if known is None else known.amount_fen)
     taken = {packet.packet_id for packet in batch.packets if packet.account_id == action.account_id}
@@ -250,13 +252,13 @@ def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, giv
     }
     refusal = _find_action_refusal(batch, action, unclaimed)
     if refusal is not None:
-        return Outcome(entry_id=action.entry_id, refusal=refusal)
+        return MovementOutcome(entry_id=action.entry_id, refusal=refusal)
     chosen = [packet for each, packet in unclaimed.items() if action.items is None or each in action.items]
     opened = [packet for packet in chosen if packet.valid and not give_back]
     amount = sum(packet.amount_fen for packet in opened)
     purse = batch.purses[action.account_id]
     if amount and purse.over_limit(amount):
-        return Outcome(entry_id=action.entry_id, refusal=ReceiveLimitError())
+        return MovementOutcome(entry_id=action.entry_id, refusal=ReceiveLimitError())
     if chosen:
         purse.move(amount, received_fen=amount)
         batch.packets += [
@@ -267,7 +269,9 @@ def open_packets(batch: Batch, action: Action, packets: Sequence[Packet], *, giv
     return _build_outcome(action, [packet.packet_id for packet in chosen], amount)
 
 
-def end_contracts(batch: Batch, action: Action, contracts: Sequence[Contract]) -> Outcome:
+def end_contracts(
+    batch: MovementBatch, action: WalletAction, contracts: Sequence[AutodebitContract]
+) -> MovementOutcome:
     """End auto-debit contracts of a wallet. `contracts`: the live ones and those that an action of the batch ended."""
     mine = [contract for contract in contracts if contract.account_id == action.account_id]
     before = [contract.contract_id for contract in mine if contract.ended_by == action.entry_id]
@@ -277,7 +281,7 @@ def end_contracts(batch: Batch, action: Action, contracts: Sequence[Contract]) -
     live = {one.contract_id: one for one in mine if one.ended_by is None and one.contract_id not in taken}
     refusal = _find_action_refusal(batch, action, live)
     if refusal is not None:
-        return Outcome(entry_id=action.entry_id, refusal=refusal)
+        return MovementOutcome(entry_id=action.entry_id, refusal=refusal)
     chosen = [contract for each, contract in live.items() if action.items is None or each in action.items]
     if chosen:
         batch.purses[action.account_id].move()
@@ -285,7 +289,9 @@ def end_contracts(batch: Batch, action: Action, contracts: Sequence[Contract]) -
     return _build_outcome(action, [contract.contract_id for contract in chosen])
 
 
-def _find_action_refusal(batch: Batch, action: Action, open_items: Collection[int]) -> JiebangError | None:
+def _find_action_refusal(
+    batch: MovementBatch, action: WalletAction, open_items: Collection[int]
+) -> JiebangError | None:
     """Return why nothing may be ended, or None: no wallet, a case holds it, or an item named is not open."""
     purse = batch.purses.get(action.account_id)
     if purse is None:
@@ -296,20 +302,20 @@ def _find_action_refusal(batch: Batch, action: Action, open_items: Collection[in
     return NothingToClearError(items=[str(each) for each in missing]) if missing else None
 
 
-def _build_outcome(action: Action, items: Sequence[int], amount_fen: int = 0) -> Outcome:
-    return Outcome(
+def _build_outcome(action: WalletAction, items: Sequence[int], amount_fen: int = 0) -> MovementOutcome:
+    return MovementOutcome(
         entry_id=action.entry_id, state=EntryState.COMPLETED, amount_fen=amount_fen, items=tuple(sorted(items))
     )
 
 
-def _find_done(batch: Batch, action: Action, kind: str) -> Outcome | None:
+def _find_done(batch: MovementBatch, action: WalletAction, kind: str) -> MovementOutcome | None:
     known = batch.entries.get((action.account_id, action.entry_id))
     if known is None:
         return None
     if known.kind != kind:
-        return Outcome(entry_id=action.entry_id, refusal=IdempotencyReusedError())
-    return Outcome(entry_id=action.entry_id, state=known.state, amount_fen=abs(known.amount_fen))
+        return MovementOutcome(entry_id=action.entry_id, refusal=IdempotencyReusedError())
+    return MovementOutcome(entry_id=action.entry_id, state=known.state, amount_fen=abs(known.amount_fen))
 
 
-def _build_entry(action: Action, kind: str, amount_fen: int, title: str) -> Entry:
-    return Entry(action.account_id, action.entry_id, kind, None, amount_fen, EntryState.COMPLETED, title)
+def _build_entry(action: WalletAction, kind: str, amount_fen: int, title: str) -> LedgerEntry:
+    return LedgerEntry(action.account_id, action.entry_id, kind, None, amount_fen, EntryState.COMPLETED, title)

@@ -24,8 +24,8 @@ from jiebang.model.facts import PLATFORM
 from jiebang.participants.base import UNANSWERED
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.preparing import PreparedRun, Preparer
-from jiebang.sandbox.population.reading import Fault
-from jiebang.sandbox.population.tables import ESCAPE, NULL, QUOTE, Sealing
+from jiebang.sandbox.population.reading import LineFault
+from jiebang.sandbox.population.tables import ESCAPE, NULL, QUOTE, LoadKeys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -63,7 +63,7 @@ class LoadReport(msgspec.Struct, kw_only=True):
     people: int = 0
     rows: int = 0
     bad_lines: int = 0
-    faults: list[Fault] = msgspec.field(default_factory=list)
+    faults: list[LineFault] = msgspec.field(default_factory=list)
     bindings: int = 0
     bindings_skipped: int = 0
 
@@ -100,7 +100,7 @@ class BindingTarget(Protocol):
 async def load(
     source: BinaryIO,
     dsns: Mapping[str, str],
-    keys: Sealing,
+    keys: LoadKeys,
     *,
     now: datetime,
     skip_bad: bool = False,
@@ -220,7 +220,7 @@ class _Loader:
         self._report.loaded = self._goes_on
         return self._report
 
-    def _record_faults(self, faults: Sequence[Fault]) -> None:
+    def _record_faults(self, faults: Sequence[LineFault]) -> None:
         self._report.bad_lines += len({fault.line for fault in faults})
         self._report.faults.extend(faults[: max(0, MAX_FAULTS - len(self._report.faults))])
 
@@ -240,7 +240,7 @@ class _Loader:
                     new.remove(account)
                     kept.add(number)
                 else:
-                    faults.append(Fault(number, "account_id", _TWICE))
+                    faults.append(LineFault(number, "account_id", _TWICE))
             lines = [line for line in run.lines if line.number in kept]
             again = await asyncio.to_thread(self._preparer.prepare, lines, run.size)
             again.lines, run = run.lines, again

@@ -9,8 +9,8 @@ import msgspec
 
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.checks import today_of
-from jiebang.sandbox.population.reading import CHUNK_LINES, Fault, Line, read_lines, read_person
-from jiebang.sandbox.population.tables import Sealing, Table, csv_of, encoded, tables_of
+from jiebang.sandbox.population.reading import CHUNK_LINES, LineFault, PopulationLine, read_lines, read_person
+from jiebang.sandbox.population.tables import LoadKeys, Table, csv_of, encode_rows, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,17 +26,17 @@ _GROUP: Final = 16  # people turned into rows at once: few enough to stay in the
 class PreparedRun(msgspec.Struct, gc=False):
     """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and its row count."""
 
-    lines: list[Line]
+    lines: list[PopulationLine]
     size: int
     payloads: dict[Table, tuple[bytearray | bytes, int]] = {}
     accounts: list[int] = []
     created: list[datetime] = []
     numbers: list[int] = []
-    faults: list[Fault] = []
+    faults: list[LineFault] = []
     bindings: dict[str, list[Binding]] = {}
     binding_count: int = 0
 
-    def without(self, accounts: set[int]) -> list[Line]:
+    def without(self, accounts: set[int]) -> list[PopulationLine]:
         """Return the good lines but for those of some accounts."""
         pairs = zip(self.accounts, self.numbers, strict=True)
         kept = {number for account, number in pairs if account not in accounts}
@@ -46,7 +46,7 @@ class PreparedRun(msgspec.Struct, gc=False):
 class Preparer:
     """Reads, checks and encodes: everything that needs the processor and no database. One call at a time."""
 
-    def __init__(self, source: BinaryIO, keys: Sealing, now: datetime, *, networks: Sequence[str] = ()) -> None:
+    def __init__(self, source: BinaryIO, keys: LoadKeys, now: datetime, *, networks: Sequence[str] = ()) -> None:
         self._source, self._keys, self._now, self._networks = source, keys, now, networks
         self._today = today_of(now)
         self._next = 1
@@ -59,7 +59,7 @@ class Preparer:
         self._limit = min(2 * self._limit, CHUNK_LINES)
         return self.prepare(lines, size)
 
-    def prepare(self, lines: list[Line], size: int) -> PreparedRun:
+    def prepare(self, lines: list[PopulationLine], size: int) -> PreparedRun:
         """Check and encode lines, `size` bytes of them; bad ones are in the run's `faults`."""
         run = PreparedRun(lines, size)
         parts: dict[Table, list[bytes]] = {}
@@ -75,13 +75,13 @@ class Preparer:
                     run.numbers.append(line.number)
             for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
                 if rows:
-                    parts.setdefault(table, []).append(encoded(rows))
+                    parts.setdefault(table, []).append(encode_rows(rows))
                     counts[table] = counts.get(table, 0) + len(rows)
             self._collect(people, run)
         run.payloads = {table: (csv_of(lines), counts[table]) for table, lines in parts.items()}
         return run
 
-    def examine(self, lines: list[Line]) -> list[Fault]:
+    def examine(self, lines: list[PopulationLine]) -> list[LineFault]:
         """Return what the tables would refuse of lines that pass all other checks."""
         found = (read_person(line, self._now, self._today, tables=True) for line in lines)
         return [fault for faults in found if isinstance(faults, list) for fault in faults]

@@ -23,7 +23,7 @@ CHUNK_LINES: Final = 2000
 CHUNK_BYTES: Final = 32 << 20
 
 
-class Fault(msgspec.Struct, frozen=True):
+class LineFault(msgspec.Struct, frozen=True):
     """One thing wrong with one line: its number from 1, the field's path from the person down, and why."""
 
     line: int
@@ -31,24 +31,24 @@ class Fault(msgspec.Struct, frozen=True):
     reason: Text
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
+class PopulationLine(msgspec.Struct, frozen=True, gc=False):
     """A line as read: its number from 1 and its bytes; None for one that is too long to read."""
 
     number: int
     text: bytes | None
 
 
-def read_lines(source: BinaryIO, first: int, limit: int = CHUNK_LINES) -> tuple[list[Line], int]:
+def read_lines(source: BinaryIO, first: int, limit: int = CHUNK_LINES) -> tuple[list[PopulationLine], int]:
     """Read up to `limit` lines from a binary file, numbered from `first`; return them and how many bytes that was.
 
     No lines: the file has ended. Constant memory, however long a line is.
     """
-    lines = list[Line]()
+    lines = list[PopulationLine]()
     size = 0
     while len(lines) < limit and size < CHUNK_BYTES and (text := source.readline(MAX_LINE + 1)):
         size += len(text)
         whole = len(text) <= MAX_LINE or text.endswith(b"\n")
-        lines.append(Line(first + len(lines), text if whole else None))
+        lines.append(PopulationLine(first + len(lines), text if whole else None))
         while not whole and (rest := source.readline(1 << 20)):
             size += len(rest)
             whole = rest.endswith(b"\n")
@@ -59,24 +59,26 @@ _DECODER: Final = msgspec.json.Decoder(Person)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-def read_person(line: Line, now: datetime, today: date, *, tables: bool = False) -> Person | list[Fault] | None:
+def read_person(
+    line: PopulationLine, now: datetime, today: date, *, tables: bool = False
+) -> Person | list[LineFault] | None:
     """Decode and check one line. None: it is blank. What lies after `now` (Shanghai day `today`) is yet to come.
 
     With `tables` the rules of the tables are checked too; a line that is bad otherwise is always checked for them.
     """
     if line.text is None:
-        return [Fault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
+        return [LineFault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
     text = line.text.removeprefix(_BOM) if line.number == 1 else line.text
     try:
         person = _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None if not text or text.isspace() else [Fault(line.number, *_translate_error(error))]
+        return None if not text or text.isspace() else [LineFault(line.number, *_translate_error(error))]
     problems = list(check(person, now, today))
     if tables or problems:
         problems.extend(find_table_faults(person))
         if b"\\u0000" in text and _holds_nul(person):
             problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
-    return [Fault(line.number, field, reason) for field, reason in problems] if problems else person
+    return [LineFault(line.number, field, reason) for field, reason in problems] if problems else person
 
 
 def _holds_nul(person: Person) -> bool:

@@ -42,7 +42,7 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
 
 
-class Sealing(msgspec.Struct, frozen=True):
+class LoadKeys(msgspec.Struct, frozen=True):
     """The installation's keys that loading needs, 32 bytes each (store/encryption.py)."""
 
     master: bytes
@@ -61,7 +61,7 @@ _CONTROLS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-def encoded(rows: Rows) -> bytes:
+def encode_rows(rows: Rows) -> bytes:
     """Return rows as lines of JSON arrays, of which `csv_of` makes CSV."""
     return _ENCODER.encode_lines(rows)
 
@@ -165,7 +165,7 @@ ACCOUNT: Final = _table(PLATFORM, "account", "created_at")
 
 
 def tables_of(
-    people: Sequence[f.Person], keys: Sealing, now: datetime, chance: Callable[[int], bytes]
+    people: Sequence[f.Person], keys: LoadKeys, now: datetime, chance: Callable[[int], bytes]
 ) -> Mapping[Table, Rows]:
     """Return the rows of every table but ACCOUNT. `chance` gives so many random bytes; checked people only."""
     made = {table: rows_of(people) for table, rows_of in _DIRECT}
@@ -217,7 +217,7 @@ def tables_of(
 
 
 def _identities(
-    people: Sequence[f.Person], keys: Sealing, now: datetime, chance: Callable[[int], bytes], made: dict[Table, Rows]
+    people: Sequence[f.Person], keys: LoadKeys, now: datetime, chance: Callable[[int], bytes], made: dict[Table, Rows]
 ) -> None:
     """Seal each identity under a data key of its own; both data centres hold the same bytes."""
     accounts, changes, data_keys = Rows(), Rows(), Rows()

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jiebang.remote.stand_ins import AUDIENCE, ISSUER
-from jiebang.remote.tokens import IssuerKeys, Verifier, keys_from_file
-from jiebang.sandbox.service import Answer, Arguments, Call, ok, serve
+from jiebang.remote.tokens import IssuerKeys, TokenVerifier, keys_from_file
+from jiebang.sandbox.service import Arguments, HttpAnswer, HttpCall, ok, serve
 from jiebang.sandbox.superapp import NAME, WALLET_VARIABLE
 from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
@@ -24,7 +24,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-async def _health(call: Call) -> Answer:
+async def _health(call: HttpCall) -> HttpAnswer:
     del call
     return ok({"name": NAME, "pid": os.getpid()})
 
@@ -37,7 +37,9 @@ async def open_superapp(dsn: str, data: Path, jwks: Path) -> AsyncIterator[Super
     """
     store = AnswerStore(data)
     async with open_pools({"wallet": dsn}) as pools:
-        verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(keys_from_file(jwks), _now), clock=_now)
+        verifier = TokenVerifier(
+            issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(keys_from_file(jwks), _now), clock=_now
+        )
         door = Door(verifier, OncePerKey(store, _now))
         yield SuperApp([Money(door, wallet_of(pools["wallet"]))], _health)
     store.close()

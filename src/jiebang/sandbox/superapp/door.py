@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from jiebang.model import errors
-from jiebang.remote.bodies import strict
+from jiebang.remote.bodies import convert_strictly
 from jiebang.remote.problem_details import (
     PROBLEM_JSON,
     BodyNotJsonError,
@@ -22,13 +22,13 @@ from jiebang.remote.problem_details import (
     language_of,
     prefers_english,
 )
-from jiebang.sandbox.service import Answer, Service
+from jiebang.sandbox.service import HttpAnswer, Service
 from jiebang.sandbox.superapp.answers import RequestKey, StoredAnswer
 
 if TYPE_CHECKING:
-    from jiebang.remote.signing import Sent
-    from jiebang.remote.tokens import Caller, Scope, Verifier
-    from jiebang.sandbox.service import Call, Handler
+    from jiebang.remote.signing import SignedRequest
+    from jiebang.remote.tokens import Caller, TokenScope, TokenVerifier
+    from jiebang.sandbox.service import Handler, HttpCall
     from jiebang.sandbox.superapp.once import OncePerKey
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
@@ -89,10 +89,10 @@ class SuperApp(Service):
         for method, path in sorted(routes):
             self._methods.setdefault(path, []).append(method)
 
-    def problem(self, error: errors.JiebangError, sent: Sent) -> Answer:
+    def problem(self, error: errors.JiebangError, sent: SignedRequest) -> HttpAnswer:
         """Return an error as problem details in the language preferred."""
         found = problem_of(error, sent)
-        return Answer(msgspec.json.encode(found), found.status, PROBLEM_JSON, headers_of(error, found))
+        return HttpAnswer(msgspec.json.encode(found), found.status, PROBLEM_JSON, headers_of(error, found))
 
     def refuse_route(self, path: str) -> NoReturn:
         """Raise MethodError where the path takes other methods, else NoSuchRouteError."""
@@ -101,7 +101,7 @@ class SuperApp(Service):
         super().refuse_route(path)
 
 
-def problem_of(error: errors.JiebangError, sent: Sent) -> _ProblemBody:
+def problem_of(error: errors.JiebangError, sent: SignedRequest) -> _ProblemBody:
     """Return an error as problem details in the language that the request prefers."""
     english = prefers_english(sent.headers.get("accept-language"))
     title, action = error.title, error.action
@@ -120,11 +120,11 @@ def problem_of(error: errors.JiebangError, sent: Sent) -> _ProblemBody:
 class Door:
     """Authenticates calls and carries mutations out once."""
 
-    def __init__(self, verifier: Verifier, once: OncePerKey) -> None:
+    def __init__(self, verifier: TokenVerifier, once: OncePerKey) -> None:
         """`verifier`: of tokens; `once`: carries mutations out once a key."""
         self._verifier, self._read_single = verifier, once
 
-    async def enter(self, call: Call, scope: Scope, shape: type[Shape]) -> tuple[Caller, Shape]:
+    async def enter(self, call: HttpCall, scope: TokenScope, shape: type[Shape]) -> tuple[Caller, Shape]:
         """Return who calls and what is in the body of a mutation.
 
         Raises NotAuthenticatedError, NotAllowedError (fields: scope), KeysUnavailableError, IdempotencyMissingError,
@@ -141,9 +141,11 @@ class Door:
             body = msgspec.json.decode(call.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BodyNotJsonError from None
-        return caller, strict(body, shape)
+        return caller, convert_strictly(body, shape)
 
-    async def once(self, call: Call, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]]) -> Answer:
+    async def once(
+        self, call: HttpCall, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]]
+    ) -> HttpAnswer:
         """Carry a mutation out under the call's key, or return the first answer under it.
 
         `work` is given the id to act under. Raises what `OncePerKey.answer` raises.
@@ -165,6 +167,6 @@ class Door:
         stored, replayed = await self._read_single.answer(asked, done, refused)
         headers = {"idempotency-replayed": "true"} if replayed else {}
         if stored.status < _REFUSED:
-            return Answer(stored.body, stored.status, headers=headers)
+            return HttpAnswer(stored.body, stored.status, headers=headers)
         headers |= language_of(msgspec.json.decode(stored.body, type=_ProblemBody))
-        return Answer(stored.body, stored.status, PROBLEM_JSON, headers)
+        return HttpAnswer(stored.body, stored.status, PROBLEM_JSON, headers)

@@ -12,15 +12,15 @@ from msgspec import Meta
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.ids import ACCOUNT_PATTERN
 from jiebang.participants.base import UNANSWERED
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.participants.wallet.movements import EntryState, Transfer
-from jiebang.remote.bodies import account_in
-from jiebang.remote.tokens import Scope
+from jiebang.remote.bodies import parse_account
+from jiebang.remote.tokens import TokenScope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jiebang.sandbox.service import Answer, Call, Handler
+    from jiebang.sandbox.service import Handler, HttpAnswer, HttpCall
     from jiebang.sandbox.superapp.door import Door
     from jiebang.store.postgres.pool import Pool
 
@@ -50,15 +50,15 @@ class Movement(msgspec.Struct, frozen=True, kw_only=True):
     amount_fen: int
 
 
-def wallet_of(pool: Pool) -> Wallet:
+def wallet_of(pool: Pool) -> WalletParticipant:
     """Return the wallet's service on its database. It knows no payment passwords: nobody is asked for one here."""
-    return Wallet(pool, lambda: datetime.now(UTC), pepper=b"")
+    return WalletParticipant(pool, lambda: datetime.now(UTC), pepper=b"")
 
 
 class Money:
     """The routes about money."""
 
-    def __init__(self, door: Door, wallet: Wallet) -> None:
+    def __init__(self, door: Door, wallet: WalletParticipant) -> None:
         """Take the door, and the wallet's service, which moves the money."""
         self._door, self._wallet = door, wallet
 
@@ -66,14 +66,14 @@ class Money:
         """Return the handlers by method and path."""
         return {("POST", "/v1/transfers"): self.send}
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: HttpCall) -> HttpAnswer:
         """Send money from the caller's own account.
 
-        Refused as `Wallet.begin_transfers` says; PARTICIPANT-UNAVAILABLE while the wallet's database is silent. Both
-        WALLET-BUSY and that are no answer yet: the same key may come again.
+        Refused as `WalletParticipant.begin_transfers` says; PARTICIPANT-UNAVAILABLE while the wallet's database is
+        silent. Both WALLET-BUSY and that are no answer yet: the same key may come again.
         """
-        caller, asked = await self._door.enter(call, Scope.TRANSFER, TransferBody)
-        sender, receiver = account_in(asked.sender, "from"), account_in(asked.to, "to")
+        caller, asked = await self._door.enter(call, TokenScope.TRANSFER, TransferBody)
+        sender, receiver = parse_account(asked.sender, "from"), parse_account(asked.to, "to")
         caller.require_account(sender)
 
         async def work(transfer_id: UUID) -> Movement:
@@ -86,8 +86,8 @@ class Money:
             raise ParticipantUnavailableError(participant=self._wallet.name) from None
 
 
-async def transfer(wallet: Wallet, one: Transfer) -> Movement:
-    """Carry a transfer out. Raises what `Wallet.begin_transfers` refuses with, and UNANSWERED."""
+async def transfer(wallet: WalletParticipant, one: Transfer) -> Movement:
+    """Carry a transfer out. Raises what `WalletParticipant.begin_transfers` refuses with, and UNANSWERED."""
     [outcome] = await wallet.transfer([one])
     if outcome.refusal is not None:
         raise outcome.refusal

@@ -40,7 +40,7 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
     document_index: bytes | None = None
 
 
-class Saved(SaveOutcome, frozen=True, kw_only=True, gc=False):
+class SaveResult(SaveOutcome, frozen=True, kw_only=True, gc=False):
     """The result of saving `saves`. `digests`: of each group's timeline row."""
 
     saves: Sequence[Save]
@@ -147,23 +147,25 @@ async def load_many(db: Database, keys: Iterable[Key]) -> dict[Key, Case]:
     return {(row["account_id"], row["case_no"]): from_row(row) for row in rows}
 
 
-async def live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
+async def load_live(db: Database, accounts: Iterable[int]) -> dict[int, Case]:
     """Return the live case of each account that has one."""
     rows = await db.fetch(_SQL["live_cases"], sorted(accounts))
     return {row["account_id"]: from_row(row) for row in rows}
 
 
-async def of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
+async def load_of_accounts(db: Database, accounts: Iterable[int]) -> list[Case]:
     """Return every case of the accounts, including ended ones."""
     return [from_row(row) for row in await db.fetch(_SQL["cases_of_accounts"], sorted(accounts))]
 
 
-async def account_page(db: Database, after: int, limit: int) -> list[int]:
+async def load_account_page(db: Database, after: int, limit: int) -> list[int]:
     """Return the next `limit` accounts above `after`, in key order."""
     return [row["account_id"] for row in await db.fetch(_SQL["account_page"], after, limit)]
 
 
-async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int, but: Iterable[int] = ()) -> list[Case]:
+async def load_due(
+    db: Database, buckets: Sequence[int], now: datetime, limit: int, but: Iterable[int] = ()
+) -> list[Case]:
     """Return up to `limit` due cases of `buckets`, except those of the accounts `but`, the oldest first.
 
     At most twice its fair share of `limit` is read of each bucket; more only where the other buckets hold too few.
@@ -177,13 +179,13 @@ async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int, b
     return [from_row(row) for row in rows]
 
 
-async def save(db: Database, saves: Sequence[Save], now: datetime) -> Saved:
+async def save(db: Database, saves: Sequence[Save], now: datetime) -> SaveResult:
     """Save stepped cases, guarded by revision and by a wish to withdraw.
 
     A case that is broken off releases its quota slot in the same transaction.
     """
     if not saves:
-        return Saved(saves=(), digests=())
+        return SaveResult(saves=(), digests=())
     arguments, digests = _build_arguments(saves, now)
     broken_off = [
         case
@@ -203,7 +205,7 @@ async def save(db: Database, saves: Sequence[Save], now: datetime) -> Saved:
         lost = _find_lost(saves, answer)
     withdrawing = _keys(answer["withdrawing"], answer["withdrawing_no"])
     wishes = dict(zip(withdrawing, answer["withdrawn_at"] or (), strict=True))
-    return Saved(saves=saves, digests=digests, lost=lost, wishes=wishes)
+    return SaveResult(saves=saves, digests=digests, lost=lost, wishes=wishes)
 
 
 def _build_arguments(saves: Sequence[Save], now: datetime) -> tuple[list[Any], list[bytes]]:
@@ -238,13 +240,13 @@ def _own_columns(rows: list[tuple[Case, int, bool]]) -> list[Any]:
         [case.account_id for case, _, _ in rows],
         [case.case_no for case, _, _ in rows],
         [group for _, group, _ in rows] if grouped else [],
-        [array_text(case.versions) if written else None for case, _, written in rows] if versions else [],
+        [format_array(case.versions) if written else None for case, _, written in rows] if versions else [],
         [case.wallet_version if written else None for case, _, written in rows] if versions else [],
     ]
 
 
 @lru_cache(maxsize=4_096)
-def array_text(versions: tuple[int, ...]) -> str:
+def format_array(versions: tuple[int, ...]) -> str:
     """Return versions as a PostgreSQL array literal. Cached: most cases of a batch have the same versions."""
     return "{" + ",".join(map(str, versions)) + "}"
 

@@ -32,7 +32,7 @@ class Consent(msgspec.Struct, frozen=True, kw_only=True):
     withdrawn_at: datetime | None = None
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
+class NewConsent(msgspec.Struct, frozen=True, kw_only=True):
     """A consent to record; fields as in `Consent`."""
 
     account_id: int
@@ -46,7 +46,7 @@ def _build_consent(row: asyncpg.Record) -> Consent:
     return Consent(**{**row, "what": tuple(row["what"])})
 
 
-async def give(db: Database, given: Sequence[Given], now: datetime) -> None:
+async def give(db: Database, given: Sequence[NewConsent], now: datetime) -> None:
     """Record consents, each replacing its account's standing one to the same rule. Call within a transaction."""
     await withdraw(db, [(one.account_id, one.code) for one in given], now)
     await db.execute(

@@ -35,7 +35,7 @@ _SQL = load("jiebang.store.cases", "idempotency.sql")
 _COME_BACK_S: Final = 1
 
 
-class Repeats(msgspec.Struct, frozen=True, kw_only=True):
+class RepeatPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How repeated requests are handled."""
 
     kept: timedelta = timedelta(hours=24)
@@ -49,7 +49,7 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A caller's key for one mutation. `body_hash` is keyed: a body may contain a code or a password.
 
-    `holder`: an id of this one request; a repeat has another. `held`: how long it may hold the key without an answer.
+    `holder`: an id of this one request; a repeat has another. `hold`: how long it may hold the key without an answer.
     """
 
     caller: str
@@ -58,17 +58,17 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     body_hash: bytes
     expires_at: datetime
     holder: UUID
-    held: timedelta = Repeats().held
+    held: timedelta = RepeatPolicy().held
 
 
-class Kept(msgspec.Struct, frozen=True):
+class KeptAnswer(msgspec.Struct, frozen=True):
     """An answer as it was sent: its status and its bytes."""
 
     status: int
     answer: bytes
 
 
-async def recall(db: Database, claim: Claim, now: datetime) -> Kept | None:
+async def recall(db: Database, claim: Claim, now: datetime) -> KeptAnswer | None:
     """Return the answer stored for the claim's key, if any.
 
     Raises IdempotencyReusedError for another body and IdempotencyInUseError while a request holds the key.
@@ -79,7 +79,7 @@ async def recall(db: Database, claim: Claim, now: datetime) -> Kept | None:
     if row["body_hash"] != claim.body_hash:
         raise IdempotencyReusedError
     if row["status"] is not None:
-        return Kept(row["status"], row["answer"])
+        return KeptAnswer(row["status"], row["answer"])
     if row["held_until"] > now:
         raise IdempotencyInUseError(retry_after_s=_COME_BACK_S)
     return None
@@ -90,7 +90,7 @@ def _claim_arguments(claim: Claim, now: datetime) -> tuple[object, ...]:
     return claim.caller, claim.route, claim.key, claim.body_hash, claim.expires_at, now, claim.holder
 
 
-async def take(db: Database, claim: Claim, now: datetime) -> Kept | None:
+async def take(db: Database, claim: Claim, now: datetime) -> KeptAnswer | None:
     """Claim the key. None: it is claimed, and the caller carries the mutation out, until `now + claim.held`.
 
     Waits for another transaction that holds the same key. Raises as `recall` does.
@@ -103,7 +103,7 @@ async def take(db: Database, claim: Claim, now: datetime) -> Kept | None:
     return None
 
 
-async def keep(db: Database, claim: Claim, kept: Kept) -> None:
+async def keep(db: Database, claim: Claim, kept: KeptAnswer) -> None:
     """Store the answer of a claimed key. Raises IdempotencyInUseError where the claim expired and another took it over.
 
     Within a transaction, call it before anything else that locks, unless `take` came first.
@@ -114,7 +114,7 @@ async def keep(db: Database, claim: Claim, kept: Kept) -> None:
         raise IdempotencyInUseError(retry_after_s=_COME_BACK_S)
 
 
-async def settle(pool: Database, claim: Claim, refusal: Kept, now: datetime) -> Answered:
+async def settle(pool: Database, claim: Claim, refusal: KeptAnswer, now: datetime) -> MutationResult:
     """Store a refusal as the answer under the key, or return the answer stored before: somebody may have received it.
 
     For a mutation that was refused and left no trace. Raises as `recall` does.
@@ -122,12 +122,12 @@ async def settle(pool: Database, claim: Claim, refusal: Kept, now: datetime) -> 
     while not await pool.fetchval(_SQL["settle_key"], *_claim_arguments(claim, now), refusal.status, refusal.answer):
         kept = await recall(pool, claim, now)
         if kept is not None:
-            return Answered(kept, replayed=True)
-    return Answered(refusal, replayed=False)
+            return MutationResult(kept, replayed=True)
+    return MutationResult(refusal, replayed=False)
 
 
 @asynccontextmanager
-async def held(pool: Database, claim: Claim) -> AsyncIterator[None]:
+async def hold(pool: Database, claim: Claim) -> AsyncIterator[None]:
     """Hold a claimed key while its mutation is carried out in another database.
 
     Raises TimeoutError when the claim expires, because a repeat may carry the mutation out from then on. Releases the
@@ -148,24 +148,24 @@ async def purge(db: Database, now: datetime, limit: int) -> int:
     return int(status.rpartition(" ")[2])
 
 
-class Answered(msgspec.Struct, frozen=True):
+class MutationResult(msgspec.Struct, frozen=True):
     """The answer of a mutation, and whether it was stored before."""
 
-    kept: Kept
+    kept: KeptAnswer
     replayed: bool
 
 
-Record = Callable[["Database"], Awaitable[None]]
+WriteRecord = Callable[["Database"], Awaitable[None]]
 """Records what a mutation did in another database, in the transaction that stores its answer."""
-Elsewhere = Callable[[], Awaitable[tuple[Kept, Record | None]]]
+LaterWork = Callable[[], Awaitable[tuple[KeptAnswer, WriteRecord | None]]]
 """The part of a mutation that runs after its own transaction has committed, in another database or a new transaction.
 
 Returns the answer."""
 
 
-async def once(
-    pool: Pool, claim: Claim, now: datetime, work: Callable[[Database], Awaitable[Kept | Elsewhere]]
-) -> Answered:
+async def run_once(
+    pool: Pool, claim: Claim, now: datetime, work: Callable[[Database], Awaitable[KeptAnswer | LaterWork]]
+) -> MutationResult:
     """Carry out `work` in a transaction that also claims the key and stores the answer; or return the stored answer.
 
     Where `work` returns a function, that is called after the commit while the key is held, and its answer is stored.
@@ -175,16 +175,16 @@ async def once(
     async with pool.acquire() as connection, connection.transaction():
         kept = await take(connection, claim, now)
         if kept is not None:
-            return Answered(kept, replayed=True)
+            return MutationResult(kept, replayed=True)
         result = await work(connection)
-        if isinstance(result, Kept):
+        if isinstance(result, KeptAnswer):
             await keep(connection, claim, result)
-            return Answered(result, replayed=False)
-    async with held(pool, claim):
+            return MutationResult(result, replayed=False)
+    async with hold(pool, claim):
         kept, record = await result()
         async with pool.acquire() as connection, connection.transaction():
             # The key is locked first, as above: a repeat locks it before it waits for the record.
             await keep(connection, claim, kept)
             if record is not None:
                 await record(connection)
-    return Answered(kept, replayed=False)
+    return MutationResult(kept, replayed=False)

@@ -46,7 +46,7 @@ async def insert(db: Database, proofs: Sequence[Proof]) -> None:
     )
 
 
-async def of_cases(db: Database, keys: Iterable[Key], *, lock: bool = False) -> dict[Key, dict[Method, Proof]]:
+async def load_of_cases(db: Database, keys: Iterable[Key], *, lock: bool = False) -> dict[Key, dict[Method, Proof]]:
     """Return the proofs of the cases `keys`; with `lock`, locked until the transaction ends."""
     query = _SQL["lock_proofs" if lock else "load_proofs"]
     rows: list[asyncpg.Record] = await db.fetch(query, *key_columns(keys))
@@ -57,14 +57,14 @@ async def of_cases(db: Database, keys: Iterable[Key], *, lock: bool = False) -> 
 
 
 async def save(db: Database, proofs: Sequence[Proof]) -> None:
-    """Write back proofs that were locked by `of_cases` in the same transaction."""
+    """Write back proofs that were locked by `load_of_cases` in the same transaction."""
     await db.execute(
         _SQL["save_proofs"],
         *columns(proofs, "account_id", "case_no", "method", "nonce", "expires_at", "tries_left", "proven_at"),
     )
 
 
-async def wrong_tries(db: Database, account_id: int, method: Method, tries: int, since: datetime) -> int:
+async def count_wrong_tries(db: Database, account_id: int, method: Method, tries: int, since: datetime) -> int:
     """Count wrong tries by `method` in the account's cases opened after `since`, each of which began with `tries`."""
     wrong: int = await db.fetchval(_SQL["wrong_tries"], account_id, method.value, tries, since)
     return wrong

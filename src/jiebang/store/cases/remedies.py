@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SQL = load("jiebang.store.cases", "remedies.sql")
 
 
-class Remedy(msgspec.Struct, frozen=True, kw_only=True):
+class RemedyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One remedy: the rule `code` that it clears, the `action` requested, and its outcome.
 
     `outcome`: `items`, the ids of what it cleared, and `amount_fen` where money moved; None until done.
@@ -57,7 +57,7 @@ class StepUp(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
 
 
-async def begin(db: Database, begun: Sequence[Remedy]) -> None:
+async def begin(db: Database, begun: Sequence[RemedyRecord]) -> None:
     """Record remedies before they are carried out; all of a batch begin at the same time. A repeat changes nothing."""
     if begun:
         await db.execute(
@@ -83,12 +83,12 @@ async def drop(db: Database, keys: Iterable[tuple[int, UUID]]) -> None:
     await db.execute(_SQL["drop_remedies"], *key_columns(keys))
 
 
-async def of_accounts(db: Database, accounts: Iterable[int]) -> dict[int, list[Remedy]]:
+async def load_of_accounts(db: Database, accounts: Iterable[int]) -> dict[int, list[RemedyRecord]]:
     """Return every remedy of each account, the oldest first."""
-    remedies: defaultdict[int, list[Remedy]] = defaultdict(list)
+    remedies: defaultdict[int, list[RemedyRecord]] = defaultdict(list)
     for row in await db.fetch(_SQL["remedies_of"], sorted(set(accounts))):
         outcome = None if row["outcome"] is None else msgspec.json.decode(row["outcome"])
-        remedies[row["account_id"]].append(Remedy(**{**row, "outcome": outcome}))
+        remedies[row["account_id"]].append(RemedyRecord(**{**row, "outcome": outcome}))
     return dict(remedies)
 
 
@@ -97,7 +97,7 @@ async def lock(db: Database, accounts: Iterable[int]) -> set[int]:
     return {row["account_id"] for row in await db.fetch(_SQL["lock_accounts"], sorted(set(accounts)))}
 
 
-async def ask(db: Database, asked: Sequence[StepUp], now: datetime) -> None:
+async def insert_step_ups(db: Database, asked: Sequence[StepUp], now: datetime) -> None:
     """Record step-ups, each replacing its account's earlier one under the same rule."""
     await db.execute(
         _SQL["insert_step_ups"],
@@ -108,7 +108,7 @@ async def ask(db: Database, asked: Sequence[StepUp], now: datetime) -> None:
     )
 
 
-async def asked_since(db: Database, accounts: Iterable[int], code: str, since: datetime) -> dict[int, list[StepUp]]:
+async def load_step_ups(db: Database, accounts: Iterable[int], code: str, since: datetime) -> dict[int, list[StepUp]]:
     """Return the step-ups under rule `code` that each account requested since a time, the newest first."""
     step_ups: defaultdict[int, list[StepUp]] = defaultdict(list)
     for row in await db.fetch(_SQL["step_ups_of"], sorted(set(accounts)), code, since):
@@ -116,7 +116,7 @@ async def asked_since(db: Database, accounts: Iterable[int], code: str, since: d
     return dict(step_ups)
 
 
-async def judged(db: Database, step_ups: Sequence[StepUp]) -> None:
+async def save_step_ups(db: Database, step_ups: Sequence[StepUp]) -> None:
     """Write back `wrong` and `used_at`, changed while the accounts were locked."""
     await db.execute(
         _SQL["save_step_ups"],

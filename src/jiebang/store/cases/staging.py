@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SQL = load("jiebang.store.cases", "staging.sql")
 
 
-async def not_awaited(db: Database, keys: Sequence[Key]) -> list[Key]:
+async def find_unneeded(db: Database, keys: Sequence[Key]) -> list[Key]:
     """Return those of `keys` whose case will never apply what was staged for it."""
     rows = await db.fetch(_SQL["not_awaited"], [account for account, _ in keys], [case_no for _, case_no in keys])
     return [(row["account_id"], row["case_no"]) for row in rows]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SQL = load("jiebang.store.checks", "quota.sql")
 
 
-class Use(msgspec.Struct, frozen=True):
+class DocumentUse(msgspec.Struct, frozen=True):
     """A document, and the case for which its quota is read (0: none), whose own slot does not count."""
 
     document_index: bytes
@@ -33,7 +33,7 @@ class Use(msgspec.Struct, frozen=True):
     case_no: int = 0
 
 
-class Used(msgspec.Struct, frozen=True):
+class QuotaUsage(msgspec.Struct, frozen=True):
     """How many slots of a year are taken, and when a submission beyond the quota was last refused."""
 
     slots: int
@@ -44,14 +44,14 @@ FIRST: Final = Slot(b"", 0, 0, 0, 0)
 """Where a walk over all slots begins: below every slot."""
 
 
-async def used(db: Database, uses: Sequence[Use], year: int) -> list[Used]:
+async def read_usage(db: Database, uses: Sequence[DocumentUse], year: int) -> list[QuotaUsage]:
     """Return the quota usage of each use's document in `year`, in the order of `uses`."""
     rows = await db.fetch(
         _SQL["quota_used"],
         *columns(uses, "document_index", "account_id", "case_no"),
         year,
     )
-    return [Used(row["used"], row["refused_at"]) for row in rows]
+    return [QuotaUsage(row["used"], row["refused_at"]) for row in rows]
 
 
 async def claim(pool: Pool, asked: Iterable[tuple[Case, int]], year: int, now: datetime) -> tuple[set[Key], set[Key]]:
@@ -94,20 +94,20 @@ async def release(db: Database, cases: Iterable[Case]) -> None:
     await db.execute(_SQL["release_slots"], *_document_columns(cases))
 
 
-async def refuse(db: Database, uses: Sequence[Use], now: datetime) -> None:
+async def refuse(db: Database, uses: Sequence[DocumentUse], now: datetime) -> None:
     """Record that submissions were refused because their document's quota is used up."""
     await db.execute(
         _SQL["insert_refusals"], [use.document_index for use in uses], [use.account_id for use in uses], now
     )
 
 
-async def page(db: Database, after: Slot, limit: int) -> list[Slot]:
+async def load_page(db: Database, after: Slot, limit: int) -> list[Slot]:
     """Return the next `limit` slots after one, in key order."""
     rows = await db.fetch(_SQL["slot_page"], after.document_index, after.year, after.slot, limit)
     return [_build_slot(row) for row in rows]
 
 
-async def of_cases(db: Database, cases: Iterable[Case | Slot]) -> list[Slot]:
+async def load_of_cases(db: Database, cases: Iterable[Case | Slot]) -> list[Slot]:
     """Return the slots that `cases` hold; given slots, those that the same case still holds."""
     return [_build_slot(row) for row in await db.fetch(_SQL["slots_of_cases"], *_document_columns(cases))]
 

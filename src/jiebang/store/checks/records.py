@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from jiebang.model.errors import RecordUnreadableError
-from jiebang.policy.record import Evidence, recorded
+from jiebang.policy.record import Evidence, encode_record
 from jiebang.store.encryption import NONCE_BYTES
 from jiebang.store.postgres.named_sql import columns, key_columns, load
 
@@ -32,46 +32,46 @@ PASSED: Final = "PASSED"
 """The outcome of a check that found no blocker; any other outcome is the codes of the blockers."""
 
 
-class Step(StrEnum):
+class CheckStep(StrEnum):
     """The step of a case at which a check was made."""
 
     SUBMIT = "submit"
     TAKE = "take"
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One check that a case rests on. `content`: as `policy.record.recorded` wrote it."""
 
     account_id: int
     case_no: int
-    step: Step
+    step: CheckStep
     at: datetime
     pack: str
     outcome: str
     content: bytes
 
 
-def record_of(evidence: Evidence, case_no: int, step: Step, outcome: str) -> Record:
+def build_record(evidence: Evidence, case_no: int, step: CheckStep, outcome: str) -> CheckRecord:
     """Return the record of one check for a case; `outcome`: PASSED, or the codes of the blockers."""
-    return Record(
+    return CheckRecord(
         account_id=evidence.answer.account_id,
         case_no=case_no,
         step=step,
         at=evidence.answer.checked_at,
         pack=evidence.answer.pack,
         outcome=outcome,
-        content=recorded(evidence),
+        content=encode_record(evidence),
     )
 
 
-class Records:
+class CheckRecordStore:
     """Encrypts and stores records. Each account has a key of its own, derived from the records key."""
 
     def __init__(self, key: bytes, new_nonce: Callable[[], bytes]) -> None:
         """`key`: 32 bytes; `new_nonce`: at least 12 random bytes at each call."""
         self._key, self._new_nonce = key, new_nonce
 
-    async def keep(self, db: Database, records: Sequence[Record]) -> None:
+    async def keep(self, db: Database, records: Sequence[CheckRecord]) -> None:
         """Store the records of a batch, in the transaction of the decision that rests on them."""
         if not records:
             return
@@ -81,27 +81,27 @@ class Records:
             [self._encrypt(record) for record in records],
         )
 
-    async def of_cases(self, db: Database, keys: Iterable[Key]) -> dict[Key, list[Record]]:
+    async def of_cases(self, db: Database, keys: Iterable[Key]) -> dict[Key, list[CheckRecord]]:
         """Return the records of the cases `keys`, the check that opened each first.
 
         Raises RecordUnreadableError for one that another key encrypted, or that was changed or moved to another row.
         """
         rows = await db.fetch(_SQL["load_records"], *key_columns(keys))
-        records: defaultdict[Key, list[Record]] = defaultdict(list)
+        records: defaultdict[Key, list[CheckRecord]] = defaultdict(list)
         for row in rows:
             records[row["account_id"], row["case_no"]].append(self._decrypt(row))
         return dict(records)
 
-    def _encrypt(self, record: Record) -> bytes:
+    def _encrypt(self, record: CheckRecord) -> bytes:
         nonce = self._new_nonce()[:NONCE_BYTES]
         return nonce + self._cipher(record.account_id).encrypt(nonce, record.content, _associated_data(record))
 
-    def _decrypt(self, row: asyncpg.Record) -> Record:
+    def _decrypt(self, row: asyncpg.Record) -> CheckRecord:
         sealed: bytes = row["sealed"]
-        record = Record(
+        record = CheckRecord(
             account_id=row["account_id"],
             case_no=row["case_no"],
-            step=Step(row["step"]),
+            step=CheckStep(row["step"]),
             at=row["at"],
             pack=row["pack"],
             outcome=row["outcome"],
@@ -120,6 +120,6 @@ class Records:
         return AESGCM(hmac.digest(self._key, b"record" + account_id.to_bytes(8, "big"), hashlib.sha256))
 
 
-def _associated_data(record: Record) -> bytes:
+def _associated_data(record: CheckRecord) -> bytes:
     """Return what is authenticated beside the content: every other column of the row."""
     return msgspec.json.encode([record.account_id, record.case_no, record.step, record.at, record.pack, record.outcome])

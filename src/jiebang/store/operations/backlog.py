@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SQL: Final = load("jiebang.store.operations", "backlog.sql")
 
 
-async def overdue(db: Database, before: datetime, most: int) -> int:
+async def count_overdue(db: Database, before: datetime, most: int) -> int:
     """Count the cases that have been due since before `before`, up to `most`. A case at rest is not due."""
     count: int = await db.fetchval(_SQL["overdue_cases"], range(BUCKETS), before, most)
     return count

@@ -17,7 +17,7 @@ _SQL = load("jiebang.store.operations", "gauges.sql")
 _ALL_BUCKETS = list(range(BUCKETS))
 
 
-class Late(msgspec.Struct, frozen=True, kw_only=True):
+class LateCases(msgspec.Struct, frozen=True, kw_only=True):
     """How many cases under way past their deadline share one state and marks.
 
     `stuck`: long past it. `parked`: nothing more is sent for them until an operator acts.
@@ -37,7 +37,7 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
 
     due_at: datetime | None
     message_at: datetime | None
-    late: list[Late]
+    late: list[LateCases]
 
 
 async def count_accounts(db: Database) -> int:
@@ -61,7 +61,7 @@ async def read(
         due_at=oldest.get("due"),
         message_at=oldest.get("message"),
         late=[
-            Late(
+            LateCases(
                 plan=row["plan"],
                 kind=Kind(row["kind"]),
                 state=State(row["state"]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jiebang.saga.leases import wanted_buckets
+from jiebang.saga.leases import choose_buckets
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SQL = load("jiebang.store.operations", "leases.sql")
 
 
-class Held(msgspec.Struct, frozen=True):
+class LeaseGrant(msgspec.Struct, frozen=True):
     """The result of a heartbeat: the buckets now held, the operator's wish, and whether a recovery stops all claims."""
 
     buckets: frozenset[int]
@@ -33,7 +33,7 @@ class Held(msgspec.Struct, frozen=True):
         return self.wish == "run" and not self.recovering
 
 
-async def hold(pool: Pool, worker_id: str, now: datetime, lease: timedelta, *, still: bool = False) -> Held:
+async def hold(pool: Pool, worker_id: str, now: datetime, lease: timedelta, *, still: bool = False) -> LeaseGrant:
     """Renew the worker's heartbeat and leases, take its fair share of buckets, release the rest.
 
     `still`: the worker has finished its cases and claims none. If an operator has paused it, it then keeps no bucket.
@@ -47,12 +47,12 @@ async def hold(pool: Pool, worker_id: str, now: datetime, lease: timedelta, *, s
         rows = await connection.fetch(_SQL["read_leases"])
         leases = {row["bucket"]: (row["worker_id"], row["until"]) for row in rows}
         if heartbeat["wish"] == "run":
-            wanted = sorted(wanted_buckets(worker_id, workers, leases, now))
+            wanted = sorted(choose_buckets(worker_id, workers, leases, now))
         else:  # it finishes its cases first
             wanted = [] if still else sorted(bucket for bucket, (owner, _) in leases.items() if owner == worker_id)
         await connection.execute(_SQL["release_buckets"], worker_id, wanted)
         await connection.execute(_SQL["hold_buckets"], wanted, worker_id, now + lease)
-    return Held(frozenset(wanted), heartbeat["wish"], heartbeat["recovering"])
+    return LeaseGrant(frozenset(wanted), heartbeat["wish"], heartbeat["recovering"])
 
 
 async def release(pool: Pool, worker_id: str) -> None:

@@ -28,7 +28,7 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
     back_by: str | None = None
 
 
-async def outages(db: Database, limit: int) -> list[Outage]:
+async def load_outages(db: Database, limit: int) -> list[Outage]:
     """Return outages, including past ones: current ones first, then the latest first."""
     return [
         Outage(

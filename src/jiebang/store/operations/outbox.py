@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SQL = load("jiebang.store.operations", "outbox.sql")
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message to one person. `template` names a text of the pack; `params` fill it and contain no code or name."""
 
     account_id: int
@@ -36,7 +36,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         return (self.account_id, self.message_id)
 
 
-async def insert(db: Database, messages: Sequence[Message], now: datetime) -> None:
+async def insert(db: Database, messages: Sequence[OutboxMessage], now: datetime) -> None:
     """Queue `messages`, due at once. An existing message is left as it is."""
     await db.execute(
         _SQL["insert_messages"],
@@ -48,11 +48,11 @@ async def insert(db: Database, messages: Sequence[Message], now: datetime) -> No
     )
 
 
-async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -> list[Message]:
+async def load_due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -> list[OutboxMessage]:
     """Return up to `limit` due messages of `buckets`, the oldest first."""
     rows = await db.fetch(_SQL["due_messages"], sorted(buckets), now, limit)
     return [
-        Message(
+        OutboxMessage(
             account_id=row["account_id"],
             message_id=row["message_id"],
             case_no=row["case_no"],
@@ -65,12 +65,12 @@ async def due(db: Database, buckets: Sequence[int], now: datetime, limit: int) -
     ]
 
 
-async def delivered(db: Database, keys: Sequence[tuple[int, UUID]], now: datetime) -> None:
+async def mark_delivered(db: Database, keys: Sequence[tuple[int, UUID]], now: datetime) -> None:
     """Mark messages as delivered."""
     await db.execute(_SQL["mark_delivered"], *key_columns(keys), now)
 
 
-async def postponed(db: Database, due_at: Mapping[tuple[int, UUID], datetime]) -> None:
+async def postpone(db: Database, due_at: Mapping[tuple[int, UUID], datetime]) -> None:
     """Postpone messages to the time given for each, and count the attempt."""
     keys = sorted(due_at)
     await db.execute(_SQL["postpone_messages"], *key_columns(keys), [due_at[key] for key in keys])

@@ -9,7 +9,7 @@ import msgspec
 
 from jiebang.model.case import ENDED, Case, bucket_of
 from jiebang.saga.chain import canonical, digest, time_text
-from jiebang.store.cases.cases import array_text
+from jiebang.store.cases.cases import format_array
 from jiebang.store.postgres.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class RecoveryRun(msgspec.Struct, frozen=True, kw_only=True):
     begun_at: datetime
 
 
-async def under_way_since(db: Database) -> datetime | None:
+async def read_under_way_since(db: Database) -> datetime | None:
     """Return since when a recovery has stopped claims and new cases; None where none is under way."""
     since: datetime | None = await db.fetchval(_SQL["under_way_since"])
     return since
@@ -47,12 +47,12 @@ async def end_recovery(db: Database, run: RecoveryRun, found: Mapping[str, Any],
     await db.execute(_SQL["end_recovery"], run.recovery_no, now, msgspec.json.encode(found).decode())
 
 
-async def numbers(db: Database, after: int, upto: int, limit: int) -> dict[int, int]:
+async def load_numbers(db: Database, after: int, upto: int, limit: int) -> dict[int, int]:
     """Return the last case number of accounts above `after` up to `upto`, the first `limit` in key order."""
     return {row["account_id"]: row["last_case_no"] for row in await db.fetch(_SQL["numbers_of"], after, upto, limit)}
 
 
-async def numbers_among(db: Database, accounts: Collection[int]) -> dict[int, int]:
+async def load_numbers_among(db: Database, accounts: Collection[int]) -> dict[int, int]:
     """Return the last case number of each of these accounts; an unknown one is absent."""
     return {row["account_id"]: row["last_case_no"] for row in await db.fetch(_SQL["numbers_among"], sorted(accounts))}
 
@@ -69,7 +69,7 @@ async def forget_wishes(db: Database, cases: Iterable[Case]) -> None:
     await db.execute(_SQL["forget_wishes"], *columns(ordered, "account_id", "case_no", "revision"))
 
 
-async def make_again(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any]]], now: datetime) -> set[Key]:
+async def recreate_cases(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any]]], now: datetime) -> set[Key]:
     """Insert cases that the platform lost, each with its number, state and first timeline entries.
 
     Return those that were inserted.
@@ -81,7 +81,7 @@ async def make_again(db: Database, made: Mapping[Case, Sequence[Mapping[str, Any
         *columns(cases, "account_id", "case_no"),
         [bucket_of(case.account_id) for case in cases],
         *columns(cases, "kind", "state", "plan", "marks", "due_at", "reason"),
-        [array_text(case.versions) for case in cases],
+        [format_array(case.versions) for case in cases],
         [case.state in ENDED for case in cases],
         now,
         entries,

@@ -47,7 +47,7 @@ class Task(NewTask, frozen=True, kw_only=True):
     closed_at: datetime | None = None
 
 
-class Count(msgspec.Struct, frozen=True, kw_only=True):
+class TaskCount(msgspec.Struct, frozen=True, kw_only=True):
     """How many tasks of one kind are open because of one participant."""
 
     kind: str
@@ -60,7 +60,7 @@ def _build_task(row: asyncpg.Record) -> Task:
     return Task(**{name: value for name, value in row.items() if name != "bucket"})
 
 
-async def suspects(
+async def load_suspects(
     db: Database, buckets: Collection[int], due_by: datetime, attempts: int, limit: int
 ) -> list[tuple[Case, datetime | None]]:
     """Return decided cases that may need an operator, each with when it entered its state."""
@@ -68,7 +68,7 @@ async def suspects(
     return [(from_row(row), row["since"]) for row in rows]
 
 
-async def raise_(db: Database, new: Iterable[NewTask], now: datetime) -> int:
+async def raise_tasks(db: Database, new: Iterable[NewTask], now: datetime) -> int:
     """Raise tasks; return how many were opened or changed."""
     rows = list(new)
     if not rows:
@@ -90,26 +90,26 @@ async def close_done(db: Database, buckets: Collection[int], now: datetime) -> i
 
 
 async def close_decided(db: Database, accounts: Collection[int], undecided: Collection[Key], now: datetime) -> None:
-    """Close the tasks `undecided` of these accounts, except for the cases that are still `undecided`."""
+    """Close the tasks `load_undecided` of these accounts, except for the cases that are still `load_undecided`."""
     await db.execute(_SQL["close_decided"], sorted(accounts), *key_columns(undecided), now)
 
 
-async def undecided(db: Database, accounts: Collection[int]) -> set[Key]:
+async def load_undecided(db: Database, accounts: Collection[int]) -> set[Key]:
     """Return the cases of these accounts that a recovery left undecided and whose task is open."""
     return {(row["account_id"], row["case_no"]) for row in await db.fetch(_SQL["undecided_of"], sorted(accounts))}
 
 
-async def standing(db: Database, limit: int) -> list[Task]:
+async def load_open(db: Database, limit: int) -> list[Task]:
     """Return open tasks, the oldest first."""
     return [_build_task(row) for row in await db.fetch(_SQL["open_tasks"], limit)]
 
 
-async def count(db: Database) -> list[Count]:
+async def count_open(db: Database) -> list[TaskCount]:
     """Return the number of open tasks by kind and participant."""
-    return [Count(**row) for row in await db.fetch(_SQL["count_open"])]
+    return [TaskCount(**row) for row in await db.fetch(_SQL["count_open"])]
 
 
-async def of_cases(db: Database, keys: Collection[Key]) -> list[Task]:
+async def load_of_cases(db: Database, keys: Collection[Key]) -> list[Task]:
     """Return every task of the given cases, including closed ones."""
     return [_build_task(row) for row in await db.fetch(_SQL["tasks_of"], *key_columns(keys))]
 
@@ -121,12 +121,12 @@ async def acknowledge(db: Database, keys: Collection[Key], by: str, now: datetim
 
 
 async def close_by_hand(db: Database, keys: Collection[Key], note: str, by: str, now: datetime) -> set[Key]:
-    """Close the tasks `undecided` of the given cases; return the cases that had one."""
+    """Close the tasks `load_undecided` of the given cases; return the cases that had one."""
     rows = await db.fetch(_SQL["close_by_hand"], *key_columns(keys), now, note, by)
     return {(row["account_id"], row["case_no"]) for row in rows}
 
 
-async def stuck(
+async def load_stuck(
     db: Database, due_by: datetime, heard_before: datetime, attempts: int, limit: int
 ) -> list[tuple[Case, datetime]]:
     """Return stuck cases, each with the time of its last save, the longest silent first."""

@@ -19,7 +19,7 @@ _SQL = load("jiebang.store.operations", "worker_registry.sql")
 Wish = Literal["run", "pause", "drain"]
 
 
-class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker at its last heartbeat. `oldest_due_at`: since when the oldest due case of its buckets has waited."""
 
     worker_id: str
@@ -32,12 +32,12 @@ class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
     oldest_due_at: datetime | None
 
 
-async def wish(db: Database, workers: Sequence[str] | None, wanted: Wish, by: str, now: datetime) -> list[str]:
-    """Record a wish for `workers` (None: all); return the live ones, which will read it."""
+async def record_wish(db: Database, workers: Sequence[str] | None, wanted: Wish, by: str, now: datetime) -> list[str]:
+    """Record a wish for `load_workers` (None: all); return the live ones, which will read it."""
     ids = None if workers is None else sorted(workers)
     return sorted(row["worker_id"] for row in await db.fetch(_SQL["wish_of_workers"], ids, wanted, by, now))
 
 
-async def workers(db: Database, now: datetime) -> list[WorkerSeen]:
+async def load_workers(db: Database, now: datetime) -> list[WorkerStatus]:
     """Return every worker that is live or died within the last hour."""
-    return [WorkerSeen(**row) for row in await db.fetch(_SQL["workers"], now)]
+    return [WorkerStatus(**row) for row in await db.fetch(_SQL["workers"], now)]

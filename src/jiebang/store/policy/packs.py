@@ -89,7 +89,7 @@ def _build_activation(row: asyncpg.Record | None) -> Activation | None:
     return None if row is None else Activation(**row)
 
 
-async def state(db: Database, *, lock: bool = False) -> PolicyState | None:
+async def load_state(db: Database, *, lock: bool = False) -> PolicyState | None:
     """Return the state of policy; None before the first activation. With `lock`, locked until the transaction ends."""
     row = await db.fetchrow(_SQL["lock_state" if lock else "read_state"])
     return None if row is None else PolicyState(**row)
@@ -108,7 +108,7 @@ async def add(db: Database, packs: Sequence[NewPack], by: str, now: datetime) ->
     return {row["pack"] for row in rows}
 
 
-async def others(db: Database, known: Iterable[str] = ()) -> list[StoredPack]:
+async def load_others(db: Database, known: Iterable[str] = ()) -> list[StoredPack]:
     """Return every version but those of `known`."""
     return [StoredPack(**row) for row in await db.fetch(_SQL["load_packs"], sorted(known))]
 
@@ -121,12 +121,12 @@ async def install(db: Database, pack: str, by: str, now: datetime) -> bool:
     return True
 
 
-async def proposal(db: Database, pack: str) -> Activation | None:
+async def load_proposal(db: Database, pack: str) -> Activation | None:
     """Return the open proposal of a version."""
     return _build_activation(await db.fetchrow(_SQL["open_proposal"], pack))
 
 
-async def activation(db: Database, number: int) -> Activation | None:
+async def load_activation(db: Database, number: int) -> Activation | None:
     """Return one activation."""
     return _build_activation(await db.fetchrow(_SQL["load_activation"], number))
 
@@ -156,7 +156,7 @@ async def _put_in_force(db: Database, number: int, pack: str, now: datetime, sin
     await db.execute(_SQL["lapse_proposals"], number, now)
 
 
-async def history(db: Database, limit: int) -> list[Activation]:
+async def load_history(db: Database, limit: int) -> list[Activation]:
     """Return the last changes of policy, including proposals, the newest first."""
     return [Activation(**row) for row in await db.fetch(_SQL["history"], limit)]
 
@@ -168,12 +168,12 @@ async def set_shadow(db: Database, pack: str | None, by: str | None, now: dateti
     await db.execute(_SQL["set_shadow"], pack, by, now)
 
 
-async def count(db: Database, counts: Sequence[ShadowCount]) -> None:
+async def add_counts(db: Database, counts: Sequence[ShadowCount]) -> None:
     """Add counts. In key order, so that concurrent processes do not deadlock."""
     ordered = sorted(counts, key=lambda count: (count.shadow, count.live, count.kind, count.segment, count.code))
     await db.execute(_SQL["count_shadow"], *columns(ordered, *ShadowCount.__struct_fields__))
 
 
-async def counted(db: Database, shadow: str) -> list[ShadowCount]:
+async def load_counts(db: Database, shadow: str) -> list[ShadowCount]:
     """Return all counts of one version in shadow."""
     return [ShadowCount(**row) for row in await db.fetch(_SQL["read_shadow"], shadow)]

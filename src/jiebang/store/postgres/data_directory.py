@@ -120,7 +120,7 @@ class Home(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def translate_os_errors(path: Path) -> Iterator[None]:
     """Turn an OSError about `path` into DiskFullError or HomeUnusableError."""
     try:
         yield
@@ -139,7 +139,7 @@ def prepare(path: Path) -> Home:
     Raises HomeUnusableError or DiskFullError.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, absolute() keeps ".."
-    with explained(path):
+    with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _make_folder(path, 0o711 if os.geteuid() == 0 else 0o700)
         turn = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -243,7 +243,7 @@ def _make_elsewhere(home: Home) -> Path:
     raise HomeUnusableError(path=str(home.folder), reason=reason)
 
 
-def binaries(home: Home) -> Path:
+def find_binaries(home: Home) -> Path:
     """Return the folder of PostgreSQL's programs, copied to where its user can reach them if necessary.
 
     Raises HomeUnusableError or DiskFullError.
@@ -259,7 +259,7 @@ def binaries(home: Home) -> Path:
     version = importlib.metadata.version(_PACKAGE.replace("_", "-"))
     copy = home.folder / f"programs-{version}"
     if not copy.exists():
-        with explained(copy):
+        with translate_os_errors(copy):
             _copy_programs(source, copy)
     return copy / _PACKAGE / _INSTALL / "bin"
 

@@ -27,8 +27,8 @@ import structlog
 from jiebang.model.check import Text
 from jiebang.model.errors import DatabaseStartError, DiskFullError, JiebangError
 from jiebang.store.postgres.data_directory import ROLE, SERVERS, Home, find, prepare
-from jiebang.store.postgres.server import postmaster_of
-from jiebang.store.postgres.supervisor import error_from, read_state
+from jiebang.store.postgres.server import find_postmaster
+from jiebang.store.postgres.supervisor import parse_error, read_state
 
 if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
@@ -118,7 +118,7 @@ def _launch(home: Home, *, durable: bool) -> None:
         check=False,
     )
     if done.returncode != 0 and (done.stdout or done.stderr):  # one that was killed prints nothing: we try again
-        raise error_from(done.stdout or done.stderr, home.log("guardian"))
+        raise parse_error(done.stdout or done.stderr, home.log("guardian"))
 
 
 async def _is_answering(served: Iterable[str]) -> bool:
@@ -148,16 +148,16 @@ async def _watch(home: Home, users: int, *, durable: bool) -> None:
             _log.error("guardian_not_replaced", home=str(home.path), error=repr(error))
 
 
-async def stopped(home: Path) -> None:
+async def wait_until_stopped(home: Path) -> None:
     """Wait until a home's servers and guardian have ended. Only sensible once its users are leaving."""
     while (place := find(home)) is not None and place.guarded():  # noqa: ASYNC110 - as above
         await asyncio.sleep(_POLL)
 
 
-def postmaster_pid(home: Path, server: str) -> int | None:
+def find_postmaster_pid(home: Path, server: str) -> int | None:
     """Return the process id of a server's postmaster, None while it does not run. For tests that kill it."""
     place = find(home)
-    return None if place is None else postmaster_of(place.data(server))
+    return None if place is None else find_postmaster(place.data(server))
 
 
 def database_dsn(base: str, database: str) -> str:
@@ -165,7 +165,7 @@ def database_dsn(base: str, database: str) -> str:
     return urlunsplit(urlsplit(base)._replace(path=f"/{database}"))
 
 
-async def dsns(servers: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
+async def ensure_databases(servers: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
     """Return one DSN for each of `databases` (as `placement` places them), creating those that are missing.
 
     Safe to run concurrently. Raises DiskFullError.

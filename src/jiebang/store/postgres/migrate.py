@@ -1,6 +1,6 @@
 """Migrations: numbered SQL files, `NNNN_name.sql`, applied once each, in order.
 
-A participant's are in its own folder, under `migrations`; those of the platform and the key store under
+A participant's are in its own folder, under `load_migrations`; those of the platform and the key store under
 `store/migrations`.
 
 Each runs in a transaction of its own, under an advisory lock, so that any number of processes may migrate at the same
@@ -63,13 +63,13 @@ class Migration(msgspec.Struct, frozen=True):
     checksum: str
 
 
-def owners(registry: ParticipantRegistry) -> frozenset[str]:
+def list_owners(registry: ParticipantRegistry) -> frozenset[str]:
     """Return every owner that has migrations."""
     own = {folder.name for folder in _FILES.iterdir() if folder.is_dir() and any(_list_scripts(folder))}
     return frozenset(own | {declared.owner for declared in registry.declarations if declared.databases})
 
 
-def migrations(owner: str, registry: ParticipantRegistry) -> tuple[Migration, ...]:
+def load_migrations(owner: str, registry: ParticipantRegistry) -> tuple[Migration, ...]:
     """Return an owner's migrations in order, numbered from 1 without gaps. Raises ValueError for an unknown owner."""
     declared = registry.of_owner(owner)
     folder = _FILES / owner if declared is None else files(declared.package) / "migrations"
@@ -157,7 +157,7 @@ async def migrate_all(dsns: Mapping[str, str], registry: ParticipantRegistry) ->
     """
     owner_of = registry.owner_of
     results = await asyncio.gather(
-        *(migrate(dsn, owner_of(name), migrations(owner_of(name), registry)) for name, dsn in dsns.items()),
+        *(migrate(dsn, owner_of(name), load_migrations(owner_of(name), registry)) for name, dsn in dsns.items()),
         return_exceptions=True,
     )
     done: dict[str, tuple[int, ...]] = {}
@@ -179,7 +179,7 @@ async def require_migrated(pools: Mapping[str, Pool], registry: ParticipantRegis
 
     async def is_behind(name: str, pool: Pool) -> bool:
         owner = registry.owner_of(name)
-        scripts = migrations(owner, registry)
+        scripts = load_migrations(owner, registry)
         try:
             return len(_verify_applied(owner, scripts, await _read_applied(pool, owner))) < len(scripts)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -161,7 +161,7 @@ async def _close(pool: Pool) -> None:
         pool.terminate()
 
 
-def shown(dsn: str) -> str:
+def redact_dsn(dsn: str) -> str:
     """Return the part of a DSN that may be logged: user, host, port and database, no password or other parameters."""
     try:
         parts = urlsplit(dsn)

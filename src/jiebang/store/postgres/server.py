@@ -86,7 +86,7 @@ def is_free(port: int) -> bool:
         return True
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """Return a random free loopback port; two checkouts seldom choose the same."""
     for port in random.SystemRandom().sample(_PORTS, 200):
         if is_free(port):
@@ -222,7 +222,7 @@ class Server:
         removing the file would skip that check.
         """
         lines = self._read_pid_file()
-        if lines and postmaster_of(self._data) is None:
+        if lines and find_postmaster(self._data) is None:
             descriptor = os.open(self._data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
@@ -230,12 +230,12 @@ class Server:
     def stop_orphan(self) -> None:
         """Stop a postmaster that still runs although its guardian was killed."""
         for signum, limit in STOPPING:
-            pid, until = postmaster_of(self._data), time.monotonic() + limit
+            pid, until = find_postmaster(self._data), time.monotonic() + limit
             if pid is None:
                 return
             with suppress(ProcessLookupError):
                 os.kill(pid, signum)
-            while postmaster_of(self._data) == pid and time.monotonic() < until:
+            while find_postmaster(self._data) == pid and time.monotonic() < until:
                 time.sleep(STEP)
 
     def _read_log(self) -> str:
@@ -262,7 +262,7 @@ def _read_pid_file(data: Path) -> list[str]:
         return []
 
 
-def postmaster_of(data: Path) -> int | None:
+def find_postmaster(data: Path) -> int | None:
     """Return the process id of the server that runs on a data directory, None where none does (or it is unknown)."""
     lines = _read_pid_file(data)
     if not lines or not lines[0].strip().isdigit():

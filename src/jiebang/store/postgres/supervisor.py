@@ -34,9 +34,9 @@ from jiebang.model.errors import (
     HomeUnusableError,
     JiebangError,
 )
-from jiebang.saga.backoff import doubled
-from jiebang.store.postgres.data_directory import SERVERS, Home, binaries, explained, prepare
-from jiebang.store.postgres.server import STEP, STOPPING, Server, StartAgainError, free_port, is_free
+from jiebang.saga.backoff import exponential_wait
+from jiebang.store.postgres.data_directory import SERVERS, Home, find_binaries, prepare, translate_os_errors
+from jiebang.store.postgres.server import STEP, STOPPING, Server, StartAgainError, find_free_port, is_free
 
 _POLL: Final = 0.2
 _START_LIMIT: Final = 300.0  # a crash recovery of much WAL takes its time
@@ -48,7 +48,7 @@ _ERRORS: Final = {
 }
 
 
-class Served(msgspec.Struct, frozen=True):
+class GuardianState(msgspec.Struct, frozen=True):
     """The guardian's `state.json`: its process id, whether fsync is on, and each server's port."""
 
     guardian: int
@@ -61,15 +61,15 @@ class _PrintedError(msgspec.Struct):
     fields: dict[str, Any]
 
 
-def read_state(home: Home) -> Served | None:
+def read_state(home: Home) -> GuardianState | None:
     """Return the guardian's state, None where there is none (yet)."""
     try:
-        return msgspec.json.decode(home.state.read_bytes(), type=Served)
+        return msgspec.json.decode(home.state.read_bytes(), type=GuardianState)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def error_from(printed: bytes, log: Path) -> JiebangError:
+def parse_error(printed: bytes, log: Path) -> JiebangError:
     """Rebuild the error that a guardian printed before it ended; `log`: the file that may say more."""
     try:
         error = msgspec.json.decode(printed, type=_PrintedError)
@@ -85,7 +85,7 @@ class _Guardian:
     """Manages both servers of a home for as long as a process uses it."""
 
     def __init__(self, home: Home, *, durable: bool) -> None:
-        programs = binaries(home)
+        programs = find_binaries(home)
         self._home, self._durable, self._ended = home, durable, False
         self._servers = [Server(home, name, programs, durable=durable) for name in SERVERS]
         self._failures = dict.fromkeys(SERVERS, 0)
@@ -100,7 +100,7 @@ class _Guardian:
     def start(self) -> None:
         """Create and start both servers in parallel. Raises JiebangError."""
         try:
-            with explained(self._home.folder):
+            with translate_os_errors(self._home.folder):
                 for server in self._servers:
                     server.begin_making()
                 for server in self._servers:
@@ -108,7 +108,7 @@ class _Guardian:
                 ports = self._read_ports()
                 for server in self._servers:
                     last_port = ports.get(server.name, 0)
-                    server.port = last_port if last_port and is_free(last_port) else free_port()
+                    server.port = last_port if last_port and is_free(last_port) else find_free_port()
                     server.stop_orphan()
                     server.start()
                 for server in self._servers:
@@ -128,7 +128,7 @@ class _Guardian:
                 if time.monotonic() > again_until:
                     break
                 time.sleep(_POLL)
-                server.port = server.port if is_free(server.port) else free_port()
+                server.port = server.port if is_free(server.port) else find_free_port()
                 server.start()
             time.sleep(STEP)
         raise server.trouble()
@@ -143,7 +143,7 @@ class _Guardian:
         """Write the state for the users, and the ports for the next start."""
         ports = {server.name: server.port for server in self._servers}
         self._home.write("ports.json", msgspec.json.encode(ports))
-        self._home.write("state.json", msgspec.json.encode(Served(os.getpid(), self._durable, ports)))
+        self._home.write("state.json", msgspec.json.encode(GuardianState(os.getpid(), self._durable, ports)))
 
     def watch(self) -> None:
         """Keep the servers up until nobody uses the home, a signal tells us to end, or the home is gone."""
@@ -177,7 +177,7 @@ class _Guardian:
             return
         _note(f"{server.name} has died (times in a row: {failures + 1}); starting it again")
         self._failures[server.name] = failures + 1
-        pause = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
+        pause = exponential_wait(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
         self._retry_at[server.name] = time.monotonic() + pause.total_seconds()
         server.start()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TAIL: Final = 4096
 
 
-class Anchored(msgspec.Struct, frozen=True):
+class AnchorLine(msgspec.Struct, frozen=True):
     """One line: seal number, its hash (hexadecimal), and the time it was sealed."""
 
     seal: int
@@ -26,7 +26,7 @@ class Anchored(msgspec.Struct, frozen=True):
     at: str
 
 
-def last(path: Path) -> Anchored | None:
+def read_last(path: Path) -> AnchorLine | None:
     """Return the last complete line; None where there is no file or no complete line. Raises OSError."""
     try:
         with path.open("rb") as file:
@@ -36,13 +36,13 @@ def last(path: Path) -> Anchored | None:
         return None
     for line in reversed(lines):
         try:
-            return msgspec.json.decode(line, type=Anchored)
+            return msgspec.json.decode(line, type=AnchorLine)
         except msgspec.DecodeError:
             continue  # a line cut off by a full disk
     return None
 
 
-def append(path: Path, anchored: Anchored) -> None:
+def append(path: Path, anchored: AnchorLine) -> None:
     """Append a line and sync it to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

@@ -66,7 +66,7 @@ def _export_public(key: OKPKey, kid: str) -> dict[str, Any]:
     return {name: jwk[name] for name in ("kty", "crv", "x")} | {"kid": kid, "use": "sig", "alg": _ALGORITHM}
 
 
-def keys_of(seed: bytes, known: Mapping[str, OKPKey] | None = None) -> SealKeys:
+def build_seal_keys(seed: bytes, known: Mapping[str, OKPKey] | None = None) -> SealKeys:
     """Return the seal keys with the private key of `seed` (32 bytes) as the current one, beside `known` public keys."""
     return SealKeys(OKPKey.import_key(Ed25519PrivateKey.from_private_bytes(seed)), known or {})
 
@@ -77,11 +77,11 @@ def read_seal_keys(folder: Path, seed: bytes) -> SealKeys:
     `folder`: the folder of the installation's keys. Raises HomeUnusableError.
     """
     try:
-        ours = keys_of(seed)
+        ours = build_seal_keys(seed)
         place = folder / FOLDER
         place.mkdir(mode=0o755, exist_ok=True)
         write_once(place / f"{ours.kid}.json", msgspec.json.encode(ours.public()["keys"][0]), 0o644)
-        return keys_of(seed, dict(_read_public(path) for path in sorted(place.glob("*.json"))))
+        return build_seal_keys(seed, dict(_read_public(path) for path in sorted(place.glob("*.json"))))
     except OSError as error:
         reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
         raise HomeUnusableError(path=str(error.filename or folder), reason=reason) from error

@@ -35,14 +35,14 @@ NONE = Seal(seal_no=0, ended_until=BEGINNING, moved_until=BEGINNING, statement="
 """The seal before the first one."""
 
 
-class Moved(msgspec.Struct, frozen=True):
+class LiveHead(msgspec.Struct, frozen=True):
     """The head of a live case, and when it was last saved (None: that row of its timeline is gone)."""
 
     leaf: Leaf
     at: datetime | None
 
 
-class Found(msgspec.Struct, frozen=True):
+class StoredLeaf(msgspec.Struct, frozen=True):
     """What the database holds for one leaf of a seal.
 
     `head`: of the row at the leaf's revision, None where it is gone. `stands_at`: the revision of the case's row, None
@@ -69,13 +69,13 @@ def _build_leaf(row: asyncpg.Record) -> Leaf:
     return Leaf(row["account_id"], row["case_no"], row["revision"], row["head"])
 
 
-async def last(db: Database) -> Seal:
+async def load_last(db: Database) -> Seal:
     """Return the last seal without its cases; `NONE` where there is none."""
     row = await db.fetchrow(_SQL["last_seal"])
     return NONE if row is None else _build_seal(row, b"")
 
 
-async def ended_after(
+async def load_ended_after(
     db: Database, after: datetime, until: datetime, grace: timedelta, limit: int
 ) -> tuple[list[Leaf], datetime]:
     """Return the cases that ended after `after`, the oldest first, and the time up to which they are complete.
@@ -87,9 +87,9 @@ async def ended_after(
     return [_build_leaf(row) for row in rows], rows[-1]["ended_at"] if rows else after
 
 
-async def live_page(db: Database, after: int, limit: int) -> list[Moved]:
+async def load_live_page(db: Database, after: int, limit: int) -> list[LiveHead]:
     """Return up to `limit` live cases of accounts above `after`, in their order."""
-    return [Moved(_build_leaf(row), row["at"]) for row in await db.fetch(_SQL["live_heads"], after, limit)]
+    return [LiveHead(_build_leaf(row), row["at"]) for row in await db.fetch(_SQL["live_heads"], after, limit)]
 
 
 async def add(db: Database, seal: Seal) -> bool:
@@ -100,18 +100,18 @@ async def add(db: Database, seal: Seal) -> bool:
     return added is not None
 
 
-async def of_cases(db: Database, keys: Iterable[Key]) -> dict[Key, Seal]:
+async def load_of_cases(db: Database, keys: Iterable[Key]) -> dict[Key, Seal]:
     """Return the seal of each of these cases that ended, by key; those not sealed yet are left out."""
     rows = await db.fetch(_SQL["seals_of_cases"], *key_columns(keys))
     return {(row["account_id"], row["case_no"]): _build_seal(row, row["cases"]) for row in rows}
 
 
-async def page(db: Database, after: int, limit: int) -> list[Seal]:
+async def load_page(db: Database, after: int, limit: int) -> list[Seal]:
     """Return up to `limit` seals with a number above `after`, in order."""
     return [_build_seal(row, row["cases"]) for row in await db.fetch(_SQL["seal_page"], after, limit)]
 
 
-async def standing(db: Database, leaves: Sequence[Leaf]) -> list[Found]:
+async def load_stored_leaves(db: Database, leaves: Sequence[Leaf]) -> list[StoredLeaf]:
     """Return what the database holds for each of `leaves`."""
     rows = await db.fetch(
         _SQL["sealed_heads"],
@@ -119,7 +119,7 @@ async def standing(db: Database, leaves: Sequence[Leaf]) -> list[Found]:
     )
     by_row = {(leaf.account_id, leaf.case_no, leaf.revision): leaf for leaf in leaves}
     return [
-        Found(
+        StoredLeaf(
             by_row[row["account_id"], row["case_no"], row["revision"]],
             row["head"],
             row["stands_at"],
@@ -129,13 +129,13 @@ async def standing(db: Database, leaves: Sequence[Leaf]) -> list[Found]:
     ]
 
 
-async def ended_between(db: Database, after: datetime, until: datetime, limit: int) -> list[Key]:
+async def load_ended_between(db: Database, after: datetime, until: datetime, limit: int) -> list[Key]:
     """Return up to `limit` cases that ended after `after` and no later than `until`."""
     rows = await db.fetch(_SQL["ended_between"], after, until, limit)
     return [(row["account_id"], row["case_no"]) for row in rows]
 
 
-async def first_ended_after(db: Database, after: datetime) -> datetime | None:
+async def find_first_ended_after(db: Database, after: datetime) -> datetime | None:
     """Return when the first case ended after `after`, the end of the last seal; None where all are sealed."""
     ended_at: datetime | None = await db.fetchval(_SQL["first_ended_after"], after)
     return ended_at

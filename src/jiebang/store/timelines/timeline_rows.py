@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jiebang.saga.chain import Row, Standing
-from jiebang.saga.timeline import told
+from jiebang.saga.chain import ChainHead, ChainRow
+from jiebang.saga.timeline import expand_entries
 from jiebang.store.postgres.named_sql import key_columns, load
 
 if TYPE_CHECKING:
@@ -41,36 +41,36 @@ async def read_after(db: Database, seen: Mapping[Key, int]) -> list[TimelineRow]
             row["case_no"],
             row["revision"],
             row["at"],
-            told(msgspec.json.decode(row["entries"], type=list[dict[str, Any]])),
+            expand_entries(msgspec.json.decode(row["entries"], type=list[dict[str, Any]])),
         )
         for row in rows
     ]
 
 
-async def walk(pool: Pool, after: int, upto: int, rows_at_once: int) -> AsyncIterator[tuple[Standing, list[Row]]]:
+async def walk(pool: Pool, after: int, upto: int, rows_at_once: int) -> AsyncIterator[tuple[ChainHead, list[ChainRow]]]:
     """Yield each case of the accounts above `after` up to `upto` with its timeline, holding one case at a time."""
-    case: Standing | None = None
-    rows: list[Row] = []
+    case: ChainHead | None = None
+    rows: list[ChainRow] = []
     async with pool.acquire() as connection, connection.transaction(readonly=True):
         async for record in connection.cursor(_SQL["walk"], after, upto, prefetch=rows_at_once):
             key = (record["account_id"], record["case_no"])
             if case is None or key != (case.account_id, case.case_no):
                 if case is not None:
                     yield case, rows
-                case, rows = Standing(*key, record["revision"], record["state"], record["head"]), []
+                case, rows = ChainHead(*key, record["revision"], record["state"], record["head"]), []
             if record["row_revision"] is not None:
-                rows.append(Row(record["row_revision"], record["at"], record["entries"], record["row_head"]))
+                rows.append(ChainRow(record["row_revision"], record["at"], record["entries"], record["row_head"]))
     if case is not None:
         yield case, rows
 
 
-async def read_recorded(db: Database, keys: Iterable[Key]) -> dict[Key, list[Row]]:
+async def read_recorded(db: Database, keys: Iterable[Key]) -> dict[Key, list[ChainRow]]:
     """Return the timelines of cases as they were recorded, each row in order."""
     ordered = sorted(keys)
-    timelines: dict[Key, list[Row]] = {key: [] for key in ordered}
+    timelines: dict[Key, list[ChainRow]] = {key: [] for key in ordered}
     for row in await db.fetch(_SQL["recorded_rows"], *key_columns(ordered)):
         timelines[row["account_id"], row["case_no"]].append(
-            Row(row["revision"], row["at"], row["entries"], row["head"])
+            ChainRow(row["revision"], row["at"], row["entries"], row["head"])
         )
     return timelines
 

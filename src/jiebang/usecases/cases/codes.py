@@ -10,7 +10,7 @@ from uuid import UUID
 
 from jiebang.model.case import Case
 from jiebang.store.cases.proofs import Proof
-from jiebang.store.operations.outbox import Message
+from jiebang.store.operations.outbox import OutboxMessage
 from jiebang.usecases.cases.context import Context
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ def find_proof_rules(pack: Pack, kind: str) -> Proofs:
     return by_kind.get(kind) or by_kind[min(by_kind)]
 
 
-def hand_over_code(key: bytes, account_id: int, remedy_id: UUID) -> str:
+def derive_hand_over_code(key: bytes, account_id: int, remedy_id: UUID) -> str:
     """Return the code that the new device shows: 16 letters, 80 bits, bound to the account and the remedy."""
     mark = hmac.digest(key, _HAND_OVER + account_id.to_bytes(8, "big") + remedy_id.bytes, hashlib.sha256)
     return base64.b32encode(mark[:10]).decode()
 
 
-def code_of(key: bytes, account_id: int, case_no: int, nonce: bytes, digits: int) -> str:
+def derive_code(key: bytes, account_id: int, case_no: int, nonce: bytes, digits: int) -> str:
     """Return the code that belongs to a nonce: an HMAC bound to the account and the case, cut down to `digits`."""
     bound = account_id.to_bytes(8, "big") + case_no.to_bytes(8, "big") + nonce
     number = int.from_bytes(hmac.digest(key, bound, hashlib.sha256), "big")
@@ -46,9 +46,9 @@ CODE: Final = "sms_code"
 """The message that brings a code. Its parameters hold the nonce; the gateway derives the code as it sends it."""
 
 
-def make_message(context: Context, case: Case, template: str, params: dict[str, Any], now: datetime) -> Message:
+def make_message(context: Context, case: Case, template: str, params: dict[str, Any], now: datetime) -> OutboxMessage:
     """Return a message about a case to the person it belongs to."""
-    return Message(
+    return OutboxMessage(
         account_id=case.account_id,
         message_id=context.new_id(),
         case_no=case.case_no,
@@ -58,7 +58,7 @@ def make_message(context: Context, case: Case, template: str, params: dict[str, 
     )
 
 
-def make_code_message(context: Context, case: Case, proof: Proof, now: datetime) -> Message:
+def make_code_message(context: Context, case: Case, proof: Proof, now: datetime) -> OutboxMessage:
     """Return the message that brings the code of `proof`; the code itself is derived when it is sent."""
     if proof.nonce is None or proof.expires_at is None:
         raise ValueError("a proof without a nonce has no code")

@@ -16,24 +16,24 @@ from jiebang.model.case import State
 from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import NothingToClearError
 from jiebang.store.cases import consents, idempotency, remedies
-from jiebang.store.cases.consents import Given
-from jiebang.store.cases.idempotency import Kept
+from jiebang.store.cases.consents import NewConsent
+from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.usecases.cases.consent_rules import find_consent_rule, limit_to_shown, list_shown
 from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.remedy_request import Wanted, check_request
+from jiebang.usecases.cases.remedy_request import RemedyRequest, check_request
 from jiebang.usecases.cases.withdrawal import record_wish
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jiebang.store.cases.idempotency import Answered, Claim, Elsewhere
+    from jiebang.store.cases.idempotency import Claim, LaterWork, MutationResult
     from jiebang.store.postgres.pool import Database
 
 _MAY_STILL_WIN = frozenset({State.READY, State.TRYING, State.CANCELLING})
 """States in which a worker may have read the consent but the case has not passed its commit point."""
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class ConsentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a person agrees to under one rule, as ids (empty: the whole; None: nothing), and the check after it."""
 
     account_id: int
@@ -42,13 +42,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     check: CheckAnswer
 
 
-Render = Callable[[Standing], Kept]
+Render = Callable[[ConsentStatus], KeptAnswer]
 """Turns the status after a mutation into the answer kept for repeats."""
 
 
 async def give(
-    context: Context, request: Wanted, code: str, shown: Collection[str] | None, claim: Claim, render: Render
-) -> Answered:
+    context: Context, request: RemedyRequest, code: str, shown: Collection[str] | None, claim: Claim, render: Render
+) -> MutationResult:
     """Agree to what rule `code` names. `shown`: the ids the person was shown; None: those that a check shows now.
 
     Raises ConsentNotAskedError, NothingToClearError (the check shows none of it), UnknownAccountError,
@@ -61,16 +61,18 @@ async def give(
         raise NothingToClearError(items=sorted(shown or ()))
     now = context.clock()
 
-    async def work(db: Database) -> Elsewhere:
+    async def work(db: Database) -> LaterWork:
         await remedies.lock(db, [request.account_id])
-        given = Given(account_id=request.account_id, consent_id=context.new_id(), code=code, what=what[code])
+        given = NewConsent(account_id=request.account_id, consent_id=context.new_id(), code=code, what=what[code])
         await consents.give(db, [given], now)
         return partial(_check_after, context, request, code, what[code], render)
 
-    return await idempotency.once(context.platform, claim, now, work)
+    return await idempotency.run_once(context.platform, claim, now, work)
 
 
-async def take_back(context: Context, request: Wanted, code: str, claim: Claim, render: Render) -> Answered:
+async def take_back(
+    context: Context, request: RemedyRequest, code: str, claim: Claim, render: Render
+) -> MutationResult:
     """Take a consent back. A case that rests on it and has not passed its commit point is withdrawn with it.
 
     Without a consent nothing changes. Raises ConsentNotAskedError, TooLateToWithdrawError (a case that rests on it is
@@ -80,19 +82,19 @@ async def take_back(context: Context, request: Wanted, code: str, claim: Claim, 
     await check_request(context, request)
     now = context.clock()
 
-    async def work(db: Database) -> Elsewhere:
+    async def work(db: Database) -> LaterWork:
         await _take_back(context, db, request.account_id, code, now)
         return partial(_check_after, context, request, code, None, render)
 
-    return await idempotency.once(context.platform, claim, now, work)
+    return await idempotency.run_once(context.platform, claim, now, work)
 
 
 async def _check_after(
-    context: Context, request: Wanted, code: str, what: tuple[str, ...] | None, render: Render
-) -> tuple[Kept, None]:
+    context: Context, request: RemedyRequest, code: str, what: tuple[str, ...] | None, render: Render
+) -> tuple[KeptAnswer, None]:
     """Answer with the new status and a check made after the commit."""
     check = await check_request(context, request)
-    return render(Standing(account_id=request.account_id, code=code, what=what, check=check)), None
+    return render(ConsentStatus(account_id=request.account_id, code=code, what=what, check=check)), None
 
 
 async def _take_back(context: Context, db: Database, account_id: int, code: str, now: datetime) -> None:

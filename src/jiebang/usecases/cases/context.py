@@ -15,21 +15,21 @@ from jiebang.model.errors import JiebangError
 from jiebang.model.plan import Plan
 from jiebang.model.proof import Method
 from jiebang.participants.base import Participant
-from jiebang.participants.wallet.money import Wallet
+from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Timing
 from jiebang.saga.seals import PathStep
-from jiebang.store.cases.idempotency import Kept
+from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.store.cases.proofs import Proof
-from jiebang.store.checks.records import Records
+from jiebang.store.checks.records import CheckRecordStore
 from jiebang.usecases.checks.request import CheckRequest
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 
-class Check(Protocol):
+class BatchCheck(Protocol):
     """Checks a batch of accounts for one kind."""
 
     def __call__(
@@ -47,7 +47,7 @@ class Check(Protocol):
         """
 
 
-class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+class SealInclusion(msgspec.Struct, frozen=True, kw_only=True):
     """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root."""
 
     seal_no: int
@@ -56,16 +56,16 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     path: Sequence[PathStep]
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class CaseDetails(msgspec.Struct, frozen=True, kw_only=True):
     """A case with its proofs and the plan it follows; `sealed`: where its head was sealed after its end."""
 
     case: Case
     plan: Plan
     proofs: Mapping[Method, Proof]
-    sealed: Sealed | None = None
+    sealed: SealInclusion | None = None
 
 
-Render = Callable[[Found | JiebangError], Kept]
+Render = Callable[[CaseDetails | JiebangError], KeptAnswer]
 """Turns the result of a mutation into the answer that is kept for repeats."""
 
 
@@ -74,8 +74,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
     platform: Pool
     participants: Mapping[str, Participant]
-    wallet: Wallet
-    check: Check
+    wallet: WalletParticipant
+    check: BatchCheck
     examine: Callable[[Sequence[CheckRequest], Kind], Awaitable[Sequence[Evidence]]]
     """As `check`, with the facts that each answer rests on, which are recorded with a case: `Checker.examine`."""
     pack: Callable[[], Pack]
@@ -86,7 +86,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """A pack by name and version, `wechat/1`: a case follows the one it was opened under. Raises UnknownPackError."""
     know: Callable[[Iterable[Case]], Awaitable[None]]
     """Load the packs that these cases follow, if this process has not loaded them yet."""
-    records: Records
+    records: CheckRecordStore
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]
     new_nonce: Callable[[], bytes]

@@ -9,31 +9,31 @@ import msgspec
 
 from jiebang.model.case import ENDED
 from jiebang.model.errors import UnknownCaseError
-from jiebang.saga.seals import Leaf, index_of, path, said_in
+from jiebang.saga.seals import Leaf, decode_statement, index_of, path
 from jiebang.store.cases import cases, proofs
 from jiebang.store.timelines import seals, timeline_rows
-from jiebang.usecases.cases.context import Context, Found, Sealed
+from jiebang.usecases.cases.context import CaseDetails, Context, SealInclusion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jiebang.model.case import Case, Key
-    from jiebang.saga.chain import Row
+    from jiebang.saga.chain import ChainRow
     from jiebang.store.timelines.timeline_rows import TimelineRow
 
 
-async def find(context: Context, key: Key) -> Found:
+async def find(context: Context, key: Key) -> CaseDetails:
     """Return a case with its proofs and, after its end, where it was sealed. Raises UnknownCaseError."""
     case = (await cases.load_many(context.platform, [key])).get(key)
     if case is None:
         raise UnknownCaseError
     await context.know([case])
-    proofs_by_case = await proofs.of_cases(context.platform, [key])
-    found = Found(case=case, plan=context.plan_of(case), proofs=proofs_by_case.get(key, {}))
+    proofs_by_case = await proofs.load_of_cases(context.platform, [key])
+    found = CaseDetails(case=case, plan=context.plan_of(case), proofs=proofs_by_case.get(key, {}))
     return found if case.state not in ENDED else msgspec.structs.replace(found, sealed=await _find_seal(context, case))
 
 
-async def recorded(context: Context, key: Key) -> tuple[Found, list[Row]]:
+async def find_with_timeline(context: Context, key: Key) -> tuple[CaseDetails, list[ChainRow]]:
     """Return a case and its recorded timeline, against which a receipt is checked. Raises UnknownCaseError.
 
     A row added between the two reads is left out, so that the rows end with the head of the case.
@@ -48,16 +48,16 @@ async def read_timelines(context: Context, seen: Mapping[Key, int]) -> list[Time
     return await timeline_rows.read_after(context.platform, seen)
 
 
-async def _find_seal(context: Context, case: Case) -> Sealed | None:
+async def _find_seal(context: Context, case: Case) -> SealInclusion | None:
     """Return where the head of an ended case was sealed; None if it was not yet, or if it has changed since."""
-    seal = (await seals.of_cases(context.platform, [case.key])).get(case.key)
-    signed = None if seal is None else said_in(seal.statement)
+    seal = (await seals.load_of_cases(context.platform, [case.key])).get(case.key)
+    signed = None if seal is None else decode_statement(seal.statement)
     if seal is None or signed is None:
         return None
     index = index_of(seal.cases, Leaf(*case.key, case.revision, case.head))
     if index is None:
         return None
-    return Sealed(
+    return SealInclusion(
         seal_no=seal.seal_no,
         at=datetime.fromisoformat(signed.at),
         statement=seal.statement,

@@ -16,12 +16,12 @@ from jiebang.model.errors import (
     PolicyRefusalError,
     TooSoonError,
 )
-from jiebang.saga.backoff import doubled
+from jiebang.saga.backoff import exponential_wait
 from jiebang.store.cases import idempotency
-from jiebang.store.cases.idempotency import Answered
+from jiebang.store.cases.idempotency import MutationResult
 
 if TYPE_CHECKING:
-    from jiebang.store.cases.idempotency import Claim, Kept
+    from jiebang.store.cases.idempotency import Claim, KeptAnswer
     from jiebang.usecases.cases.context import Context
 
 _FIRST_PAUSE: Final = timedelta(milliseconds=10)
@@ -34,13 +34,13 @@ def is_final(error: JiebangError) -> bool:
     return isinstance(error, CallerError | PolicyRefusalError) and not isinstance(error, _COME_AGAIN)
 
 
-async def answered(
+async def answer_once(
     context: Context,
     claim: Claim,
     wait: timedelta,
-    mutate: Callable[[], Awaitable[Answered]],
-    refused: Callable[[JiebangError], Kept],
-) -> Answered:
+    mutate: Callable[[], Awaitable[MutationResult]],
+    refused: Callable[[JiebangError], KeptAnswer],
+) -> MutationResult:
     """Carry out a mutation, or return the answer kept under its key. A final refusal is kept too (`refused`).
 
     Waits up to `wait` for another request that holds the key, then raises IdempotencyInUseError. Raises what `mutate`
@@ -48,7 +48,7 @@ async def answered(
     """
     until, failures = context.clock() + wait, 0
     while True:
-        pause = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
+        pause = exponential_wait(_FIRST_PAUSE, failures, _LONGEST_PAUSE)
         try:
             return await _recall_or_mutate(context, claim, mutate, refused)
         except IdempotencyInUseError:
@@ -61,12 +61,12 @@ async def answered(
 async def _recall_or_mutate(
     context: Context,
     claim: Claim,
-    mutate: Callable[[], Awaitable[Answered]],
-    refused: Callable[[JiebangError], Kept],
-) -> Answered:
+    mutate: Callable[[], Awaitable[MutationResult]],
+    refused: Callable[[JiebangError], KeptAnswer],
+) -> MutationResult:
     kept = await idempotency.recall(context.platform, claim, context.clock())
     if kept is not None:  # before anything else is read: it has changed since the first request
-        return Answered(kept, replayed=True)
+        return MutationResult(kept, replayed=True)
     try:
         return await mutate()
     except JiebangError as error:

@@ -10,7 +10,7 @@ from jiebang.model.errors import ProofRefusedError
 from jiebang.model.proof import Method
 
 
-class Cause(StrEnum):
+class RefusalCause(StrEnum):
     """Why a proof was not accepted."""
 
     WRONG = "wrong"
@@ -23,18 +23,18 @@ class Cause(StrEnum):
 
 
 REASONS: Final = {
-    Cause.WRONG: Text("不正确", "It is wrong"),
-    Cause.USED_UP: Text("本次申请的可试次数已用完", "This case has no tries left"),
-    Cause.LOCKED: Text(
+    RefusalCause.WRONG: Text("不正确", "It is wrong"),
+    RefusalCause.USED_UP: Text("本次申请的可试次数已用完", "This case has no tries left"),
+    RefusalCause.LOCKED: Text(
         "近期错误次数过多,请明日再试或联系客服", "Too many wrong tries of late: try tomorrow or ask for help"
     ),
-    Cause.EXPIRED: Text("已过期,请重新获取", "It has expired: ask for a new one"),
-    Cause.ACCEPTED: Text("此项已通过,无需重复", "This proof was accepted before"),
-    Cause.NOT_ASKED: Text("此申请不需要该项验证", "This case does not ask for it"),
-    Cause.NOT_AWAITED: Text("此申请已不再等待验证", "The case no longer waits for a proof"),
+    RefusalCause.EXPIRED: Text("已过期,请重新获取", "It has expired: ask for a new one"),
+    RefusalCause.ACCEPTED: Text("此项已通过,无需重复", "This proof was accepted before"),
+    RefusalCause.NOT_ASKED: Text("此申请不需要该项验证", "This case does not ask for it"),
+    RefusalCause.NOT_AWAITED: Text("此申请已不再等待验证", "The case no longer waits for a proof"),
 }
 
 
-def make_refusal(method: Method, cause: Cause, tries_left: int) -> ProofRefusedError:
+def make_refusal(method: Method, cause: RefusalCause, tries_left: int) -> ProofRefusedError:
     """Return the error that refuses a proof."""
     return ProofRefusedError(method=method.value, cause=cause.value, reason=REASONS[cause], tries_left=tries_left)

@@ -18,16 +18,16 @@ from jiebang.saga.coordinator import Proven, step
 from jiebang.store.cases import cases, idempotency, proofs
 from jiebang.store.cases.proofs import Proof
 from jiebang.store.operations import outbox
-from jiebang.usecases.cases.codes import code_of, make_code_message
-from jiebang.usecases.cases.context import Context, Found, Render
-from jiebang.usecases.cases.proof_refusals import REASONS, Cause, make_refusal
+from jiebang.usecases.cases.codes import derive_code, make_code_message
+from jiebang.usecases.cases.context import CaseDetails, Context, Render
+from jiebang.usecases.cases.proof_refusals import REASONS, RefusalCause, make_refusal
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.case import Key
     from jiebang.policy.pack import Proofs
-    from jiebang.store.cases.idempotency import Answered, Claim, Kept
+    from jiebang.store.cases.idempotency import Claim, KeptAnswer, MutationResult
     from jiebang.store.postgres.pool import Database
 
 
@@ -38,7 +38,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
 
 
-async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, render: Render) -> Answered:
+async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, render: Render) -> MutationResult:
     """Judge a proof. A wrong one costs a try, saved with the answer, so that a repeat of the request costs none.
 
     Raises UnknownCaseError, ProofRefusedError (fields: method, cause, reason, tries_left), ParticipantUnavailableError,
@@ -47,35 +47,35 @@ async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, rend
     now = context.clock()
     # Read before any proof is accepted: a movement of money after this breaks the case off.
     version = await _read_wallet_version(context, key[0])
-    return await idempotency.once(
+    return await idempotency.run_once(
         context.platform, claim, now, lambda db: _judge(context, db, key, attempt, version, render, now)
     )
 
 
 async def _judge(
     context: Context, db: Database, key: Key, attempt: Attempt, version: int, render: Render, now: datetime
-) -> Kept:
+) -> KeptAnswer:
     by_method, case, rules = await _lock_proofs(context, db, key, now)
     proof = _find_answerable(by_method, attempt.method, now)
     await _require_unlocked(db, case, attempt.method, rules, now)
     if not await _is_right(context, proof, attempt, rules):
         wrong = msgspec.structs.replace(proof, tries_left=proof.tries_left - 1)
         await proofs.save(db, [wrong])
-        return render(make_refusal(attempt.method, Cause.WRONG, wrong.tries_left))
+        return render(make_refusal(attempt.method, RefusalCause.WRONG, wrong.tries_left))
     # A code is single-use: its nonce goes with it.
     accepted = msgspec.structs.replace(proof, proven_at=now, nonce=None, expires_at=None)
     await proofs.save(db, [accepted])
     by_method = {**by_method, attempt.method: accepted}
     if all(one.proven_at is not None for one in by_method.values()):
         case = await _make_ready(context, db, case, version, now)
-    return render(Found(case=case, plan=context.plan_of(case), proofs=by_method))
+    return render(CaseDetails(case=case, plan=context.plan_of(case), proofs=by_method))
 
 
 async def _lock_proofs(
     context: Context, db: Database, key: Key, now: datetime
 ) -> tuple[dict[Method, Proof], Case, Proofs]:
     """Lock the case's proofs, then read the case: a concurrent attempt waits here. Returns both and the rules."""
-    by_method = (await proofs.of_cases(db, [key], lock=True)).get(key, {})
+    by_method = (await proofs.load_of_cases(db, [key], lock=True)).get(key, {})
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
         raise UnknownCaseError
@@ -83,7 +83,7 @@ async def _lock_proofs(
     late = case.due_at is not None and now >= case.due_at
     if case.state is not State.OPEN or case.withdraw_at is not None or late:
         raise ProofRefusedError(
-            cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED], state=case.state.value
+            cause=RefusalCause.NOT_AWAITED.value, reason=REASONS[RefusalCause.NOT_AWAITED], state=case.state.value
         )
     return by_method, case, context.pack_named(case.plan).proofs[case.kind]
 
@@ -92,13 +92,13 @@ def _find_answerable(by_method: dict[Method, Proof], method: Method, now: dateti
     """Return the proof that an attempt by `method` would answer. Raises ProofRefusedError; costs no try."""
     proof = by_method.get(method)
     if proof is None:
-        raise make_refusal(method, Cause.NOT_ASKED, 0)
+        raise make_refusal(method, RefusalCause.NOT_ASKED, 0)
     cause = (
-        Cause.ACCEPTED
+        RefusalCause.ACCEPTED
         if proof.proven_at is not None
-        else Cause.USED_UP
+        else RefusalCause.USED_UP
         if proof.tries_left == 0
-        else Cause.EXPIRED
+        else RefusalCause.EXPIRED
         if proof.expires_at is not None and now >= proof.expires_at
         else None
     )
@@ -112,14 +112,14 @@ async def _require_unlocked(db: Database, case: Case, method: Method, rules: Pro
 
     Otherwise withdrawing and submitting again would give unlimited tries.
     """
-    wrong = await proofs.wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
+    wrong = await proofs.count_wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
     if wrong >= rules.tries_a_day:
-        raise make_refusal(method, Cause.LOCKED, 0)
+        raise make_refusal(method, RefusalCause.LOCKED, 0)
 
 
 async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
     if proof.nonce is not None:
-        code = code_of(context.codes_key, proof.account_id, proof.case_no, proof.nonce, rules.code_digits)
+        code = derive_code(context.codes_key, proof.account_id, proof.case_no, proof.nonce, rules.code_digits)
         return hmac.compare_digest(code.encode(), attempt.secret.encode())
     try:
         [right] = await context.wallet.verify_payment_password([(proof.account_id, attempt.secret)])
@@ -143,32 +143,36 @@ async def _make_ready(context: Context, db: Database, case: Case, version: int, 
     new_entries = timeline.entries(case, decision.case, decision.sends, (), now)
     saved = (await cases.save(db, [Save(cases=[decision.case], entries=new_entries)], now)).kept()
     if case.key not in saved:
-        raise ProofRefusedError(cause=Cause.NOT_AWAITED.value, reason=REASONS[Cause.NOT_AWAITED])
+        raise ProofRefusedError(cause=RefusalCause.NOT_AWAITED.value, reason=REASONS[RefusalCause.NOT_AWAITED])
     return saved[case.key]
 
 
-async def send_code(context: Context, key: Key, claim: Claim, render: Render) -> Answered:
+async def send_code(context: Context, key: Key, claim: Claim, render: Render) -> MutationResult:
     """Send a new code, which replaces the one before. Wrong tries stay counted: a new code gives no new tries.
 
     Raises UnknownCaseError, ProofRefusedError, TooSoonError (fields: retry_after_s), IdempotencyReusedError.
     """
     now = context.clock()
-    return await idempotency.once(context.platform, claim, now, lambda db: _renew_code(context, db, key, render, now))
+    return await idempotency.run_once(
+        context.platform, claim, now, lambda db: _renew_code(context, db, key, render, now)
+    )
 
 
-async def _renew_code(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
+async def _renew_code(context: Context, db: Database, key: Key, render: Render, now: datetime) -> KeptAnswer:
     by_method, case, rules = await _lock_proofs(context, db, key, now)
     proof = by_method.get(Method.SMS_CODE)
     if proof is None or proof.expires_at is None:
         raise make_refusal(
-            Method.SMS_CODE, Cause.ACCEPTED if proof else Cause.NOT_ASKED, proof.tries_left if proof else 0
+            Method.SMS_CODE,
+            RefusalCause.ACCEPTED if proof else RefusalCause.NOT_ASKED,
+            proof.tries_left if proof else 0,
         )
     if proof.tries_left == 0:
-        raise make_refusal(Method.SMS_CODE, Cause.USED_UP, 0)
+        raise make_refusal(Method.SMS_CODE, RefusalCause.USED_UP, 0)
     wait = proof.expires_at - rules.code_lives + rules.code_pause - now
     if wait.total_seconds() > 0:
         raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)
     fresh = msgspec.structs.replace(proof, nonce=context.new_nonce(), expires_at=now + rules.code_lives)
     await proofs.save(db, [fresh])
     await outbox.insert(db, [make_code_message(context, case, fresh, now)], now)
-    return render(Found(case=case, plan=context.plan_of(case), proofs={**by_method, Method.SMS_CODE: fresh}))
+    return render(CaseDetails(case=case, plan=context.plan_of(case), proofs={**by_method, Method.SMS_CODE: fresh}))

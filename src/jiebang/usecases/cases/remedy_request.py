@@ -9,7 +9,7 @@ from jiebang.model.check import CheckAnswer
 from jiebang.usecases.cases.context import Context
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class RemedyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whose blocker to clear. `items`: ids (None: all); `kind` and `device`: what the check before and after is for."""
 
     account_id: int
@@ -18,7 +18,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[int, ...] | None = None
 
 
-async def check_request(context: Context, request: Wanted) -> CheckAnswer:
+async def check_request(context: Context, request: RemedyRequest) -> CheckAnswer:
     """Check the account for the request's kind and device. Raises UnknownAccountError and KindNotOfferedError."""
     [check] = await context.check([request.account_id], request.kind, {request.account_id: request.device})
     return check

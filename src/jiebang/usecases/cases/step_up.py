@@ -29,25 +29,25 @@ from jiebang.model.errors import (
 )
 from jiebang.model.proof import Method
 from jiebang.participants.base import UNANSWERED
-from jiebang.participants.security.logins import Confirmation, Security
+from jiebang.participants.security.logins import LoginConfirmation, SecurityParticipant
 from jiebang.participants.wallet.movements import EntryState
 from jiebang.policy.remedies import ABNORMAL_LOGIN, DEVICE, cleared_by
 from jiebang.store.cases import idempotency, proofs, remedies
-from jiebang.store.cases.idempotency import Kept
-from jiebang.store.cases.remedies import Remedy, StepUp
+from jiebang.store.cases.idempotency import KeptAnswer
+from jiebang.store.cases.remedies import RemedyRecord, StepUp
 from jiebang.store.operations import outbox
-from jiebang.store.operations.outbox import Message
-from jiebang.usecases.cases.codes import NO_CASE, code_of, find_proof_rules, hand_over_code
+from jiebang.store.operations.outbox import OutboxMessage
+from jiebang.usecases.cases.codes import NO_CASE, derive_code, derive_hand_over_code, find_proof_rules
 from jiebang.usecases.cases.context import Context
-from jiebang.usecases.cases.proof_refusals import REASONS, Cause
-from jiebang.usecases.cases.remedy import Cleared, carry_out, record
-from jiebang.usecases.cases.remedy_request import Wanted, check_request
+from jiebang.usecases.cases.proof_refusals import REASONS, RefusalCause
+from jiebang.usecases.cases.remedy import ClearedBlocker, carry_out, record
+from jiebang.usecases.cases.remedy_request import RemedyRequest, check_request
 
 if TYPE_CHECKING:
     from typing import Any
 
     from jiebang.policy.pack import Proofs
-    from jiebang.store.cases.idempotency import Answered, Claim, Elsewhere
+    from jiebang.store.cases.idempotency import Claim, LaterWork, MutationResult
     from jiebang.store.postgres.pool import Database
     from jiebang.usecases.cases.remedy import WorkDone
 
@@ -59,14 +59,14 @@ DONE: Final = "remedy_done"
 _NOT_PRIMARY: Final = Text("只有主设备可以批准", "Only the primary device can approve it")
 
 
-class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+class PasswordAndCode(msgspec.Struct, frozen=True, kw_only=True):
     """The two proofs of a step-up, offered together. Never logged, never stored."""
 
     password: str
     code: str
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class PendingStepUp(msgspec.Struct, frozen=True, kw_only=True):
     """A remedy that waits for its proof. `code`: that of the rule it clears, in the policy in force."""
 
     step_up: StepUp
@@ -74,11 +74,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     tries_left: int
 
 
-RenderPending = Callable[[Waiting], Kept]
-RenderResult = Callable[["Cleared | ProofRefusedError"], Kept]
+RenderPending = Callable[[PendingStepUp], KeptAnswer]
+RenderResult = Callable[["ClearedBlocker | ProofRefusedError"], KeptAnswer]
 
 
-async def ask_logins(context: Context, request: Wanted, claim: Claim, render: RenderPending) -> Answered:
+async def ask_logins(context: Context, request: RemedyRequest, claim: Claim, render: RenderPending) -> MutationResult:
     """Ask to confirm abnormal logins (`items`; None: all) as the person's own; a code is sent to their phone.
 
     Raises NothingToClearError, TooSoonError, ProofRefusedError (too many wrong tries of late), UnknownAccountError,
@@ -93,7 +93,9 @@ async def ask_logins(context: Context, request: Wanted, claim: Claim, render: Re
     return await _ask(context, request, ABNORMAL_LOGIN, tuple(sorted(named)), claim, render)
 
 
-async def ask_hand_over(context: Context, request: Wanted, claim: Claim, render: RenderPending) -> Answered:
+async def ask_hand_over(
+    context: Context, request: RemedyRequest, claim: Claim, render: RenderPending
+) -> MutationResult:
     """Ask to continue a request on the primary device; `request.device` is the one that shows the code.
 
     Raises NotAllowedError (no device), NothingToClearError (it is the primary device), and what `ask_logins` raises.
@@ -108,11 +110,11 @@ async def ask_hand_over(context: Context, request: Wanted, claim: Claim, render:
 
 
 async def _ask(
-    context: Context, request: Wanted, code: str, what: tuple[str, ...], claim: Claim, render: RenderPending
-) -> Answered:
+    context: Context, request: RemedyRequest, code: str, what: tuple[str, ...], claim: Claim, render: RenderPending
+) -> MutationResult:
     rules, now = find_proof_rules(context.pack(), request.kind.value), context.clock()
 
-    async def work(db: Database) -> Kept:
+    async def work(db: Database) -> KeptAnswer:
         before = await _lock_and_list(db, request.account_id, code, rules, now)
         wait = before[0].created_at + rules.code_pause - now if before else None
         if wait is not None and wait.total_seconds() > 0:
@@ -129,19 +131,24 @@ async def _ask(
             created_at=now,
             expires_at=now + rules.code_lives,
         )
-        await remedies.ask(db, [step_up], now)
+        await remedies.insert_step_ups(db, [step_up], now)
         if code == ABNORMAL_LOGIN:
             params = {"nonce": step_up.nonce.hex(), "expires_at": step_up.expires_at.isoformat()}
             await outbox.insert(db, [_make_message(context, step_up, CODE, params, now)], now)
         named = cleared_by(context.pack(), code)
-        return render(Waiting(step_up=step_up, code=named, tries_left=rules.tries))
+        return render(PendingStepUp(step_up=step_up, code=named, tries_left=rules.tries))
 
-    return await idempotency.once(context.platform, claim, now, work)
+    return await idempotency.run_once(context.platform, claim, now, work)
 
 
 async def prove_logins(
-    context: Context, request: Wanted, remedy_id: UUID, secrets: Secrets, claim: Claim, render: RenderResult
-) -> Answered:
+    context: Context,
+    request: RemedyRequest,
+    remedy_id: UUID,
+    secrets: PasswordAndCode,
+    claim: Claim,
+    render: RenderResult,
+) -> MutationResult:
     """Confirm the logins that a remedy names, if payment password and code are both right. A wrong try is counted.
 
     The refusal does not say which of the two was wrong. Raises UnknownRemedyError, ProofRefusedError, AccountBusyError,
@@ -150,18 +157,18 @@ async def prove_logins(
     now = context.clock()
 
     async def confirm(remedy: UUID, logins: tuple[int, ...]) -> WorkDone:
-        confirmation = Confirmation(remedy_id=remedy, account_id=request.account_id, logins=logins)
+        confirmation = LoginConfirmation(remedy_id=remedy, account_id=request.account_id, logins=logins)
         [confirmed] = await _get_security(context).confirm_logins([confirmation])
         if confirmed.refusal is not None:
             raise confirmed.refusal
         return tuple(map(str, confirmed.logins)), None, EntryState.COMPLETED
 
-    async def work(db: Database) -> Kept | Elsewhere:
+    async def work(db: Database) -> KeptAnswer | LaterWork:
         step_up, rules = await _find_answerable(context, db, request.account_id, ABNORMAL_LOGIN, remedy_id, now)
         if step_up.used_at is None and not await _is_right(context, step_up, secrets, rules):
             return render(await _count_wrong_try(db, step_up, rules))
         begun = _make_remedy(step_up, "confirm_logins", now)
-        await remedies.judged(db, [msgspec.structs.replace(step_up, used_at=step_up.used_at or now)])
+        await remedies.save_step_ups(db, [msgspec.structs.replace(step_up, used_at=step_up.used_at or now)])
         await remedies.begin(db, [begun])
         return partial(
             carry_out,
@@ -174,12 +181,12 @@ async def prove_logins(
             message=_make_message(context, step_up, DONE, {}, now),
         )
 
-    return await idempotency.once(context.platform, claim, now, work)
+    return await idempotency.run_once(context.platform, claim, now, work)
 
 
 async def approve_hand_over(
-    context: Context, request: Wanted, secret: str, claim: Claim, render: RenderResult
-) -> Answered:
+    context: Context, request: RemedyRequest, secret: str, claim: Claim, render: RenderResult
+) -> MutationResult:
     """On the primary device (`request.device`): take over the request whose code another device shows.
 
     The check in the answer is for the primary device. Raises UnknownRemedyError, ProofRefusedError,
@@ -190,18 +197,18 @@ async def approve_hand_over(
         raise ProofRefusedError(cause="not_primary_device", reason=_NOT_PRIMARY, tries_left=None)
     check, now = await check_request(context, request), context.clock()
 
-    async def work(db: Database) -> Kept:
+    async def work(db: Database) -> KeptAnswer:
         step_up, rules = await _find_answerable(context, db, request.account_id, DEVICE, None, now)
         if step_up.used_at is not None:
-            raise _make_refusal(Cause.ACCEPTED, 0)
-        code = hand_over_code(context.codes_key, step_up.account_id, step_up.remedy_id)
+            raise _make_refusal(RefusalCause.ACCEPTED, 0)
+        code = derive_hand_over_code(context.codes_key, step_up.account_id, step_up.remedy_id)
         if not hmac.compare_digest(code.encode(), secret.strip().upper().encode()):
             return render(await _count_wrong_try(db, step_up, rules))
         begun = _make_remedy(step_up, "device_hand_over", now)
-        await remedies.judged(db, [msgspec.structs.replace(step_up, used_at=now)])
+        await remedies.save_step_ups(db, [msgspec.structs.replace(step_up, used_at=now)])
         await remedies.begin(db, [begun])
         await record(db, begun, step_up.what, None, now)
-        cleared = Cleared(
+        cleared = ClearedBlocker(
             account_id=request.account_id,
             remedy_id=step_up.remedy_id,
             code=cleared_by(context.pack(), DEVICE),
@@ -212,7 +219,7 @@ async def approve_hand_over(
         await outbox.insert(db, [_make_message(context, step_up, DONE, {}, now)], now)
         return render(cleared)
 
-    return await idempotency.once(context.platform, claim, now, work)
+    return await idempotency.run_once(context.platform, claim, now, work)
 
 
 async def _lock_and_list(db: Database, account_id: int, code: str, rules: Proofs, now: datetime) -> list[StepUp]:
@@ -220,7 +227,7 @@ async def _lock_and_list(db: Database, account_id: int, code: str, rules: Proofs
     if account_id not in await remedies.lock(db, [account_id]):
         raise UnknownAccountError(accounts=[str(account_id)])
     since = now - max(rules.tries_window, rules.code_pause, rules.code_lives)
-    return (await remedies.asked_since(db, [account_id], code, since)).get(account_id, [])
+    return (await remedies.load_step_ups(db, [account_id], code, since)).get(account_id, [])
 
 
 async def _find_answerable(
@@ -240,15 +247,17 @@ async def _find_answerable(
     left = max(rules.tries - step_up.wrong, 0)
     if step_up.used_at is not None:
         done = {
-            one.remedy_id for one in (await remedies.of_accounts(db, [account_id])).get(account_id, ()) if one.done_at
+            one.remedy_id
+            for one in (await remedies.load_of_accounts(db, [account_id])).get(account_id, ())
+            if one.done_at
         }
         if step_up.remedy_id in done:
-            raise _make_refusal(Cause.ACCEPTED, left)
+            raise _make_refusal(RefusalCause.ACCEPTED, left)
         return step_up, rules
     if left == 0:
-        raise _make_refusal(Cause.USED_UP, 0)
+        raise _make_refusal(RefusalCause.USED_UP, 0)
     if step_up.ended_at is not None or now >= step_up.expires_at:
-        raise _make_refusal(Cause.EXPIRED, left)
+        raise _make_refusal(RefusalCause.EXPIRED, left)
     await _require_unlocked(db, account_id, rules, now)
     return step_up, rules
 
@@ -256,14 +265,14 @@ async def _find_answerable(
 async def _require_unlocked(db: Database, account_id: int, rules: Proofs, now: datetime) -> None:
     """Raise ProofRefusedError if the account's cases and remedies have used up the wrong tries of the window."""
     since = now - rules.tries_window
-    wrong = [await proofs.wrong_tries(db, account_id, method, rules.tries, since) for method in Method]
+    wrong = [await proofs.count_wrong_tries(db, account_id, method, rules.tries, since) for method in Method]
     if max(wrong) >= rules.tries_a_day:
-        raise _make_refusal(Cause.LOCKED, 0)
+        raise _make_refusal(RefusalCause.LOCKED, 0)
 
 
-async def _is_right(context: Context, step_up: StepUp, secrets: Secrets, rules: Proofs) -> bool:
+async def _is_right(context: Context, step_up: StepUp, secrets: PasswordAndCode, rules: Proofs) -> bool:
     """Judge both, always, so that the time taken does not reveal which was wrong."""
-    code = code_of(context.codes_key, step_up.account_id, NO_CASE, step_up.nonce, rules.code_digits)
+    code = derive_code(context.codes_key, step_up.account_id, NO_CASE, step_up.nonce, rules.code_digits)
     code_right = hmac.compare_digest(code.encode(), secrets.code.encode())
     try:
         [password_right] = await context.wallet.verify_payment_password([(step_up.account_id, secrets.password)])
@@ -275,22 +284,24 @@ async def _is_right(context: Context, step_up: StepUp, secrets: Secrets, rules: 
 async def _count_wrong_try(db: Database, step_up: StepUp, rules: Proofs) -> ProofRefusedError:
     """Count a wrong try; return the refusal."""
     counted = msgspec.structs.replace(step_up, wrong=step_up.wrong + 1)
-    await remedies.judged(db, [counted])
-    return _make_refusal(Cause.WRONG, max(rules.tries - counted.wrong, 0))
+    await remedies.save_step_ups(db, [counted])
+    return _make_refusal(RefusalCause.WRONG, max(rules.tries - counted.wrong, 0))
 
 
-def _make_refusal(cause: Cause, tries_left: int) -> ProofRefusedError:
+def _make_refusal(cause: RefusalCause, tries_left: int) -> ProofRefusedError:
     return ProofRefusedError(cause=cause.value, reason=REASONS[cause], tries_left=tries_left)
 
 
-def _make_remedy(step_up: StepUp, action: str, now: datetime) -> Remedy:
-    return Remedy(
+def _make_remedy(step_up: StepUp, action: str, now: datetime) -> RemedyRecord:
+    return RemedyRecord(
         account_id=step_up.account_id, remedy_id=step_up.remedy_id, code=step_up.code, action=action, begun_at=now
     )
 
 
-def _make_message(context: Context, step_up: StepUp, template: str, params: dict[str, Any], now: datetime) -> Message:
-    return Message(
+def _make_message(
+    context: Context, step_up: StepUp, template: str, params: dict[str, Any], now: datetime
+) -> OutboxMessage:
+    return OutboxMessage(
         account_id=step_up.account_id,
         message_id=context.new_id(),
         case_no=NO_CASE,
@@ -300,9 +311,9 @@ def _make_message(context: Context, step_up: StepUp, template: str, params: dict
     )
 
 
-def _get_security(context: Context) -> Security:
+def _get_security(context: Context) -> SecurityParticipant:
     security = context.participants[SECURITY]
-    if not isinstance(security, Security):
+    if not isinstance(security, SecurityParticipant):
         raise TypeError("the participant security must take confirmations")
     return security
 

@@ -19,13 +19,13 @@ from jiebang.model.proof import Method
 from jiebang.saga import timeline
 from jiebang.store.cases import cases, consents, idempotency, proofs
 from jiebang.store.cases.cases import NewCase
-from jiebang.store.cases.consents import Given
+from jiebang.store.cases.consents import NewConsent
 from jiebang.store.cases.proofs import Proof
-from jiebang.store.checks.records import PASSED, Step, record_of
+from jiebang.store.checks.records import PASSED, CheckStep, build_record
 from jiebang.store.operations import outbox, recoveries
 from jiebang.usecases.cases.codes import make_code_message, make_message
 from jiebang.usecases.cases.consent_rules import find_consent_rule, limit_to_shown, list_items, list_shown
-from jiebang.usecases.cases.context import Context, Found, Render
+from jiebang.usecases.cases.context import CaseDetails, Context, Render
 from jiebang.usecases.checks.check import list_out_of_service
 from jiebang.usecases.checks.quota import Quotas
 from jiebang.usecases.checks.request import CheckRequest
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jiebang.model.check import CheckAnswer
     from jiebang.policy.pack import Pack, Proofs
     from jiebang.policy.record import Evidence
-    from jiebang.store.cases.idempotency import Answered, Claim, Kept
+    from jiebang.store.cases.idempotency import Claim, KeptAnswer, MutationResult
     from jiebang.store.postgres.pool import Database
 
 REQUESTED: Final = "case_requested"
@@ -63,7 +63,7 @@ class _RacedError(Exception):
     """Another case of the account was opened between the check and the insert."""
 
 
-async def submit(context: Context, submission: Submission, claim: Claim, render: Render) -> Answered:
+async def submit(context: Context, submission: Submission, claim: Claim, render: Render) -> MutationResult:
     """Open a case.
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
@@ -87,14 +87,14 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
         document = await _find_document(context, submission, context.pack_named(check.pack))
         now = context.clock()
         try:
-            return await idempotency.once(
+            return await idempotency.run_once(
                 context.platform,
                 claim,
                 now,
                 partial(_open, context, submission, evidence, document, agreed, render, now),
             )
         except _RacedError:
-            recovering = await recoveries.under_way_since(context.platform)
+            recovering = await recoveries.read_under_way_since(context.platform)
             if recovering is not None:
                 raise RecoveringError(since=recovering.isoformat()) from None
     raise ParticipantUnavailableError(participant="platform")
@@ -151,7 +151,7 @@ async def _open(
     render: Render,
     now: datetime,
     db: Database,
-) -> Kept:
+) -> KeptAnswer:
     pack = context.pack_named(evidence.answer.pack)  # the version that answered, whatever is in force by now
     plan, rules = pack.plans[submission.kind], pack.proofs[submission.kind]
     new = NewCase(
@@ -163,22 +163,24 @@ async def _open(
         device_id=submission.device,
         document_index=document,
     )
-    opened = await cases.insert(db, [new], now, [timeline.opened(now)])
+    opened = await cases.insert(db, [new], now, [timeline.first_entry(now)])
     if submission.account_id not in opened:
         raise _RacedError
     case = opened[submission.account_id]
-    await context.records.keep(db, [record_of(evidence, case.case_no, Step.SUBMIT, PASSED)])
+    await context.records.keep(db, [build_record(evidence, case.case_no, CheckStep.SUBMIT, PASSED)])
     asked_for = [_make_proof(context, case, Method(method), rules, now) for method in rules.methods]
     await proofs.insert(db, asked_for)
     if agreed:
         ids = {"account_id": case.account_id, "case_no": case.case_no}
         await consents.give(
-            db, [Given(**ids, consent_id=context.new_id(), code=code, what=what) for code, what in agreed.items()], now
+            db,
+            [NewConsent(**ids, consent_id=context.new_id(), code=code, what=what) for code, what in agreed.items()],
+            now,
         )
     messages = [make_message(context, case, REQUESTED, {"kind": case.kind.value}, now)]
     messages.extend(make_code_message(context, case, proof, now) for proof in asked_for if proof.nonce is not None)
     await outbox.insert(db, messages, now)
-    return render(Found(case=case, plan=plan, proofs={proof.method: proof for proof in asked_for}))
+    return render(CaseDetails(case=case, plan=plan, proofs={proof.method: proof for proof in asked_for}))
 
 
 def _make_proof(context: Context, case: Case, method: Method, rules: Proofs, now: datetime) -> Proof:

@@ -34,6 +34,6 @@ class StagedSweep:
         for name, area in self._areas.items():
             keys = await area.page(self._after[name], now - self._grace, self._page)
             self._after[name] = keys[-1] if len(keys) == self._page else (0, 0)
-            if keys and (gone := await store.not_awaited(self._platform, keys)):
+            if keys and (gone := await store.find_unneeded(self._platform, keys)):
                 dropped += await area.drop(gone)
         return dropped

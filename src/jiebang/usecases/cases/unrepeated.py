@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from jiebang.store.cases.idempotency import Claim, Kept
+from jiebang.store.cases.idempotency import Claim, KeptAnswer
 
 _LIFETIME: Final = timedelta(hours=1)
 
@@ -19,6 +19,6 @@ def make_claim(caller: str, route: str, now: datetime, new_id: UUID) -> Claim:
     return Claim(caller=caller, route=route, key=key, body_hash=body_hash, expires_at=now + _LIFETIME, holder=new_id)
 
 
-def make_answer(body: bytes, *, refused: bool = False) -> Kept:
+def make_answer(body: bytes, *, refused: bool = False) -> KeptAnswer:
     """Return the kept answer of a mutation: status 0, or 1 if it was refused."""
-    return Kept(int(refused), body)
+    return KeptAnswer(int(refused), body)

@@ -5,27 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jiebang.store.cases import idempotency, proofs
-from jiebang.usecases.cases.context import Context, Found, Render
+from jiebang.usecases.cases.context import CaseDetails, Context, Render
 from jiebang.usecases.cases.withdrawal import record_wish
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.case import Key
-    from jiebang.store.cases.idempotency import Answered, Claim, Kept
+    from jiebang.store.cases.idempotency import Claim, KeptAnswer, MutationResult
     from jiebang.store.postgres.pool import Database
 
 
-async def withdraw(context: Context, key: Key, claim: Claim, render: Render) -> Answered:
+async def withdraw(context: Context, key: Key, claim: Claim, render: Render) -> MutationResult:
     """Record the wish to withdraw a case. Raises UnknownCaseError, TooLateToWithdrawError, IdempotencyReusedError.
 
     A wish recorded while Trys are out is read by the worker's next step; it wins unless the commit point came first.
     """
     now = context.clock()
-    return await idempotency.once(context.platform, claim, now, lambda db: _withdraw(context, db, key, render, now))
+    return await idempotency.run_once(context.platform, claim, now, lambda db: _withdraw(context, db, key, render, now))
 
 
-async def _withdraw(context: Context, db: Database, key: Key, render: Render, now: datetime) -> Kept:
+async def _withdraw(context: Context, db: Database, key: Key, render: Render, now: datetime) -> KeptAnswer:
     case = await record_wish(context, db, key, now)
-    by_case = await proofs.of_cases(db, [key])
-    return render(Found(case=case, plan=context.plan_of(case), proofs=by_case.get(key, {})))
+    by_case = await proofs.load_of_cases(db, [key])
+    return render(CaseDetails(case=case, plan=context.plan_of(case), proofs=by_case.get(key, {})))

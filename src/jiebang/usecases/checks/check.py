@@ -21,7 +21,7 @@ from jiebang.model.check import CheckAnswer, Severity, Text
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
 from jiebang.model.facts import PARTICIPANTS_OUT, PLATFORM, QUOTA, FactBatch
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import Facts, Part, gathered, line_up
+from jiebang.policy.frame import Facts, OwnerFacts, join_facts, line_up
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Rechecked
@@ -85,7 +85,7 @@ class Checker:
         self._shadow = shadow
         self._registry = registry
         self._quotas = Quotas(registry, participants, platform, clock)
-        self._cut_off: set[asyncio.Task[Part | None]] = set()
+        self._cut_off: set[asyncio.Task[OwnerFacts | None]] = set()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._singles: Coalescer[Kind, CheckRequest, Evidence | None] | None = None
         if window is not None:
@@ -128,7 +128,7 @@ class Checker:
         """Read all facts of a batch of known accounts, as for requests without a device; nothing is evaluated."""
         requests = [CheckRequest(account) for account in accounts]
         parts = await self._read_parts(accounts, requests, {}, quota=True)
-        return gathered(accounts, parts, [None] * len(requests), self._registry)
+        return join_facts(accounts, parts, [None] * len(requests), self._registry)
 
     async def _answer_together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers under the pack in force when the batch begins."""
@@ -169,7 +169,7 @@ class Checker:
         known: Sequence[bool] = [True] * len(requests)
         if PLATFORM in parts:
             known = parts[PLATFORM].frame["account_known"].to_list()
-        facts = gathered(accounts, parts, [request.device_id for request in requests], self._registry)
+        facts = join_facts(accounts, parts, [request.device_id for request in requests], self._registry)
         now = self._clock()
         answers = evaluate(pack, facts, kind, now, whole=whole)
         if self._shadow is not None:
@@ -181,14 +181,14 @@ class Checker:
 
     async def _read_parts(
         self, accounts: Sequence[int], requests: Sequence[CheckRequest], needed: Mapping[str, Text], *, quota: bool
-    ) -> dict[str, Part]:
+    ) -> dict[str, OwnerFacts]:
         """Read all owners concurrently, within the limit; return what was read, by owner.
 
         `needed`: the participants that a case would need, with their names for people: one out of service is a fact.
         `quota`: whether to read the uses of the document too: few kinds ask, and it takes two reads in a row.
         """
         askable = sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
-        tasks: dict[str, asyncio.Task[Part | None]] = {
+        tasks: dict[str, asyncio.Task[OwnerFacts | None]] = {
             name: asyncio.create_task(_read(participant, askable, accounts, self._registry))
             for name, participant in self._participants.items()
         }
@@ -207,14 +207,14 @@ class Checker:
                     task.cancel()
         return {name: part for name, task in tasks.items() if (part := _take_result(name, task)) is not None}
 
-    def _forget(self, task: asyncio.Task[Part | None]) -> None:
+    def _forget(self, task: asyncio.Task[OwnerFacts | None]) -> None:
         """Forget a read that was cut off, and what it raised then: the part is unread anyway."""
         self._cut_off.discard(task)
         if not task.cancelled():
             task.exception()
 
 
-def _take_result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
+def _take_result(name: str, task: asyncio.Task[OwnerFacts | None]) -> OwnerFacts | None:
     """Return what a read brought, None for a slow or failed one, which is logged without anything personal."""
     failure = task.exception() if task.done() and not task.cancelled() else None
     why = "slow" if not task.done() or task.cancelled() else type(failure).__name__ if failure else None
@@ -227,7 +227,7 @@ def _take_result(name: str, task: asyncio.Task[Part | None]) -> Part | None:
 
 async def _read(
     participant: Participant, askable: Sequence[int], accounts: Sequence[int], registry: ParticipantRegistry
-) -> Part | None:
+) -> OwnerFacts | None:
     """Read one participant's facts; None for one that owns none."""
     batch = await participant.facts(askable)
     return None if batch is None else line_up(batch, registry.owner_of(participant.name), accounts, registry)
@@ -240,7 +240,7 @@ async def _read_own(
     requests: Sequence[CheckRequest],
     needed: Mapping[str, Text],
     registry: ParticipantRegistry,
-) -> Part:
+) -> OwnerFacts:
     """Read the facts of our own store: which accounts exist, their live cases except the one being checked, consents.
 
     Also which of the participants `needed` are out of service.
@@ -272,7 +272,7 @@ async def _read_own(
     return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows, registry)
 
 
-async def _read_quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> Part | None:
+async def _read_quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> OwnerFacts | None:
     """Read the facts of quota; an account id outside the valid range has no document."""
     return await quotas.facts(requests, frozenset(askable))
 

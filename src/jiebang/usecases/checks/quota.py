@@ -17,22 +17,22 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, ParticipantUnavailableError
 from jiebang.model.facts import QUOTA, FactBatch
 from jiebang.participants.base import SILENCE, Participant
-from jiebang.participants.identity.documents import Documents
+from jiebang.participants.identity.documents import DocumentReader
 from jiebang.policy.calendar import local_date, start_of
-from jiebang.policy.frame import Part, line_up, read_where
+from jiebang.policy.frame import OwnerFacts, line_up, mark_unread
 from jiebang.saga.coordinator import Rechecked
 from jiebang.store.checks import quota as store
-from jiebang.store.checks.quota import Use, Used
+from jiebang.store.checks.quota import DocumentUse, QuotaUsage
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
     from jiebang.model.participants import ParticipantRegistry
-    from jiebang.policy.pack import Pack, Quota
+    from jiebang.policy.pack import Pack, QuotaRule
     from jiebang.store.postgres.pool import Database, Pool
 
 _IDENTITY: Final = "identity"
 """The owner that knows documents."""
-_NEVER: Final = Used(0, None)
+_NEVER: Final = QuotaUsage(0, None)
 _NO_DOCUMENT: Final = Text("该账户未曾绑定证件", "no document was ever bound to this account")
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -66,7 +66,7 @@ class Quotas:
     ) -> None:
         """`participants` must hold every identity database of `registry`."""
         self._registry = registry
-        self._identities = [one for one in participants.values() if isinstance(one, Documents)]
+        self._identities = [one for one in participants.values() if isinstance(one, DocumentReader)]
         self._platform, self._clock = platform, clock
 
     async def documents(self, accounts: Collection[int]) -> dict[int, bytes | None]:
@@ -87,7 +87,7 @@ class Quotas:
     async def _ask_both(
         self,
         questions: Collection[_Item],
-        ask: Callable[[Documents], Awaitable[Mapping[_Item, _Answer]]],
+        ask: Callable[[DocumentReader], Awaitable[Mapping[_Item, _Answer]]],
         nothing: _Answer,
     ) -> dict[_Item, _Answer]:
         if len(self._identities) != len(self._registry.copies(_IDENTITY)):
@@ -98,7 +98,7 @@ class Quotas:
         answers = {one: here.get(one, nothing) for one in questions}
         return {one: answer for one, answer in answers.items() if there.get(one, nothing) == answer}
 
-    async def facts(self, requests: Sequence[QuotaRequest], askable: Collection[int]) -> Part:
+    async def facts(self, requests: Sequence[QuotaRequest], askable: Collection[int]) -> OwnerFacts:
         """Read the facts of QUOTA, one row a request, in their order; accounts not `askable` are not looked up.
 
         Raises one of SILENCE.
@@ -106,7 +106,7 @@ class Quotas:
         wanted = {one.account_id for one in requests if one.document is None and one.account_id in askable}
         bound = await self.documents(wanted)
         uses = [
-            Use(document, one.account_id, one.own_case or 0)
+            DocumentUse(document, one.account_id, one.own_case or 0)
             if (document := one.document or bound.get(one.account_id)) is not None
             else None
             for one in requests
@@ -125,14 +125,14 @@ class Quotas:
         }
         rows = range(len(requests))
         part = line_up(FactBatch(QUOTA, rows, [1] * len(requests), columns), QUOTA, rows, self._registry)
-        return read_where(part, QUOTA, read)
+        return mark_unread(part, QUOTA, read)
 
-    async def _read_uses(self, uses: Sequence[Use]) -> tuple[list[Used], dict[bytes, int]]:
+    async def _read_uses(self, uses: Sequence[DocumentUse]) -> tuple[list[QuotaUsage], dict[bytes, int]]:
         if not uses:
             return [], {}
         year = local_date(self._clock()).year
         return await asyncio.gather(
-            store.used(self._platform, uses, year), self.brought_in({use.document_index for use in uses}, year)
+            store.read_usage(self._platform, uses, year), self.brought_in({use.document_index for use in uses}, year)
         )
 
     async def find_document(self, account_id: int) -> bytes:
@@ -156,11 +156,11 @@ class Quotas:
 
         Raises what `find_document` raises, and what the platform's database raises.
         """
-        use = Use(await self.find_document(account_id), account_id)
+        use = DocumentUse(await self.find_document(account_id), account_id)
         await store.refuse(self._platform, [use], self._clock())
 
 
-class Claiming:
+class RecheckWithClaim:
     """Re-checks cases when a worker takes them, and claims a slot for those that pass.
 
     A case holds its slot before the save that starts trying. A claim that is not granted is a blocker like any other;
@@ -188,7 +188,7 @@ class Claiming:
             await self._claim(passing, quota, found)
         return found
 
-    async def _claim(self, cases: Iterable[Case], quota: Quota, found: dict[Key, Rechecked]) -> None:
+    async def _claim(self, cases: Iterable[Case], quota: QuotaRule, found: dict[Key, Rechecked]) -> None:
         now = self._clock()
         year = local_date(now).year
         documents = {case.key: case.document_index for case in cases if case.document_index is not None}

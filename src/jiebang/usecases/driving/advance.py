@@ -19,27 +19,27 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from jiebang.model.case import ENDED, Case, Key
-from jiebang.participants.base import SILENCE, Columnar, Participant
+from jiebang.participants.base import SILENCE, ColumnarParticipant, Participant
 from jiebang.policy.record import Evidence
 from jiebang.saga.batch import Save, SaveOutcome, split_replies
 from jiebang.saga.coordinator import Rechecked, Reply, Timing
 from jiebang.saga.driver import (
-    Call,
     CaseLoad,
     FactsRecheck,
     GroupSave,
     Need,
+    ParticipantCall,
     PlanLookup,
     Postponement,
     Round,
     RoundAnswers,
-    SaveRefused,
+    SaveRefusal,
     drive,
 )
 from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Answers, collect_answers
 from jiebang.store.cases import cases as store
-from jiebang.store.checks.records import Records, Step, record_of
+from jiebang.store.checks.records import CheckRecordStore, CheckStep, build_record
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -76,7 +76,7 @@ class Driver:
         participants: Mapping[str, Participant],
         plan_of: Callable[[Case], Plan],
         recheck: Recheck,
-        records: Records,
+        records: CheckRecordStore,
         know: Callable[[Iterable[Case]], Awaitable[None]] | None = None,
         clock: Callable[[], datetime],
         timing: Timing,
@@ -143,11 +143,13 @@ class Driver:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    async def _save(self, saves: Sequence[Save]) -> SaveOutcome | SaveRefused:
+    async def _save(self, saves: Sequence[Save]) -> SaveOutcome | SaveRefusal:
         """Save a batch, in one transaction with the records of the checks that ended a case."""
         now = self._clock()
         records = {
-            save.cases[0].key: record_of(save.evidence, save.cases[0].case_no, Step.TAKE, save.stepped.reason or "")
+            save.cases[0].key: build_record(
+                save.evidence, save.cases[0].case_no, CheckStep.TAKE, save.stepped.reason or ""
+            )
             for save in saves
             if isinstance(save.evidence, Evidence)
         }
@@ -159,7 +161,7 @@ class Driver:
             else:
                 saved = await store.save(self._pool, saves, now)
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-            return SaveRefused(error)
+            return SaveRefusal(error)
         for save in saves:
             if save.stepped.state in ENDED:
                 missed = sum(case.key in saved.lost for case in save.cases) if saved.lost else 0
@@ -217,7 +219,7 @@ class Driver:
             if not listener.done() and not replied.isdisjoint(keys):
                 listener.set_result(None)
 
-    async def _call(self, call: Call) -> list[Answers]:
+    async def _call(self, call: ParticipantCall) -> list[Answers]:
         """Call one participant. Silence gives no answers; a call that fails otherwise is halved and repeated."""
         name, op = call.participant, call.op
         try:
@@ -242,9 +244,9 @@ class Driver:
             ANSWERS_TOTAL.labels(name, op, answer).inc(count)
         return [answers]
 
-    async def _ask(self, call: Call) -> Answers:
+    async def _ask(self, call: ParticipantCall) -> Answers:
         participant, planned = self._participants[call.participant], call.plan.operations[call.participant]
-        if isinstance(participant, Columnar):
+        if isinstance(participant, ColumnarParticipant):
             return await participant.carry_out(call.op, call.orders, planned)
         replies = await participant.apply(call.op, call.orders.one_by_one(), planned)
         return collect_answers(participant.name, call.op, call.orders, replies, self._clock())

@@ -20,31 +20,31 @@ import structlog
 from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
 from jiebang.model.plan import UNNAMED
-from jiebang.participants.base import SILENCE, UNANSWERED, Forgiving
+from jiebang.participants.base import SILENCE, UNANSWERED, TriesWithoutMark
 from jiebang.policy.calendar import local_date
 from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Timing
 from jiebang.saga.fence import Op
-from jiebang.saga.recovery import Recovery, Restored, Undecided
+from jiebang.saga.recovery import Recovery, RestoredInstallation, UndecidedCase
 from jiebang.saga.recovery_driver import (
     AccountCases,
     AccountRange,
     AccountRows,
     CallOutcome,
     CasesRead,
-    Found,
-    Need,
-    Pause,
     RangeRead,
     RecoveryCall,
     RecoveryDriver,
+    RecoveryNeed,
+    RecoveryPause,
     RecoverySave,
-    RecoverySaved,
+    RecoverySaveOutcome,
     RecoverySend,
+    RecoveryTally,
+    RecoveryWait,
     RowsRead,
-    Tell,
-    Waiting,
+    UndecidedReport,
 )
 from jiebang.saga.timeline import entries
 from jiebang.store.cases import cases as store
@@ -70,7 +70,7 @@ async def _do_nothing() -> None:
     pass
 
 
-class Recovering(msgspec.Struct, frozen=True, kw_only=True):
+class RecoverySetup(msgspec.Struct, frozen=True, kw_only=True):
     """What a recovery works with. `call`: time limit of one call for a batch; `page`: accounts in a range.
 
     `each_turn`: called at each turn of waiting, to complete what is waited for; its UNANSWERED errors are logged and
@@ -79,7 +79,7 @@ class Recovering(msgspec.Struct, frozen=True, kw_only=True):
 
     pool: Pool
     participants: Mapping[str, Participant]
-    restored: Restored
+    restored: RestoredInstallation
     clock: Callable[[], datetime]
     page: int = 2_000
     call: timedelta = timedelta(seconds=30)
@@ -89,18 +89,18 @@ class Recovering(msgspec.Struct, frozen=True, kw_only=True):
     still_within: timedelta = timedelta(seconds=60)
 
 
-ToldWaiting = Callable[[Mapping[str, int], timedelta], object]
+ReportWaiting = Callable[[Mapping[str, int], timedelta], object]
 """Called at each turn of waiting: how many cases wait, by participant and code, and for how long at most."""
 
 
 async def recover(
-    setup: Recovering,
+    setup: RecoverySetup,
     by: str,
     *,
     dry_run: bool = False,
     progress: Callable[[int], object] = lambda _done: None,
-    waiting: ToldWaiting = lambda _for, _left: None,
-) -> Found:
+    waiting: ReportWaiting = lambda _for, _left: None,
+) -> RecoveryTally:
     """Recover all accounts. With `dry_run` nothing is stopped, sent or saved: it counts what the first pass would do.
 
     Claims and new cases stay stopped while it waits, and after it if the result is not complete. Raises
@@ -108,7 +108,7 @@ async def recover(
     time, and what the platform's database raises; another run then goes on.
     """
     await _ask_all(setup, methodcaller("look", [1]))  # with one silent, stopping claims would be in vain
-    found = Found(dry_run=dry_run)
+    found = RecoveryTally(dry_run=dry_run)
     run = None
     if not dry_run:
         run = await recovery_store.begin_recovery(setup.pool, setup.restored.databases, by, setup.clock())
@@ -120,10 +120,10 @@ async def recover(
     try:
         need = next(course)
         while True:
-            if isinstance(need, Waiting):
+            if isinstance(need, RecoveryWait):
                 waiting(need.waits, need.left)
             result = await _fulfil(setup, need)
-            if isinstance(need, RangeRead | Tell):
+            if isinstance(need, RangeRead | UndecidedReport):
                 progress(found.accounts)
             need = course.send((setup.clock(), result))
     except StopIteration:
@@ -135,35 +135,35 @@ async def recover(
     return found
 
 
-async def _fulfil(setup: Recovering, need: Need) -> object:
+async def _fulfil(setup: RecoverySetup, need: RecoveryNeed) -> object:
     match need:
         case RangeRead():
             return await _read_range(setup, need.after)
         case RowsRead():
             rows = await _ask_all(setup, methodcaller("look", need.accounts))
-            return AccountRows(rows, await recovery_store.numbers_among(setup.pool, need.accounts))
+            return AccountRows(rows, await recovery_store.load_numbers_among(setup.pool, need.accounts))
         case CasesRead():
             return await _read_cases(setup, need.accounts)
         case RecoverySave():
             return await _save_decisions(setup, need.recoveries)
         case RecoverySend():
             return await asyncio.gather(*(_call(setup, call) for call in need.calls))
-        case Pause():
+        case RecoveryPause():
             await asyncio.sleep(need.wait.total_seconds())
-        case Tell():
+        case UndecidedReport():
             await _update_tasks(setup, need)
-        case Waiting():
+        case RecoveryWait():
             await _wait(setup, need)
     return None
 
 
-async def _wait_until_still(setup: Recovering) -> None:
+async def _wait_until_still(setup: RecoverySetup) -> None:
     """Wait until no worker drives a case: each has said so at its heartbeat, or its lease has run out."""
     try:
         async with asyncio.timeout(setup.still_within.total_seconds()):
             while True:
                 now = setup.clock()
-                seen = await worker_registry.workers(setup.pool, now)
+                seen = await worker_registry.load_workers(setup.pool, now)
                 busy = [one.worker_id for one in seen if one.seen_until > now and one.state != "paused"]
                 if not busy:
                     return
@@ -172,9 +172,9 @@ async def _wait_until_still(setup: Recovering) -> None:
         raise WorkersBusyError(workers=busy) from error
 
 
-async def _read_range(setup: Recovering, after: int) -> AccountRange:
+async def _read_range(setup: RecoverySetup, after: int) -> AccountRange:
     """Read the next range of accounts: it ends where the first full page, ours or a participant's, ends."""
-    numbers = await recovery_store.numbers(setup.pool, after, MAX_ACCOUNT, setup.page)
+    numbers = await recovery_store.load_numbers(setup.pool, after, MAX_ACCOUNT, setup.page)
     upto = max(numbers) if len(numbers) == setup.page else MAX_ACCOUNT
     rows = await _ask_all(setup, methodcaller("marks", after, upto, setup.page))
     upto = min([upto, *(max(of) for of in rows.values() if len(of) == setup.page)])
@@ -182,17 +182,17 @@ async def _read_range(setup: Recovering, after: int) -> AccountRange:
     return AccountRange(accounts, AccountRows(rows, numbers), upto, last=upto >= MAX_ACCOUNT)
 
 
-async def _read_cases(setup: Recovering, accounts: Sequence[int]) -> AccountCases:
+async def _read_cases(setup: RecoverySetup, accounts: Sequence[int]) -> AccountCases:
     cases: defaultdict[int, list[Case]] = defaultdict(list)
-    for case in await store.of_accounts(setup.pool, accounts):
+    for case in await store.load_of_accounts(setup.pool, accounts):
         cases[case.account_id].append(case)
     undecided_by_account: defaultdict[int, list[int]] = defaultdict(list)
-    for account, number in await tasks.undecided(setup.pool, accounts):
+    for account, number in await tasks.load_undecided(setup.pool, accounts):
         undecided_by_account[account].append(number)
     return AccountCases(cases, undecided_by_account)
 
 
-async def _wait(setup: Recovering, need: Waiting) -> None:
+async def _wait(setup: RecoverySetup, need: RecoveryWait) -> None:
     try:
         await setup.each_turn()
     except UNANSWERED as error:
@@ -200,7 +200,7 @@ async def _wait(setup: Recovering, need: Waiting) -> None:
     await asyncio.sleep(need.wait.total_seconds())
 
 
-async def _save_decisions(setup: Recovering, recoveries: Sequence[Recovery]) -> RecoverySaved:
+async def _save_decisions(setup: RecoverySetup, recoveries: Sequence[Recovery]) -> RecoverySaveOutcome:
     """Save the decisions in one transaction; return what was saved, and the accounts that moved meanwhile."""
     now = setup.clock()
     changed = {case.key: case for one in recoveries for case in one.changed}
@@ -211,7 +211,7 @@ async def _save_decisions(setup: Recovering, recoveries: Sequence[Recovery]) -> 
     committed = [before[case.key] for save in saves for case in save.cases if case.state in COUNTED]
     async with setup.pool.acquire() as connection, connection.transaction():
         # Before the numbers are raised past lost cases: after that, only its task tells of an undecided one.
-        await tasks.raise_(connection, [_make_task(each) for one in recoveries for each in one.undecided], now)
+        await tasks.raise_tasks(connection, [_make_task(each) for one in recoveries for each in one.undecided], now)
         raised = await recovery_store.raise_numbers(
             connection, {one.account_id: one.last_case_no for one in recoveries}, now
         )
@@ -219,8 +219,8 @@ async def _save_decisions(setup: Recovering, recoveries: Sequence[Recovery]) -> 
         saved = (await store.save(connection, saves, now)).kept()
         moved = {key[0] for key in changed.keys() - saved.keys()}
         again = {case: [_make_first_entry(case, now)] for case in made.values() if case.account_id not in moved}
-        inserted = await recovery_store.make_again(connection, again, now)
-    return RecoverySaved(
+        inserted = await recovery_store.recreate_cases(connection, again, now)
+    return RecoverySaveOutcome(
         moved=moved | {key[0] for key in made.keys() - inserted},
         changed=list(saved.values()),
         made=[made[key] for key in inserted],
@@ -242,7 +242,7 @@ def _make_first_entry(case: Case, now: datetime) -> dict[str, Any]:
     return {"at": now, "what": "state", "state": case.state.value} | ({"reason": case.reason} if case.reason else {})
 
 
-async def _hold_slots(setup: Recovering, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime) -> None:
+async def _hold_slots(setup: RecoverySetup, changed: Iterable[Case], before: Mapping[Key, Case], now: datetime) -> None:
     """Claim again, for cases found to be committed, the slots of quota that the restore lost."""
     without = [
         (before[case.key], _SLOTS)
@@ -253,13 +253,13 @@ async def _hold_slots(setup: Recovering, changed: Iterable[Case], before: Mappin
         await quota.claim(setup.pool, without, local_date(now).year, now)
 
 
-async def _call(setup: Recovering, call: RecoveryCall) -> CallOutcome:
+async def _call(setup: RecoverySetup, call: RecoveryCall) -> CallOutcome:
     """Make one call. Silence is an empty outcome; any other error, which one case may have caused, fails the call."""
     name, op, party = call.participant, call.op, setup.participants[call.participant]
     planned = UNNAMED if call.plan is None else call.plan.operations.get(name, UNNAMED)
     try:
         async with asyncio.timeout(setup.call.total_seconds()):
-            if op is Op.TRY and isinstance(party, Forgiving):
+            if op is Op.TRY and isinstance(party, TriesWithoutMark):
                 return CallOutcome(refused=await party.try_again(call.orders, planned))
             await party.apply(op, call.orders, planned)
     except SILENCE as error:
@@ -272,14 +272,14 @@ async def _call(setup: Recovering, call: RecoveryCall) -> CallOutcome:
     return CallOutcome()
 
 
-async def _update_tasks(setup: Recovering, need: Tell) -> None:
+async def _update_tasks(setup: RecoverySetup, need: UndecidedReport) -> None:
     """Raise a task for each undecided case, and close those of settled accounts that are decided now."""
     now, keys = setup.clock(), {(each.account_id, each.case_no) for each in need.undecided}
-    await tasks.raise_(setup.pool, [_make_task(each) for each in need.undecided], now)
+    await tasks.raise_tasks(setup.pool, [_make_task(each) for each in need.undecided], now)
     await tasks.close_decided(setup.pool, need.settled, keys, now)
 
 
-def _make_task(each: Undecided) -> NewTask:
+def _make_task(each: UndecidedCase) -> NewTask:
     return NewTask(
         account_id=each.account_id,
         case_no=each.case_no,
@@ -291,7 +291,7 @@ def _make_task(each: Undecided) -> NewTask:
 
 
 async def _ask_all(
-    setup: Recovering, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
+    setup: RecoverySetup, read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]]
 ) -> dict[str, Mapping[int, FenceRow]]:
     """Read fence rows from all at once. Raises ParticipantUnavailableError: an unread row might be proof."""
 

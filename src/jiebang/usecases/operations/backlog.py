@@ -44,7 +44,7 @@ class Backlog:
         self._reading: asyncio.Task[None] | None = None
         self._count, self._fall_s, self._refusals_due = 0, 0.0, 0.0
 
-    async def refuses(self) -> int:
+    async def seconds_to_wait(self) -> int:
         """Return after how many seconds a refused request may be repeated; 0: one more case is accepted.
 
         From half of `most` on a growing share is refused, spread evenly; at `most`, all. So the rate of accepted cases
@@ -74,7 +74,7 @@ class Backlog:
         now = self._clock()
         try:
             # Counted up to twice as many, so that the rate at which they fall is seen.
-            count = await backlog.overdue(self._platform, now - self._overdue, 2 * self._most)
+            count = await backlog.count_overdue(self._platform, now - self._overdue, 2 * self._most)
         except UNANSWERED as error:
             # A submission will fail by itself if the platform's database is silent.
             _log.warning("backlog_unreadable", error=type(error).__name__)

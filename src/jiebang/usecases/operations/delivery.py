@@ -17,20 +17,20 @@ from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.notice import Channel, Notice
 from jiebang.policy.pack import MESSAGE_VALUES
-from jiebang.policy.pack import message as pack_message
+from jiebang.policy.pack import fill_message as pack_message
 from jiebang.policy.remedies import cleared_by
 from jiebang.policy.wording import render
-from jiebang.saga.backoff import doubled
+from jiebang.saga.backoff import exponential_wait
 from jiebang.store.cases import cases as store
 from jiebang.store.operations import outbox
-from jiebang.usecases.cases.codes import NO_CASE, code_of, find_proof_rules
+from jiebang.usecases.cases.codes import NO_CASE, derive_code, find_proof_rules
 
 if TYPE_CHECKING:
     from jiebang.model.case import Case, Key
     from jiebang.model.ids import CaseIds
     from jiebang.policy.pack import Pack
     from jiebang.remote.gateway import Gateway
-    from jiebang.store.operations.outbox import Message
+    from jiebang.store.operations.outbox import OutboxMessage
     from jiebang.store.postgres.pool import Database
 
 UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
@@ -70,12 +70,12 @@ class Delivery:
         A message that cannot be worded (its template or its case is gone) is postponed alone. If the gateway does not
         take them, all are postponed, each for longer than before, and its OSError is raised.
         """
-        due = await outbox.due(self._pool, sorted(buckets), now, self._batch)
+        due = await outbox.load_due(self._pool, sorted(buckets), now, self._batch)
         if not due:
             return 0
         cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
         await self._know(cases.values())
-        worded: list[Message] = []
+        worded: list[OutboxMessage] = []
         notices: list[Notice] = []
         for message in due:
             try:
@@ -91,17 +91,18 @@ class Delivery:
             await self._postpone(due, now)
             raise
         await self._postpone([message for message in due if message not in worded], now)
-        await outbox.delivered(self._pool, [message.key for message in worded], now)
+        await outbox.mark_delivered(self._pool, [message.key for message in worded], now)
         return len(worded)
 
-    async def _postpone(self, messages: Sequence[Message], now: datetime) -> None:
+    async def _postpone(self, messages: Sequence[OutboxMessage], now: datetime) -> None:
         if messages:
             again_at = {
-                message.key: now + doubled(_FIRST_PAUSE, message.attempt, _LONGEST_PAUSE) for message in messages
+                message.key: now + exponential_wait(_FIRST_PAUSE, message.attempt, _LONGEST_PAUSE)
+                for message in messages
             }
-            await outbox.postponed(self._pool, again_at)
+            await outbox.postpone(self._pool, again_at)
 
-    def _word(self, message: Message, cases: Mapping[Key, Case]) -> list[Notice]:
+    def _word(self, message: OutboxMessage, cases: Mapping[Key, Case]) -> list[Notice]:
         """Word one message for phone and mailbox. The same message always makes the same notices."""
         values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
         if message.case_no == NO_CASE:
@@ -119,7 +120,7 @@ class Delivery:
         values["at"] = render(message.created_at, MESSAGE_VALUES["at"], zone=pack.zone)
         if "nonce" in message.params:
             nonce, digits = bytes.fromhex(message.params["nonce"]), find_proof_rules(pack, kind).code_digits
-            code = code_of(self._codes_key, message.account_id, message.case_no, nonce, digits)
+            code = derive_code(self._codes_key, message.account_id, message.case_no, nonce, digits)
             expires_at = datetime.fromisoformat(message.params["expires_at"])
             values["code"] = render(code, MESSAGE_VALUES["code"])
             values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"], zone=pack.zone)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Kind
     from jiebang.model.plan import Plan
-    from jiebang.store.operations.gauges import Late, Readings
+    from jiebang.store.operations.gauges import LateCases, Readings
     from jiebang.store.postgres.pool import Pool
 
 OLDEST_DUE: Final = Gauge("jiebang_oldest_due_seconds", "For how long the oldest due case has been due")
@@ -88,7 +88,7 @@ class Gauges:
             stuck_before=now - self._pace.stuck_after,
             most=self._pace.most,
         )
-        open_tasks = {(each.kind, each.participant): each.tasks for each in await tasks.count(self._pool)}
+        open_tasks = {(each.kind, each.participant): each.tasks for each in await tasks.count_open(self._pool)}
         self._show(found, open_tasks, now)
         READ_AT.set(now.timestamp())
         return 0
@@ -111,7 +111,7 @@ class Gauges:
         for (kind, participant), count in open_tasks.items():
             OPEN_TASKS.labels(kind, participant).set(count)
 
-    def _holds_wallet(self, late: Late) -> bool:
+    def _holds_wallet(self, late: LateCases) -> bool:
         """Whether the wallet may be busy for these cases: it was asked and has not confirmed or cancelled yet."""
         try:
             place = self._plan_named(late.plan, late.kind).participants.index(_WALLET)

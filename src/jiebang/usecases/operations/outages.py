@@ -35,7 +35,7 @@ def check_names(
 
 async def list_outages(pool: Database) -> list[Outage]:
     """Return the latest outages, current and past, the latest first."""
-    return await store.outages(pool, _RECENT)
+    return await store.load_outages(pool, _RECENT)
 
 
 async def take_out(pool: Database, names: Sequence[str], reason: str, by: str, now: datetime) -> list[Outage]:

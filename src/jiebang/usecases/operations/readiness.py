@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jiebang.usecases.cases.context import Context
 
 
-async def answering(context: Context, within: timedelta) -> dict[str, bool]:
+async def check_readiness(context: Context, within: timedelta) -> dict[str, bool]:
     """Ask the platform's database and all participants at once; return by name who answered `within` the limit."""
 
     async def ask(name: str, participant: Participant | None) -> tuple[str, bool]:

@@ -12,13 +12,13 @@ import structlog
 from jiebang.model.errors import JiebangError
 from jiebang.model.facts import PLATFORM
 from jiebang.participants.base import UNANSWERED
-from jiebang.saga.backoff import doubled
+from jiebang.saga.backoff import exponential_wait
 from jiebang.store.postgres.migrate import require_migrated
 from jiebang.usecases.policy import lifecycle
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
-    from jiebang.usecases.policy.registry import Registry
+    from jiebang.usecases.policy.registry import PackRegistry
 
 _FIRST_PAUSE: Final = timedelta(seconds=0.5)
 _LONGEST_PAUSE: Final = timedelta(seconds=4)
@@ -26,13 +26,13 @@ _LONGEST_PAUSE: Final = timedelta(seconds=4)
 _log = structlog.get_logger(__name__)
 
 
-class Joining:
+class Startup:
     """Makes a running process ready to work. `done` is set once it is, for good."""
 
     def __init__(
         self,
         pools: Mapping[str, Pool],
-        registry: Registry,
+        registry: PackRegistry,
         shipped: Mapping[str, tuple[str, str]],
         first: str,
         clock: Callable[[], datetime],
@@ -71,7 +71,7 @@ class Joining:
                 _log.info("platform_joined")
             except (JiebangError, *UNANSWERED) as error:
                 code = error.code if isinstance(error, JiebangError) else type(error).__name__
-                pause_s = doubled(_FIRST_PAUSE, failures, _LONGEST_PAUSE).total_seconds()
+                pause_s = exponential_wait(_FIRST_PAUSE, failures, _LONGEST_PAUSE).total_seconds()
                 _log.warning("platform_awaited", error=code, again_in_s=pause_s)
                 await asyncio.sleep(pause_s)
                 failures += 1

@@ -15,13 +15,13 @@ from jiebang.model.errors import JiebangError
 from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import FACT_UNAVAILABLE, Timing, Unparked, step
-from jiebang.saga.timeline import entries, told
+from jiebang.saga.timeline import entries, expand_entries
 from jiebang.store.cases import cases as store
 from jiebang.store.operations import tasks
 from jiebang.store.operations.tasks import Task
 from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.operations.on_record import require_text
-from jiebang.usecases.operations.tasks import OWED, PARKED, RESENT, SOON, Watchfulness
+from jiebang.usecases.operations.tasks import OWED, PARKED, RESENT, SOON, TaskLimits
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -39,7 +39,7 @@ class Plans(Protocol):
         """Load the plans of cases that are not loaded yet."""
 
 
-class Why(StrEnum):
+class StuckReason(StrEnum):
     """Why a case is stuck."""
 
     PARKED = "parked"  # a Confirm or Cancel was refused twice
@@ -49,41 +49,41 @@ class Why(StrEnum):
     UNHEARD = "unheard"  # due, but no worker takes it, or it is postponed again and again
 
 
-class Stuck(msgspec.Struct, frozen=True, kw_only=True):
+class StuckCase(msgspec.Struct, frozen=True, kw_only=True):
     """A stuck case. `waits_for`: the participants that owe an answer. `heard_at`: the time of its last save."""
 
     case: Case
-    why: Why
+    why: StuckReason
     waits_for: tuple[str, ...]
     heard_at: datetime
 
 
-async def stuck(
+async def list_stuck(
     pool: Pool,
     plans: Plans,
-    limits: Watchfulness,
+    limits: TaskLimits,
     timing: Timing,
     now: datetime,
     limit: int,
-) -> list[Stuck]:
+) -> list[StuckCase]:
     """Return the stuck cases, the longest unsaved first, at most `limit`."""
     due_by = now + timing.resend_limit + SOON
-    found = await tasks.stuck(pool, due_by, now - limits.silent, RESENT, limit)
+    found = await tasks.load_stuck(pool, due_by, now - limits.silent, RESENT, limit)
     await plans.know(case for case, _ in found)
     return [
-        Stuck(case=case, why=_find_reason(case), waits_for=list_owing(case, plans.plan_of), heard_at=heard_at)
+        StuckCase(case=case, why=_find_reason(case), waits_for=list_owing(case, plans.plan_of), heard_at=heard_at)
         for case, heard_at in found
     ]
 
 
-def _find_reason(case: Case) -> Why:
+def _find_reason(case: Case) -> StuckReason:
     if not PARKED.isdisjoint(case.marks):
-        return Why.PARKED
+        return StuckReason.PARKED
     if case.due_at is None:
-        return Why.UNDECIDED
+        return StuckReason.UNDECIDED
     if case.state is State.READY and case.reason == FACT_UNAVAILABLE:
-        return Why.UNREAD
-    return Why.SILENT if case.attempt or not OWED.isdisjoint(case.marks) else Why.UNHEARD
+        return StuckReason.UNREAD
+    return StuckReason.SILENT if case.attempt or not OWED.isdisjoint(case.marks) else StuckReason.UNHEARD
 
 
 def list_owing(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def list_owing(case: Case, plan_of: Callable[[Case], Plan]) -> tuple[str, ...]:
     return tuple(name for name, mark in zip(names, case.marks, strict=False) if mark in owed)
 
 
-class Outcome(StrEnum):
+class RetryOutcome(StrEnum):
     """The result of `retry` for one case."""
 
     RETRIED = "retried"  # parked ops are sent again
@@ -116,7 +116,7 @@ async def retry(
     by: str,
     now: datetime,
     timing: Timing,
-) -> dict[Key, Outcome]:
+) -> dict[Key, RetryOutcome]:
     """Have the open ops of cases sent again now, parked ones too. Decisions stay as they are.
 
     Their tasks are acknowledged by `by`. Raises what `plans.plan_of` raises, and InvalidInputError without a name.
@@ -124,24 +124,24 @@ async def retry(
     require_text("by", by)
     found = await store.load_many(pool, keys)
     await plans.know(found.values())
-    outcomes = dict.fromkeys(keys, Outcome.UNKNOWN)
+    outcomes = dict.fromkeys(keys, RetryOutcome.UNKNOWN)
     saves, wake = list[Save](), list[Key]()
     for key, case in found.items():
         if case.state in ENDED or case.state in (State.OPEN, State.IN_REVIEW):
-            outcomes[key] = Outcome.NOT_UNDER_WAY
+            outcomes[key] = RetryOutcome.NOT_UNDER_WAY
             continue
         after = step(case, plans.plan_of(case), Unparked(), now, timing).case
         if after is not case:
             after = msgspec.structs.replace(after, due_at=now)
             saves.append(Save(cases=[after], entries=entries(case, after, (), (), now)))
-            outcomes[key] = Outcome.MOVED
+            outcomes[key] = RetryOutcome.MOVED
         elif case.due_at is None:
-            outcomes[key] = Outcome.UNDECIDED
+            outcomes[key] = RetryOutcome.UNDECIDED
         else:
             wake.append(key)
-            outcomes[key] = Outcome.WOKEN
+            outcomes[key] = RetryOutcome.WOKEN
     if saves:
-        outcomes |= dict.fromkeys((await store.save(pool, saves, now)).kept(), Outcome.RETRIED)
+        outcomes |= dict.fromkeys((await store.save(pool, saves, now)).kept(), RetryOutcome.RETRIED)
     if wake:
         await store.look_again_at(pool, wake, now)
     await tasks.acknowledge(pool, keys, by, now)
@@ -160,7 +160,7 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     row: FenceRow | None
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     """A case as operators see it. `timeline`: the entries of all its saves, in order."""
 
     case: Case
@@ -175,7 +175,7 @@ async def show(
     plans: Plans,
     keys: Collection[Key],
     limit: timedelta = timedelta(seconds=2),
-) -> dict[Key, Shown]:
+) -> dict[Key, CaseView]:
     """Return cases with what all participants hold of their accounts now; unknown cases are absent.
 
     A participant that does not answer within `limit` is shown as silent. Raises what `plans.plan_of` raises.
@@ -200,12 +200,12 @@ async def show(
     )
     timelines = dict[Key, list[Mapping[str, Any]]]()
     for line in await timeline_rows.read_after(pool, dict.fromkeys(found, 0)):
-        timelines.setdefault((line.account_id, line.case_no), []).extend(told(line.entries))
+        timelines.setdefault((line.account_id, line.case_no), []).extend(expand_entries(line.entries))
     tasks_by_case = dict[Key, list[Task]]()
-    for task in await tasks.of_cases(pool, found):
+    for task in await tasks.load_of_cases(pool, found):
         tasks_by_case.setdefault((task.account_id, task.case_no), []).append(task)
     return {
-        key: Shown(
+        key: CaseView(
             case=case,
             parties=tuple(
                 _make_party(name, mark, rows_by_participant[name], key[0])

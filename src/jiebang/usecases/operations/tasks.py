@@ -34,7 +34,7 @@ RESENT: Final = 2
 _BATCH: Final = 1_000
 
 
-class Watchfulness(msgspec.Struct, frozen=True, kw_only=True):
+class TaskLimits(msgspec.Struct, frozen=True, kw_only=True):
     """When a case needs a person. Technical limits of this installation."""
 
     silent: timedelta = timedelta(minutes=2)
@@ -43,7 +43,7 @@ class Watchfulness(msgspec.Struct, frozen=True, kw_only=True):
     """How often a worker looks."""
 
 
-class Watch:
+class TaskWatch:
     """A chore: raises tasks for the cases of a worker's buckets, and closes those whose op is done."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Watch:
         pool: Pool,
         plan_of: Callable[[Case], Plan],
         *,
-        limits: Watchfulness,
+        limits: TaskLimits,
         timing: Timing,
     ) -> None:
         """`timing`: the coordinator's; its longest wait between resends bounds which cases can be silent."""
@@ -63,9 +63,9 @@ class Watch:
         if not buckets or not self._schedule.is_due(now):
             return 0
         due_by = now + self._timing.resend_limit + SOON
-        found = await tasks.suspects(self._pool, buckets, due_by, RESENT, _BATCH)
+        found = await tasks.load_suspects(self._pool, buckets, due_by, RESENT, _BATCH)
         new_tasks = [task for case, since in found for task in self._find_owed(case, since, now)]
-        await tasks.raise_(self._pool, new_tasks, now)
+        await tasks.raise_tasks(self._pool, new_tasks, now)
         await tasks.close_done(self._pool, buckets, now)
         self._schedule.postpone(now)
         return 0
@@ -94,7 +94,7 @@ class Watch:
 
 async def list_open(pool: Database, limit: int) -> list[Task]:
     """Return the open tasks, the oldest first, at most `limit`."""
-    return await tasks.standing(pool, limit)
+    return await tasks.load_open(pool, limit)
 
 
 async def acknowledge(pool: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:

@@ -13,7 +13,7 @@ import msgspec
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import MoneyAudit
 from jiebang.remote.wire import MAX_ACCOUNT
-from jiebang.saga.audit import Breach, Violation, audit, leaked, uncounted
+from jiebang.saga.audit import Breach, Violation, audit, find_cases_without_slot, find_leaked_slots
 from jiebang.store.cases import cases as store
 from jiebang.store.checks import quota
 from jiebang.usecases.timelines.verify import TimelineReport, audit_chains, audit_seals
@@ -39,7 +39,7 @@ class MoneyAuditor(Protocol):
         """Add up both sides of all transfers in one snapshot: 0 unless money was made or lost."""
 
 
-class Report(msgspec.Struct, kw_only=True):
+class VerificationReport(msgspec.Struct, kw_only=True):
     """What an audit counted and found. `unread`: participants that did not answer, of which nothing is proven."""
 
     accounts: int = 0
@@ -81,14 +81,14 @@ async def verify(
     page: int = 2_000,
     settle: timedelta = timedelta(milliseconds=500),
     progress: Callable[[int], Any] = lambda _done: None,
-) -> Report:
+) -> VerificationReport:
     """Audit all accounts, including those that only a participant knows, in ranges and in constant memory.
 
     `page`: most accounts, and marks per participant, held at once. `settle`: the pause before what does not match is
     read again. `progress` is called with the number of accounts done. `keys`: the seal keys, None: seals are not
     audited; `anchor_at`: the file that holds the end of their chain.
     """
-    report = Report()
+    report = VerificationReport()
     after = 0
     while after < MAX_ACCOUNT:
         part = await _read_range(pool, participants, after, page, report)
@@ -103,7 +103,7 @@ async def verify(
             await asyncio.sleep(settle.total_seconds())
             if suspects:
                 rows = await _read_rows(participants, report, methodcaller("look", suspects))
-                found = await _judge(pool, await store.of_accounts(pool, suspects), rows, plan_of)
+                found = await _judge(pool, await store.load_of_accounts(pool, suspects), rows, plan_of)
             if money and money.wrong:
                 rest = await _audit_money(wallet, money.wrong, report)
                 money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
@@ -130,23 +130,23 @@ async def _judge(
 ) -> list[Violation]:
     """Audit the cases of some accounts. Slots are read after the cases, so that each one a case must hold is there."""
     using = [case for case in cases if case.document_index is not None]
-    slots = await quota.of_cases(pool, using) if using else []
-    return audit(cases, rows, plan_of) + uncounted(using, slots)
+    slots = await quota.load_of_cases(pool, using) if using else []
+    return audit(cases, rows, plan_of) + find_cases_without_slot(using, slots)
 
 
-async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: Report) -> None:
+async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: VerificationReport) -> None:
     """Audit all slots of quota; one that belongs to no case is a violation if it stays."""
     after = quota.FIRST
-    while slots := await quota.page(pool, after, page):
+    while slots := await quota.load_page(pool, after, page):
         after = slots[-1]
         report.quota_slots += len(slots)
-        suspects = leaked(slots, await store.load_many(pool, {slot.of_case for slot in slots}))
+        suspects = find_leaked_slots(slots, await store.load_many(pool, {slot.of_case for slot in slots}))
         for _ in range(_ATTEMPTS):
             if not suspects:
                 break
             await asyncio.sleep(settle.total_seconds())
-            suspects = await quota.of_cases(pool, suspects)
-            suspects = leaked(suspects, await store.load_many(pool, {slot.of_case for slot in suspects}))
+            suspects = await quota.load_of_cases(pool, suspects)
+            suspects = find_leaked_slots(suspects, await store.load_many(pool, {slot.of_case for slot in suspects}))
         report.violations.extend(
             Violation(Breach.SLOT_LEAKED, slot.account_id, slot.case_no, "platform") for slot in suspects
         )
@@ -166,25 +166,25 @@ async def _read_range(
     participants: Mapping[str, Participant],
     after: int,
     page: int,
-    report: Report,
+    report: VerificationReport,
 ) -> _Range:
     """Read the next range: at most a page of accounts, and of marks of each participant.
 
     Fence rows are read before the cases, so that a case is never older than the marks it accounts for.
     """
-    accounts = await store.account_page(pool, after, page)
+    accounts = await store.load_account_page(pool, after, page)
     upto = accounts[-1] if len(accounts) == page else MAX_ACCOUNT
     rows = await _read_rows(participants, report, methodcaller("marks", after, upto, page))
     upto = min([upto, *(max(of) for of in rows.values() if len(of) == page)])
     accounts = [account for account in accounts if account <= upto]
     rows = {name: {at: row for at, row in of.items() if at <= upto} for name, of in rows.items()}
     anyone = set(accounts).union(*rows.values())
-    return _Range(upto, accounts, await store.of_accounts(pool, anyone), rows)
+    return _Range(upto, accounts, await store.load_of_accounts(pool, anyone), rows)
 
 
 async def _read_rows(
     participants: Mapping[str, Participant],
-    report: Report,
+    report: VerificationReport,
     read: Callable[[Participant], Awaitable[Mapping[int, FenceRow]]],
 ) -> dict[str, Mapping[int, FenceRow]]:
     """Read fence rows from all participants at once; one that does not answer is reported, and left out."""
@@ -201,7 +201,7 @@ async def _read_rows(
     return {name: answer for name, answer in zip(asked, answers, strict=True) if answer is not None}
 
 
-async def _audit_money(wallet: MoneyAuditor, accounts: Sequence[int], report: Report) -> MoneyAudit | None:
+async def _audit_money(wallet: MoneyAuditor, accounts: Sequence[int], report: VerificationReport) -> MoneyAudit | None:
     try:
         return await wallet.audit_money(accounts)
     except UNANSWERED:
@@ -209,12 +209,12 @@ async def _audit_money(wallet: MoneyAuditor, accounts: Sequence[int], report: Re
         return None
 
 
-def _mark_unread(report: Report, name: str) -> None:
+def _mark_unread(report: VerificationReport, name: str) -> None:
     if name not in report.unread:
         report.unread.append(name)
 
 
-def _count(report: Report, part: _Range, found: Sequence[Violation]) -> None:
+def _count(report: VerificationReport, part: _Range, found: Sequence[Violation]) -> None:
     report.accounts += len(part.accounts)
     report.cases += len(part.cases)
     for case in part.cases:

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from jiebang.store.operations.worker_registry import Wish, WorkerSeen
+    from jiebang.store.operations.worker_registry import Wish, WorkerStatus
     from jiebang.store.postgres.pool import Database
 
 
-async def list_workers(pool: Database, now: datetime) -> list[WorkerSeen]:
+async def list_workers(pool: Database, now: datetime) -> list[WorkerStatus]:
     """Return every worker that is alive or died within the last hour."""
-    return await worker_registry.workers(pool, now)
+    return await worker_registry.load_workers(pool, now)
 
 
 async def set_wish(pool: Database, ids: Sequence[str] | None, wish: Wish, by: str, now: datetime) -> list[str]:
@@ -27,4 +27,4 @@ async def set_wish(pool: Database, ids: Sequence[str] | None, wish: Wish, by: st
     InvalidInputError without a name.
     """
     require_text("by", by)
-    return await worker_registry.wish(pool, ids, wish, by, now)
+    return await worker_registry.record_wish(pool, ids, wish, by, now)

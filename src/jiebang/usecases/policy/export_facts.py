@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jiebang.usecases.checks.check import Checker
 
 
-class Exported(msgspec.Struct, frozen=True):
+class ExportSummary(msgspec.Struct, frozen=True):
     """How many accounts were written, and by owner, how many accounts' facts could not be read (0 left out)."""
 
     accounts: int
@@ -41,7 +41,7 @@ async def export_facts(
     *,
     page: int = 2_000,
     progress: Callable[[int], None] = lambda _done: None,
-) -> Exported:
+) -> ExportSummary:
     """Write the facts of every account of the platform to `target`, a file that only its owner can read.
 
     `checker` reads them, each page within its time limit. The file appears whole or not at all. Raises OSError.
@@ -50,7 +50,7 @@ async def export_facts(
     try:
         accounts, unread, after = 0, Counter[str](), 0
         while True:
-            ids = await store.account_page(platform, after, page)
+            ids = await store.load_account_page(platform, after, page)
             if not ids and accounts:
                 break
             facts = await checker.facts(ids)
@@ -67,7 +67,7 @@ async def export_facts(
         await asyncio.to_thread(_join_parts, parts, target)
     finally:
         await asyncio.to_thread(shutil.rmtree, parts)
-    return Exported(accounts, {owner: count for owner, count in unread.items() if count})
+    return ExportSummary(accounts, {owner: count for owner, count in unread.items() if count})
 
 
 def _join_parts(parts: Path, target: Path) -> None:

@@ -24,7 +24,7 @@ from jiebang.model.errors import (
     UnknownPackError,
 )
 from jiebang.policy import record
-from jiebang.policy.analyse import analysed
+from jiebang.policy.analyse import analyse_rules
 from jiebang.policy.load import load_pack
 from jiebang.store.cases import cases
 from jiebang.store.policy import packs as store
@@ -34,12 +34,12 @@ from jiebang.usecases.policy.registry import LEAD
 if TYPE_CHECKING:
     from jiebang.model.case import Key
     from jiebang.model.participants import ParticipantRegistry
-    from jiebang.policy.analyse import Finding
+    from jiebang.policy.analyse import RuleFinding
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
-    from jiebang.store.checks.records import Records, Step
+    from jiebang.store.checks.records import CheckRecordStore, CheckStep
     from jiebang.store.postgres.pool import Database, Pool
-    from jiebang.usecases.policy.registry import Registry
+    from jiebang.usecases.policy.registry import PackRegistry
 
 INSTALLATION: Final = "jiebang"
 """Who is recorded as adding the shipped packs and activating the first one. No person may have this name."""
@@ -49,7 +49,7 @@ _HISTORY: Final = 100
 _log = structlog.get_logger(__name__)
 
 
-def person(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return a person's name in its one normal form, as it is recorded. Raises NameUnusableError."""
     plain = " ".join(unicodedata.normalize("NFKC", name).split())
     if not 0 < len(plain) <= _NAME_LIMIT or not plain.isprintable() or plain.casefold() == INSTALLATION:
@@ -57,13 +57,13 @@ def person(name: str) -> str:
     return plain
 
 
-def admitted(text: str, source: str, declared: ParticipantRegistry) -> tuple[Pack, list[Finding]]:
+def admit(text: str, source: str, declared: ParticipantRegistry) -> tuple[Pack, list[RuleFinding]]:
     """Load a pack against `declared`, and look for rules that can never or always be raised, or only together.
 
     Returns the pack and the findings to review. Raises PackInvalidError, also for findings that are errors.
     """
     pack = load_pack(text, source, declared)
-    findings = analysed(pack, text, source)
+    findings = analyse_rules(pack, text, source)
     wrong = [msgspec.to_builtins(finding.problem) for finding in findings if finding.error]
     if wrong:
         raise PackInvalidError(problems=wrong)
@@ -84,7 +84,7 @@ async def install(
     """
     loaded = {name: load_pack(*text, declared) for name, text in shipped.items()}
     texts = {pack.id: shipped[name][0] for name, pack in loaded.items()}
-    kept = {one.pack: one for one in await store.others(db)}
+    kept = {one.pack: one for one in await store.load_others(db)}
     edited = sorted(name for name in texts.keys() & kept.keys() if kept[name].text != texts[name])
     for name in edited:
         _log.warning("shipped_pack_differs_from_store", pack=name)
@@ -104,13 +104,13 @@ def _make_new_packs(names: Iterable[str], texts: Mapping[str, str]) -> list[NewP
 
 async def add(
     db: Pool, declared: ParticipantRegistry, text: str, source: str, by: str, now: datetime
-) -> tuple[Pack, list[Finding]]:
+) -> tuple[Pack, list[RuleFinding]]:
     """Add a version of a policy. Adding the same text again changes nothing.
 
     Raises PackInvalidError, PackExistsError for another text under the same name and version, NameUnusableError.
     """
-    who = person(by)
-    pack, findings = admitted(text, source, declared)
+    who = normalize_name(by)
+    pack, findings = admit(text, source, declared)
     async with db.acquire() as connection, connection.transaction():
         await _lock(connection)
         if not await store.add(connection, _make_new_packs([pack.id], {pack.id: text}), who, now):
@@ -120,7 +120,7 @@ async def add(
     return pack, findings
 
 
-class Agreed(msgspec.Struct, frozen=True, kw_only=True):
+class ActivationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status of an activation: in force from a time on, or waiting for a second person."""
 
     pack: str
@@ -130,51 +130,55 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
     replaces: str
 
 
-async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> Agreed:
+async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> ActivationStatus:
     """Propose a version, or approve what another person has proposed, which brings it into force everywhere.
 
     Raises UnknownPackError, PackInvalidError (the version in the store does not load here), SamePersonError,
     AlreadyInForceError, TooSoonError while another change is coming into force, NameUnusableError.
     """
-    who = person(by)
+    who = normalize_name(by)
     async with db.acquire() as connection, connection.transaction():
         state = await _lock(connection)
         stored = await _find_stored(connection, pack)
-        admitted(stored.text, f"{pack}.yaml", declared)
+        admit(stored.text, f"{pack}.yaml", declared)
         _require_in_force(state, now)
         if state.pack == pack:
             raise AlreadyInForceError(pack=pack)
-        proposed = await store.proposal(connection, pack)
+        proposed = await store.load_proposal(connection, pack)
         if proposed is None:
             await store.propose(connection, pack, who, now)
-            return Agreed(pack=pack, proposed_by=who, approved_by=None, in_force_since=None, replaces=state.pack)
+            return ActivationStatus(
+                pack=pack, proposed_by=who, approved_by=None, in_force_since=None, replaces=state.pack
+            )
         if proposed.proposed_by.casefold() == who.casefold():
             raise SamePersonError(pack=pack, proposed_by=proposed.proposed_by)
         since = now + LEAD
         await store.approve(connection, proposed, who, now, since, state.activation_no)
-        return Agreed(
+        return ActivationStatus(
             pack=pack, proposed_by=proposed.proposed_by, approved_by=who, in_force_since=since, replaces=state.pack
         )
 
 
-async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> Agreed:
+async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> ActivationStatus:
     """Go back to the version in force before the current one. One person is enough: two have agreed to it before.
 
     Raises NothingToRollBackError, PackInvalidError, TooSoonError, NameUnusableError.
     """
-    who = person(by)
+    who = normalize_name(by)
     async with db.acquire() as connection, connection.transaction():
         state = await _lock(connection)
         _require_in_force(state, now)
-        current = await store.activation(connection, state.activation_no)
+        current = await store.load_activation(connection, state.activation_no)
         before = None if current is None or current.replaces is None else current.replaces
-        to = None if before is None else await store.activation(connection, before)
+        to = None if before is None else await store.load_activation(connection, before)
         if to is None:
             raise NothingToRollBackError(pack=state.pack)
         load_pack((await _find_stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
         since = now + LEAD
         await store.roll_back(connection, to, who, now, since)
-        return Agreed(pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack)
+        return ActivationStatus(
+            pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack
+        )
 
 
 async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> PolicyState:
@@ -182,7 +186,7 @@ async def start_shadow(db: Pool, declared: ParticipantRegistry, pack: str, by: s
 
     Raises UnknownPackError, PackInvalidError, AlreadyInForceError for the version in force, NameUnusableError.
     """
-    who = person(by)
+    who = normalize_name(by)
     async with db.acquire() as connection, connection.transaction():
         state = await _lock(connection)
         load_pack((await _find_stored(connection, pack)).text, f"{pack}.yaml", declared)
@@ -199,7 +203,7 @@ async def stop_shadow(db: Pool) -> None:
         await store.set_shadow(connection, None, None, None)
 
 
-class Overview(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyOverview(msgspec.Struct, frozen=True, kw_only=True):
     """The state of policy at one moment: versions (without their texts) and history."""
 
     state: PolicyState
@@ -207,39 +211,39 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     history: Sequence[Activation]
 
 
-async def overview(db: Database) -> Overview:
+async def read_overview(db: Database) -> PolicyOverview:
     """Return every version, which is in force, which waits for approval, and the latest changes."""
-    state = await store.state(db)
+    state = await store.load_state(db)
     if state is None:
         raise UnknownPackError(pack="", known=[])
     versions = [
         {"pack": one.pack, "sha256": one.sha256.hex(), "added_by": one.added_by, "added_at": one.added_at}
-        for one in await store.others(db)
+        for one in await store.load_others(db)
     ]
-    return Overview(state=state, versions=versions, history=await store.history(db, _HISTORY))
+    return PolicyOverview(state=state, versions=versions, history=await store.load_history(db, _HISTORY))
 
 
-async def text_of(db: Database, pack: str) -> str:
+async def read_pack_text(db: Database, pack: str) -> str:
     """Return the text of a version. Raises UnknownPackError."""
     return (await _find_stored(db, pack)).text
 
 
-async def shadow_report(db: Database, pack: str | None = None) -> list[ShadowCount]:
+async def read_shadow_report(db: Database, pack: str | None = None) -> list[ShadowCount]:
     """Return the counts of a version in shadow; None: of the one that runs now.
 
     Raises UnknownPackError.
     """
     if pack is None:
-        state = await store.state(db)
+        state = await store.load_state(db)
         pack = None if state is None else state.shadow
     else:
         await _find_stored(db, pack)
-    return [] if pack is None else await store.counted(db, pack)
+    return [] if pack is None else await store.load_counts(db, pack)
 
 
 async def _lock(db: Database) -> PolicyState:
     """Lock and return the state, so that changes of policy are made one at a time."""
-    state = await store.state(db, lock=True)
+    state = await store.load_state(db, lock=True)
     if state is None:
         raise UnknownPackError(pack="", known=[])
     return state
@@ -251,7 +255,7 @@ def _require_in_force(state: PolicyState, now: datetime) -> None:
 
 
 async def _find_stored(db: Database, pack: str) -> StoredPack:
-    there = {one.pack: one for one in await store.others(db)}
+    there = {one.pack: one for one in await store.load_others(db)}
     if pack not in there:
         raise UnknownPackError(pack=pack, known=sorted(there))
     return there[pack]
@@ -260,7 +264,7 @@ async def _find_stored(db: Database, pack: str) -> StoredPack:
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded check, answered again. No `differences`: the answer is identical."""
 
-    step: Step
+    step: CheckStep
     at: datetime
     pack: str
     outcome: str
@@ -270,7 +274,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     differences: Sequence[Difference]
 
 
-async def replay(db: Database, records: Records, registry: Registry, key: Key) -> list[Replay]:
+async def replay(db: Database, records: CheckRecordStore, registry: PackRegistry, key: Key) -> list[Replay]:
     """Answer the recorded checks of a case again, each under its own version and from its own facts.
 
     Raises UnknownCaseError, NoRecordError, UnknownPackError, RecordUnreadableError.
@@ -283,8 +287,8 @@ async def replay(db: Database, records: Records, registry: Registry, key: Key) -
     again: list[Replay] = []
     for kept in found:
         try:
-            content = record.read(kept.content)
-            differences = record.replayed(content, registry.pack(kept.pack))
+            content = record.decode_record(kept.content)
+            differences = record.replay_record(content, registry.pack(kept.pack))
         except ValueError as wrong:
             raise RecordUnreadableError(step=kept.step.value, at=kept.at.isoformat(), reason=str(wrong)) from wrong
         again.append(

@@ -41,7 +41,7 @@ IN_FORCE: Final = Gauge("jiebang_policy_activation", "Number of the activation i
 _log = structlog.get_logger(__name__)
 
 
-class Registry:
+class PackRegistry:
     """Holds every version in the store. A Pack never changes; a check takes the reference to one once."""
 
     def __init__(self, db: Database, declared: ParticipantRegistry, clock: Callable[[], datetime]) -> None:
@@ -81,7 +81,7 @@ class Registry:
     async def plans_ever_in_force(self) -> list[tuple[Kind, Plan]]:
         """Return every plan that a case may follow, with its kind, the newest last."""
         await self.refresh()
-        names = [each.pack for each in await store.history(self._db, _ALL) if each.in_force_since is not None]
+        names = [each.pack for each in await store.load_history(self._db, _ALL) if each.in_force_since is not None]
         packs = [self._packs[name] for name in dict.fromkeys(reversed(names)) if name in self._packs]
         return [(kind, plan) for pack in packs for kind, plan in pack.plans.items()]
 
@@ -92,11 +92,11 @@ class Registry:
 
     async def refresh(self) -> None:
         """Read the state, and load new versions. Raises what the platform's database raises; nothing changes then."""
-        state = await store.state(self._db)
+        state = await store.load_state(self._db)
         if state is not None and self._state is not None and state.revision <= self._state.revision:
             return
         found: dict[str, Pack] = {}
-        for stored in await store.others(self._db, self._packs.keys() | self._unloadable):
+        for stored in await store.load_others(self._db, self._packs.keys() | self._unloadable):
             try:
                 found[stored.pack] = await asyncio.to_thread(
                     load_pack, stored.text, f"{stored.pack}.yaml", self.declared

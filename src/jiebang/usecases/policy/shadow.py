@@ -17,7 +17,7 @@ from prometheus_client import Counter
 
 from jiebang.participants.base import UNANSWERED
 from jiebang.policy.calendar import local_date
-from jiebang.policy.shadow import compared, joined
+from jiebang.policy.shadow import compare_versions, join_batches
 from jiebang.store.policy import packs as store
 from jiebang.store.policy.packs import ShadowCount
 
@@ -79,8 +79,8 @@ class Shadow:
             live, beside, _, kind, now = waiting[
                 group[-1]
             ]  # others are up to a second older, which makes no difference
-            facts = joined([waiting[place][2] for place in group])
-            counts_of_group = await asyncio.to_thread(compared, live, beside, facts, kind, now)
+            facts = join_batches([waiting[place][2] for place in group])
+            counts_of_group = await asyncio.to_thread(compare_versions, live, beside, facts, kind, now)
             for (segment, code), counted in counts_of_group.items():
                 kept = self._counts[beside.id, live.id, kind.value, segment, code]
                 for index, number in enumerate(counted):
@@ -96,5 +96,5 @@ class Shadow:
             for (shadow, live_id, kind_name, segment, code), (checks, both, only_live, only_shadow)
             in self._counts.items()
         ]  # fmt: skip
-        await store.count(self._db, counts)
+        await store.add_counts(self._db, counts)
         self._counts.clear()

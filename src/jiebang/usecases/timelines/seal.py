@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge
 from jiebang.saga.chain import time_text
 from jiebang.saga.seals import NOTHING, seal_hash, statement
 from jiebang.store.timelines import anchor, seals
-from jiebang.store.timelines.anchor import Anchored
+from jiebang.store.timelines.anchor import AnchorLine
 from jiebang.store.timelines.seals import Seal
 from jiebang.usecases.periodic import Schedule
 
@@ -57,7 +57,7 @@ class SealPace(msgspec.Struct, frozen=True, kw_only=True):
     seals_a_turn: int = 16
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class SealingStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status of sealing: the numbers of the last seal and of the one in the anchor (None: no anchor), and problems.
 
     `halted`: why nothing is sealed, None if it is. `unsealed_s`: for how long the oldest ended case has waited.
@@ -82,7 +82,7 @@ class _Walk(msgspec.Struct):
     sealed: bool = False
 
 
-class Sealing:
+class Sealer:
     """The chore that seals. Its state can be lost: another worker goes on from what is stored."""
 
     def __init__(self, *, pool: Pool, keys: SealKeys, anchor_at: Path | None, pace: SealPace) -> None:
@@ -90,7 +90,7 @@ class Sealing:
         self._pool, self._keys, self._anchor_at, self._pace = pool, keys, anchor_at, pace
         self._schedule, self._walk_schedule = Schedule(pace.every), Schedule(pace.live_every)
         self._walk: _Walk | None = None
-        self._trusted: Anchored | None = None
+        self._trusted: AnchorLine | None = None
         self._halted: str | None = None
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
@@ -109,7 +109,7 @@ class Sealing:
 
     async def turn(self, now: datetime) -> int:
         """Seal what is to be sealed, up to the limit of a turn; return how many seals were made."""
-        first = last = await seals.last(self._pool)
+        first = last = await seals.load_last(self._pool)
         halted = await self._find_fault(last)
         SEALING_HALTED.set(halted is not None)
         if halted is not None:
@@ -122,15 +122,15 @@ class Sealing:
         last = await self._seal_moved(last, now)
         if last.seal_no > first.seal_no:
             await self._write_anchor(last, now)
-        oldest = await seals.first_ended_after(self._pool, last.ended_until)
+        oldest = await seals.find_first_ended_after(self._pool, last.ended_until)
         UNSEALED_SECONDS.set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
         return last.seal_no - first.seal_no
 
-    async def standing(self, now: datetime) -> Standing:
+    async def standing(self, now: datetime) -> SealingStatus:
         """Return how far the chain is sealed, what the anchor holds, and what halts sealing; changes nothing."""
-        last = await seals.last(self._pool)
-        anchored, oldest = await self._read_anchor(), await seals.first_ended_after(self._pool, last.ended_until)
-        return Standing(
+        last = await seals.load_last(self._pool)
+        anchored, oldest = await self._read_anchor(), await seals.find_first_ended_after(self._pool, last.ended_until)
+        return SealingStatus(
             seal=last.seal_no,
             anchored=None if anchored is None else anchored.seal,
             halted=await self._find_fault(last),
@@ -143,7 +143,7 @@ class Sealing:
         The gap and who acknowledged it (`by`) are signed, and appear in every audit. Returns the number of the new
         seal; None if the chain is intact, or its end is not signed by a key of ours.
         """
-        last = await seals.last(self._pool)
+        last = await seals.load_last(self._pool)
         anchored = await self._read_anchor()
         if anchored is None or not self._is_signed(last) or await self._find_fault(last) is None:
             return None
@@ -162,7 +162,7 @@ class Sealing:
             return None
         if anchored.seal > last.seal_no:
             return "chain_ends_before_the_anchor"
-        found = await seals.page(self._pool, anchored.seal - 1, 1)
+        found = await seals.load_page(self._pool, anchored.seal - 1, 1)
         if not found or found[0].seal_no != anchored.seal or seal_hash(found[0].statement).hex() != anchored.hash:
             return "chain_differs_from_the_anchor"
         self._trusted = anchored
@@ -171,13 +171,13 @@ class Sealing:
     def _is_signed(self, last: Seal) -> bool:
         return last.seal_no == 0 or self._keys.payload(last.statement) is not None
 
-    async def _read_anchor(self) -> Anchored | None:
-        return None if self._anchor_at is None else await asyncio.to_thread(anchor.last, self._anchor_at)
+    async def _read_anchor(self) -> AnchorLine | None:
+        return None if self._anchor_at is None else await asyncio.to_thread(anchor.read_last, self._anchor_at)
 
     async def _seal_ended(self, last: Seal, now: datetime) -> Seal:
         pace = self._pace
         for _ in range(pace.seals_a_turn):
-            ended, until = await seals.ended_after(
+            ended, until = await seals.load_ended_after(
                 self._pool, last.ended_until, now - pace.grace, pace.grace, pace.batch
             )
             if ended:
@@ -195,7 +195,7 @@ class Sealing:
             self._walk = _Walk(since=last.moved_until, until=now - pace.grace)
         walk = self._walk
         for _ in range(pace.seals_a_turn):
-            page = await seals.live_page(self._pool, walk.after, pace.batch)
+            page = await seals.load_live_page(self._pool, walk.after, pace.batch)
             walk.moved += [each.leaf for each in page if each.at is not None and each.at > walk.since]
             if len(page) < pace.batch:
                 if walk.moved or walk.sealed:
@@ -251,7 +251,7 @@ class Sealing:
 
     async def _write_anchor(self, last: Seal, now: datetime) -> None:
         """Record the end of the chain outside the database: in the log and the anchor file. Logs a failed write."""
-        end = Anchored(last.seal_no, seal_hash(last.statement).hex(), time_text(now))
+        end = AnchorLine(last.seal_no, seal_hash(last.statement).hex(), time_text(now))
         _log.info("timelines_sealed", seal=end.seal, hash=end.hash)
         if self._anchor_at is None:
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.saga.chain import Fault, faults
+from jiebang.saga.chain import TimelineFault, find_faults
 from jiebang.saga.seals import NOTHING, SealFault, Statement, fits, seal_hash, unpack
 from jiebang.store.timelines import anchor, seals, timeline_rows
 from jiebang.store.timelines.seals import NONE
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jiebang.store.postgres.pool import Pool
     from jiebang.store.timelines.seal_signing_keys import SealKeys
-    from jiebang.store.timelines.seals import Found, Seal
+    from jiebang.store.timelines.seals import Seal, StoredLeaf
 
 
 _SEALS_AT_ONCE: Final = 4
@@ -35,14 +35,14 @@ _LIMIT: Final = 1_000
 class TimelineFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One fault of a case's timeline, of a seal, or of both. Ids and numbers, nothing personal."""
 
-    fault: Fault | SealFault
+    fault: TimelineFault | SealFault
     account_id: int | None = None
     case_no: int | None = None
     revision: int | None = None
     seal: int | None = None
 
 
-class Restored(msgspec.Struct, frozen=True):
+class LostSeals(msgspec.Struct, frozen=True):
     """Seals `first` to `last`, lost by a restore from backup, as operator `by` has acknowledged."""
 
     first: int
@@ -64,7 +64,7 @@ class TimelineReport(msgspec.Struct, kw_only=True):
     sealed: int = 0
     unsealed: int = 0
     anchored: int | None = None
-    restored: list[Restored] = msgspec.field(default_factory=list)
+    restored: list[LostSeals] = msgspec.field(default_factory=list)
     findings: list[TimelineFinding] = msgspec.field(default_factory=list)
 
 
@@ -75,20 +75,20 @@ async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport
         report.rows += len(rows)
         report.findings.extend(
             TimelineFinding(fault=fault, account_id=case.account_id, case_no=case.case_no, revision=revision)
-            for fault, revision in faults(case, rows)
+            for fault, revision in find_faults(case, rows)
         )
     report.findings.extend(
-        TimelineFinding(fault=Fault.ORPHANED, account_id=account_id, case_no=case_no, revision=revision)
+        TimelineFinding(fault=TimelineFault.ORPHANED, account_id=account_id, case_no=case_no, revision=revision)
         for account_id, case_no, revision in await timeline_rows.find_orphans(pool, after, upto, _LIMIT)
     )
 
 
 async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report: TimelineReport) -> None:
     """Walk the chain of seals; audit each by itself, against the one before, and against its cases as they are now."""
-    anchored = None if anchor_at is None else anchor.last(anchor_at)
+    anchored = None if anchor_at is None else anchor.read_last(anchor_at)
     report.anchored = None if anchored is None else anchored.seal
     before, met = NONE, anchored is None
-    while page := await seals.page(pool, before.seal_no, _SEALS_AT_ONCE):
+    while page := await seals.load_page(pool, before.seal_no, _SEALS_AT_ONCE):
         for seal in page:
             report.seals += 1
             statement = _read_statement(keys, seal)
@@ -101,7 +101,7 @@ async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report
             before = seal
     if not met:
         report.findings.append(TimelineFinding(fault=SealFault.CHAIN_CUT, seal=report.anchored))
-    waiting = await seals.ended_between(pool, before.ended_until, _END_OF_TIME, _LIMIT)
+    waiting = await seals.load_ended_between(pool, before.ended_until, _END_OF_TIME, _LIMIT)
     report.unsealed = len(waiting)
 
 
@@ -130,7 +130,7 @@ def _judge(seal: Seal, statement: Statement | None, before: Seal, report: Timeli
     gap = seal.seal_no != expected
     restored = statement is not None and statement.restored == seal.seal_no - 1
     if gap and statement is not None and restored:
-        report.restored.append(Restored(expected, seal.seal_no - 1, statement.by))
+        report.restored.append(LostSeals(expected, seal.seal_no - 1, statement.by))
     elif gap:
         report.findings.append(TimelineFinding(fault=SealFault.MISSING, seal=expected))
     if statement is None:
@@ -152,19 +152,21 @@ async def _judge_cases(
     final = {(leaf.account_id, leaf.case_no): leaf.revision for leaf in ended}
     if leaves:
         report.findings.extend(
-            finding for found in await seals.standing(pool, leaves) if (finding := _compare(found, final, seal.seal_no))
+            finding
+            for found in await seals.load_stored_leaves(pool, leaves)
+            if (finding := _compare(found, final, seal.seal_no))
         )
     if before is None or statement is None:
         return
     limit = len(ended) + _LIMIT
-    for account_id, case_no in await seals.ended_between(pool, before.ended_until, seal.ended_until, limit):
+    for account_id, case_no in await seals.load_ended_between(pool, before.ended_until, seal.ended_until, limit):
         if (account_id, case_no) not in final:
             report.findings.append(
                 TimelineFinding(fault=SealFault.NOT_SEALED, account_id=account_id, case_no=case_no, seal=seal.seal_no)
             )
 
 
-def _compare(found: Found, final: Mapping[tuple[int, int], int], seal_no: int) -> TimelineFinding | None:
+def _compare(found: StoredLeaf, final: Mapping[tuple[int, int], int], seal_no: int) -> TimelineFinding | None:
     leaf = found.leaf
     if found.head is None:
         fault = SealFault.CASE_GONE if found.stands_at is None else SealFault.TIMELINE_CUT
