@@ -2,8 +2,8 @@
 
 All that moves is the product: `WalletParticipant`, `Worker`, `Driver`, leases, the guarded saves, on real PostgreSQL;
 and the super-app, through which people send. What judges is not: a trigger writes down every change of a wallet in the
-order in which its row's lock let them happen, and the judge reads that, the entries and the cases with statements of its
-own.
+order in which its row's lock let them happen, and the judge reads that, the entries and the cases with statements of
+its own.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def explain(
 ) -> None:
     """Explain a code under the policy in force; where nothing is installed yet, under the one a first start has."""
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
-    from jiebang.app import POLICY, is_installed
+    from jiebang.app import POLICY, is_installed, load_settings
     from jiebang.cli.show import show_code
     from jiebang.participants import PARTICIPANTS
     from jiebang.policy import packs
