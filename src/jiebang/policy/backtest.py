@@ -129,8 +129,8 @@ class _Bits(msgspec.Struct, frozen=True):
     def reducer(self, kind: Kind) -> Callable[[int], int]:
         """Return a function that reduces an account's number to the bits of `kind`."""
         rules = sum(code.bit for code in self.codes(kind)[:-1])
-        needed = self.pack.facts_needed[kind]
-        owners = sum(1 << len(self.rules) + at for at, one in enumerate(self.owners) if one in needed)
+        readable = self.pack.facts_needed[kind]
+        owners = sum(1 << len(self.rules) + at for at, one in enumerate(self.owners) if one in readable)
         unavailable = 1 << self.unavailable
         return lambda number: number & rules | (unavailable if number & owners else 0)
 

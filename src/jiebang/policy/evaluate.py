@@ -106,8 +106,8 @@ class _AnswerBuilder:
         self._columns: dict[str, list[Any]] = {}
 
     def _rows(self, code: str) -> list[int]:
-        raised = self._hits[code]
-        return [row for row, hit in enumerate(raised.to_list()) if hit] if raised.any() else []
+        hits = self._hits[code]
+        return [row for row, hit in enumerate(hits.to_list()) if hit] if hits.any() else []
 
     def _column(self, name: str) -> list[Any]:
         """Return a column as a list of Python values, converted once for all rules that show it."""

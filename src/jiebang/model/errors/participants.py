@@ -1,0 +1,77 @@
+"""Errors of participants: busy, silent, out of service, and the wallet's refusals to move money."""
+
+from __future__ import annotations
+
+from jiebang.model.check import Text
+from jiebang.model.errors.base import OtherSystemError, PolicyRefusalError
+
+
+class InsufficientFundsError(PolicyRefusalError):
+    """The sender's balance does not cover the transfer."""
+
+    code = "INSUFFICIENT-FUNDS"
+    title = Text("余额不足", "The balance is not enough")
+    action = Text("请减少金额。", "Send a smaller amount.")
+
+
+class ReceiveLimitError(PolicyRefusalError):
+    """The receiver may not receive that much more today."""
+
+    code = "RECEIVE-LIMIT"
+    title = Text("超出收款方当日收款额度", "More than the receiver may receive today")
+    action = Text("请减少金额,或改日再试。", "Send a smaller amount, or try again another day.")
+
+
+class AccountBusyError(OtherSystemError):
+    """A case stands between a participant's Try and its Confirm or Cancel. Retry in a moment. fields: participant."""
+
+    code = "ACCOUNT-BUSY"
+    title = Text("账户正忙", "The account is busy for a moment")
+    action = Text("请稍后片刻再试。", "Try again in a moment.")
+
+
+class CashOutPausedError(PolicyRefusalError):
+    """Cash-outs are paused after a revoke. fields: until."""
+
+    code = "CASH-OUT-PAUSED"
+    title = Text("提现暂停中", "Cash-outs are paused")
+    action = Text("请在 until 之后再试。", "Try again after `until`.")
+
+
+class WalletBusyError(OtherSystemError):
+    """The wallet is between a case's Try and its Confirm or Cancel. Retry in a moment."""
+
+    code = "WALLET-BUSY"
+    title = Text("钱包正忙", "The wallet is busy for a moment")
+    action = Text("请稍后片刻再试。", "Try again in a moment.")
+
+
+class ParticipantUnavailableError(OtherSystemError):
+    """A database or network that the request needs does not answer. fields: participant."""
+
+    code = "PARTICIPANT-UNAVAILABLE"
+    title = Text("所需系统暂不可用", "A system that this needs does not answer")
+    action = Text("请稍后重试。未丢失任何内容。", "Try again later. Nothing was lost.")
+
+
+class OutOfServiceError(OtherSystemError):
+    """A system that a case of this kind needs was taken out of service. fields: participants, since."""
+
+    code = "OUT-OF-SERVICE"
+    title = Text("所需系统已停用", "A system that such a case needs is out of service")
+    action = Text(
+        "participants 所列系统自 since 起停用,恢复后即可重新提交;已有申请不会丢失。",
+        "The systems in `participants` have been out of service since `since`. Ask again once they are back; nothing "
+        "of running cases is lost.",
+    )
+
+
+class RecoveringError(OtherSystemError):
+    """A recovery after a restore from backup is under way: no case is opened until it has ended. fields: since."""
+
+    code = "RECOVERING"
+    title = Text("系统正在从备份恢复", "The platform is recovering from a restore")
+    action = Text(
+        "恢复结束前不受理新申请,已有申请不会丢失。请稍后重试。",
+        "Until that has ended no new case is opened; nothing of running cases is lost. Try again later.",
+    )
