@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jiebang.saga.driver import BatchDriver, DriverCourse, GroupSave, Round, SaveRefusal
+from jiebang.saga.driver import BatchDriver
+from jiebang.saga.needs import DriverCourse, GroupSave, Round, SaveRefusal
 from sim.evidence import ViolationError
 from sim.witness import Witness
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jiebang.model.plan import Plan
     from jiebang.saga.batch import GroupReplies, GroupStep
     from jiebang.saga.coordinator import Event, Rechecked, Reply
-    from jiebang.saga.driver import CallKey, Need
+    from jiebang.saga.needs import CallKey, Need
     from jiebang.saga.orders import Answers
     from sim.world import Parts
 

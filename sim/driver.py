@@ -14,7 +14,9 @@ import msgspec
 from jiebang.model.plan import WALLET
 from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.coordinator import Rechecked, Reply, Send, condition
-from jiebang.saga.driver import (
+from jiebang.saga.driver import drive
+from jiebang.saga.fence import Answer, Op
+from jiebang.saga.needs import (
     CaseLoad,
     FactsRecheck,
     GroupSave,
@@ -23,10 +25,8 @@ from jiebang.saga.driver import (
     Round,
     RoundAnswers,
     SaveRefusal,
-    drive,
 )
-from jiebang.saga.driver import ParticipantCall as DriverCall
-from jiebang.saga.fence import Answer, Op
+from jiebang.saga.needs import ParticipantCall as DriverCall
 from jiebang.saga.orders import Answers, collect_answers
 from sim.batch import PoisonedError, WitnessedError, WorldBatch
 from sim.evidence import ViolationError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from jiebang.model.case import Case, Key
-    from jiebang.saga.driver import Need
+    from jiebang.saga.needs import Need
     from sim.process import Process, Steps
     from sim.worker import Worker
 

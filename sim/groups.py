@@ -21,7 +21,9 @@ from jiebang.model.case import Case, Key, Kind, State
 from jiebang.model.plan import Plan
 from jiebang.saga.batch import SaveOutcome
 from jiebang.saga.coordinator import Rechecked, Reply, Timing, condition
-from jiebang.saga.driver import (
+from jiebang.saga.driver import drive
+from jiebang.saga.fence import Answer, Op
+from jiebang.saga.needs import (
     CaseLoad,
     FactsRecheck,
     GroupSave,
@@ -30,16 +32,14 @@ from jiebang.saga.driver import (
     Round,
     RoundAnswers,
     SaveRefusal,
-    drive,
 )
-from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import collect_answers
 from sim.batch import PoisonedError, WitnessedError
 from sim.evidence import ViolationError
 from sim.world import Parts
 
 if TYPE_CHECKING:
-    from jiebang.saga.driver import DriverCourse, Need, ParticipantCall
+    from jiebang.saga.needs import DriverCourse, Need, ParticipantCall
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MS: Final = timedelta(milliseconds=1)

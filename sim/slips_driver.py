@@ -12,8 +12,8 @@ import msgspec
 from jiebang.model.case import ENDED, Case, Key, State
 from jiebang.saga.batch import CaseGroup, GroupReplies, GroupStep, Save, SaveOutcome
 from jiebang.saga.coordinator import Woken, versions_to_start
-from jiebang.saga.driver import SAVE_REFUSED, GroupSave, ParticipantCall, Postponement, Round
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
+from jiebang.saga.needs import SAVE_REFUSED, GroupSave, ParticipantCall, Postponement, Round
 from jiebang.saga.recovery import AccountEvidence, Recovery, RestoredInstallation, decide_recovery
 from sim.batch import BatchWorld, WorldBatch
 from sim.driver import Driver, TornError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.plan import Plan
     from jiebang.saga.coordinator import Decision, Event, Rechecked, Reply, Send, Timing
-    from jiebang.saga.driver import CallKey, DriverCourse
+    from jiebang.saga.needs import CallKey, DriverCourse
     from jiebang.saga.orders import Answers
     from sim.process import Steps
     from sim.world import World

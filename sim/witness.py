@@ -15,8 +15,8 @@ import msgspec
 from jiebang.model.case import ENDED, Case, State, transition
 from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.coordinator import Event, Replied, Woken, condition
-from jiebang.saga.driver import CaseLoad, FactsRecheck, GroupSave, Postponement, Round, RoundAnswers, SaveRefusal
 from jiebang.saga.fence import Op
+from jiebang.saga.needs import CaseLoad, FactsRecheck, GroupSave, Postponement, Round, RoundAnswers, SaveRefusal
 from jiebang.saga.timeline import entries
 from sim.evidence import ViolationError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jiebang.model.case import Key
     from jiebang.model.plan import Plan
     from jiebang.saga.coordinator import Decision, Reply, Send, Timing
-    from jiebang.saga.driver import Need
+    from jiebang.saga.needs import Need
 
 Entries = list[dict[str, Any]]
 

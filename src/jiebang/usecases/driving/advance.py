@@ -23,7 +23,9 @@ from jiebang.participants.base import SILENCE, ColumnarParticipant, Participant
 from jiebang.policy.record import Evidence
 from jiebang.saga.batch import Save, SaveOutcome, split_replies
 from jiebang.saga.coordinator import Rechecked, Reply, Timing
-from jiebang.saga.driver import (
+from jiebang.saga.driver import drive
+from jiebang.saga.fence import Answer, Op
+from jiebang.saga.needs import (
     CaseLoad,
     FactsRecheck,
     GroupSave,
@@ -34,9 +36,7 @@ from jiebang.saga.driver import (
     Round,
     RoundAnswers,
     SaveRefusal,
-    drive,
 )
-from jiebang.saga.fence import Answer, Op
 from jiebang.saga.orders import Answers, collect_answers
 from jiebang.store.cases import cases as store
 from jiebang.store.checks.records import CheckRecordStore, CheckStep, build_record
