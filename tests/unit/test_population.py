@@ -116,6 +116,7 @@ def test_all_kinds_of_things_occur(crowd: list[Person]) -> None:
 
 def ages(person: Person) -> int:
     assert person.identity is not None
+    assert person.identity.birth_date is not None
     return (TODAY - person.identity.birth_date).days * 4 // 1461
 
 
