@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -321,14 +321,16 @@ class _SettingsReader:
             self.add_problem(where, _NO_URL)
         return found
 
-    def _check_names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
-        """Report missing and unknown names; return the values of the known ones."""
+    def _check_names(
+        self, where: str, raw: object, expected: frozenset[str], told: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Report missing and unknown names, but for those `told`; return the values of the known ones."""
         if not isinstance(raw, dict):
             self.add_problem(where, ("应为名称到地址的对应", "must map names to addresses"))
             return {}
         for name in sorted(expected - raw.keys()):
             self.add_problem(f"{where}.{name}", ("缺少此项", "is missing"))
-        for name in sorted(raw.keys() - expected):
+        for name in sorted(raw.keys() - expected - set(told)):
             self.add_problem(f"{where}.{name}", ("没有此名称", "is not a name we know"))
         return {name: raw[name] for name in sorted(expected & raw.keys())}
 
@@ -348,10 +350,11 @@ class _SettingsReader:
         """The participants declared for us, and those that the tables of networks declare."""
         added = list[Declaration]()
         for name, value in raw.items() if isinstance(raw, dict) else ():
-            if name in self.declared.networks or not isinstance(value, dict) or "operations" not in value:
+            if name in self.declared.networks:
                 continue
             try:
-                added.append(declare(name, value["operations"], (*self.declared.names, *self.declared.owned)))
+                operations = value.get("operations") if isinstance(value, dict) else None
+                added.append(declare(name, operations, (*self.declared.names, *self.declared.owned)))
             except DeclarationFaultError as fault:
                 self.add_problem(
                     ".".join(filter(None, ("networks", name, fault.place))), (fault.what.zh, fault.what.en)
@@ -359,12 +362,12 @@ class _SettingsReader:
         return ParticipantRegistry((*self.declared.declarations, *added)) if added else self.declared
 
     def _read_networks(self, raw: object, declared: ParticipantRegistry) -> dict[str, NetworkSettings]:
-        added = set(declared.networks) - set(self.declared.networks)
-        known = isinstance(raw, dict) and raw.keys() <= added
+        ours, tables = frozenset(self.declared.networks), raw if isinstance(raw, dict) else {}
+        added = frozenset(declared.networks) - ours
         # The product's own are named together or not at all: a sandbox stands in for all or for none of them.
-        expected = frozenset(added if known else declared.networks)
+        expected = added | ours if ours & tables.keys() or not tables else added
         found: dict[str, NetworkSettings] = {}
-        for name, value in self._check_names("networks", raw, expected).items():
+        for name, value in self._check_names("networks", raw, expected, told=tables.keys() - ours).items():
             given = {key: one for key, one in value.items() if key != "operations"} if name in added else value
             network = self._read_section(f"networks.{name}", NetworkSettings, given)
             if network is not None:

@@ -55,8 +55,14 @@ class DeclarationFaultError(ValueError):
 def declare(name: str, operations: object, taken: Collection[str]) -> Declaration:
     """Return the declaration of the remote participant `name` with these operations, as the settings give them.
 
-    `taken`: names of other participants and owners. Raises DeclarationFaultError.
+    None: they give none. `taken`: names of other participants and owners. Raises DeclarationFaultError.
     """
+    if operations is None:
+        zh, en = (
+            "没有此名称;若要声明新的参与方,请写明 operations",
+            "is no name we know; `operations` here would declare it",
+        )
+        raise DeclarationFaultError("", Text(zh, en))
     if not _NAME.fullmatch(name):
         raise DeclarationFaultError(
             "", Text("名称应为小写字母、数字与下划线", "a name is lower-case letters, digits, _")
