@@ -10,6 +10,8 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     platform = "postgresql://…"            # one DSN for each of `embedded.placement`
     [networks.unionpay]                    # JIEBANG_NETWORKS likewise; absent: a running sandbox's
     base_url = "https://…"
+    [networks.acme.operations.close]       # beside base_url: declares a further remote participant; see configured.py
+    effects.points_kept = { type = "int" }
     [issuer]                               # JIEBANG_ISSUER_…; absent: the one whose keys a sandbox left
     issuer = "https://…"
     audience = "jiebang"
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -40,8 +42,9 @@ import msgspec
 
 from jiebang.api.gate.capacity import Capacity
 from jiebang.model.errors import SettingsError
-from jiebang.model.participants import ParticipantRegistry
+from jiebang.model.participants import Declaration, ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
+from jiebang.participants.configured import DeclarationFaultError, declare
 from jiebang.saga.coordinator import Timing
 from jiebang.store.cases.idempotency import RepeatPolicy
 from jiebang.store.postgres.embedded import placement
@@ -57,7 +60,7 @@ _S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach one clearing network. `keys`: the folder of the link's key files (remote/link_keys.py)."""
+    """How to reach one remote participant. `keys`: the folder of the link's key files (remote/link_keys.py)."""
 
     base_url: str
     keys: Path | None = None
@@ -105,6 +108,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     repeats: RepeatPolicy = RepeatPolicy()
     http: HttpSettings = HttpSettings()
     capacity: Capacity = Capacity()
+    declared: ParticipantRegistry = PARTICIPANTS
+    """The participants of the product and those that the settings declare."""
 
     def __repr__(self) -> str:
         """Show no passwords."""
@@ -174,7 +179,8 @@ class _SettingsReader:
             name: self._read_section(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
         }
         databases = self._read_databases(raw.pop("databases")) if "databases" in raw else None
-        networks = self._read_networks(raw.pop("networks")) if "networks" in raw else None
+        declared = self._read_declarations(raw.get("networks"))
+        networks = self._read_networks(raw.pop("networks"), declared) if "networks" in raw else None
         for name in raw:
             self.add_problem(name, _UNKNOWN)
         if plain.keys() >= set(_URLS):
@@ -193,6 +199,7 @@ class _SettingsReader:
             gateway_url=gateway_url,
             databases=databases,
             networks=networks,
+            declared=declared,
             **{name: value for name, value in sections.items() if value is not None},
         )
 
@@ -314,14 +321,16 @@ class _SettingsReader:
             self.add_problem(where, _NO_URL)
         return found
 
-    def _check_names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
-        """Report missing and unknown names; return the values of the known ones."""
+    def _check_names(
+        self, where: str, raw: object, expected: frozenset[str], told: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Report missing and unknown names, but for those `told`; return the values of the known ones."""
         if not isinstance(raw, dict):
             self.add_problem(where, ("应为名称到地址的对应", "must map names to addresses"))
             return {}
         for name in sorted(expected - raw.keys()):
             self.add_problem(f"{where}.{name}", ("缺少此项", "is missing"))
-        for name in sorted(raw.keys() - expected):
+        for name in sorted(raw.keys() - expected - set(told)):
             self.add_problem(f"{where}.{name}", ("没有此名称", "is not a name we know"))
         return {name: raw[name] for name in sorted(expected & raw.keys())}
 
@@ -337,10 +346,30 @@ class _SettingsReader:
                 self.add_problem(f"databases.{name}", what)
         return found
 
-    def _read_networks(self, raw: object) -> dict[str, NetworkSettings]:
+    def _read_declarations(self, raw: object) -> ParticipantRegistry:
+        """The participants declared for us, and those that the tables of networks declare."""
+        added = list[Declaration]()
+        for name, value in raw.items() if isinstance(raw, dict) else ():
+            if name in self.declared.networks:
+                continue
+            try:
+                operations = value.get("operations") if isinstance(value, dict) else None
+                added.append(declare(name, operations, (*self.declared.names, *self.declared.owned)))
+            except DeclarationFaultError as fault:
+                self.add_problem(
+                    ".".join(filter(None, ("networks", name, fault.place))), (fault.what.zh, fault.what.en)
+                )
+        return ParticipantRegistry((*self.declared.declarations, *added)) if added else self.declared
+
+    def _read_networks(self, raw: object, declared: ParticipantRegistry) -> dict[str, NetworkSettings]:
+        ours, tables = frozenset(self.declared.networks), raw if isinstance(raw, dict) else {}
+        added = frozenset(declared.networks) - ours
+        # The product's own are named together or not at all: a sandbox stands in for all or for none of them.
+        expected = added | ours if ours & tables.keys() or not tables else added
         found: dict[str, NetworkSettings] = {}
-        for name, value in self._check_names("networks", raw, frozenset(self.declared.networks)).items():
-            network = self._read_section(f"networks.{name}", NetworkSettings, value)
+        for name, value in self._check_names("networks", raw, expected, told=tables.keys() - ours).items():
+            given = {key: one for key, one in value.items() if key != "operations"} if name in added else value
+            network = self._read_section(f"networks.{name}", NetworkSettings, given)
             if network is not None:
                 found[name] = network
         return found

@@ -22,6 +22,7 @@ from jiebang.store.postgres.migrate import (
     require_migrated,
 )
 from jiebang.store.postgres.pool import open_pools
+from tests.rows import BOUND
 
 
 @pytest.fixture
@@ -61,6 +62,29 @@ async def test_many_at_the_same_time_apply_each_once(empty: str) -> None:
     assert sorted(version for run in runs for version in run) == [1, 2]
     connection = await asyncpg.connect(empty)
     assert await connection.fetchval("SELECT count(*) FROM gaming.a") == 1
+    await connection.close()
+
+
+@pytest.mark.parametrize("owner", [one.owner for one in PARTICIPANTS.declarations if one.databases])
+async def test_a_participants_first_version_migrates_with_its_people(empty: str, owner: str) -> None:
+    """An installation of an earlier version has millions of rows, of which the new columns say nothing yet."""
+    scripts = load_migrations(owner, PARTICIPANTS)
+    await migrate(empty, owner, scripts[:1])
+    connection = await asyncpg.connect(empty)
+    bound = BOUND if owner == "identity" else {}
+    columns = ["account_id", *bound]
+    places = ", ".join(f"${at}" for at in range(1, len(columns) + 1))
+    await connection.execute(
+        f"INSERT INTO {owner}.account ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - names of ours
+        1,
+        *bound.values(),
+    )
+    before = await connection.fetchrow(f"SELECT * FROM {owner}.account")  # noqa: S608 - a name of ours
+    assert await migrate(empty, owner, scripts) == tuple(one.version for one in scripts[1:])
+    after = await connection.fetchrow(f"SELECT * FROM {owner}.account")  # noqa: S608 - a name of ours
+    assert before is not None
+    assert after is not None
+    assert dict(before).items() <= dict(after).items()
     await connection.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,3 +197,83 @@ def test_a_damaged_or_open_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "master.key").write_bytes(b"short")
     with pytest.raises(HomeUnusableError, match=r"master\.key"):
         read_keys(tmp_path)
+
+
+ACME = {
+    "base_url": "https://acme.example",
+    "operations": {"close": {"effects": {"points": {"type": "int", "most": 9}}}},
+}
+
+
+def test_a_table_of_networks_declares_a_participant(tmp_path: Path) -> None:
+    """A team's service that passed the suite must be nameable in a plan without a change of our code."""
+    (tmp_path / "jiebang.toml").write_text(
+        """
+        [networks.acme]
+        base_url = "https://acme.example"
+        [networks.acme.operations.close]
+        effects.points = { type = "int", most = 9 }
+        [networks.acme.operations.anything]
+        effects = "any"
+        """
+    )
+    for found in (
+        read_settings({}, tmp_path),
+        read_settings({"JIEBANG_NETWORKS": json.dumps({"acme": ACME})}, tmp_path),
+    ):
+        assert found.networks is not None
+        assert found.networks["acme"].base_url == "https://acme.example"
+        assert found.declared.networks == (*PARTICIPANTS.networks, "acme")
+        assert found.declared.databases == PARTICIPANTS.databases
+        effects = found.declared["acme"].operations["close"].effects
+        assert effects is not None
+        assert effects["points"].fault(10) is not None
+        assert effects["points"].fault(9) is None
+    assert read_settings({}, tmp_path / "nowhere").declared is PARTICIPANTS
+
+
+def test_the_products_networks_are_configured_together_or_stand_in_together(tmp_path: Path) -> None:
+    """Half a sandbox beside a real network would confirm with one what the other never heard of."""
+    with_one = {"JIEBANG_NETWORKS": json.dumps({"acme": ACME, "unionpay": {"base_url": "https://up.example"}})}
+    assert set(problems(with_one, tmp_path)) == {"networks.netsunion"}
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "where"),
+    [
+        ("acme", {"base_url": "https://acme.example"}, "networks.acme"),
+        ("acme", {"operations": {"close": {}}}, "networks.acme.base_url"),
+        ("acme", {**ACME, "operations": {}}, "networks.acme.operations"),
+        ("acme", {**ACME, "operations": {"Close!": {}}}, "networks.acme.operations.Close!"),
+        ("acme", {**ACME, "operations": {"close": {"effects": {"points": {"type": "float"}}}}}, None),
+        ("acme", {**ACME, "operations": {"close": {"effects": "hush"}}}, None),
+        ("acme", {**ACME, "operations": {"close": {"refusals": {}}}}, None),
+        (
+            "acme",
+            {**ACME, "operations": {"close": {"effects": {"points": {"type": "int", "least": 2, "most": 1}}}}},
+            "networks.acme.operations.close.effects.points",
+        ),
+        ("Acme", ACME, "networks.Acme"),
+        ("phone", ACME, "networks.phone"),
+        ("platform", ACME, "networks.platform"),
+        ("identity", ACME, "networks.identity"),
+        ("wallet", ACME, "networks.wallet"),
+        ("identity_guiyang", ACME, "networks.identity_guiyang"),
+    ],
+)
+def test_a_declaration_that_cannot_be_is_told(
+    name: str, table: dict[str, Any], where: str | None, tmp_path: Path
+) -> None:
+    """A name that means something else already would send a network what a database is to do."""
+    found = problems({"JIEBANG_NETWORKS": json.dumps({name: table})}, tmp_path)
+    assert found
+    assert all(place.startswith(f"networks.{name}") for place in found)
+    assert where is None or where in found
+
+
+def test_the_products_networks_are_declared_by_the_product(tmp_path: Path) -> None:
+    """Operations written there would be read and never used."""
+    networks = dict.fromkeys(PARTICIPANTS.networks, ACME)
+    assert set(problems({"JIEBANG_NETWORKS": json.dumps(networks)}, tmp_path)) == {
+        f"networks.{name}.operations" for name in PARTICIPANTS.networks
+    }

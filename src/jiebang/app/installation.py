@@ -144,7 +144,13 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "purge": PeriodicChore(self._purge, _PURGE_EVERY),
             "transfers": PeriodicChore(self._finish_transfers, _TRANSFERS_EVERY),
             "seals": self.sealing(),
-            "tasks": TaskWatch(pool, self.registry.plan_of, limits=self.settings.tasks, timing=self.settings.saga),
+            "tasks": TaskWatch(
+                pool,
+                self.registry.plan_of,
+                limits=self.settings.tasks,
+                timing=self.settings.saga,
+                last_silence=driver.last_silence,
+            ),
             "gauges": Gauges(
                 pool,
                 lambda pack, kind: self.registry.pack(pack).plans[kind],

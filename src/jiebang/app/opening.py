@@ -17,11 +17,10 @@ import structlog
 from jiebang.app.installation import App
 from jiebang.clock import utc_now
 from jiebang.keys import InstallationKeys, read_keys
-from jiebang.model.errors import ParticipantUnavailableError
+from jiebang.model.errors import ParticipantUnavailableError, SettingsError
 from jiebang.model.facts import PLATFORM
 from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
-from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import UNANSWERED, Participant
 from jiebang.participants.http import HttpParticipant
 from jiebang.participants.opening import open_participants
@@ -31,7 +30,7 @@ from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, read_our_end
 from jiebang.remote.signing import Link
-from jiebang.settings import Settings, read_environment
+from jiebang.settings import Settings, SettingsProblem, read_environment
 from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.postgres.data_directory import find
 from jiebang.store.postgres.embedded import embedded, ensure_databases, placement
@@ -65,11 +64,14 @@ def is_installed(settings: Settings) -> bool:
     return settings.databases is not None or find(settings.home) is not None
 
 
-async def migrate(settings: Settings, declared: ParticipantRegistry = PARTICIPANTS) -> Mapping[str, tuple[int, ...]]:
+async def migrate(settings: Settings, declared: ParticipantRegistry | None = None) -> Mapping[str, tuple[int, ...]]:
     """Bring every database to the newest schema; return the versions applied to each, by name.
+
+    `declared`: the participants, where they are not those of the settings.
 
     Raises the errors of `embedded`, and MigrationRefusedError.
     """
+    declared = declared or settings.declared
     if settings.databases is not None:
         return await migrate_all(settings.databases, declared)
     async with embedded(settings.home) as servers:
@@ -78,14 +80,17 @@ async def migrate(settings: Settings, declared: ParticipantRegistry = PARTICIPAN
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, *, declared: ParticipantRegistry = PARTICIPANTS, pool_size: int = 8, patient: bool = False
+    settings: Settings, *, declared: ParticipantRegistry | None = None, pool_size: int = 8, patient: bool = False
 ) -> AsyncIterator[App]:
     """Open an installation: databases (embedded ones are started and migrated), keys, policy, participants.
+
+    `declared`: the participants, where they are not those of the settings.
 
     Raises the errors of `embedded`, HomeUnusableError, PackInvalidError, MigrationRefusedError, NotMigratedError
     for outside databases with an older schema, and ParticipantUnavailableError if the platform's own does not answer.
     `patient`, for long-running processes: wait for it for ever; `App.startup` says when it has answered.
     """
+    declared = declared or settings.declared
     async with AsyncExitStack() as stack:
         keys = read_keys(settings.keys)
         seal_keys = read_seal_keys(settings.keys, keys.seals)
@@ -127,13 +132,24 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, Link]:
-    """Return our ends of the links to the networks and the gateway: the configured ones, else those of a sandbox."""
+    """Return our ends of the links to the networks and the gateway: the configured ones, else those of a sandbox.
+
+    Raises SettingsError where a key file of a configured network is missing.
+    """
     try:
         links = stand_ins.read_links(settings.home, (*declared.networks, GATEWAY))
     except OSError:
         links = {}
+    problems = list[SettingsProblem]()
     for name, network in (settings.networks or {}).items():
-        links[name] = read_our_end(network.keys or settings.keys, name, network.base_url)
+        try:
+            links[name] = read_our_end(network.keys or settings.keys, name, network.base_url)
+        except OSError as error:
+            zh = f"无法读取密钥文件 {error.filename};见 docs/remote-participants.zh-CN.md"
+            en = f"cannot read the key file {error.filename}; see docs/remote-participants.md"
+            problems.append(SettingsProblem(f"networks.{name}.keys", zh, en))
+    if problems:
+        raise SettingsError(problems=tuple(problems))
     if settings.gateway_url is not None:
         links[GATEWAY] = read_our_end(settings.keys, GATEWAY, settings.gateway_url)
     for name in declared.networks:

@@ -74,7 +74,6 @@ def check(
     """Check one account."""
     from jiebang.cli.checks.show_why import show_reasons
     from jiebang.cli.show import show_check
-    from jiebang.participants import PARTICIPANTS
     from jiebang.policy.why import explain_answer
     from jiebang.usecases.checks.request import CheckRequest
 
@@ -90,7 +89,7 @@ def check(
             print_json({"check": answer, "why": reasons} if explained else answer)
         else:
             show_check(console, answer)
-            show_reasons(console, reasons, PARTICIPANTS.facts)
+            show_reasons(console, reasons, app.declared.facts)
         return answer.passes
 
     if not with_app(work, as_json=as_json):
@@ -197,7 +196,6 @@ def explain(
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
     from jiebang.app import POLICY, is_installed, load_settings
     from jiebang.cli.show import show_code
-    from jiebang.participants import PARTICIPANTS
     from jiebang.policy import packs
     from jiebang.policy.codes import explain as explained
     from jiebang.policy.load import load_pack
@@ -209,7 +207,7 @@ def explain(
         settings = load_settings()
         installed = is_installed(settings)
         if not installed:
-            found = explained(load_pack(*packs.text(POLICY), PARTICIPANTS), code)
+            found = explained(load_pack(*packs.text(POLICY), settings.declared), code)
     if installed:
         found = with_app(work, as_json=as_json)
     if as_json:

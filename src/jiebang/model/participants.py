@@ -163,6 +163,11 @@ class ParticipantRegistry:
         }
         self.value_words = {fact: words for each in self.declarations for fact, words in each.value_words.items()}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all participants, databases first."""
+        return (*self.databases, *self.networks)
+
     def __contains__(self, name: object) -> bool:
         return name in self._of
 

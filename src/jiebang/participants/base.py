@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import asyncpg
 
+from jiebang.remote.client import RemoteError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,6 +29,18 @@ SILENCE: Final = (
     asyncpg.InternalClientError,
 )
 """Raised when a participant as a whole does not answer: down, starting, full, or disconnected."""
+
+
+def explain_silence(error: BaseException) -> Mapping[str, str | int]:
+    """Return what is known of why a participant did not answer, as fields of a log line.
+
+    `error`: the type. Of a remote participant also `reason`, and the `status`, `code` and `detail` of its own answer.
+    """
+    known: dict[str, str | int | None] = {"error": type(error).__name__}
+    if isinstance(error, RemoteError):
+        known |= {"reason": error.what, "status": error.status, "code": error.code, "detail": error.detail}
+    return {name: value for name, value in known.items() if value is not None}
+
 
 UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
 """Raised when a query gets no answer, for callers that need not distinguish silence from an error."""

@@ -250,11 +250,14 @@ def _read_single(query: dict[str, list[str]], known: set[str]) -> dict[str, str]
 def main() -> None:
     """Run one network until told to stop."""
     arguments = Arguments("模拟清算网络 / a clearing network of the sandbox")
-    arguments.add_argument("name", choices=PARTICIPANTS.networks)
+    arguments.add_argument("name", help="名称 / its name")
+    known = "操作,默认为产品所声明的 / an operation it has; default: those that the product declares"
+    arguments.add_argument("--operation", action="append", default=[], help=known)
     arguments.add_argument("--keep-faults", action="store_true", help="沿用上次的故障 / go on with the last faults")
     given = arguments.parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    clearing = ClearingNetwork(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
+    operations = given.operation or PARTICIPANTS[given.name].operations
+    clearing = ClearingNetwork(Ledger(given.data), operations, keep_faults=given.keep_faults)
     responder = Responder(read_other_end(given.keys, given.name, ""))
     serve(nullcontext(clearing.service(given.name, responder)), given.port, with_parent=given.with_parent)
 

@@ -68,12 +68,12 @@ By = Annotated[str, typer.Option("--by", help=say("您的姓名,记入变更历�
 )
 def validate(file: PackFile, as_json: Json = False) -> None:
     """Validate a file."""
-    from jiebang.participants import PARTICIPANTS
+    from jiebang.app import load_settings
     from jiebang.usecases.policy.lifecycle import admit
 
     text, name = pack_file(file, as_json=as_json)
     with exit_on_error(as_json=as_json):
-        pack, findings = admit(text, name, PARTICIPANTS)
+        pack, findings = admit(text, name, load_settings().declared)
     show_pack(pack, findings, as_json=as_json)
 
 
@@ -87,7 +87,7 @@ def validate(file: PackFile, as_json: Json = False) -> None:
 )
 def diff(before: Either, after: Either, as_json: Json = False) -> None:
     """Compare two versions."""
-    from jiebang.participants import PARTICIPANTS
+    from jiebang.app import load_settings
     from jiebang.policy.difference import compare_packs
     from jiebang.usecases.policy.lifecycle import read_pack_text
 
@@ -99,7 +99,7 @@ def diff(before: Either, after: Either, as_json: Json = False) -> None:
 
         sides |= with_app(work, as_json=as_json)
     with exit_on_error(as_json=as_json):
-        found = compare_packs(sides[before], sides[after], PARTICIPANTS)
+        found = compare_packs(sides[before], sides[after], load_settings().declared)
     if as_json:
         print_json({"before": before, "after": after, "differences": found})
         return

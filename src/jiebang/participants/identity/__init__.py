@@ -27,6 +27,7 @@ DECLARATION: Final = Declaration(
         ("identity_changed_at", FactType.TIME, "上次变更实名的时间", "when the identity was last changed"),
         ("document_type", FactType.TEXT, "证件类型", "type of the bound document"),
         ("birth_date", FactType.DATE, "出生日期", "birth date on the document"),
+        ("document_doubt", FactType.TEXT, "证件存疑之处", "how the document departs from its standard"),
     ),
     # Each data centre reclaims at its own time, and a check trusts the two only where they agree: facts.sql gives no
     # time of change for a reclaimed identity, which nothing can be requested for.
@@ -48,6 +49,10 @@ DECLARATION: Final = Declaration(
             "foreign_permanent_residence": Text("外国人永久居留身份证", "foreign permanent resident identity card"),
             "passport": Text("护照", "passport"),
         },
+        "document_doubt": {
+            "region_unlisted": Text("地区代码不在历年区划代码表中", "its region is in no list of region codes"),
+            "birth_date_partial": Text("出生日期不完整", "its birth date is not known whole"),
+        },
     },
     operations={
         "reclaim": Operation(
@@ -61,6 +66,7 @@ DECLARATION: Final = Declaration(
                 "document_type": "NULL",
                 "document_index": "NULL",
                 "birth_date": "NULL",
+                "document_doubt": "NULL",
                 "region": "NULL",
                 "changed_at": "e.now",
                 "key_destroy_at": "e.now + make_interval(mins => coalesce(e.key_destroyed_after_minutes, 0)::integer)",

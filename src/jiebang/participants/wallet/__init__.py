@@ -68,6 +68,18 @@ DECLARATION: Final = Declaration(
             "已绑定银行卡",
             "bound bank cards",
         ),
+        (
+            "doubtful_bank_cards",
+            FactType.INT,
+            "卡号存疑的已绑定银行卡数",
+            "number of bound bank cards whose number departs from its standard",
+        ),
+        (
+            "doubtful_bank_card_items",
+            {"id": FactType.TEXT, "bank": FactType.TEXT, "tail": FactType.TEXT, "doubt": FactType.TEXT},
+            "卡号存疑的已绑定银行卡",
+            "bound bank cards whose number departs from its standard",
+        ),
     ),
     facts_sql=load_facts_sql(__name__),
     operations={

@@ -5,7 +5,7 @@ SELECT a.account_id, a.facts_version, a.balance_fen,
      WHERE r.account_id = a.account_id AND r.repaid_at IS NULL) AS arrears_fen,
     f.frozen_fen, f.freeze_items, d.autodebit_contracts, d.autodebit_items, c.open_credit, c.credit_items,
     a.receive_limit_fen IS NOT NULL AS receive_limited, coalesce(a.receive_limit_fen, 0) AS receive_limit_fen,
-    k.bank_cards, k.bank_card_items
+    k.bank_cards, k.bank_card_items, k.doubtful_bank_cards, k.doubtful_bank_card_items
 FROM wallet.account a
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object(
@@ -46,7 +46,11 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(*) AS bank_cards, jsonb_agg(jsonb_build_object(
         'id', k.card_id::text, 'bank', k.bank, 'tail', k.tail
-    ) ORDER BY k.card_id)::text AS bank_card_items
+    ) ORDER BY k.card_id)::text AS bank_card_items,
+    count(*) FILTER (WHERE k.doubt IS NOT NULL) AS doubtful_bank_cards,
+    (jsonb_agg(jsonb_build_object(
+        'id', k.card_id::text, 'bank', k.bank, 'tail', k.tail, 'doubt', k.doubt
+    ) ORDER BY k.card_id) FILTER (WHERE k.doubt IS NOT NULL))::text AS doubtful_bank_card_items
     FROM wallet.bank_card k
     WHERE k.account_id = a.account_id AND k.epoch = a.epoch AND k.unbound_at IS NULL
 ) k

@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from jiebang.model.case import ENDED, Case, Key
-from jiebang.participants.base import SILENCE, ColumnarParticipant, Participant
+from jiebang.participants.base import SILENCE, ColumnarParticipant, Participant, explain_silence
 from jiebang.policy.record import Evidence
 from jiebang.saga.batch import Save, SaveOutcome, split_replies
 from jiebang.saga.coordinator import Rechecked, Reply, Timing
@@ -88,7 +88,12 @@ class Driver:
         self._clock, self._timing, self._limits = clock, timing, limits
         self._calls: set[asyncio.Task[list[Answers]]] = set()
         self._listeners: dict[asyncio.Future[None], Collection[Key]] = {}
+        self._silences: dict[tuple[str, Op], str] = {}
         self.late: list[Reply] = []
+
+    def last_silence(self, participant: str, op: Op) -> str | None:
+        """Return what was last heard of why a participant does not answer an op; None: it does, or nothing was."""
+        return self._silences.get((participant, op)) or None
 
     async def drive(self, taken: Iterable[Case], late: Iterable[Reply] = ()) -> None:
         """Advance due cases, and the cases of late replies, as far as they go now.
@@ -227,9 +232,9 @@ class Driver:
                 answers = await self._ask(call)
         except SILENCE as error:
             SILENCES_TOTAL.labels(name, op).inc()
-            _log.warning(
-                "participant_silent", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
-            )
+            why = explain_silence(error)
+            self._silences[name, op] = " ".join(str(why[part]) for part in ("reason", "detail") if part in why)
+            _log.warning("participant_silent", participant=name, op=op.value, cases=len(call.orders), **why)
             return []
         except Exception:  # noqa: BLE001 - one case must not stop the others
             halves = call.halves()
@@ -238,6 +243,7 @@ class Driver:
                 _log.exception("case_fails_at_participant", participant=name, op=op.value)
                 return []
             return [answers for each in await asyncio.gather(*map(self._call, halves)) for answers in each]
+        self._silences.pop((name, op), None)
         if answers.yes:
             ANSWERS_TOTAL.labels(name, op, Answer.GRANTED if op is Op.TRY else Answer.DONE).inc(len(answers.yes))
         for answer, count in Counts(reply.answer for reply in answers.rest).items():

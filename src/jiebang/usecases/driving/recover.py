@@ -20,7 +20,7 @@ import structlog
 from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
 from jiebang.model.plan import UNNAMED
-from jiebang.participants.base import SILENCE, UNANSWERED, TriesWithoutMark
+from jiebang.participants.base import SILENCE, UNANSWERED, TriesWithoutMark, explain_silence
 from jiebang.policy.calendar import local_date
 from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.batch import Save
@@ -263,7 +263,7 @@ async def _call(setup: RecoverySetup, call: RecoveryCall) -> CallOutcome:
                 return CallOutcome(refused=await party.try_again(call.orders, planned))
             await party.apply(op, call.orders, planned)
     except SILENCE as error:
-        _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
+        _log.warning("recovery_unanswered", participant=name, op=op.value, **explain_silence(error))
     except Exception as error:  # noqa: BLE001 - one case must not stop the others
         _log.warning(
             "recovery_call_failed", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
@@ -302,7 +302,7 @@ async def _ask_all(
                     return await read(participant)
             except UNANSWERED as error:
                 if tried == _TRIES:
-                    raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
+                    raise ParticipantUnavailableError(participant=name, **explain_silence(error)) from error
                 await asyncio.sleep(setup.pause.total_seconds() * tried)
         raise AssertionError("the last try returns or raises")
 
