@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import asyncpg
+from jiebang.store.postgres.faults import SILENCE, UNANSWERED, Fault, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,20 +16,7 @@ if TYPE_CHECKING:
     from jiebang.saga.fence import FenceRow, Op
     from jiebang.saga.orders import Answers, Order, Orders
 
-
-SILENCE: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""Raised when a participant as a whole does not answer: down, starting, full, or disconnected."""
-
-UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
-"""Raised when a query gets no answer, for callers that need not distinguish silence from an error."""
+__all__ = ["SILENCE", "UNANSWERED", "ColumnarParticipant", "Fault", "Participant", "TriesWithoutMark", "fault_of"]
 
 
 @runtime_checkable

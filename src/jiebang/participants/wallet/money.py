@@ -181,8 +181,7 @@ class WalletParticipant(DatabaseParticipant):
             await connection.execute(
                 "SET LOCAL enable_seqscan = on"
             )  # the one statement here that reads the whole table
-            total: int = await connection.fetchval(_SQL["transfers"])
-        return total
+            return int(await connection.fetchval(_SQL["transfers"]))
 
     async def _in_batch(
         self,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _FIRST_PAUSE: Final = timedelta(seconds=0.5)
 _LONGEST_PAUSE: Final = timedelta(seconds=4)
 
+_AWAITED: Final[tuple[type[Exception], ...]] = (JiebangError, *UNANSWERED)
+"""What an attempt raises that a later one may not."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -69,7 +72,7 @@ class Startup:
             try:
                 await self.attempt()
                 _log.info("platform_joined")
-            except (JiebangError, *UNANSWERED) as error:
+            except _AWAITED as error:
                 code = error.code if isinstance(error, JiebangError) else type(error).__name__
                 pause_s = exponential_wait(_FIRST_PAUSE, failures, _LONGEST_PAUSE).total_seconds()
                 _log.warning("platform_awaited", error=code, again_in_s=pause_s)
