@@ -10,7 +10,6 @@ import typer
 from jiebang.cli.language import say
 from jiebang.cli.operations.arguments import By, check_participants, require_text
 from jiebang.cli.runner import Json, console, print_json, with_app
-from jiebang.clock import utc_now
 from jiebang.participants import PARTICIPANTS
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def out(
     check_participants(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        return await take_out(app.pools["platform"], names, reason, by, utc_now())
+        return await take_out(app.pools["platform"], names, reason, by, app.clock())
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
 
@@ -97,6 +96,6 @@ def put_back(names: Names, by: By, as_json: Json = False) -> None:
     check_participants(names, as_json=as_json)
 
     async def work(app: App) -> list[Outage]:
-        return await take_back(app.pools["platform"], names, by, utc_now())
+        return await take_back(app.pools["platform"], names, by, app.clock())
 
     _show_participants(with_app(work, as_json=as_json), as_json=as_json)
