@@ -124,7 +124,7 @@ async def test_messages_name_the_rule_in_the_words_of_the_pack(shop: Shop) -> No
     app, mailbox = shop.app, Mailbox()
     wanted = RemedyRequest(account_id=LOGGED, kind=Kind.REVOKE)
     with suppress(TooSoonError):  # the test before has asked already
-        await step_up.ask_logins(app.context, wanted, claim("logins"), lambda _: KeptAnswer(202, b""))
+        await step_up.ask_logins(app.context, wanted, claim(app, "logins"), lambda _: KeptAnswer(202, b""))
     delivery = Delivery(
         pool=app.pools["platform"],
         gateway=mailbox,

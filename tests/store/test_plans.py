@@ -83,6 +83,7 @@ WHOLE_TABLE: Mapping[str, str] = {
 FEW_ROWS: Mapping[str, str] = {
     "platform.bucket_lease": "a row a bucket",
     "platform.worker": "a row a worker",
+    "platform.worker_freed": "a row a time that an operator freed a worker's buckets",
     "platform.policy_pack": "a row a version of policy",
     "platform.policy_activation": "a row a change of policy",
     "platform.policy_state": "one row",

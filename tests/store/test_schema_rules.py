@@ -25,6 +25,7 @@ NOT_BY_ACCOUNT = {
     "platform.timeline_seal": "one chain for the whole installation, a row for many cases of many accounts",
     "platform.bucket_lease": "a few rows for the whole installation",
     "platform.worker": "a few rows for the whole installation",
+    "platform.worker_freed": "a few rows for the whole installation",
     "platform.recovery": "one row a recovery of the whole installation",
     "platform.participant_outage": "a few rows for the whole installation",
     "platform.policy_pack": "one row a version of policy, for the whole installation",
@@ -163,6 +164,18 @@ async def test_columns_say_what_they_hold(pool: Pool) -> None:
             assert (kind == "timestamp with time zone") == bool(TIME_NAME.fullmatch(name)), where
 
 
+async def test_no_time_of_the_platform_is_beyond_what_a_client_can_read(pools: Mapping[str, Pool]) -> None:
+    """One such row fails every batch that it is read with: all people of a bucket would wait for one of them."""
+    pool = pools["platform"]
+    for table in await tables(pool):
+        times = {row["name"] for row in await pool.fetch(COLUMNS, table["oid"]) if row["type"].startswith("timestamp")}
+        checks = [
+            row["def"] for row in await pool.fetch(CONSTRAINTS, table["oid"]) if row["name"] == "times_can_be_read"
+        ]
+        bounded = {name for name in times if any(f"({name} >= " in each and f"({name} <= " in each for each in checks)}
+        assert times == bounded, table["name"]
+
+
 async def test_hot_rows_have_room_to_be_updated_in_place(pool: Pool) -> None:
     """Without room on the page every op of the saga would also write every index."""
     for table in await tables(pool):
@@ -231,6 +244,15 @@ IMPOSSIBLE = {
     "money moving while tried": (
         "wallet",
         "INSERT INTO wallet.account (account_id, case_no, case_op, open_entries) VALUES (1, 1, 'tried', 1)",
+    ),
+    "a case due at the end of all time": (
+        "platform",
+        """INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at)
+           VALUES (1, 1, 0, 'revoke', 'open', 'p/1', '.', now(), 'infinity')""",
+    ),
+    "a lease for eighteen thousand years": (
+        "platform",
+        "INSERT INTO platform.bucket_lease (bucket, worker_id, until) VALUES (0, 'w', '20000-01-01')",
     ),
     "a closed account with money": (
         "wallet",

@@ -35,6 +35,8 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     repeats: RepeatPolicy = RepeatPolicy()
     joined: Callable[[], bool] = lambda: True
     """Whether the platform's database and policy have been reached since the start; no request is served before."""
+    clock_off: Callable[[], timedelta | None] = lambda: None
+    """By how much this process's own clock is ahead of the database's, where that is too much; None: it is right."""
     ready_within: timedelta = timedelta(seconds=1)
     """How long a participant may take to answer before `/ready` counts it as silent."""
     streams: int = 4096

@@ -37,6 +37,7 @@ from jiebang.remote.problem_details import (
     headers_of,
     prefers_english,
 )
+from jiebang.store.postgres.faults import SILENCE, Fault, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,6 +181,12 @@ def _answer_silent(request: Request[Any, Any, Any], error: Exception) -> Respons
     return answer(errors.ParticipantUnavailableError(participant="platform"), request)
 
 
+def _answer_database(request: Request[Any, Any, Any], error: asyncpg.PostgresError) -> Response[bytes]:
+    """Answer an error of the platform's database by whose fault it is, an SQLSTATE unknown to asyncpg too."""
+    silent = fault_of(error) is Fault.SILENCE
+    return _answer_silent(request, error) if silent else _answer_unexpected(request, error)
+
+
 def _answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer 500 and log the type and the frames only, because messages of errors quote values."""
     instance = request.scope.get("state", {}).get("request_id", "")
@@ -200,13 +207,7 @@ HANDLERS: Final[ExceptionHandlersMap] = {
     ValidationException: _answer_invalid,
     HTTPException: _answer_litestar,
     RecursionError: _answer_recursion,
-    OSError: _answer_silent,
-    TimeoutError: _answer_silent,
-    asyncpg.PostgresConnectionError: _answer_silent,
-    asyncpg.InsufficientResourcesError: _answer_silent,  # no connection left, no memory, no space on its disk
-    asyncpg.OperatorInterventionError: _answer_silent,  # shutting down, starting up, or ended by force
-    asyncpg.ObjectNotInPrerequisiteStateError: _answer_silent,  # a database closed to connections
-    asyncpg.InterfaceError: _answer_silent,
-    asyncpg.InternalClientError: _answer_silent,  # raised by the driver for a connection that dies in use
+    **dict.fromkeys(SILENCE, _answer_silent),
+    asyncpg.PostgresError: _answer_database,
     Exception: _answer_unexpected,
 }

@@ -264,6 +264,13 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
     ready: bool
     participants: Annotated[dict[str, bool], Meta(description="Who answers 各系统是否应答")]
+    clock_off_ms: Annotated[
+        int | None,
+        Meta(
+            description="By how much this process's own clock is ahead of the database's, where that is more than two "
+            "seconds; null: it is right 本进程时钟偏差(毫秒),超过两秒才给出;null 为正常"
+        ),
+    ]
 
 
 def check_shape(answer: CheckAnswer) -> Check:

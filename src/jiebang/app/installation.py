@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.clock import utc_now
 from jiebang.keys import InstallationKeys
 from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
@@ -24,6 +23,7 @@ from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.signing import Link
 from jiebang.settings import IssuerSettings, Settings
 from jiebang.store.cases import idempotency
+from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
 from jiebang.store.timelines.seal_signing_keys import SealKeys
 from jiebang.usecases.cases.context import Context
@@ -66,6 +66,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     context: Context
     links: Mapping[str, Link]
     registry: PackRegistry
+    clock: DatabaseClock
+    """The time by which this process stamps and judges: the platform's database's."""
     startup: Startup
     """Done when the installation is opened, unless it was opened with `patient`."""
     shadow: Shadow
@@ -96,6 +98,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 capacity=self.settings.capacity,
                 repeats=self.settings.repeats,
                 joined=self.startup.done.is_set,
+                clock_off=self.clock.find_off,
             )
         )
 
@@ -129,14 +132,14 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             plan_of=self.context.plan_of,
             recheck=RecheckWithClaim(
                 self.checker.recheck,
-                Quotas(self.declared, self.participants, pool, utc_now),
+                Quotas(self.declared, self.participants, pool, self.clock),
                 pool=pool,
                 pack=self.registry.in_force,
-                clock=utc_now,
+                clock=self.clock,
             ),
             records=self.context.records,
             know=self.registry.know,
-            clock=utc_now,
+            clock=self.clock,
             timing=self.settings.saga,
             limits=Limits(),
         )
@@ -175,14 +178,22 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 codes_key=self.secrets.codes,
             )
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}"
-        return Worker(worker_id=name, pool=pool, driver=driver, chores=chores, clock=utc_now, pace=self.settings.worker)
+        return Worker(
+            worker_id=name,
+            pool=pool,
+            driver=driver,
+            chores=chores,
+            clock=self.clock,
+            pace=self.settings.worker,
+            clock_off=self.clock.find_off,
+        )
 
     async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> VerificationReport:
         """Audit all databases and networks."""
         from jiebang.usecases.operations.verify import verify
 
         async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
-            auditor = WalletParticipant(whole["wallet"], utc_now, pepper=self.secrets.passwords)
+            auditor = WalletParticipant(whole["wallet"], self.clock, pepper=self.secrets.passwords)
             return await verify(
                 pool=self.pools["platform"],
                 participants=self.participants,
@@ -237,9 +248,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                     outcomes=outcomes,
                     papers=papers,
                 ),
-                clock=utc_now,
+                clock=self.clock,
                 still_within=6 * self.settings.worker.lease,
-                each_turn=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
+                each_turn=lambda: self.wallet.complete_pending(self.clock() - _TRANSFER_GRACE),
             ),
             by,
             dry_run=dry_run,
@@ -260,7 +271,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             self.resources.push_async_callback(client.aclose)
             read = keys_from_url(str(issuer.jwks_url), client)
         return TokenVerifier(
-            issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, utc_now), clock=utc_now
+            issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, self.clock), clock=self.clock
         )
 
     async def _purge(self, _buckets: frozenset[int], now: datetime) -> int:

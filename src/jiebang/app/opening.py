@@ -15,7 +15,6 @@ from uuid import uuid4
 import structlog
 
 from jiebang.app.installation import App
-from jiebang.clock import utc_now
 from jiebang.keys import InstallationKeys, read_keys
 from jiebang.model.errors import ParticipantUnavailableError, SettingsError
 from jiebang.model.facts import PLATFORM
@@ -33,6 +32,7 @@ from jiebang.remote.signing import Link
 from jiebang.settings import Settings, SettingsProblem, read_environment
 from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.postgres.data_directory import find
+from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.embedded import embedded, ensure_databases, placement
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
@@ -105,21 +105,22 @@ async def open_app(
         networks = {name: HttpParticipant(links[name]) for name in declared.networks}
         for network in networks.values():
             stack.push_async_callback(network.aclose)
-        owned = open_participants(declared, pools, utc_now, pepper=keys.passwords)
-        registry = PackRegistry(pools["platform"], declared, utc_now)
-        startup = Startup(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, utc_now)
+        clock = DatabaseClock()
+        owned = open_participants(declared, pools, clock, pepper=keys.passwords)
+        registry = PackRegistry(pools["platform"], declared, clock)
+        startup = Startup(pools, registry, {name: packs.text(name) for name in packs.NAMES}, POLICY, clock)
         try:
             await startup.attempt()
         except UNANSWERED as error:
             if not patient:
                 raise ParticipantUnavailableError(participant=PLATFORM, error=type(error).__name__) from error
         shadow = Shadow(pools["platform"], registry.shadow)
-        for loop in (startup.run(), shadow.run()):
+        for loop in (startup.run(), shadow.run(), clock.run(pools[PLATFORM])):
             stack.push_async_callback(_cancel, asyncio.create_task(loop))
         try:
             parties: dict[str, Participant] = {**owned, **networks}
             yield _build_app(
-                settings, keys, seal_keys, databases, pools, parties, links, registry, startup, shadow, stack
+                settings, keys, seal_keys, databases, pools, parties, links, registry, clock, startup, shadow, stack
             )
         finally:
             with suppress(*UNANSWERED):
@@ -169,6 +170,7 @@ def _build_app(
     participants: Mapping[str, Participant],
     links: Mapping[str, Link],
     registry: PackRegistry,
+    clock: DatabaseClock,
     startup: Startup,
     shadow: Shadow,
     resources: AsyncExitStack,
@@ -183,7 +185,7 @@ def _build_app(
         participants=participants,
         platform=pools["platform"],
         case_ids=case_ids,
-        clock=utc_now,
+        clock=clock,
         shadow=shadow,
     )
     context = Context(
@@ -197,7 +199,7 @@ def _build_app(
         pack_named=registry.pack,
         know=registry.know,
         records=CheckRecordStore(keys.records, lambda: secrets.token_bytes(16)),
-        clock=utc_now,
+        clock=clock,
         new_id=uuid4,
         new_nonce=lambda: secrets.token_bytes(16),
         codes_key=keys.codes,
@@ -217,6 +219,7 @@ def _build_app(
         context=context,
         links=links,
         registry=registry,
+        clock=clock,
         startup=startup,
         shadow=shadow,
         resources=resources,

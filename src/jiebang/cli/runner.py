@@ -60,10 +60,10 @@ def exit_on_error(*, as_json: bool) -> Iterator[None]:
 
 def _as_own_error(error: Exception) -> JiebangError:
     """Return an unexpected error as a JiebangError: its type and where it was raised, never its values."""
-    import asyncpg
+    from jiebang.participants.base import Fault, fault_of
 
     kind = type(error).__name__
-    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+    if fault_of(error) is Fault.SILENCE:
         return ParticipantUnavailableError(error=kind)
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
-
-import asyncpg
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jiebang.remote.client import RemoteError
+from jiebang.store.postgres.faults import SILENCE, UNANSWERED, Fault, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,17 +17,16 @@ if TYPE_CHECKING:
     from jiebang.saga.fence import FenceRow, Op
     from jiebang.saga.orders import Answers, Order, Orders
 
-
-SILENCE: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""Raised when a participant as a whole does not answer: down, starting, full, or disconnected."""
+__all__ = [
+    "SILENCE",
+    "UNANSWERED",
+    "ColumnarParticipant",
+    "Fault",
+    "Participant",
+    "TriesWithoutMark",
+    "explain_silence",
+    "fault_of",
+]
 
 
 def explain_silence(error: BaseException) -> Mapping[str, str | int]:
@@ -40,10 +38,6 @@ def explain_silence(error: BaseException) -> Mapping[str, str | int]:
     if isinstance(error, RemoteError):
         known |= {"reason": error.what, "status": error.status, "code": error.code, "detail": error.detail}
     return {name: value for name, value in known.items() if value is not None}
-
-
-UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
-"""Raised when a query gets no answer, for callers that need not distinguish silence from an error."""
 
 
 @runtime_checkable

@@ -111,6 +111,32 @@ def mark_unread(part: OwnerFacts, owner: str, read: Sequence[bool]) -> OwnerFact
     )
 
 
+def join_rows(parts: Sequence[tuple[Sequence[int], OwnerFacts]], size: int) -> OwnerFacts:
+    """Join one owner's parts of a batch of `size` rows, each with the rows that it answers.
+
+    Together the parts answer each row once.
+    """
+    place = {row: at for at, row in enumerate(row for rows, _ in parts for row in rows)}
+    order = [place[row] for row in range(size)]
+    whole = pl.concat([part.frame for _, part in parts])[order]
+    lists = {name: [one for _, part in parts for one in part.items[name]] for name in parts[0][1].items}
+    versions = [version for _, part in parts for version in part.versions]
+    return OwnerFacts(
+        whole, {name: [values[at] for at in order] for name, values in lists.items()}, [versions[at] for at in order]
+    )
+
+
+def select_rows(facts: Facts, rows: slice) -> Facts:
+    """Return the facts of some rows of a batch."""
+    return Facts(
+        facts.accounts[rows],
+        facts.frame[rows],
+        {name: lists[rows] for name, lists in facts.items.items()},
+        {name: versions[rows] for name, versions in facts.versions.items()},
+        facts.registry,
+    )
+
+
 def unread_part(owner: str, size: int, registry: ParticipantRegistry) -> OwnerFacts:
     """Return an owner's part where it could not be read."""
     columns = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import msgspec
 from litestar import Request, Response, get
 from litestar.datastructures import State
@@ -23,16 +25,19 @@ async def health() -> Health:
     operation_id="ready",
     tags=["operation"],
     summary="Ready 就绪检查",
-    description="200 while the platform's own database answers; participants that do not are named, and their "
-    "facts are unknown meanwhile. "
-    "平台数据库可用即为就绪;未应答的系统会列出。",
+    description="200 while the platform's own database answers and can be written; participants that do not answer are "
+    "named, and their facts are unknown meanwhile. `clock_off_ms` tells of a host whose clock is off: all that is "
+    "stamped goes by the database's clock, but it must be set right. "
+    "平台数据库可用且可写即为就绪;未应答的系统会列出。`clock_off_ms` 表示本机时钟偏差:时间以数据库为准,但仍须校准。",
     responses={503: ResponseSpec(Readiness, generate_examples=False, description="Not ready 未就绪")},
 )
 async def ready(deps: InjectedDeps, request: Request[None, None, State]) -> Response[Readiness]:
     """Answer whether requests can be served."""
     found = dict(await request.app.state.readiness.ask(None, None))
     up = found.pop("platform") and deps.joined()
-    body = Readiness(ready=up, participants=found)
+    off = deps.clock_off()
+    off_ms = None if off is None else off // timedelta(milliseconds=1)
+    body = Readiness(ready=up, participants=found, clock_off_ms=off_ms)
     return Response(msgspec.json.encode(body), status_code=200 if up else 503, media_type="application/json")  # type: ignore[arg-type]
 
 

@@ -17,7 +17,6 @@ from jiebang.cli.arguments import case_key
 from jiebang.cli.language import say
 from jiebang.cli.runner import console, print_error
 from jiebang.cli.show import TimelineView
-from jiebang.clock import utc_now
 from jiebang.model.case import ENDED, Kind, State
 from jiebang.model.errors import JiebangError, ProofRefusedError
 from jiebang.model.proof import Method
@@ -33,16 +32,16 @@ if TYPE_CHECKING:
 _CALLER = "cli"
 
 
-def claim(route: str) -> Claim:
+def claim(app: App, route: str) -> Claim:
     """Return a claim with a new key: the terminal never repeats a request."""
-    return unrepeated.make_claim(_CALLER, route, utc_now(), uuid4())
+    return unrepeated.make_claim(_CALLER, route, app.clock(), uuid4())
 
 
 def _render(app: App, outcome: CaseDetails | JiebangError) -> KeptAnswer:
     """Encode a case as JSON, or the fields of a refusal, which `_decode_or_raise` raises again."""
     if isinstance(outcome, JiebangError):
         return unrepeated.make_answer(msgspec.json.encode(outcome.fields, enc_hook=str), refused=True)
-    return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
+    return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, app.clock())))
 
 
 def _decode_or_raise(kept: KeptAnswer) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def _decode_or_raise(kept: KeptAnswer) -> dict[str, Any]:
 async def submit_case(app: App, account: int, kind: Kind, device: str | None) -> dict[str, Any]:
     """Submit a case; return it as the API shows it. Raises BlockedError with the whole check."""
     asked = Submission(account_id=account, kind=kind, device=device)
-    answered = await submit(app.context, asked, claim("submit"), partial(_render, app))
+    answered = await submit(app.context, asked, claim(app, "submit"), partial(_render, app))
     return _decode_or_raise(answered.kept)
 
 
@@ -77,7 +76,7 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
             secret = str(await asyncio.to_thread(typer.prompt, asks[method], hide_input=hidden))
         attempt = Attempt(method=method, secret=secret.encode(errors="replace").decode())  # arguments may be any bytes
         try:
-            _decode_or_raise((await prove(app.context, key, attempt, claim("prove"), partial(_render, app))).kept)
+            _decode_or_raise((await prove(app.context, key, attempt, claim(app, "prove"), partial(_render, app))).kept)
         except ProofRefusedError as error:
             if quiet or not error.fields.get("tries_left"):
                 raise
@@ -96,7 +95,7 @@ def _next_method(found: CaseDetails) -> Method | None:
 
 
 def _case_to_json(app: App, found: CaseDetails) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(case_shape(found, app.case_ids, utc_now()))
+    shown: dict[str, Any] = msgspec.to_builtins(case_shape(found, app.case_ids, app.clock()))
     return shown
 
 

@@ -91,28 +91,28 @@ async def carry_out(app: App, wanted: remedy_request.RemedyRequest, rule: str, o
     result = RemedyResult(currency=context.pack().currency)
     code = _record_code(context.pack(), rule.upper(), options)
     if options.agree:
-        await consent.give(context, wanted, code, None, claim("consent"), result.standing)
+        await consent.give(context, wanted, code, None, claim(app, "consent"), result.standing)
     elif options.take_back:
-        await consent.take_back(context, wanted, code, claim("consent"), result.standing)
+        await consent.take_back(context, wanted, code, claim(app, "consent"), result.standing)
     elif code == BALANCE:
-        await remedy.cash_out(context, wanted, claim(code), result.cleared)
+        await remedy.cash_out(context, wanted, claim(app, code), result.cleared)
     elif code == RED_PACKET:
-        await remedy.settle_red_packets(context, wanted, claim(code), result.cleared, give_back=options.give_back)
+        await remedy.settle_red_packets(context, wanted, claim(app, code), result.cleared, give_back=options.give_back)
     elif code == AUTODEBIT:
-        await remedy.end_autodebits(context, wanted, claim(code), result.cleared)
+        await remedy.end_autodebits(context, wanted, claim(app, code), result.cleared)
     elif code == ABNORMAL_LOGIN:
         if options.proving is None:
-            await step_up.ask_logins(context, wanted, claim(code), result.waiting)
+            await step_up.ask_logins(context, wanted, claim(app, code), result.waiting)
             if options.quiet:
                 return result
         remedy_id: UUID = options.proving or result.shape.id
         await step_up.prove_logins(
-            context, wanted, remedy_id, await _ask_secrets(options), claim("proof"), result.cleared
+            context, wanted, remedy_id, await _ask_secrets(options), claim(app, "proof"), result.cleared
         )
     elif options.approve is not None:
-        await step_up.approve_hand_over(context, wanted, options.approve, claim("approve"), result.cleared)
+        await step_up.approve_hand_over(context, wanted, options.approve, claim(app, "approve"), result.cleared)
     else:
-        await step_up.ask_hand_over(context, wanted, claim(code), result.waiting)
+        await step_up.ask_hand_over(context, wanted, claim(app, code), result.waiting)
         shown = codes.derive_hand_over_code(context.codes_key, wanted.account_id, result.shape.id)
         result.shape = msgspec.structs.replace(result.shape, show=shown)
     result.refused()

@@ -10,7 +10,6 @@ import typer
 from jiebang.cli.language import say
 from jiebang.cli.operations.arguments import By, check_participants, require_text
 from jiebang.cli.runner import Json, console, print_json, with_app
-from jiebang.clock import utc_now
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -81,7 +80,7 @@ def out(
     check_participants(names, as_json=as_json)
 
     async def work(app: App) -> tuple[Sequence[str], list[Outage]]:
-        history = await take_out(app.pools["platform"], names, reason, by, utc_now(), app.declared)
+        history = await take_out(app.pools["platform"], names, reason, by, app.clock(), app.declared)
         return app.declared.names, history
 
     _show_participants(*with_app(work, as_json=as_json), as_json=as_json)
@@ -95,6 +94,6 @@ def put_back(names: Names, by: By, as_json: Json = False) -> None:
     check_participants(names, as_json=as_json)
 
     async def work(app: App) -> tuple[Sequence[str], list[Outage]]:
-        return app.declared.names, await take_back(app.pools["platform"], names, by, utc_now(), app.declared)
+        return app.declared.names, await take_back(app.pools["platform"], names, by, app.clock(), app.declared)
 
     _show_participants(*with_app(work, as_json=as_json), as_json=as_json)

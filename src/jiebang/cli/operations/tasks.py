@@ -11,9 +11,10 @@ from jiebang.cli.language import say
 from jiebang.cli.operations.arguments import By, CaseIds, Limit, decode_cases
 from jiebang.cli.operations.show import print_task, task_to_json
 from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
-from jiebang.clock import utc_now
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jiebang.app import App
     from jiebang.store.operations.tasks import Task
 
@@ -34,17 +35,17 @@ def list_tasks(limit: Limit = 100, as_json: Json = False) -> None:
     """List open tasks."""
     from jiebang.usecases.operations import tasks
 
-    async def work(app: App) -> list[tuple[str, Task]]:
+    async def work(app: App) -> tuple[list[tuple[str, Task]], datetime]:
         found = await tasks.list_open(app.pools["platform"], limit)
-        return [(app.case_ids.encode(task.account_id, task.case_no), task) for task in found]
+        return [(app.case_ids.encode(task.account_id, task.case_no), task) for task in found], app.clock()
 
-    found = with_app(work, as_json=as_json)
+    found, now = with_app(work, as_json=as_json)
     if as_json:
         print_json([{"case": name} | task_to_json(task) for name, task in found])
     elif not found:
         console.print(say("没有未完成的事项。", "Nothing is open."))
     for name, task in () if as_json else found:
-        print_task(task, name)
+        print_task(task, name, now)
     if found:
         raise typer.Exit(REFUSED)
 
@@ -58,7 +59,7 @@ def acknowledge(case: CaseIds, by: By, as_json: Json = False) -> None:
 
     async def work(app: App) -> list[str]:
         keys = decode_cases(app, case)
-        done = await tasks.acknowledge(app.pools["platform"], keys.values(), by, utc_now())
+        done = await tasks.acknowledge(app.pools["platform"], keys.values(), by, app.clock())
         return [name for name, key in keys.items() if key in done]
 
     _print_done(case, with_app(work, as_json=as_json), as_json=as_json)
@@ -83,7 +84,7 @@ def close(
 
     async def work(app: App) -> list[str]:
         keys = decode_cases(app, case)
-        done = await tasks.close(app.pools["platform"], keys.values(), note, by, utc_now())
+        done = await tasks.close(app.pools["platform"], keys.values(), note, by, app.clock())
         return [name for name, key in keys.items() if key in done]
 
     _print_done(case, with_app(work, as_json=as_json), as_json=as_json)

@@ -69,7 +69,7 @@ async def _export_facts(app: App, file: Path) -> ExportSummary:
         participants=app.participants,
         platform=app.pools["platform"],
         case_ids=app.case_ids,
-        clock=utc_now,
+        clock=app.clock,
         limit=_PAGE_LIMIT,
         window=None,
     )

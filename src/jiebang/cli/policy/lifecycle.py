@@ -115,13 +115,12 @@ def diff(before: Either, after: Either, as_json: Json = False) -> None:
 )
 def add(file: PackFile, by: By, as_json: Json = False) -> None:
     """Add a version."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
 
     text, name = pack_file(file, as_json=as_json)
 
     async def work(app: App) -> tuple[Pack, list[RuleFinding]]:
-        return await lifecycle.add(app.pools["platform"], app.declared, text, name, by, utc_now())
+        return await lifecycle.add(app.pools["platform"], app.declared, text, name, by, app.clock())
 
     pack, findings = with_app(work, as_json=as_json)
     show_pack(pack, findings, as_json=as_json, added=True)
@@ -137,11 +136,10 @@ def add(file: PackFile, by: By, as_json: Json = False) -> None:
 )
 def activate(pack: PackName, by: By, as_json: Json = False) -> None:
     """Propose or approve a version."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
 
     done = with_app(
-        lambda app: lifecycle.activate(app.pools["platform"], app.declared, pack, by, utc_now()), as_json=as_json
+        lambda app: lifecycle.activate(app.pools["platform"], app.declared, pack, by, app.clock()), as_json=as_json
     )
     show_activation(done, as_json=as_json)
 
@@ -155,11 +153,10 @@ def activate(pack: PackName, by: By, as_json: Json = False) -> None:
 )
 def rollback(by: By, as_json: Json = False) -> None:
     """Go back to the version before."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
 
     done = with_app(
-        lambda app: lifecycle.roll_back(app.pools["platform"], app.declared, by, utc_now()), as_json=as_json
+        lambda app: lifecycle.roll_back(app.pools["platform"], app.declared, by, app.clock()), as_json=as_json
     )
     show_activation(done, as_json=as_json)
 
@@ -182,7 +179,6 @@ def shadow(
     as_json: Json = False,
 ) -> None:
     """Start, stop or report a version in shadow."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
 
     async def work(app: App) -> Sequence[ShadowCount]:
@@ -190,7 +186,7 @@ def shadow(
         if stop:
             await lifecycle.stop_shadow(db)
         elif pack is not None and by is not None:
-            await lifecycle.start_shadow(db, app.declared, pack, by, utc_now())
+            await lifecycle.start_shadow(db, app.declared, pack, by, app.clock())
         return await lifecycle.read_shadow_report(db, pack)
 
     counts = with_app(work, as_json=as_json)

@@ -23,10 +23,9 @@ commands: Final = typer.Typer(
     "status", help=say("查看封印现状;不正常时退出码为 1。", "Where sealing stands. Exits 1 if it is halted.")
 )
 def _status(as_json: Json = False) -> None:
-    from jiebang.clock import utc_now
 
     async def work(app: App) -> SealingStatus:
-        return await app.sealing().standing(utc_now())
+        return await app.sealing().standing(app.clock())
 
     status = with_app(work, as_json=as_json)
     if as_json:
@@ -60,10 +59,9 @@ def _resume(
     by: Annotated[str, typer.Option(help=say("确认人", "Who acknowledges it"))],
     as_json: Json = False,
 ) -> None:
-    from jiebang.clock import utc_now
 
     async def work(app: App) -> int | None:
-        return await app.sealing().go_on_after_restore(utc_now(), by)
+        return await app.sealing().go_on_after_restore(app.clock(), by)
 
     seal = with_app(work, as_json=as_json)
     if as_json:

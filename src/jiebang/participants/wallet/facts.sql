@@ -1,7 +1,7 @@
 SELECT a.account_id, a.facts_version, a.balance_fen,
     a.open_entries AS open_transactions, t.open_transaction_items,
     p.unclaimed_red_packets, p.unclaimed_red_packet_items,
-    (SELECT coalesce(sum(r.owed_fen), 0)::bigint FROM wallet.arrears r
+    (SELECT least(coalesce(sum(r.owed_fen), 0), 9223372036854775807)::bigint FROM wallet.arrears r
      WHERE r.account_id = a.account_id AND r.repaid_at IS NULL) AS arrears_fen,
     f.frozen_fen, f.freeze_items, d.autodebit_contracts, d.autodebit_items, c.open_credit, c.credit_items,
     a.receive_limit_fen IS NOT NULL AS receive_limited, coalesce(a.receive_limit_fen, 0) AS receive_limit_fen,
@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (
     WHERE p.account_id = a.account_id AND p.state = 'unclaimed'
 ) p
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(f.amount_fen), 0)::bigint AS frozen_fen, jsonb_agg(jsonb_build_object(
+    SELECT least(coalesce(sum(f.amount_fen), 0), 9223372036854775807)::bigint AS frozen_fen, jsonb_agg(jsonb_build_object(
         'id', f.freeze_id::text, 'authority', f.authority, 'amount_fen', f.amount_fen, 'contact', f.contact
     ) ORDER BY f.freeze_id)::text AS freeze_items
     FROM wallet.freeze f

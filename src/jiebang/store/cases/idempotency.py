@@ -22,10 +22,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
+from jiebang.store.postgres.faults import UNANSWERED
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ async def hold(pool: Database, claim: Claim) -> AsyncIterator[None]:
         async with asyncio.timeout(claim.held.total_seconds()):
             yield
     except Exception:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # then it expires by itself
+        with suppress(*UNANSWERED):  # then it expires by itself
             await pool.execute(_SQL["release_key"], claim.caller, claim.route, claim.key, claim.holder)
         raise
 

@@ -24,6 +24,7 @@ import structlog
 
 from jiebang.model.check import Text
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
+from jiebang.store.postgres.faults import UNANSWERED
 
 if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
@@ -182,7 +183,7 @@ async def require_migrated(pools: Mapping[str, Pool], registry: ParticipantRegis
         scripts = load_migrations(owner, registry)
         try:
             return len(_verify_applied(owner, scripts, await _read_applied(pool, owner))) < len(scripts)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except UNANSWERED as error:
             _log.warning("migrations_not_read", database=name, error=type(error).__name__)
             return False
 

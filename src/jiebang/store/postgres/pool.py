@@ -21,6 +21,7 @@ import structlog
 
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.facts import PLATFORM
+from jiebang.store.postgres.faults import UNANSWERED
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -148,7 +149,7 @@ async def _warm(name: str, pool: Pool) -> bool:
     try:
         async with pool.acquire(timeout=_CONNECT_LIMIT):
             return True
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except UNANSWERED as error:
         _log.warning("database_unavailable", database=name, error=type(error).__name__)
         return False
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-import asyncpg
 import msgspec
 
 from jiebang.model.case import Case, State
 from jiebang.model.errors import ParticipantUnavailableError, ProofRefusedError, TooSoonError, UnknownCaseError
 from jiebang.model.plan import WALLET
 from jiebang.model.proof import Method
+from jiebang.participants.base import UNANSWERED
 from jiebang.saga import timeline
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, step
@@ -123,7 +123,7 @@ async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Pro
         return hmac.compare_digest(code.encode(), attempt.secret.encode())
     try:
         [right] = await context.wallet.verify_payment_password([(proof.account_id, attempt.secret)])
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except UNANSWERED:
         raise ParticipantUnavailableError(participant=WALLET) from None
     return bool(right)
 
@@ -131,7 +131,7 @@ async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Pro
 async def _read_wallet_version(context: Context, account_id: int) -> int:
     try:
         batch = await context.wallet.facts([account_id])
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except UNANSWERED:
         raise ParticipantUnavailableError(participant=WALLET) from None
     if batch is None or not batch.versions:
         raise ParticipantUnavailableError(participant=WALLET)

@@ -20,7 +20,7 @@ import structlog
 from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
 from jiebang.model.plan import UNNAMED
-from jiebang.participants.base import SILENCE, UNANSWERED, TriesWithoutMark, explain_silence
+from jiebang.participants.base import UNANSWERED, TriesWithoutMark, explain_silence
 from jiebang.policy.calendar import local_date
 from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.batch import Save
@@ -52,6 +52,7 @@ from jiebang.store.checks import quota
 from jiebang.store.operations import recoveries as recovery_store
 from jiebang.store.operations import tasks, worker_registry
 from jiebang.store.operations.tasks import NewTask
+from jiebang.store.postgres.faults import Fault, fault_of
 
 if TYPE_CHECKING:
     from jiebang.participants.base import Participant
@@ -262,9 +263,10 @@ async def _call(setup: RecoverySetup, call: RecoveryCall) -> CallOutcome:
             if op is Op.TRY and isinstance(party, TriesWithoutMark):
                 return CallOutcome(refused=await party.try_again(call.orders, planned))
             await party.apply(op, call.orders, planned)
-    except SILENCE as error:
-        _log.warning("recovery_unanswered", participant=name, op=op.value, **explain_silence(error))
     except Exception as error:  # noqa: BLE001 - one case must not stop the others
+        if fault_of(error) is Fault.SILENCE:
+            _log.warning("recovery_unanswered", participant=name, op=op.value, **explain_silence(error))
+            return CallOutcome()
         _log.warning(
             "recovery_call_failed", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
         )

@@ -1,4 +1,4 @@
-"""Readiness: whether the platform's database and the participants answer now."""
+"""Readiness: whether the platform's database can be written and the participants answer now."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
 
 
 async def check_readiness(context: Context, within: timedelta) -> dict[str, bool]:
-    """Ask the platform's database and all participants at once; return by name who answered `within` the limit."""
+    """Ask the platform's database and all participants at once; return by name who answered `within` the limit.
+
+    The platform's database has answered if it can be written.
+    """
 
     async def ask(name: str, participant: Participant | None) -> tuple[str, bool]:
         try:
             async with asyncio.timeout(within.total_seconds()):
                 if participant is None:
-                    await context.platform.fetchval("SELECT 1")
-                else:
-                    await participant.look([1])
+                    # A server that became a standby answers, but takes nothing.
+                    return name, await context.platform.fetchval("SHOW transaction_read_only") == "off"
+                await participant.look([1])
         except UNANSWERED:
             return name, False
         return name, True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,11 +17,15 @@ from jiebang.store.postgres.migrate import require_migrated
 from jiebang.usecases.policy import lifecycle
 
 if TYPE_CHECKING:
+    from jiebang.store.postgres.database_clock import DatabaseClock
     from jiebang.store.postgres.pool import Pool
     from jiebang.usecases.policy.registry import PackRegistry
 
 _FIRST_PAUSE: Final = timedelta(seconds=0.5)
 _LONGEST_PAUSE: Final = timedelta(seconds=4)
+
+_AWAITED: Final[tuple[type[Exception], ...]] = (JiebangError, *UNANSWERED)
+"""What an attempt raises that a later one may not."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +39,7 @@ class Startup:
         registry: PackRegistry,
         shipped: Mapping[str, tuple[str, str]],
         first: str,
-        clock: Callable[[], datetime],
+        clock: DatabaseClock,
     ) -> None:
         """`shipped`: text and file name of the shipped packs, by name; `first`: which one a first start activates."""
         self._pools, self._registry, self._clock = pools, registry, clock
@@ -50,7 +54,7 @@ class Startup:
         Raises MigrationRefusedError, NotMigratedError, PackInvalidError, and what a database that does not answer
         raises (UNANSWERED).
         """
-        await self._pools[PLATFORM].fetchval("SELECT 1")  # first: it may be the only one that is silent
+        await self._clock.measure(self._pools[PLATFORM])  # first: it may be the only one that is silent
         await require_migrated(self._pools, self._registry.declared)
         self.edited = await lifecycle.install(
             self._pools[PLATFORM], self._registry.declared, self._shipped, self._first, self._clock()
@@ -69,7 +73,7 @@ class Startup:
             try:
                 await self.attempt()
                 _log.info("platform_joined")
-            except (JiebangError, *UNANSWERED) as error:
+            except _AWAITED as error:
                 code = error.code if isinstance(error, JiebangError) else type(error).__name__
                 pause_s = exponential_wait(_FIRST_PAUSE, failures, _LONGEST_PAUSE).total_seconds()
                 _log.warning("platform_awaited", error=code, again_in_s=pause_s)

@@ -192,7 +192,9 @@ async def show(
         try:
             async with asyncio.timeout(limit.total_seconds()):
                 return await participants[name].look(sorted(accounts_by_participant[name]))
-        except (KeyError, *UNANSWERED):
+        except KeyError:  # no participant of this installation
+            return None
+        except UNANSWERED:
             return None
 
     rows_by_participant = dict(
