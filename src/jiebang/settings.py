@@ -18,7 +18,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     jwks_url = "https://…"                 # or jwks_file
     [saga]                                 # JIEBANG_SAGA_TRY_LIMIT=3 …: fields of Timing; times in seconds
     [worker]                               # JIEBANG_WORKER_LEASE=10 …: fields of Pace
-    [seals]                                # JIEBANG_SEALS_EVERY=15 …: fields of SealPace
+    [seals]                                # JIEBANG_SEALS_EVERY=3 …: fields of SealPace
     [tasks]                                # JIEBANG_TASKS_SILENT=120 …: fields of Watchfulness
     [gauges]                               # JIEBANG_GAUGES_EVERY=10 …: fields of GaugePace
     [repeats]                              # JIEBANG_REPEATS_HELD=30 …: fields of Repeats

@@ -37,14 +37,18 @@ BATCH = range(FIRST, FIRST + 1_024)
 OTHERWISE: Mapping[str, Sequence[str]] = {
     "money.left_behind": ["made_at"],
     "cases.due_cases": ["bucket"],
-    "cases.save_cases": ["account_id", "seal_no"],
+    "cases.save_cases": ["account_id", "only_one"],
     "gauges.readings": ["bucket"],
     "seals.last_seal": ["seal_no"],
     "seals.seal_page": ["seal_no"],
     "seals.seals_of_cases": ["account_id", "ended_until"],
     "seals.ended_cases": ["ended_at"],
     "seals.ended_between": ["ended_at"],
-    "seals.first_ended_after": ["ended_at"],
+    "seals.sealed_until": ["ended_at", "only_one"],
+    "seals.seal_statement": ["seal_no"],
+    "case_records.case_records": ["account_id", "document_index"],
+    "recoveries.make_again": ["only_one"],
+    "witness.read_witness": ["only_one"],
     "outbox.due_messages": ["bucket"],
     "idempotency.claim_key": ["caller"],
     "idempotency.kept_answer": ["caller"],
@@ -81,6 +85,8 @@ WHOLE_TABLE: Mapping[str, str] = {
 }
 """Statements that read a whole table that grows, and why they may."""
 FEW_ROWS: Mapping[str, str] = {
+    "platform.seal_floor": "one row",
+    "keys.seal_witness": "one row",
     "platform.bucket_lease": "a row a bucket",
     "platform.worker": "a row a worker",
     "platform.worker_freed": "a row a time that an operator freed a worker's buckets",

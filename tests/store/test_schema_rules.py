@@ -23,6 +23,8 @@ NOT_BY_ACCOUNT = {
     "platform.quota_refusal": "the same document must meet itself on whatever accounts: distributed by document",
     "platform.idempotency": "the same key must meet itself whatever account the body names: distributed by caller",
     "platform.timeline_seal": "one chain for the whole installation, a row for many cases of many accounts",
+    "platform.seal_floor": "one row for the whole installation",
+    "keys.seal_witness": "one row for the whole installation",
     "platform.bucket_lease": "a few rows for the whole installation",
     "platform.worker": "a few rows for the whole installation",
     "platform.worker_freed": "a few rows for the whole installation",
@@ -34,7 +36,7 @@ NOT_BY_ACCOUNT = {
     "platform.policy_shadow": "counters of the whole installation, about nobody",
 }
 NOT_OURS = "schema_migration"  # one row a migration, kept by jiebang migrate
-HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker", "policy_state", "policy_shadow"}
+HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker", "policy_state", "policy_shadow", "seal_floor"}
 FENCE = [
     ("account_id", "bigint", None),
     ("facts_version", "bigint", "1"),

@@ -25,7 +25,8 @@ from jiebang.settings import IssuerSettings, Settings
 from jiebang.store.cases import idempotency
 from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
-from jiebang.store.timelines.seal_signing_keys import SealKeys
+from jiebang.store.timelines.seal_signing_keys import FOLDER, LAST_SEAL, SealKeys
+from jiebang.store.timelines.witness import ChainMemory
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.checks.check import Checker
 from jiebang.usecases.operations.startup import Startup
@@ -107,11 +108,33 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """The file outside the databases that holds the end of the chain of seals."""
         return self.settings.anchor or self.settings.home / "timeline-anchor.jsonl"
 
+    @property
+    def anchor_in_home(self) -> bool:
+        """Whether the anchor lies where whoever has the home has it too: then it proves little."""
+        return self.anchor.absolute().is_relative_to(self.settings.home.absolute())
+
+    @property
+    def last_seal(self) -> Path:
+        """The file in which this host remembers the last seal it made."""
+        return self.settings.keys / FOLDER / LAST_SEAL
+
+    @property
+    def chain_memory(self) -> ChainMemory:
+        """Where the end of the chain of seals is remembered beside the anchor."""
+        return ChainMemory(self.last_seal, self.pools["keys"])
+
     def sealing(self) -> Sealer:
         """Return the chore that seals timelines."""
         from jiebang.usecases.timelines.seal import Sealer
 
-        return Sealer(pool=self.pools["platform"], keys=self.seal_keys, anchor_at=self.anchor, pace=self.settings.seals)
+        return Sealer(
+            pool=self.pools["platform"],
+            keys=self.seal_keys,
+            anchor_at=self.anchor,
+            pace=self.settings.seals,
+            memory=self.chain_memory,
+            anchor_in_home=self.anchor_in_home,
+        )
 
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
@@ -201,6 +224,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 plan_of=self.registry.plan_of,
                 keys=self.seal_keys,
                 anchor_at=self.anchor,
+                anchor_in_home=self.anchor_in_home,
+                memory=self.chain_memory,
                 progress=progress,
             )
 

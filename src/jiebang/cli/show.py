@@ -301,6 +301,15 @@ def _findings(console: Console, found: TimelineReport) -> None:
             "There is no anchor outside: nothing proves that the chain of seals was not cut at its end.",
         )
         console.print(words, style="yellow")
+    elif found.anchor_in_home:
+        console.print(ANCHOR_IN_HOME, style="yellow")
+
+
+ANCHOR_IN_HOME: Final = say(
+    "锚点文件在数据目录之内:能改数据库的人多半也能改它。请用 JIEBANG_ANCHOR 指到别处。",
+    "The anchor lies in the home: whoever can write the database can probably write it too. "
+    "Set JIEBANG_ANCHOR elsewhere.",
+)
 
 
 def _timelines(table: Table, found: TimelineReport) -> None:
@@ -308,6 +317,9 @@ def _timelines(table: Table, found: TimelineReport) -> None:
     table.add_row(say("封印(所含时间线)", "Seals (timelines in them)"), f"{found.seals:,} ({found.sealed:,})")
     if found.unsealed:
         table.add_row(say("已结束、尚待封印", "Ended, waiting for their seal"), f"{found.unsealed:,}")
+    if found.older:
+        words = say("旧版封印(仅含时间线)", "Seals of an earlier version (timelines alone)")
+        table.add_row(words, f"{found.older:,}")
     for lost in found.restored:
         words = say(f"因恢复备份而失去的封印({lost.by} 确认)", f"Seals lost in a restore, acknowledged by {lost.by}")
         table.add_row(words, f"{lost.first:,}-{lost.last:,}")

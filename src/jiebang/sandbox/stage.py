@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,16 +62,19 @@ def only_demo(home: Path) -> Iterator[None]:
         os.close(held)
 
 
-async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool) -> None:
+async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool, chain_ends: Iterable[Path] = ()) -> None:
     """Empty all databases and networks that an earlier demo filled, and mark the home as the demo's.
 
-    `outside`: the databases are not this home's own, so its mark says nothing of them, and they must be empty. Raises
+    `chain_ends`: the files that remember the end of the chain of seals, which goes with the data. `outside`: the
+    databases are not this home's own, so its mark says nothing of them, and they must be empty. Raises
     NotOursToClearError for accounts that somebody else loaded. No process of the sandbox may run.
     """
     mark = home / _MARK
     if not outside and await asyncio.to_thread(mark.exists):
         # Whatever the platform's own database holds: a demo killed while it loaded may have filled the others alone.
         await asyncio.gather(*(_empty(pool, PARTICIPANTS.owner_of(name)) for name, pool in pools.items()))
+        for file in chain_ends:
+            await asyncio.to_thread(file.unlink, missing_ok=True)
     elif await pools["platform"].fetchval("SELECT EXISTS (SELECT FROM platform.account)"):
         raise NotOursToClearError(home=str(home))
     for ledger in await asyncio.to_thread(lambda: list((home / "sandbox").glob("*.sqlite*"))):

@@ -143,7 +143,8 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
     async with AsyncExitStack() as stack:
         stack.enter_context(only_demo(settings.home))
         empty = await stack.enter_async_context(open_app(settings))
-        await clear(empty.pools, settings.home, outside=settings.databases is not None)
+        ends = (empty.anchor, empty.last_seal)
+        await clear(empty.pools, settings.home, outside=settings.databases is not None, chain_ends=ends)
         outside = await stack.enter_async_context(sandbox(settings.home, wallet=empty.databases["wallet"]))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
         warn_of_edited_packs(app, screen)

@@ -8,6 +8,7 @@ import typer
 
 from jiebang.cli.language import say
 from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
+from jiebang.cli.show import ANCHOR_IN_HOME
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -35,12 +36,15 @@ def _status(as_json: Json = False) -> None:
         console.print(say(f"最后一枚封印:{status.seal}", f"Last seal: {status.seal}"))
         console.print(say(f"外部锚点:{status.anchored or none}", f"Anchor outside: {status.anchored or none}"))
         console.print(say(f"等待最久:{status.unsealed_s} 秒", f"Longest wait for a seal: {status.unsealed_s} s"))
+        if status.anchor_in_home:
+            console.print(ANCHOR_IN_HOME, style="yellow")
         if status.halted is not None:
             console.print(say(f"已停止封印:{status.halted}", f"Sealing is halted: {status.halted}"), style="red")
             console.print(
                 say(
-                    "先执行 jiebang verify。若确因恢复备份,再执行 jiebang seals resume --by 您的姓名。",
-                    "Run jiebang verify first. If a backup was restored, then: jiebang seals resume --by YOUR-NAME.",
+                    "先执行 jiebang verify。若确因恢复备份或锚点文件丢失,再执行 jiebang seals resume --by 您的姓名。",
+                    "Run jiebang verify first. If a backup was restored or the anchor file was lost, then: "
+                    "jiebang seals resume --by YOUR-NAME.",
                 )
             )
     if status.halted is not None:

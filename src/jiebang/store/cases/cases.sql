@@ -55,7 +55,7 @@ LIMIT $3
 -- name: save_cases
 -- The guarded save: it overwrites only the revision just before its own, and refuses the commit point while the row carries a
 -- wish to withdraw. Timeline row and message to the person are written in the same statement. The new head extends the one in
--- the row; however late a save comes, no case ends at a time that is sealed already. Cases that took the same step are a group
+-- the row; however late a save comes, no case ends at a time whose cases are being sealed (platform.seal_floor). Cases that took the same step are a group
 -- (g), whose common columns and entries are sent and parsed once. A message takes its id from the head, which is unique to the
 -- save. A case that is not being retried (attempt 0) keeps its place in the index of due cases.
 WITH g AS MATERIALIZED (
@@ -75,8 +75,8 @@ WITH g AS MATERIALIZED (
         attempt = i.attempt, deadline = i.deadline,
         due_at = CASE WHEN i.attempt = 0 AND c.due_at <= i.due_at THEN c.due_at ELSE i.due_at END, rests_until = i.due_at,
         reason = i.reason, head = sha256(c.head || i.digest),
-        ended_at = CASE WHEN i.ended THEN greatest($18::timestamptz, (SELECT s.ended_until + interval '1 microsecond'
-            FROM platform.timeline_seal s WHERE s.seal_no > 0 ORDER BY s.seal_no DESC LIMIT 1)) END
+        ended_at = CASE WHEN i.ended THEN greatest($18::timestamptz, (SELECT f.until + interval '1 microsecond'
+            FROM platform.seal_floor f WHERE f.only_one = 1)) END
     FROM input i
     WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
       AND c.revision = i.revision - 1

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDER: Final = "timeline-seals"
+LAST_SEAL: Final = "last-seal-of-this-host"
+"""The file in that folder in which a host remembers the last seal it made (`store.timelines.witness`)."""
 _ALGORITHM: Final = "Ed25519"
 _TYPE: Final = "jiebang-timeline-seal"
 

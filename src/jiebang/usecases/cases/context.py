@@ -48,11 +48,15 @@ class BatchCheck(Protocol):
 
 
 class SealInclusion(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root."""
+    """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root.
+
+    `record`: the hash of what else was sealed of the case; empty in a seal of an earlier version.
+    """
 
     seal_no: int
     at: datetime
     statement: str
+    record: bytes
     path: Sequence[PathStep]
 
 

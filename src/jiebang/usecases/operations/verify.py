@@ -16,6 +16,7 @@ from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, find_cases_without_slot, find_leaked_slots
 from jiebang.store.cases import cases as store
 from jiebang.store.checks import quota
+from jiebang.store.timelines import case_records
 from jiebang.usecases.timelines.verify import TimelineReport, audit_chains, audit_seals
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from jiebang.participants.base import Participant
     from jiebang.saga.fence import FenceRow
     from jiebang.store.postgres.pool import Pool
+    from jiebang.store.timelines.anchor import AnchorLine
     from jiebang.store.timelines.seal_signing_keys import SealKeys
+    from jiebang.store.timelines.witness import ChainMemory
 
 
 class MoneyAuditor(Protocol):
@@ -78,6 +81,8 @@ async def verify(
     plan_of: Callable[[Case], Plan],
     keys: SealKeys | None = None,
     anchor_at: Path | None = None,
+    anchor_in_home: bool = False,
+    memory: ChainMemory | None = None,
     page: int = 2_000,
     settle: timedelta = timedelta(milliseconds=500),
     progress: Callable[[int], Any] = lambda _done: None,
@@ -86,13 +91,18 @@ async def verify(
 
     `page`: most accounts, and marks per participant, held at once. `settle`: the pause before what does not match is
     read again. `progress` is called with the number of accounts done. `keys`: the seal keys, None: seals are not
-    audited; `anchor_at`: the file that holds the end of their chain.
+    audited; `anchor_at`: the file that holds the end of their chain; `memory`: where it is remembered beside it;
+    `anchor_in_home`: whether the file lies with the installation's own, for the report.
     """
     report = VerificationReport()
     after = 0
     while after < MAX_ACCOUNT:
         part = await _read_range(pool, participants, after, page, report)
         await audit_chains(pool, after, part.upto, report.timelines)
+        report.violations.extend(
+            Violation(Breach.NUMBER_SET_BACK, account, 0, "platform")
+            for account in await case_records.find_numbers_set_back(pool, after, part.upto, page)
+        )
         after = part.upto
         found = await _judge(pool, part.cases, part.rows, plan_of)
         money = await _audit_money(wallet, part.accounts, report)
@@ -113,13 +123,27 @@ async def verify(
             report.money_wrong.extend(money.wrong)
         progress(report.accounts)
     await _audit_slots(pool, page, settle, report)
+    report.timelines.anchor_in_home = anchor_in_home
+    if not await case_records.is_policy_activated(pool):
+        report.violations.append(Violation(Breach.NOT_ACTIVATED, 0, 0, "platform"))
     if keys is not None:
-        await audit_seals(pool, keys, anchor_at, report.timelines)
+        await audit_seals(pool, keys, anchor_at, report.timelines, await _read_memory(memory, report))
     try:
         report.transfers_fen = await wallet.transfers_fen()
     except UNANSWERED:
         _mark_unread(report, "wallet")
     return report
+
+
+async def _read_memory(memory: ChainMemory | None, report: VerificationReport) -> list[AnchorLine]:
+    """Return the ends of the chain that are remembered beside the anchor; what cannot be read is reported."""
+    if memory is None:
+        return []
+    try:
+        return list((await memory.read()).values())
+    except UNANSWERED:
+        _mark_unread(report, "keys")
+        return []
 
 
 async def _judge(
