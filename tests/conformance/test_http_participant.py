@@ -13,12 +13,13 @@ import httpx
 import msgspec
 import pytest
 
+from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants.http import HttpParticipant
 from jiebang.remote.client import RemoteError
 from jiebang.remote.signing import Requester
 from jiebang.remote.stand_ins import read_links
-from jiebang.remote.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
+from jiebang.remote.wire import MAX_BATCH, MAX_BODY
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control

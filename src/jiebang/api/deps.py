@@ -37,8 +37,6 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the platform's database and policy have been reached since the start; no request is served before."""
     ready_within: timedelta = timedelta(seconds=1)
     """How long a participant may take to answer before `/ready` counts it as silent."""
-    streams: int = 4096
-    """How many event streams one process holds open."""
 
 
 InjectedDeps = NamedDependency[SkipValidation[Deps]]

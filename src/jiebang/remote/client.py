@@ -14,7 +14,8 @@ from typing import Final
 import httpx
 import msgspec
 
-from jiebang.model.errors import JiebangError
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError, JiebangError
 from jiebang.remote import wire
 from jiebang.remote.signing import Link, Requester, SignedRequest, join_headers
 
@@ -80,8 +81,10 @@ class SignedClient:
                 return await self._exchange(sent, body)
             except httpx.TimeoutException as error:
                 raise TimeoutError(f"{self.name}: no answer in time") from error
-            except (httpx.HTTPError, AttributeError) as error:
-                # AttributeError: a connection reset while it is being made has no socket, which anyio does not expect
+            except OSError:  # a RemoteError among them
+                raise
+            except Exception as error:
+                # Whatever a peer's bytes, or the loss of its connection, make a library raise: it did not answer.
                 raise RemoteError(self.name, type(error).__name__) from error
 
     async def _exchange(self, sent: SignedRequest, body: bytes) -> bytes:
@@ -106,8 +109,8 @@ class SignedClient:
 
     def _build_error(self, status: int, answer: bytes) -> RemoteError:
         try:
-            code = msgspec.json.decode(answer, type=_Refusal).code
-        except msgspec.DecodeError:
+            code = decode(answer, _Refusal).code
+        except InvalidInputError:
             code = ""
         return RemoteError(self.name, f"answered {status} {code}".rstrip(), status, code or None)
 

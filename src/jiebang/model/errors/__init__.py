@@ -60,6 +60,7 @@ from jiebang.model.errors.policy import (
 from jiebang.model.errors.requests import (
     BadSignatureError,
     BodyTooLargeError,
+    HeaderRepeatedError,
     HeadersTooLargeError,
     IdempotencyInUseError,
     IdempotencyMissingError,
@@ -71,6 +72,7 @@ from jiebang.model.errors.requests import (
     PlatformFullError,
     RateExceededError,
     RequestTooSlowError,
+    UndecodableError,
     UnknownAccountError,
 )
 
@@ -86,6 +88,7 @@ __all__ = [
     "DatabaseDamagedError",
     "DatabaseStartError",
     "DiskFullError",
+    "HeaderRepeatedError",
     "HeadersTooLargeError",
     "HomeUnusableError",
     "IdempotencyInUseError",
@@ -125,6 +128,7 @@ __all__ = [
     "SettingsError",
     "TooLateToWithdrawError",
     "TooSoonError",
+    "UndecodableError",
     "UnknownAccountError",
     "UnknownCaseError",
     "UnknownCodeError",
