@@ -33,6 +33,7 @@ from jiebang.model.errors.installation import (
     PortTakenError,
     ProcessStartError,
     SettingsError,
+    SharedMemoryFullError,
     WorkersBusyError,
 )
 from jiebang.model.errors.participants import (
@@ -126,6 +127,7 @@ __all__ = [
     "RequestTooSlowError",
     "SamePersonError",
     "SettingsError",
+    "SharedMemoryFullError",
     "TooLateToWithdrawError",
     "TooSoonError",
     "UndecodableError",

@@ -35,6 +35,7 @@ from jiebang.model.errors import (
     HomeUnusableError,
     InvalidInputError,
     JiebangError,
+    SharedMemoryFullError,
 )
 from jiebang.saga.backoff import exponential_wait
 from jiebang.store.postgres.data_directory import SERVERS, Home, find_binaries, prepare, translate_os_errors
@@ -46,7 +47,14 @@ _AGAIN_LIMIT: Final = 15.0
 _FIRST_PAUSE: Final = timedelta(seconds=_POLL)
 _LONGEST_PAUSE: Final = timedelta(seconds=5)
 _ERRORS: Final = {
-    kind.code: kind for kind in (DatabaseDamagedError, DatabaseStartError, DiskFullError, HomeUnusableError)
+    kind.code: kind
+    for kind in (
+        DatabaseDamagedError,
+        DatabaseStartError,
+        DiskFullError,
+        HomeUnusableError,
+        SharedMemoryFullError,
+    )
 }
 
 
