@@ -23,6 +23,7 @@ from jiebang.model.errors import (
     InvalidInputError,
     JiebangError,
     NotAuthenticatedError,
+    ParticipantUnavailableError,
     SettingsError,
 )
 from jiebang.model.plan import UNNAMED
@@ -34,12 +35,14 @@ from jiebang.remote.stand_ins import ADDRESSES, read_links
 from jiebang.remote.tokens import Caller, IssuerKeys, KeysUnavailableError, TokenVerifier
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
+from jiebang.saga.recovery_evidence import RestoredInstallation
 from jiebang.sandbox.population.reading import LineFault, PopulationLine, read_person
 from jiebang.settings import read_settings
 from jiebang.store.postgres.data_directory import Home
 from jiebang.store.postgres.supervisor import parse_error, read_state
 from jiebang.store.timelines import anchor
 from jiebang.store.timelines.seal_signing_keys import FOLDER, read_seal_keys
+from jiebang.usecases.driving.recover import RecoverySetup, recover
 from jiebang.usecases.operations.readiness import check_readiness
 from tests.examples import examples
 from tests.hostile import BRACKETS, JSON, TEXT, hostile
@@ -232,7 +235,8 @@ async def test_results_that_a_peer_signed_but_made_wrong(body: bytes, op: Op) ->
 async def test_one_bad_result_among_good_ones_leaves_the_others() -> None:
     """One person's malformed result must not be everybody's silence."""
     good = RESULT | {"row": {"case_no": 1, "case_op": "tried"}}
-    for bad in ({"account": 2}, [], None, RESULT | {"account": "9007199254740992"}):
+    several: list[Any] = [{"account": 2}, [], None, RESULT | {"account": "9007199254740992"}]
+    for bad in several:
         participant = party(Peer(json.dumps({"results": [bad, good]}).encode()))
         assert [reply.account_id for reply in await participant.apply(Op.TRY, ORDERS, UNNAMED)] == [1]
 
@@ -295,6 +299,22 @@ async def test_ready_takes_any_fault_of_a_party_for_silence(error: BaseException
     context: Any = _Context({"broken": _Broken(error), "acme": party(Peer(b'{"rows":[]}'))})
     found = await check_readiness(context, timedelta(seconds=5))
     assert found == {"platform": True, "broken": False, "acme": True}
+
+
+@pytest.mark.parametrize("broken", [_Broken(RecursionError()), party(Peer(b'{"rows":' + b"[" * 3000))])
+async def test_a_recovery_takes_any_fault_of_a_party_for_silence(broken: Any) -> None:
+    """An operator would be shown a stack of Python in the place of whom to call."""
+    pool: Any = None
+    setup = RecoverySetup(
+        pool=pool,
+        participants={"acme": broken},
+        restored=RestoredInstallation(databases=(), plan_of=lambda _: pytest.fail("not reached"), plans=()),
+        clock=lambda: NOW,
+        pause=timedelta(0),
+    )
+    with pytest.raises(ParticipantUnavailableError) as refused:
+        await recover(setup, "test")
+    assert refused.value.fields["participant"] == "acme"
 
 
 @given(hostile({"a": "x"}))
