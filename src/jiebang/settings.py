@@ -41,7 +41,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from jiebang.api.gate.capacity import Capacity
-from jiebang.model.errors import SettingsError
+from jiebang.model.decoding import decode_any
+from jiebang.model.errors import InvalidInputError, SettingsError
 from jiebang.model.participants import Declaration, ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.configured import DeclarationFaultError, declare
@@ -266,8 +267,8 @@ class _SettingsReader:
     def _decode(self, content: bytes, where: str, *, json: bool) -> dict[str, Any]:
         form = "JSON" if json else "TOML"
         try:
-            found = msgspec.json.decode(content) if json else tomllib.loads(content.decode())
-        except (msgspec.DecodeError, ValueError):  # its message may quote a password
+            found = decode_any(content) if json else tomllib.loads(content.decode())
+        except (InvalidInputError, ValueError, RecursionError):  # its message may quote a password
             found = None
         if not isinstance(found, dict):
             self.add_problem(where, (f"不是有效的 {form} 对象", f"is not a valid {form} object"))

@@ -13,13 +13,14 @@ import httpx
 import msgspec
 import pytest
 
+from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants.base import Participant, explain_silence
 from jiebang.participants.http import HttpParticipant
 from jiebang.remote.client import RemoteError
 from jiebang.remote.signing import Requester
 from jiebang.remote.stand_ins import read_links
-from jiebang.remote.wire import MAX_ACCOUNT, MAX_BATCH, MAX_BODY
+from jiebang.remote.wire import MAX_BATCH, MAX_BODY
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
@@ -216,7 +217,7 @@ GOOD = {"account": "7", "case_no": 1}
         ("POST", "/try", cases(), 422, "$.cases"),
         ("POST", "/try", cases(*({"account": str(at), "case_no": 1} for at in range(1, 1026))), 422, "$.cases"),
         ("POST", "/try", cases(GOOD, GOOD), 422, "$.cases"),
-        ("POST", "/try", cases(GOOD, {"account": "9007199254740992", "case_no": 1}), 422, "$.cases[1]"),
+        ("POST", "/try", cases(GOOD, {"account": "9007199254740992", "case_no": 1}), 422, "$.cases[1].account"),
         ("POST", "/try", cases({**GOOD, "case_no": 1.5}), 422, "$.cases[0].case_no"),
         ("POST", "/try", cases({**GOOD, "version": 0}), 422, "$.cases[0].version"),
         ("POST", "/try", b" " * (MAX_BODY + 1), 413, None),
@@ -234,7 +235,7 @@ GOOD = {"account": "7", "case_no": 1}
         ("GET", "/sandbox/state", b"", 422, "$.accounts"),
         ("GET", "/sandbox/state?account=x", b"", 422, "$.accounts[0]"),
         ("POST", "/marks", b'{"after":"-1","upto":"9"}', 422, "$.after"),
-        ("POST", "/marks", b'{"after":"0","upto":"9007199254740992"}', 422, "$.upto[0]"),
+        ("POST", "/marks", b'{"after":"0","upto":"9007199254740992"}', 422, "$.upto"),
         ("GET", "/try", b"", 404, None),
         ("POST", "/try/", b"", 404, None),
         ("POST", "/", b"", 404, None),

@@ -312,7 +312,14 @@ class Gone:
 @pytest.mark.parametrize("answers", [0, 2])
 @pytest.mark.parametrize(
     "error",
-    [ConnectionRefusedError(), asyncpg.CannotConnectNowError("starting"), asyncpg.InternalClientError("cut off")],
+    [
+        ConnectionRefusedError(),
+        asyncpg.CannotConnectNowError("starting"),
+        asyncpg.InternalClientError("cut off"),
+        RecursionError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        KeyError("rows"),
+    ],
 )
 async def test_a_participant_that_is_down_is_unread_and_never_clean(
     world: World, answers: int, error: Exception

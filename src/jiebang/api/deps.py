@@ -39,8 +39,6 @@ class Deps(msgspec.Struct, frozen=True, kw_only=True):
     """By how much this process's own clock is ahead of the database's, where that is too much; None: it is right."""
     ready_within: timedelta = timedelta(seconds=1)
     """How long a participant may take to answer before `/ready` counts it as silent."""
-    streams: int = 4096
-    """How many event streams one process holds open."""
 
 
 InjectedDeps = NamedDependency[SkipValidation[Deps]]

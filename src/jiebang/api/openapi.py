@@ -32,7 +32,12 @@ _ALWAYS: Final[tuple[type[errors.JiebangError], ...]] = (
     KeysUnavailableError,
     errors.JiebangError,
 )
-_GATE: Final = (errors.RateExceededError, errors.HeadersTooLargeError, errors.PlatformFullError)
+_GATE: Final = (
+    errors.HeaderRepeatedError,
+    errors.RateExceededError,
+    errors.HeadersTooLargeError,
+    errors.PlatformFullError,
+)
 _BODY: Final = (
     errors.InvalidInputError,
     problem_details.BodyNotJsonError,

@@ -20,17 +20,15 @@ from litestar.exceptions import (
     HTTPException,
     MethodNotAllowedException,
     NotFoundException,
-    SerializationException,
     ValidationException,
 )
 from litestar.routes import HTTPRoute
 
 from jiebang.api.shapes import Check, check_shape
 from jiebang.model import errors
-from jiebang.remote.bodies import translate_finding
+from jiebang.model.decoding import translate_finding
 from jiebang.remote.problem_details import (
     PROBLEM_JSON,
-    BodyNotJsonError,
     MediaTypeError,
     MethodError,
     Said,
@@ -150,11 +148,7 @@ def _answer_litestar(request: Request[Any, Any, Any], error: HTTPException) -> R
     if error.status_code == 413:  # noqa: PLR2004
         return answer(errors.BodyTooLargeError(), request)
     if isinstance(error, ClientException):
-        return (
-            answer(BodyNotJsonError(), request)
-            if isinstance(error.__cause__, SerializationException)
-            else answer(errors.InvalidInputError(field="request", reason=translate_finding(error.detail)), request)
-        )
+        return answer(errors.InvalidInputError(field="request", reason=translate_finding(error.detail)), request)
     return _answer_unexpected(request, error)
 
 
@@ -167,12 +161,6 @@ def methods_at(app: Litestar, path: str) -> list[str]:
         and re.fullmatch(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format), path.rstrip("/"))
         for method in route.methods
     )
-
-
-def _answer_recursion(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
-    """Answer a body nested too deeply to decode; any other recursion is an unexpected error."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return answer(BodyNotJsonError(), request) if last.name == "decode_json" else _answer_unexpected(request, error)
 
 
 def _answer_silent(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -206,7 +194,6 @@ HANDLERS: Final[ExceptionHandlersMap] = {
     errors.JiebangError: _answer_own,
     ValidationException: _answer_invalid,
     HTTPException: _answer_litestar,
-    RecursionError: _answer_recursion,
     **dict.fromkeys(SILENCE, _answer_silent),
     asyncpg.PostgresError: _answer_database,
     Exception: _answer_unexpected,

@@ -81,8 +81,10 @@ class SignedClient:
                 return await self._exchange(sent, body)
             except httpx.TimeoutException as error:
                 raise TimeoutError(f"{self.name}: no answer in time") from error
-            except (httpx.HTTPError, AttributeError) as error:
-                # AttributeError: a connection reset while it is being made has no socket, which anyio does not expect
+            except OSError:  # a RemoteError among them
+                raise
+            except Exception as error:
+                # Whatever a peer's bytes, or the loss of its connection, make a library raise: it did not answer.
                 raise RemoteError(self.name, type(error).__name__) from error
 
     async def _exchange(self, sent: SignedRequest, body: bytes) -> bytes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-import msgspec
+from jiebang.model.decoding import decode_any
+from jiebang.model.errors import InvalidInputError
 
 _CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,63}")
 _NUMBER: Final = re.compile(r"\d{5,}")
@@ -25,8 +26,8 @@ def read_peer_problem(body: bytes) -> tuple[str | None, str | None]:
     `detail`, else its `title`.
     """
     try:
-        problem = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        problem = decode_any(body)
+    except InvalidInputError:
         return None, None
     if not isinstance(problem, dict):
         return None, None

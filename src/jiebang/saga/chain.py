@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jiebang.model.case import ENDED
+from jiebang.model.decoding import decode_any
+from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,5 +119,8 @@ def find_faults(case: ChainHead, rows: Iterable[ChainRow]) -> Iterator[tuple[Tim
 
 def _decode(text: str) -> list[dict[str, Any]]:
     """Return the entries. Values that are not entries are left out: the digest then does not match the head."""
-    decoded = msgspec.json.decode(text)
+    try:
+        decoded = decode_any(text)
+    except InvalidInputError:
+        return []
     return [entry for entry in decoded if isinstance(entry, dict)] if isinstance(decoded, list) else []

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.saga.chain import time_text
 
 if TYPE_CHECKING:
@@ -182,8 +184,8 @@ def decode_statement(signed: str) -> Statement | None:
     """Decode a seal (a JWS in compact form) without checking its signature; None where it does not decode."""
     try:
         middle = signed.split(".")[1]
-        return msgspec.json.decode(urlsafe_b64decode(middle + "=" * (-len(middle) % 4)), type=Statement)
-    except (IndexError, ValueError):  # binascii.Error and msgspec's errors are ValueErrors
+        return decode(urlsafe_b64decode(middle + "=" * (-len(middle) % 4)), Statement)
+    except (IndexError, ValueError, InvalidInputError):  # binascii.Error is a ValueError
         return None
 
 

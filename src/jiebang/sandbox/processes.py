@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.model.errors import ProcessStartError
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError, ProcessStartError
 from jiebang.participants import PARTICIPANTS
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, read_our_end
@@ -101,8 +102,8 @@ class SandboxProcess:
         try:
             async with asyncio.timeout(START_SECONDS):
                 line = await self._process.stdout.readline() if self._process.stdout else b""
-            self.port = msgspec.json.decode(line, type=_Ready).port
-        except (TimeoutError, msgspec.DecodeError) as error:
+            self.port = decode(line, _Ready).port
+        except (TimeoutError, InvalidInputError) as error:
             await self._end()
             raise ProcessStartError(process=self.name, log=str(self._log)) from error
 

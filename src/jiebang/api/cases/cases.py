@@ -16,7 +16,9 @@ from litestar.response.sse import ServerSentEventMessage
 from jiebang.api import shapes
 from jiebang.api.cases.idempotency import KeyedMutation, encode_refusal, mutation_options, respond
 from jiebang.api.deps import Deps, InjectedDeps
+from jiebang.api.gate.capacity import GOES_ON, LEAVES, OPENS_CASE
 from jiebang.api.gate.guards import CallerRequest, require_caller
+from jiebang.api.gate.shares import Streams
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
@@ -36,9 +38,10 @@ LastEventId = Annotated[
     str,
     HeaderParameter(
         name="Last-Event-ID",
-        pattern="^[0-9]{1,9}$",
+        pattern="^[0-9]{0,9}$",
         required=False,
-        description="Revision after which to go on; none: from the beginning 断线续传位置",
+        description="Revision after which to go on; none, or empty (as before the first event): from the beginning "
+        "断线续传位置;无或为空则从头开始",
     ),
 ]
 _LOCATION: Final = ResponseHeader(
@@ -74,6 +77,7 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
         errors.BlockedError,
         errors.KindNotOfferedError,
         errors.ConsentNotAskedError,
+        admission=OPENS_CASE,
         headers=[_LOCATION],
     ),
     operation_id="submit",
@@ -108,7 +112,7 @@ async def submit_case(
 @get(
     "/v1/cases/{case_id:str}",
     guards=[require_caller],
-    opt={"scope": TokenScope.CASE_READ},
+    opt={"scope": TokenScope.CASE_READ, "admission": GOES_ON},
     security=security_requirement(TokenScope.CASE_READ),
     operation_id="readCase",
     tags=["cases"],
@@ -126,7 +130,9 @@ async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdI
 
 @delete(
     "/v1/cases/{case_id:str}",
-    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
+    **mutation_options(
+        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, admission=LEAVES, body=False
+    ),
     status_code=202,
     operation_id="withdrawCase",
     tags=["cases"],
@@ -190,7 +196,7 @@ async def send_new_code(
 @get(
     "/v1/cases/{case_id:str}/events",
     guards=[require_caller],
-    opt={"scope": TokenScope.CASE_READ},
+    opt={"scope": TokenScope.CASE_READ, "admission": GOES_ON},
     security=security_requirement(TokenScope.CASE_READ),
     media_type="text/event-stream",
     operation_id="followCase",
@@ -210,19 +216,19 @@ async def follow_case(
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
     key = _require_own_case(request, deps, case_id)
-    seen = int(last_event_id)
+    seen = int(last_event_id or 0)
     found = await find(deps.context, key)
     if found.case.state in ENDED and seen >= found.case.revision:
         return Response(None, status_code=204)
-    if deps.follower.streams >= deps.streams:
-        raise errors.TooSoonError(retry_after_s=5)
+    streams: Streams = request.app.state.streams
+    streams.hold(request.scope, request.user)
     return ServerSentEvent(_events(request, deps, key, seen))
 
 
 @get(
     "/v1/cases/{case_id:str}/timeline",
     guards=[require_caller],
-    opt={"scope": TokenScope.CASE_READ},
+    opt={"scope": TokenScope.CASE_READ, "admission": GOES_ON},
     security=security_requirement(TokenScope.CASE_READ),
     operation_id="readTimeline",
     tags=["cases"],

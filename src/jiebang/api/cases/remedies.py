@@ -18,6 +18,7 @@ from jiebang.api.cases.idempotency import (
     respond,
 )
 from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.capacity import LEAVES
 from jiebang.api.gate.guards import CallerRequest
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
@@ -79,7 +80,7 @@ def _make_render(request: CallerRequest) -> Callable[[ClearedBlocker | errors.Pr
 
 @post(
     "/v1/remedies/cash-out",
-    **mutation_options(TokenScope.TRANSFER, *_WALLET, errors.CashOutPausedError),
+    **mutation_options(TokenScope.TRANSFER, *_WALLET, errors.CashOutPausedError, admission=LEAVES),
     status_code=200,
     tags=["remedies"],
     operation_id="cashOut",
@@ -287,7 +288,12 @@ async def give_consent(
 @delete(
     "/v1/consents/{code:str}",
     **mutation_options(
-        TokenScope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.ConsentNotAskedError,
+        errors.TooLateToWithdrawError,
+        admission=LEAVES,
+        body=False,
     ),
     status_code=200,
     operation_id="withdrawConsent",

@@ -10,6 +10,7 @@ from litestar.params import JSONBody, SkipValidation
 
 from jiebang.api import shapes
 from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.capacity import ASKS_ANEW
 from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
@@ -20,7 +21,7 @@ from jiebang.remote.tokens import TokenScope
 @post(
     "/v1/checks",
     guards=[require_caller, require_json],
-    opt={"scope": TokenScope.CHECK},
+    opt={"scope": TokenScope.CHECK, "admission": ASKS_ANEW},
     security=security_requirement(TokenScope.CHECK),
     status_code=200,
     operation_id="check",

@@ -12,6 +12,7 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
+from jiebang.remote.bodies import decode_body
 from jiebang.remote.problem_details import MediaTypeError
 from jiebang.remote.tokens import Caller
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from jiebang.api.gate.admission import Callers
 
 CallerRequest = Request[Caller, Any, State]
+
+
+class StrictRequest(Request[Any, Any, Any]):
+    """Every request to the API: its body is decoded as everything from outside is."""
+
+    async def json(self) -> Any:
+        """Return the decoded body. Raises BodyNotJsonError, InvalidInputError."""
+        return decode_body(await self.body())
+
+
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response, get
@@ -11,10 +12,13 @@ from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.capacity import GOES_ON, MONITORS
 from jiebang.api.shapes import Health, PublicKeys, Readiness
 
+_ALWAYS: Final[dict[str, Any]] = {"admission": MONITORS}
 
-@get("/health", operation_id="health", tags=["operation"], summary="Alive 存活检查")
+
+@get("/health", opt=_ALWAYS, operation_id="health", tags=["operation"], summary="Alive 存活检查")
 async def health() -> Health:
     """Answer that the process is alive."""
     return Health("alive")
@@ -22,6 +26,7 @@ async def health() -> Health:
 
 @get(
     "/ready",
+    opt=_ALWAYS,
     operation_id="ready",
     tags=["operation"],
     summary="Ready 就绪检查",
@@ -41,7 +46,14 @@ async def ready(deps: InjectedDeps, request: Request[None, None, State]) -> Resp
     return Response(msgspec.json.encode(body), status_code=200 if up else 503, media_type="application/json")  # type: ignore[arg-type]
 
 
-@get("/metrics", media_type="text/plain", operation_id="metrics", tags=["operation"], summary="Metrics 指标")
+@get(
+    "/metrics",
+    opt=_ALWAYS,
+    media_type="text/plain",
+    operation_id="metrics",
+    tags=["operation"],
+    summary="Metrics 指标",
+)
 async def metrics() -> Response[str]:
     """Return the metrics of this process for Prometheus."""
     return Response(generate_latest(REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
@@ -49,6 +61,7 @@ async def metrics() -> Response[str]:
 
 @get(
     "/.well-known/jwks.json",
+    opt={"admission": GOES_ON},
     media_type="application/jwk-set+json",
     operation_id="sealKeys",
     tags=["operation"],

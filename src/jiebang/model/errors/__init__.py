@@ -33,6 +33,7 @@ from jiebang.model.errors.installation import (
     PortTakenError,
     ProcessStartError,
     SettingsError,
+    SharedMemoryFullError,
     WorkersBusyError,
 )
 from jiebang.model.errors.participants import (
@@ -60,6 +61,7 @@ from jiebang.model.errors.policy import (
 from jiebang.model.errors.requests import (
     BadSignatureError,
     BodyTooLargeError,
+    HeaderRepeatedError,
     HeadersTooLargeError,
     IdempotencyInUseError,
     IdempotencyMissingError,
@@ -71,6 +73,7 @@ from jiebang.model.errors.requests import (
     PlatformFullError,
     RateExceededError,
     RequestTooSlowError,
+    UndecodableError,
     UnknownAccountError,
 )
 
@@ -86,6 +89,7 @@ __all__ = [
     "DatabaseDamagedError",
     "DatabaseStartError",
     "DiskFullError",
+    "HeaderRepeatedError",
     "HeadersTooLargeError",
     "HomeUnusableError",
     "IdempotencyInUseError",
@@ -123,8 +127,10 @@ __all__ = [
     "RequestTooSlowError",
     "SamePersonError",
     "SettingsError",
+    "SharedMemoryFullError",
     "TooLateToWithdrawError",
     "TooSoonError",
+    "UndecodableError",
     "UnknownAccountError",
     "UnknownCaseError",
     "UnknownCodeError",

@@ -40,6 +40,18 @@ class DiskFullError(CallerError):
     )
 
 
+class SharedMemoryFullError(CallerError):
+    """The system gives the embedded databases too little shared memory. fields: path (where it lies), server."""
+
+    code = "SHARED-MEMORY-FULL"
+    title = Text("共享内存空间不足", "There is too little shared memory")
+    action = Text(
+        "磁盘并未满:请扩大 path(容器可用 --shm-size=256m),或释放其中空间后重试。已提交的数据未丢失。",
+        "The disk is not full: make `path` larger (for a container, --shm-size=256m) or free space in it, then start "
+        "again. Nothing committed was lost.",
+    )
+
+
 class DatabaseDamagedError(CallerError):
     """The files of an embedded server are damaged or of another version. fields: server, path, log, reason."""
 

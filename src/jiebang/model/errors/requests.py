@@ -16,6 +16,18 @@ class InvalidInputError(CallerError):
     )
 
 
+class UndecodableError(InvalidInputError):
+    """The text is no JSON at all: no UTF-8, nested too deeply, or not of its grammar. fields: field, reason."""
+
+
+class HeaderRepeatedError(CallerError):
+    """A header that can hold one value came twice. fields: header."""
+
+    code = "HEADER-REPEATED"
+    title = Text("请求头重复", "A header came twice that can only come once")
+    action = Text("请只发送一个 header 所列的请求头。", "Send the header that `header` names once.")
+
+
 class UnknownAccountError(CallerError):
     """No such account. fields: accounts."""
 

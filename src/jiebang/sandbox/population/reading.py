@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from jiebang.model.check import Text
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError, UndecodableError
 from jiebang.sandbox.population.checks import check
 from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.table_checks import find_table_faults
@@ -57,7 +59,6 @@ def read_lines(source: BinaryIO, first: int, limit: int = CHUNK_LINES) -> tuple[
     return lines, size
 
 
-_DECODER: Final = msgspec.json.Decoder(Person)
 _EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 12, 31, 16, tzinfo=UTC)
 """The end of the year 9999 in Shanghai, the last that has a date there."""
@@ -79,8 +80,8 @@ def read_person(
         return [LineFault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
     text = line.text.removeprefix(_BOM) if line.number == 1 else line.text
     try:
-        person = _DECODER.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        person = decode(text, Person)
+    except InvalidInputError as error:
         return None if not text or text.isspace() else [LineFault(line.number, *_translate_error(error))]
     problems = list(check(person, now, today))
     if _MAY_BE_OUT_OF_RANGE.search(text):
@@ -140,11 +141,13 @@ def _kind(names: str) -> Text:
     return Text("或".join(one.zh for one in known), " or ".join(one.en for one in known))
 
 
-def _translate_error(error: Exception) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
+def _translate_error(error: InvalidInputError) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
     """Translate what the decoder says; the value itself, which may be personal, is left out."""
-    if not isinstance(error, msgspec.ValidationError):
+    if isinstance(error, UndecodableError):
         return "", _NOT_JSON
-    said, _, where = str(error).partition(" - at `$")
+    if not isinstance(error.__cause__, msgspec.ValidationError):
+        return error.fields["field"], error.fields["reason"]  # a name that stands twice
+    said, _, where = str(error.__cause__).partition(" - at `$")
     field = where.rstrip("`").removeprefix(".")
     inside = f"{field}." if field else ""
     if found := _MISSING.search(said):

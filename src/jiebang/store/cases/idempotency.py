@@ -47,8 +47,10 @@ class RepeatPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller's key for one mutation. `body_hash` is keyed: a body may contain a code or a password.
+    """A caller's key for one mutation. Hashes of bodies are keyed: a body may contain a code or a password.
 
+    `body_hash`: of what the body says. `sent_hash`: of its bytes as sent, which earlier versions kept instead: a repeat
+    of a request that came before an upgrade is known by it.
     `holder`: an id of this one request; a repeat has another. `hold`: how long it may hold the key without an answer.
     """
 
@@ -56,6 +58,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     key: str
     body_hash: bytes
+    sent_hash: bytes = b""
     expires_at: datetime
     holder: UUID
     held: timedelta = RepeatPolicy().held
@@ -76,7 +79,7 @@ async def recall(db: Database, claim: Claim, now: datetime) -> KeptAnswer | None
     row = await db.fetchrow(_SQL["kept_answer"], claim.caller, claim.route, claim.key, now)
     if row is None:
         return None
-    if row["body_hash"] != claim.body_hash:
+    if row["body_hash"] not in (claim.body_hash, claim.sent_hash):
         raise IdempotencyReusedError
     if row["status"] is not None:
         return KeptAnswer(row["status"], row["answer"])
@@ -95,7 +98,7 @@ async def take(db: Database, claim: Claim, now: datetime) -> KeptAnswer | None:
 
     Waits for another transaction that holds the same key. Raises as `recall` does.
     """
-    while not await db.fetchval(_SQL["claim_key"], *_claim_arguments(claim, now), now + claim.held):
+    while not await db.fetchval(_SQL["claim_key"], *_claim_arguments(claim, now), now + claim.held, claim.sent_hash):
         kept = await recall(db, claim, now)
         if kept is not None:
             return kept
@@ -119,7 +122,8 @@ async def settle(pool: Database, claim: Claim, refusal: KeptAnswer, now: datetim
 
     For a mutation that was refused and left no trace. Raises as `recall` does.
     """
-    while not await pool.fetchval(_SQL["settle_key"], *_claim_arguments(claim, now), refusal.status, refusal.answer):
+    answer = refusal.status, refusal.answer, claim.sent_hash
+    while not await pool.fetchval(_SQL["settle_key"], *_claim_arguments(claim, now), *answer):
         kept = await recall(pool, claim, now)
         if kept is not None:
             return MutationResult(kept, replayed=True)

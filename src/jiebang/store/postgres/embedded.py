@@ -25,9 +25,9 @@ import asyncpg
 import structlog
 
 from jiebang.model.check import Text
-from jiebang.model.errors import DatabaseStartError, DiskFullError, JiebangError
+from jiebang.model.errors import DatabaseStartError, JiebangError
 from jiebang.store.postgres.data_directory import ROLE, SERVERS, Home, find, prepare
-from jiebang.store.postgres.server import find_postmaster
+from jiebang.store.postgres.server import explain_no_space, find_postmaster
 from jiebang.store.postgres.supervisor import parse_error, read_state
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def database_dsn(base: str, database: str) -> str:
 async def ensure_databases(servers: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
     """Return one DSN for each of `databases` (as `placement` places them), creating those that are missing.
 
-    Safe to run concurrently. Raises DiskFullError.
+    Safe to run concurrently. Raises DiskFullError, SharedMemoryFullError.
     """
     names_by_server = {
         server: [name for name, placed in databases.items() if placed == server]
@@ -189,8 +189,9 @@ async def _create_missing(server: str, base: str, wanted: Iterable[str]) -> None
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await connection.execute(f'CREATE DATABASE "{name}"')
     except asyncpg.PostgresError as error:
-        if "No space left" in str(error):
-            raise DiskFullError(path=server) from error
+        full = explain_no_space(str(error), server, server)
+        if full is not None:
+            raise full from error
         raise
     finally:
         await connection.close()

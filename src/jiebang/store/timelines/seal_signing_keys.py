@@ -18,7 +18,8 @@ from joserfc.jwk import OKPKey
 
 from jiebang.files import write_once
 from jiebang.model.check import Text
-from jiebang.model.errors import HomeUnusableError
+from jiebang.model.decoding import decode
+from jiebang.model.errors import HomeUnusableError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,9 +92,9 @@ def read_seal_keys(folder: Path, seed: bytes) -> SealKeys:
 
 def _read_public(path: Path) -> tuple[str, OKPKey]:
     try:
-        jwk = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        jwk = decode(path.read_bytes(), dict[str, Any])
         key = OKPKey.import_key({name: jwk[name] for name in ("kty", "crv", "x")})
-    except (msgspec.DecodeError, KeyError, JoseError, ValueError) as error:
+    except (InvalidInputError, KeyError, JoseError, TypeError, ValueError) as error:
         reason = Text("不是有效的 Ed25519 公钥(JWK)", "is not an Ed25519 public key (JWK)")
         raise HomeUnusableError(path=str(path), reason=reason) from error
     return key.thumbprint(), key

@@ -19,10 +19,10 @@ import structlog
 
 from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
+from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.model.plan import UNNAMED
 from jiebang.participants.base import UNANSWERED, TriesWithoutMark, explain_silence
 from jiebang.policy.calendar import local_date
-from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Timing
 from jiebang.saga.fence import Op
@@ -302,7 +302,7 @@ async def _ask_all(
             try:
                 async with asyncio.timeout(setup.call.total_seconds()):
                     return await read(participant)
-            except UNANSWERED as error:
+            except Exception as error:  # whatever is wrong with it, its rows could not be read
                 if tried == _TRIES:
                     raise ParticipantUnavailableError(participant=name, **explain_silence(error)) from error
                 await asyncio.sleep(setup.pause.total_seconds() * tried)

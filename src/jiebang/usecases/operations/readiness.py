@@ -6,11 +6,13 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from jiebang.participants.base import UNANSWERED
+import structlog
 
 if TYPE_CHECKING:
     from jiebang.participants.base import Participant
     from jiebang.usecases.cases.context import Context
+
+_log = structlog.get_logger(__name__)
 
 
 async def check_readiness(context: Context, within: timedelta) -> dict[str, bool]:
@@ -26,7 +28,8 @@ async def check_readiness(context: Context, within: timedelta) -> dict[str, bool
                     # A server that became a standby answers, but takes nothing.
                     return name, await context.platform.fetchval("SHOW transaction_read_only") == "off"
                 await participant.look([1])
-        except UNANSWERED:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one of them, the others are told of
+            _log.warning("not_ready", participant=name, error=type(error).__name__)
             return name, False
         return name, True
 

@@ -9,10 +9,11 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import structlog
 
+from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import MoneyAudit
-from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, find_cases_without_slot, find_leaked_slots
 from jiebang.store.cases import cases as store
 from jiebang.store.checks import quota
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from jiebang.store.timelines.anchor import AnchorLine
     from jiebang.store.timelines.seal_signing_keys import SealKeys
     from jiebang.store.timelines.witness import ChainMemory
+
+
+_log = structlog.get_logger(__name__)
 
 
 class MoneyAuditor(Protocol):
@@ -216,7 +220,8 @@ async def _read_rows(
     async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow] | None:
         try:
             return await read(participant)
-        except UNANSWERED:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one of them, the others are audited
+            _log.warning("unread", participant=name, error=type(error).__name__)
             _mark_unread(report, name)
             return None
 

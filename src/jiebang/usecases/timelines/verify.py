@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.saga.chain import TimelineFault, find_faults
 from jiebang.saga.seals import NOTHING, SealFault, Statement, decode_statement, fits, seal_hash, unpack
 from jiebang.store.timelines import anchor, case_records, seals, timeline_rows
@@ -157,8 +159,8 @@ def _read_statement(keys: SealKeys, seal: Seal) -> Statement | None:
     if payload is None:
         return None
     try:
-        statement = msgspec.json.decode(payload, type=Statement)
-    except msgspec.DecodeError:
+        statement = decode(payload, Statement)
+    except InvalidInputError:
         return None
     right = fits(
         statement,
