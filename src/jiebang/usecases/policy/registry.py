@@ -98,9 +98,11 @@ class PackRegistry:
         found: dict[str, Pack] = {}
         for stored in await store.load_others(self._db, self._packs.keys() | self._unloadable):
             try:
-                found[stored.pack] = await asyncio.to_thread(
-                    load_pack, stored.text, f"{stored.pack}.yaml", self.declared
+                found[stored.pack] = pack = await asyncio.to_thread(
+                    load_pack, stored.text, f"{stored.pack}.yaml", self.declared, stored=True
                 )
+                if pack.shortfalls:
+                    _log.warning("pack_falls_short", pack=stored.pack, problems=[each.en for each in pack.shortfalls])
             except PackInvalidError as error:
                 # Admitted by an earlier jiebang with another pack language. Cases that follow it wait for an operator.
                 self._unloadable.add(stored.pack)
