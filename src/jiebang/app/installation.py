@@ -147,7 +147,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "tasks": TaskWatch(pool, self.registry.plan_of, limits=self.settings.tasks, timing=self.settings.saga),
             "gauges": Gauges(
                 pool,
-                lambda pack, kind: self.registry.pack(pack).plans[kind],
+                self.registry.plan_named,
                 lease=self.settings.worker.lease,
                 resend_limit=self.settings.saga.resend_limit,
                 pace=self.settings.gauges,

@@ -47,6 +47,7 @@ from jiebang.model.errors.participants import (
 )
 from jiebang.model.errors.policy import (
     AlreadyInForceError,
+    CorrectionNeedlessError,
     NameUnusableError,
     NoRecordError,
     NothingToRollBackError,
@@ -55,6 +56,7 @@ from jiebang.model.errors.policy import (
     RecordUnreadableError,
     SamePersonError,
     UnknownCodeError,
+    UnknownCorrectionError,
     UnknownPackError,
 )
 from jiebang.model.errors.requests import (
@@ -83,6 +85,7 @@ __all__ = [
     "CallerError",
     "CashOutPausedError",
     "ConsentNotAskedError",
+    "CorrectionNeedlessError",
     "DatabaseDamagedError",
     "DatabaseStartError",
     "DiskFullError",
@@ -128,6 +131,7 @@ __all__ = [
     "UnknownAccountError",
     "UnknownCaseError",
     "UnknownCodeError",
+    "UnknownCorrectionError",
     "UnknownPackError",
     "UnknownRemedyError",
     "WalletBusyError",
