@@ -66,6 +66,7 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "worker_registry.workers": ["bucket"],
     "tasks.suspects": ["bucket", "account_id"],
     "tasks.stuck_cases": ["bucket", "account_id"],
+    "tasks.confirming_cases": ["bucket"],
     "tasks.close_done": ["bucket", "account_id"],
 }
 """Statements that look for rows by something else than their account, and by what."""
@@ -78,6 +79,7 @@ WHOLE_INDEX: Mapping[str, Sequence[str]] = {
     "tasks.undecided_of": ["task_open"],
     "tasks.close_done": ["task_open"],
     "tasks.stuck_cases": ["case_due", "case_parked"],
+    "tasks.confirming_cases": ["case_due", "case_parked"],
 }
 """Statements that may read the whole of a partial index: it holds what waits for operators, or they ask for all."""
 WHOLE_TABLE: Mapping[str, str] = {
@@ -94,6 +96,7 @@ FEW_ROWS: Mapping[str, str] = {
     "platform.policy_activation": "a row a change of policy",
     "platform.policy_state": "one row",
     "platform.policy_shadow": "a row a rule",
+    "platform.plan_correction": "a row a correction of a plan",
     "platform.participant_outage": "a row a time that a participant was out of service",
     "platform.recovery": "a row a restore from backup",
 }

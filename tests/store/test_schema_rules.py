@@ -32,6 +32,7 @@ NOT_BY_ACCOUNT = {
     "platform.participant_outage": "a few rows for the whole installation",
     "platform.policy_pack": "one row a version of policy, for the whole installation",
     "platform.policy_activation": "one row a change of policy, for the whole installation",
+    "platform.plan_correction": "one row a correction of a plan, for the whole installation",
     "platform.policy_state": "one row for the whole installation",
     "platform.policy_shadow": "counters of the whole installation, about nobody",
 }

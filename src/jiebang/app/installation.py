@@ -179,7 +179,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             ),
             "gauges": Gauges(
                 pool,
-                lambda pack, kind: self.registry.pack(pack).plans[kind],
+                self.registry.plan_named,
                 lease=self.settings.worker.lease,
                 resend_limit=self.settings.saga.resend_limit,
                 pace=self.settings.gauges,

@@ -286,6 +286,18 @@ def show_audit(console: Console, report: VerificationReport) -> None:
             f"{violation.breach}: {violation.participant} account={violation.account_id} case_no={violation.case_no}",
             style="red",
         )
+    for sitting in report.confirming:
+        waits = ", ".join(sitting.waits_for) or "?"
+        console.print(
+            say(
+                f"停在确认阶段:account={sitting.account_id} case_no={sitting.case_no} {sitting.plan} 等待 {waits}"
+                "(见 jiebang cases confirming)",
+                f"past its commit point, not ended: account={sitting.account_id} case_no={sitting.case_no} "
+                f"{sitting.plan} waits for {waits} (see jiebang cases confirming)",
+            ),
+            style="red",
+            soft_wrap=True,
+        )
     _findings(console, report.timelines)
     if report.clean:
         console.print(say("0 处违例。", "0 violations."), style="green")

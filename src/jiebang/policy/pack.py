@@ -21,6 +21,7 @@ from jiebang.model.plan import Plan
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.condition import Condition
 from jiebang.policy.shape import Unit
+from jiebang.policy.source import PackProblem
 from jiebang.policy.wording import YUAN, Wording, fill
 
 if TYPE_CHECKING:
@@ -241,6 +242,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """By kind: every name that a rule, consequence or alternative uses."""
     quota: QuotaRule | None = None
     """None: this policy counts no identity changes."""
+    shortfalls: tuple[PackProblem, ...] = ()
+    """Where a version from the store falls short of what is admitted now; a pack with any is not admitted."""
 
     @property
     def offered(self) -> list[str]:

@@ -42,13 +42,17 @@ class PackProblem(msgspec.Struct, frozen=True, order=True):
 
 
 class Source:
-    """One YAML document, with the place of every value and the problems found so far."""
+    """One YAML document, with the place of every value and the problems found so far.
+
+    `shortfalls`: problems that keep it from being admitted now, though an earlier version may have admitted it.
+    """
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.text = text
         self.lines = text.split("\n")
         self.problems: list[PackProblem] = []
+        self.shortfalls: list[PackProblem] = []
         self.nodes: dict[Path, yaml.Node] = {}
 
     def read(self, shape: type[T]) -> T | None:
@@ -61,13 +65,23 @@ class Source:
 
     def problem(self, path: Path, zh: str, en: str, token: str = "", before: str = "") -> None:
         """Note a problem at `path`; `token` narrows it to that word, after the text `before`, inside the value."""
-        while path and path not in self.nodes:
-            path = path[:-1]
-        node = self.nodes.get(path)
+        node = self._find_node(path)
         line, column = (node.start_mark.line, node.start_mark.column) if node is not None else (0, 0)
         if node is not None and token:
             line, column = self._token(node, token, sum(1 for _ in _occurrences(before, token, 0)))
         self._note(line, column, zh, en)
+
+    def shortfall(self, path: Path, zh: str, en: str) -> None:
+        """Note at `path` that the document falls short of what is admitted now."""
+        node = self._find_node(path)
+        line, column = (node.start_mark.line, node.start_mark.column) if node is not None else (0, 0)
+        self.shortfalls.append(PackProblem(self.file, line + 1, column + 1, zh, en))
+
+    def _find_node(self, path: Path) -> yaml.Node | None:
+        """Return the node at `path`, else the nearest around it."""
+        while path and path not in self.nodes:
+            path = path[:-1]
+        return self.nodes.get(path)
 
     def _note_at(self, mark: Any, zh: str, en: str) -> None:
         """Note a problem at a mark; Any, because the C and the Python parser each have their own class of marks."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from jiebang.cli.language import say
+from jiebang.cli.operations import corrections
 from jiebang.cli.operations.arguments import By, CaseIds, Limit, decode_cases
 from jiebang.cli.operations.show import format_age, print_task, task_to_json
 from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 commands: Final = typer.Typer(
     no_args_is_help=True,
     help=say(
-        "不能推进的申请:列出、查看、重试。任何一条命令都不会改变已作出的决定。",
-        "Cases that do not get on: list, show, try again. None of these ever changes what was decided.",
+        "不能推进的申请:列出、查看、重试,以及由两人更正参与方无法执行的效果。任何一条命令都不会改变已作出的决定。",
+        "Cases that do not get on: list, show, try again; and two people set right an effect that a participant cannot "
+        "apply. None of these ever changes what was decided.",
     ),
 )
+corrections.register(commands)
 
 
 @commands.command(

@@ -17,6 +17,7 @@ from jiebang.cli.policy.show import (
     show_pack,
     show_replays,
     show_shadow,
+    show_weakenings,
 )
 from jiebang.cli.runner import REFUSED, Json, console, exit_on_error, print_json, with_app
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.policy.analyse import RuleFinding
     from jiebang.policy.pack import Pack
+    from jiebang.policy.weakening import Weakening
     from jiebang.store.policy.packs import ShadowCount
     from jiebang.usecases.policy.lifecycle import Replay
 
@@ -79,9 +81,10 @@ def validate(file: PackFile, as_json: Json = False) -> None:
 
 @commands.command(
     help=say(
-        "比较两个版本:增加、删除、改动的规则与文本,参数的旧值与新值。每个版本可以是文件,也可以是已加入的版本。",
+        "比较两个版本:增加、删除、改动的规则与文本,参数的旧值与新值,以及保护在何处减弱。"
+        "每个版本可以是文件,也可以是已加入的版本。",
         "Compare two versions: rules added, removed and changed, "
-        "parameters old and new, texts. Each may be a file or a "
+        "parameters old and new, texts, and where protection weakens. Each may be a file or a "
         "version that was added.",
     )
 )
@@ -99,18 +102,20 @@ def diff(before: Either, after: Either, as_json: Json = False) -> None:
 
         sides |= with_app(work, as_json=as_json)
     with exit_on_error(as_json=as_json):
-        found = compare_packs(sides[before], sides[after], load_settings().declared)
+        found, weakenings = compare_packs(sides[before], sides[after], load_settings().declared)
     if as_json:
-        print_json({"before": before, "after": after, "differences": found})
+        print_json({"before": before, "after": after, "differences": found, "weakenings": weakenings})
         return
     show_differences(found)
+    show_weakenings(weakenings)
 
 
 @commands.command(
     help=say(
-        "校验并加入一个版本。加入不等于生效;同一名称与版本的内容一经加入即不可更改。",
-        "Validate a version and add it. It is not in force by that; and what was added under a name and version never "
-        "changes.",
+        "校验并加入一个版本,并说明与现行版本相比保护在何处减弱。"
+        "加入不等于生效;同一名称与版本的内容一经加入即不可更改。",
+        "Validate a version, add it, and say where it protects people less than the one in force. It is not in force "
+        "by that; and what was added under a name and version never changes.",
     )
 )
 def add(file: PackFile, by: By, as_json: Json = False) -> None:
@@ -119,19 +124,23 @@ def add(file: PackFile, by: By, as_json: Json = False) -> None:
 
     text, name = pack_file(file, as_json=as_json)
 
-    async def work(app: App) -> tuple[Pack, list[RuleFinding]]:
-        return await lifecycle.add(app.pools["platform"], app.declared, text, name, by, app.clock())
+    async def work(app: App) -> tuple[Pack, list[RuleFinding], list[Weakening]]:
+        db = app.pools["platform"]
+        pack, findings = await lifecycle.add(db, app.declared, text, name, by, app.clock())
+        return pack, findings, await lifecycle.compare_with_force(db, app.declared, pack)
 
-    pack, findings = with_app(work, as_json=as_json)
-    show_pack(pack, findings, as_json=as_json, added=True)
+    pack, findings, weakenings = with_app(work, as_json=as_json)
+    show_pack(pack, findings, as_json=as_json, added=True, weakenings=weakenings)
 
 
 @commands.command(
     help=say(
-        "启用一个版本。须由两位不同的人先后执行:第一次提出,第二次批准,随即在所有进程同时生效,无需重启。",
+        "启用一个版本。须由两位不同的人先后执行:第一次提出,第二次批准,随即在所有进程同时生效,无需重启。"
+        "两次都会说明保护在何处减弱;形近的姓名视为同一人。",
         "Put a version in force. Two different people run it: the "
         "first proposes, the second approves; with that it comes "
-        "into force in every process at the same moment, without a restart.",
+        "into force in every process at the same moment, without a restart. Both are told where protection weakens; "
+        "names that look alike are one person.",
     )
 )
 def activate(pack: PackName, by: By, as_json: Json = False) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jiebang.policy.analyse import RuleFinding
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
+    from jiebang.policy.weakening import Weakening
     from jiebang.store.policy.packs import Activation, ShadowCount
     from jiebang.usecases.policy.lifecycle import ActivationStatus, PolicyOverview, Replay
 
@@ -59,11 +60,19 @@ def show_replays(found: Sequence[Replay], *, facts: bool) -> None:
             show_differences(one.differences)
 
 
-def show_pack(pack: Pack, findings: Sequence[RuleFinding], *, as_json: bool, added: bool = False) -> None:
-    """Draw a pack that was validated or added, with its warnings."""
+def show_pack(
+    pack: Pack,
+    findings: Sequence[RuleFinding],
+    *,
+    as_json: bool,
+    added: bool = False,
+    weakenings: Sequence[Weakening] = (),
+) -> None:
+    """Draw a pack that was validated or added, with its warnings, and where it weakens the one in force."""
     if as_json:
         warnings = [finding.problem for finding in findings]
-        print_json({"pack": pack.id, "rules": len(pack.rules), "added": added, "warnings": warnings})
+        told = {"pack": pack.id, "rules": len(pack.rules), "added": added, "warnings": warnings}
+        print_json(told | ({"weakenings": weakenings} if added else {}))
         return
     what = say("已加入", "added") if added else say("有效", "valid")
     console.print(f"[green]{pack.id}[/]: {what}, {len(pack.rules)} {say('条规则', 'rules')}", highlight=False)
@@ -71,13 +80,23 @@ def show_pack(pack: Pack, findings: Sequence[RuleFinding], *, as_json: bool, add
         place = f"{finding.problem.file}:{finding.problem.line}:{finding.problem.column}"
         said = read(Text(finding.problem.zh, finding.problem.en))
         console.print(f"  {say('提醒', 'warning')} {place}: {said}", style="yellow", markup=False, soft_wrap=True)
+    show_weakenings(weakenings)
+
+
+def show_weakenings(found: Sequence[Weakening]) -> None:
+    """Draw where protection weakens, a line each."""
+    for one in found:
+        line = f"{say('保护减弱', 'weaker protection')} {one.path}: {read(one.what)}"
+        console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_activation(done: ActivationStatus, *, as_json: bool) -> None:
     """Draw the result of an activation or a rollback."""
     if as_json:
         print_json(done)
-    elif done.in_force_since is None:
+        return
+    show_weakenings(done.weakenings)
+    if done.in_force_since is None:
         console.print(
             say(
                 f"{done.pack} 已由 {done.proposed_by} 提出。请另一位同事执行:"

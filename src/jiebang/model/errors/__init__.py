@@ -48,6 +48,7 @@ from jiebang.model.errors.participants import (
 )
 from jiebang.model.errors.policy import (
     AlreadyInForceError,
+    CorrectionNeedlessError,
     NameUnusableError,
     NoRecordError,
     NothingToRollBackError,
@@ -56,6 +57,7 @@ from jiebang.model.errors.policy import (
     RecordUnreadableError,
     SamePersonError,
     UnknownCodeError,
+    UnknownCorrectionError,
     UnknownPackError,
 )
 from jiebang.model.errors.requests import (
@@ -86,6 +88,7 @@ __all__ = [
     "CallerError",
     "CashOutPausedError",
     "ConsentNotAskedError",
+    "CorrectionNeedlessError",
     "DatabaseDamagedError",
     "DatabaseStartError",
     "DiskFullError",
@@ -134,6 +137,7 @@ __all__ = [
     "UnknownAccountError",
     "UnknownCaseError",
     "UnknownCodeError",
+    "UnknownCorrectionError",
     "UnknownPackError",
     "UnknownRemedyError",
     "WalletBusyError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -41,7 +41,7 @@ DECLARATION: Final = Declaration(
     facts_sql=load_facts_sql(__name__),
     operations={
         "revoke": Operation(
-            effects={"api_rights": ValueType(bool)},
+            effects={"api_rights": ValueType(bool, weaker=Weaker.MORE)},
             # An effect never grants rights that were not there.
             on_confirm={"api_rights": "a.api_rights AND coalesce(e.api_rights, true)"},
         ),

@@ -6,8 +6,8 @@ from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, load_facts_sql
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.participants.core import CENTURY_MINUTES, load_facts_sql
 
 NOT_BOUND: Final = "ID-NONE"
 """Refusal: there is no active identity to reclaim."""
@@ -56,7 +56,7 @@ DECLARATION: Final = Declaration(
     },
     operations={
         "reclaim": Operation(
-            effects={"key_destroyed_after_minutes": ValueType(int, most=SQL_INTEGER)},
+            effects={"key_destroyed_after_minutes": ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
             refusals={NOT_BOUND: "a.state <> 'active'"},
             missing=NOT_BOUND,
             on_try={"state": "'pending_reclaim'"},

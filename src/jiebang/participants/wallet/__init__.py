@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, load_facts_sql
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.participants.core import CENTURY_HOURS, load_facts_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
 """Refusal: a movement of money is between its two steps."""
@@ -84,7 +84,10 @@ DECLARATION: Final = Declaration(
     facts_sql=load_facts_sql(__name__),
     operations={
         "downgrade": Operation(
-            effects={"receive_limit_fen": ValueType(int), "cash_out_pause_hours": ValueType(int, most=SQL_INTEGER)},
+            effects={
+                "receive_limit_fen": ValueType(int, weaker=Weaker.MORE),
+                "cash_out_pause_hours": ValueType(int, most=CENTURY_HOURS, weaker=Weaker.LESS),
+            },
             refusals={FUNDS_MOVING: "a.open_entries > 0"},
             on_confirm={
                 "receive_limit_fen": "coalesce(e.receive_limit_fen, a.receive_limit_fen)",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
-from operator import methodcaller
+from datetime import datetime, timedelta
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import structlog
 
+from jiebang.clock import utc_now
+from jiebang.model.case import State
 from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import MoneyAudit
@@ -18,6 +20,7 @@ from jiebang.saga.audit import Breach, Violation, audit, find_cases_without_slot
 from jiebang.store.cases import cases as store
 from jiebang.store.checks import quota
 from jiebang.store.timelines import case_records
+from jiebang.usecases.operations.stuck import list_owing
 from jiebang.usecases.timelines.verify import TimelineReport, audit_chains, audit_seals
 
 if TYPE_CHECKING:
@@ -46,8 +49,26 @@ class MoneyAuditor(Protocol):
         """Add up both sides of all transfers in one snapshot: 0 unless money was made or lost."""
 
 
+class HalfConfirmed(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that sits past its commit point. `waits_for`: who has not confirmed; none where its plan is unknown.
+
+    `since`: its deadline.
+    """
+
+    account_id: int
+    case_no: int
+    plan: str
+    kind: str
+    waits_for: tuple[str, ...]
+    since: datetime | None
+
+
 class VerificationReport(msgspec.Struct, kw_only=True):
-    """What an audit counted and found. `unread`: participants that did not answer, of which nothing is proven."""
+    """What an audit counted and found. `unread`: participants that did not answer, of which nothing is proven.
+
+    `confirming`: live cases that sit past their commit point, unbound at some participants and not at others: each
+    counts as a violation until it has ended.
+    """
 
     accounts: int = 0
     cases: int = 0
@@ -56,6 +77,7 @@ class VerificationReport(msgspec.Struct, kw_only=True):
     quota_slots: int = 0
     balance_fen: int = 0
     transfers_fen: int = 0
+    confirming: list[HalfConfirmed] = msgspec.field(default_factory=list)
     money_wrong: list[int] = msgspec.field(default_factory=list)
     unread: list[str] = msgspec.field(default_factory=list)
     violations: list[Violation] = msgspec.field(default_factory=list)
@@ -65,7 +87,7 @@ class VerificationReport(msgspec.Struct, kw_only=True):
     def violation_count(self) -> int:
         """The number of violations; a participant that could not be read counts as one."""
         found = len(self.violations) + len(self.money_wrong) + len(self.timelines.findings)
-        return found + len(self.unread) + bool(self.transfers_fen)
+        return found + len(self.confirming) + len(self.unread) + bool(self.transfers_fen)
 
     @property
     def clean(self) -> bool:
@@ -89,14 +111,17 @@ async def verify(
     memory: ChainMemory | None = None,
     page: int = 2_000,
     settle: timedelta = timedelta(milliseconds=500),
+    sits_after: timedelta = timedelta(minutes=1),
+    clock: Callable[[], datetime] = utc_now,
     progress: Callable[[int], Any] = lambda _done: None,
 ) -> VerificationReport:
     """Audit all accounts, including those that only a participant knows, in ranges and in constant memory.
 
     `page`: most accounts, and marks per participant, held at once. `settle`: the pause before what does not match is
-    read again. `progress` is called with the number of accounts done. `keys`: the seal keys, None: seals are not
-    audited; `anchor_at`: the file that holds the end of their chain; `memory`: where it is remembered beside it;
-    `anchor_in_home`: whether the file lies with the installation's own, for the report.
+    read again. `sits_after`: how long past its deadline a case in `confirming` sits, by `clock`. `progress` is called
+    with the number of accounts done. `keys`: the seal keys, None: seals are not audited; `anchor_at`: the file that
+    holds the end of their chain; `memory`: where it is remembered beside it; `anchor_in_home`: whether the file lies
+    with the installation's own, for the report.
     """
     report = VerificationReport()
     after = 0
@@ -122,6 +147,7 @@ async def verify(
                 rest = await _audit_money(wallet, money.wrong, report)
                 money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
         _count(report, part, found)
+        report.confirming += await _list_sitting(pool, part.cases, plan_of, clock() - sits_after)
         if money:
             report.balance_fen += money.balance_fen
             report.money_wrong.extend(money.wrong)
@@ -160,6 +186,32 @@ async def _judge(
     using = [case for case in cases if case.document_index is not None]
     slots = await quota.load_of_cases(pool, using) if using else []
     return audit(cases, rows, plan_of) + find_cases_without_slot(using, slots)
+
+
+async def _list_sitting(
+    pool: Pool, cases: Sequence[Case], plan_of: Callable[[Case], Plan], before: datetime
+) -> list[HalfConfirmed]:
+    """Return the cases in `confirming` that wait for an operator, or whose deadline was before a time, and still do."""
+    suspects = [case for case in cases if _sits(case, before)]
+    if suspects:
+        again = await store.load_many(pool, {case.key for case in suspects})
+        suspects = [case for case in again.values() if _sits(case, before)]
+    return [
+        HalfConfirmed(
+            account_id=case.account_id,
+            case_no=case.case_no,
+            plan=case.plan,
+            kind=case.kind,
+            waits_for=list_owing(case, plan_of),
+            since=case.deadline,
+        )
+        for case in sorted(suspects, key=attrgetter("key"))
+    ]
+
+
+def _sits(case: Case, before: datetime) -> bool:
+    late = case.deadline is not None and case.deadline < before
+    return case.state is State.CONFIRMING and (late or case.due_at is None)
 
 
 async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: VerificationReport) -> None:
