@@ -27,6 +27,7 @@ NOT_BY_ACCOUNT = {
     "platform.worker": "a few rows for the whole installation",
     "platform.recovery": "one row a recovery of the whole installation",
     "platform.participant_outage": "a few rows for the whole installation",
+    "platform.key_fingerprint": "a few rows for the whole installation",
     "platform.policy_pack": "one row a version of policy, for the whole installation",
     "platform.policy_activation": "one row a change of policy, for the whole installation",
     "platform.policy_state": "one row for the whole installation",

@@ -259,11 +259,25 @@ class Health(msgspec.Struct, frozen=True):
     status: str
 
 
+class HeldUp(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a process has not begun to serve 尚未开始服务的原因."""
+
+    code: str
+    zh: str
+    en: str
+
+
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests can be served 可否服务. Participants that do not answer are named: their facts are unknown."""
 
     ready: bool
     participants: Annotated[dict[str, bool], Meta(description="Who answers 各系统是否应答")]
+    held_up: Annotated[
+        HeldUp | None, Meta(description="What `jiebang config check` says too; null: nothing 尚未开始服务的原因")
+    ] = None
+    stand_ins: Annotated[
+        list[str], Meta(description="What the sandbox stands in for; empty outside a sandbox 由沙箱代替的外部系统")
+    ] = []
 
 
 def check_shape(answer: CheckAnswer) -> Check:

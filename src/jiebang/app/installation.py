@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jiebang.app.completeness import list_stand_ins
 from jiebang.clock import utc_now
 from jiebang.keys import InstallationKeys
 from jiebang.model.ids import CaseIds
@@ -25,6 +26,7 @@ from jiebang.remote.signing import Link
 from jiebang.settings import IssuerSettings, Settings
 from jiebang.store.cases import idempotency
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
+from jiebang.store.postgres.shares import ServerShares
 from jiebang.store.timelines.seal_signing_keys import SealKeys
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.checks.check import Checker
@@ -58,6 +60,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     secrets: InstallationKeys
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
+    shares: ServerShares
     participants: Mapping[str, Participant]
     wallet: WalletParticipant
     case_ids: CaseIds
@@ -74,7 +77,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def issuer(self) -> IssuerSettings:
-        """The trusted issuer of tokens: the configured one, else the one whose keys a sandbox left in the home."""
+        """The trusted issuer of tokens: the configured one, else (where the sandbox may stand in) the sandbox's."""
         jwks = self.settings.home / stand_ins.JWKS
         stands_in = IssuerSettings(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
         return self.settings.issuer or stands_in
@@ -96,6 +99,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 capacity=self.settings.capacity,
                 repeats=self.settings.repeats,
                 joined=self.startup.done.is_set,
+                held_up=lambda: self.startup.held_up,
+                stand_ins=list_stand_ins(self.settings, self.declared),
             )
         )
 
@@ -175,7 +180,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Audit all databases and networks."""
         from jiebang.usecases.operations.verify import verify
 
-        async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
+        async with open_pools(
+            {"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE, shares=self.shares
+        ) as whole:
             auditor = WalletParticipant(whole["wallet"], utc_now, pepper=self.secrets.passwords)
             return await verify(
                 pool=self.pools["platform"],

@@ -9,7 +9,7 @@ from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from jiebang.api.deps import InjectedDeps
-from jiebang.api.shapes import Health, PublicKeys, Readiness
+from jiebang.api.shapes import Health, HeldUp, PublicKeys, Readiness
 
 
 @get("/health", operation_id="health", tags=["operation"], summary="Alive 存活检查")
@@ -32,14 +32,20 @@ async def ready(deps: InjectedDeps, request: Request[None, None, State]) -> Resp
     """Answer whether requests can be served."""
     found = dict(await request.app.state.readiness.ask(None, None))
     up = found.pop("platform") and deps.joined()
-    body = Readiness(ready=up, participants=found)
+    error = None if deps.joined() else deps.held_up()
+    why = None if error is None else HeldUp(code=error.code, zh=error.title.zh, en=error.title.en)
+    body = Readiness(ready=up, participants=found, held_up=why, stand_ins=list(deps.stand_ins))
     return Response(msgspec.json.encode(body), status_code=200 if up else 503, media_type="application/json")  # type: ignore[arg-type]
+
+
+_METRICS_TYPE = CONTENT_TYPE_LATEST.partition("; charset=")[0]
+"""Without its charset: Litestar adds one to every text."""
 
 
 @get("/metrics", media_type="text/plain", operation_id="metrics", tags=["operation"], summary="Metrics 指标")
 async def metrics() -> Response[str]:
     """Return the metrics of this process for Prometheus."""
-    return Response(generate_latest(REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(REGISTRY).decode(), media_type=_METRICS_TYPE)
 
 
 @get(
