@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jiebang.store.postgres.named_sql import load
 
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
     from jiebang.store.postgres.pool import Database
 
+_LOCK: Final = 0x6A696562_6B657973  # "jieb", "keys"
 _SQL = load("jiebang.store.operations", "key_fingerprints.sql")
 
 
 async def lock(db: Database) -> None:
     """Let no other process record keys until the transaction ends."""
-    await db.execute(_SQL["lock"])
+    await db.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
 
 
 async def load_fingerprints(db: Database) -> dict[str, bytes]:

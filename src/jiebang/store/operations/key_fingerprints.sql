@@ -1,7 +1,3 @@
--- name: lock
--- Lets one process at a time decide which keys the installation has, until the transaction ends.
-SELECT pg_advisory_xact_lock(7595437347920996659)
-
 -- name: recorded
 -- The fingerprint of each key as it is now.
 SELECT DISTINCT ON (name) name, fingerprint FROM platform.key_fingerprint ORDER BY name, recorded_at DESC

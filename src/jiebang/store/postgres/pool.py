@@ -146,13 +146,16 @@ class _SharingPool(_AnyPool):
         """Close the idle connection that would be used last; return whether there was one."""
         for holder in self._queue._queue:  # noqa: SLF001 - asyncpg closes none by itself while it is wanted
             if holder.is_connected():
-                holder._con.remove_termination_listener(self._count_closed)  # noqa: SLF001 - as above
+                connection, holder._con = holder._con, None  # noqa: SLF001 - so that nobody takes it meanwhile
+                connection._pool_holder = None  # noqa: SLF001 - as above
+                connection.remove_termination_listener(self._count_closed)
                 self.opened -= 1
-                holder.terminate()
+                self._share.close_first(connection.close(timeout=_CONNECT_LIMIT))
                 return True
         return False
 
     async def _open(self, *args: Any, **options: Any) -> _Connection:
+        await self._share.wait_for_places()
         connection: _Connection = await asyncpg.connect(*args, **options)
         self.opened += 1
         connection.add_termination_listener(self._count_closed)

@@ -2,8 +2,8 @@
 
 Statements that are prepared once and kept, and the session's settings, then land on other servers' sessions than they
 were made for: answers fail or are wrong. A direct connection is known by the server's process id, which it was told
-when it began; where that differs something stands in between, and is tried: with other connections in transactions of
-their own, the first must stay where it was.
+when it began; where that differs something stands in between, and is tried: while other connections begin and end
+transactions, each must stay where it was.
 """
 
 from __future__ import annotations
@@ -70,23 +70,24 @@ async def _ask_process(connection: Any) -> int:
 
 async def _try_pooler(pool: Pool, first: Any, home: int) -> Text | None:
     """Return what is wrong with a pooler in between."""
-    lent = {home}
-    async with AsyncExitStack() as stack:
-        for _ in range(min(_OTHERS, pool.get_max_size() - 1)):
-            try:
-                other = await stack.enter_async_context(pool.acquire(timeout=_PATIENCE))
-                await stack.enter_async_context(other.transaction())
-                process = await _ask_process(other)
-            except TimeoutError:
-                return _TRANSACTION_MODE  # the few sessions that it has are all lent
-            if process in lent:
-                return _TRANSACTION_MODE
-            lent.add(process)
-        try:
-            if await _ask_process(first) != home:
-                return _TRANSACTION_MODE
-        except TimeoutError:
-            return _TRANSACTION_MODE
+    try:
+        async with AsyncExitStack() as stack:
+            others = [
+                await stack.enter_async_context(pool.acquire(timeout=_PATIENCE))
+                for _ in range(min(_OTHERS, pool.get_max_size() - 1))
+            ]
+            processes = [home]
+            async with AsyncExitStack() as transactions:
+                for other in others:
+                    await transactions.enter_async_context(other.transaction())
+                    processes.append(await _ask_process(other))
+                processes.append(await _ask_process(first))
+            # What was lent came back in another order than it went out.
+            again = [await _ask_process(connection) for connection in (first, *others)]
+    except TimeoutError:
+        return _TRANSACTION_MODE  # the few sessions that it has are all lent
+    if processes.pop() != home or len(set(processes)) < len(processes) or again != processes:
+        return _TRANSACTION_MODE
     rows = await first.fetch(
         "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY ($1::text[])", [*BY_KEY]
     )

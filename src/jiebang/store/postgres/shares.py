@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, Protocol
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -60,6 +61,17 @@ class ServerShare:
         self._limit = limit
         self._pools = list[Sharer]()
         self._waiting = deque[tuple[Sharer, asyncio.Future[None]]]()
+        self._closing = set[asyncio.Task[None]]()
+
+    def close_first(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Close a connection in whose place another is opened."""
+        task = asyncio.create_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def wait_for_places(self) -> None:
+        """Wait until the server has closed what was to be closed: until then it counts."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def join(self, pool: Sharer) -> None:
         """Let a pool take part."""
