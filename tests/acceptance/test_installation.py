@@ -10,8 +10,10 @@ from pathlib import Path
 import asyncpg
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from jiebang.app import check_up, migrate, open_app, rotate_seal_key
+from jiebang.cli.commands import cli
 from jiebang.keys import list_missing, read_keys
 from jiebang.model.errors import (
     InstallationIncompleteError,
@@ -191,7 +193,7 @@ async def test_the_need_of_connections_is_told_against_what_the_server_gives(hos
     assert found.complete
     assert all(need.per_process == ConnectionLimits().per_server for need in found.servers)
     assert all(need.most is not None and need.most > 100 and need.open is not None for need in found.servers)
-    greedy = msgspec.structs.replace(host, connections=ConnectionLimits(per_server=150))
+    greedy = msgspec.structs.replace(host, connections=ConnectionLimits(per_server=150, per_database=150))
     assert {problem.where for problem in (await check_up(greedy)).problems} == {"connections.per_server"}
 
 
@@ -231,8 +233,8 @@ async def test_a_folder_that_cannot_be_written_is_told(arguments: tuple[str, ...
     assert str(tmp_path / "file") in ran.errors
 
 
-async def test_a_home_is_made_by_those_alone_who_are_told_to(
-    new_folder: Callable[[str], Path],
+def test_a_home_is_made_by_those_alone_who_are_told_to(
+    new_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`jiebang check 1` in any folder made 240 MB of databases, and then knew no account."""
     home = new_folder("nobody") / "home"
@@ -251,7 +253,11 @@ async def test_a_home_is_made_by_those_alone_who_are_told_to(
         ("remedy", "1", "PAY-BALANCE"),
         ("recover", "--restored", "platform", "--by", "Ann"),
     )
-    for ran in await asyncio.gather(*(jiebang(home, *one, "--json") for one in commands)):
-        assert (ran.code, ran.json()["error"]["code"]) == (2, "NOT-INSTALLED"), ran
-        assert "jiebang demo" in ran.json()["error"]["action"]["en"]
+    monkeypatch.setenv("JIEBANG_HOME", str(home))
+    for one in commands:
+        ran = CliRunner().invoke(cli, [*one, "--json"])
+        assert ran.exit_code == 2, (one, ran.output)
+        error = msgspec.json.decode(ran.stdout)["error"]
+        assert error["code"] == "NOT-INSTALLED", one
+        assert "jiebang demo" in error["action"]["en"]
     assert not home.exists()
