@@ -77,7 +77,7 @@ def _settings(home: Path) -> Settings:
         unproven_rate=much,
         unproven_burst=much,
     )
-    return Settings(home=home, keys=home / "keys", capacity=wide)
+    return Settings(home=home, keys=home / "keys", sandbox=True, capacity=wide)
 
 
 def _now() -> datetime:

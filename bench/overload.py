@@ -248,7 +248,7 @@ async def _open_api(people: int) -> AsyncIterator[tuple[App, Client]]:
     folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
     folder.chmod(0o711)  # noqa: ASYNC240 - the database's own user must get in; nothing else runs yet
     home = folder / "home"
-    settings = Settings(home=home, keys=home / "keys")
+    settings = Settings(home=home, keys=home / "keys", sandbox=True)
     try:
         async with open_app(settings) as first:
             await _fill(first, people)

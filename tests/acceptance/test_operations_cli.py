@@ -11,12 +11,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from jiebang.app import migrate
 from jiebang.cli.commands import cli
 from jiebang.keys import read_keys
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
+from jiebang.settings import Settings
 from jiebang.store.operations import recoveries
 from jiebang.store.postgres.pool import open_pools
 
@@ -59,6 +61,8 @@ async def desk(databases: Mapping[str, str], tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JIEBANG_HOME", str(home))
         patch.setenv("JIEBANG_DATABASES", json.dumps(dict(databases)))
+        patch.setenv("JIEBANG_SANDBOX", "true")
+        await migrate(Settings(home=home, keys=home / "keys", databases=databases))
         async with open_pools({"platform": databases["platform"]}, size=1) as pools:
             await recoveries.raise_numbers(pools["platform"], {HERE: 3}, NOW)
             assert await recoveries.recreate_cases(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)

@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pytest
 
-from jiebang.app import open_app
+from jiebang.app import migrate, open_app
 from jiebang.clock import utc_now
 from jiebang.policy import packs
 from jiebang.sandbox.issuer import SandboxIssuer
@@ -77,8 +77,14 @@ class Desk(msgspec.Struct):
 async def desk(databases: Mapping[str, str], new_folder: Callable[[str], Path]) -> AsyncIterator[Desk]:
     folder = new_folder("policy")
     home = folder / "home"
-    more = {"JIEBANG_DATABASES": msgspec.json.encode(databases).decode(), "JIEBANG_HTTP_PORT": "0"}
-    async with open_app(Settings(home=home, keys=home / "keys", databases=databases), pool_size=2) as app:
+    more = {
+        "JIEBANG_DATABASES": msgspec.json.encode(databases).decode(),
+        "JIEBANG_HTTP_PORT": "0",
+        "JIEBANG_SANDBOX": "true",
+    }
+    settings = Settings(home=home, keys=home / "keys", databases=databases, sandbox=True)
+    await migrate(settings)
+    async with open_app(settings, pool_size=2) as app:
         await people(app)
         token = SandboxIssuer(home).service("support", utc_now(), "one")
     server = SandboxProcess(
@@ -200,7 +206,8 @@ async def test_everybody_is_backtested_and_one_person_explained(desk: Desk) -> N
 async def test_who_starts_us_is_told_of_an_edit_in_vain(desk: Desk) -> None:
     """Somebody edits the file of a pack and raises no version: they must not wonder why nothing changed."""
     home = desk.folder / "home"
-    async with open_app(Settings(home=home, keys=home / "keys", databases=_databases(desk))) as app:
+    settings = Settings(home=home, keys=home / "keys", databases=_databases(desk), sandbox=True)
+    async with open_app(settings) as app:
         await app.pools["platform"].execute(
             "UPDATE platform.policy_pack SET text = text || '#', sha256 = sha256(convert_to(text || '#', 'UTF8'))"
             " WHERE pack = 'emoney/1'"

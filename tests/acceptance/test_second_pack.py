@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jiebang.app import App, open_app
+from jiebang.app import App, migrate, open_app
 from jiebang.cli.cases.as_person import claim
 from jiebang.clock import utc_now
 from jiebang.model.case import BUCKETS, Kind
@@ -41,7 +41,9 @@ class Shop(msgspec.Struct):
 async def shop(databases: Mapping[str, str], new_folder: Callable[[str], Path]) -> AsyncIterator[Shop]:
     home = new_folder("emoney") / "home"
     more = {"JIEBANG_DATABASES": msgspec.json.encode(databases).decode()}
-    async with open_app(Settings(home=home, keys=home / "keys", databases=databases), pool_size=2) as app:
+    settings = Settings(home=home, keys=home / "keys", databases=databases, sandbox=True)
+    await migrate(settings)
+    async with open_app(settings, pool_size=2) as app:
         await people(app)
         shop = Shop(home, more, app)
         before = await shop.run("explain", "MONEY-LEFT", "--json")

@@ -8,13 +8,16 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import msgspec
 import pytest
 
+from jiebang.app import migrate
 from jiebang.sandbox.processes import SandboxProcess
+from jiebang.settings import read_settings
 from jiebang.store.postgres.data_directory import remove
 from jiebang.store.postgres.embedded import database_dsn
 from tests.acceptance.api_world import made
@@ -32,6 +35,7 @@ class Early(msgspec.Struct):
     folder: Path
     settings: Mapping[str, str]
     server: str
+    left: str
     api: SandboxProcess
     worker: SandboxProcess
 
@@ -39,9 +43,9 @@ class Early(msgspec.Struct):
         return (self.folder / f"{name}.log").read_text()
 
     async def comes(self) -> None:
-        """The database comes, as it was left: with its tables."""
+        """The database comes, as it was left: with its tables and the fingerprints of the keys."""
         admin = await asyncpg.connect(self.server)
-        await admin.execute(f'CREATE DATABASE "{LATE}" TEMPLATE platform')
+        await admin.execute(f'CREATE DATABASE "{LATE}" TEMPLATE "{self.left}"')
         await admin.close()
 
 
@@ -53,13 +57,16 @@ async def early(
     base = servers["shenzhen"]
     settings = {
         "JIEBANG_HOME": str(folder / "home"),
+        "JIEBANG_SANDBOX": "true",
         "JIEBANG_DATABASES": msgspec.json.encode({**databases, "platform": database_dsn(base, LATE)}).decode(),
     }
+    await migrate(read_settings({**settings, "JIEBANG_DATABASES": msgspec.json.encode(databases).decode()}, folder))
     environment = os.environ | settings | {"LANG": "C.UTF-8"}
     api = SandboxProcess("api", ["jiebang", "serve"], folder / "api.log", environment=environment)
     worker = SandboxProcess("worker", ["jiebang", "worker"], folder / "worker.log", environment=environment)
     await asyncio.gather(api.start(), worker.start())
-    yield Early(folder, settings, base, api, worker)
+    left = urlsplit(databases["platform"]).path[1:]
+    yield Early(folder, settings, base, left, api, worker)
     await asyncio.gather(api.stop(), worker.stop())
     admin = await asyncpg.connect(base)
     await admin.execute(f'DROP DATABASE IF EXISTS "{LATE}" WITH (FORCE)')

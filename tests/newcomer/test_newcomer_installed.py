@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jiebang.app import App, open_app
+from jiebang.app import App, migrate, open_app
 from jiebang.cli.cases.as_person import prove_case, submit_case
 from jiebang.model.case import ENDED, Kind, State
 from jiebang.participants import PARTICIPANTS
@@ -50,7 +50,8 @@ async def dsn(servers: Mapping[str, str]) -> AsyncIterator[str]:
 async def app(databases: Mapping[str, str], dsn: str, new_folder: Callable[[str], Path]) -> AsyncIterator[App]:
     """An installation whose participants are the product's and the newcomer, under the pack that names it."""
     home = new_folder("newcomer") / "home"
-    settings = Settings(home=home, keys=home / "keys", databases={**databases, "loyalty": dsn})
+    settings = Settings(home=home, keys=home / "keys", databases={**databases, "loyalty": dsn}, sandbox=True)
+    await migrate(settings, REGISTRY)
     async with sandbox(home, names=REGISTRY.networks), open_app(settings, declared=REGISTRY) as opened:
         platform = opened.pools["platform"]
         await lifecycle.add(platform, REGISTRY, *PACK, "Ann", datetime.now(UTC))

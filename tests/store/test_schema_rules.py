@@ -30,6 +30,7 @@ NOT_BY_ACCOUNT = {
     "platform.worker_freed": "a few rows for the whole installation",
     "platform.recovery": "one row a recovery of the whole installation",
     "platform.participant_outage": "a few rows for the whole installation",
+    "platform.key_fingerprint": "a few rows for the whole installation",
     "platform.policy_pack": "one row a version of policy, for the whole installation",
     "platform.policy_activation": "one row a change of policy, for the whole installation",
     "platform.plan_correction": "one row a correction of a plan, for the whole installation",

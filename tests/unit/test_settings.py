@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jiebang.keys import read_keys
+from jiebang.keys import make_keys, read_keys
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.participants import PARTICIPANTS
 from jiebang.settings import Settings, SettingsProblem, read_settings
@@ -179,7 +179,12 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_secrets_are_made_once_private_and_told_to_nobody(tmp_path: Path) -> None:
     """Breaks every sealed identity if keys changed, and everybody's privacy if they were readable."""
     folder = tmp_path / "keys"
+    with pytest.raises(HomeUnusableError):
+        read_keys(folder)
+    assert not folder.exists(), "reading makes none: a second host would seal under keys of its own"
+    make_keys(folder)
     made = read_keys(folder)
+    make_keys(folder)
     assert read_keys(folder) == made
     assert len(made.case_ids) == 16
     assert len({made.codes, made.documents, made.master, made.passwords}) == 4
@@ -189,7 +194,7 @@ def test_secrets_are_made_once_private_and_told_to_nobody(tmp_path: Path) -> Non
 
 def test_a_damaged_or_open_key_is_refused(tmp_path: Path) -> None:
     """Breaks data for ever: sealing under half a key, or under one that everybody has read."""
-    read_keys(tmp_path)
+    make_keys(tmp_path)
     (tmp_path / "master.key").chmod(0o644)
     with pytest.raises(HomeUnusableError):
         read_keys(tmp_path)

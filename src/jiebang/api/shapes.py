@@ -266,6 +266,14 @@ class Health(msgspec.Struct, frozen=True):
     status: str
 
 
+class HeldUp(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a process has not begun to serve 尚未开始服务的原因."""
+
+    code: str
+    zh: str
+    en: str
+
+
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests can be served 可否服务. Participants that do not answer are named: their facts are unknown."""
 
@@ -278,6 +286,12 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
             "seconds; null: it is right 本进程时钟偏差(毫秒),超过两秒才给出;null 为正常"
         ),
     ]
+    held_up: Annotated[
+        HeldUp | None, Meta(description="What `jiebang config check` says too; null: nothing 尚未开始服务的原因")
+    ] = None
+    stand_ins: Annotated[
+        list[str], Meta(description="What the sandbox stands in for; empty outside a sandbox 由沙箱代替的外部系统")
+    ] = []
 
 
 def check_shape(answer: CheckAnswer) -> Check:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jiebang.app.completeness import list_stand_ins
 from jiebang.keys import InstallationKeys
 from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
@@ -25,6 +26,7 @@ from jiebang.settings import IssuerSettings, Settings
 from jiebang.store.cases import idempotency
 from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
+from jiebang.store.postgres.shares import ServerShares
 from jiebang.store.timelines.seal_signing_keys import FOLDER, LAST_SEAL, SealKeys
 from jiebang.store.timelines.witness import ChainMemory
 from jiebang.usecases.cases.context import Context
@@ -59,6 +61,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     secrets: InstallationKeys
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
+    shares: ServerShares
     participants: Mapping[str, Participant]
     wallet: WalletParticipant
     case_ids: CaseIds
@@ -77,7 +80,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def issuer(self) -> IssuerSettings:
-        """The trusted issuer of tokens: the configured one, else the one whose keys a sandbox left in the home."""
+        """The trusted issuer of tokens: the configured one, else (where the sandbox may stand in) the sandbox's."""
         jwks = self.settings.home / stand_ins.JWKS
         stands_in = IssuerSettings(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
         return self.settings.issuer or stands_in
@@ -100,6 +103,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 repeats=self.settings.repeats,
                 joined=self.startup.done.is_set,
                 clock_off=self.clock.find_off,
+                held_up=lambda: self.startup.held_up,
+                stand_ins=list_stand_ins(self.settings, self.declared),
             )
         )
 
@@ -215,7 +220,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """Audit all databases and networks."""
         from jiebang.usecases.operations.verify import verify
 
-        async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
+        async with open_pools(
+            {"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE, shares=self.shares
+        ) as whole:
             auditor = WalletParticipant(whole["wallet"], self.clock, pepper=self.secrets.passwords)
             return await verify(
                 pool=self.pools["platform"],

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from jiebang.model.check import Text
-from jiebang.model.errors import CallerError, ProcessStartError
+from jiebang.model.errors import CallerError, HomeUnusableError, ProcessStartError
 from jiebang.participants import PARTICIPANTS
+from jiebang.remote.stand_ins import DEMO
 from jiebang.sandbox.processes import SandboxProcess
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 _LOCK: Final = "demo.lock"
-_MARK: Final = "demo"
-"""A file in the home: the accounts there were made by the demo, which may therefore clear them away."""
 
 
 class NotOursToClearError(CallerError):
@@ -49,9 +48,16 @@ class DemoRunningError(CallerError):
 
 @contextmanager
 def only_demo(home: Path) -> Iterator[None]:
-    """Hold the lock of `home`'s demo until the block is left or the process ends. Raises DemoRunningError."""
-    home.mkdir(parents=True, exist_ok=True)
-    held = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock of `home`'s demo until the block is left or the process ends.
+
+    Raises DemoRunningError, and HomeUnusableError where nothing can be written.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        held = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
+        raise HomeUnusableError(path=str(error.filename or home), reason=reason) from error
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +75,7 @@ async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool, chain_e
     databases are not this home's own, so its mark says nothing of them, and they must be empty. Raises
     NotOursToClearError for accounts that somebody else loaded. No process of the sandbox may run.
     """
-    mark = home / _MARK
+    mark = home / DEMO
     if not outside and await asyncio.to_thread(mark.exists):
         # Whatever the platform's own database holds: a demo killed while it loaded may have filled the others alone.
         await asyncio.gather(*(_empty(pool, PARTICIPANTS.owner_of(name)) for name, pool in pools.items()))
@@ -86,7 +92,7 @@ async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool, chain_e
 async def _empty(pool: Pool, owner: str) -> None:
     tables = await pool.fetch(
         "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_catalog.pg_tables"
-        " WHERE schemaname = $1 AND tablename <> 'schema_migration'",
+        " WHERE schemaname = $1 AND tablename NOT IN ('schema_migration', 'key_fingerprint')",
         owner,
     )
     await pool.execute("TRUNCATE " + ", ".join(row["name"] for row in tables))
@@ -101,8 +107,9 @@ async def platform_processes(
     `api_port`: where the API answers; where another program has it, any free one. Raises ProcessStartError.
     """
     logs = home / "logs"
+    here = os.path.abspath(home)  # noqa: PTH100, ASYNC240 - reads no file system
     # Without --port, any free one.
-    environment = os.environ | {"JIEBANG_HOME": os.path.abspath(home), "JIEBANG_HTTP_PORT": "0"}  # noqa: PTH100, ASYNC240 - reads no file system
+    environment = os.environ | {"JIEBANG_HOME": here, "JIEBANG_HTTP_PORT": "0", "JIEBANG_SANDBOX": "true"}
     processes = {
         name: SandboxProcess(name, ["jiebang", command], logs / f"{name}.log", environment=environment)
         for name, command in (("api", "serve"), *((f"worker-{number}", "worker") for number in range(1, workers + 1)))

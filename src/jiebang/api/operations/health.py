@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from jiebang.api.deps import InjectedDeps
 from jiebang.api.gate.capacity import GOES_ON, MONITORS
-from jiebang.api.shapes import Health, PublicKeys, Readiness
+from jiebang.api.shapes import Health, HeldUp, PublicKeys, Readiness
 
 _ALWAYS: Final[dict[str, Any]] = {"admission": MONITORS}
 
@@ -42,8 +42,14 @@ async def ready(deps: InjectedDeps, request: Request[None, None, State]) -> Resp
     up = found.pop("platform") and deps.joined()
     off = deps.clock_off()
     off_ms = None if off is None else off // timedelta(milliseconds=1)
-    body = Readiness(ready=up, participants=found, clock_off_ms=off_ms)
+    error = None if deps.joined() else deps.held_up()
+    why = None if error is None else HeldUp(code=error.code, zh=error.title.zh, en=error.title.en)
+    body = Readiness(ready=up, participants=found, clock_off_ms=off_ms, held_up=why, stand_ins=list(deps.stand_ins))
     return Response(msgspec.json.encode(body), status_code=200 if up else 503, media_type="application/json")  # type: ignore[arg-type]
+
+
+_METRICS_TYPE = CONTENT_TYPE_LATEST.partition("; charset=")[0]
+"""Without its charset: Litestar adds one to every text."""
 
 
 @get(
@@ -56,7 +62,7 @@ async def ready(deps: InjectedDeps, request: Request[None, None, State]) -> Resp
 )
 async def metrics() -> Response[str]:
     """Return the metrics of this process for Prometheus."""
-    return Response(generate_latest(REGISTRY).decode(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(REGISTRY).decode(), media_type=_METRICS_TYPE)
 
 
 @get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -11,7 +12,6 @@ from jiebang.cli.language import say
 from jiebang.cli.operations.arguments import By, Limit
 from jiebang.cli.operations.show import format_age
 from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
-from jiebang.clock import utc_now
 from jiebang.model.case import Kind
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def _confirming(limit: Limit = 100, as_json: Json = False) -> None:
     """List cases past the commit point."""
     from jiebang.usecases.operations import corrections
 
-    async def work(app: App) -> list[tuple[str, ConfirmingCase]]:
-        db, timing = app.pools["platform"], app.settings.saga
-        found = await corrections.list_confirming(db, app.registry, timing, utc_now(), limit)
-        return [(app.case_ids.encode(*each.case.key), each) for each in found]
+    async def work(app: App) -> tuple[list[tuple[str, ConfirmingCase]], datetime]:
+        db, timing, now = app.pools["platform"], app.settings.saga, app.clock()
+        found = await corrections.list_confirming(db, app.registry, timing, now, limit)
+        return [(app.case_ids.encode(*each.case.key), each) for each in found], now
 
-    found = with_app(work, as_json=as_json)
+    found, now = with_app(work, as_json=as_json)
     if as_json:
         print_json(
             [
@@ -45,14 +45,14 @@ def _confirming(limit: Limit = 100, as_json: Json = False) -> None:
     elif not found:
         console.print(say("没有停在确认阶段的申请。", "No case is past its commit point without having ended."))
     for name, each in () if as_json else found:
-        _print_confirming(name, each)
+        _print_confirming(name, each, now)
     if found:
         raise typer.Exit(REFUSED)
 
 
-def _print_confirming(name: str, each: ConfirmingCase) -> None:
+def _print_confirming(name: str, each: ConfirmingCase, now: datetime) -> None:
     waits = ", ".join(each.waits_for) or "—"
-    age = format_age(each.case.deadline) if each.case.deadline else "?"
+    age = format_age(each.case.deadline, now) if each.case.deadline else "?"
     line = say(f"{name}  等待:{waits}  已 {age}", f"{name}  waits for: {waits}  for {age}")
     console.print(line, highlight=False, soft_wrap=True)
     for one in each.unfit:
@@ -115,7 +115,7 @@ def _correct(
             why=why,
             by=by,
             timing=app.settings.saga,
-            now=utc_now(),
+            now=app.clock(),
         )
 
     made = with_app(work, as_json=as_json)
@@ -143,7 +143,7 @@ def _approve(
 
     async def work(app: App) -> tuple[Correction, dict[Key, RetryOutcome], list[str]]:
         db, timing = app.pools["platform"], app.settings.saga
-        made, outcomes = await corrections.approve(db, app.registry, number, by, timing, utc_now())
+        made, outcomes = await corrections.approve(db, app.registry, number, by, timing, app.clock())
         return made, outcomes, [app.case_ids.encode(*key) for key in outcomes]
 
     made, outcomes, names = with_app(work, as_json=as_json)

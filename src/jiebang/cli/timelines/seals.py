@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from jiebang.cli.language import say
-from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
+from jiebang.cli.runner import REFUSED, Json, console, print_json, run, with_app
 from jiebang.cli.show import ANCHOR_IN_HOME
 
 if TYPE_CHECKING:
@@ -81,3 +81,33 @@ def _resume(
         )
     if seal is None:
         raise typer.Exit(REFUSED)
+
+
+@commands.command(
+    "rotate",
+    help=say(
+        "更换封印的签名密钥;此前的签名仍可用旧公钥核验。之后请把密钥目录复制到每台主机,并重启全部进程。",
+        "Make a new signing key for the seals; what was signed before stays good under the old public key. Copy the "
+        "folder of keys to every host afterwards, and restart every process.",
+    ),
+)
+def _rotate(as_json: Json = False) -> None:
+    from jiebang.app import is_installed, load_settings, rotate_seal_key
+    from jiebang.model.errors import NotInstalledError
+
+    async def work() -> str:
+        settings = load_settings()
+        if not is_installed(settings):
+            raise NotInstalledError(home=str(settings.home))
+        await rotate_seal_key(settings)
+        return str(settings.keys)
+
+    keys = run(work(), as_json=as_json)
+    if as_json:
+        print_json({"keys": keys})
+    else:
+        told = say(
+            f"已更换。请把 {keys} 复制到每台主机,并重启全部进程。",
+            f"Done. Copy {keys} to every host, and restart every process.",
+        )
+        console.print(told, style="green", markup=False, highlight=False, soft_wrap=True)

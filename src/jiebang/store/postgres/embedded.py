@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 _OWN: Final[Mapping[str, str]] = {"platform": "shenzhen", "keys": "shenzhen"}
 """Which server holds the databases that belong to no participant."""
 
+_EVERY_PARAMETER: Final = (
+    "sslmode=disable&sslnegotiation=postgres&target_session_attrs=any&krbsrvname=postgres&gsslib=gssapi"
+)
+"""What a DSN of an embedded server names besides user, password, host, port and database: otherwise the libpq variables
+of somebody's shell (PGSSLMODE=require) decide, which are meant for other servers."""
 _POLL: Final = 0.02
 _WATCH: Final = 0.5
 _CONNECT_LIMIT: Final = 60.0
@@ -94,7 +99,8 @@ async def _serve(home: Home, *, durable: bool) -> Mapping[str, str]:
                 )
                 raise DatabaseStartError(server=",".join(SERVERS), log=str(home.log("guardian")), reason=reason)
             served = {
-                name: f"postgresql://{ROLE}:{home.password}@127.0.0.1:{state.ports[name]}/postgres" for name in SERVERS
+                name: f"postgresql://{ROLE}:{home.password}@127.0.0.1:{state.ports[name]}/postgres?{_EVERY_PARAMETER}"
+                for name in SERVERS
             }
             if await _is_answering(served.values()):
                 return served

@@ -24,6 +24,7 @@ import structlog
 
 from jiebang.model.check import Text
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
+from jiebang.store.postgres.connecting import explain_failure
 from jiebang.store.postgres.faults import UNANSWERED
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _UNREACHED: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InterfaceError,
 )
 """What connecting to a database raises that is down, missing, or refuses us."""
 _LOCK: Final = 0x6A696562_616E6701  # "jiebang" and a byte: one lock per database
@@ -164,7 +166,7 @@ async def migrate_all(dsns: Mapping[str, str], registry: ParticipantRegistry) ->
     done: dict[str, tuple[int, ...]] = {}
     for name, result in zip(dsns, results, strict=True):
         if isinstance(result, _UNREACHED):
-            raise ParticipantUnavailableError(participant=name) from result
+            raise ParticipantUnavailableError(participant=name, reason=explain_failure(result)) from result
         if isinstance(result, BaseException):
             raise result
         done[name] = result

@@ -1,9 +1,9 @@
 """The keys that sign timeline seals: Ed25519, in files, never in the database that the seals vouch for.
 
 The private key is one of the installation's secrets (`seals.key`). Beside it, the folder `timeline-seals` holds the
-public key of every pair that was ever in use, one JWK per file, named after the key's id (its RFC 7638 thumbprint). To
-rotate the key, remove `seals.key` and restart; earlier signatures are verified with the earlier public keys. A public
-key that is not in this folder is not trusted, whatever a database says.
+public key of every pair that was ever in use, one JWK per file, named after the key's id (its RFC 7638 thumbprint).
+`jiebang seals rotate` makes a new key; earlier signatures are verified with the earlier public keys. A public key that
+is not in this folder is not trusted, whatever a database says.
 """
 
 from __future__ import annotations

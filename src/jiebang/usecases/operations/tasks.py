@@ -105,6 +105,11 @@ async def list_open(pool: Database, limit: int) -> list[Task]:
     return await tasks.load_open(pool, limit)
 
 
+async def list_open_of(pool: Database, keys: Collection[Key]) -> list[Task]:
+    """Return the open tasks of cases."""
+    return [task for task in await tasks.load_of_cases(pool, keys) if task.closed_at is None]
+
+
 async def acknowledge(pool: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:
     """Record that `by` takes care of the open tasks of cases; the first to do so stays. Return the cases that had any.
 
