@@ -25,6 +25,7 @@ from jiebang.settings import Settings
 from jiebang.store.encryption import SALT_BYTES, password_hash
 from jiebang.store.postgres.data_directory import remove
 from jiebang.store.postgres.embedded import wait_until_stopped
+from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def jiebang(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         out, errors = await process.communicate()
     assert process.returncode is not None
     assert "Traceback" not in errors.decode(), errors.decode()
@@ -223,7 +224,10 @@ async def test_a_refused_submit_shows_what_stands_in_the_way(home: Path) -> None
 
 async def sent_code(outside: Sandbox, account: int) -> str:
     """Read the code off the person's phone, where the worker has it brought."""
-    async with httpx.AsyncClient(base_url=outside.addresses["phone"], trust_env=False) as phone, asyncio.timeout(20):
+    async with (
+        httpx.AsyncClient(base_url=outside.addresses["phone"], trust_env=False) as phone,
+        asyncio.timeout(PATIENCE_S),
+    ):
         while True:
             for message in (await phone.get(f"/phones/{account}")).json()["messages"]:
                 found = re.search(r"\b\d{6}\b", message["text"]["en"])

@@ -21,6 +21,7 @@ from prometheus_client import REGISTRY
 from jiebang.api.gate.capacity import Capacity
 from jiebang.model.case import bucket_of
 from tests.acceptance.api_world import PASSWORD, Person, World, made, on_deck
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,7 +223,7 @@ async def spoken(client: httpx.AsyncClient, *parts: bytes) -> tuple[int, dict[st
         for part in parts:
             writer.write(part)
             await writer.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             body = await reader.readexactly(length)

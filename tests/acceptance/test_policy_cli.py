@@ -21,6 +21,7 @@ from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.processes import SandboxProcess
 from jiebang.settings import Settings
 from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
+from tests.patience import PATIENCE_S, PATIENT_PROCESS
 
 TEXT, _ = packs.text("wechat")
 FREE: Final = ("when: balance_fen > 0", "when: balance_fen > 1")
@@ -65,7 +66,7 @@ class Desk(msgspec.Struct):
 
     async def answered_by(self, pack: str, account: int) -> list[str]:
         """Wait until the server, which nobody restarts, answers under a version; return what stands in the way."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 by, codes = await self.answers(account)
                 if by == pack:
@@ -78,6 +79,7 @@ async def desk(databases: Mapping[str, str], new_folder: Callable[[str], Path]) 
     folder = new_folder("policy")
     home = folder / "home"
     more = {
+        **PATIENT_PROCESS,
         "JIEBANG_DATABASES": msgspec.json.encode(databases).decode(),
         "JIEBANG_HTTP_PORT": "0",
         "JIEBANG_SANDBOX": "true",

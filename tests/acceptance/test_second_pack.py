@@ -23,6 +23,7 @@ from jiebang.usecases.cases import step_up
 from jiebang.usecases.cases.remedy_request import RemedyRequest
 from jiebang.usecases.operations.delivery import Delivery
 from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
+from tests.patience import PATIENCE_S
 
 
 class Shop(msgspec.Struct):
@@ -51,7 +52,7 @@ async def shop(databases: Mapping[str, str], new_folder: Callable[[str], Path]) 
         for by in ("Ann", "Ben"):
             ran = await shop.run("policy", "activate", "emoney/1", "--by", by)
             assert ran.code == 0, ran.errors
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while app.context.pack().id != "emoney/1":  # noqa: ASYNC110 - the registry polls; it raises no event
                 await asyncio.sleep(0.05)
         yield shop

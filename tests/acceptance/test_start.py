@@ -22,6 +22,7 @@ from jiebang.store.postgres.data_directory import remove
 from jiebang.store.postgres.embedded import database_dsn
 from tests.acceptance.api_world import made
 from tests.acceptance.test_cli import jiebang
+from tests.patience import PATIENCE_S, PATIENT_PROCESS
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -56,6 +57,7 @@ async def early(
     folder = new_folder("early")
     base = servers["shenzhen"]
     settings = {
+        **PATIENT_PROCESS,
         "JIEBANG_HOME": str(folder / "home"),
         "JIEBANG_SANDBOX": "true",
         "JIEBANG_DATABASES": msgspec.json.encode({**databases, "platform": database_dsn(base, LATE)}).decode(),
@@ -99,7 +101,7 @@ async def test_processes_start_before_the_platforms_database_and_join_in_when_it
 
 
 async def _until(true: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await true():  # noqa: ASYNC110 - another process's state, which offers no event
             await asyncio.sleep(0.05)
 
@@ -117,7 +119,7 @@ async def _stopped(early: Early) -> str:
     )  # fmt: skip
     assert process.stderr is not None
     told = b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while b'"event": "platform_awaited"' not in told:
             told += await process.stderr.readline()
         process.terminate()

@@ -25,6 +25,7 @@ from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.sandbox.superapp.answers import LIFETIME, AnswerStore, RequestKey, StoredAnswer
 from tests.acceptance.api_world import Person, World, at_superapp, closed, made, problem
 from tests.locks import waiting
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -303,7 +304,7 @@ async def running(world: World, databases: Mapping[str, str], home: Path) -> Asy
     own = world.issuer
     async with (
         sandbox(home, names=(), wallet=databases["wallet"]) as outside,
-        httpx.AsyncClient(base_url=outside.addresses["superapp"], trust_env=False, timeout=30) as client,
+        httpx.AsyncClient(base_url=outside.addresses["superapp"], trust_env=False, timeout=PATIENCE_S) as client,
     ):
         world.issuer = outside.issuer
         try:
@@ -335,7 +336,7 @@ async def test_a_process_killed_in_the_middle_of_a_transfer(
             assert await wallet.fetchval(pending, one.account_id) == (step == "UPDATE")
             await holder.execute("SELECT pg_advisory_unlock($1)", HELD)
         await wallet.execute(RELEASE)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while process.pid in (None, pid):  # noqa: ASYNC110 - another process's state, which offers no event
                 await asyncio.sleep(0.02)
         again = await _patiently(one, other, key)
@@ -350,7 +351,7 @@ async def test_a_process_killed_in_the_middle_of_a_transfer(
 
 async def _patiently(one: Person, other: Person, key: str) -> httpx.Response:
     """Send again until the process that came back listens."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await send(one, other, 50, key=key)

@@ -37,6 +37,7 @@ from tests.newcomer.world import (
     people,
     staged,
 )
+from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
 
 
@@ -57,7 +58,7 @@ async def app(databases: Mapping[str, str], dsn: str, new_folder: Callable[[str]
         await lifecycle.add(platform, REGISTRY, *PACK, "Ann", datetime.now(UTC))
         for name in ("Ann", "Ben"):
             await lifecycle.activate(platform, REGISTRY, "newcomer/1", name, datetime.now(UTC))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while opened.registry.in_force().id != "newcomer/1":  # noqa: ASYNC110 - the process looks by itself
                 await asyncio.sleep(0.05)
         yield opened
@@ -93,7 +94,7 @@ async def working(app: App) -> AsyncIterator[None]:
 
 
 async def ended(app: App, *ids: int) -> dict[int, State]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = {case.account_id: case for case in await store.load_of_accounts(app.pools["platform"], list(ids))}
             if all(case.state in ENDED for case in found.values()):

@@ -45,6 +45,7 @@ from jiebang.usecases.policy import lifecycle
 from jiebang.usecases.policy.registry import LEAD, PackRegistry
 from jiebang.usecases.policy.shadow import Shadow
 from tests.acceptance.api_world import World, made
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -247,7 +248,7 @@ async def test_all_processes_switch_within_a_second_and_together(db: Pool) -> No
         done = await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ben", now())
         assert done.in_force_since is not None
         assert done.in_force_since - now() < timedelta(seconds=1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while any(one.in_force().id == "wechat/1" for one in others):  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.01)
         assert now() >= done.in_force_since

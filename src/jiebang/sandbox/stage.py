@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from jiebang.clock import utc_now
 from jiebang.model.check import Text
 from jiebang.model.errors import CallerError, HomeUnusableError, ProcessStartError
 from jiebang.participants import PARTICIPANTS
@@ -68,25 +69,45 @@ def only_demo(home: Path) -> Iterator[None]:
         os.close(held)
 
 
-async def clear(pools: Mapping[str, Pool], home: Path, *, outside: bool, chain_ends: Iterable[Path] = ()) -> None:
+async def clear(pools: Mapping[str, Pool], home: Path, chain_ends: Iterable[Path], *, outside: bool) -> None:
     """Empty all databases and networks that an earlier demo filled, and mark the home as the demo's.
 
-    `chain_ends`: the files that remember the end of the chain of seals, which goes with the data. `outside`: the
-    databases are not this home's own, so its mark says nothing of them, and they must be empty. Raises
-    NotOursToClearError for accounts that somebody else loaded. No process of the sandbox may run.
+    What is kept outside the databases and speaks of what was in them goes with them: the clearing networks' ledgers,
+    the phone's messages, the super-app's answers, and `chain_ends`, which remember the end of the chain of timeline
+    seals (the anchor, and this host's file). One that no demo made is moved aside, never deleted.
+
+    `outside`: the databases are not this home's own, so its mark says nothing of them, and they must be empty. Raises
+    NotOursToClearError for accounts that somebody else loaded, and HomeUnusableError for an end of a chain that cannot
+    be moved. No process of the sandbox may run.
     """
     mark = home / DEMO
-    if not outside and await asyncio.to_thread(mark.exists):
+    ours = not outside and await asyncio.to_thread(mark.exists)
+    if ours:
         # Whatever the platform's own database holds: a demo killed while it loaded may have filled the others alone.
         await asyncio.gather(*(_empty(pool, PARTICIPANTS.owner_of(name)) for name, pool in pools.items()))
-        for file in chain_ends:
-            await asyncio.to_thread(file.unlink, missing_ok=True)
     elif await pools["platform"].fetchval("SELECT EXISTS (SELECT FROM platform.account)"):
         raise NotOursToClearError(home=str(home))
     for ledger in await asyncio.to_thread(lambda: list((home / "sandbox").glob("*.sqlite*"))):
         ledger.unlink()
+    for end in chain_ends:
+        await asyncio.to_thread(_end_anchor, end, ours=ours)
     if not outside:
         await asyncio.to_thread(mark.touch)
+
+
+def _end_anchor(anchor: Path, *, ours: bool) -> None:
+    """Part with the anchor of data that is gone: a chain that begins anew would look cut off beside it."""
+    try:
+        if ours:
+            anchor.unlink(missing_ok=True)
+        elif anchor.exists():
+            anchor.rename(anchor.with_name(f"{anchor.name}.before-{utc_now():%Y%m%dT%H%M%S%f}"))
+    except OSError as error:
+        reason = Text(
+            f"演示从空库开始,封印链的旧锚点须先移走;系统报告:{error.strerror}",
+            f"the demo starts from empty databases, so the old anchor must go first; the system says: {error.strerror}",
+        )
+        raise HomeUnusableError(path=str(anchor), reason=reason) from error
 
 
 async def _empty(pool: Pool, owner: str) -> None:

@@ -20,6 +20,7 @@ from jiebang.cli.show import TimelineView
 from jiebang.model.case import ENDED, Kind, State
 from jiebang.model.errors import JiebangError, ProofRefusedError
 from jiebang.model.proof import Method
+from jiebang.remote.gateway import GATEWAY
 from jiebang.usecases.cases import unrepeated
 from jiebang.usecases.cases.context import CaseDetails
 from jiebang.usecases.cases.find import find, read_timelines
@@ -73,6 +74,8 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
             return _case_to_json(app, found)
         if secret is None:
             hidden = method is Method.PAYMENT_PASSWORD
+            if not hidden:
+                _tell_where_the_code_is(app, key[0])
             secret = str(await asyncio.to_thread(typer.prompt, asks[method], hide_input=hidden))
         attempt = Attempt(method=method, secret=secret.encode(errors="replace").decode())  # arguments may be any bytes
         try:
@@ -85,6 +88,14 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
     if not quiet and found.case.state is not State.OPEN:
         console.print(say("验证通过。", "Proven."))
     return _case_to_json(app, found)
+
+
+def _tell_where_the_code_is(app: App, account_id: int) -> None:
+    """Say where the sandbox's phone shows the code, where a sandbox stands in for the gateway."""
+    if app.settings.gateway_url is None and GATEWAY in app.links:
+        phone = f"{app.links[GATEWAY].base_url}/phones/{account_id}"
+        told = say(f"验证码在沙箱的手机上:{phone}", f"The sandbox's phone shows the code: {phone}")
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _next_method(found: CaseDetails) -> Method | None:
