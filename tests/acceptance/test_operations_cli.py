@@ -112,6 +112,13 @@ def test_workers_are_named_or_all_of_them(desk: Desk) -> None:
     assert desk.asked("workers", "drain", "nobody", "--by", "Ann", code=1)["unknown"] == ["nobody"]
 
 
+def test_buckets_of_nobody_cannot_be_freed(desk: Desk) -> None:
+    """An operator who mistyped an id must not believe that a dead worker's people are looked after."""
+    assert desk.asked("workers", "freed") == []
+    desk.run("workers", "free", "nobody", "--by", "Ann", code=2)
+    desk.run("workers", "free", "nobody", code=2)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["cases"], ["tasks"], ["workers"], ["participants"], ["recover"], ["cases", "retry"], ["participants", "out"]],

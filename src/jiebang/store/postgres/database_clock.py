@@ -92,9 +92,13 @@ class DatabaseClock:
 
     async def run(self, db: Database, every: timedelta = REFRESHED) -> None:
         """Measure again and again until cancelled. While the database is silent the last measurement goes on."""
+        silent = False
         while True:
             await asyncio.sleep(every.total_seconds())
             try:
                 await self.measure(db)
+                silent = False
             except UNANSWERED as error:
-                _log.warning("clock_not_measured", error=type(error).__name__)
+                if not silent:  # once: others log what the silence means to them
+                    _log.warning("clock_not_measured", error=type(error).__name__)
+                silent = True
