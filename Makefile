@@ -13,9 +13,11 @@ RENAME := 'import pathlib, sys; old, new = (str(pathlib.Path(each).absolute()).e
 
 # Tests that need no database, in a process a core (more than four only begin later).
 PURE := tests/unit tests/sim
+# What fuzzes the doors; in the suite too, with a hundredth of the examples.
+DOORS := tests/unit/test_decoding.py tests/unit/test_doors.py tests/acceptance/test_doors.py
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal -p no:schemathesis
 
-.PHONY: help setup demo test quick lint sim chaos bench lock clean
+.PHONY: help setup demo test quick lint sim chaos fuzz bench lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/'
@@ -69,6 +71,9 @@ sim: setup ## 100,000 simulated worlds on all cores, and every interleaving of s
 
 chaos: setup ## Minutes of everything breaking under load: kills, cuts, a data centre gone, full disks, lying networks
 	CHAOS=long $(PY) -m pytest tests/chaos/test_chaos.py -s
+
+fuzz: setup ## An hour or so (FUZZ_TIMES=10: minutes) of hostile bodies, headers, tokens, key sets, peers' answers and files at every door
+	$(PY) -m pytest $(DOORS) --hypothesis-profile long --timeout 0 --show-capture=no
 
 bench: setup ## Every measured comparison
 	$(PY) -m bench --all

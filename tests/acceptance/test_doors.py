@@ -20,7 +20,7 @@ from litestar.routes import HTTPRoute
 
 from jiebang.api.application import classify
 from jiebang.api.gate.capacity import STRICTEST, AdmissionClass, Capacity, Urgency
-from jiebang.api.gate.shares import Shares, TrustedProxies
+from jiebang.api.gate.shares import Shares, TrustedProxies, read_address
 from jiebang.api.gate.uvicorn_protocol import server_config
 from tests.acceptance.api_world import Person, World, at_superapp, made, on_deck, problem, until
 from tests.examples import examples
@@ -436,6 +436,23 @@ def test_whose_word_is_taken_for_an_address() -> None:
         True, False, True, True, False, False,
     ]  # fmt: skip
     assert "8.8.8.8" in TrustedProxies("*")
+
+
+@given(st.one_of(TEXT, st.sampled_from(["a:b", "::1::", "1.2.3.4:80", "fe80::1%eth0", "[::1]:1", ":" * 300])))
+@examples(100)
+async def test_what_a_proxy_passes_on_as_an_address(world: World, host: str) -> None:
+    """Whoever writes X-Forwarded-For would otherwise make a fault of ours, before any route is reached."""
+    assert len(read_address((host, 1))) <= 64
+    transport = httpx.ASGITransport(app=world.app, client=(host, 1))  # type: ignore[arg-type] # an ASGI application
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as client:
+        hold(await client.post("/v1/checks", json={}))
+
+
+def test_addresses_that_are_one_client() -> None:
+    """A client has a whole /64 of IPv6: each of its addresses would else have a share of its own."""
+    assert read_address(("2001:db8::1", 1)) == read_address(("2001:db8::ffff", 2)) == "2001:db8::/64"
+    assert read_address(("2001:db8:0:1::1", 1)) != read_address(("2001:db8::1", 1))
+    assert (read_address(("10.0.0.1", 1)), read_address(None)) == ("10.0.0.1", "")
 
 
 @given(

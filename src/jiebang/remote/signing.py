@@ -144,7 +144,7 @@ class Responder:
             )
         except Exception as error:  # as above
             raise BadSignatureError(reason=_build_reason(error)) from error
-        nonce, expires, created = result.nonce, result.parameters.get("expires"), result.parameters["created"]
+        nonce, expires, created = result.nonce, result.parameters.get("expires"), result.parameters.get("created")
         if nonce is None or len(nonce) not in NONCE_LENGTHS:
             raise BadSignatureError(reason=_NONCE_MISSING)
         if not isinstance(expires, int) or not isinstance(created, int) or expires - created > LIFETIME.total_seconds():

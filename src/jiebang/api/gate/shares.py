@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _COME_BACK_S: Final = 5
 _ALL: Final = "all"
+_ADDRESS_LONGEST: Final = 64
 
 
 class Shares:
@@ -82,9 +83,17 @@ def release_held(scope: Any) -> None:
 
 
 def read_address(client: Any) -> str:
-    """Return a client's address; of IPv6 the /64 network, since one client has a whole one."""
-    host = client[0] if client else ""
-    return str(ip_network((host, 64), strict=False)) if ":" in host and "%" not in host else host
+    """Return a client's address; of IPv6 the /64 network, since one client has a whole one.
+
+    A trusted proxy may pass on what is no address: that stands for itself, cut short.
+    """
+    host = (client[0] if client else "")[:_ADDRESS_LONGEST]
+    if ":" not in host or "%" in host:
+        return host
+    try:
+        return str(ip_network((host, 64), strict=False))
+    except ValueError:
+        return host
 
 
 class TrustedProxies:
