@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -127,3 +128,32 @@ def test_every_command_teaches_itself(arguments: Sequence[str]) -> None:
     told = CliRunner().invoke(cli, [*arguments, "--help"])
     assert told.exit_code == 0
     assert len(told.output.split()) > 30
+
+
+async def park_again(databases: Mapping[str, str]) -> None:
+    async with open_pools({"platform": databases["platform"]}, size=1) as pools:
+        await pools["platform"].execute(
+            "UPDATE platform.cases SET marks = $2, due_at = NULL, rests_until = NULL WHERE account_id = $1",
+            HERE,
+            PARKED.marks,
+        )
+
+
+def test_two_people_set_right_an_effect_that_a_case_waits_for(desk: Desk, databases: Mapping[str, str]) -> None:
+    """Whoever is woken at night must find the case, type what is shown, and have a colleague agree to it."""
+    asyncio.run(park_again(databases))
+    [confirming] = desk.asked("cases", "confirming", code=1)
+    assert (confirming["case"], confirming["kind"]) == (desk.case, "revoke")
+    plan = confirming["plan"]
+    place = ("cases", "correct", plan, "revoke", "wallet", "cash_out_pause_hours")
+    audited = desk.asked("verify", code=1)
+    assert [one["plan"] for one in audited["detail"]["confirming"]] == [plan]
+    assert confirming["waits_for"] == ["wallet"]
+    refused = desk.run(*place, "999999999", "--why", "too long", "--by", "Ann", code=2)
+    assert "0 to 876600" in refused or "0 至 876600" in refused
+    made = desk.asked(*place, "48", "--why", "asked for by the wallet", "--by", "Ann")
+    assert (made["value"], made["approved_by"]) == (48, None)
+    desk.run("cases", "approve", str(made["correction_no"]), "--by", "Аnn", code=2)
+    done = desk.asked("cases", "approve", str(made["correction_no"]), "--by", "Ben")
+    assert (done["correction"]["approved_by"], list(done["cases"])) == ("Ben", [desk.case])
+    assert "asked for by the wallet" in desk.run("cases", "corrections")

@@ -111,6 +111,36 @@ async def activated(db: Pool, text: str, clock: Clock) -> str:
     return pack.id
 
 
+async def test_both_people_are_told_where_protection_weakens(db: Pool, clock: Clock) -> None:
+    """A second person approves what they are shown: one number less among a thousand lines is not seen."""
+    weaker = version(6, ("identity_change_days: {value: 90", "identity_change_days: {value: 30"))
+    pack, _ = await lifecycle.add(db, PARTICIPANTS, weaker, "new.yaml", "Ann", clock())
+    told = {one.path for one in await lifecycle.compare_with_force(db, PARTICIPANTS, pack)}
+    assert told == {"rules[ID-RECENT-CHANGE].when"}
+    for person in ("Ann", "Ben"):
+        done = await lifecycle.activate(db, PARTICIPANTS, "wechat/6", person, clock())
+        assert {one.path for one in done.weakenings} == told
+    clock.now += LEAD
+    assert (await lifecycle.roll_back(db, PARTICIPANTS, "Ann", clock())).weakenings == []
+
+
+async def test_a_version_in_force_that_falls_short_today_goes_on_and_cannot_come_back(db: Pool, clock: Clock) -> None:
+    """An upgrade must not stop an installation for a number that it was allowed; nor let it be chosen again."""
+    bad = version(7, ("proof_tries: {value: 5", "proof_tries: {value: 40000"))
+    with pytest.raises(PackInvalidError):
+        await lifecycle.add(db, PARTICIPANTS, bad, "new.yaml", "Ann", clock())
+    await db.execute(
+        "INSERT INTO platform.policy_pack SELECT 'wechat/7', 'wechat', 7, $1, sha256(convert_to($1, 'UTF8')),"
+        " added_by, added_at FROM platform.policy_pack WHERE pack = 'wechat/1'",
+        bad,
+    )
+    with pytest.raises(PackInvalidError):
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/7", "Ann", clock())
+    await db.execute("UPDATE platform.policy_state SET pack = 'wechat/7', before = pack, revision = revision + 1")
+    found = (await registry(db, clock)).in_force()
+    assert (found.id, found.proofs[Kind.REVOKE].tries) == ("wechat/7", 10)
+
+
 async def test_many_that_start_at_once_install_once(pools: Mapping[str, Pool], clock: Clock) -> None:
     """A roll-out starts all processes at the same moment; one of them failing would stop it."""
     platform = pools["platform"]
@@ -124,7 +154,7 @@ async def test_many_that_start_at_once_install_once(pools: Mapping[str, Pool], c
     assert await lifecycle.read_pack_text(platform, "wechat/1") == TEXT, "a version in the store never changes"
 
 
-@pytest.mark.parametrize("again", ["Ann", " ann ", "ANN", "Ａｎｎ"])
+@pytest.mark.parametrize("again", ["Ann", " ann ", "ANN", "Ａｎｎ", "Аnn", "Ánn", "An n", "A\u0578n"])
 async def test_one_person_is_never_two(db: Pool, clock: Clock, again: str) -> None:
     """Four eyes are the only thing between a typing error and everybody's rights."""
     await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())

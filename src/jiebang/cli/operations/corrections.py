@@ -52,7 +52,7 @@ def _confirming(limit: Limit = 100, as_json: Json = False) -> None:
 
 def _print_confirming(name: str, each: ConfirmingCase, now: datetime) -> None:
     waits = ", ".join(each.waits_for) or "—"
-    age = format_age(each.case.deadline, now) if each.case.deadline else "?"
+    age = format_age(each.case.deadline or each.case.created_at, now)
     line = say(f"{name}  等待:{waits}  已 {age}", f"{name}  waits for: {waits}  for {age}")
     console.print(line, highlight=False, soft_wrap=True)
     for one in each.unfit:

@@ -21,7 +21,7 @@ class LateCases(msgspec.Struct, frozen=True, kw_only=True):
     """How many cases under way past their deadline share one state and marks.
 
     `stuck`: long past it. `parked`: nothing more is sent for them until an operator acts. `since`: the earliest of
-    their deadlines.
+    their deadlines (of one that has none, when it was made).
     """
 
     plan: str
@@ -31,7 +31,7 @@ class LateCases(msgspec.Struct, frozen=True, kw_only=True):
     stuck: bool
     parked: bool
     cases: int
-    since: datetime | None
+    since: datetime
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):

@@ -114,4 +114,4 @@ SELECT c.* FROM (
         SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at IS NULL AND c.ended_at IS NULL
             AND c.state = 'confirming') c)
 ) c
-ORDER BY c.deadline, c.account_id LIMIT $2
+ORDER BY coalesce(c.deadline, c.created_at), c.account_id LIMIT $2

@@ -52,7 +52,7 @@ class MoneyAuditor(Protocol):
 class HalfConfirmed(msgspec.Struct, frozen=True, kw_only=True):
     """A case that sits past its commit point. `waits_for`: who has not confirmed; none where its plan is unknown.
 
-    `since`: its deadline.
+    `since`: its deadline; when it was made again, for one that a recovery made.
     """
 
     account_id: int
@@ -60,7 +60,7 @@ class HalfConfirmed(msgspec.Struct, frozen=True, kw_only=True):
     plan: str
     kind: str
     waits_for: tuple[str, ...]
-    since: datetime | None
+    since: datetime
 
 
 class VerificationReport(msgspec.Struct, kw_only=True):
@@ -203,14 +203,14 @@ async def _list_sitting(
             plan=case.plan,
             kind=case.kind,
             waits_for=list_owing(case, plan_of),
-            since=case.deadline,
+            since=case.deadline or case.created_at,
         )
         for case in sorted(suspects, key=attrgetter("key"))
     ]
 
 
 def _sits(case: Case, before: datetime) -> bool:
-    late = case.deadline is not None and case.deadline < before
+    late = (case.deadline or case.created_at) < before
     return case.state is State.CONFIRMING and (late or case.due_at is None)
 
 
