@@ -282,3 +282,41 @@ def test_the_products_networks_are_declared_by_the_product(tmp_path: Path) -> No
     assert set(problems({"JIEBANG_NETWORKS": json.dumps(networks)}, tmp_path)) == {
         f"networks.{name}.operations" for name in PARTICIPANTS.networks
     }
+
+
+@pytest.mark.parametrize(
+    ("environ", "where"),
+    [
+        ({"JIEBANG_GATEWAY_URL": "http://gateway.example"}, "gateway_url"),
+        (
+            {
+                "JIEBANG_ISSUER_ISSUER": "i",
+                "JIEBANG_ISSUER_AUDIENCE": "a",
+                "JIEBANG_ISSUER_JWKS_URL": "http://id.example/jwks",
+            },
+            "issuer.jwks_url",
+        ),
+        (
+            {
+                "JIEBANG_NETWORKS": '{"unionpay": {"base_url": "http://up.example"}, '
+                '"netsunion": {"base_url": "https://n.example"}}'
+            },
+            "networks.unionpay.base_url",
+        ),
+    ],
+)
+def test_addresses_elsewhere_are_https(environ: dict[str, str], where: str, tmp_path: Path) -> None:
+    """Over plain http anybody on the way gives out keys of an issuer, and with them is everybody."""
+    assert set(problems(environ, tmp_path)) == {where}
+    here = {name: value.replace("http://", "http://127.0.0.1:9/?") for name, value in environ.items()}
+    read_settings(here, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "", "TRUE "])
+def test_the_sandbox_is_asked_for_in_so_many_words(value: str, tmp_path: Path) -> None:
+    """What may trust a made-up issuer must not be switched on by a slip."""
+    assert set(problems({"JIEBANG_SANDBOX": value}, tmp_path)) == {"sandbox"}
+    assert read_settings({"JIEBANG_SANDBOX": "true"}, tmp_path).sandbox is True
+    assert read_settings({"JIEBANG_SANDBOX": "false"}, tmp_path).sandbox is False
+    (tmp_path / "jiebang.toml").write_text("sandbox = true")
+    assert read_settings({}, tmp_path).sandbox is True

@@ -226,6 +226,8 @@ def show_what_next(screen: Console, addresses: Mapping[str, str], settings: Sett
     for command, told in (
         (". .venv/bin/activate", say("使 jiebang 命令可用", "makes the command jiebang known")),
         (f"export JIEBANG_HOME='{settings.home.absolute()}'", "") if settings.home.name != ".jiebang" else ("", ""),
+        # In a demo's own home the sandbox stands in by itself.
+        ("export JIEBANG_SANDBOX=true", "") if settings.databases is not None else ("", ""),
         (f"jiebang check {blocked}", say(f"挡住 {blocked} 号的一切", f"all that stands in the way of {blocked}")),
         (f"jiebang submit {person}", say("提交;随后输入密码与验证码", "asks; then for the password and the code")),
         (f"  {PASSWORD}", say("支付密码,人人如此", "the payment password, everybody's")),

@@ -24,6 +24,8 @@ from jiebang.store.postgres.pool import BY_KEY
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
+_NEEDED: Final[Mapping[str, str]] = {**BY_KEY, "TimeZone": "UTC"}
+"""What the session's settings must be, however they came to be so."""
 _OTHERS: Final = 3
 _PATIENCE: Final = 3.0
 _MIXED_UP: Final = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
@@ -89,9 +91,9 @@ async def _try_pooler(pool: Pool, first: Any, home: int) -> Text | None:
     if processes.pop() != home or len(set(processes)) < len(processes) or again != processes:
         return _TRANSACTION_MODE
     rows = await first.fetch(
-        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY ($1::text[])", [*BY_KEY]
+        "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY ($1::text[])", [*_NEEDED]
     )
-    lost = sorted(row["name"] for row in rows if row["setting"] != BY_KEY[row["name"]])
+    lost = sorted(row["name"] for row in rows if row["setting"] != _NEEDED[row["name"]])
     if lost:
         names = ", ".join(lost)
         return Text(f"连接池没有传递会话参数 {names}", f"a pooler does not pass on the session's settings {names}")
