@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,11 @@ class InstallationKeys(msgspec.Struct, frozen=True, kw_only=True):
     passwords: bytes
     records: bytes
     seals: bytes
+
+    @property
+    def answers(self) -> bytes:
+        """The key of answers kept for repeated requests, derived: an installation of before needs no new file."""
+        return hmac.digest(self.bodies, b"jiebang kept answers", hashlib.sha256)
 
     def __repr__(self) -> str:
         """Show no key."""

@@ -112,6 +112,7 @@ class Mutation:
             route=f"{request.method} {request.url.path}",
             key=self._key,
             body_hash=digest,
+            answers_key=deps.answers_key,
             expires_at=deps.context.clock() + deps.repeats.kept,
             holder=deps.context.new_id(),
             held=deps.repeats.held,

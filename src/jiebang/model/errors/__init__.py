@@ -58,6 +58,7 @@ from jiebang.model.errors.policy import (
     UnknownPackError,
 )
 from jiebang.model.errors.requests import (
+    AnswerUnreadableError,
     BadSignatureError,
     BodyTooLargeError,
     HeadersTooLargeError,
@@ -77,6 +78,7 @@ from jiebang.model.errors.requests import (
 __all__ = [
     "AccountBusyError",
     "AlreadyInForceError",
+    "AnswerUnreadableError",
     "BadSignatureError",
     "BlockedError",
     "BodyTooLargeError",
