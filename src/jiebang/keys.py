@@ -31,6 +31,11 @@ class InstallationKeys(msgspec.Struct, frozen=True, kw_only=True):
     records: bytes
     seals: bytes
 
+    @property
+    def answers(self) -> bytes:
+        """The key of answers kept for repeated requests, derived: an installation of before needs no new file."""
+        return hmac.digest(self.bodies, b"jiebang kept answers", hashlib.sha256)
+
     def __repr__(self) -> str:
         """Show no key."""
         return "Secrets(…)"

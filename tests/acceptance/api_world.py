@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 PASSWORD = "246810"
 ISSUER, AUDIENCE = "https://issuer.test", "https://api.test"
-PEPPER, CODES_KEY, BODIES_KEY = b"p" * 32, b"c" * 32, b"b" * 32
+PEPPER, CODES_KEY, BODIES_KEY, ANSWERS_KEY = b"p" * 32, b"c" * 32, b"b" * 32, b"a" * 32
 DOCUMENT = b"\x01" * 32
 PATIENT: Final = Capacity(wait=timedelta(seconds=PATIENCE_S), within=timedelta(seconds=PATIENCE_S))
 PATIENT_REPEATS: Final = RepeatPolicy(wait=timedelta(seconds=PATIENCE_S), held=timedelta(seconds=PATIENCE_S))
@@ -116,6 +116,7 @@ class World:
             verifier=TokenVerifier(issuer=ISSUER, audience=AUDIENCE, keys=keys, clock=self.now),
             case_ids=self.ids,
             bodies_key=BODIES_KEY,
+            answers_key=ANSWERS_KEY,
             seal_keys=self.seal_keys.public(),
             capacity=capacity or PATIENT,
             repeats=PATIENT_REPEATS,

@@ -338,7 +338,9 @@ async def process(world: World, db: Pool, clock: Clock) -> AsyncIterator[Process
 async def opened(at: Process, account: int) -> Case:
     """Submit a case."""
     ends = START + timedelta(days=900)
-    claim = Claim(caller="t", route="t", key=str(uuid4()), body_hash=b"", expires_at=ends, holder=uuid4())
+    claim = Claim(
+        caller="t", route="t", key=str(uuid4()), body_hash=b"", answers_key=bytes(32), expires_at=ends, holder=uuid4()
+    )
     asked = Submission(account_id=account, kind=Kind.REVOKE, device=f"phone-{account}")
     await submit(at.context, asked, claim, lambda _found: KeptAnswer(201, b"{}"))
     return (await cases.load_live(at.context.platform, [account]))[account]

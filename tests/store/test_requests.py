@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from jiebang.model.case import Kind, bucket_of
-from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
+from jiebang.model.errors import AnswerUnreadableError, IdempotencyInUseError, IdempotencyReusedError
 from jiebang.model.proof import Method
 from jiebang.store.cases import cases, idempotency, proofs
 from jiebang.store.cases.cases import NewCase
@@ -37,8 +37,65 @@ def platform(pools: Mapping[str, Pool]) -> Pool:
 def claim(key: str, body: bytes = b"a", lives: timedelta = timedelta(hours=1)) -> Claim:
     """A claim of a request of its own on `key`."""
     return Claim(
-        caller="person:1", route="POST /v1/cases", key=key, body_hash=body, expires_at=NOW + lives, holder=uuid4()
+        caller="person:1",
+        route="POST /v1/cases",
+        key=key,
+        body_hash=body,
+        answers_key=b"a" * 32,
+        expires_at=NOW + lives,
+        holder=uuid4(),
     )
+
+
+async def keep(platform: Pool, of: Claim, answer: bytes) -> None:
+    async def work(_: Database) -> KeptAnswer:
+        return KeptAnswer(201, answer)
+
+    await idempotency.run_once(platform, of, NOW, work)
+
+
+async def test_a_kept_answer_is_stored_so_that_the_database_alone_tells_nothing(platform: Pool) -> None:
+    """Balances, merchants and places of logins stood there in clear for a day, and in every backup of that day."""
+    told = '{"balance_fen": 123456, "merchant": "美团外卖"}'.encode()
+    await keep(platform, claim("secret"), told)
+    await idempotency.settle(platform, claim("settled"), KeptAnswer(409, told), NOW)
+    stored = [
+        row["answer"] for row in await platform.fetch("SELECT answer FROM platform.idempotency WHERE key ~ '^se'")
+    ]
+    assert len(stored) == 2
+    assert not any(word in answer for answer in stored for word in (b"123456", "美团".encode(), b"balance"))
+    assert await idempotency.recall(platform, claim("secret"), NOW) == KeptAnswer(201, told)
+    assert await idempotency.recall(platform, claim("settled"), NOW) == KeptAnswer(409, told)
+    assert await idempotency.recall(platform, claim("secret"), NOW + timedelta(hours=1)) is None, "its life is over"
+
+
+CHANGES = (
+    "answer = set_byte(answer, 20, get_byte(answer, 20) # 1)",
+    "expires_at = expires_at + interval '1 day'",
+    "status = 200",
+    "answer = substring(answer FOR 5)",
+    "answer = (SELECT answer FROM platform.idempotency WHERE key = 'of another')",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_kept_answer_that_was_changed_moved_or_given_a_longer_life_does_not_open(
+    platform: Pool, change: str
+) -> None:
+    """Whoever writes the database would tell a person something that the platform never answered."""
+    await keep(platform, claim("changed"), b'{"state": "open"}')
+    await keep(platform, claim("of another"), b'{"state": "done"}')
+    await platform.execute(f"UPDATE platform.idempotency SET {change} WHERE key = 'changed'")  # noqa: S608 - of the list
+    with pytest.raises(AnswerUnreadableError):
+        await idempotency.recall(platform, claim("changed"), NOW)
+    await platform.execute("DELETE FROM platform.idempotency WHERE key IN ('changed', 'of another')")
+
+
+async def test_an_answer_that_an_earlier_version_kept_is_still_given(platform: Pool) -> None:
+    """An upgrade must not make a request be carried out twice."""
+    await keep(platform, claim("older"), b"{}")
+    await platform.execute("UPDATE platform.idempotency SET answer = '[1]' WHERE key = 'older'")
+    assert await idempotency.recall(platform, claim("older"), NOW) == KeptAnswer(201, b"[1]")
 
 
 async def test_one_of_two_with_the_same_key_works(platform: Pool) -> None:

@@ -23,13 +23,17 @@ BODY_LIMIT: Final = 64 * 1024
 
 
 class Deps(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the routes work with. `bodies_key`: 32 secret bytes; request bodies are hashed with it."""
+    """Everything the routes work with.
+
+    `bodies_key`: 32 secret bytes; request bodies are hashed with it. `answers_key`: kept answers are encrypted with it.
+    """
 
     context: Context
     follower: Follower
     verifier: TokenVerifier
     case_ids: CaseIds
     bodies_key: bytes
+    answers_key: bytes
     seal_keys: dict[str, list[dict[str, Any]]]
     """The public keys that timelines are sealed with: a JWK Set."""
     capacity: Capacity = Capacity()

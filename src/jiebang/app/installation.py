@@ -98,6 +98,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 verifier=self._verifier(),
                 case_ids=self.case_ids,
                 bodies_key=self.secrets.bodies,
+                answers_key=self.secrets.answers,
                 seal_keys=self.seal_keys.public(),
                 capacity=self.settings.capacity,
                 repeats=self.settings.repeats,

@@ -122,6 +122,7 @@ class Mutation:
             key=self._key,
             body_hash=hmac.digest(deps.bodies_key, fingerprint(body), hashlib.sha256),
             sent_hash=hmac.digest(deps.bodies_key, body, hashlib.sha256),
+            answers_key=deps.answers_key,
             expires_at=deps.context.clock() + deps.repeats.kept,
             holder=deps.context.new_id(),
             held=deps.repeats.held,

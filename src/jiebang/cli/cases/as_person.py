@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ _CALLER = "cli"
 
 def claim(app: App, route: str) -> Claim:
     """Return a claim with a new key: the terminal never repeats a request."""
-    return unrepeated.make_claim(_CALLER, route, app.clock(), uuid4())
+    return unrepeated.make_claim(_CALLER, route, app.clock(), uuid4(), secrets.token_bytes(32))
 
 
 def _render(app: App, outcome: CaseDetails | JiebangError) -> KeptAnswer:

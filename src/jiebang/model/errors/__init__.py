@@ -68,6 +68,7 @@ from jiebang.model.errors.policy import (
     UnknownPackError,
 )
 from jiebang.model.errors.requests import (
+    AnswerUnreadableError,
     BadSignatureError,
     BodyTooLargeError,
     HeaderRepeatedError,
@@ -89,6 +90,7 @@ from jiebang.model.errors.requests import (
 __all__ = [
     "AccountBusyError",
     "AlreadyInForceError",
+    "AnswerUnreadableError",
     "BadSignatureError",
     "BlockedError",
     "BodyTooLargeError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jiebang.model.check import Text
-from jiebang.model.errors.base import CallerError, OverloadedError
+from jiebang.model.errors.base import CallerError, OurFaultError, OverloadedError
 
 
 class InvalidInputError(CallerError):
@@ -144,4 +144,16 @@ class PlatformFullError(OverloadedError):
         "未作任何处理,也未丢失任何内容;请在 retry_after_s 秒后以同一幂等键重试。",
         "Nothing was done and nothing was lost. Try again after `retry_after_s` seconds, with the same "
         "Idempotency-Key.",
+    )
+
+
+class AnswerUnreadableError(OurFaultError):
+    """The answer that is kept for a repeated request cannot be opened."""
+
+    code = "ANSWER-UNREADABLE"
+    title = Text("此前的答复无法打开", "The answer given before cannot be opened")
+    action = Text(
+        "请求已处理过,未再执行;请查看申请的现状。运维请核对本机的 bodies.key 与写入时一致;若一致,则该答复曾被改动。",
+        "The request was carried out before and was not repeated: look at the case as it is. Operators: see that "
+        "bodies.key is the one it was stored with; if it is, the answer was changed.",
     )

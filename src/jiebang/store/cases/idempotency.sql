@@ -16,7 +16,7 @@ WITH kept AS MATERIALIZED (  -- by its key: the index on expires_at would read e
     SELECT body_hash, status, answer, held_until, expires_at
     FROM platform.idempotency WHERE caller = $1 AND route = $2 AND key = $3
 )
-SELECT body_hash, status, answer, held_until FROM kept WHERE expires_at > $4
+SELECT body_hash, status, answer, held_until, expires_at FROM kept WHERE expires_at > $4
 
 -- name: keep_answer
 -- Stores the answer of a key that this request still holds.
