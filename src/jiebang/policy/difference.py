@@ -38,10 +38,10 @@ def differences(before: Any, after: Any) -> list[Difference]:
 
 def compare_packs(before: tuple[str, str], after: tuple[str, str], registry: ParticipantRegistry) -> list[Difference]:
     """Compare two versions of a policy, each given as its text and the name of its file. Raises PackInvalidError."""
-    return differences(*(_read_plain(*side, registry) for side in (before, after)))
+    return differences(*(read_plain(*side, registry) for side in (before, after)))
 
 
-def _read_plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
+def read_plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
     """Return a pack's file as plain values. Raises PackInvalidError."""
     load_pack(text, source, registry)
     return msgspec.json.decode(msgspec.json.encode(Source(text, source).read(PackShape)))

@@ -150,13 +150,18 @@ async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, 
             return ActivationStatus(
                 pack=pack, proposed_by=who, approved_by=None, in_force_since=None, replaces=state.pack
             )
-        if proposed.proposed_by.casefold() == who.casefold():
-            raise SamePersonError(pack=pack, proposed_by=proposed.proposed_by)
+        require_second_person(pack, proposed.proposed_by, who)
         since = now + LEAD
         await store.approve(connection, proposed, who, now, since, state.activation_no)
         return ActivationStatus(
             pack=pack, proposed_by=proposed.proposed_by, approved_by=who, in_force_since=since, replaces=state.pack
         )
+
+
+def require_second_person(pack: str, proposed_by: str, by: str) -> None:
+    """Raise SamePersonError where who proposed a version would approve it too, NameUnusableError for no name."""
+    if proposed_by.casefold() == normalize_name(by).casefold():
+        raise SamePersonError(pack=pack, proposed_by=proposed_by)
 
 
 async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> ActivationStatus:
