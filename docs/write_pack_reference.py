@@ -17,6 +17,7 @@ from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.facts import FactType
 from jiebang.participants import PARTICIPANTS
+from jiebang.policy import condition
 from jiebang.policy.calendar import NEXT_YEAR, NOW, TODAY, full_years, local_dates
 from jiebang.policy.pack import REMEDIES
 from jiebang.policy.shape import PackShape, Unit
