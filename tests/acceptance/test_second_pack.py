@@ -50,7 +50,7 @@ async def shop(databases: Mapping[str, str], new_folder: Callable[[str], Path]) 
         before = await shop.run("explain", "MONEY-LEFT", "--json")
         assert before.code == 2, "not a code of the policy that is in force so far"
         for by in ("Ann", "Ben"):
-            ran = await shop.run("policy", "activate", "emoney/1", "--by", by)
+            ran = await shop.run("policy", "activate", "emoney/1", "--by", by, "--yes")
             assert ran.code == 0, ran.errors
         async with asyncio.timeout(PATIENCE_S):
             while app.context.pack().id != "emoney/1":  # noqa: ASYNC110 - the registry polls; it raises no event

@@ -45,11 +45,12 @@ def compare_packs(
     Raises PackInvalidError. Falling short of today's floors and bounds is no error here: it is told as a weakening.
     """
     packs = [load_pack(*side, registry, stored=True) for side in (before, after)]
-    return differences(*(_read_plain(*side) for side in (before, after))), find_weakenings(*packs)
+    return differences(*(read_plain(*side, registry) for side in (before, after))), find_weakenings(*packs)
 
 
-def _read_plain(text: str, source: str) -> Any:
-    """Return a valid pack's file as plain values."""
+def read_plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
+    """Return a pack's file as plain values. Raises PackInvalidError."""
+    load_pack(text, source, registry, stored=True)
     return msgspec.json.decode(msgspec.json.encode(Source(text, source).read(PackShape)))
 
 

@@ -33,10 +33,9 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
-from jiebang.store.postgres.faults import UNANSWERED
 from jiebang.model.errors import AnswerUnreadableError, IdempotencyInUseError, IdempotencyReusedError
 from jiebang.store.encryption import NONCE_BYTES
+from jiebang.store.postgres.faults import UNANSWERED
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:

@@ -180,8 +180,7 @@ async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, 
                 replaces=state.pack,
                 weakenings=weakenings,
             )
-        if looks_alike(proposed.proposed_by, who):
-            raise SamePersonError(pack=pack, proposed_by=proposed.proposed_by)
+        require_second_person(pack, proposed.proposed_by, who)
         since = now + LEAD
         await store.approve(connection, proposed, who, now, since, state.activation_no)
         return ActivationStatus(
@@ -192,6 +191,12 @@ async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, 
             replaces=state.pack,
             weakenings=weakenings,
         )
+
+
+def require_second_person(pack: str, proposed_by: str, by: str) -> None:
+    """Raise SamePersonError where who proposed a version would approve it too, NameUnusableError for no name."""
+    if looks_alike(proposed_by, normalize_name(by)):
+        raise SamePersonError(pack=pack, proposed_by=proposed_by)
 
 
 async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> ActivationStatus:
