@@ -42,6 +42,7 @@ from jiebang.model.errors.participants import (
     OutOfServiceError,
     ParticipantUnavailableError,
     ReceiveLimitError,
+    ReceiverUnavailableError,
     RecoveringError,
     WalletBusyError,
 )
@@ -118,6 +119,7 @@ __all__ = [
     "ProofRefusedError",
     "RateExceededError",
     "ReceiveLimitError",
+    "ReceiverUnavailableError",
     "RecordUnreadableError",
     "RecoveringError",
     "RequestTooSlowError",
