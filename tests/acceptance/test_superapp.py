@@ -182,7 +182,7 @@ async def test_money_that_is_not_there(world: World, superapp: httpx.AsyncClient
 
 
 async def test_a_stranger_learns_nothing_of_a_receiver(world: World, superapp: httpx.AsyncClient, one: Person) -> None:
-    """Who has an account, and who took their name back, is nobody's business: each refusal is the same, byte by byte."""
+    """Who has an account, and who took their name back, is nobody's business: refusals are equal to the byte."""
     revoked, named = someone(world, superapp), someone(world, superapp)
     for account_id, limit in ((revoked.account_id, 100), (named.account_id, 500)):
         await world.pools["wallet"].execute(
