@@ -19,6 +19,7 @@ from jiebang.model.plan import Plan
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import Condition
+from jiebang.policy.devices import Act
 from jiebang.policy.entries import Entries
 from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
@@ -146,6 +147,7 @@ class _Builder(Entries):
             alternatives_of=alternatives_of,
             names_of={kind: _list_names(rules_of[kind], consequences_of[kind], alternatives_of[kind]) for kind in Kind},
             quota=None if shape.quota is None else self._quota(shape.quota),
+            devices={} if shape.devices is None else {act: getattr(shape.devices, act.value) for act in Act},
         )
 
     def _check_params(self) -> None:

@@ -20,6 +20,7 @@ from jiebang.model.participants import ParticipantRegistry
 from jiebang.model.plan import Plan
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.condition import Condition
+from jiebang.policy.devices import Devices
 from jiebang.policy.shape import Unit
 from jiebang.policy.wording import YUAN, Wording, fill
 
@@ -241,6 +242,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """By kind: every name that a rule, consequence or alternative uses."""
     quota: QuotaRule | None = None
     """None: this policy counts no identity changes."""
+    devices: Devices = {}
+    """From which device each act must come."""
 
     @property
     def offered(self) -> list[str]:

@@ -9,6 +9,7 @@ import msgspec
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
+from jiebang.policy.devices import DeviceRule
 from jiebang.policy.wording import YUAN
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -169,6 +170,19 @@ class QuotaShape(msgspec.Struct, frozen=True, kw_only=True):
     cooling: Code
 
 
+class DevicesShape(msgspec.Struct, frozen=True, kw_only=True):
+    """From which device each act must come, one rule for every act of `policy.devices.Act`."""
+
+    proof: DeviceRule
+    code: DeviceRule
+    cash_out: DeviceRule
+    remedy: DeviceRule
+    confirmation: DeviceRule
+    consent: DeviceRule
+    withdrawal: DeviceRule
+    consent_withdrawal: DeviceRule
+
+
 class MessageShape(msgspec.Struct, frozen=True):
     """The texts of one message: the short one for the phone, and the e-mail."""
 
@@ -194,6 +208,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     messages: dict[Name, MessageShape]
     reasons: dict[Code, Text]
     quota: QuotaShape | None = None
+    devices: DevicesShape | None = None
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
     legacy_codes: dict[OldCode, Code] = {}

@@ -96,7 +96,7 @@ async def submit_case(
     submission = Submission(
         account_id=account_id,
         kind=asked.kind,
-        device=request.user.device_for(account_id),
+        origin=request.user.origin,
         consents=tuple(dict.fromkeys(asked.consents)),
         shown=None if asked.shown is None else tuple(asked.shown),
     )
@@ -126,7 +126,13 @@ async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdI
 
 @delete(
     "/v1/cases/{case_id:str}",
-    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
+    **mutation_options(
+        TokenScope.CASE_WRITE,
+        errors.UnknownCaseError,
+        errors.WrongDeviceError,
+        errors.TooLateToWithdrawError,
+        body=False,
+    ),
     status_code=202,
     operation_id="withdrawCase",
     tags=["cases"],
@@ -139,12 +145,16 @@ async def withdraw_case(
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
     key = _require_own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _make_render(request, deps, 202)))
+    return await mutation.respond(
+        lambda claim: withdraw(deps.context, key, request.user.origin, claim, _make_render(request, deps, 202))
+    )
 
 
 @post(
     "/v1/cases/{case_id:str}/proofs",
-    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
+    **mutation_options(
+        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.WrongDeviceError, errors.ProofRefusedError
+    ),
     status_code=200,
     operation_id="prove",
     tags=["cases"],
@@ -164,14 +174,19 @@ async def prove_case(
     key = _require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
-        lambda claim: prove(deps.context, key, attempt, claim, _make_render(request, deps, 200))
+        lambda claim: prove(deps.context, key, request.user.origin, attempt, claim, _make_render(request, deps, 200))
     )
 
 
 @post(
     "/v1/cases/{case_id:str}/codes",
     **mutation_options(
-        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False
+        TokenScope.CASE_WRITE,
+        errors.UnknownCaseError,
+        errors.WrongDeviceError,
+        errors.ProofRefusedError,
+        errors.TooSoonError,
+        body=False,
     ),
     status_code=202,
     operation_id="sendCode",
@@ -184,7 +199,9 @@ async def send_new_code(
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
     key = _require_own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _make_render(request, deps, 202)))
+    return await mutation.respond(
+        lambda claim: send_code(deps.context, key, request.user.origin, claim, _make_render(request, deps, 202))
+    )
 
 
 @get(

@@ -37,7 +37,7 @@ RuleInPath = Annotated[
     PathParameter(schema_extra={"pattern": RULE_PATTERN}, description="Code of a rule 规则代码"),
 ]
 _COMMON: Final = (errors.UnknownAccountError, errors.KindNotOfferedError)
-_WALLET: Final = (*_COMMON, errors.WalletBusyError)
+_WALLET: Final = (*_COMMON, errors.WrongDeviceError, errors.WalletBusyError)
 
 
 def _make_request(
@@ -49,7 +49,7 @@ def _make_request(
     return remedy_request.RemedyRequest(
         account_id=account_id,
         kind=kind,
-        device=request.user.device_for(account_id),
+        origin=request.user.origin,
         items=None if items is None else tuple(dict.fromkeys(int(each) for each in items)),
     )
 
@@ -149,7 +149,12 @@ async def end_autodebits(
 @post(
     "/v1/remedies/logins",
     **mutation_options(
-        TokenScope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.WrongDeviceError,
+        errors.NothingToClearError,
+        errors.TooSoonError,
+        errors.ProofRefusedError,
     ),
     status_code=202,
     tags=["remedies"],
@@ -177,6 +182,7 @@ async def ask_logins(
         TokenScope.CASE_WRITE,
         *_COMMON,
         errors.UnknownRemedyError,
+        errors.WrongDeviceError,
         errors.ProofRefusedError,
         errors.NothingToClearError,
         errors.AccountBusyError,
@@ -261,7 +267,13 @@ async def approve_hand_over(
 
 @post(
     "/v1/consents",
-    **mutation_options(TokenScope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError),
+    **mutation_options(
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.WrongDeviceError,
+        errors.ConsentNotAskedError,
+        errors.NothingToClearError,
+    ),
     status_code=200,
     tags=["remedies"],
     operation_id="giveConsent",
@@ -287,7 +299,12 @@ async def give_consent(
 @delete(
     "/v1/consents/{code:str}",
     **mutation_options(
-        TokenScope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.WrongDeviceError,
+        errors.ConsentNotAskedError,
+        errors.TooLateToWithdrawError,
+        body=False,
     ),
     status_code=200,
     operation_id="withdrawConsent",

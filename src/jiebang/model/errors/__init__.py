@@ -22,6 +22,7 @@ from jiebang.model.errors.cases import (
     TooSoonError,
     UnknownCaseError,
     UnknownRemedyError,
+    WrongDeviceError,
 )
 from jiebang.model.errors.installation import (
     DatabaseDamagedError,
@@ -134,4 +135,5 @@ __all__ = [
     "UnknownRemedyError",
     "WalletBusyError",
     "WorkersBusyError",
+    "WrongDeviceError",
 ]

@@ -29,7 +29,10 @@ _SQL = load("jiebang.store.cases", "cases.sql")
 
 
 class NewCase(msgspec.Struct, frozen=True, kw_only=True):
-    """A case to open: `participants` of its plan, and when it expires unless proven."""
+    """A case to open: `participants` of its plan, and when it expires unless proven.
+
+    `device_id`, `by_service`: who opens it, as in `Origin`.
+    """
 
     account_id: int
     kind: Kind
@@ -38,6 +41,7 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime
     device_id: str | None = None
     document_index: bytes | None = None
+    by_service: bool = False
 
 
 class SaveResult(SaveOutcome, frozen=True, kw_only=True, gc=False):
@@ -94,6 +98,7 @@ def from_row(row: asyncpg.Record) -> Case:
         device_id,
         document_index,
         head,
+        by_service,
         *_,
     ) = row
     return Case(
@@ -115,6 +120,7 @@ def from_row(row: asyncpg.Record) -> Case:
         device_id=device_id,
         document_index=document_index,
         head=head,
+        by_service=by_service,
     )
 
 
@@ -137,6 +143,7 @@ async def insert(
         now,
         text,
         digest(1, time_text(now), text),
+        [case.by_service for case in ordered],
     )
     return {row["account_id"]: from_row(row) for row in rows}
 

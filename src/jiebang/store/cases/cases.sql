@@ -4,8 +4,9 @@
 -- given then is lost, never reused. No number is given during a recovery, which looks for the last one. The number is part of
 -- the first head (saga/chain.py).
 WITH input AS (
-    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[])
-        AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index)
+    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[],
+            $12::boolean[])
+        AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index, by_service)
 ), numbered AS (
     UPDATE platform.account a SET last_case_no = a.last_case_no + 1
     FROM input i
@@ -16,10 +17,11 @@ WITH input AS (
     RETURNING a.account_id, a.last_case_no
 ), inserted AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id,
-        document_index, head)
+        document_index, head, by_service)
     SELECT i.account_id, n.last_case_no, i.bucket, i.kind, 'open', i.plan, i.marks, $9, i.due_at, i.device_id,
         i.document_index,
-        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $11::bytea)
+        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $11::bytea),
+        i.by_service
     FROM numbered n JOIN input i USING (account_id)
     ON CONFLICT (account_id) WHERE ended_at IS NULL DO NOTHING
     RETURNING *

@@ -31,6 +31,7 @@ from jiebang.model.proof import Method
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.security.logins import LoginConfirmation, SecurityParticipant
 from jiebang.participants.wallet.movements import EntryState
+from jiebang.policy.devices import Act
 from jiebang.policy.remedies import ABNORMAL_LOGIN, DEVICE, cleared_by
 from jiebang.store.cases import idempotency, proofs, remedies
 from jiebang.store.cases.idempotency import KeptAnswer
@@ -39,6 +40,7 @@ from jiebang.store.operations import outbox
 from jiebang.store.operations.outbox import OutboxMessage
 from jiebang.usecases.cases.codes import NO_CASE, derive_code, derive_hand_over_code, find_proof_rules
 from jiebang.usecases.cases.context import Context
+from jiebang.usecases.cases.devices import require_device, require_device_of_live_case
 from jiebang.usecases.cases.proof_refusals import REASONS, RefusalCause
 from jiebang.usecases.cases.remedy import ClearedBlocker, carry_out, record
 from jiebang.usecases.cases.remedy_request import RemedyRequest, check_request
@@ -81,10 +83,11 @@ RenderResult = Callable[["ClearedBlocker | ProofRefusedError"], KeptAnswer]
 async def ask_logins(context: Context, request: RemedyRequest, claim: Claim, render: RenderPending) -> MutationResult:
     """Ask to confirm abnormal logins (`items`; None: all) as the person's own; a code is sent to their phone.
 
-    Raises NothingToClearError, TooSoonError, ProofRefusedError (too many wrong tries of late), UnknownAccountError,
-    KindNotOfferedError, ParticipantUnavailableError, IdempotencyReusedError.
+    Raises NothingToClearError, TooSoonError, WrongDeviceError, ProofRefusedError (too many wrong tries of late),
+    UnknownAccountError, KindNotOfferedError, ParticipantUnavailableError, IdempotencyReusedError.
     """
     await check_request(context, request)
+    await require_device_of_live_case(context, context.platform, Act.REMEDY, request.account_id, request.origin)
     facts = await _read_security_facts(context, request.account_id)
     pending = {str(item["id"]) for item in facts["abnormal_login_items"]}
     named = pending if request.items is None else set(map(str, request.items))
@@ -96,17 +99,17 @@ async def ask_logins(context: Context, request: RemedyRequest, claim: Claim, ren
 async def ask_hand_over(
     context: Context, request: RemedyRequest, claim: Claim, render: RenderPending
 ) -> MutationResult:
-    """Ask to continue a request on the primary device; `request.device` is the one that shows the code.
+    """Ask to continue a request on the primary device; `request.origin.device` is the one that shows the code.
 
     Raises NotAllowedError (no device), NothingToClearError (it is the primary device), and what `ask_logins` raises.
     """
-    if request.device is None:
+    if request.origin.device is None:
         raise NotAllowedError(account=str(request.account_id))
     await check_request(context, request)
     primary = (await _read_security_facts(context, request.account_id))["primary_device_id"]
-    if primary in (None, request.device):
+    if primary in (None, request.origin.device):
         raise NothingToClearError(items=[])
-    return await _ask(context, request, DEVICE, (request.device,), claim, render)
+    return await _ask(context, request, DEVICE, (request.origin.device,), claim, render)
 
 
 async def _ask(
@@ -127,7 +130,8 @@ async def _ask(
             kind=request.kind.value,
             what=what,
             nonce=context.new_nonce(),
-            device_id=request.device,
+            device_id=request.origin.device,
+            by_service=request.origin.service,
             created_at=now,
             expires_at=now + rules.code_lives,
         )
@@ -151,8 +155,8 @@ async def prove_logins(
 ) -> MutationResult:
     """Confirm the logins that a remedy names, if payment password and code are both right. A wrong try is counted.
 
-    The refusal does not say which of the two was wrong. Raises UnknownRemedyError, ProofRefusedError, AccountBusyError,
-    NothingToClearError, ParticipantUnavailableError, IdempotencyReusedError.
+    The refusal does not say which of the two was wrong. Raises UnknownRemedyError, WrongDeviceError, ProofRefusedError,
+    AccountBusyError, NothingToClearError, ParticipantUnavailableError, IdempotencyReusedError.
     """
     now = context.clock()
 
@@ -165,6 +169,7 @@ async def prove_logins(
 
     async def work(db: Database) -> KeptAnswer | LaterWork:
         step_up, rules = await _find_answerable(context, db, request.account_id, ABNORMAL_LOGIN, remedy_id, now)
+        await require_device(context, Act.CONFIRMATION, request.account_id, request.origin, step_up.origin)
         if step_up.used_at is None and not await _is_right(context, step_up, secrets, rules):
             return render(await _count_wrong_try(db, step_up, rules))
         begun = _make_remedy(step_up, "confirm_logins", now)
@@ -187,13 +192,13 @@ async def prove_logins(
 async def approve_hand_over(
     context: Context, request: RemedyRequest, secret: str, claim: Claim, render: RenderResult
 ) -> MutationResult:
-    """On the primary device (`request.device`): take over the request whose code another device shows.
+    """On the primary device (`request.origin.device`): take over the request whose code another device shows.
 
     The check in the answer is for the primary device. Raises UnknownRemedyError, ProofRefusedError,
     UnknownAccountError, ParticipantUnavailableError, IdempotencyReusedError.
     """
     primary = (await _read_security_facts(context, request.account_id))["primary_device_id"]
-    if request.device is None or request.device != primary:
+    if request.origin.device is None or request.origin.device != primary:
         raise ProofRefusedError(cause="not_primary_device", reason=_NOT_PRIMARY, tries_left=None)
     check, now = await check_request(context, request), context.clock()
 

@@ -15,6 +15,7 @@ from jiebang.model.errors import (
     ParticipantUnavailableError,
     RecoveringError,
 )
+from jiebang.model.origin import UNKNOWN, Origin
 from jiebang.model.proof import Method
 from jiebang.saga import timeline
 from jiebang.store.cases import cases, consents, idempotency, proofs
@@ -46,7 +47,7 @@ _RACES: Final = 3
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for what, and from which device (None: a service).
+    """Whose account, what is asked for, and who asks.
 
     `consents`: the codes of the rules consented to with it; `shown`: the ids the person had been shown (None: those in
     the check of this very request).
@@ -54,7 +55,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     account_id: int
     kind: Kind
-    device: str | None = None
+    origin: Origin = UNKNOWN
     consents: tuple[str, ...] = ()
     shown: tuple[str, ...] | None = None
 
@@ -108,7 +109,7 @@ async def _check(context: Context, submission: Submission) -> tuple[Evidence, di
     pack = context.pack()
     for code in submission.consents:
         find_consent_rule(pack, code)
-    request = CheckRequest(submission.account_id, submission.device)
+    request = CheckRequest(submission.account_id, submission.origin)
     [evidence] = await context.examine([request], submission.kind)
     agreed = limit_to_shown(list_shown(pack, evidence.answer, submission.consents), submission.shown)
     if agreed:
@@ -138,7 +139,8 @@ async def _begin_cooling_off(context: Context, submission: Submission, check: Ch
     if quota is None or submission.kind not in quota.kinds or quota.used_up not in raised or quota.cooling in raised:
         return check
     await Quotas(pack.registry, context.participants, context.platform, context.clock).refuse(submission.account_id)
-    [after] = await context.check([submission.account_id], submission.kind, {submission.account_id: submission.device})
+    origins = {submission.account_id: submission.origin}
+    [after] = await context.check([submission.account_id], submission.kind, origins)
     return after
 
 
@@ -160,7 +162,8 @@ async def _open(
         plan=plan.name,
         participants=len(plan.participants),
         due_at=now + rules.case_lives,
-        device_id=submission.device,
+        device_id=submission.origin.device,
+        by_service=submission.origin.service,
         document_index=document,
     )
     opened = await cases.insert(db, [new], now, [timeline.first_entry(now)])
