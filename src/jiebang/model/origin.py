@@ -12,11 +12,14 @@ _NOBODYS: Final = ""
 class Origin(msgspec.Struct, frozen=True, gc=False):
     """Where a request comes from: a service, or a person at a `device` (None: it is not known at which).
 
+    `address`: the network address it came from, where that is known.
+
     A service is told by its own mark. What is not known of a person is not known, and passes nothing.
     """
 
     device: str | None = None
     service: bool = False
+    address: str | None = None
 
     @property
     def device_fact(self) -> str | None:

@@ -183,6 +183,39 @@ class DevicesShape(msgspec.Struct, frozen=True, kw_only=True):
     consent_withdrawal: DeviceRule
 
 
+class UseLimitsShape(msgspec.Struct, frozen=True):
+    """How many cases, codes and messages of every kind there may be in the guard's window."""
+
+    cases: Reference
+    codes: Reference
+    messages: Reference
+
+
+class UnlockShape(msgspec.Struct, frozen=True):
+    """The way out of locked proofs: on the primary device, with all proofs at once.
+
+    `pause`: from the last wrong try until then; `tries`: the wrong ones allowed at that, in the window of wrong tries.
+    """
+
+    pause: Reference
+    tries: Reference
+
+
+class GuardShape(msgspec.Struct, frozen=True):
+    """Pauses and caps against thieves and nuisances.
+
+    `window`: the time over which an account and a network address may take up what `account` and `address` say;
+    `case_pause`: the least time between two cases of an account; `tell_after`: at which wrong try the owner is told.
+    """
+
+    window: Reference
+    case_pause: Reference
+    account: UseLimitsShape
+    address: UseLimitsShape
+    tell_after: Reference
+    unlock: UnlockShape
+
+
 class MessageShape(msgspec.Struct, frozen=True):
     """The texts of one message: the short one for the phone, and the e-mail."""
 
@@ -209,6 +242,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[Code, Text]
     quota: QuotaShape | None = None
     devices: DevicesShape | None = None
+    guard: GuardShape | None = None
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
     legacy_codes: dict[OldCode, Code] = {}

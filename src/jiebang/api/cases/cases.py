@@ -16,7 +16,7 @@ from litestar.response.sse import ServerSentEventMessage
 from jiebang.api import shapes
 from jiebang.api.cases.idempotency import KeyedMutation, encode_refusal, mutation_options, respond
 from jiebang.api.deps import Deps, InjectedDeps
-from jiebang.api.gate.guards import CallerRequest, require_caller
+from jiebang.api.gate.guards import CallerRequest, origin_of, require_caller
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
@@ -74,13 +74,15 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
         errors.BlockedError,
         errors.KindNotOfferedError,
         errors.ConsentNotAskedError,
+        errors.TooSoonError,
         headers=[_LOCATION],
     ),
     operation_id="submit",
     tags=["cases"],
     summary="Submit a case 提交申请",
     description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. "
-    "The person's phone and e-mail hear of it at once, and a code is sent. "
+    "The person's phone and e-mail hear of it at once, and a code is sent. Between two there is a pause, and policy "
+    "limits how many an account and an address may open; 429 says when to come again. "
     "检查通过即受理,并通知本人;否则返回完整检查结果。",
 )
 async def submit_case(
@@ -96,7 +98,7 @@ async def submit_case(
     submission = Submission(
         account_id=account_id,
         kind=asked.kind,
-        origin=request.user.origin,
+        origin=origin_of(request),
         consents=tuple(dict.fromkeys(asked.consents)),
         shown=None if asked.shown is None else tuple(asked.shown),
     )
@@ -146,7 +148,7 @@ async def withdraw_case(
     """Withdraw a case."""
     key = _require_own_case(request, deps, case_id)
     return await mutation.respond(
-        lambda claim: withdraw(deps.context, key, request.user.origin, claim, _make_render(request, deps, 202))
+        lambda claim: withdraw(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
     )
 
 
@@ -174,7 +176,7 @@ async def prove_case(
     key = _require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
-        lambda claim: prove(deps.context, key, request.user.origin, attempt, claim, _make_render(request, deps, 200))
+        lambda claim: prove(deps.context, key, origin_of(request), attempt, claim, _make_render(request, deps, 200))
     )
 
 
@@ -200,7 +202,7 @@ async def send_new_code(
     """Send a new code."""
     key = _require_own_case(request, deps, case_id)
     return await mutation.respond(
-        lambda claim: send_code(deps.context, key, request.user.origin, claim, _make_render(request, deps, 202))
+        lambda claim: send_code(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
     )
 
 

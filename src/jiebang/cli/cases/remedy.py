@@ -17,9 +17,10 @@ def register(cli: typer.Typer) -> None:
     cli.command(
         "remedy",
         help=say(
-            "当场处理一项阻碍,并重新检查:例如 PAY-BALANCE、PAY-AUTODEBIT。仍有阻碍时退出码为 1。",
-            "Clear a blocker on the spot, such as PAY-BALANCE or PAY-AUTODEBIT, and check again. Exits 1 while "
-            "something still blocks.",
+            "当场处理一项阻碍,并重新检查:例如 PAY-BALANCE、PAY-AUTODEBIT;PROOF-LOCK 解除因多次错误而锁定的验证。"
+            "仍有阻碍时退出码为 1。",
+            "Clear a blocker on the spot, such as PAY-BALANCE or PAY-AUTODEBIT, and check again; PROOF-LOCK frees "
+            "proofs locked after wrong tries. Exits 1 while something still blocks.",
         ),
     )(_remedy)
 

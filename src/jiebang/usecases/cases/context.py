@@ -24,6 +24,7 @@ from jiebang.saga.seals import PathStep
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.store.cases.proofs import Proof
 from jiebang.store.checks.records import CheckRecordStore
+from jiebang.usecases.cases.address_use import AddressUse
 from jiebang.usecases.checks.request import CheckRequest
 
 if TYPE_CHECKING:
@@ -93,3 +94,5 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     new_nonce: Callable[[], bytes]
     codes_key: bytes
     timing: Timing
+    addresses: AddressUse = msgspec.field(default_factory=AddressUse)
+    """What this process was asked for from each network address of late."""

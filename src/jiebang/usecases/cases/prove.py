@@ -18,10 +18,13 @@ from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, step
 from jiebang.store.cases import cases, idempotency, proofs
 from jiebang.store.cases.proofs import Proof
+from jiebang.store.cases.wrong_tries import TriedProof
 from jiebang.store.operations import outbox
 from jiebang.usecases.cases.codes import derive_code, make_code_message
 from jiebang.usecases.cases.context import CaseDetails, Context, Render
 from jiebang.usecases.cases.devices import require_device
+from jiebang.usecases.cases.limits import take_up
+from jiebang.usecases.cases.locks import are_locked, count_wrong_try
 from jiebang.usecases.cases.proof_refusals import REASONS, RefusalCause, make_refusal
 
 if TYPE_CHECKING:
@@ -69,10 +72,13 @@ async def _judge(
 ) -> KeptAnswer:
     by_method, case, rules = await _lock_proofs(context, db, key, origin, Act.PROOF, now)
     proof = _find_answerable(by_method, attempt.method, now)
-    await _require_unlocked(db, case, attempt.method, rules, now)
+    if await are_locked(db, case.account_id, [attempt.method], rules, now):
+        raise make_refusal(attempt.method, RefusalCause.LOCKED, 0)
     if not await _is_right(context, proof, attempt, rules):
         wrong = msgspec.structs.replace(proof, tries_left=proof.tries_left - 1)
         await proofs.save(db, [wrong])
+        tried = TriedProof(attempt.method.value)
+        await count_wrong_try(context, db, case.account_id, tried, case.kind.value, rules, now)
         return render(make_refusal(attempt.method, RefusalCause.WRONG, wrong.tries_left))
     # A code is single-use: its nonce goes with it.
     accepted = msgspec.structs.replace(proof, proven_at=now, nonce=None, expires_at=None)
@@ -121,16 +127,6 @@ def _find_answerable(by_method: dict[Method, Proof], method: Method, now: dateti
     if cause is not None:
         raise make_refusal(method, cause, proof.tries_left)
     return proof
-
-
-async def _require_unlocked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
-    """Raise ProofRefusedError if all cases of the account together have used up the wrong tries of the window.
-
-    Otherwise withdrawing and submitting again would give unlimited tries.
-    """
-    wrong = await proofs.count_wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
-    if wrong >= rules.tries_a_day:
-        raise make_refusal(method, RefusalCause.LOCKED, 0)
 
 
 async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
@@ -192,6 +188,7 @@ async def _renew_code(
     if wait.total_seconds() > 0:
         raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)
     fresh = msgspec.structs.replace(proof, nonce=context.new_nonce(), expires_at=now + rules.code_lives)
+    await take_up(context, db, case.account_id, origin, now, codes=1, messages=1)
     await proofs.save(db, [fresh])
     await outbox.insert(db, [make_code_message(context, case, fresh, now)], now)
     return render(CaseDetails(case=case, plan=context.plan_of(case), proofs={**by_method, Method.SMS_CODE: fresh}))
