@@ -17,6 +17,7 @@ from jiebang.clock import utc_now
 from jiebang.model.case import BUCKETS, Kind
 from jiebang.model.errors import TooSoonError
 from jiebang.model.notice import Notice
+from jiebang.model.origin import SERVICE
 from jiebang.settings import Settings
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.usecases.cases import step_up
@@ -125,7 +126,7 @@ class Mailbox:
 async def test_messages_name_the_rule_in_the_words_of_the_pack(shop: Shop) -> None:
     """A person who gets a code for "a system could not accept the request" has been told nothing."""
     app, mailbox = shop.app, Mailbox()
-    wanted = RemedyRequest(account_id=LOGGED, kind=Kind.REVOKE)
+    wanted = RemedyRequest(account_id=LOGGED, kind=Kind.REVOKE, origin=SERVICE)
     with suppress(TooSoonError):  # the test before has asked already
         await step_up.ask_logins(app.context, wanted, claim(app, "logins"), lambda _: KeptAnswer(202, b""))
     delivery = Delivery(

@@ -15,6 +15,7 @@ import pytest
 from jiebang.app import App, migrate, open_app
 from jiebang.cli.cases.as_person import prove_case, submit_case
 from jiebang.model.case import ENDED, Kind, State
+from jiebang.model.origin import SERVICE
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.sandbox.processes import sandbox
@@ -123,7 +124,7 @@ async def test_a_check_tells_its_facts_in_the_packs_words(app: App) -> None:
     """A person must see what stands in the way at a participant that was declared yesterday."""
     moving, free = *(await members(app, 1, redeeming=True, points=12, tier="gold")), *(await members(app, 1))
     await app.pools["loyalty"].execute("INSERT INTO loyalty.coupon VALUES ($1, 1, '茶', 1, $2)", moving, NOW)
-    stopped, passed = await app.checker.check([CheckRequest(moving), CheckRequest(free)], Kind.REVOKE)
+    stopped, passed = await app.checker.check([CheckRequest(moving, SERVICE), CheckRequest(free, SERVICE)], Kind.REVOKE)
     [blocker] = stopped.blockers
     assert blocker.code == "POINTS-MOVING"
     assert blocker.explanation.en.startswith("12 points (gold) are being redeemed; 1 coupons: 茶 (until")

@@ -126,6 +126,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "platform.case_event": {"case_no": 1, "revision": 1, "at": AT, "entries": '[{"what": "state"}]'},
     "platform.timeline_seal": {"ended_until": AT, "moved_until": AT, "statement": "", "cases": b""},
     "platform.proof": {"case_no": 1, "method": "sms_code", "tries_left": 5},
+    "platform.wrong_try": {"tried_at": AT, "try_id": UUID(int=7), "proof": "sms_code"},
     "platform.consent": {"consent_id": UUID(int=7), "code": "PAY-AUTODEBIT", "what": ["1"], "given_at": AT},
     "platform.remedy": {"remedy_id": UUID(int=7), "code": "PAY-AUTODEBIT", "action": "end", "begun_at": AT},
     "platform.step_up": {

@@ -29,6 +29,7 @@ from jiebang.model.errors import (
     TooSoonError,
     UnknownPackError,
 )
+from jiebang.model.origin import SERVICE, Origin
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.saga.coordinator import Timing
@@ -341,7 +342,7 @@ async def opened(at: Process, account: int) -> Case:
     claim = Claim(
         caller="t", route="t", key=str(uuid4()), body_hash=b"", answers_key=bytes(32), expires_at=ends, holder=uuid4()
     )
-    asked = Submission(account_id=account, kind=Kind.REVOKE, device=f"phone-{account}")
+    asked = Submission(account_id=account, kind=Kind.REVOKE, origin=Origin(f"phone-{account}"))
     await submit(at.context, asked, claim, lambda _found: KeptAnswer(201, b"{}"))
     return (await cases.load_live(at.context.platform, [account]))[account]
 
@@ -357,7 +358,7 @@ async def test_no_check_is_answered_with_half_a_version(world: World, db: Pool, 
 
         async def ask(first: int) -> None:
             while going:
-                requests = [CheckRequest(account, "elsewhere") for account in range(first, first + 8)]
+                requests = [CheckRequest(account, Origin("elsewhere")) for account in range(first, first + 8)]
                 for answer in await at.checker.check(requests, Kind.REVOKE):
                     seen.add(answer.pack)
                     titles = {one.code: one.title.zh for one in answer.blockers}
@@ -412,7 +413,7 @@ async def test_a_version_without_a_kind_lets_none_of_it_through(world: World, db
         await at.registry.refresh()
         assert (await at.checker.recheck([case]))[case.key].blockers == (KindNotOfferedError.code,)
         with pytest.raises(KindNotOfferedError):
-            await at.checker.check([CheckRequest(56)], Kind.RESTORE)
+            await at.checker.check([CheckRequest(56, SERVICE)], Kind.RESTORE)
 
 
 async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, clock: Clock) -> None:
@@ -511,7 +512,7 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
             "UPDATE identity.account SET document_type = 'passport', birth_date = '2015-05-05' WHERE account_id = 82"
         )
     async with process(world, db, clock) as at:
-        asked = [CheckRequest(account, f"phone-{account}") for account in range(81, 91)]
+        asked = [CheckRequest(account, Origin(f"phone-{account}")) for account in range(81, 91)]
         answers = await at.checker.check(asked, Kind.REVOKE)
         assert [one.account_id for one in answers if "PAY-BALANCE" in {each.code for each in one.blockers}] == [
             81,
@@ -549,7 +550,7 @@ async def test_a_silent_store_holds_up_no_live_check(world: World, db: Pool, clo
         closed: Any = asyncpg.create_pool(host="127.0.0.1", port=9, min_size=0, timeout=1)
         silent = Shadow(closed, at.registry.shadow)
         at.checker._shadow = silent
-        (answer,) = await at.checker.check([CheckRequest(91, "phone-91")], Kind.REVOKE)
+        (answer,) = await at.checker.check([CheckRequest(91, Origin("phone-91"))], Kind.REVOKE)
         assert answer.pack == "wechat/1"
         with pytest.raises((OSError, asyncpg.InterfaceError)):
             await silent.flush()
@@ -557,5 +558,5 @@ async def test_a_silent_store_holds_up_no_live_check(world: World, db: Pool, clo
         await silent.flush()
         assert counts(await lifecycle.read_shadow_report(db))["all", ""][0] == 1
         silent._room = 0
-        await at.checker.check([CheckRequest(91, "phone-91")], Kind.REVOKE)
+        await at.checker.check([CheckRequest(91, Origin("phone-91"))], Kind.REVOKE)
         assert silent._waiting == []

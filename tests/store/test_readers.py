@@ -17,6 +17,7 @@ import pytest
 
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.ids import CaseIds
+from jiebang.model.origin import Origin
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.opening import open_participants
 from jiebang.participants.wallet.movements import Transfer
@@ -165,9 +166,10 @@ def blocked_for_facts(answers: Any) -> set[int]:
 async def test_whatever_stands_in_one_row_the_others_are_answered(world: World, name: str, table: str) -> None:
     """Each column of each table at the ends of its type: strangers must get the answer that they get without it."""
     checker, pool = world.checker(), world.pools[name]
-    requests = [CheckRequest(one, "phone-1") for one in EVERYONE]
+    requests = [CheckRequest(one, Origin("phone-1")) for one in EVERYONE]
     alone = {
-        one.account_id: one for one in await checker.check([CheckRequest(a, "phone-1") for a in GOOD], Kind.REVOKE)
+        one.account_id: one
+        for one in await checker.check([CheckRequest(a, Origin("phone-1")) for a in GOOD], Kind.REVOKE)
     }
     for column, kind in await columns(pool, table):
         for value in EXTREMES[kind]:
@@ -220,14 +222,14 @@ def unread(bad: str) -> set[int]:
 
 async def test_in_one_request_with_it(world: World, bad: str) -> None:
     """103 got FACT-UNAVAILABLE because they were asked about together with a stranger."""
-    answers = await world.checker().check([CheckRequest(one, "phone-1") for one in EVERYONE], Kind.REVOKE)
+    answers = await world.checker().check([CheckRequest(one, Origin("phone-1")) for one in EVERYONE], Kind.REVOKE)
     assert blocked_for_facts(answers) == unread(bad)
 
 
 async def test_coalesced_with_it(world: World, bad: str) -> None:
     """Callers who do not know of each other share a batch."""
     checker = world.checker(timedelta(milliseconds=50))
-    asked = (checker.check([CheckRequest(one, "phone-1")], Kind.REVOKE) for one in EVERYONE)
+    asked = (checker.check([CheckRequest(one, Origin("phone-1"))], Kind.REVOKE) for one in EVERYONE)
     answers = [answer for [answer] in await asyncio.gather(*asked)]
     assert blocked_for_facts(answers) == unread(bad)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 PACK: Final = pack("wechat")
 BASE: Final[dict[str, Any]] = {
+    "request_by_service": True,
     "identity_state": "active",
     "document_type": "resident_id",
     "birth_date": date(1990, 5, 17),

@@ -18,6 +18,7 @@ from jiebang.model.plan import PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.condition import ConditionError, compile_condition
+from jiebang.policy.guard import WRONG_TRIES
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import MESSAGE_VALUES, MESSAGES, fill_message
 from tests.examples import some
@@ -55,7 +56,7 @@ def _small() -> dict[str, Any]:
     used = re.findall(r":([a-z][a-z0-9_]*)\b|\{([a-z][a-z0-9_]*)\}", _dump({**document, "params": {}}))
     kept = {name for pair in used for name in pair}
     document["params"] = {name: param for name, param in document["params"].items() if name in kept}
-    document["messages"] = {name: document["messages"][name] for name in MESSAGES}
+    document["messages"] = {name: document["messages"][name] for name in (*MESSAGES, WRONG_TRIES)}
     return document
 
 
@@ -138,7 +139,7 @@ _FREE: Final = re.compile(
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|guard|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 
@@ -218,7 +219,7 @@ def test_a_zone_or_remedy_that_is_none_is_refused_where_it_stands(path: Path, va
     assert any(problem["line"] == line and says in problem["en"] for problem in _problems(text))
 
 
-@pytest.mark.parametrize("template", MESSAGES)
+@pytest.mark.parametrize("template", [*MESSAGES, WRONG_TRIES])
 def test_messages_fill_whole(template: str) -> None:
     values = {name: Text(f"<{name}>", f"<{name}>") for name in MESSAGE_VALUES}
     for text in fill_message(WHOLE, template, values):

@@ -92,6 +92,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check one account."""
+    from jiebang.cli.cases.as_person import origin_at
     from jiebang.cli.checks.show_why import show_reasons
     from jiebang.cli.show import show_check
     from jiebang.policy.why import explain_answer
@@ -100,7 +101,7 @@ def check(
     number = account_number(account, as_json=as_json)
 
     async def work(app: App) -> bool:
-        (found,) = await app.checker.examine([CheckRequest(number, device)], kind)
+        (found,) = await app.checker.examine([CheckRequest(number, origin_at(device))], kind)
         answer = found.answer
         reasons = (
             explain_answer(app.context.pack_named(answer.pack), answer, found.facts, found.row) if explained else ()
@@ -145,7 +146,7 @@ def submit(
         found = await submit_case(app, number, kind, device)
         if not as_json:
             console.print(say(f"已提交:{found['id']}", f"Submitted: {found['id']}"))
-        return await prove_case(app, found["id"], password, code, quiet=as_json) if prove_now else found
+        return await prove_case(app, found["id"], password, code, device=device, quiet=as_json) if prove_now else found
 
     found = with_app(work, as_json=as_json)
     if as_json:
@@ -159,6 +160,7 @@ def submit(
 @cli.command(help=say("为已提交的申请补交验证。", "Prove a case that was submitted before."))
 def prove(
     case: CaseArgument,
+    device: Device = None,
     password: Annotated[str | None, typer.Option(help=say("支付密码", "Payment password"))] = None,
     code: Annotated[str | None, typer.Option(help=say("短信验证码", "SMS code"))] = None,
     as_json: Json = False,
@@ -166,7 +168,7 @@ def prove(
     """Prove a case."""
     from jiebang.cli.cases.as_person import prove_case
 
-    found = with_app(lambda app: prove_case(app, case, password, code, quiet=as_json), as_json=as_json)
+    found = with_app(lambda app: prove_case(app, case, password, code, device=device, quiet=as_json), as_json=as_json)
     if as_json:
         print_json(found)
 

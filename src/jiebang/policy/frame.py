@@ -16,6 +16,7 @@ from jiebang.model.facts import PLATFORM, QUOTA, REQUEST, FactBatch, FactType
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jiebang.model.origin import Origin
     from jiebang.model.participants import ParticipantRegistry
 
     Items = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
@@ -167,16 +168,18 @@ def _join_copies(owner: str, parts: Sequence[OwnerFacts]) -> tuple[OwnerFacts, S
 def join_facts(
     accounts: Sequence[int],
     parts: Mapping[str, OwnerFacts],
-    devices: Sequence[str | None],
+    origins: Sequence[Origin],
     registry: ParticipantRegistry,
 ) -> Facts:
     """Join all owners' parts, by participant or PLATFORM; an owner without a part is unread.
 
     Where the copies of an owner's facts differ, its facts and versions count as unread, so that no Try relies on them.
-    `devices[i]`: the device that the request for `accounts[i]` comes from.
+    `origins[i]`: who makes the request for `accounts[i]`.
     """
     size = len(accounts)
-    frames = [pl.DataFrame({"request_device_id": pl.Series(devices, dtype=pl.String)})]
+    devices = pl.Series([one.device_fact for one in origins], dtype=pl.String)
+    services = pl.Series([one.service for one in origins], dtype=pl.Boolean)
+    frames = [pl.DataFrame({"request_device_id": devices, "request_by_service": services})]
     items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
     versions: dict[str, Sequence[int | None]] = {}
     for owner in registry.owned:

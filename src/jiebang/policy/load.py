@@ -20,7 +20,9 @@ from jiebang.policy.bounds import MOST_CHANGES, MOST_DAYS, OWN_METHODS, UNIT_BOU
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import Condition
+from jiebang.policy.devices import Act
 from jiebang.policy.entries import Entries
+from jiebang.policy.guard import PROOF_LOCK, WRONG_TRIES, Guard, UseLimits
 from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
     EARLIEST,
@@ -39,7 +41,17 @@ from jiebang.policy.pack import (
     QuotaRule,
     Rule,
 )
-from jiebang.policy.shape import MessageShape, PackShape, ParamShape, PlanShape, ProofsShape, QuotaShape, Unit
+from jiebang.policy.shape import (
+    GuardShape,
+    MessageShape,
+    PackShape,
+    ParamShape,
+    PlanShape,
+    ProofsShape,
+    QuotaShape,
+    Unit,
+    UseLimitsShape,
+)
 from jiebang.policy.source import Path, Source
 from jiebang.policy.wording import Wording
 
@@ -54,6 +66,8 @@ _NUMBER_LIMIT: Final = 1 << 53
 _DIGITS: Final = len(str(_NUMBER_LIMIT))
 _SPANS: Final = ("case_lives", "code_lives", "code_pause", "tries_window")
 _COUNTS: Final = ("code_digits", "tries", "tries_a_day")
+_MOST_CHANGES: Final = 1_000
+_MOST_COUNTED: Final = 1_000_000
 _CALENDAR_UNITS: Final = frozenset({Unit.DAYS, Unit.WORKING_DAYS})
 
 
@@ -156,6 +170,8 @@ class _Builder(Entries):
             alternatives_of=alternatives_of,
             names_of={kind: _list_names(rules_of[kind], consequences_of[kind], alternatives_of[kind]) for kind in Kind},
             quota=None if shape.quota is None else self._quota(shape.quota),
+            devices={} if shape.devices is None else {act: getattr(shape.devices, act.value) for act in Act},
+            guard=None if shape.guard is None else self._guard(shape.guard),
         )
 
     def _check_params(self) -> None:
@@ -187,8 +203,9 @@ class _Builder(Entries):
         used += [entry.kinds for entry in shape.consequences] + [entry.kinds for entry in shape.alternatives]
         self._note_missing(("kinds",), shape.kinds, {*shape.plans, *(kind for kinds in used for kind in kinds)})
         self._note_missing(("owners",), shape.owners, owners)
-        self._note_missing(("messages",), shape.messages, MESSAGES)
-        self._note_missing(("reasons",), shape.reasons, (OTHER_REASON,))
+        guarded = shape.guard is not None
+        self._note_missing(("messages",), shape.messages, (*MESSAGES, WRONG_TRIES) if guarded else MESSAGES)
+        self._note_missing(("reasons",), shape.reasons, (OTHER_REASON, PROOF_LOCK) if guarded else (OTHER_REASON,))
         self._note_missing(("proofs",), shape.proofs, shape.plans)
 
     def _zone(self) -> ZoneInfo:
@@ -304,6 +321,41 @@ class _Builder(Entries):
             self.document.problem(("quota", "per_year"), f"至多 {MOST_CHANGES} 次", f"at most {MOST_CHANGES}")
             return None
         return QuotaRule(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
+
+    def _guard(self, shape: GuardShape) -> Guard | None:
+        spans = {
+            name: self._span(reference, ("guard", *path))
+            for name, path, reference in (
+                ("window", ("window",), shape.window),
+                ("case_pause", ("case_pause",), shape.case_pause),
+                ("unlock_pause", ("unlock", "pause"), shape.unlock.pause),
+            )
+        }
+        counts = {
+            name: self._count_up_to(_MOST_COUNTED, reference, ("guard", *path))
+            for name, path, reference in (
+                ("tell_after", ("tell_after",), shape.tell_after),
+                ("unlock_tries", ("unlock", "tries"), shape.unlock.tries),
+            )
+        }
+        limits = {name: self._use_limits(getattr(shape, name), ("guard", name)) for name in ("account", "address")}
+        if None in (*spans.values(), *counts.values(), *limits.values()):
+            return None
+        return msgspec.convert({**spans, **counts, **limits}, Guard)
+
+    def _use_limits(self, shape: UseLimitsShape, path: Path) -> UseLimits | None:
+        counts = {
+            name: self._count_up_to(_MOST_COUNTED, getattr(shape, name), (*path, name))
+            for name in ("cases", "codes", "messages")
+        }
+        return None if None in counts.values() else msgspec.convert(counts, UseLimits)
+
+    def _count_up_to(self, most: int, reference: str, path: Path) -> int | None:
+        count = self._count(reference, path)
+        if count is not None and count > most:
+            self.document.problem(path, f"至多 {most}", f"at most {most}")
+            return None
+        return count
 
     def _span(self, reference: str, path: Path) -> timedelta | None:
         param = self.look_up_param(reference, path)

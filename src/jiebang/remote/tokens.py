@@ -1,8 +1,9 @@
 """Authentication of callers: OAuth 2.0 bearer tokens (RFC 9068, `at+jwt`), verified against a configured issuer.
 
 A person's token has their account as `sub`; a service's token has its own `client_id` as `sub` (RFC 9068 §2.2, client
-credentials) and reaches accounts only with the scope `service`. The claim `device` names the person's device, as the
-device registry knows it; the issuer vouches for it.
+credentials) and reaches accounts only with the scope `service`: that, and no missing claim, is what makes it a service.
+The claim `device` names the person's device, as the device registry knows it; the issuer vouches for it. Without it the
+device is unknown, and passes no rule that asks for one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jiebang.model.check import Text
 from jiebang.model.decoding import decode
 from jiebang.model.errors import InvalidInputError, NotAllowedError, NotAuthenticatedError, OtherSystemError
 from jiebang.model.ids import account_of
+from jiebang.model.origin import SERVICE, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,9 +85,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         if not self.reaches(account_id):
             raise NotAllowedError(account=str(account_id))
 
-    def device_for(self, account_id: int) -> str | None:
-        """Return the device that a request for the account comes from: the person's own; a service has none."""
-        return self.device if self.account_id == account_id else None
+    @property
+    def origin(self) -> Origin:
+        """Who makes this caller's requests: a service, or the person at the device that the token names, if any."""
+        return SERVICE if self.account_id is None else Origin(self.device)
 
 
 class KeysUnavailableError(OtherSystemError):

@@ -17,7 +17,7 @@ from jiebang.api import shapes
 from jiebang.api.cases.idempotency import KeyedMutation, encode_refusal, mutation_options, respond
 from jiebang.api.deps import Deps, InjectedDeps
 from jiebang.api.gate.capacity import GOES_ON, LEAVES, OPENS_CASE
-from jiebang.api.gate.guards import CallerRequest, require_caller
+from jiebang.api.gate.guards import CallerRequest, origin_of, require_caller
 from jiebang.api.gate.shares import Streams
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
@@ -77,6 +77,7 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
         errors.BlockedError,
         errors.KindNotOfferedError,
         errors.ConsentNotAskedError,
+        errors.TooSoonError,
         admission=OPENS_CASE,
         headers=[_LOCATION],
     ),
@@ -84,7 +85,8 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
     tags=["cases"],
     summary="Submit a case 提交申请",
     description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. "
-    "The person's phone and e-mail hear of it at once, and a code is sent. "
+    "The person's phone and e-mail hear of it at once, and a code is sent. Between two there is a pause, and policy "
+    "limits how many an account and an address may open; 429 says when to come again. "
     "检查通过即受理,并通知本人;否则返回完整检查结果。",
 )
 async def submit_case(
@@ -100,7 +102,7 @@ async def submit_case(
     submission = Submission(
         account_id=account_id,
         kind=asked.kind,
-        device=request.user.device_for(account_id),
+        origin=origin_of(request),
         consents=tuple(dict.fromkeys(asked.consents)),
         shown=None if asked.shown is None else tuple(asked.shown),
     )
@@ -131,7 +133,12 @@ async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdI
 @delete(
     "/v1/cases/{case_id:str}",
     **mutation_options(
-        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, admission=LEAVES, body=False
+        TokenScope.CASE_WRITE,
+        errors.UnknownCaseError,
+        errors.WrongDeviceError,
+        errors.TooLateToWithdrawError,
+        admission=LEAVES,
+        body=False,
     ),
     status_code=202,
     operation_id="withdrawCase",
@@ -145,12 +152,16 @@ async def withdraw_case(
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
     key = _require_own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _make_render(request, deps, 202)))
+    return await mutation.respond(
+        lambda claim: withdraw(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
+    )
 
 
 @post(
     "/v1/cases/{case_id:str}/proofs",
-    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
+    **mutation_options(
+        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.WrongDeviceError, errors.ProofRefusedError
+    ),
     status_code=200,
     operation_id="prove",
     tags=["cases"],
@@ -170,14 +181,19 @@ async def prove_case(
     key = _require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
-        lambda claim: prove(deps.context, key, attempt, claim, _make_render(request, deps, 200))
+        lambda claim: prove(deps.context, key, origin_of(request), attempt, claim, _make_render(request, deps, 200))
     )
 
 
 @post(
     "/v1/cases/{case_id:str}/codes",
     **mutation_options(
-        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False
+        TokenScope.CASE_WRITE,
+        errors.UnknownCaseError,
+        errors.WrongDeviceError,
+        errors.ProofRefusedError,
+        errors.TooSoonError,
+        body=False,
     ),
     status_code=202,
     operation_id="sendCode",
@@ -190,7 +206,9 @@ async def send_new_code(
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
     key = _require_own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _make_render(request, deps, 202)))
+    return await mutation.respond(
+        lambda claim: send_code(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
+    )
 
 
 @get(

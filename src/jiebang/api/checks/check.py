@@ -40,8 +40,8 @@ async def check(
     accounts = list(dict.fromkeys(parse_account(text) for text in asked.accounts))
     for account_id in accounts:
         request.user.require_account(account_id)
-    devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
-    answers = await deps.context.check(accounts, asked.kind, devices)
+    origins = dict.fromkeys(accounts, request.user.origin)
+    answers = await deps.context.check(accounts, asked.kind, origins)
     body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
     return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 

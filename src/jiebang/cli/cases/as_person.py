@@ -20,6 +20,7 @@ from jiebang.cli.runner import console, print_error
 from jiebang.cli.show import TimelineView
 from jiebang.model.case import ENDED, Kind, State
 from jiebang.model.errors import JiebangError, ProofRefusedError
+from jiebang.model.origin import SERVICE, Origin
 from jiebang.model.proof import Method
 from jiebang.remote.gateway import GATEWAY
 from jiebang.usecases.cases import unrepeated
@@ -53,15 +54,23 @@ def _decode_or_raise(kept: KeptAnswer) -> dict[str, Any]:
     return result
 
 
+def origin_at(device: str | None) -> Origin:
+    """Return who asks at the terminal: a person at the device named, else the platform's own staff."""
+    return SERVICE if device is None else Origin(device)
+
+
 async def submit_case(app: App, account: int, kind: Kind, device: str | None) -> dict[str, Any]:
     """Submit a case; return it as the API shows it. Raises BlockedError with the whole check."""
-    asked = Submission(account_id=account, kind=kind, device=device)
+    asked = Submission(account_id=account, kind=kind, origin=origin_at(device))
     answered = await submit(app.context, asked, claim(app, "submit"), partial(_render, app))
     return _decode_or_raise(answered.kept)
 
 
-async def prove_case(app: App, case_id: str, password: str | None, code: str | None, *, quiet: bool) -> dict[str, Any]:
+async def prove_case(
+    app: App, case_id: str, password: str | None, code: str | None, *, device: str | None = None, quiet: bool
+) -> dict[str, Any]:
     """Offer the proofs that a case still requires, prompting for those not given. Returns the case."""
+    by = origin_at(device)
     key = case_key(app.case_ids, case_id)
     given = {Method.PAYMENT_PASSWORD: password, Method.SMS_CODE: code}
     asks = {
@@ -80,7 +89,9 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
             secret = str(await asyncio.to_thread(typer.prompt, asks[method], hide_input=hidden))
         attempt = Attempt(method=method, secret=secret.encode(errors="replace").decode())  # arguments may be any bytes
         try:
-            _decode_or_raise((await prove(app.context, key, attempt, claim(app, "prove"), partial(_render, app))).kept)
+            _decode_or_raise(
+                (await prove(app.context, key, by, attempt, claim(app, "prove"), partial(_render, app))).kept
+            )
         except ProofRefusedError as error:
             if quiet or not error.fields.get("tries_left"):
                 raise

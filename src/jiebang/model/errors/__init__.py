@@ -22,6 +22,7 @@ from jiebang.model.errors.cases import (
     TooSoonError,
     UnknownCaseError,
     UnknownRemedyError,
+    WrongDeviceError,
 )
 from jiebang.model.errors.installation import (
     DatabaseDamagedError,
@@ -50,6 +51,7 @@ from jiebang.model.errors.participants import (
     OutOfServiceError,
     ParticipantUnavailableError,
     ReceiveLimitError,
+    ReceiverUnavailableError,
     RecoveringError,
     WalletBusyError,
 )
@@ -140,6 +142,7 @@ __all__ = [
     "ProofRefusedError",
     "RateExceededError",
     "ReceiveLimitError",
+    "ReceiverUnavailableError",
     "RecordUnreadableError",
     "RecoveringError",
     "RequestTooSlowError",
@@ -157,5 +160,6 @@ __all__ = [
     "UnknownRemedyError",
     "WalletBusyError",
     "WorkersBusyError",
+    "WrongDeviceError",
     "WrongUsageError",
 ]

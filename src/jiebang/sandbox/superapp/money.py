@@ -9,7 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from jiebang.clock import utc_now
-from jiebang.model.errors import ParticipantUnavailableError
+from jiebang.model.errors import (
+    JiebangError,
+    ParticipantUnavailableError,
+    ReceiveLimitError,
+    ReceiverUnavailableError,
+    UnknownAccountError,
+)
 from jiebang.model.ids import ACCOUNT_PATTERN
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import WalletParticipant
@@ -73,8 +79,8 @@ class Money:
     async def send(self, call: HttpCall) -> HttpAnswer:
         """Send money from the caller's own account.
 
-        Refused as `WalletParticipant.begin_transfers` says; PARTICIPANT-UNAVAILABLE while the wallet's database is
-        silent. Both WALLET-BUSY and that are no answer yet: the same key may come again.
+        Refused as `transfer` says; PARTICIPANT-UNAVAILABLE while the wallet's database is silent. Both WALLET-BUSY and
+        that are no answer yet: the same key may come again.
         """
         caller, asked = await self._door.enter(call, TokenScope.TRANSFER, TransferBody)
         sender, receiver = parse_account(asked.sender, "from"), parse_account(asked.to, "to")
@@ -91,13 +97,23 @@ class Money:
 
 
 async def transfer(wallet: WalletParticipant, one: Transfer) -> Movement:
-    """Carry a transfer out. Raises what `WalletParticipant.begin_transfers` refuses with, and UNANSWERED."""
+    """Carry a transfer out. Raises what `WalletParticipant.begin_transfers` refuses with, and UNANSWERED.
+
+    Whatever is the matter with the receiver is one refusal, ReceiverUnavailableError: a stranger must learn neither who
+    has an account nor whose receiving limit was lowered.
+    """
     [outcome] = await wallet.transfer([one])
     if outcome.refusal is not None:
-        raise outcome.refusal
+        raise ReceiverUnavailableError if _is_of_receiver(outcome.refusal, one) else outcome.refusal
     return Movement(
         id=outcome.entry_id,
         account=str(one.sender),
         state=outcome.state or EntryState.PENDING,
         amount_fen=abs(outcome.amount_fen),
     )
+
+
+def _is_of_receiver(refusal: JiebangError, one: Transfer) -> bool:
+    """Whether a refusal tells something about the receiver's account."""
+    unknown = isinstance(refusal, UnknownAccountError) and refusal.fields["accounts"] == [str(one.receiver)]
+    return unknown or isinstance(refusal, ReceiveLimitError)

@@ -21,6 +21,7 @@ from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer, Severity, Text
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
 from jiebang.model.facts import PARTICIPANTS_OUT, PLATFORM, QUOTA, FactBatch
+from jiebang.model.origin import SERVICE, UNKNOWN
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import Facts, OwnerFacts, join_facts, join_rows, line_up, select_rows, unread_part
 from jiebang.policy.pack import Pack
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Case, Key
     from jiebang.model.ids import CaseIds
+    from jiebang.model.origin import Origin
     from jiebang.model.participants import ParticipantRegistry
     from jiebang.participants.base import Participant
     from jiebang.store.postgres.pool import Database
@@ -97,11 +99,13 @@ class Checker:
         self,
         accounts: Sequence[int],
         kind: Kind,
-        devices: Mapping[int, str | None],
+        origins: Mapping[int, Origin],
         agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = MappingProxyType({}),
     ) -> list[CheckAnswer]:
-        """Check `accounts` as `check` does; `devices` and `agreed`: by account, as in CheckRequest."""
-        requests = [CheckRequest(account, devices.get(account), agreed=agreed.get(account, ())) for account in accounts]
+        """Check `accounts` as `check` does; `origins` and `agreed`: by account, as in CheckRequest."""
+        requests = [
+            CheckRequest(account, origins.get(account, UNKNOWN), agreed=agreed.get(account, ())) for account in accounts
+        ]
         return await self.check(requests, kind)
 
     async def check(self, requests: Sequence[CheckRequest], kind: Kind) -> list[CheckAnswer]:
@@ -127,17 +131,17 @@ class Checker:
         return [answer for answer in answers if answer is not None]
 
     async def facts(self, accounts: Sequence[int]) -> Facts:
-        """Read all facts of a batch of known accounts, as for requests without a device; nothing is evaluated."""
-        requests = [CheckRequest(account) for account in accounts]
+        """Read all facts of a batch of known accounts, as for requests of a service; nothing is evaluated."""
+        requests = [CheckRequest(account, SERVICE) for account in accounts]
         parts = await self._read_parts(accounts, requests, {}, quota=True)
-        return join_facts(accounts, parts, [None] * len(requests), self._registry)
+        return join_facts(accounts, parts, [SERVICE] * len(requests), self._registry)
 
     async def _answer_together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers under the pack in force when the batch begins."""
         return await self._answer(_require_offered(self._pack(), kind), requests, kind)
 
     async def recheck(self, cases: Sequence[Case]) -> dict[Key, Rechecked]:
-        """Re-check cases on fresh facts when the worker takes them, each for its own kind, device and number."""
+        """Re-check cases on fresh facts when the worker takes them, each for its own kind, origin and number."""
         pack = self._pack()
         by_kind: defaultdict[Kind, list[Case]] = defaultdict(list)
         for case in cases:
@@ -147,9 +151,7 @@ class Checker:
             if kind not in pack.kinds:  # the pack in force has no rules for them: they must not pass
                 found |= {case.key: Rechecked({}, (KindNotOfferedError.code,)) for case in batch}
                 continue
-            requests = [
-                CheckRequest(case.account_id, case.device_id, case.case_no, case.document_index) for case in batch
-            ]
+            requests = [CheckRequest(case.account_id, case.origin, case.case_no, case.document_index) for case in batch]
             answers = await self._answer(pack, requests, kind, whole=False)
             for case, answer in zip(batch, answers, strict=True):
                 found[case.key] = _make_event(answer, pack.unavailable.code)
@@ -172,7 +174,7 @@ class Checker:
         if PLATFORM in parts:
             # Unread is not unknown: such an account gets FACT-UNAVAILABLE.
             known = [one is not False for one in parts[PLATFORM].frame["account_known"].to_list()]
-        facts = join_facts(accounts, parts, [request.device_id for request in requests], self._registry)
+        facts = join_facts(accounts, parts, [request.origin for request in requests], self._registry)
         now = self._clock()
         answers = _evaluate(pack, facts, kind, now, whole=whole)
         if self._shadow is not None:

@@ -107,7 +107,8 @@ class Delivery:
         values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
         if message.case_no == NO_CASE:
             pack, kind = self._pack(), Kind(message.params["kind"])
-            values["remedy"] = pack.reason(cleared_by(pack, message.params["remedy"]))
+            if "remedy" in message.params:
+                values["remedy"] = pack.reason(cleared_by(pack, message.params["remedy"]))
         else:
             case = cases[message.account_id, message.case_no]
             pack, kind = self._pack_named(case.plan), case.kind
