@@ -11,3 +11,6 @@ INSERT INTO platform.seal_floor (only_one, until) SELECT 1, coalesce(max(ended_u
 -- Seals of form 2 hold 80 bytes a case, those of form 1, made before, 48. The signed statement says which.
 ALTER TABLE platform.timeline_seal DROP CONSTRAINT timeline_seal_cases_check;
 ALTER TABLE platform.timeline_seal ADD CONSTRAINT whole_leaves CHECK (length(cases) % 48 = 0 OR length(cases) % 80 = 0);
+
+ALTER TABLE platform.seal_floor ADD CONSTRAINT times_can_be_read CHECK (
+        until BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00');

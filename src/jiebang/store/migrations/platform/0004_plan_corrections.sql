@@ -24,3 +24,8 @@ CREATE TABLE platform.plan_correction (
 -- At most one open proposal for an effect.
 CREATE UNIQUE INDEX plan_correction_open ON platform.plan_correction (pack, kind, participant, effect)
     WHERE approved_at IS NULL AND lapsed_at IS NULL;
+
+ALTER TABLE platform.plan_correction ADD CONSTRAINT times_can_be_read CHECK (
+        proposed_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00'
+        AND approved_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00'
+        AND lapsed_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00');

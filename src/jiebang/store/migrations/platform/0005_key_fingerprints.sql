@@ -6,3 +6,6 @@ CREATE TABLE platform.key_fingerprint (
     fingerprint bytea NOT NULL CHECK (octet_length(fingerprint) = 32),
     PRIMARY KEY (name, recorded_at)
 );
+
+ALTER TABLE platform.key_fingerprint ADD CONSTRAINT times_can_be_read CHECK (
+        recorded_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00');

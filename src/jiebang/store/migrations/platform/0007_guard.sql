@@ -34,3 +34,13 @@ FROM (
     FROM platform.cases c JOIN platform.proof p ON p.account_id = c.account_id AND p.case_no = c.case_no
     WHERE c.created_at > now() - interval '30 days'
 ) p CROSS JOIN generate_series(1, p.tries - p.tries_left);
+
+ALTER TABLE platform.account DROP CONSTRAINT times_can_be_read;
+ALTER TABLE platform.account ADD CONSTRAINT times_can_be_read CHECK (
+        created_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00'
+        AND counted_since BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00'
+        AND case_opened_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00'
+        AND told_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00'
+        AND unlocked_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00') NOT VALID;
+ALTER TABLE platform.wrong_try ADD CONSTRAINT times_can_be_read CHECK (
+        tried_at BETWEEN '0001-01-02 00:00+00' AND '9999-12-30 00:00+00');
