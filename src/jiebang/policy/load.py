@@ -66,7 +66,6 @@ _NUMBER_LIMIT: Final = 1 << 53
 _DIGITS: Final = len(str(_NUMBER_LIMIT))
 _SPANS: Final = ("case_lives", "code_lives", "code_pause", "tries_window")
 _COUNTS: Final = ("code_digits", "tries", "tries_a_day")
-_MOST_CHANGES: Final = 1_000
 _MOST_COUNTED: Final = 1_000_000
 _CALENDAR_UNITS: Final = frozenset({Unit.DAYS, Unit.WORKING_DAYS})
 
@@ -286,7 +285,7 @@ class _Builder(Entries):
                 self.document.problem(
                     (*path, "methods", at), f"须为以下之一且不重复：{known}", f"must be one of {known}, once each"
                 )
-        spans = {name: self._span(getattr(shape, name), (*path, name)) for name in _SPANS}
+        spans = {name: self._bounded_span(getattr(shape, name), (*path, name)) for name in _SPANS}
         counts = {name: self._bounded_count(getattr(shape, name), (*path, name)) for name in _COUNTS}
         if not OWN_METHODS.intersection(shape.methods):
             known = ", ".join(sorted(OWN_METHODS))
@@ -364,7 +363,14 @@ class _Builder(Entries):
         if param.unit not in _SECONDS or not isinstance(param.value, int) or not 0 < param.value <= _LONGEST:
             self.document.problem(path, "须为大于零的时长参数", "must be a parameter with a length of time above zero")
             return None
-        return timedelta(seconds=self._hold(path[-1], param.value * _SECONDS[param.unit], param))
+        return timedelta(seconds=param.value * _SECONDS[param.unit])
+
+    def _bounded_span(self, reference: str, path: Path) -> timedelta | None:
+        span = self._span(reference, path)
+        if span is None:
+            return None
+        param = self.params[reference.removeprefix(":")]
+        return timedelta(seconds=self._hold(path[-1], span // timedelta(seconds=1), param))
 
     def _hold(self, name: str | int, value: int, param: Param) -> int:
         """Return a number of proofs within its bounds; note at its parameter where it was not."""
