@@ -273,6 +273,11 @@ BAD_LINES: Mapping[str, tuple[str, Any, str]] = {
         "9999-12-31T23:59:59Z",
         "wallet.red_packets[0].expires_at",
     ),
+    "a time on the last day but one, where the zone carries it out": (
+        "wallet.entries.0.made_at",
+        "9999-12-30T16:01:00-23:59",
+        "wallet.entries[0].made_at",
+    ),
     "a time out of range in a later list": (
         "social.messages.0.sent_at",
         "9999-12-31T23:59:59.9-11:30",

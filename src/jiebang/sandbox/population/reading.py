@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -14,10 +13,10 @@ from jiebang.model.errors import InvalidInputError, UndecodableError
 from jiebang.sandbox.population.checks import check
 from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.table_checks import find_table_faults
+from jiebang.sandbox.population.times import find_times_out_of_range
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import date
+    from datetime import date, datetime
     from typing import BinaryIO
 
 MAX_LINE: Final = 16 << 20
@@ -59,10 +58,6 @@ def read_lines(source: BinaryIO, first: int, limit: int = CHUNK_LINES) -> tuple[
     return lines, size
 
 
-_EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
-_LATEST: Final = datetime(9999, 12, 31, 16, tzinfo=UTC)
-"""The end of the year 9999 in Shanghai, the last that has a date there."""
-_MAY_BE_OUT_OF_RANGE: Final = re.compile(rb'"(?:0001|9999)-|\\u00[23]')  # any digit or hyphen may be escaped
 _OUT_OF_RANGE: Final = Text(
     "超出可表示的时间范围(公元 1 年至北京时间 9999 年底)", "is out of range: the year 1 in UTC to 9999 in Shanghai"
 )
@@ -84,25 +79,12 @@ def read_person(
     except InvalidInputError as error:
         return None if not text or text.isspace() else [LineFault(line.number, *_translate_error(error))]
     problems = list(check(person, now, today))
-    if _MAY_BE_OUT_OF_RANGE.search(text):
-        problems.extend((field, _OUT_OF_RANGE) for field in _find_out_of_range(person, ""))
+    problems.extend((field, _OUT_OF_RANGE) for field in find_times_out_of_range(person, text))
     if tables or problems:
         problems.extend(find_table_faults(person))
         if b"\\u0000" in text and _holds_nul(person):
             problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [LineFault(line.number, field, reason) for field, reason in problems] if problems else person
-
-
-def _find_out_of_range(value: object, field: str) -> Iterator[str]:
-    """Yield the path of every time that a time zone would carry out of what databases and programs can tell."""
-    if isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            yield from _find_out_of_range(getattr(value, name), f"{field}.{name}" if field else name)
-    elif isinstance(value, list):
-        for at, one in enumerate(value):
-            yield from _find_out_of_range(one, f"{field}[{at}]")
-    elif isinstance(value, datetime) and not _EARLIEST <= value < _LATEST:
-        yield field
 
 
 def _holds_nul(person: Person) -> bool:
