@@ -18,9 +18,9 @@ from jiebang.model.plan import PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.condition import ConditionError, compile_condition
-from jiebang.policy.guard import WRONG_TRIES
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import MESSAGE_VALUES, MESSAGES, fill_message
+from jiebang.policy.protection import WRONG_TRIES
 from tests.examples import some
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ _FREE: Final = re.compile(
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|guard|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 
