@@ -311,6 +311,13 @@ class _Builder(Entries):
                 ("unlock_tries", ("unlock", "tries"), shape.unlock.tries),
             )
         }
+        least = [self._count(proofs.tries_a_day, ("proofs", kind.value)) for kind, proofs in self.shape.proofs.items()]
+        if (counts["tell_after"] or 0) > min((tries for tries in least if tries is not None), default=_MOST_COUNTED):
+            self.document.problem(
+                ("protection", "tell_after"),
+                "大于 tries_a_day:验证锁定之前本人不会得到通知",
+                "is above tries_a_day: the owner would never be told",
+            )
         limits = {name: self._use_limits(getattr(shape, name), ("protection", name)) for name in ("account", "address")}
         if None in (*spans.values(), *counts.values(), *limits.values()):
             return None
