@@ -223,6 +223,7 @@ async def test_withdrawing_brings_no_new_tries(world: World, client: httpx.Async
         for n in range(5):
             await one.prove(case, "payment_password", f"wrong-{n}")
         assert (await one.ask("DELETE", f"/v1/cases/{case}")).status_code == 202
+        world.later(timedelta(minutes=5))  # the pause before another case
     case = await opened(one)
     refused = await one.prove(case, "payment_password", PASSWORD)
     assert refused.status_code == 409

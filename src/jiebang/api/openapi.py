@@ -101,6 +101,7 @@ _SHAPES: Final = (
     remedy_shapes.AutoDebitsBody,
     remedy_shapes.LoginsBody,
     remedy_shapes.LoginsProofBody,
+    remedy_shapes.UnlockProofBody,
     remedy_shapes.ApprovalBody,
     remedy_shapes.ConsentBody,
     shapes.Checks,

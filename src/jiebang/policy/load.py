@@ -22,7 +22,6 @@ from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import Condition
 from jiebang.policy.devices import Act
 from jiebang.policy.entries import Entries
-from jiebang.policy.guard import PROOF_LOCK, WRONG_TRIES, Guard, UseLimits
 from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
     EARLIEST,
@@ -41,13 +40,14 @@ from jiebang.policy.pack import (
     QuotaRule,
     Rule,
 )
+from jiebang.policy.protection import PROOF_LOCK, WRONG_TRIES, Protection, UseLimits
 from jiebang.policy.shape import (
-    GuardShape,
     MessageShape,
     PackShape,
     ParamShape,
     PlanShape,
     ProofsShape,
+    ProtectionShape,
     QuotaShape,
     Unit,
     UseLimitsShape,
@@ -170,7 +170,7 @@ class _Builder(Entries):
             names_of={kind: _list_names(rules_of[kind], consequences_of[kind], alternatives_of[kind]) for kind in Kind},
             quota=None if shape.quota is None else self._quota(shape.quota),
             devices={} if shape.devices is None else {act: getattr(shape.devices, act.value) for act in Act},
-            guard=None if shape.guard is None else self._guard(shape.guard),
+            protection=None if shape.protection is None else self._protection(shape.protection),
         )
 
     def _check_params(self) -> None:
@@ -202,9 +202,9 @@ class _Builder(Entries):
         used += [entry.kinds for entry in shape.consequences] + [entry.kinds for entry in shape.alternatives]
         self._note_missing(("kinds",), shape.kinds, {*shape.plans, *(kind for kinds in used for kind in kinds)})
         self._note_missing(("owners",), shape.owners, owners)
-        guarded = shape.guard is not None
-        self._note_missing(("messages",), shape.messages, (*MESSAGES, WRONG_TRIES) if guarded else MESSAGES)
-        self._note_missing(("reasons",), shape.reasons, (OTHER_REASON, PROOF_LOCK) if guarded else (OTHER_REASON,))
+        protected = shape.protection is not None
+        self._note_missing(("messages",), shape.messages, (*MESSAGES, WRONG_TRIES) if protected else MESSAGES)
+        self._note_missing(("reasons",), shape.reasons, (OTHER_REASON, PROOF_LOCK) if protected else (OTHER_REASON,))
         self._note_missing(("proofs",), shape.proofs, shape.plans)
 
     def _zone(self) -> ZoneInfo:
@@ -321,9 +321,9 @@ class _Builder(Entries):
             return None
         return QuotaRule(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
 
-    def _guard(self, shape: GuardShape) -> Guard | None:
+    def _protection(self, shape: ProtectionShape) -> Protection | None:
         spans = {
-            name: self._span(reference, ("guard", *path))
+            name: self._span(reference, ("protection", *path))
             for name, path, reference in (
                 ("window", ("window",), shape.window),
                 ("case_pause", ("case_pause",), shape.case_pause),
@@ -331,16 +331,23 @@ class _Builder(Entries):
             )
         }
         counts = {
-            name: self._count_up_to(_MOST_COUNTED, reference, ("guard", *path))
+            name: self._count_up_to(_MOST_COUNTED, reference, ("protection", *path))
             for name, path, reference in (
                 ("tell_after", ("tell_after",), shape.tell_after),
                 ("unlock_tries", ("unlock", "tries"), shape.unlock.tries),
             )
         }
-        limits = {name: self._use_limits(getattr(shape, name), ("guard", name)) for name in ("account", "address")}
+        least = [self._count(proofs.tries_a_day, ("proofs", kind.value)) for kind, proofs in self.shape.proofs.items()]
+        if (counts["tell_after"] or 0) > min((tries for tries in least if tries is not None), default=_MOST_COUNTED):
+            self.document.problem(
+                ("protection", "tell_after"),
+                "大于 tries_a_day:验证锁定之前本人不会得到通知",
+                "is above tries_a_day: the owner would never be told",
+            )
+        limits = {name: self._use_limits(getattr(shape, name), ("protection", name)) for name in ("account", "address")}
         if None in (*spans.values(), *counts.values(), *limits.values()):
             return None
-        return msgspec.convert({**spans, **counts, **limits}, Guard)
+        return msgspec.convert({**spans, **counts, **limits}, Protection)
 
     def _use_limits(self, shape: UseLimitsShape, path: Path) -> UseLimits | None:
         counts = {

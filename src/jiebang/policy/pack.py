@@ -21,7 +21,7 @@ from jiebang.model.plan import Plan
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.condition import Condition
 from jiebang.policy.devices import Devices
-from jiebang.policy.guard import Guard
+from jiebang.policy.protection import Protection
 from jiebang.policy.shape import Unit
 from jiebang.policy.source import PackProblem
 from jiebang.policy.wording import YUAN, Wording, fill
@@ -248,7 +248,7 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Where a version from the store falls short of what is admitted now; a pack with any is not admitted."""
     devices: Devices = {}
     """From which device each act must come."""
-    guard: Guard | None = None
+    protection: Protection | None = None
     """None: this policy has no pauses and caps."""
 
     @property

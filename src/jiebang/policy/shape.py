@@ -184,7 +184,7 @@ class DevicesShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UseLimitsShape(msgspec.Struct, frozen=True):
-    """How many cases, codes and messages of every kind there may be in the guard's window."""
+    """How many cases, codes and messages of every kind there may be in the window of `protection`."""
 
     cases: Reference
     codes: Reference
@@ -201,11 +201,12 @@ class UnlockShape(msgspec.Struct, frozen=True):
     tries: Reference
 
 
-class GuardShape(msgspec.Struct, frozen=True):
+class ProtectionShape(msgspec.Struct, frozen=True):
     """Pauses and caps against thieves and nuisances.
 
     `window`: the time over which an account and a network address may take up what `account` and `address` say;
-    `case_pause`: the least time between two cases of an account; `tell_after`: at which wrong try the owner is told.
+    `case_pause`: what an account waits before its third case of the window, as much longer before each further one;
+    `tell_after`: at which wrong try the owner is told.
     """
 
     window: Reference
@@ -242,7 +243,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[Code, Text]
     quota: QuotaShape | None = None
     devices: DevicesShape | None = None
-    guard: GuardShape | None = None
+    protection: ProtectionShape | None = None
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
     legacy_codes: dict[OldCode, Code] = {}

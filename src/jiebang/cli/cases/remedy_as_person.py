@@ -16,7 +16,7 @@ from jiebang.cli.runner import console
 from jiebang.cli.show import show_check
 from jiebang.model.check import CheckAnswer, Text
 from jiebang.model.errors import InvalidInputError, JiebangError, ProofRefusedError
-from jiebang.policy.guard import PROOF_LOCK
+from jiebang.policy.protection import PROOF_LOCK
 from jiebang.policy.remedies import ABNORMAL_LOGIN, AUTODEBIT, BALANCE, RED_PACKET, clears
 from jiebang.policy.wording import money
 from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_up, unlock, unrepeated

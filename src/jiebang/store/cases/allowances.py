@@ -5,7 +5,7 @@ The counts stand in the account's row. A case is counted by the statement that o
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,13 +22,13 @@ _LARGEST: Final = (1 << 31) - 1
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
-    """How much an account may take up in the window that began after `since`; and its last case was opened until when.
+    """How much an account may take up in the window that began after `since`.
 
-    `opened_until`: a case is opened only where the account's last one was opened until then.
+    `case_pause`: from its last case to the next; none after the first of the window, and longer by as much each time.
     """
 
     since: datetime
-    opened_until: datetime
+    case_pause: timedelta
     cases: int
     codes: int
     messages: int
@@ -36,7 +36,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
 
 UNLIMITED: Final = Allowance(
     since=datetime(1970, 1, 1, tzinfo=UTC),
-    opened_until=datetime(9000, 1, 1, tzinfo=UTC),
+    case_pause=timedelta(),
     cases=_LARGEST,
     codes=_LARGEST,
     messages=_LARGEST,

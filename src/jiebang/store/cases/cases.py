@@ -153,7 +153,7 @@ async def insert(
         digest(1, time_text(now), text),
         *columns(ordered, "by_service", "codes", "messages"),
         allowance.since,
-        allowance.opened_until,
+        allowance.case_pause,
         allowance.cases,
         allowance.codes,
         allowance.messages,

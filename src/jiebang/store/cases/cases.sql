@@ -16,8 +16,8 @@ WITH input AS (
         messages_counted = CASE WHEN a.counted_since > $15 THEN a.messages_counted ELSE 0 END + i.messages
     FROM input i
     WHERE a.account_id = i.account_id AND a.account_id = ANY ($1)
-      AND (a.case_opened_at > $16::timestamptz) IS NOT TRUE
       AND ((a.counted_since > $15) IS NOT TRUE OR a.cases_counted < $17::integer
+          AND (a.case_opened_at + $16::interval * (a.cases_counted - 1) > $9) IS NOT TRUE
           AND a.codes_counted + i.codes <= $18::integer AND a.messages_counted + i.messages <= $19::integer)
       AND NOT EXISTS (SELECT FROM platform.cases c
           WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL)

@@ -17,7 +17,7 @@ from jiebang.model.errors import TooSoonError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from jiebang.policy.guard import Guard
+    from jiebang.policy.protection import Protection
 
 _MOST: Final = 100_000
 
@@ -38,22 +38,29 @@ class AddressUse:
         self._used: OrderedDict[str, _AddressUse] = OrderedDict()
 
     def take_up(
-        self, address: str | None, guard: Guard, now: datetime, *, cases: int = 0, codes: int = 0, messages: int = 0
+        self,
+        address: str | None,
+        protection: Protection,
+        now: datetime,
+        *,
+        cases: int = 0,
+        codes: int = 0,
+        messages: int = 0,
     ) -> None:
         """Count what a request takes up. Raises TooSoonError where its address had all that policy allows it."""
         counted = _normalize(address)
         if counted is None:
             return
         used = self._used.get(counted)
-        if used is None or used.since + guard.window <= now:
+        if used is None or used.since + protection.window <= now:
             used = self._used[counted] = _AddressUse(now)
-        limits = guard.address
+        limits = protection.address
         if (
             used.cases + cases > limits.cases
             or used.codes + codes > limits.codes
             or used.messages + messages > limits.messages
         ):
-            raise TooSoonError(retry_after_s=int((used.since + guard.window - now).total_seconds()) + 1)
+            raise TooSoonError(retry_after_s=int((used.since + protection.window - now).total_seconds()) + 1)
         used.cases, used.codes, used.messages = used.cases + cases, used.codes + codes, used.messages + messages
         self._used.move_to_end(counted)
         if len(self._used) > self._most:

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 def find_allowance(context: Context, now: datetime) -> Allowance:
     """Return what the policy in force allows each account."""
-    guard = context.pack().guard
-    if guard is None:
+    protection = context.pack().protection
+    if protection is None:
         return UNLIMITED
     return Allowance(
-        since=now - guard.window,
-        opened_until=now - guard.case_pause,
-        cases=guard.account.cases,
-        codes=guard.account.codes,
-        messages=guard.account.messages,
+        since=now - protection.window,
+        case_pause=protection.case_pause,
+        cases=protection.account.cases,
+        codes=protection.account.codes,
+        messages=protection.account.messages,
     )
 
 
@@ -35,9 +35,9 @@ def take_up_of_address(
     context: Context, origin: Origin, now: datetime, *, cases: int = 0, codes: int = 0, messages: int = 0
 ) -> None:
     """Count what a person asks for against their address; a service asks for many. Raises TooSoonError."""
-    guard = context.pack().guard
-    if guard is not None and not origin.service:
-        context.addresses.take_up(origin.address, guard, now, cases=cases, codes=codes, messages=messages)
+    protection = context.pack().protection
+    if protection is not None and not origin.service:
+        context.addresses.take_up(origin.address, protection, now, cases=cases, codes=codes, messages=messages)
 
 
 async def take_up(
@@ -56,18 +56,19 @@ async def refuse_beyond_limits(context: Context, db: Database, use: Use, now: da
 
     For a request that its statement did not let through. `cases`: how many it would open.
     """
-    guard, used = context.pack().guard, (await allowances.read(db, [use.account_id])).get(use.account_id)
-    if guard is None or used is None:
+    protection, used = context.pack().protection, (await allowances.read(db, [use.account_id])).get(use.account_id)
+    if protection is None or used is None:
         return
-    waits = [timedelta()]
+    if used.counted_since is None or used.counted_since + protection.window <= now:
+        return
+    waits, limits = [timedelta()], protection.account
     if cases and used.case_opened_at is not None:
-        waits.append(used.case_opened_at + guard.case_pause - now)
-    limits = guard.account
-    if used.counted_since is not None and (
+        waits.append(used.case_opened_at + protection.case_pause * (used.cases_counted - 1) - now)
+    if (
         used.cases_counted + cases > limits.cases
         or used.codes_counted + use.codes > limits.codes
         or used.messages_counted + use.messages > limits.messages
     ):
-        waits.append(used.counted_since + guard.window - now)
+        waits.append(used.counted_since + protection.window - now)
     if max(waits) > timedelta():
         raise TooSoonError(retry_after_s=int(max(waits).total_seconds()) + 1)

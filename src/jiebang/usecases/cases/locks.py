@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from jiebang.model.proof import Method
-from jiebang.policy.guard import WRONG_TRIES
+from jiebang.policy.protection import WRONG_TRIES
 from jiebang.store.cases import wrong_tries
 from jiebang.store.cases.wrong_tries import TriedProof, WrongTry
 from jiebang.store.operations import outbox
@@ -51,10 +51,10 @@ async def count_wrong_try(
 
     `kind`: of what the proof was for, as the message words it.
     """
-    guard = context.pack().guard
+    protection = context.pack().protection
     made = WrongTry(account_id=account_id, try_id=context.new_id(), proof=proof)
     since = now - rules.tries_window
-    tell_after = _NEVER_TOLD if guard is None else guard.tell_after
+    tell_after = _NEVER_TOLD if protection is None else protection.tell_after
     told = await wrong_tries.add(db, [made], now, since, since - rules.tries_window, tell_after)
     messages = [
         OutboxMessage(

@@ -32,7 +32,7 @@ from jiebang.participants.base import UNANSWERED
 from jiebang.participants.security.logins import LoginConfirmation, SecurityParticipant
 from jiebang.participants.wallet.movements import EntryState
 from jiebang.policy.devices import Act
-from jiebang.policy.guard import PROOF_LOCK
+from jiebang.policy.protection import PROOF_LOCK
 from jiebang.policy.remedies import ABNORMAL_LOGIN, DEVICE, cleared_by
 from jiebang.store.cases import idempotency, remedies
 from jiebang.store.cases.idempotency import KeptAnswer

@@ -107,7 +107,8 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
                 partial(_open, context, submission, evidence, document, agreed, render, now),
             )
         except _RacedError as lost:
-            await refuse_beyond_limits(context, context.platform, lost.use, now, cases=1)
+            if not await cases.load_live(context.platform, [submission.account_id]):  # else the check names that case
+                await refuse_beyond_limits(context, context.platform, lost.use, now, cases=1)
             recovering = await recoveries.read_under_way_since(context.platform)
             if recovering is not None:
                 raise RecoveringError(since=recovering.isoformat()) from None

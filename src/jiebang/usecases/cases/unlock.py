@@ -14,7 +14,7 @@ import msgspec
 
 from jiebang.model.errors import NothingToClearError, ProofRefusedError, TooSoonError, WrongDeviceError
 from jiebang.policy.devices import DeviceRule
-from jiebang.policy.guard import PROOF_LOCK
+from jiebang.policy.protection import PROOF_LOCK
 from jiebang.store.cases import idempotency, remedies, wrong_tries
 from jiebang.store.cases.wrong_tries import TriedProof
 from jiebang.store.operations import outbox
@@ -58,16 +58,16 @@ async def ask_unlock(context: Context, request: RemedyRequest, claim: Claim, ren
     """
     await check_request(context, request)
     await _require_primary_device(context, request)
-    guard = context.pack().guard
-    if guard is None:
+    protection = context.pack().protection
+    if protection is None:
         raise NothingToClearError(items=[])
 
     async def admit(db: Database, account_id: int, rules: Proofs, now: datetime) -> None:
         made = await _count(db, account_id, rules, now)
         if not list_locked(made, rules):
             raise NothingToClearError(items=[])
-        _require_tries(made, guard.unlock_tries)
-        wait = max(tries.last_at for tries in made.values()) + guard.unlock_pause - now
+        _require_tries(made, protection.unlock_tries)
+        wait = max(tries.last_at for tries in made.values()) + protection.unlock_pause - now
         if wait.total_seconds() > 0:
             raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)
 
@@ -89,10 +89,10 @@ async def prove_unlock(
     """
     check, now = await check_request(context, request), context.clock()
     await _require_primary_device(context, request)
-    guard = context.pack().guard
+    protection = context.pack().protection
 
     async def admit(db: Database, account_id: int, rules: Proofs, now: datetime) -> None:
-        _require_tries(await _count(db, account_id, rules, now), 0 if guard is None else guard.unlock_tries)
+        _require_tries(await _count(db, account_id, rules, now), 0 if protection is None else protection.unlock_tries)
 
     async def work(db: Database) -> KeptAnswer:
         step_up, rules = await find_answerable(context, db, request.account_id, PROOF_LOCK, remedy_id, now, admit)

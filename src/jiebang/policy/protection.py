@@ -14,15 +14,15 @@ WRONG_TRIES: Final = "wrong_tries"
 
 
 class UseLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many cases, codes and messages of every kind there may be in the guard's window."""
+    """How many cases, codes and messages of every kind there may be in the window of `protection`."""
 
     cases: int
     codes: int
     messages: int
 
 
-class Guard(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of one policy (`shape.GuardShape` says what each is)."""
+class Protection(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of one policy (`shape.ProtectionShape` says what each is)."""
 
     window: timedelta
     case_pause: timedelta
