@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
 
 from jiebang.cli.language import read, say
+from jiebang.cli.plain_console import PlainConsole
 from jiebang.model.errors import (
     BlockedError,
     CallerError,
@@ -22,6 +22,7 @@ from jiebang.model.errors import (
     ParticipantUnavailableError,
     PolicyRefusalError,
 )
+from jiebang.model.plain import escape_json
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -37,8 +38,8 @@ FAILED: Final = 3
 
 Json = Annotated[bool, typer.Option("--json", help=say("以 JSON 输出", "Answer in JSON, for programs"))]
 
-console: Final = Console()
-errors: Final = Console(stderr=True)
+console: Final = PlainConsole()
+errors: Final = PlainConsole(stderr=True)
 
 
 @contextmanager
@@ -127,4 +128,5 @@ def _format_field(value: Any) -> list[str]:
 
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")
+    document = msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
+    sys.stdout.write(escape_json(document) + "\n")

@@ -10,6 +10,7 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
 from jiebang.model.ids import account_of
+from jiebang.model.plain import find_acting, make_plain
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
@@ -40,7 +41,11 @@ def translate_finding(finding: str) -> Text:
 
 
 def convert_strictly(body: object, shape: type[Shape]) -> Shape:
-    """Convert a decoded JSON body to `shape`, strictly: "1" is not 1. Raises InvalidInputError."""
+    """Convert a decoded JSON body to `shape`, strictly: "1" is not 1. Raises InvalidInputError.
+
+    Text with characters that act on a reader's screen, or that a database refuses, is refused.
+    """
+    require_plain(body)
     if isinstance(body, dict):
         # In JSON 1.0 is the integer 1 (JSON Schema says so too); for msgspec it is a float.
         body = {
@@ -51,6 +56,22 @@ def convert_strictly(body: object, shape: type[Shape]) -> Shape:
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
         raise InvalidInputError(field=place.rstrip("`").lstrip(".") or "body", reason=translate_finding(what)) from None
+
+
+def require_plain(body: object) -> None:
+    """Raise InvalidInputError for text in a decoded body, names of fields too, that holds an acting character."""
+    waiting = [("", body)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            for name, each in value.items():
+                inside = f"{place}.{name}".lstrip(".")
+                waiting += [(inside, each), (inside, name)]
+        elif isinstance(value, list):
+            waiting += [(f"{place}[{index}]", each) for index, each in enumerate(value)]
+        elif isinstance(value, str) and (found := find_acting(value)) is not None:
+            reason = Text(f"含有不允许的控制字符 {found}", f"holds the control character {found}")
+            raise InvalidInputError(field=make_plain(place, lines=False)[:_LONGEST] or "body", reason=reason)
 
 
 def parse_account(text: str, field: str = "account") -> int:

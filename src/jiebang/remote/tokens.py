@@ -227,6 +227,8 @@ def _read_header(token: str) -> dict[str, Any]:
 def _build_caller(claims: dict[str, Any]) -> Caller:
     subject, client, device, scope = (claims.get(name) for name in ("sub", "client_id", "device", "scope"))
     account_id = None
+    if not str(subject).isprintable():
+        raise NotAuthenticatedError(cause="subject")
     if subject != client:
         account_id = account_of(str(subject))
         if account_id is None:
