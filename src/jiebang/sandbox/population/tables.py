@@ -17,6 +17,7 @@ import numpy as np
 
 from jiebang.model.facts import PLATFORM
 from jiebang.participants import PARTICIPANTS
+from jiebang.policy.coarse import coarsen_birth_date, find_country
 from jiebang.policy.documents import document_key
 from jiebang.sandbox.population import format as f
 from jiebang.store import encryption
@@ -231,10 +232,11 @@ def _identities(
         secret = secrets[at * size : at * size + size]
         data_key, first, second = secret[:32], secret[32:44], secret[44:]
         index = _index(keys.documents, identity.document_type, identity.document_number)
-        name = encryption.SealedIdentity(identity.name, identity.document_number)
+        name = encryption.SealedIdentity(identity.name, identity.document_number, identity.birth_date, identity.region)
         sealed = encryption.seal(data_key, name, account, EPOCH, first)
         data_keys.append((account, _bytea(encryption.wrap(keys.master, data_key, account, EPOCH, second)), now))
-        known = identity.document_type, _bytea(sealed), index, identity.birth_date, identity.region
+        open_part = coarsen_birth_date(identity.birth_date, now), find_country(identity.region)
+        known = identity.document_type, _bytea(sealed), index, *open_part
         accounts.append((account, "active", *known, identity.changed_at, identity.level))
         for change in identity.changes:
             same = change.document_number == identity.document_number and change.document_type == identity.document_type
