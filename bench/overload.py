@@ -59,7 +59,7 @@ _OK, _CREATED, _BUSY, _FULL, _FAULT = 200, 201, 429, 503, 500
 _IDENTITY: Final = (
     ", state, level, document_type, sealed, document_index, birth_date, region, changed_at",
     """, 'active', 2, 'resident_id', decode(repeat('00', 64), 'hex'), decode(lpad(to_hex(id), 64, '0'), 'hex'),
-       date '1990-01-01', '440300', timestamptz '2024-01-01Z'""",
+       date '1990-01-01', NULL, timestamptz '2024-01-01Z'""",
 )
 
 

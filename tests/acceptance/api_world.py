@@ -150,7 +150,7 @@ class World:
             if name.startswith("identity"):
                 await self.pools[name].execute(
                     """UPDATE identity.account SET state = 'active', level = 2, document_type = 'resident_id',
-                           sealed = '\\x00', document_index = $2, birth_date = '1990-01-01', region = '440300',
+                           sealed = '\\x00', document_index = $2, birth_date = '1990-01-01', region = NULL,
                            changed_at = '2024-01-01Z' WHERE account_id = ANY ($1::bigint[])""",
                     ids,
                     DOCUMENT,

@@ -116,7 +116,7 @@ class World:
                 await self.pools[name].execute(
                     """INSERT INTO identity.account (account_id, state, level, document_type, sealed, document_index,
                            birth_date, region, changed_at)
-                       SELECT id, 'active', 2, 'resident_id', '\\x00', $2, '1990-01-01', '440300', now()
+                       SELECT id, 'active', 2, 'resident_id', '\\x00', $2, '1990-01-01', NULL, now()
                        FROM unnest($1::bigint[]) AS id""",
                     ids,
                     DOCUMENT,

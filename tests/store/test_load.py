@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from jiebang.policy.coarse import coarsen_birth_date
 from jiebang.policy.documents import make_resident_id
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.format import Person
@@ -105,15 +106,18 @@ async def test_names_and_numbers_are_sealed_and_open_with_the_keys_alone(
         person = msgspec.json.decode(line, type=Person)
         assert person.identity is not None
         account = person.account_id
-        query = "SELECT sealed, document_index FROM identity.account WHERE account_id = $1"
+        query = "SELECT sealed, document_index, birth_date, region FROM identity.account WHERE account_id = $1"
         copies = [await pools[name].fetchrow(query, account) for name in ("identity_shenzhen", "identity_guiyang")]
         assert copies[0] == copies[1]
         assert copies[0] is not None
-        sealed, index = copies[0]
+        sealed, index, born, region = copies[0]
         wrapped = await pools["keys"].fetchval("SELECT wrapped FROM keys.data_key WHERE account_id = $1", account)
         data_key = encryption.unwrap(KEYS.master, wrapped, account, 1)
         identity = encryption.unseal(data_key, sealed, account, 1)
-        assert (identity.name, identity.number) == (person.identity.name, person.identity.document_number)
+        of = person.identity
+        assert of.birth_date is not None
+        assert identity == encryption.SealedIdentity(of.name, of.document_number, of.birth_date, of.region)
+        assert (born, region) == (coarsen_birth_date(of.birth_date, NOW), None), "nothing more beside it"
         assert index == encryption.document_index(KEYS.documents, "resident_id", person.identity.document_number)
         assert person.identity.name.encode() not in sealed
     salt, mark = (await pools["wallet"].fetchrow("SELECT password_salt, password_hash FROM wallet.account LIMIT 1"))[:]  # type: ignore[index]

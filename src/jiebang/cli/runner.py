@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
 
 from jiebang.cli.language import read, say
+from jiebang.cli.plain_console import PlainConsole
 from jiebang.model.check import Text
 from jiebang.model.errors import (
     BlockedError,
@@ -27,6 +27,7 @@ from jiebang.model.errors import (
     ParticipantUnavailableError,
     PolicyRefusalError,
 )
+from jiebang.model.plain import escape_json
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -43,8 +44,8 @@ FAILED: Final = 3
 
 Json = Annotated[bool, typer.Option("--json", help=say("以 JSON 输出", "Answer in JSON, for programs"))]
 
-console: Final = Console()
-errors: Final = Console(stderr=True)
+console: Final = PlainConsole()
+errors: Final = PlainConsole(stderr=True)
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def _format_field(value: Any) -> list[str]:
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on standard output; ids are strings, as in the API."""
     plain = _write_ids(msgspec.to_builtins(value, builtin_types=(), str_keys=True, enc_hook=str))
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode() + "\n")
+    sys.stdout.write(escape_json(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode()) + "\n")
 
 
 def _write_ids(value: Any) -> Any:

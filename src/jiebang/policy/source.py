@@ -14,6 +14,8 @@ import msgspec
 import yaml
 from msgspec import inspect as types
 
+from jiebang.model.plain import find_acting
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
@@ -22,6 +24,7 @@ T = TypeVar("T")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH_LIMIT: Final = 20
 _SHOWN: Final = 40
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _SIZE_LIMIT: Final = 1 << 20
 _TAG: Final = "tag:yaml.org,2002:"
 
@@ -112,6 +115,10 @@ class Source:
             line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
             self._note(line, column, "含有 YAML 不允许的字符", "holds a character that YAML does not allow")
             return None
+        acting = find_acting(self.text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n"))
+        if acting is not None:
+            self._note_acting(acting)
+            return None
         try:
             root = yaml.compose(self.text, _LOADER) if self._check_events() else None
         except yaml.MarkedYAMLError as failed:
@@ -123,13 +130,34 @@ class Source:
             self._note(0, 0, "文件为空", "the file is empty")
         return root
 
+    def _note_acting(self, acting: str) -> None:
+        """Note a character that would make an approver read something else than what is stored."""
+        before = self.text[: self.text.find(chr(int(acting.removeprefix("U+"), base=16)), len(_BYTE_ORDER_MARK))]
+        self._note(
+            before.count("\n"),
+            len(before) - before.rfind("\n") - 1,
+            f"含有控制字符 {acting},会使看到的与实际内容不同",
+            f"holds the control character {acting}, which makes text look otherwise than it is",
+        )
+
     def _check_events(self) -> bool:
-        """Check the events before building a tree: no anchors, aliases, tags, or depth that exhausts the stack."""
+        """Check the events before building a tree: no anchors, aliases, tags, or depth that exhausts the stack.
+
+        Nor may a text hold an acting character that it writes as an escape.
+        """
         depth = 0
         for event in yaml.parse(self.text, _LOADER):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
                 self._note_at(
                     event.start_mark, "不允许使用锚点、别名与标签", "anchors, aliases and tags are not allowed"
+                )
+                return False
+            acting = find_acting(event.value) if isinstance(event, yaml.ScalarEvent) else None
+            if acting is not None:
+                self._note_at(
+                    event.start_mark,
+                    f"含有控制字符 {acting},会使看到的与实际内容不同",
+                    f"holds the control character {acting}, which makes text look otherwise than it is",
                 )
                 return False
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

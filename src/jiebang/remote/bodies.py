@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -10,9 +10,14 @@ from jiebang.model.check import Text
 from jiebang.model.decoding import decode_any, translate_finding
 from jiebang.model.errors import InvalidInputError, UndecodableError
 from jiebang.model.ids import account_of
+from jiebang.model.plain import find_acting, make_plain
 from jiebang.remote.problem_details import BodyNotJsonError
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+
+_FIELD_LONGEST: Final = 300
+"""So much of the place of a fault is told."""
 
 
 def decode_body(body: bytes) -> Any:
@@ -45,7 +50,11 @@ def _use_whole_numbers(value: Any) -> Any:
 
 
 def convert_strictly(body: object, shape: type[Shape]) -> Shape:
-    """Convert a decoded JSON body to `shape`, strictly: "1" is not 1. Raises InvalidInputError."""
+    """Convert a decoded JSON body to `shape`, strictly: "1" is not 1. Raises InvalidInputError.
+
+    Text with characters that act on a reader's screen, or that a database refuses, is refused.
+    """
+    require_plain(body)
     try:
         return msgspec.convert(_use_whole_numbers(body), shape)
     except msgspec.ValidationError as error:
@@ -53,6 +62,22 @@ def convert_strictly(body: object, shape: type[Shape]) -> Shape:
         raise InvalidInputError(field=place.rstrip("`").lstrip(".") or "body", reason=translate_finding(what)) from None
     except RecursionError:
         raise InvalidInputError(field="body", reason=Text("嵌套过深", "is nested too deeply")) from None
+
+
+def require_plain(body: object) -> None:
+    """Raise InvalidInputError for text in a decoded body, names of fields too, that holds an acting character."""
+    waiting = [("", body)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            for name, each in value.items():
+                inside = f"{place}.{name}".lstrip(".")
+                waiting += [(inside, each), (inside, name)]
+        elif isinstance(value, list):
+            waiting += [(f"{place}[{index}]", each) for index, each in enumerate(value)]
+        elif isinstance(value, str) and (found := find_acting(value)) is not None:
+            reason = Text(f"含有不允许的控制字符 {found}", f"holds the control character {found}")
+            raise InvalidInputError(field=make_plain(place, lines=False)[:_FIELD_LONGEST] or "body", reason=reason)
 
 
 def parse_account(text: str, field: str = "account") -> int:

@@ -268,6 +268,8 @@ def _build_caller(claims: dict[str, Any]) -> Caller:
     if not isinstance(subject, str) or len(subject) > _SUBJECT_LIMIT or not subject.isprintable():
         raise NotAuthenticatedError(cause="subject")
     account_id = None
+    if not str(subject).isprintable():
+        raise NotAuthenticatedError(cause="subject")
     if subject != client:
         account_id = account_of(subject)
         if account_id is None:

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import structlog
 
 from jiebang.model.facts import FactBatch, FactType
+from jiebang.model.plain import make_all_plain, make_plain, may_act
 from jiebang.participants.core.staging import StagingArea
 from jiebang.participants.core.statements import (
     EFFECT_UNFIT,
@@ -67,6 +68,7 @@ class DatabaseParticipant:
         """The staging area; None for a participant none of whose operations applies staged values."""
         self._names = [fact.name for fact in declared.facts]
         self._items = frozenset(fact.name for fact in declared.facts if fact.type is FactType.ITEMS)
+        self._texts = frozenset(fact.name for fact in declared.facts if fact.type is FactType.TEXT)
 
     async def facts(self, accounts: Sequence[int]) -> FactBatch:
         """Read all facts of `accounts` in one query."""
@@ -82,6 +84,8 @@ class DatabaseParticipant:
             {
                 name: [_decode_items(value) if value and value != "[]" else () for value in column]
                 if name in self._items
+                else list(map(_clean, column))
+                if name in self._texts
                 else column
                 for name, column in zip(names, columns, strict=True)
             },
@@ -223,4 +227,13 @@ def _select_lowest(orders: Sequence[Order]) -> list[Order]:
     return list(lowest.values())
 
 
-_decode_items: Final = msgspec.json.Decoder(list[Any]).decode
+_decode_list: Final = msgspec.json.Decoder(list[Any]).decode
+
+
+def _decode_items(text: str) -> list[Any]:
+    """Decode a list of items. Their texts are what people typed anywhere: made plain where they are not."""
+    return cast("list[Any]", make_all_plain(_decode_list(text))) if may_act(text) else _decode_list(text)
+
+
+def _clean(value: str | None) -> str | None:
+    return value if value is None or value.isprintable() else make_plain(value, lines=False)

@@ -26,7 +26,12 @@ DECLARATION: Final = Declaration(
         ),
         ("identity_changed_at", FactType.TIME, "上次变更实名的时间", "when the identity was last changed"),
         ("document_type", FactType.TEXT, "证件类型", "type of the bound document"),
-        ("birth_date", FactType.DATE, "出生日期", "birth date on the document"),
+        (
+            "birth_date",
+            FactType.DATE,
+            "出生日期(成年后只到年,记为当年最后一天)",
+            "birth date; of adults the last day of their year of birth",
+        ),
         ("document_doubt", FactType.TEXT, "证件存疑之处", "how the document departs from its standard"),
     ),
     # Each data centre reclaims at its own time, and a check trusts the two only where they agree: facts.sql gives no

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.decoding import decode
 from jiebang.model.errors import InvalidInputError, UndecodableError
+from jiebang.model.plain import strip_acting
 from jiebang.sandbox.population.checks import check
 from jiebang.sandbox.population.format import Person
+from jiebang.sandbox.population.format.fields import LONG_TEXTS
 from jiebang.sandbox.population.table_checks import find_table_faults
 from jiebang.sandbox.population.times import find_times_out_of_range
 
@@ -62,6 +64,11 @@ _OUT_OF_RANGE: Final = Text(
     "超出可表示的时间范围(公元 1 年至北京时间 9999 年底)", "is out of range: the year 1 in UTC to 9999 in Shanghai"
 )
 _BOM: Final = b"\xef\xbb\xbf"
+_MAY_ACT: Final = re.compile(
+    rb"\\[bfr]|\\u(?:00[01]|007[fF]|00[89]|061[cC]|20[026]|[fF][eE][fF][fF])"
+    rb"|\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xef\xbb\xbf"
+)
+"""What a line holds whose texts may act on a reader's screen: such characters as they are, or written as escapes."""
 
 
 def read_person(
@@ -76,6 +83,8 @@ def read_person(
     text = line.text.removeprefix(_BOM) if line.number == 1 else line.text
     try:
         person = decode(text, Person)
+        if _MAY_ACT.search(text):
+            person = msgspec.convert(_strip(msgspec.to_builtins(person)), Person)
     except InvalidInputError as error:
         return None if not text or text.isspace() else [LineFault(line.number, *_translate_error(error))]
     problems = list(check(person, now, today))
@@ -85,6 +94,20 @@ def read_person(
         if b"\\u0000" in text and _holds_nul(person):
             problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [LineFault(line.number, field, reason) for field, reason in problems] if problems else person
+
+
+def _strip(value: Any) -> Any:
+    """Return a decoded value whose names and titles hold no character that acts on a reader's screen.
+
+    But NUL, which is a fault; and what people wrote to each other is theirs, and stays as it was written.
+    """
+    if isinstance(value, str):
+        return "\0".join(map(strip_acting, value.split("\0")))
+    if isinstance(value, list):
+        return [_strip(each) for each in value]
+    if isinstance(value, dict):
+        return {name: each if name in LONG_TEXTS else _strip(each) for name, each in value.items()}
+    return value
 
 
 def _holds_nul(person: Person) -> bool:

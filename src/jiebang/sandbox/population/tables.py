@@ -18,6 +18,7 @@ import numpy as np
 from jiebang.model.facts import PLATFORM
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.cards import doubt_card_number
+from jiebang.policy.coarse import coarsen_birth_date, find_country
 from jiebang.policy.companies import doubt_credit_code, read_credit_code
 from jiebang.policy.documents import document_key, doubt_document, latest_birth, read_document
 from jiebang.sandbox.population import format as f
@@ -272,10 +273,11 @@ def _identities(
         secret = secrets[at * size : at * size + size]
         data_key, first, second = secret[:32], secret[32:44], secret[44:]
         index = _index(keys.documents, identity.document_type, identity.document_number)
-        name = encryption.SealedIdentity(identity.name, identity.document_number)
+        name = encryption.SealedIdentity(identity.name, identity.document_number, identity.birth_date, identity.region)
         sealed = encryption.seal(data_key, name, account, EPOCH, first)
         data_keys.append((account, _bytea(encryption.wrap(keys.master, data_key, account, EPOCH, second)), now))
-        known = identity.document_type, _bytea(sealed), index, _birth_date(identity, now), identity.region
+        open_part = _coarsen(_birth_date(identity, now), now), find_country(identity.region)
+        known = identity.document_type, _bytea(sealed), index, *open_part
         doubt = doubt_document(identity.document_type, identity.document_number)
         accounts.append((account, "active", *known, doubt, identity.changed_at, identity.level))
         for change in identity.changes:
@@ -284,6 +286,10 @@ def _identities(
             changes.append((account, change.change_id, change.kind, change.document_type, of, change.at))
     made[_DATA_KEY] = data_keys
     made[_IDENTITY], made[_CHANGE] = accounts, changes
+
+
+def _coarsen(born: date | None, now: datetime) -> date | None:
+    return None if born is None else coarsen_birth_date(born, now)
 
 
 def _birth_date(identity: f.IdentityRecord, now: datetime) -> date | None:

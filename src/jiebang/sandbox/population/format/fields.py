@@ -21,6 +21,8 @@ Instant = Annotated[datetime, Meta(tz=True)]
 ShortText = Annotated[str, Meta(min_length=1, max_length=200)]
 OptionalText = Annotated[str, Meta(max_length=200)]
 LongText = Annotated[str, Meta(max_length=20_000)]
+LONG_TEXTS: Final = frozenset({"body"})
+"""The fields that are of type LongText."""
 TextId = Annotated[str, Meta(min_length=1, max_length=64)]
 DocumentKind = Literal[
     "resident_id",
