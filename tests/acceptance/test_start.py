@@ -58,6 +58,7 @@ async def early(
     settings = {
         "JIEBANG_HOME": str(folder / "home"),
         "JIEBANG_SANDBOX": "true",
+        "JIEBANG_HTTP_PORT": "0",
         "JIEBANG_DATABASES": msgspec.json.encode({**databases, "platform": database_dsn(base, LATE)}).decode(),
     }
     await migrate(read_settings({**settings, "JIEBANG_DATABASES": msgspec.json.encode(databases).decode()}, folder))
