@@ -337,5 +337,8 @@ async def test_health_ready_metrics(world: World, client: httpx.AsyncClient) -> 
     assert set(ready.json()["participants"]) == set(world.participants)
     assert all(ready.json()["participants"].values())
     metrics = (await client.get("/metrics")).text
+    for path in ("/metrics", "/ready", "/health", "/.well-known/jwks.json", "/openapi.json", "/v1/cases/x"):
+        told = (await client.get(path)).headers["content-type"]
+        assert told.count("charset") <= 1, f"{path}: a scraper that reads {told} strictly refuses it"
     assert 'route="/v1/cases/{case_id}"' in metrics
     assert "case_" not in metrics.replace("{case_id}", "").replace("_case_", "")
