@@ -16,7 +16,6 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType
-from jiebang.model.plain import make_plain
 from jiebang.policy.calendar import ZONE
 
 if TYPE_CHECKING:
@@ -116,9 +115,7 @@ def _render_time(at: datetime | str, zone: ZoneInfo) -> Text:
 
 
 def _verbatim(value: object) -> Text:
-    """Show a value as it is, in one line: other systems' texts must not act on whoever reads them."""
-    plain = make_plain(str(value), lines=False)
-    return Text(plain, plain)
+    return Text(str(value), str(value))
 
 
 def _render_date(value: date | str) -> Text:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from datetime import date
 from functools import lru_cache
 from typing import Final
 
@@ -22,16 +21,11 @@ SALT_BYTES: Final = 16
 """Bytes of a payment password's salt."""
 
 
-class SealedIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `identity.account.sealed` holds. An identity sealed by an earlier version holds name and number alone.
-
-    `birth_date` and `region` as on the document: beside the sealed bytes stands no more of them than rules need.
-    """
+class SealedIdentity(msgspec.Struct, frozen=True):
+    """What `identity.account.sealed` holds."""
 
     name: str
     number: str
-    birth_date: date | None = None
-    region: str | None = None
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from jiebang.model.plain import make_plain
-
 if TYPE_CHECKING:
     from jiebang.model.check import Text
     from jiebang.policy.backtest import BacktestOutcome, BacktestReport
@@ -59,7 +57,7 @@ def page(report: BacktestReport, kind: Text, changed: Mapping[str, str]) -> str:
         f"<h2>{_both('明细', 'Table')}</h2>",
         f"<div class=scroll>{_table(report)}</div>",
     ]
-    return make_plain(
+    return (
         '<!doctype html><html lang="zh-CN"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(before.pack)} 回测 backtest</title><style>{_STYLE}</style></head>"

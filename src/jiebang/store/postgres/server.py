@@ -18,15 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from jiebang.files import write
 from jiebang.model.check import Text
-from jiebang.model.errors import (
-    DatabaseDamagedError,
-    DatabaseStartError,
-    DiskFullError,
-    JiebangError,
-    SharedMemoryFullError,
-)
+from jiebang.model.errors import DatabaseDamagedError, DatabaseStartError, DiskFullError, JiebangError
 from jiebang.parent import tie_child
 from jiebang.store.postgres.data_directory import ROLE, Home
 
@@ -67,9 +60,6 @@ _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_c
 """For tests only: a crash of the machine may lose data."""
 
 _DISK_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
-_SHARED_MEMORY_FULL: Final = re.compile(rf"shared memory segment .*({_DISK_FULL.pattern})")
-"""As the server says for a small /dev/shm, in the words that it has for a disk too."""
-SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - where the system keeps it; nothing is written there by us
 _DAMAGED: Final = re.compile(
     r"database files are incompatible|could not locate a valid checkpoint record|invalid checkpoint|is not a valid "
     r"data directory|has wrong ownership|has invalid permissions|incorrect checksum in control file|could not find the "
@@ -229,15 +219,13 @@ class Server:
         """Make PostgreSQL treat its lock file as stale where the process id in it now belongs to another program.
 
         PostgreSQL considers its parent's id in the file stale, but still checks the shared memory that the file names;
-        removing the file would skip that check. A file without an id, as a power cut or a full disk leaves it, names no
-        memory: PostgreSQL refuses it for ever, so it is removed once no process works in the data directory.
+        removing the file would skip that check.
         """
-        path, lines = self._data / "postmaster.pid", self._read_pid_file()
-        if lines and lines[0].strip().isdecimal():
-            if find_postmaster(self._data) is None:
-                write(path, ("\n".join([str(os.getpid()), *lines[1:]]) + "\n").encode(), as_folder=True)
-        elif path.exists() and not _is_worked_in(self._data):
-            path.unlink()
+        lines = self._read_pid_file()
+        if lines and find_postmaster(self._data) is None:
+            descriptor = os.open(self._data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
 
     def stop_orphan(self) -> None:
         """Stop a postmaster that still runs although its guardian was killed."""
@@ -258,21 +246,13 @@ class Server:
     def trouble(self) -> JiebangError:
         """Return the error that says why the server's last program ended, from what it logged."""
         logged, path, log = self._read_log(), str(self._data), str(self._log)
-        full = explain_no_space(logged, path, self.name)
-        if full is not None:
-            return full
+        if _DISK_FULL.search(logged):
+            return DiskFullError(path=path)
         errors = [line for line in logged.splitlines() if re.search(r"FATAL|PANIC|error:|could not", line)]
         last = "\n".join((errors or logged.splitlines())[-3:]) or "-"
         if self._data.exists() and _DAMAGED.search(logged):
             return DatabaseDamagedError(server=self.name, path=path, log=log, reason=Text(last, last))
         return DatabaseStartError(server=self.name, log=log, reason=Text(last, last))
-
-
-def explain_no_space(said: str, path: str, server: str) -> JiebangError | None:
-    """Return what has no space left by what a server says: shared memory, or the disk that holds `path`."""
-    if _SHARED_MEMORY_FULL.search(said):
-        return SharedMemoryFullError(path=SHARED_MEMORY, server=server)
-    return DiskFullError(path=path) if _DISK_FULL.search(said) else None
 
 
 def _read_pid_file(data: Path) -> list[str]:
@@ -282,24 +262,10 @@ def _read_pid_file(data: Path) -> list[str]:
         return []
 
 
-def _is_worked_in(data: Path) -> bool:
-    """Return whether a process works in a data directory: a server and all its children do."""
-    processes = Path("/proc")
-    if not (processes / "self" / "cwd").exists():
-        argv = ["/bin/ps", "-A", "-o", "command="]
-        return os.fsencode(data) in subprocess.run(argv, capture_output=True, check=False).stdout  # noqa: S603 - fixed
-    inside = data.resolve()
-    for one in processes.glob("[0-9]*/cwd"):
-        with suppress(OSError):  # it has ended, or is another user's
-            if one.readlink() == inside:
-                return True
-    return False
-
-
 def find_postmaster(data: Path) -> int | None:
     """Return the process id of the server that runs on a data directory, None where none does (or it is unknown)."""
     lines = _read_pid_file(data)
-    if not lines or not lines[0].strip().isdecimal():
+    if not lines or not lines[0].strip().isdigit():
         return None
     pid = int(lines[0])
     try:

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from jiebang.model.decoding import decode
-from jiebang.model.errors import InvalidInputError
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -39,8 +36,8 @@ def read_last(path: Path) -> AnchorLine | None:
         return None
     for line in reversed(lines):
         try:
-            return decode(line, AnchorLine)
-        except InvalidInputError:
+            return msgspec.json.decode(line, type=AnchorLine)
+        except msgspec.DecodeError:
             continue  # a line cut off by a full disk
     return None
 

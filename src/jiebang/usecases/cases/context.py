@@ -12,7 +12,6 @@ import msgspec
 from jiebang.model.case import Case, Kind
 from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError
-from jiebang.model.origin import Origin
 from jiebang.model.plan import Plan
 from jiebang.model.proof import Method
 from jiebang.participants.base import Participant
@@ -24,7 +23,6 @@ from jiebang.saga.seals import PathStep
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.store.cases.proofs import Proof
 from jiebang.store.checks.records import CheckRecordStore
-from jiebang.usecases.cases.address_use import AddressUse
 from jiebang.usecases.checks.request import CheckRequest
 
 if TYPE_CHECKING:
@@ -38,27 +36,23 @@ class BatchCheck(Protocol):
         self,
         accounts: Sequence[int],
         kind: Kind,
-        origins: Mapping[int, Origin],
+        devices: Mapping[int, str | None],
         agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = ...,
     ) -> Awaitable[Sequence[CheckAnswer]]:
         """Answer in the order of `accounts`.
 
-        `origins`: by account, who asks for it. `agreed`: by account, what the person agrees to
+        `devices`: by account, the device that its request comes from. `agreed`: by account, what the person agrees to
         with this very request: (code of the rule, id of an item; None: the whole). Raises UnknownAccountError and
         KindNotOfferedError.
         """
 
 
 class SealInclusion(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root.
-
-    `record`: the hash of what else was sealed of the case; empty in a seal of an earlier version.
-    """
+    """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root."""
 
     seal_no: int
     at: datetime
     statement: str
-    record: bytes
     path: Sequence[PathStep]
 
 
@@ -98,5 +92,3 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     new_nonce: Callable[[], bytes]
     codes_key: bytes
     timing: Timing
-    addresses: AddressUse = msgspec.field(default_factory=AddressUse)
-    """What this process was asked for from each network address of late."""

@@ -22,15 +22,12 @@ class ChangeRecord(PopulationRecord):
 
 
 class IdentityRecord(PopulationRecord):
-    """The real name. `region`: six digits of a resident, ISO 3166 alpha-3 of anybody else.
-
-    `birth_date` null: not known whole, nor given whole by the document, which says the year.
-    """
+    """The real name. `region`: six digits of a resident, ISO 3166 alpha-3 of anybody else."""
 
     name: ShortText
     document_type: DocumentKind
     document_number: ShortText
-    birth_date: date | None
+    birth_date: date
     region: Annotated[str, Meta(min_length=3, max_length=6)]
     level: Annotated[int, Meta(ge=1, le=3)]
     changed_at: Instant
