@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from jiebang.files import write
 from jiebang.model.check import Text
 from jiebang.model.errors import DatabaseDamagedError, DatabaseStartError, DiskFullError, JiebangError
 from jiebang.parent import tie_child
@@ -219,13 +220,15 @@ class Server:
         """Make PostgreSQL treat its lock file as stale where the process id in it now belongs to another program.
 
         PostgreSQL considers its parent's id in the file stale, but still checks the shared memory that the file names;
-        removing the file would skip that check.
+        removing the file would skip that check. A file without an id, as a power cut or a full disk leaves it, names no
+        memory: PostgreSQL refuses it for ever, so it is removed once no process works in the data directory.
         """
-        lines = self._read_pid_file()
-        if lines and find_postmaster(self._data) is None:
-            descriptor = os.open(self._data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+        path, lines = self._data / "postmaster.pid", self._read_pid_file()
+        if lines and lines[0].strip().isdecimal():
+            if find_postmaster(self._data) is None:
+                write(path, ("\n".join([str(os.getpid()), *lines[1:]]) + "\n").encode(), as_folder=True)
+        elif path.exists() and not _is_worked_in(self._data):
+            path.unlink()
 
     def stop_orphan(self) -> None:
         """Stop a postmaster that still runs although its guardian was killed."""
@@ -262,10 +265,24 @@ def _read_pid_file(data: Path) -> list[str]:
         return []
 
 
+def _is_worked_in(data: Path) -> bool:
+    """Return whether a process works in a data directory: a server and all its children do."""
+    processes = Path("/proc")
+    if not (processes / "self" / "cwd").exists():
+        argv = ["/bin/ps", "-A", "-o", "command="]
+        return os.fsencode(data) in subprocess.run(argv, capture_output=True, check=False).stdout  # noqa: S603 - fixed
+    inside = data.resolve()
+    for one in processes.glob("[0-9]*/cwd"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if one.readlink() == inside:
+                return True
+    return False
+
+
 def find_postmaster(data: Path) -> int | None:
     """Return the process id of the server that runs on a data directory, None where none does (or it is unknown)."""
     lines = _read_pid_file(data)
-    if not lines or not lines[0].strip().isdigit():
+    if not lines or not lines[0].strip().isdecimal():
         return None
     pid = int(lines[0])
     try:
