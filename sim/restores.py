@@ -88,6 +88,8 @@ class Restores:
         self.life, self.stalled_until = 0, 0
         self.under_way, self.once_more, self.down = False, False, frozenset[str]()
         self.lost: dict[tuple[int, int], Case] = {}
+        self.tasks = set[tuple[int, int]]()
+        """All that was left to people, as the platform's tasks keep it over a recovery that breaks off."""
         self.theirs = set[tuple[int, int]]()
         """Cases left to operators for which recovering again helps, and retrying does not."""
         self.before = frozenset[tuple[int, int]]()
@@ -249,6 +251,8 @@ class Restores:
                 yield need.wait // MS
             case UndecidedReport():
                 self.told += need.undecided
+                keys = {(one.account_id, one.case_no) for one in need.undecided}
+                self.tasks = {key for key in self.tasks if key[0] not in need.settled} | keys
         return None
 
     def _bring_back(self, loss: Loss) -> None:
@@ -320,7 +324,7 @@ class Restores:
             if account in cases:
                 cases[account].append(case)
         theirs = {
-            account: [number for one, number in sorted(self.before | self.theirs) if one == account]
+            account: [number for one, number in sorted(self.before | self.theirs | self.tasks) if one == account]
             for account in accounts
         }
         return AccountCases(cases, theirs)
@@ -371,6 +375,7 @@ class Restores:
         store = self.world.store
         moved, changed, made, raised = set[int](), list[Case](), list[Case](), 0
         for decided in recoveries:
+            self.tasks |= {(one.account_id, one.case_no) for one in decided.undecided}
             self.theirs |= {(one.account_id, one.case_no) for one in decided.undecided if one.why in THEIRS}
             before = store.numbers.get(decided.account_id, 0)
             raised += decided.last_case_no > before
