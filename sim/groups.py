@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 MS: Final = timedelta(milliseconds=1)
 PLAN: Final = Plan(name="plan/0", participants=("identity", "unionpay", "wallet"), waves=(0, 0, 1))
-WITHOUT_FACTS: Final = "unionpay"
 NO_ANSWER, LATER = "no answer", "a round late"
 KEPT, LOST, LOST_TO_A_WISH = "kept", "lost", "lost to a wish"
 

@@ -98,7 +98,7 @@ class Restores:
         self.papers = dict[tuple[int, int], str]()
         """Kinds and plans of lost cases, in the same way."""
         self.told: list[UndecidedCase] = []
-        self.since, self.find_out = 0, False
+        self.find_out = False
         end = world.options.faults_end
         for _ in range(world.options.restores):
             fails, loss = 1050 + world.up_to(end - 1150), Loss()
@@ -188,7 +188,7 @@ class Restores:
         """Recover until nothing is left that people can decide at once; what is broken off is begun anew."""
         world = self.world
         self.before, self.theirs = frozenset(self.theirs), set()
-        self.since, self.find_out = world.now, self.once_more or not world.up_to(1)
+        self.find_out = self.once_more or not world.up_to(1)
         while not (yield from self._run(names)):
             yield 60
         self._go_on()
