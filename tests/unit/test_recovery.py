@@ -304,6 +304,19 @@ def test_which_of_two_kinds_a_lost_case_was_is_deduced_or_asked_never_guessed() 
     assert [each.why for each in told.undecided] == [UndecidedReason.PLAN_LOST]
 
 
+def test_no_later_case_passes_one_whose_plan_is_still_to_be_found_in_its_papers() -> None:
+    both = ((Kind.REVOKE, PLAN), (Kind.CLOSE_PAYMENT, CLOSE))
+    one = installation(unionpay=(2, CONFIRMED), wallet=(3, CONFIRMED))
+    known = after("platform", "identity", "unionpay", known=both)
+    third = msgspec.structs.replace(known, papers={(7, 3): "revoke@p/1"})
+    told = one.recover(third)
+    assert (UndecidedReason.PLAN_LOST, 2) in [(each.why, each.case_no) for each in told.undecided]
+    assert "identity" not in one.rows, "its 2, if it had one, could never be confirmed any more"
+    told = one.recover(msgspec.structs.replace(third, papers={(7, 2): "revoke@p/1", **third.papers}))
+    assert ("identity", 2, Op.CONFIRM) in one.ops
+    assert not told.undecided
+
+
 class History(Installation):
     """A true history, every moment of it kept as a backup could have kept it."""
 

@@ -204,9 +204,17 @@ def _is_finished_everywhere(seen: AccountEvidence, one: CaseAssessment) -> bool:
 
 def _is_held_up(seen: AccountEvidence, assessed: Sequence[CaseAssessment], name: str, one: CaseAssessment) -> bool:
     """Whether a lower case that cannot be ended now stands between the participant's row and this one."""
+    return any(
+        lower.case_no < one.case_no and name in lower.participants and not _has_passed(seen, name, lower)
+        for lower in assessed
+    )
+
+
+def _has_passed(seen: AccountEvidence, name: str, one: CaseAssessment) -> bool:
+    """Whether the participant may take a later case: above this one, or at its end where that is decided."""
     row = seen.rows.get(name, NO_ROW)
-    passed = row.case_no if row.case_op is not CaseOp.TRIED else row.case_no - 1
-    return any(passed < lower.case_no < one.case_no and name in lower.participants for lower in assessed)
+    ended = row.case_op is not CaseOp.TRIED and one.outcome is not ProvenOutcome.OPEN
+    return row.case_no >= one.case_no if ended else row.case_no > one.case_no
 
 
 def _next_send(
@@ -217,11 +225,11 @@ def _next_send(
     for one in assessed:
         if name not in one.participants or row.case_no > one.case_no or one.outcome is ProvenOutcome.UNTOUCHED:
             continue
+        if one.outcome is ProvenOutcome.OPEN:
+            return None  # no op is sent past an undecided case: the row may be all that is left to prove it
         here = row.case_no == one.case_no
         if here and row.case_op is not CaseOp.TRIED:
             continue
-        if one.outcome is ProvenOutcome.OPEN:
-            return None  # no op is sent past an undecided case
         op = Op.CANCEL if one.outcome is ProvenOutcome.BROKEN_OFF else Op.CONFIRM if here else Op.TRY
         return None if one is live and op is not Op.TRY else Send(seen.account_id, one.case_no, name, op)
     return None

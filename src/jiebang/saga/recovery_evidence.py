@@ -103,7 +103,7 @@ class CaseAssessment(msgspec.Struct):
     plan: Plan | None
     outcome: ProvenOutcome
     participants: tuple[str, ...]
-    """The plan's participants; where the plan is unknown, those whose row is at this number."""
+    """The plan's participants; where it is unknown, those at this number and, if undecided, those that may owe it."""
     reason: UndecidedReason | None = None
 
 
@@ -129,6 +129,8 @@ def assess_case(seen: AccountEvidence, restored: RestoredInstallation, case_no: 
         # Cancelling a lost case needs no plan: its reservations are released, only its record stays open.
         cancellable = case is None and outcome is ProvenOutcome.BROKEN_OFF
         outcome = outcome if cancellable else ProvenOutcome.OPEN
+        if plan is None and not cancellable:  # whoever may still owe it an op takes no later one before
+            participants = tuple(dict.fromkeys((*participants, *_list_put_back(seen, restored, case_no))))
     return CaseAssessment(case_no, case, kind, plan, outcome, participants, reason)
 
 
@@ -148,23 +150,29 @@ def numbers_to_assess(seen: AccountEvidence, restored: RestoredInstallation) -> 
 
 def _assess_forgotten(seen: AccountEvidence, restored: RestoredInstallation, case_no: int) -> CaseAssessment:
     """Assess a number that no database holds any more, though one holds a later number (rule 8)."""
-    restored_to_before = dict.fromkeys(
-        name
-        for _, plan in restored.list_possible_plans(seen.account_id, case_no)
-        if not _lacks_try(seen, plan, case_no, restored)
-        for name in plan.participants
-        if is_below(seen, name, case_no)
-    )
+    participants = _list_put_back(seen, restored, case_no)
     committed = restored.outcomes.get((seen.account_id, case_no))
-    if not restored_to_before or committed is False:
+    if not participants or committed is False:
         return CaseAssessment(case_no, None, None, None, ProvenOutcome.UNTOUCHED, ())
-    participants = tuple(restored_to_before)
     if committed is None:
         return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, UndecidedReason.OUTCOME_LOST)
     kind, plan = _infer_plan(seen, {}, case_no, ProvenOutcome.COMMITTED, restored)
     if plan is None:
         return CaseAssessment(case_no, None, None, None, ProvenOutcome.OPEN, participants, UndecidedReason.PLAN_LOST)
     return CaseAssessment(case_no, None, kind, plan, ProvenOutcome.COMMITTED, plan.participants)
+
+
+def _list_put_back(seen: AccountEvidence, restored: RestoredInstallation, case_no: int) -> tuple[str, ...]:
+    """Return the participants restored to before a case of unknown plan that it may have had, and committed at."""
+    return tuple(
+        dict.fromkeys(
+            name
+            for _, plan in restored.list_possible_plans(seen.account_id, case_no)
+            if not _lacks_try(seen, plan, case_no, restored)
+            for name in plan.participants
+            if is_below(seen, name, case_no)
+        )
+    )
 
 
 def _prove_outcome(
