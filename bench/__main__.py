@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import os
 import pkgutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
@@ -61,18 +64,31 @@ def _parser(benches: dict[str, Bench], asked: str | None) -> argparse.ArgumentPa
     parser.add_argument("--profile", action="store_true", help="a profile of our side on stderr")
     parser.add_argument("--picture", metavar="FILE", help="draw the figures as SVG")
     parser.add_argument("--accounts", type=int, nargs="+", metavar="N", help="sizes to measure at")
+    parser.add_argument("--smoke", action="store_true", help="one round, as small as can be: shows that it runs")
     parser.add_argument("--full", action="store_true", help="the longest form")
     return parser
 
 
-def _print(name: str, where: dict[str, object], result: Result) -> None:
-    print(f"{name} on {where['cpu']}, {where['cores']} cores, Python {where['python']}")
+@contextmanager
+def _all_else_to_stderr() -> Iterator[TextIO]:
+    """Give standard output to the block alone: what libraries, logs and child processes print goes to standard error.
+
+    By the file descriptor, which child processes inherit, so that no bench needs to think of it.
+    """
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
+        os.dup2(2, 1)
+        yield answer
+
+
+def _print(name: str, where: dict[str, object], result: Result, answer: TextIO) -> None:
+    print(f"{name} on {where['cpu']}, {where['cores']} cores, Python {where['python']}", file=answer)
     wide = max(len(name) for name in [one.name for one in result.rows] + [one.name for one in result.bars])
     for one in result.rows:
-        print(f"  {one.name:{wide}} {one.median:>14,.3f} {one.unit:10} {one.note}")
+        print(f"  {one.name:{wide}} {one.median:>14,.3f} {one.unit:10} {one.note}", file=answer)
     for bar in result.bars:
         limit = f"at least {bar.at_least}" if bar.at_least is not None else f"at most {bar.at_most}"
-        print(f"  {bar.name:{wide}} {bar.value:>14,.3f} {limit:14} {'holds' if bar.held else 'MISSED'}")
+        print(f"  {bar.name:{wide}} {bar.value:>14,.3f} {limit:14} {'holds' if bar.held else 'MISSED'}", file=answer)
 
 
 def main() -> None:
@@ -86,18 +102,23 @@ def main() -> None:
         parser.error(f"no such folder: {Path(options.picture).parent}")
     if (options.name is None) != options.all:
         parser.error("give the name of one comparison, or --all")
-    for name in sorted(benches) if options.all else [options.name]:
-        asked = {name: getattr(options, name) for name in _OFFERED if getattr(options, name)}
-        if missing := asked.keys() - set(benches[name].offers):
-            parser.error(f"{name} offers no --{' --'.join(sorted(missing))}")
-        before = machine()
-        module: ModuleType = importlib.import_module(f"bench.{name}")
-        result: Result = module.run(options.rounds, options.size, **asked)
-        if options.json:
-            answer = {"machine": before, "rows": result.rows, "bars": result.bars}
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode() + "\n")
-        else:
-            _print(name, before, result)
+    if options.smoke and (options.size is not None or options.full or options.accounts or options.only):
+        parser.error("--smoke says itself how small")
+    with _all_else_to_stderr() as answer:
+        for name in sorted(benches) if options.all else [options.name]:
+            asked = {name: getattr(options, name) for name in _OFFERED if getattr(options, name)}
+            if missing := asked.keys() - set(benches[name].offers):
+                parser.error(f"{name} offers no --{' --'.join(sorted(missing))}")
+            before = machine()
+            module: ModuleType = importlib.import_module(f"bench.{name}")
+            given = {"rounds": options.rounds, "size": options.size} | asked
+            result: Result = module.run(**given | ({"rounds": 1} | module.SMOKE if options.smoke else {}))
+            if options.json:
+                told = {"machine": before, "rows": result.rows, "bars": result.bars}
+                answer.write(msgspec.json.format(msgspec.json.encode(told), indent=2).decode() + "\n")
+            else:
+                _print(name, before, result, answer)
+            answer.flush()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from jiebang.policy.pack import Pack
 
 _NOW: Final = datetime(2026, 3, 15, 4, tzinfo=UTC)
 _ACCOUNTS: Final = 10_000_000
+SMOKE: Final = {"size": 2_000}
 _SAMPLE: Final = 20_000
 """Accounts the rival gets: it would run for minutes on all."""
 _PIECE: Final = 1_000_000

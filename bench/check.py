@@ -59,6 +59,7 @@ _CLIENTS: Final = 64
 _BATCH: Final = 256
 _SECONDS: Final = 4.0
 """How long each way is asked in a round."""
+SMOKE: Final = {"size": 64, "seconds": 0.2}
 _SEED: Final = 7
 _CALLS: Final = 20
 _UNREAD: Final = b'"FACT-UNAVAILABLE"'
@@ -69,7 +70,10 @@ def _settings(home: Path) -> Settings:
     much = 1_000_000
     wide = Capacity(
         places=much,
+        within=timedelta(days=1),  # there are as many places as requests end in this time, and few end at first
         line=much,
+        wait=timedelta(minutes=1),
+        bodies_per_address=much,
         person_rate=much,
         person_burst=much,
         service_rate=much,
@@ -77,7 +81,7 @@ def _settings(home: Path) -> Settings:
         unproven_rate=much,
         unproven_burst=much,
     )
-    return Settings(home=home, keys=home / "keys", capacity=wide)
+    return Settings(home=home, keys=home / "keys", sandbox=True, capacity=wide)
 
 
 def _now() -> datetime:
@@ -203,7 +207,7 @@ async def _turn(port: int, requests: Sequence[Sequence[bytes]], accounts: int, s
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-async def _http(app: App, services: _Services, rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
+async def _http(app: App, services: _Services, rounds: int, people: int, seconds: float) -> tuple[list[Row], list[Bar]]:
     chance, issuer = random.Random(_SEED), SandboxIssuer(app.settings.home)
     ids = list(range(1, people + 1))
     tokens = {each: issuer.person(each, _now(), str(uuid4()), device=f"bench-{each}") for each in ids}
@@ -223,7 +227,7 @@ async def _http(app: App, services: _Services, rounds: int, people: int) -> tupl
     for number in range(-1, rounds):
         for place in range(len(names)):
             name = names[(place + number) % len(names)]
-            figure, tally = await _turn(*ways[name], _SECONDS)
+            figure, tally = await _turn(*ways[name], seconds)
             if number >= 0:
                 figures[name].append(figure)
                 tallies[name].latencies += tally.latencies
@@ -308,18 +312,18 @@ async def _open_installation(people: int) -> AsyncIterator[tuple[App, Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _measure(rounds: int, people: int) -> Result:
+async def _measure(rounds: int, people: int, seconds: float) -> Result:
     async with _open_installation(people) as (app, home):
         facts = await app.checker.facts(range(1, min(_BATCH, people) + 1))
         rows, bars = _evaluation(app.context.pack(), facts, rounds)
         services = await asyncio.to_thread(_Services, home)
         try:
-            more_rows, more_bars = await _http(app, services, rounds, people)
+            more_rows, more_bars = await _http(app, services, rounds, people, seconds)
         finally:
             await asyncio.to_thread(services.close)
     return Result(more_rows + rows, more_bars + bars)
 
 
-def run(rounds: int, size: int | None) -> Result:
-    """Measure; `size` is how many people there are."""
-    return uvloop.run(_measure(rounds, size or _PEOPLE))
+def run(rounds: int, size: int | None, *, seconds: float = _SECONDS) -> Result:
+    """Measure; `size` is how many people there are, `seconds` how long each way is asked in a round."""
+    return uvloop.run(_measure(rounds, size or _PEOPLE, seconds))

@@ -32,7 +32,7 @@ _IDENTITY: Final = (
     """, CASE WHEN hot THEN 'active' ELSE 'reclaimed' END, CASE WHEN hot THEN 2 ELSE 0 END,
     CASE WHEN hot THEN 'resident_id' END, decode(repeat('00', 64), 'hex'),
     CASE WHEN hot THEN sha256(id::text::bytea) END, CASE WHEN hot THEN date '1990-01-01' END,
-    CASE WHEN hot THEN '440300' END, now() - interval '1 year', CASE WHEN NOT hot THEN now() END""",
+    NULL, now() - interval '1 year', CASE WHEN NOT hot THEN now() END""",
 )
 _FILL_PLATFORM: Final = """INSERT INTO platform.account (account_id, last_case_no, created_at)
 SELECT id, CASE WHEN {hot} THEN 0 ELSE 1 END, now() FROM generate_series($1::bigint, $2::bigint) id"""

@@ -57,6 +57,7 @@ from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 
 _SIZES: Final = (100_000, 1_000_000)
+SMOKE: Final = {"size": 16, "accounts": (2_000, 6_000)}
 _FULL: Final = (*_SIZES, 10_000_000)
 _CASES: Final = 4_096
 """Cases of one measured window."""

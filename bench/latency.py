@@ -27,6 +27,9 @@ from bench.world import PEOPLE, RECORDED_AT_ONCE, World, opened
 
 _CASES: Final = 8_192
 """Cases of a backlog; how long a load lasts goes with it."""
+SMOKE: Final = {"size": 24}
+_LEAST: Final = 8
+"""Cases of a load at least: there are percentiles of them."""
 _SHARES: Final = (0.10, 0.25, 0.50, 0.75, 0.90)
 _LOAD_SECONDS: Final = 4.0
 _ALONE: Final = 60
@@ -79,7 +82,7 @@ async def _alone(world: World, staff: Crew, cases: int, dice: random.Random) -> 
 async def _loaded(world: World, staff: Crew, rate: float, seconds: float, dice: random.Random) -> Load:
     """Record cases at random times, `rate` a second on average, for `seconds`."""
     arrivals, at = list[float](), 0.0
-    while (at := at + dice.expovariate(rate)) < seconds:
+    while (at := at + dice.expovariate(rate)) < seconds or len(arrivals) < _LEAST:
         arrivals.append(at)
     accounts = await staff.enough(len(arrivals))
     gate, recorded, lag = asyncio.Semaphore(_AT_ONCE), dict[int, float](), list[float]()

@@ -47,6 +47,7 @@ from jiebang.store.postgres.embedded import embedded, ensure_databases, placemen
 from jiebang.store.postgres.migrate import migrate_all
 
 _PEOPLE = 10_000
+SMOKE = {"size": 40}
 _NOW = datetime(2026, 1, 15, tzinfo=UTC)
 _SEED = 7
 _SERVERS = sorted(set(placement(PARTICIPANTS).values()))

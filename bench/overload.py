@@ -49,6 +49,8 @@ SECONDS: Final = 4
 CLIENTS: Final = 32
 """How many people wait for answers while the limit is measured."""
 CALIBRATE_SECONDS: Final = 6.0
+"""How long the limit is measured."""
+SMOKE: Final = {"size": 1, "levels": (0.5, 1.0, 5.0, 0.5), "calibrate": 0.5, "people": 2_000}
 CONNECTIONS: Final = 1_024
 PATIENCE_S: Final = 120.0
 _PEOPLE: Final = 20_000
@@ -57,7 +59,7 @@ _OK, _CREATED, _BUSY, _FULL, _FAULT = 200, 201, 429, 503, 500
 _IDENTITY: Final = (
     ", state, level, document_type, sealed, document_index, birth_date, region, changed_at",
     """, 'active', 2, 'resident_id', decode(repeat('00', 64), 'hex'), decode(lpad(to_hex(id), 64, '0'), 'hex'),
-       date '1990-01-01', '440300', timestamptz '2024-01-01Z'""",
+       date '1990-01-01', NULL, timestamptz '2024-01-01Z'""",
 )
 
 
@@ -248,7 +250,7 @@ async def _open_api(people: int) -> AsyncIterator[tuple[App, Client]]:
     folder = Path(tempfile.mkdtemp(prefix="jiebang-bench-"))
     folder.chmod(0o711)  # noqa: ASYNC240 - the database's own user must get in; nothing else runs yet
     home = folder / "home"
-    settings = Settings(home=home, keys=home / "keys")
+    settings = Settings(home=home, keys=home / "keys", sandbox=True)
     try:
         async with open_app(settings) as first:
             await _fill(first, people)
@@ -292,21 +294,23 @@ async def _wait_for_ends(app: App, crowd: Crowd) -> tuple[int, int]:
     return len(crowd.accepted) - len(rows), sum(found["state"] != "done" for found in rows)
 
 
-async def _measure(seconds: int) -> tuple[float, list[tuple[float, Second]], Crowd, tuple[int, int]]:
-    async with _open_api(_PEOPLE) as (app, client):
-        crowd = Crowd(app, client, range(1, _PEOPLE + 1))
-        await crowd.limit(2)  # plans and connections are warm after this
-        limit = await crowd.limit(CALIBRATE_SECONDS)
-        await asyncio.sleep(2)  # what is left of it ends
+async def _measure(
+    seconds: int, levels: Sequence[float], calibrate: float, people: int
+) -> tuple[float, list[tuple[float, Second]], Crowd, tuple[int, int]]:
+    async with _open_api(people) as (app, client):
+        crowd = Crowd(app, client, range(1, people + 1))
+        await crowd.limit(calibrate / 3)  # plans and connections are warm after this
+        limit = await crowd.limit(calibrate)
+        await asyncio.sleep(calibrate / 3)  # what is left of it ends
         crowd.seconds.clear()
         began = int(time()) + 1
         await asyncio.sleep(began - time())
-        for level in LEVELS:
+        for level in levels:
             await crowd.come(limit * level, seconds)
         await crowd.left()
         missing = await _wait_for_ends(app, crowd)
-        levels = [level for level in LEVELS for _ in range(seconds)]
-        seconds_seen = [(level, crowd.second(began + at)) for at, level in enumerate(levels)]
+        each = [level for level in levels for _ in range(seconds)]
+        seconds_seen = [(level, crowd.second(began + at)) for at, level in enumerate(each)]
     return limit, seconds_seen, crowd, missing
 
 
@@ -319,10 +323,10 @@ def _table(limit: float, seconds_seen: Sequence[tuple[float, Second]]) -> str:
     return "\n".join([f"  limit: {limit:.0f} cases a second", heads, *lines])
 
 
-def _picture(seconds_seen: Sequence[tuple[float, Second]], path: Path) -> None:
-    per = len(seconds_seen) // len(LEVELS)
-    starts = [0, *accumulate(per for _ in LEVELS)][:-1]
-    places = [(float(at), (f"{level:g}×", f"{at} s")) for at, level in zip(starts, LEVELS, strict=True)]
+def _picture(seconds_seen: Sequence[tuple[float, Second]], levels: Sequence[float], path: Path) -> None:
+    per = len(seconds_seen) // len(levels)
+    starts = [0, *accumulate(per for _ in levels)][:-1]
+    places = [(float(at), (f"{level:g}×", f"{at} s")) for at, level in zip(starts, levels, strict=True)]
 
     def line(zh: str, en: str, name: str) -> Line:
         return Line((zh, en), [(float(at), float(getattr(one, name))) for at, (_, one) in enumerate(seconds_seen)])
@@ -348,17 +352,28 @@ def _mean(seconds_seen: Sequence[tuple[float, Second]], level: float, name: str)
     return float(sum(found)) / len(found)
 
 
-def run(rounds: int, size: int | None, *, picture: str | None = None) -> Result:
-    """Measure once, whatever `rounds` says. `size`: seconds of each level. `picture`: where to draw it, as SVG."""
+def run(
+    rounds: int,
+    size: int | None,
+    *,
+    picture: str | None = None,
+    levels: Sequence[float] = LEVELS,
+    calibrate: float = CALIBRATE_SECONDS,
+    people: int = _PEOPLE,
+) -> Result:
+    """Measure once, whatever `rounds` says. `size`: seconds of each level. `picture`: where to draw it, as SVG.
+
+    `levels`: load over the limit, one after the other; `calibrate`: seconds in which the limit is measured.
+    """
     del rounds
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     seconds = size or SECONDS
-    limit, seconds_seen, crowd, (lost, unended) = uvloop.run(_measure(seconds))
+    limit, seconds_seen, crowd, (lost, unended) = uvloop.run(_measure(seconds, levels, calibrate, people))
     sys.stderr.write(_table(limit, seconds_seen) + os.linesep)
     if picture:
-        _picture(seconds_seen, Path(picture))
+        _picture(seconds_seen, levels, Path(picture))
     rows = [row("limit", "cases/s", [limit], f"{CLIENTS} people, each waiting for the answer")]
-    for level in sorted(set(LEVELS)):
+    for level in sorted(set(levels)):
         for name in ("offered", "accepted", "refused", "done", "p99"):
             unit = "ms" if name == "p99" else "cases/s"
             rows.append(row(f"{level:g}x: {name}", unit, [_mean(seconds_seen, level, name)]))

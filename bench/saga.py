@@ -34,6 +34,7 @@ from bench.rival_per_case import per_case
 from bench.world import PEOPLE, World, opened
 
 _CASES: Final = 32_768
+SMOKE: Final = {"size": 100, "only": "ours,ceiling,dbos_1024"}
 _FULL_SHARE: Final = 8
 _PROFILED: Final = 45
 """Lines of a profile."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 _CASES: Final = 8_192
+SMOKE: Final = {"size": 64}
 _CREWS: Final = (1, 2, 4)
 _SAMPLE: Final = 0.01
 _PATIENCE: Final = 120.0

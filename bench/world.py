@@ -114,7 +114,7 @@ class TimedDriver(Driver):
 _IDENTITY: Final = (
     ", state, level, document_type, sealed, document_index, birth_date, region, changed_at",
     """, 'active', 2, 'resident_id', decode(repeat('00', 64), 'hex'),
-       sha256(id::text::bytea), date '1990-01-01', '440300', timestamptz '2024-06-01'""",
+       sha256(id::text::bytea), date '1990-01-01', NULL, timestamptz '2024-06-01'""",
 )
 """Columns of an active identity, and what stands in them."""
 

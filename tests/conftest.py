@@ -13,7 +13,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from jiebang.store.postgres.embedded import database_dsn, embedded, ensure_datab
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 from tests import examples  # noqa: F401 - registers its profile before pytest looks for it
+from tests.secrecy import SecretWatch
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -63,6 +64,23 @@ def _new_folder(mark: str = "") -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f"jiebang-test-{os.getpid()}-{mark}", dir=base))
     folder.chmod(0o711)
     return folder
+
+
+@pytest.fixture(scope="session")
+def secret_watch() -> Iterator[SecretWatch]:
+    """Learns every secret that is read in this session, and looks for it in every error and log line."""
+    watch = SecretWatch()
+    with pytest.MonkeyPatch.context() as patch:
+        watch.install(patch)
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_told(secret_watch: SecretWatch) -> Iterator[None]:
+    """Fails a test during which an error or a log line held a secret: logs are read by more people than keys."""
+    yield
+    leaks, secret_watch.leaks = secret_watch.leaks, []
+    assert not leaks, sorted(set(leaks))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ BOUND: Mapping[str, Any] = {
     "sealed": b"\0" * 40,
     "document_index": b"\1" * 32,
     "birth_date": date(1990, 5, 17),
-    "region": "440305",
+    "region": None,
     "changed_at": AT,
 }
 """What an active identity has beside its key."""

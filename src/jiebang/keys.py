@@ -1,14 +1,20 @@
-"""The installation's own keys: files of random bytes in one folder, made when they are missing; read by `app` alone."""
+"""The installation's own keys: files of random bytes in one folder, read by `app` alone.
+
+They are made for an empty installation, by `jiebang migrate` and `jiebang demo`, and never by a start.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from jiebang.files import write_once
+from jiebang.files import write, write_once
 from jiebang.model.check import Text
 from jiebang.model.errors import HomeUnusableError
 
@@ -25,6 +31,11 @@ class InstallationKeys(msgspec.Struct, frozen=True, kw_only=True):
     records: bytes
     seals: bytes
 
+    @property
+    def answers(self) -> bytes:
+        """The key of answers kept for repeated requests, derived: an installation of before needs no new file."""
+        return hmac.digest(self.bodies, b"jiebang kept answers", hashlib.sha256)
+
     def __repr__(self) -> str:
         """Show no key."""
         return "Secrets(…)"
@@ -33,24 +44,62 @@ class InstallationKeys(msgspec.Struct, frozen=True, kw_only=True):
 _SIZES: Final = {"case_ids": 16}
 
 
-def read_keys(folder: Path) -> InstallationKeys:
-    """Read the keys in `folder`, one file each, `<name>.key`; create those that are missing.
+def list_missing(folder: Path) -> tuple[str, ...]:
+    """Return the names of the keys that are not in `folder`. Raises HomeUnusableError."""
+    try:
+        return tuple(name for name in InstallationKeys.__struct_fields__ if not (folder / f"{name}.key").exists())
+    except OSError as error:
+        raise _unusable(folder, error) from error
 
-    All hosts of an installation need the same files: each must open what another has sealed. Files appear whole or not
-    at all, also when several processes create them at once. Raises HomeUnusableError for a folder or file that cannot
-    be used.
+
+def make_keys(folder: Path, names: Collection[str] = InstallationKeys.__struct_fields__) -> None:
+    """Make the keys of an empty installation in `folder`, those that are missing: one file each, `<name>.key`.
+
+    Files appear whole or not at all, also when several processes make them at once. Raises HomeUnusableError for a
+    folder that cannot be written.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return InstallationKeys(**{name: _secret(folder, name) for name in InstallationKeys.__struct_fields__})
+        for name in names:
+            write_once(folder / f"{name}.key", secrets.token_bytes(_SIZES.get(name, 32)))
     except OSError as error:
-        reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
-        raise HomeUnusableError(path=str(error.filename or folder), reason=reason) from error
+        raise _unusable(folder, error) from error
 
 
-def _secret(folder: Path, name: str) -> bytes:
+def replace_key(folder: Path, name: str) -> None:
+    """Put a new key in the place of one. Raises HomeUnusableError for a folder that cannot be written."""
+    try:
+        write(folder / f"{name}.key", secrets.token_bytes(_SIZES.get(name, 32)))
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def read_keys(folder: Path) -> InstallationKeys:
+    """Read the keys in `folder`. Raises HomeUnusableError for a file that is missing or cannot be used.
+
+    All hosts of an installation need the same files: each must open what another has sealed.
+    """
+    try:
+        return InstallationKeys(**{name: _read_key(folder, name) for name in InstallationKeys.__struct_fields__})
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def compute_fingerprints(keys: InstallationKeys) -> Mapping[str, bytes]:
+    """Return a fingerprint of each key, by name: it tells keys apart and nothing about them."""
+    return {
+        name: hmac.digest(getattr(keys, name), b"jiebang key fingerprint " + name.encode(), hashlib.sha256)
+        for name in InstallationKeys.__struct_fields__
+    }
+
+
+def _unusable(folder: Path, error: OSError) -> HomeUnusableError:
+    reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
+    return HomeUnusableError(path=str(error.filename or folder), reason=reason)
+
+
+def _read_key(folder: Path, name: str) -> bytes:
     path, size = folder / f"{name}.key", _SIZES.get(name, 32)
-    write_once(path, secrets.token_bytes(size))
     secret = path.read_bytes()
     if len(secret) != size or path.stat().st_mode & 0o007:
         reason = Text(

@@ -5,21 +5,26 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     home = ".jiebang"                      # JIEBANG_HOME
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
-    gateway_url = "https://…"              # JIEBANG_GATEWAY_URL; absent: a running sandbox's. Once called phone_url
+    gateway_url = "https://…"              # JIEBANG_GATEWAY_URL. Once called phone_url
+    sandbox = true                         # JIEBANG_SANDBOX: the sandbox stands in for the gateway, networks and issuer
+                                           # that are not configured. Absent: only in the home of a demo
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
     platform = "postgresql://…"            # one DSN for each of `embedded.placement`
-    [networks.unionpay]                    # JIEBANG_NETWORKS likewise; absent: a running sandbox's
+    [networks.unionpay]                    # JIEBANG_NETWORKS likewise: JSON, TOML or a file's path
     base_url = "https://…"
-    [issuer]                               # JIEBANG_ISSUER_…; absent: the one whose keys a sandbox left
+    [networks.acme.operations.close]       # beside base_url: declares a further remote participant; see configured.py
+    effects.points_kept = { type = "int" }
+    [issuer]                               # JIEBANG_ISSUER_…
     issuer = "https://…"
     audience = "jiebang"
     jwks_url = "https://…"                 # or jwks_file
     [saga]                                 # JIEBANG_SAGA_TRY_LIMIT=3 …: fields of Timing; times in seconds
     [worker]                               # JIEBANG_WORKER_LEASE=10 …: fields of Pace
-    [seals]                                # JIEBANG_SEALS_EVERY=15 …: fields of SealPace
+    [seals]                                # JIEBANG_SEALS_EVERY=3 …: fields of SealPace
     [tasks]                                # JIEBANG_TASKS_SILENT=120 …: fields of Watchfulness
     [gauges]                               # JIEBANG_GAUGES_EVERY=10 …: fields of GaugePace
     [repeats]                              # JIEBANG_REPEATS_HELD=30 …: fields of Repeats
+    [connections]                          # JIEBANG_CONNECTIONS_PER_SERVER=24 …: fields of ConnectionLimits
     [http]                                 # JIEBANG_HTTP_PORT=8700 …
     [capacity]                             # JIEBANG_CAPACITY_PLACES=48 …: fields of Capacity
 
@@ -30,7 +35,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -39,12 +44,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from jiebang.api.gate.capacity import Capacity
-from jiebang.model.errors import SettingsError
-from jiebang.model.participants import ParticipantRegistry
+from jiebang.model.decoding import decode_any
+from jiebang.model.errors import InvalidInputError, SettingsError
+from jiebang.model.participants import Declaration, ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
+from jiebang.participants.configured import DeclarationFaultError, declare
 from jiebang.saga.coordinator import Timing
 from jiebang.store.cases.idempotency import RepeatPolicy
 from jiebang.store.postgres.embedded import placement
+from jiebang.store.postgres.shares import ConnectionLimits
 from jiebang.usecases.operations.gauges import GaugePace
 from jiebang.usecases.operations.tasks import TaskLimits
 from jiebang.usecases.timelines.seal import SealPace
@@ -57,7 +65,7 @@ _S = TypeVar("_S", bound=msgspec.Struct)
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach one clearing network. `keys`: the folder of the link's key files (remote/link_keys.py)."""
+    """How to reach one remote participant. `keys`: the folder of the link's key files (remote/link_keys.py)."""
 
     base_url: str
     keys: Path | None = None
@@ -85,9 +93,11 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of an installation. None: the embedded or sandbox part stands in.
+    """The settings of an installation. `databases` None: the embedded ones.
 
-    `anchor`: the file outside the databases that holds the end of the chain of seals; None: one in the home.
+    What else is None is not configured: a process refuses to start without it, unless the sandbox may stand in.
+    `sandbox`: whether it may; None: only in the home of a demo. `anchor`: the file outside the databases that holds the
+    end of the chain of seals; None: one in the home.
     """
 
     home: Path
@@ -97,6 +107,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     networks: Mapping[str, NetworkSettings] | None = None
     gateway_url: str | None = None
     issuer: IssuerSettings | None = None
+    sandbox: bool | None = None
+    connections: ConnectionLimits = ConnectionLimits()
     saga: Timing = Timing()
     worker: Pace = Pace()
     seals: SealPace = SealPace()
@@ -105,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     repeats: RepeatPolicy = RepeatPolicy()
     http: HttpSettings = HttpSettings()
     capacity: Capacity = Capacity()
+    declared: ParticipantRegistry = PARTICIPANTS
+    """The participants of the product and those that the settings declare."""
 
     def __repr__(self) -> str:
         """Show no passwords."""
@@ -127,9 +141,15 @@ _EXPECTED: Final[Mapping[Any, tuple[str, str]]] = {
 }
 _UNKNOWN: Final = ("没有此项设置", "there is no such setting")
 _NO_URL: Final = ("应为 http 或 https 地址", "must be an http or https URL")
+_NOT_SAFE: Final = (
+    "除本机外须为 https 地址:否则途中任何人都可改换内容",
+    "must begin with https:// unless it is this machine: anybody on the way could change what it answers",
+)
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_BOOLEANS: Final[Mapping[object, bool]] = {True: True, False: False, "true": True, "false": False}
 _URLS: Final = ("gateway_url", "phone_url")
 """The address of the gateway, under its present and its former name."""
-_PLAIN: Final = ("home", "keys", "anchor", *_URLS)
+_PLAIN: Final = ("home", "keys", "anchor", "sandbox", *_URLS)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
@@ -137,6 +157,7 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "tasks": TaskLimits,
     "gauges": GaugePace,
     "repeats": RepeatPolicy,
+    "connections": ConnectionLimits,
     "http": HttpSettings,
     "capacity": Capacity,
     "issuer": IssuerSettings,
@@ -169,12 +190,14 @@ class _SettingsReader:
 
     def settings(self, environ: Mapping[str, str]) -> Settings | None:
         raw = self._merge(environ)
+        sandbox = self._read_boolean("sandbox", raw.pop("sandbox")) if "sandbox" in raw else None
         plain = {name: self._read_plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
         sections: dict[str, Any] = {
             name: self._read_section(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
         }
         databases = self._read_databases(raw.pop("databases")) if "databases" in raw else None
-        networks = self._read_networks(raw.pop("networks")) if "networks" in raw else None
+        declared = self._read_declarations(raw.get("networks"))
+        networks = self._read_networks(raw.pop("networks"), declared) if "networks" in raw else None
         for name in raw:
             self.add_problem(name, _UNKNOWN)
         if plain.keys() >= set(_URLS):
@@ -193,6 +216,8 @@ class _SettingsReader:
             gateway_url=gateway_url,
             databases=databases,
             networks=networks,
+            declared=declared,
+            sandbox=sandbox,
             **{name: value for name, value in sections.items() if value is not None},
         )
 
@@ -252,28 +277,42 @@ class _SettingsReader:
         try:
             content = path.read_bytes()
         except (OSError, ValueError):
-            self.add_problem(where, (f"无法读取文件 {path}", f"cannot read the file {path}"))
+            # Not which file: what was given for its name may hold a password.
+            self.add_problem(where, ("所指的文件无法读取", "names a file that cannot be read"))
             return {}
         return self._decode(content, f"{where} ({path.name})", json=path.suffix == ".json")
 
     def _decode(self, content: bytes, where: str, *, json: bool) -> dict[str, Any]:
         form = "JSON" if json else "TOML"
         try:
-            found = msgspec.json.decode(content) if json else tomllib.loads(content.decode())
-        except (msgspec.DecodeError, ValueError):  # its message may quote a password
+            found = decode_any(content) if json else tomllib.loads(content.decode())
+        except (InvalidInputError, ValueError, RecursionError):  # its message may quote a password
             found = None
         if not isinstance(found, dict):
             self.add_problem(where, (f"不是有效的 {form} 对象", f"is not a valid {form} object"))
             return {}
         return found
 
+    def _read_boolean(self, name: str, value: object) -> bool | None:
+        found = _BOOLEANS.get(value.lower() if isinstance(value, str) else value) if _is_scalar(value) else None
+        if found is None:
+            self.add_problem(name, ("应为 true 或 false", "must be true or false"))
+        return found
+
     def _read_plain(self, name: str, value: object) -> str | None:
         if not isinstance(value, str) or not value:
             self.add_problem(name, _EXPECTED[str if name in _URLS else Path])
             return None
-        if name in _URLS and not _is_url(value):
-            self.add_problem(name, _NO_URL)
+        if name in _URLS:
+            self._check_url(name, value)
         return value
+
+    def _check_url(self, where: str, value: object) -> None:
+        """Report what is no URL, and one whose answers anybody on the way could change."""
+        if not _is_url(value):
+            self.add_problem(where, _NO_URL)
+        elif urlsplit(str(value)).scheme == "http" and urlsplit(str(value)).hostname not in _THIS_MACHINE:
+            self.add_problem(where, _NOT_SAFE)
 
     def _read_section(self, where: str, kind: type[_S], raw: object) -> _S | None:
         """Build a section field by field, so that every problem is reported."""
@@ -310,18 +349,20 @@ class _SettingsReader:
                 self.add_problem(where, (f"应为 0 至 {_TOP_PORT}", f"must be 0 to {_TOP_PORT}"))
         elif (base is int and found <= 0) or (base is timedelta and found <= timedelta()) or found in ("", Path()):
             self.add_problem(where, _EXPECTED[base])
-        elif where.endswith("_url") and not _is_url(found):
-            self.add_problem(where, _NO_URL)
+        elif where.endswith("_url"):
+            self._check_url(where, found)
         return found
 
-    def _check_names(self, where: str, raw: object, expected: frozenset[str]) -> dict[str, Any]:
-        """Report missing and unknown names; return the values of the known ones."""
+    def _check_names(
+        self, where: str, raw: object, expected: frozenset[str], told: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Report missing and unknown names, but for those `told`; return the values of the known ones."""
         if not isinstance(raw, dict):
             self.add_problem(where, ("应为名称到地址的对应", "must map names to addresses"))
             return {}
         for name in sorted(expected - raw.keys()):
             self.add_problem(f"{where}.{name}", ("缺少此项", "is missing"))
-        for name in sorted(raw.keys() - expected):
+        for name in sorted(raw.keys() - expected - set(told)):
             self.add_problem(f"{where}.{name}", ("没有此名称", "is not a name we know"))
         return {name: raw[name] for name in sorted(expected & raw.keys())}
 
@@ -337,13 +378,37 @@ class _SettingsReader:
                 self.add_problem(f"databases.{name}", what)
         return found
 
-    def _read_networks(self, raw: object) -> dict[str, NetworkSettings]:
+    def _read_declarations(self, raw: object) -> ParticipantRegistry:
+        """The participants declared for us, and those that the tables of networks declare."""
+        added = list[Declaration]()
+        for name, value in raw.items() if isinstance(raw, dict) else ():
+            if name in self.declared.networks:
+                continue
+            try:
+                operations = value.get("operations") if isinstance(value, dict) else None
+                added.append(declare(name, operations, (*self.declared.names, *self.declared.owned)))
+            except DeclarationFaultError as fault:
+                self.add_problem(
+                    ".".join(filter(None, ("networks", name, fault.place))), (fault.what.zh, fault.what.en)
+                )
+        return ParticipantRegistry((*self.declared.declarations, *added)) if added else self.declared
+
+    def _read_networks(self, raw: object, declared: ParticipantRegistry) -> dict[str, NetworkSettings]:
+        ours, tables = frozenset(self.declared.networks), raw if isinstance(raw, dict) else {}
+        added = frozenset(declared.networks) - ours
+        # The product's own are named together or not at all: a sandbox stands in for all or for none of them.
+        expected = added | ours if ours & tables.keys() or not tables else added
         found: dict[str, NetworkSettings] = {}
-        for name, value in self._check_names("networks", raw, frozenset(self.declared.networks)).items():
-            network = self._read_section(f"networks.{name}", NetworkSettings, value)
+        for name, value in self._check_names("networks", raw, expected, told=tables.keys() - ours).items():
+            given = {key: one for key, one in value.items() if key != "operations"} if name in added else value
+            network = self._read_section(f"networks.{name}", NetworkSettings, given)
             if network is not None:
                 found[name] = network
         return found
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | bool)
 
 
 def _is_url(value: object) -> bool:

@@ -80,10 +80,14 @@ class Worker:
         chores: dict[str, Chore],
         clock: Callable[[], datetime],
         pace: Pace,
+        clock_off: Callable[[], timedelta | None] = lambda: None,
     ) -> None:
-        """`chores`: by name."""
+        """`chores`: by name. `clock`: the database's time, by which other workers judge what this one stamps.
+
+        `clock_off`: by how much the process's own clock is off, where that is too much: then nothing is claimed.
+        """
         self._id, self._pool, self._driver, self._chores = worker_id, pool, driver, chores
-        self._clock, self._pace = clock, pace
+        self._clock, self._pace, self._clock_off = clock, pace, clock_off
         self._leased = leases.LeaseGrant(frozenset())
         self._until: datetime | None = None
         self._busy: set[Key] = set()
@@ -128,14 +132,17 @@ class Worker:
             now = self._clock()
             # If claims were not allowed at the last beat, nothing begins between here and the answer.
             still = not self._leased.may_claim and not self._busy and self._driver.still
+            off = self._clock_off()
             try:
-                self._leased = await leases.hold(self._pool, self._id, now, 3 * beat, still=still)
+                self._leased = await leases.hold(self._pool, self._id, now, 3 * beat, still=still, clock_off=off)
                 self._until = now + 3 * beat
                 if self._leased.wish == "drain":
                     _log.info("worker_drained", worker=self._id)
                     self.stop()
             except UNANSWERED as error:
                 _log.warning("lease_not_renewed", worker=self._id, error=type(error).__name__)
+            except Exception:  # noqa: BLE001 - no row that another left may end the loop
+                _log.exception("lease_not_renewed", worker=self._id)
             await self._pause(beat)
 
     def _list_buckets(self) -> frozenset[int]:
@@ -153,6 +160,10 @@ class Worker:
                 _log.warning("due_cases_not_read", worker=self._id, error=type(error).__name__)
                 await self._pause(exponential_wait(self._pace.idle_poll, failures, _LONGEST_PAUSE))
                 continue
+            except Exception:  # noqa: BLE001 - no case may end the loop
+                _log.exception("due_cases_not_read", worker=self._id)
+                await self._pause(_LONGEST_PAUSE)
+                continue
             if len(self._lanes) >= self._pace.lanes:
                 await asyncio.wait(self._lanes, return_when=asyncio.FIRST_COMPLETED)
             elif not started:
@@ -160,7 +171,7 @@ class Worker:
 
     async def _start_lane(self) -> bool:
         """Start one batch, if there is anything to drive."""
-        if not self._leased.may_claim:
+        if not self._leased.may_claim or self._clock_off() is not None:
             self._driver.forget()
             return False
         replied = {(reply.account_id, reply.case_no) for reply in self._driver.late}

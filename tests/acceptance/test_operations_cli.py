@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,12 +12,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from jiebang.app import migrate
 from jiebang.cli.commands import cli
 from jiebang.keys import read_keys
 from jiebang.model.case import Case, Kind, State
 from jiebang.model.ids import CaseIds
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.processes import sandbox
+from jiebang.settings import Settings
 from jiebang.store.operations import recoveries
 from jiebang.store.postgres.pool import open_pools
 
@@ -59,6 +62,8 @@ async def desk(databases: Mapping[str, str], tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JIEBANG_HOME", str(home))
         patch.setenv("JIEBANG_DATABASES", json.dumps(dict(databases)))
+        patch.setenv("JIEBANG_SANDBOX", "true")
+        await migrate(Settings(home=home, keys=home / "keys", databases=databases))
         async with open_pools({"platform": databases["platform"]}, size=1) as pools:
             await recoveries.raise_numbers(pools["platform"], {HERE: 3}, NOW)
             assert await recoveries.recreate_cases(pools["platform"], {PARKED: [{"at": NOW, "what": "state"}]}, NOW)
@@ -108,6 +113,13 @@ def test_workers_are_named_or_all_of_them(desk: Desk) -> None:
     assert desk.asked("workers", "drain", "nobody", "--by", "Ann", code=1)["unknown"] == ["nobody"]
 
 
+def test_buckets_of_nobody_cannot_be_freed(desk: Desk) -> None:
+    """An operator who mistyped an id must not believe that a dead worker's people are looked after."""
+    assert desk.asked("workers", "freed") == []
+    desk.run("workers", "free", "nobody", "--by", "Ann", code=2)
+    desk.run("workers", "free", "nobody", code=2)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["cases"], ["tasks"], ["workers"], ["participants"], ["recover"], ["cases", "retry"], ["participants", "out"]],
@@ -116,3 +128,32 @@ def test_every_command_teaches_itself(arguments: Sequence[str]) -> None:
     told = CliRunner().invoke(cli, [*arguments, "--help"])
     assert told.exit_code == 0
     assert len(told.output.split()) > 30
+
+
+async def park_again(databases: Mapping[str, str]) -> None:
+    async with open_pools({"platform": databases["platform"]}, size=1) as pools:
+        await pools["platform"].execute(
+            "UPDATE platform.cases SET marks = $2, due_at = NULL, rests_until = NULL WHERE account_id = $1",
+            HERE,
+            PARKED.marks,
+        )
+
+
+def test_two_people_set_right_an_effect_that_a_case_waits_for(desk: Desk, databases: Mapping[str, str]) -> None:
+    """Whoever is woken at night must find the case, type what is shown, and have a colleague agree to it."""
+    asyncio.run(park_again(databases))
+    [confirming] = desk.asked("cases", "confirming", code=1)
+    assert (confirming["case"], confirming["kind"]) == (desk.case, "revoke")
+    plan = confirming["plan"]
+    place = ("cases", "correct", plan, "revoke", "wallet", "cash_out_pause_hours")
+    audited = desk.asked("verify", code=1)
+    assert [one["plan"] for one in audited["detail"]["confirming"]] == [plan]
+    assert confirming["waits_for"] == ["wallet"]
+    refused = desk.run(*place, "999999999", "--why", "too long", "--by", "Ann", code=2)
+    assert "0 to 876600" in refused or "0 至 876600" in refused
+    made = desk.asked(*place, "48", "--why", "asked for by the wallet", "--by", "Ann")
+    assert (made["value"], made["approved_by"]) == (48, None)
+    desk.run("cases", "approve", str(made["correction_no"]), "--by", "Аnn", code=2)
+    done = desk.asked("cases", "approve", str(made["correction_no"]), "--by", "Ben")
+    assert (done["correction"]["approved_by"], list(done["cases"])) == ("Ben", [desk.case])
+    assert "asked for by the wallet" in desk.run("cases", "corrections")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import Any, Final
 import httpx
 import msgspec
 import pytest
+import yaml
 
-from jiebang.app import open_app
+from jiebang.app import migrate, open_app
 from jiebang.clock import utc_now
 from jiebang.policy import packs
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.processes import SandboxProcess
 from jiebang.settings import Settings
 from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
+from tests.patience import PATIENCE_S, PATIENT_PROCESS
 
 TEXT, _ = packs.text("wechat")
 FREE: Final = ("when: balance_fen > 0", "when: balance_fen > 1")
@@ -65,7 +69,7 @@ class Desk(msgspec.Struct):
 
     async def answered_by(self, pack: str, account: int) -> list[str]:
         """Wait until the server, which nobody restarts, answers under a version; return what stands in the way."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 by, codes = await self.answers(account)
                 if by == pack:
@@ -77,8 +81,15 @@ class Desk(msgspec.Struct):
 async def desk(databases: Mapping[str, str], new_folder: Callable[[str], Path]) -> AsyncIterator[Desk]:
     folder = new_folder("policy")
     home = folder / "home"
-    more = {"JIEBANG_DATABASES": msgspec.json.encode(databases).decode(), "JIEBANG_HTTP_PORT": "0"}
-    async with open_app(Settings(home=home, keys=home / "keys", databases=databases), pool_size=2) as app:
+    more = {
+        **PATIENT_PROCESS,
+        "JIEBANG_DATABASES": msgspec.json.encode(databases).decode(),
+        "JIEBANG_HTTP_PORT": "0",
+        "JIEBANG_SANDBOX": "true",
+    }
+    settings = Settings(home=home, keys=home / "keys", databases=databases, sandbox=True)
+    await migrate(settings)
+    async with open_app(settings, pool_size=2) as app:
         await people(app)
         token = SandboxIssuer(home).service("support", utc_now(), "one")
     server = SandboxProcess(
@@ -144,7 +155,19 @@ async def test_a_version_lives_without_a_restart(desk: Desk) -> None:
     only_live = {(one["code"], one["segment"]): one["only_live"] for one in report.json()["counts"]}
     assert {code for (code, _), count in only_live.items() if count} == {"", "PAY-BALANCE"}
 
-    approved = await desk.policy("activate", "wechat/2", "--by", "Ben")
+    unseen = await asyncio.gather(
+        desk.policy("activate", "wechat/2", "--by", "Ben"),
+        desk.policy("activate", "wechat/2", "--by", "Ben", "--json", language="zh"),
+    )
+    assert [(ran.code, "--yes" in ran.errors + ran.out) for ran in unseen] == [(2, True)] * 2, "nobody was asked"
+    asked = await at_terminal(desk, "n", "policy", "activate", "wechat/2", "--by", "Ben")
+    assert asked.code == 1
+    assert "rules[PAY-BALANCE].when" in asked.out
+    assert "- balance_fen > 0" in asked.out
+    assert "+ balance_fen > 1" in asked.out
+    assert asked.out.index("balance_fen > 1") < asked.out.index("Approve wechat/2?"), "seen first, then asked"
+    assert (await desk.answers(CENT))[0] == "wechat/1", "who says no has changed nothing"
+    approved = await desk.policy("activate", "wechat/2", "--by", "Ben", "--yes")
     assert approved.code == 0, approved.errors
     assert await desk.answered_by("wechat/2", CENT) == []
     listed, replayed = await asyncio.gather(desk.policy("list"), desk.policy("replay", case.json()["id"], "--json"))
@@ -161,6 +184,60 @@ async def test_a_version_lives_without_a_restart(desk: Desk) -> None:
     assert await desk.answered_by("wechat/1", CENT) == ["PAY-BALANCE"]
     shown = await desk.policy("replay", case.json()["id"], "--facts", language="zh")
     assert (shown.code, "一字不差" in shown.out, "identity_state" in shown.out) == (0, True, True)
+
+
+async def at_terminal(desk: Desk, answer: str, *arguments: str) -> Ran:
+    """Run `jiebang …` with a terminal at its input, at which somebody types `answer`."""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JIEBANG_", "LC_"))}
+    environment |= {"LANG": "en_US.UTF-8", "COLUMNS": "200", "JIEBANG_HOME": str(desk.folder / "home"), **desk.more}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "jiebang", *arguments,
+        env=environment, stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, f"{answer}\n".encode())
+    async with asyncio.timeout(PATIENCE_S):
+        out, told = await process.communicate()
+    os.close(ours)
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), told.decode())
+
+
+def spoken(value: Any) -> list[str]:
+    """Return every text in both languages within a part of a pack."""
+    if isinstance(value, dict):
+        own = [each for name, each in value.items() if name in ("zh", "en")]
+        return own + [text for each in value.values() for text in spoken(each)]
+    return [text for each in value for text in spoken(each)] if isinstance(value, list) else []
+
+
+async def test_a_version_is_shown_and_exported_whole(desk: Desk) -> None:
+    """Who must answer for a policy reads all of it: what is in force, every text in both languages, and its file."""
+    text = TEXT.replace("\nversion: 1\n", "\nversion: 7\n")
+    start = TEXT.index("  - code: PAY-BALANCE")
+    rule = TEXT[start : TEXT.index("\n  - code: ", start + 1)] + "\n"
+    with_new = text.replace(
+        rule, rule + rule.replace("PAY-BALANCE", "PAY-NEW").replace("balance_fen > 0", "balance_fen > 7")
+    )
+    path = desk.file("seven.yaml", with_new)
+    live, exported, file, one, absent, differs = await asyncio.gather(
+        desk.policy("export", "wechat/1"),
+        desk.policy("export", "--json"),
+        desk.policy("show", path),
+        desk.policy("show", "wechat/1", "--code", "pay-balance", language="zh"),
+        desk.policy("show", "--code", "NO-SUCH", language="zh"),
+        desk.policy("diff", "wechat/1", path, language="zh"),
+    )
+    assert live.out == exported.json()["text"] == TEXT
+    assert exported.json()["pack"] == "wechat/1"
+    assert absent.code == 2
+    texts = spoken(yaml.safe_load(rule))
+    assert len(texts) >= 12
+    for shown in (file, one, differs):
+        assert shown.code == 0, shown.errors
+        assert [said for said in texts if said not in shown.out] == [], "whole, in both languages, nothing cut"
+    assert "balance_fen > 7" in differs.out
 
 
 async def test_everybody_is_backtested_and_one_person_explained(desk: Desk) -> None:
@@ -200,7 +277,8 @@ async def test_everybody_is_backtested_and_one_person_explained(desk: Desk) -> N
 async def test_who_starts_us_is_told_of_an_edit_in_vain(desk: Desk) -> None:
     """Somebody edits the file of a pack and raises no version: they must not wonder why nothing changed."""
     home = desk.folder / "home"
-    async with open_app(Settings(home=home, keys=home / "keys", databases=_databases(desk))) as app:
+    settings = Settings(home=home, keys=home / "keys", databases=_databases(desk), sandbox=True)
+    async with open_app(settings) as app:
         await app.pools["platform"].execute(
             "UPDATE platform.policy_pack SET text = text || '#', sha256 = sha256(convert_to(text || '#', 'UTF8'))"
             " WHERE pack = 'emoney/1'"

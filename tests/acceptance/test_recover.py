@@ -31,6 +31,7 @@ from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.driving.advance import Limits
 from jiebang.usecases.driving.recover import RecoverySetup, recover
 from jiebang.usecases.operations.verify import VerificationReport, verify
+from tests.patience import PATIENCE_S
 from tests.store.test_advance import PLAN, World, now
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Installation(World):
 
     async def to_the_end(self, ids: Sequence[int]) -> list[Case]:
         """Let a worker drive everything that is due, until nothing is."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 cases = await store.load_of_accounts(self.pools["platform"], ids)
                 due = [

@@ -11,18 +11,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jiebang.app import App, open_app
+from jiebang.app import App, migrate, open_app
 from jiebang.cli.cases.as_person import claim
 from jiebang.clock import utc_now
 from jiebang.model.case import BUCKETS, Kind
 from jiebang.model.errors import TooSoonError
 from jiebang.model.notice import Notice
+from jiebang.model.origin import SERVICE
 from jiebang.settings import Settings
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.usecases.cases import step_up
 from jiebang.usecases.cases.remedy_request import RemedyRequest
 from jiebang.usecases.operations.delivery import Delivery
 from tests.acceptance.test_cli import CENT, CHINESE, CLEAR, LOGGED, Ran, jiebang, people
+from tests.patience import PATIENCE_S
 
 
 class Shop(msgspec.Struct):
@@ -41,15 +43,17 @@ class Shop(msgspec.Struct):
 async def shop(databases: Mapping[str, str], new_folder: Callable[[str], Path]) -> AsyncIterator[Shop]:
     home = new_folder("emoney") / "home"
     more = {"JIEBANG_DATABASES": msgspec.json.encode(databases).decode()}
-    async with open_app(Settings(home=home, keys=home / "keys", databases=databases), pool_size=2) as app:
+    settings = Settings(home=home, keys=home / "keys", databases=databases, sandbox=True)
+    await migrate(settings)
+    async with open_app(settings, pool_size=2) as app:
         await people(app)
         shop = Shop(home, more, app)
         before = await shop.run("explain", "MONEY-LEFT", "--json")
         assert before.code == 2, "not a code of the policy that is in force so far"
         for by in ("Ann", "Ben"):
-            ran = await shop.run("policy", "activate", "emoney/1", "--by", by)
+            ran = await shop.run("policy", "activate", "emoney/1", "--by", by, "--yes")
             assert ran.code == 0, ran.errors
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while app.context.pack().id != "emoney/1":  # noqa: ASYNC110 - the registry polls; it raises no event
                 await asyncio.sleep(0.05)
         yield shop
@@ -122,9 +126,9 @@ class Mailbox:
 async def test_messages_name_the_rule_in_the_words_of_the_pack(shop: Shop) -> None:
     """A person who gets a code for "a system could not accept the request" has been told nothing."""
     app, mailbox = shop.app, Mailbox()
-    wanted = RemedyRequest(account_id=LOGGED, kind=Kind.REVOKE)
+    wanted = RemedyRequest(account_id=LOGGED, kind=Kind.REVOKE, origin=SERVICE)
     with suppress(TooSoonError):  # the test before has asked already
-        await step_up.ask_logins(app.context, wanted, claim("logins"), lambda _: KeptAnswer(202, b""))
+        await step_up.ask_logins(app.context, wanted, claim(app, "logins"), lambda _: KeptAnswer(202, b""))
     delivery = Delivery(
         pool=app.pools["platform"],
         gateway=mailbox,

@@ -8,17 +8,21 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
 import msgspec
 import pytest
 
+from jiebang.app import migrate
 from jiebang.sandbox.processes import SandboxProcess
+from jiebang.settings import read_settings
 from jiebang.store.postgres.data_directory import remove
 from jiebang.store.postgres.embedded import database_dsn
 from tests.acceptance.api_world import made
 from tests.acceptance.test_cli import jiebang
+from tests.patience import PATIENCE_S, PATIENT_PROCESS
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -32,6 +36,7 @@ class Early(msgspec.Struct):
     folder: Path
     settings: Mapping[str, str]
     server: str
+    left: str
     api: SandboxProcess
     worker: SandboxProcess
 
@@ -39,9 +44,9 @@ class Early(msgspec.Struct):
         return (self.folder / f"{name}.log").read_text()
 
     async def comes(self) -> None:
-        """The database comes, as it was left: with its tables."""
+        """The database comes, as it was left: with its tables and the fingerprints of the keys."""
         admin = await asyncpg.connect(self.server)
-        await admin.execute(f'CREATE DATABASE "{LATE}" TEMPLATE platform')
+        await admin.execute(f'CREATE DATABASE "{LATE}" TEMPLATE "{self.left}"')
         await admin.close()
 
 
@@ -52,14 +57,18 @@ async def early(
     folder = new_folder("early")
     base = servers["shenzhen"]
     settings = {
+        **PATIENT_PROCESS,
         "JIEBANG_HOME": str(folder / "home"),
+        "JIEBANG_SANDBOX": "true",
         "JIEBANG_DATABASES": msgspec.json.encode({**databases, "platform": database_dsn(base, LATE)}).decode(),
     }
+    await migrate(read_settings({**settings, "JIEBANG_DATABASES": msgspec.json.encode(databases).decode()}, folder))
     environment = os.environ | settings | {"LANG": "C.UTF-8"}
     api = SandboxProcess("api", ["jiebang", "serve"], folder / "api.log", environment=environment)
     worker = SandboxProcess("worker", ["jiebang", "worker"], folder / "worker.log", environment=environment)
     await asyncio.gather(api.start(), worker.start())
-    yield Early(folder, settings, base, api, worker)
+    left = urlsplit(databases["platform"]).path[1:]
+    yield Early(folder, settings, base, left, api, worker)
     await asyncio.gather(api.stop(), worker.stop())
     admin = await asyncpg.connect(base)
     await admin.execute(f'DROP DATABASE IF EXISTS "{LATE}" WITH (FORCE)')
@@ -92,7 +101,7 @@ async def test_processes_start_before_the_platforms_database_and_join_in_when_it
 
 
 async def _until(true: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await true():  # noqa: ASYNC110 - another process's state, which offers no event
             await asyncio.sleep(0.05)
 
@@ -110,7 +119,7 @@ async def _stopped(early: Early) -> str:
     )  # fmt: skip
     assert process.stderr is not None
     told = b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while b'"event": "platform_awaited"' not in told:
             told += await process.stderr.readline()
         process.terminate()

@@ -25,11 +25,12 @@ from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.sandbox.superapp.answers import LIFETIME, AnswerStore, RequestKey, StoredAnswer
 from tests.acceptance.api_world import Person, World, at_superapp, closed, made, problem
 from tests.locks import waiting
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
-FIRST, PEOPLE, OPENING = 5001, 60, 1000
+FIRST, PEOPLE, OPENING = 5001, 80, 1000
 _ids = itertools.count(FIRST)
 
 
@@ -175,11 +176,30 @@ async def test_the_platform_sends_no_money(world: World, one: Person) -> None:
 
 
 async def test_money_that_is_not_there(world: World, superapp: httpx.AsyncClient, one: Person) -> None:
-    """More than the balance, to oneself, to nobody: refused, and the balance stands."""
+    """More than the balance, to oneself: refused, and the balance stands."""
     problem(await send(one, someone(world, superapp), OPENING + 1), 409, "INSUFFICIENT-FUNDS")
     problem(await send(one, one), 400, "INVALID-INPUT")
-    problem(await one.ask("POST", "/v1/transfers", money(one, one) | {"to": "888888"}), 404, "UNKNOWN-ACCOUNT")
     assert await balance(world, one) == [OPENING]
+
+
+async def test_a_stranger_learns_nothing_of_a_receiver(world: World, superapp: httpx.AsyncClient, one: Person) -> None:
+    """Who has an account, and who took their name back, is nobody's business: refusals are equal to the byte."""
+    revoked, named = someone(world, superapp), someone(world, superapp)
+    for account_id, limit in ((revoked.account_id, 100), (named.account_id, 500)):
+        await world.pools["wallet"].execute(
+            "UPDATE wallet.account SET receive_limit_fen = $2 WHERE account_id = $1", account_id, limit
+        )
+    receivers = [str(revoked.account_id), str(named.account_id), "888888", "999999999"]
+    bodies = [money(one, one) | {"to": to, "amount_fen": 501} for to in receivers]
+    refused = [await one.ask("POST", "/v1/transfers", body) for body in bodies]
+    problem(refused[0], 409, "RECEIVER-UNAVAILABLE")
+    assert len({(*said(answer), str(sorted(answer.headers.items()))) for answer in refused}) == 1
+    # Nor does whoever names more than they have learn it free of charge.
+    bodies = [body | {"amount_fen": OPENING + 1} for body in bodies] + [money(one, named, OPENING + 1)]
+    poor = [await one.ask("POST", "/v1/transfers", body) for body in bodies]
+    problem(poor[0], 409, "INSUFFICIENT-FUNDS")
+    assert len({said(answer) for answer in poor}) == 1
+    assert await balance(world, one, revoked, named) == [OPENING] * 3
 
 
 async def test_a_busy_wallet_says_so_and_the_same_key_goes_through_later(
@@ -303,7 +323,7 @@ async def running(world: World, databases: Mapping[str, str], home: Path) -> Asy
     own = world.issuer
     async with (
         sandbox(home, names=(), wallet=databases["wallet"]) as outside,
-        httpx.AsyncClient(base_url=outside.addresses["superapp"], trust_env=False, timeout=30) as client,
+        httpx.AsyncClient(base_url=outside.addresses["superapp"], trust_env=False, timeout=PATIENCE_S) as client,
     ):
         world.issuer = outside.issuer
         try:
@@ -335,7 +355,7 @@ async def test_a_process_killed_in_the_middle_of_a_transfer(
             assert await wallet.fetchval(pending, one.account_id) == (step == "UPDATE")
             await holder.execute("SELECT pg_advisory_unlock($1)", HELD)
         await wallet.execute(RELEASE)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while process.pid in (None, pid):  # noqa: ASYNC110 - another process's state, which offers no event
                 await asyncio.sleep(0.02)
         again = await _patiently(one, other, key)
@@ -350,7 +370,7 @@ async def test_a_process_killed_in_the_middle_of_a_transfer(
 
 async def _patiently(one: Person, other: Person, key: str) -> httpx.Response:
     """Send again until the process that came back listens."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await send(one, other, 50, key=key)

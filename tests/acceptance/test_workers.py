@@ -17,12 +17,12 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.store.cases import cases as store
 from jiebang.store.timelines import timeline_rows
 from jiebang.worker import Pace
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 PACE: Final = Pace(lease=timedelta(seconds=1), batch=16, idle_poll=timedelta(milliseconds=5))
-PATIENCE: Final = 60
 HAPPY: Final = ["ready", "trying", "confirming", "done"]
 
 
@@ -36,7 +36,7 @@ async def world(databases: Mapping[str, str], pools: Mapping[str, Pool]) -> Worl
 
 async def shared_out(world: World, workers: int) -> None:
     """Wait until so many workers hold all buckets between them."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             held = await world.pools["platform"].fetch(
                 "SELECT count(*) AS buckets FROM platform.bucket_lease WHERE until > now() GROUP BY worker_id"
@@ -55,7 +55,7 @@ async def alive(world: World, accounts: Sequence[int]) -> int:
 
 
 async def all_ended(world: World, accounts: Sequence[int]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PATIENCE_S):
         while await alive(world, accounts):  # noqa: ASYNC110 - in a database no event tells
             await asyncio.sleep(0.02)
 

@@ -66,7 +66,7 @@ async def settle(app: App, outside: Sandbox, ids: Sequence[int]) -> None:
             await app.pools[name].execute(
                 """UPDATE identity.account SET state = 'active', level = 2, document_type = 'resident_id',
                        sealed = '\\x00', document_index = sha256(account_id::text::bytea), birth_date = '1990-01-01',
-                       region = '440300', changed_at = '2024-01-01Z' WHERE account_id = ANY ($1::bigint[])""",
+                       changed_at = '2024-01-01Z' WHERE account_id = ANY ($1::bigint[])""",
                 ids,
             )
     await app.pools["security"].execute(

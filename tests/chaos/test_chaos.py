@@ -67,7 +67,7 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
     """Start everything, with a proxy on every path; give it and the API's addresses."""
     async with AsyncExitStack() as stack:
         disk = await stack.enter_async_context(small_disk(home, CENTRE))
-        settings = Settings(home=home, keys=home / "keys")
+        settings = Settings(home=home, keys=home / "keys", sandbox=True)
         bare = await stack.enter_async_context(open_app(settings))
         paths = dict[str, Proxy]()
 
@@ -86,6 +86,7 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
             "JIEBANG_DATABASES": json.dumps(databases),
             "JIEBANG_NETWORKS": json.dumps({name: {"base_url": links[name]} for name in PARTICIPANTS.networks}),
             "JIEBANG_GATEWAY_URL": links["phone"],
+            "JIEBANG_SANDBOX": "true",  # its issuer of tokens
             **_PACE,
         }
         with mock.patch.dict(os.environ, environment | {"JIEBANG_HOME": str(home), "JIEBANG_HTTP_PORT": "0"}):

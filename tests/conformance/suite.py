@@ -18,13 +18,18 @@ from itertools import product
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jiebang.model.plan import PlannedOperation
+from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants.base import Participant
+from jiebang.policy import packs
+from jiebang.policy.pack import Pack
+from jiebang.remote.wire import MAX_BATCH
 from jiebang.saga.coordinator import Reply
 from jiebang.saga.fence import NO_ROW, Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order
+from tests.packs import pack
 
 N = 5
+MORE_THAN_A_REQUEST = MAX_BATCH + 3
 NUMBERS = {"above": N + 2, "below": N - 1, "same": N}
 WAYS = {
     CaseOp.TRIED: (Op.TRY,),
@@ -40,8 +45,8 @@ class Subject:
 
     `accounts(n)`: n accounts nobody used before, whose Try is granted. `refused(n)`: orders for case 1 of n new
     accounts whose Try is refused for a reason of the participant's own, with that reason's code. `operation`: what a
-    plan of the product names for it, effects included. `spent`: the code that refuses every Try of an account once a
-    case of it was confirmed (None: the next case is granted as the first was).
+    plan names for it, effects included. `spent`: the code that refuses every Try of an account once a case of it was
+    confirmed (None: the next case is granted as the first was). `packs`: those whose plans it must serve, whole.
     """
 
     participant: Participant
@@ -49,6 +54,14 @@ class Subject:
     refused: Callable[[int], Awaitable[tuple[list[Order], str]]]
     operation: PlannedOperation
     spent: str | None = None
+    packs: Sequence[Pack] = ()
+
+    @property
+    def planned(self) -> list[PlannedOperation]:
+        """Everything that plans send it: of the product's own packs, of `packs`, and `operation`."""
+        plans = [plan for each in (*map(pack, packs.NAMES), *self.packs) for plan in each.plans.values()]
+        found = [plan.operations[self.participant.name] for plan in plans if self.participant.name in plan.participants]
+        return [self.operation, *(each for each in found if each != self.operation)]
 
     async def apply(self, op: Op, *orders: tuple[int, int]) -> dict[int, Reply]:
         """Carry out `op` for (account, case_no)s; replies by account."""
@@ -132,6 +145,34 @@ class ParticipantSuite:
         assert list(await subject.participant.marks(below, top, 3)) == accounts[:3]
         assert list(await subject.participant.marks(accounts[1], accounts[2], 9)) == accounts[2:3]
         assert await subject.participant.marks(top, top, 9) == {}
+
+    async def test_whatever_plans_send_goes_the_whole_way(self, subject: Subject) -> None:
+        """A party that was asked with bare orders alone passed, and answered 422 to the Confirm of every real case."""
+        for planned in subject.planned:
+            kept, undone = await subject.accounts(2)
+            tried = await subject.participant.apply(Op.TRY, [Order(kept, 1), Order(undone, 1)], planned)
+            assert {reply.answer for reply in tried} == {Answer.GRANTED}, planned.operation
+            for op, account in ((Op.CONFIRM, kept), (Op.CANCEL, undone)):
+                for _ in range(2):
+                    (reply,) = await subject.participant.apply(op, [Order(account, 1)], planned)
+                    assert reply.answer is Answer.DONE, (planned.operation, op, reply.code)
+
+    async def test_a_cancel_needs_no_operation(self, subject: Subject) -> None:
+        """A recovery cancels what it finds where a restore lost the plan: else it stays reserved for ever."""
+        tried, unseen = await subject.accounts(2)
+        await subject.apply(Op.TRY, (tried, 1))
+        replies = await subject.participant.apply(Op.CANCEL, [Order(tried, 1), Order(unseen, 1)], UNNAMED)
+        assert {reply.answer for reply in replies} == {Answer.DONE}
+        rows = dict.fromkeys((tried, unseen), FenceRow(1, CaseOp.CANCELLED))
+        assert await subject.participant.look([tried, unseen]) == rows
+
+    async def test_more_cases_than_a_request_holds_are_answered_whole(self, subject: Subject) -> None:
+        """A worker's round is not cut to a protocol's limit; nobody may fall between two requests."""
+        accounts = await subject.accounts(MORE_THAN_A_REQUEST)
+        replies = await subject.apply(Op.CANCEL, *((account, 1) for account in accounts))
+        assert {reply.answer for reply in replies.values()} == {Answer.DONE}
+        rows = dict.fromkeys(accounts, FenceRow(1, CaseOp.CANCELLED))
+        assert await subject.participant.look(accounts) == rows
 
     async def test_an_empty_batch_is_answered_with_nothing(self, subject: Subject) -> None:
         """A round whose last case went away must not be an error."""

@@ -20,10 +20,11 @@ from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import FaultKind, FaultOp, NetworkFault, Phase
 from jiebang.sandbox.ledger import Binding, BindingState
 from jiebang.sandbox.processes import Sandbox
+from tests.patience import PATIENCE_S
 
 
 async def until_looked(participant: HttpParticipant, accounts: list[int]) -> dict[int, FenceRow]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return dict(await participant.look(accounts))

@@ -22,6 +22,7 @@ from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order
 from tests.conformance.suite import NUMBERS, ParticipantSuite, Subject
 from tests.conformance.suite import N as CASE
+from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ async def meets_a_later_case(
 
 async def until_waiting(pool: Pool, owner: str) -> None:
     """Wait until a statement on the owner's accounts waits for a lock."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await pool.fetchval(  # noqa: ASYNC110 - the event is another server process's
             "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = "
             "current_database() AND query LIKE '%UPDATE ' || $1::text || '.account%'",

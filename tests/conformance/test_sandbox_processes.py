@@ -25,6 +25,7 @@ from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import FaultKind, NetworkFault
 from jiebang.sandbox.processes import Sandbox, sandbox
+from tests.patience import PATIENCE_S
 
 _PARENT = """
 import asyncio, json, signal, sys
@@ -63,7 +64,7 @@ async def test_no_process_is_left_however_the_parent_dies(tmp_path: Path, how: s
     assert all(alive(pid) for pid in pids)
     parent.send_signal(how)
     await parent.wait()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while any(alive(pid) for pid in pids):  # noqa: ASYNC110 - other processes have no Event
             await asyncio.sleep(0.02)
 
@@ -127,7 +128,7 @@ async def test_a_phone_shows_each_message_once_and_the_newest_last(world: Sandbo
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await asyncio.sleep(0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 await gateway.send([second])

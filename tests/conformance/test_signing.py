@@ -26,6 +26,7 @@ from jiebang.remote.wire import CaseBatch, CaseOrder
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.processes import Sandbox
+from tests.patience import PATIENCE_S
 
 
 class Middle:
@@ -90,7 +91,7 @@ async def raw(url: str, request: bytes) -> bytes:
     at = httpx.URL(url)
     reader, writer = await asyncio.open_connection(at.host, at.port)
     writer.write(request)
-    answer = await asyncio.wait_for(reader.read(1 << 20), 10)
+    answer = await asyncio.wait_for(reader.read(1 << 20), PATIENCE_S)
     writer.close()
     return answer
 
@@ -172,7 +173,7 @@ async def test_a_request_that_came_before_is_refused_even_by_a_new_process(
     pid, restarts = network.pid, network.restarts
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while network.restarts == restarts or network.pid is None:  # noqa: ASYNC110 - a process has no Event
             await asyncio.sleep(0.05)
         while True:

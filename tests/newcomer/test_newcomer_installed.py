@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from jiebang.app import App, open_app
+from jiebang.app import App, migrate, open_app
 from jiebang.cli.cases.as_person import prove_case, submit_case
 from jiebang.model.case import ENDED, Kind, State
+from jiebang.model.origin import SERVICE
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.sandbox.processes import sandbox
@@ -37,6 +38,7 @@ from tests.newcomer.world import (
     people,
     staged,
 )
+from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
 
 
@@ -50,13 +52,14 @@ async def dsn(servers: Mapping[str, str]) -> AsyncIterator[str]:
 async def app(databases: Mapping[str, str], dsn: str, new_folder: Callable[[str], Path]) -> AsyncIterator[App]:
     """An installation whose participants are the product's and the newcomer, under the pack that names it."""
     home = new_folder("newcomer") / "home"
-    settings = Settings(home=home, keys=home / "keys", databases={**databases, "loyalty": dsn})
+    settings = Settings(home=home, keys=home / "keys", databases={**databases, "loyalty": dsn}, sandbox=True)
+    await migrate(settings, REGISTRY)
     async with sandbox(home, names=REGISTRY.networks), open_app(settings, declared=REGISTRY) as opened:
         platform = opened.pools["platform"]
         await lifecycle.add(platform, REGISTRY, *PACK, "Ann", datetime.now(UTC))
         for name in ("Ann", "Ben"):
             await lifecycle.activate(platform, REGISTRY, "newcomer/1", name, datetime.now(UTC))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while opened.registry.in_force().id != "newcomer/1":  # noqa: ASYNC110 - the process looks by itself
                 await asyncio.sleep(0.05)
         yield opened
@@ -92,7 +95,7 @@ async def working(app: App) -> AsyncIterator[None]:
 
 
 async def ended(app: App, *ids: int) -> dict[int, State]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = {case.account_id: case for case in await store.load_of_accounts(app.pools["platform"], list(ids))}
             if all(case.state in ENDED for case in found.values()):
@@ -121,7 +124,7 @@ async def test_a_check_tells_its_facts_in_the_packs_words(app: App) -> None:
     """A person must see what stands in the way at a participant that was declared yesterday."""
     moving, free = *(await members(app, 1, redeeming=True, points=12, tier="gold")), *(await members(app, 1))
     await app.pools["loyalty"].execute("INSERT INTO loyalty.coupon VALUES ($1, 1, '茶', 1, $2)", moving, NOW)
-    stopped, passed = await app.checker.check([CheckRequest(moving), CheckRequest(free)], Kind.REVOKE)
+    stopped, passed = await app.checker.check([CheckRequest(moving, SERVICE), CheckRequest(free, SERVICE)], Kind.REVOKE)
     [blocker] = stopped.blockers
     assert blocker.code == "POINTS-MOVING"
     assert blocker.explanation.en.startswith("12 points (gold) are being redeemed; 1 coupons: 茶 (until")

@@ -28,6 +28,7 @@ from jiebang.store.cases.cases import NewCase
 from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.timelines import timeline_rows
 from jiebang.usecases.driving.advance import Driver, Limits
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Database, Pool
@@ -115,7 +116,7 @@ class World:
                 await self.pools[name].execute(
                     """INSERT INTO identity.account (account_id, state, level, document_type, sealed, document_index,
                            birth_date, region, changed_at)
-                       SELECT id, 'active', 2, 'resident_id', '\\x00', $2, '1990-01-01', '440300', now()
+                       SELECT id, 'active', 2, 'resident_id', '\\x00', $2, '1990-01-01', NULL, now()
                        FROM unnest($1::bigint[]) AS id""",
                     ids,
                     DOCUMENT,
@@ -143,7 +144,7 @@ class World:
 
     async def until_ended(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Case]:
         """Do what a worker's loop does, until every case has ended."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 found = await store.load_many(self.pools["platform"], keys)
                 if all(

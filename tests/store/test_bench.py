@@ -19,6 +19,7 @@ from bench.measure import Bar, ratio, row, take_turns
 from bench.picture import Axis, Line, chart
 
 ROOT = Path(__file__).parents[2]
+BENCHES = [path for path in (ROOT / "bench").glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8")]
 
 
 def bench(*arguments: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,9 @@ def test_medians_and_bars() -> None:
     assert not Bar("x", 31.0, at_most=30.0).held
 
 
-@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("load", "--rounds", "0"), ("load", "--all")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("load", "--rounds", "0"), ("load", "--all"), ("load", "--smoke", "--size", "9")]
+)
 def test_wrong_arguments_are_told(arguments: tuple[str, ...]) -> None:
     told = bench(*arguments)
     assert told.returncode == 2
@@ -57,9 +60,8 @@ def test_wrong_arguments_are_told(arguments: tuple[str, ...]) -> None:
 def test_help_lists_every_comparison() -> None:
     told = bench("--help")
     assert told.returncode == 0
-    names = [path.stem for path in (ROOT / "bench").glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8")]
-    assert len(names) > 1
-    assert all(f"\n  {name} " in told.stdout for name in names)
+    assert len(BENCHES) > 1
+    assert all(f"\n  {path.stem} " in told.stdout for path in BENCHES)
 
 
 @given(first=st.integers(1, 10**6), pairs=st.integers(3, 200), room=st.integers(6, 400))
@@ -88,11 +90,41 @@ def test_a_legend_of_many_names_stays_in_the_frame() -> None:
     assert len({one.get("y") for one in names}) > 1
 
 
-def test_bench_load_gives_the_one_form_and_exits_0() -> None:
-    told = bench("load", "--json", "--rounds", "1", "--size", "40")
-    assert told.returncode == 0, told.stderr
+def smoked(name: str) -> dict[str, Any]:
+    """Run a comparison small; return its answer, which must be all that it prints, and whole."""
+    told = bench(name, "--json", "--smoke", limit=570)
+    assert told.returncode == 0, told.stderr[-3_000:]
     answer: dict[str, Any] = msgspec.json.decode(told.stdout)
     assert list(answer) == ["machine", "rows", "bars"]
+    assert answer["rows"]
+    assert all(len(one["rounds"]) == 1 for one in answer["rows"])
+    assert all(("at_least" in bar) != ("at_most" in bar) for bar in answer["bars"])
+    return answer
+
+
+@pytest.mark.parametrize("name", sorted({path.stem for path in BENCHES} - {"load", "saga"}))
+def test_every_bench_runs_and_prints_its_json_alone(name: str) -> None:
+    """A bar that nobody can measure holds nothing: the gate refused one for weeks, and logs spoilt its answer."""
+    smoked(name)
+
+
+def test_what_a_bench_and_its_processes_print_is_not_in_its_answer() -> None:
+    """Logs of libraries and of child processes go elsewhere, whatever a bench forgets."""
+    noisy = """
+import os, subprocess, sys
+from bench.__main__ import _all_else_to_stderr
+with _all_else_to_stderr() as answer:
+    print("a log line", flush=True)
+    os.system("echo a child")
+    answer.write("{}")
+"""
+    told = subprocess.run([sys.executable, "-c", noisy], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - our own
+    assert told.stdout == "{}"
+    assert told.stderr.split("\n")[:2] == ["a log line", "a child"]
+
+
+def test_bench_load_gives_the_one_form_and_exits_0() -> None:
+    answer = smoked("load")
     assert {one["name"] for one in answer["rows"]} >= {"generate", "load", "raw_copy"}
     assert {bar["name"].partition(" ")[0]: bar["at_least"] for bar in answer["bars"]} == {"generate": 0.3, "load": 0.6}
     assert all(one["median"] > 0 for one in answer["rows"])
@@ -101,9 +133,7 @@ def test_bench_load_gives_the_one_form_and_exits_0() -> None:
 def test_bench_saga_drives_every_case_to_its_end_whoever_drives() -> None:
     """Each turn looks its cases up at the store and all six, and an audit ends the run: who cheats fails it."""
     names = "ours,ceiling,dbos_1024"
-    told = bench("saga", "--json", "--rounds", "1", "--size", "100", "--only", names, limit=280)
-    assert told.returncode == 0, told.stderr
-    found: dict[str, Any] = msgspec.json.decode(told.stdout)
+    found = smoked("saga")
     rates = {one["name"]: one["median"] for one in found["rows"] if one["name"].endswith(": rate")}
     assert rates.keys() == {f"{name}: rate" for name in names.split(",")}
     assert min(rates.values()) > 0

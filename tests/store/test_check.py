@@ -18,11 +18,14 @@ from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
 from jiebang.model.facts import FactBatch, FactType
 from jiebang.model.ids import CaseIds
+from jiebang.model.origin import SERVICE, UNKNOWN, Origin
 from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.base import Participant
 from jiebang.participants.opening import open_participants
+from jiebang.policy import packs
 from jiebang.policy.condition import compile_condition, vocabulary
+from jiebang.policy.load import load_pack
 from jiebang.policy.pack import Pack
 from jiebang.saga import timeline
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
@@ -56,6 +59,7 @@ READY: Final = Case(
     marks="." * 11,
     revision=1,
     created_at=NOW,
+    by_service=True,
 )
 
 Build = Callable[..., Checker]
@@ -143,7 +147,7 @@ def _raise(error: Exception) -> Any:
 
 
 async def test_rows_become_answers_in_the_order_asked(build: Build) -> None:
-    answers = await build().check([CheckRequest(one) for one in (SPLIT, CENT, CLEAN, BARE, CENT)], Kind.REVOKE)
+    answers = await build().check([CheckRequest(one, SERVICE) for one in (SPLIT, CENT, CLEAN, BARE, CENT)], Kind.REVOKE)
     assert [answer.account_id for answer in answers] == [SPLIT, CENT, CLEAN, BARE, CENT]
     assert codes(answers) == [[FACT_UNAVAILABLE], ["PAY-BALANCE"], [], [], ["PAY-BALANCE"]]
     assert "¥0.01" in answers[1].blockers[0].explanation.zh
@@ -154,27 +158,58 @@ async def test_rows_become_answers_in_the_order_asked(build: Build) -> None:
 
 
 async def test_the_device_counts_only_where_there_is_one(build: Build) -> None:
-    """A service of ours has no device; a person on a borrowed tablet has the wrong one."""
+    """A service of ours has none and says who it is; a person on a borrowed tablet has the wrong one."""
     checker = build()
-    devices = {CLEAN: "phone-1", CENT: "tablet", HELD: None}
-    answers = await checker([CLEAN, CENT, HELD], Kind.REVOKE, devices)
+    origins = {CLEAN: Origin("phone-1"), CENT: Origin("tablet"), HELD: SERVICE}
+    answers = await checker([CLEAN, CENT, HELD], Kind.REVOKE, origins)
     assert codes(answers) == [[], ["PAY-BALANCE", "SEC-DEVICE"], []]
+
+
+@pytest.mark.parametrize("origins", [{CLEAN: UNKNOWN}, {CLEAN: Origin("")}, {}])
+@pytest.mark.parametrize("older", [False, True])
+async def test_a_device_that_is_unknown_never_passes(build: Build, origins: dict[int, Origin], older: bool) -> None:
+    """A thief whose token names no device must not be taken for a service, under a version admitted earlier neither."""
+    policy = formerly_of_devices() if older else PACK
+    assert codes(await build(pack=policy)([CLEAN], Kind.REVOKE, origins)) == [["SEC-DEVICE"]]
+    assert codes(await build(pack=policy)([CLEAN], Kind.REVOKE, {CLEAN: SERVICE})) == [[]]
+
+
+async def test_an_account_without_a_primary_device_is_no_exception(build: Build, world: Mapping[str, Pool]) -> None:
+    """Nothing known on either side is no match."""
+    security = world["security"]
+    kept = "UPDATE security.account SET primary_device_id = $2, primary_device_since = $3 WHERE account_id = $1"
+    await security.execute(kept, CLEAN, None, None)
+    try:
+        assert codes(await build()([CLEAN], Kind.REVOKE, {CLEAN: UNKNOWN})) == [["SEC-DEVICE"]]
+    finally:
+        await security.execute(kept, CLEAN, "phone-1", LONG_AGO)
+
+
+def formerly_of_devices() -> Pack:
+    """The pack as it was when a missing device meant a service."""
+    text, source = packs.text("wechat")
+    now = (
+        "NOT request_by_service AND (request_device_id IS NULL OR request_device_id IS DISTINCT FROM primary_device_id)"
+    )
+    assert now in text
+    then = "request_device_id IS NOT NULL AND request_device_id IS DISTINCT FROM primary_device_id"
+    return load_pack(text.replace(now, then), source, PARTICIPANTS)
 
 
 async def test_unknown_accounts_are_named_all_at_once(build: Build) -> None:
     with pytest.raises(UnknownAccountError) as unknown:
-        await build().check([CheckRequest(one) for one in (99, CLEAN, 98, -1, 0, 1 << 60)], Kind.REVOKE)
+        await build().check([CheckRequest(one, SERVICE) for one in (99, CLEAN, 98, -1, 0, 1 << 60)], Kind.REVOKE)
     assert unknown.value.fields["accounts"] == ["-1", "0", "98", "99", str(1 << 60)]
     with pytest.raises(KindNotOfferedError):
-        await build(pack=EMONEY).check([CheckRequest(CLEAN)], Kind.RESTORE)
+        await build(pack=EMONEY).check([CheckRequest(CLEAN, SERVICE)], Kind.RESTORE)
     assert await build().check([], Kind.REVOKE) == []
 
 
 async def test_a_kind_without_a_plan_can_be_checked_all_the_same(build: Build) -> None:
     """A person sees what would stand in the way before the day the kind is offered."""
-    [answer] = await build().check([CheckRequest(CLEAN)], Kind.RESTORE)
+    [answer] = await build().check([CheckRequest(CLEAN, SERVICE)], Kind.RESTORE)
     assert (codes([answer]), answer.offered) == ([["ID-BOUND"]], False)
-    [answer] = await build().check([CheckRequest(CLEAN)], Kind.REVOKE)
+    [answer] = await build().check([CheckRequest(CLEAN, SERVICE)], Kind.REVOKE)
     assert (answer.passes, answer.offered) == (True, True)
     assert {one.participant for one in answer.consequences} >= {"identity", "wallet", "security", "social", "unionpay"}
 
@@ -182,15 +217,17 @@ async def test_a_kind_without_a_plan_can_be_checked_all_the_same(build: Build) -
 async def test_a_live_case_blocks_every_check_but_its_own(build: Build, world: Mapping[str, Pool]) -> None:
     """A worker that takes a case must not be stopped by that very case."""
     new = NewCase(account_id=LIVE, kind=Kind.REVOKE, plan="wechat/1", participants=11, due_at=NOW + timedelta(days=1))
+    new = msgspec.structs.replace(new, by_service=True)
     opened = await store.insert(world["platform"], [new], NOW, [timeline.first_entry(NOW)])
     case = opened[LIVE]
     checker = build()
-    [another] = await checker.check([CheckRequest(LIVE)], Kind.REVOKE)
+    [another] = await checker.check([CheckRequest(LIVE, SERVICE)], Kind.REVOKE)
     assert codes([another]) == [["CASE-OPEN"]]
     assert another.blockers[0].facts["live_case"] == IDS.encode(LIVE, case.case_no)
     assert IDS.decode(another.blockers[0].facts["live_case"]) == case.key
     own, stale = await checker.check(
-        [CheckRequest(LIVE, own_case=case.case_no), CheckRequest(LIVE, own_case=case.case_no + 1)], Kind.REVOKE
+        [CheckRequest(LIVE, SERVICE, own_case=case.case_no), CheckRequest(LIVE, SERVICE, own_case=case.case_no + 1)],
+        Kind.REVOKE,
     )
     assert codes([own, stale]) == [[], ["CASE-OPEN"]]
     found = await checker.recheck([case, msgspec.structs.replace(case, account_id=CENT)])
@@ -209,13 +246,13 @@ async def test_a_reclaimed_identity_is_none_in_both_data_centres(build: Build, w
         for op, answer in ((Op.TRY, Answer.GRANTED), (Op.CONFIRM, Answer.DONE)):
             [reply] = await side.apply(op, [Order(RECLAIMED, 1, 1)], PACK.plans[Kind.REVOKE].operations[name])
             assert reply.answer is answer
-    assert codes(await build().check([CheckRequest(RECLAIMED)], Kind.REVOKE)) == [["ID-NONE"]]
+    assert codes(await build().check([CheckRequest(RECLAIMED, SERVICE)], Kind.REVOKE)) == [["ID-NONE"]]
 
 
 async def test_between_the_two_confirms_the_identity_is_unread(build: Build, world: Mapping[str, Pool]) -> None:
     side = open_participants(PARTICIPANTS, world, lambda: NOW, pepper=b"p" * 32)["identity_shenzhen"]
     await side.apply(Op.TRY, [Order(ENDING, 1, 1)], UNNAMED)
-    [answer] = await build().check([CheckRequest(ENDING)], Kind.REVOKE)
+    [answer] = await build().check([CheckRequest(ENDING, SERVICE)], Kind.REVOKE)
     assert codes([answer]) == [[FACT_UNAVAILABLE]]
     assert answer.versions["identity_shenzhen"] is answer.versions["identity_guiyang"] is None
     assert answer.versions["wallet"] == 1
@@ -225,11 +262,13 @@ async def test_a_database_that_does_not_answer_in_time_is_unread(build: Build, w
     """One slow database must not hold the whole batch, and must not let anybody pass."""
     async with world["security"].acquire() as holder, holder.transaction():
         await holder.execute("LOCK TABLE security.account IN ACCESS EXCLUSIVE MODE")
-        slow, cent = await build(limit=1.0).check([CheckRequest(CLEAN), CheckRequest(CENT)], Kind.REVOKE)
+        slow, cent = await build(limit=1.0).check(
+            [CheckRequest(CLEAN, SERVICE), CheckRequest(CENT, SERVICE)], Kind.REVOKE
+        )
     assert codes([slow, cent]) == [[FACT_UNAVAILABLE], ["PAY-BALANCE", FACT_UNAVAILABLE]]
     assert slow.blockers[0].facts["owner"] == "security"
     assert slow.versions["security"] is None
-    assert codes(await build().check([CheckRequest(CLEAN)], Kind.REVOKE)) == [[]]
+    assert codes(await build().check([CheckRequest(CLEAN, SERVICE)], Kind.REVOKE)) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +290,7 @@ async def test_a_database_that_does_not_answer_in_time_is_unread(build: Build, w
 )
 async def test_a_broken_participant_costs_its_own_facts_only(build: Build, answer: Any) -> None:
     checker = build(instead={"gaming": Broken("gaming", answer)}, limit=1.0)
-    clean, cent = await checker.check([CheckRequest(CLEAN), CheckRequest(CENT)], Kind.REVOKE)
+    clean, cent = await checker.check([CheckRequest(CLEAN, SERVICE), CheckRequest(CENT, SERVICE)], Kind.REVOKE)
     assert codes([clean, cent]) == [[FACT_UNAVAILABLE], ["PAY-BALANCE", FACT_UNAVAILABLE]]
     assert clean.versions["gaming"] is None
     assert clean.versions["wallet"] == 1
@@ -263,7 +302,7 @@ async def test_without_our_own_store_nothing_passes_and_nothing_is_tried(
     """Unsure whether another case runs, a worker must wait, not go on with the facts of the others."""
     closed = await _closed_pool(databases["platform"])
     checker = build(platform=closed)
-    [answer] = await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)
+    [answer] = await checker.check([CheckRequest(CLEAN, SERVICE)], Kind.REVOKE)
     assert codes([answer]) == [[FACT_UNAVAILABLE]]
     assert answer.blockers[0].facts["owner"] == "platform"
     found = await checker.recheck([READY])
@@ -383,19 +422,19 @@ async def test_a_participant_out_of_service_is_told_with_its_name_and_since_when
     await outages.take_out(platform, ["wallet", "unionpay"], "a new rack", "Ann", NOW)
     await outages.take_out(platform, ["wallet"], "again", "Ben", NOW + timedelta(hours=1))
     try:
-        [answer] = await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)
+        [answer] = await checker.check([CheckRequest(CLEAN, SERVICE)], Kind.REVOKE)
         [blocker] = answer.blockers
         assert blocker.code == "PARTICIPANT-OUT"
         assert "银联（自 2026年3月15日 12:00）；钱包（自 2026年3月15日 12:00）" in blocker.explanation.zh
         assert "UnionPay (since 15 Mar" in blocker.explanation.en
         assert "a new rack" not in msgspec.json.encode(answer).decode(), "operators' reasons are not for persons"
-        [appeal] = await checker.check([CheckRequest(CLEAN)], Kind.APPEAL)
+        [appeal] = await checker.check([CheckRequest(CLEAN, SERVICE)], Kind.APPEAL)
         assert appeal.passes, "what needs nobody goes on"
         told = (await checker.recheck([READY]))[READY.key]
         assert (told.blockers, set(told.versions.values())) == ((), {None}), "it waits"
     finally:
         await outages.take_back(platform, ["wallet", "unionpay"], "Ann", NOW + timedelta(hours=2))
-    assert codes(await checker.check([CheckRequest(CLEAN)], Kind.REVOKE)) == [[]]
+    assert codes(await checker.check([CheckRequest(CLEAN, SERVICE)], Kind.REVOKE)) == [[]]
     history = await outages.load_outages(platform, 10)
     assert {(each.participant, each.by, each.back_by) for each in history} == {
         ("wallet", "Ann", "Ann"),

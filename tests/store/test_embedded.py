@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from jiebang.model.errors import DatabaseDamagedError, HomeUnusableError
+from jiebang.model.errors import DatabaseDamagedError, DiskFullError, HomeUnusableError, SharedMemoryFullError
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.postgres.data_directory import SERVERS, find, remove
 from jiebang.store.postgres.embedded import (
@@ -26,8 +27,8 @@ from jiebang.store.postgres.embedded import (
     placement,
     wait_until_stopped,
 )
-from jiebang.store.postgres.server import Server, find_postmaster
-from jiebang.store.postgres.supervisor import read_state
+from jiebang.store.postgres.server import Server, explain_no_space, find_postmaster
+from jiebang.store.postgres.supervisor import parse_error, read_state
 
 LIMIT = 30.0
 
@@ -213,6 +214,78 @@ async def test_a_stale_pid_file_that_names_a_living_stranger_is_seen_through(hom
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", b"not a number\n"])
+async def test_a_pid_file_that_says_nothing_blocks_no_home(home: Path, left: bytes) -> None:
+    """A full disk or a power cut leaves it empty; PostgreSQL then refuses to start for ever."""
+    async with embedded(home, durable=False) as servers:
+        await answer(servers["shenzhen"], "CREATE TABLE kept AS SELECT 7 AS n")
+    await wait_until_stopped(home)
+    place = find(home)
+    assert place is not None
+    data = place.data("shenzhen")
+    stale = data / "postmaster.pid"
+    stale.write_bytes(left)
+    owner = data.stat()
+    os.chown(stale, owner.st_uid, owner.st_gid)
+    async with embedded(home, durable=False) as servers:
+        assert await answer(servers["shenzhen"], "SELECT n FROM kept") == 7
+    await wait_until_stopped(home)
+
+
+async def test_a_pid_file_is_left_where_a_process_works(home: Path) -> None:
+    """Two servers on one data directory would destroy it: what says nothing is removed only where nobody works."""
+    async with embedded(home, durable=False):
+        place = find(home)
+        assert place is not None
+        server = Server(place, "shenzhen", Path(), durable=False)
+        path = place.data("shenzhen") / "postmaster.pid"
+        kept = path.read_bytes()
+        path.write_bytes(b"")
+        server._disown_stale_pid()
+        assert path.read_bytes() == b""
+        path.write_bytes(kept)
+    await wait_until_stopped(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("size", ["4k", "600k"])
+def test_little_shared_memory_is_no_full_disk(size: str) -> None:
+    """A container has 64 MB, or less, of /dev/shm; its operator would look for space on a disk that has plenty."""
+    outside = Path(tempfile.mkdtemp(prefix="jiebang-shm-", dir=tempfile.gettempdir()))  # not in /dev/shm itself
+    outside.chmod(0o711)
+    home = outside / "home"
+    mounted = 'mount -t tmpfs -o size="$0" tmpfs /dev/shm && exec "$@"'
+    program = [sys.executable, "-m", "jiebang.store.postgres.supervisor", str(home), "--not-durable"]
+    argv = ["unshare", "--mount", "sh", "-c", mounted, size, *program]
+    try:
+        run = subprocess.run(argv, capture_output=True, check=False, timeout=LIMIT)  # noqa: S603 - our own program
+    finally:
+        remove(home)
+        shutil.rmtree(outside, ignore_errors=True)
+    if run.stderr.startswith((b"unshare", b"mount")):
+        pytest.skip("this root may not mount")
+    error = parse_error(run.stdout, home)
+    assert isinstance(error, SharedMemoryFullError), (run.stdout, run.stderr)
+    assert error.fields["path"] == "/dev/shm"  # noqa: S108 - what is said, not a place to write
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (
+            'FATAL:  could not resize shared memory segment "/PostgreSQL.1" to 11176 bytes: No space left on device',
+            SharedMemoryFullError,
+        ),
+        ("FATAL:  could not write lock file: No space left on device", DiskFullError),
+        ("PANIC:  could not write to file: Disk quota exceeded\nshared memory segment is gone", DiskFullError),
+        ("FATAL:  the database system is shutting down", type(None)),
+    ],
+)
+def test_what_has_no_space_left(said: str, kind: type) -> None:
+    """Each has a remedy of its own: /dev/shm, or the disk."""
+    assert type(explain_no_space(said, "p", "s")) is kind
 
 
 def sleeper() -> subprocess.Popen[bytes]:

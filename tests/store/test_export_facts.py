@@ -14,6 +14,7 @@ import pytest
 
 from jiebang.model.case import Kind
 from jiebang.model.ids import CaseIds
+from jiebang.model.origin import SERVICE
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.opening import open_participants
 from jiebang.policy.backtest import ACCOUNT, backtest
@@ -65,7 +66,7 @@ async def test_an_export_holds_everybody_and_backtests_as_their_checks_answer(
     frame = pl.read_parquet(file)
     assert frame[ACCOUNT].to_list() == list(PEOPLE)
     (report,) = backtest(PACK, pl.scan_parquet(file), [Kind.REVOKE], NOW)
-    together = await checker.check([CheckRequest(one) for one in PEOPLE], Kind.REVOKE)
-    alone = await asyncio.gather(*(checker.check([CheckRequest(one)], Kind.REVOKE) for one in PEOPLE))
+    together = await checker.check([CheckRequest(one, SERVICE) for one in PEOPLE], Kind.REVOKE)
+    alone = await asyncio.gather(*(checker.check([CheckRequest(one, SERVICE)], Kind.REVOKE) for one in PEOPLE))
     assert [answer for (answer,) in alone] == together
     assert report.outcome.passes == sum(answer.passes for answer in together) == len(PEOPLE) - 1

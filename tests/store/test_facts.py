@@ -10,8 +10,11 @@ from uuid import UUID
 import pytest
 
 from jiebang.model.facts import FactBatch, FactType
+from jiebang.model.plan import PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.opening import open_participants
+from jiebang.saga.fence import Op
+from jiebang.saga.orders import Order
 from tests.rows import AT, insert, insert_accounts
 
 if TYPE_CHECKING:
@@ -110,6 +113,7 @@ CHILDREN: Mapping[str, tuple[str, list[dict[str, Any]]]] = {
                 "bank": "招商银行",
                 "kind": "debit",
                 "tail": "0042",
+                "doubt": "check_character",
                 "bound_at": AT,
                 "unbound_at": unbound,
             }
@@ -230,6 +234,7 @@ CHILDREN: Mapping[str, tuple[str, list[dict[str, Any]]]] = {
                 "enterprise_id": number,
                 "name": "深圳甲公司",
                 "credit_code": "91440300MA5FK0XX0A",
+                "credit_code_doubt": "check_character",
                 "role": role,
                 "legal_person": number != 1,
                 "joined_at": AT,
@@ -268,6 +273,7 @@ CHILDREN: Mapping[str, tuple[str, list[dict[str, Any]]]] = {
     ),
 }
 ACCOUNT: Mapping[str, Mapping[str, Any]] = {
+    "identity": {"document_doubt": "region_unlisted"},
     "wallet": {"balance_fen": 12_345, "open_entries": 1, "receive_limit_fen": 5_000_000},
     "openplatform": {"api_quota_level": "standard"},
     "enterprise": {"api_rights": True},
@@ -280,6 +286,7 @@ EXPECTED: Mapping[str, Any] = {
     "identity_changed_at": AT,
     "document_type": "resident_id",
     "birth_date": date(1990, 5, 17),
+    "document_doubt": "region_unlisted",
     "balance_fen": 12_345,
     "open_transactions": 1,
     "open_transaction_items": [
@@ -304,6 +311,8 @@ EXPECTED: Mapping[str, Any] = {
     "receive_limit_fen": 5_000_000,
     "bank_cards": 1,
     "bank_card_items": [{"id": "1", "bank": "招商银行", "tail": "0042"}],
+    "doubtful_bank_cards": 1,
+    "doubtful_bank_card_items": [{"id": "1", "bank": "招商银行", "tail": "0042", "doubt": "check_character"}],
     "primary_device_id": "phone",
     "primary_device_since": AT,
     "abnormal_login_at": LATER,
@@ -331,6 +340,10 @@ EXPECTED: Mapping[str, Any] = {
     "api_quota_level": "standard",
     "administered_enterprises": 1,
     "enterprise_items": [{"id": "1", "name": "深圳甲公司", "credit_code": "91440300MA5FK0XX0A"}],
+    "doubtful_enterprises": 1,
+    "doubtful_enterprise_items": [
+        {"id": "1", "name": "深圳甲公司", "credit_code": "91440300MA5FK0XX0A", "doubt": "check_character"}
+    ],
     "open_approvals": 2,
     "approval_items": [{"id": "1", "title": "报销"}, {"id": "2", "title": "报销"}],
     "legal_person_enterprises": 1,
@@ -347,6 +360,7 @@ ABSENT: Mapping[str, Any] = {
         for name in EXPECTED
     },
     **{name: value for name, value in EXPECTED.items() if PARTICIPANTS.facts[name].owner == "identity"},
+    "document_doubt": None,
 }
 """An account with a row and nothing else (its identity apart): counted as none, never as unread."""
 DEAD = {
@@ -358,6 +372,8 @@ DEAD = {
     "approval_items": (),
     "bank_cards": 0,
     "bank_card_items": (),
+    "doubtful_bank_cards": 0,
+    "doubtful_bank_card_items": (),
 }
 TYPES = {
     FactType.INT: int,
@@ -423,6 +439,21 @@ def test_facts_have_their_types(batches: Mapping[str, FactBatch], name: str) -> 
             assert {field for items in column for item in items for field in item} == set(
                 PARTICIPANTS.item_fields[fact]
             ), fact
+
+
+async def test_the_doubt_goes_with_the_document(pools: Mapping[str, Pool]) -> None:
+    """A mark of a document that was taken back says something about a person whom we no longer know."""
+    name, account = "identity_shenzhen", 97_501
+    await insert_accounts(pools[name], "identity", [account], document_doubt="birth_date_partial")
+    identity = open_participants(PARTICIPANTS, pools, lambda: datetime.now(UTC), pepper=bytes(32))[name]
+    reclaim = PlannedOperation("reclaim", {"key_destroyed_after_minutes": 5})
+    for op in (Op.TRY, Op.CONFIRM):
+        await identity.apply(op, [Order(account, 1)], reclaim)
+    row = await pools[name].fetchrow(
+        "SELECT state, document_doubt FROM identity.account WHERE account_id = $1", account
+    )
+    assert row is not None
+    assert tuple(row) == ("reclaimed", None)
 
 
 @pytest.mark.parametrize("name", PARTICIPANTS.databases)

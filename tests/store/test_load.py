@@ -6,13 +6,15 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import msgspec
 import pytest
 
+from jiebang.policy.coarse import coarsen_birth_date
+from jiebang.policy.documents import make_resident_id
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.generate import generate
@@ -104,15 +106,18 @@ async def test_names_and_numbers_are_sealed_and_open_with_the_keys_alone(
         person = msgspec.json.decode(line, type=Person)
         assert person.identity is not None
         account = person.account_id
-        query = "SELECT sealed, document_index FROM identity.account WHERE account_id = $1"
+        query = "SELECT sealed, document_index, birth_date, region FROM identity.account WHERE account_id = $1"
         copies = [await pools[name].fetchrow(query, account) for name in ("identity_shenzhen", "identity_guiyang")]
         assert copies[0] == copies[1]
         assert copies[0] is not None
-        sealed, index = copies[0]
+        sealed, index, born, region = copies[0]
         wrapped = await pools["keys"].fetchval("SELECT wrapped FROM keys.data_key WHERE account_id = $1", account)
         data_key = encryption.unwrap(KEYS.master, wrapped, account, 1)
         identity = encryption.unseal(data_key, sealed, account, 1)
-        assert (identity.name, identity.number) == (person.identity.name, person.identity.document_number)
+        of = person.identity
+        assert of.birth_date is not None
+        assert identity == encryption.SealedIdentity(of.name, of.document_number, of.birth_date, of.region)
+        assert (born, region) == (coarsen_birth_date(of.birth_date, NOW), None), "nothing more beside it"
         assert index == encryption.document_index(KEYS.documents, "resident_id", person.identity.document_number)
         assert person.identity.name.encode() not in sealed
     salt, mark = (await pools["wallet"].fetchrow("SELECT password_salt, password_hash FROM wallet.account LIMIT 1"))[:]  # type: ignore[index]
@@ -168,6 +173,62 @@ async def test_the_rest_is_loaded_when_asked(databases: Mapping[str, str], pools
     counts = await rows_in(pools)
     assert told.rows == sum(counts.values())
     assert {count for name, count in counts.items() if name.endswith(".account")} == {COUNT - 4}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("created_at", "0001-01-01T00:00:00+08:00"),
+        ("created_at", "9999-12-31T23:59:59-12:00"),
+        ("wallet.entries.0.made_at", "0001-01-01T00:00:00+00:01"),
+        ("social.messages.0.sent_at", "9999-12-31T23:59:59Z"),
+    ],
+)
+async def test_a_time_out_of_range_is_one_line_s_fault(
+    path: str, value: str, databases: Mapping[str, str], pools: Mapping[str, Pool]
+) -> None:
+    """An operator was told that a database had gone away, and nobody of the file could be loaded."""
+    lines = made(5)
+    lines[2] = changed(lines[2], path, value)
+    told = await load(io.BytesIO(b"".join(lines)), databases, KEYS, now=NOW, skip_bad=True)
+    assert (told.loaded, told.people, told.bad_lines) == (True, 4, 1)
+    assert [fault.line for fault in told.faults] == [3]
+    assert told.faults[0].field == path.replace(".0.", "[0].")
+    assert (await rows_in(pools))["wallet:wallet.account"] == 4
+
+
+async def test_what_departs_from_its_standard_is_loaded_and_marked(
+    databases: Mapping[str, str], pools: Mapping[str, Pool]
+) -> None:
+    """Rules and officers must be able to see it: refused, its holder could never take a name back."""
+    lines = made(4)
+    number = make_resident_id("449999", date(1990, 5, 17), 123)
+    lines[0] = changed(changed(lines[0], "identity.document_number", number), "identity.birth_date", "1990-05-17")
+    lines[0] = changed(lines[0], "wallet.bank_cards.0.number", "6214830000000000001")
+    company = {"enterprise_id": 9, "name": "厦门甲公司", "credit_code": "91350203m0001fue2p", "legal_person": True}
+    company |= {"role": "administrator", "joined_at": "2020-01-01T00:00:00Z"}
+    lines[1] = changed(lines[1], "enterprise.memberships", [company])
+    for place, value in {
+        "document_type": "passport",
+        "document_number": "E1234567<4DEU8503<<2F3001019<<<<<<<<<<<<<<02",
+        "birth_date": None,
+    }.items():
+        lines[2] = changed(lines[2], f"identity.{place}", value)
+    told = await load(io.BytesIO(b"".join(lines)), databases, KEYS, now=NOW)
+    assert (told.loaded, told.faults) == (True, [])
+    assert told.doubts == {
+        "identity.document_number": 2,
+        "wallet.bank_cards.number": 1,
+        "enterprise.memberships.credit_code": 1,
+    }
+    for name in ("identity_shenzhen", "identity_guiyang"):
+        rows = await pools[name].fetch("SELECT document_doubt, birth_date FROM identity.account ORDER BY account_id")
+        assert [row["document_doubt"] for row in rows] == ["region_unlisted", None, "birth_date_partial", None]
+        assert rows[2]["birth_date"] == date(1985, 3, 31), "the last day that it leaves open"
+    cards = await pools["wallet"].fetch("SELECT tail, doubt FROM wallet.bank_card WHERE doubt IS NOT NULL")
+    assert [tuple(card) for card in cards] == [("0001", "check_character")]
+    codes = await pools["enterprise"].fetch("SELECT credit_code, credit_code_doubt FROM enterprise.membership")
+    assert ("91350203M0001FUE2P", "check_character") in [tuple(code) for code in codes]
 
 
 async def test_loading_an_account_twice_is_told_and_harms_nothing(

@@ -11,7 +11,9 @@ import msgspec
 import pytest
 
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
+from jiebang.model.origin import UNKNOWN
 from jiebang.participants import PARTICIPANTS
+from jiebang.store.cases.cases import from_row
 from jiebang.store.postgres.embedded import database_dsn, placement
 from jiebang.store.postgres.migrate import (
     Migration,
@@ -22,6 +24,7 @@ from jiebang.store.postgres.migrate import (
     require_migrated,
 )
 from jiebang.store.postgres.pool import open_pools
+from tests.rows import BOUND
 
 
 @pytest.fixture
@@ -61,6 +64,29 @@ async def test_many_at_the_same_time_apply_each_once(empty: str) -> None:
     assert sorted(version for run in runs for version in run) == [1, 2]
     connection = await asyncpg.connect(empty)
     assert await connection.fetchval("SELECT count(*) FROM gaming.a") == 1
+    await connection.close()
+
+
+@pytest.mark.parametrize("owner", [one.owner for one in PARTICIPANTS.declarations if one.databases])
+async def test_a_participants_first_version_migrates_with_its_people(empty: str, owner: str) -> None:
+    """An installation of an earlier version has millions of rows, of which the new columns say nothing yet."""
+    scripts = load_migrations(owner, PARTICIPANTS)
+    await migrate(empty, owner, scripts[:1])
+    connection = await asyncpg.connect(empty)
+    bound = BOUND if owner == "identity" else {}
+    columns = ["account_id", *bound]
+    places = ", ".join(f"${at}" for at in range(1, len(columns) + 1))
+    await connection.execute(
+        f"INSERT INTO {owner}.account ({', '.join(columns)}) VALUES ({places})",  # noqa: S608 - names of ours
+        1,
+        *bound.values(),
+    )
+    before = await connection.fetchrow(f"SELECT * FROM {owner}.account")  # noqa: S608 - a name of ours
+    assert await migrate(empty, owner, scripts) == tuple(one.version for one in scripts[1:])
+    after = await connection.fetchrow(f"SELECT * FROM {owner}.account")  # noqa: S608 - a name of ours
+    assert before is not None
+    assert after is not None
+    assert dict(before).items() <= dict(after).items()
     await connection.close()
 
 
@@ -130,3 +156,28 @@ def test_files_are_numbered_without_gaps() -> None:
         assert [one.version for one in found] == list(range(1, len(found) + 1))
     with pytest.raises(ValueError, match="nobody"):
         load_migrations("nobody", PARTICIPANTS)
+
+
+async def test_an_installation_of_before_keeps_its_wrong_tries_and_takes_nobody_for_a_service(empty: str) -> None:
+    """An upgrade must give a guesser no new tries, nor let a live case without a device pass as a service's."""
+    scripts = load_migrations("platform", PARTICIPANTS)
+    await migrate(empty, "platform", scripts[:1])
+    connection = await asyncpg.connect(empty)
+    await connection.execute("""
+        INSERT INTO platform.account (account_id, last_case_no, created_at) VALUES (1, 1, now()), (2, 1, now());
+        INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at)
+        VALUES (1, 1, 1, 'revoke', 'open', 'wechat/1', '.', now() - interval '1 hour', now()),
+            (2, 1, 1, 'revoke', 'open', 'wechat/1', '.', now() - interval '2 hours', now());
+        INSERT INTO platform.proof (account_id, case_no, method, tries_left)
+        VALUES (1, 1, 'payment_password', 2), (1, 1, 'sms_code', 5),
+            (2, 1, 'payment_password', 5), (2, 1, 'sms_code', 4);
+        INSERT INTO platform.step_up (account_id, remedy_id, code, kind, what, nonce, wrong, created_at, expires_at)
+        VALUES (1, gen_random_uuid(), 'SEC-ABNORMAL-LOGIN', 'revoke', '{1}', '\\x01', 2, now(), now())""")
+    await migrate(empty, "platform", scripts)
+    tries = await connection.fetch(
+        "SELECT account_id, proof, count(*) FROM platform.wrong_try GROUP BY account_id, proof ORDER BY 1, 2"
+    )
+    assert [tuple(row) for row in tries] == [(1, "payment_password", 3), (1, "remedy", 2), (2, "sms_code", 1)]
+    cases = await connection.fetch("SELECT * FROM platform.cases ORDER BY account_id")
+    assert [from_row(row).origin for row in cases] == [UNKNOWN, UNKNOWN]
+    await connection.close()

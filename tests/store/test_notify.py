@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from jiebang.model.case import BUCKETS, Kind, bucket_of
+from jiebang.model.check import Text
 from jiebang.model.ids import CaseIds
+from jiebang.model.notice import Notice
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.load import load_pack
 from jiebang.remote.gateway import HttpGateway
@@ -23,6 +25,7 @@ from jiebang.store.cases.cases import NewCase
 from jiebang.store.operations import outbox
 from jiebang.store.operations.outbox import OutboxMessage
 from jiebang.usecases.cases.codes import derive_code
+from jiebang.usecases.operations import delivery as delivery_module
 from jiebang.usecases.operations.delivery import Delivery
 
 if TYPE_CHECKING:
@@ -210,3 +213,41 @@ async def test_more_than_a_batch_is_told_in_turns(pools: Mapping[str, Pool], wor
     shown = {UUID(notice["message_id"]) for message in messages for notice in await phone(world, message)}
     assert {message.message_id for message in messages} <= shown
     await gateway.aclose()
+
+
+class Mailbox:
+    """A gateway that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+
+    async def send(self, notices: Sequence[Notice]) -> None:
+        self.notices += notices
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+async def test_nothing_in_a_message_acts_on_whoever_reads_it(
+    pools: Mapping[str, Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a text was filled with: it must not turn the rest around, nor begin another header of a mail."""
+    hostile = "A\u202eB\x1b]8;;http://evil\a"
+    await pools["platform"].execute("TRUNCATE platform.outbox")
+    message = await queued(pools["platform"], "case_aborted")
+    told = Text(hostile, hostile)
+    monkeypatch.setattr(delivery_module, "pack_message", lambda *_: (told, Text(f"{hostile}\nBcc: x", "s"), told))
+    mailbox = Mailbox()
+    deliver = Delivery(
+        pool=pools["platform"],
+        gateway=mailbox,
+        pack=lambda: PACK,
+        pack_named=lambda _name: PACK,
+        know=_nothing,
+        case_ids=IDS,
+        codes_key=CODES_KEY,
+    )
+    assert await deliver(EVERYWHERE, AT) == 1
+    sms, mail = (one.text for one in mailbox.notices if one.account == str(message.account_id))
+    plain = "A\N{REPLACEMENT CHARACTER}B␛]8;;http://evil␇"
+    assert (sms, mail) == (Text(plain, plain), Text(f"{plain}␊Bcc: x\n\n{plain}", f"s\n\n{plain}"))

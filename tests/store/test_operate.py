@@ -19,6 +19,7 @@ from jiebang.usecases.operations import outages, workers
 from jiebang.usecases.operations import tasks as verbs
 from jiebang.usecases.operations.stuck import RetryOutcome, StuckReason, list_stuck, retry, show
 from jiebang.usecases.operations.tasks import TaskLimits, TaskWatch
+from tests.patience import PATIENCE_S
 from tests.store.test_advance import PLAN, TIMING, World, now
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ async def reloaded(world: World, case: Case) -> Case:
 
 async def driven(world: World, case: Case, until: str) -> Case:
     """Drive one case until its marks hold `until`."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while until not in case.marks:
             late, world.driver.late = world.driver.late, []
             await world.driver.drive([case] if case.due_at is not None and case.due_at <= now() else [], late)
@@ -137,7 +138,7 @@ async def test_an_unanswered_cancel_is_an_operators_after_a_while(world: World) 
 
     world.participants["security"].before = changed
     await world.driver.drive([case])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (case := await reloaded(world, case)).attempt < _RESENT:
             await world.driver.drive([case] if case.due_at is not None and case.due_at <= now() else [])
             await asyncio.sleep(0.01)

@@ -37,14 +37,18 @@ BATCH = range(FIRST, FIRST + 1_024)
 OTHERWISE: Mapping[str, Sequence[str]] = {
     "money.left_behind": ["made_at"],
     "cases.due_cases": ["bucket"],
-    "cases.save_cases": ["account_id", "seal_no"],
+    "cases.save_cases": ["account_id", "only_one"],
     "gauges.readings": ["bucket"],
     "seals.last_seal": ["seal_no"],
     "seals.seal_page": ["seal_no"],
     "seals.seals_of_cases": ["account_id", "ended_until"],
     "seals.ended_cases": ["ended_at"],
     "seals.ended_between": ["ended_at"],
-    "seals.first_ended_after": ["ended_at"],
+    "seals.sealed_until": ["ended_at", "only_one"],
+    "seals.seal_statement": ["seal_no"],
+    "case_records.case_records": ["account_id", "document_index"],
+    "recoveries.make_again": ["only_one"],
+    "witness.read_witness": ["only_one"],
     "outbox.due_messages": ["bucket"],
     "idempotency.claim_key": ["caller"],
     "idempotency.kept_answer": ["caller"],
@@ -62,6 +66,7 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "worker_registry.workers": ["bucket"],
     "tasks.suspects": ["bucket", "account_id"],
     "tasks.stuck_cases": ["bucket", "account_id"],
+    "tasks.confirming_cases": ["bucket"],
     "tasks.close_done": ["bucket", "account_id"],
 }
 """Statements that look for rows by something else than their account, and by what."""
@@ -74,6 +79,7 @@ WHOLE_INDEX: Mapping[str, Sequence[str]] = {
     "tasks.undecided_of": ["task_open"],
     "tasks.close_done": ["task_open"],
     "tasks.stuck_cases": ["case_due", "case_parked"],
+    "tasks.confirming_cases": ["case_due", "case_parked"],
 }
 """Statements that may read the whole of a partial index: it holds what waits for operators, or they ask for all."""
 WHOLE_TABLE: Mapping[str, str] = {
@@ -81,12 +87,16 @@ WHOLE_TABLE: Mapping[str, str] = {
 }
 """Statements that read a whole table that grows, and why they may."""
 FEW_ROWS: Mapping[str, str] = {
+    "platform.seal_floor": "one row",
+    "keys.seal_witness": "one row",
     "platform.bucket_lease": "a row a bucket",
     "platform.worker": "a row a worker",
+    "platform.worker_freed": "a row a time that an operator freed a worker's buckets",
     "platform.policy_pack": "a row a version of policy",
     "platform.policy_activation": "a row a change of policy",
     "platform.policy_state": "one row",
     "platform.policy_shadow": "a row a rule",
+    "platform.plan_correction": "a row a correction of a plan",
     "platform.participant_outage": "a row a time that a participant was out of service",
     "platform.recovery": "a row a restore from backup",
 }
@@ -116,6 +126,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "platform.case_event": {"case_no": 1, "revision": 1, "at": AT, "entries": '[{"what": "state"}]'},
     "platform.timeline_seal": {"ended_until": AT, "moved_until": AT, "statement": "", "cases": b""},
     "platform.proof": {"case_no": 1, "method": "sms_code", "tries_left": 5},
+    "platform.wrong_try": {"tried_at": AT, "try_id": UUID(int=7), "proof": "sms_code"},
     "platform.consent": {"consent_id": UUID(int=7), "code": "PAY-AUTODEBIT", "what": ["1"], "given_at": AT},
     "platform.remedy": {"remedy_id": UUID(int=7), "code": "PAY-AUTODEBIT", "action": "end", "begun_at": AT},
     "platform.step_up": {

@@ -93,7 +93,8 @@ async def test_without_the_platform_database_no_command_starts(databases: Mappin
     with pytest.raises(ParticipantUnavailableError) as caught:
         async with open_pools({**databases, "platform": nowhere}):
             pass
-    assert caught.value.fields == {"participant": "platform"}
+    assert caught.value.fields["participant"] == "platform"
+    assert "nothing listens" in caught.value.fields["reason"].en
     async with open_pools({**databases, "platform": nowhere}, patient=True) as opened:  # but what stays, waits
         assert await opened["wallet"].fetchval("SELECT 1") == 1
 

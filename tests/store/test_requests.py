@@ -11,13 +11,11 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from jiebang.model.case import Kind, bucket_of
-from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
-from jiebang.model.proof import Method
-from jiebang.store.cases import cases, idempotency, proofs
-from jiebang.store.cases.cases import NewCase
+from jiebang.model.case import bucket_of
+from jiebang.model.errors import AnswerUnreadableError, IdempotencyInUseError, IdempotencyReusedError
+from jiebang.store.cases import idempotency, wrong_tries
 from jiebang.store.cases.idempotency import Claim, KeptAnswer
-from jiebang.store.cases.proofs import Proof
+from jiebang.store.cases.wrong_tries import TriedProof, WrongTry
 from jiebang.store.operations import outbox
 from jiebang.store.operations.outbox import OutboxMessage
 from tests.locks import waiting
@@ -37,8 +35,65 @@ def platform(pools: Mapping[str, Pool]) -> Pool:
 def claim(key: str, body: bytes = b"a", lives: timedelta = timedelta(hours=1)) -> Claim:
     """A claim of a request of its own on `key`."""
     return Claim(
-        caller="person:1", route="POST /v1/cases", key=key, body_hash=body, expires_at=NOW + lives, holder=uuid4()
+        caller="person:1",
+        route="POST /v1/cases",
+        key=key,
+        body_hash=body,
+        answers_key=b"a" * 32,
+        expires_at=NOW + lives,
+        holder=uuid4(),
     )
+
+
+async def keep(platform: Pool, of: Claim, answer: bytes) -> None:
+    async def work(_: Database) -> KeptAnswer:
+        return KeptAnswer(201, answer)
+
+    await idempotency.run_once(platform, of, NOW, work)
+
+
+async def test_a_kept_answer_is_stored_so_that_the_database_alone_tells_nothing(platform: Pool) -> None:
+    """Balances, merchants and places of logins stood there in clear for a day, and in every backup of that day."""
+    told = '{"balance_fen": 123456, "merchant": "美团外卖"}'.encode()
+    await keep(platform, claim("secret"), told)
+    await idempotency.settle(platform, claim("settled"), KeptAnswer(409, told), NOW)
+    stored = [
+        row["answer"] for row in await platform.fetch("SELECT answer FROM platform.idempotency WHERE key ~ '^se'")
+    ]
+    assert len(stored) == 2
+    assert not any(word in answer for answer in stored for word in (b"123456", "美团".encode(), b"balance"))
+    assert await idempotency.recall(platform, claim("secret"), NOW) == KeptAnswer(201, told)
+    assert await idempotency.recall(platform, claim("settled"), NOW) == KeptAnswer(409, told)
+    assert await idempotency.recall(platform, claim("secret"), NOW + timedelta(hours=1)) is None, "its life is over"
+
+
+CHANGES = (
+    "answer = set_byte(answer, 20, get_byte(answer, 20) # 1)",
+    "expires_at = expires_at + interval '1 day'",
+    "status = 200",
+    "answer = substring(answer FOR 5)",
+    "answer = (SELECT answer FROM platform.idempotency WHERE key = 'of another')",
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_kept_answer_that_was_changed_moved_or_given_a_longer_life_does_not_open(
+    platform: Pool, change: str
+) -> None:
+    """Whoever writes the database would tell a person something that the platform never answered."""
+    await keep(platform, claim("changed"), b'{"state": "open"}')
+    await keep(platform, claim("of another"), b'{"state": "done"}')
+    await platform.execute(f"UPDATE platform.idempotency SET {change} WHERE key = 'changed'")  # noqa: S608 - of the list
+    with pytest.raises(AnswerUnreadableError):
+        await idempotency.recall(platform, claim("changed"), NOW)
+    await platform.execute("DELETE FROM platform.idempotency WHERE key IN ('changed', 'of another')")
+
+
+async def test_an_answer_that_an_earlier_version_kept_is_still_given(platform: Pool) -> None:
+    """An upgrade must not make a request be carried out twice."""
+    await keep(platform, claim("older"), b"{}")
+    await platform.execute("UPDATE platform.idempotency SET answer = '[1]' WHERE key = 'older'")
+    assert await idempotency.recall(platform, claim("older"), NOW) == KeptAnswer(201, b"[1]")
 
 
 async def test_one_of_two_with_the_same_key_works(platform: Pool) -> None:
@@ -192,18 +247,33 @@ async def test_messages_are_told_once_or_put_off(platform: Pool) -> None:
     assert sorted((each.account_id, each.attempt) for each in back) == [(6, 1), (7, 1), (8, 1)]
 
 
-async def test_wrong_tries_add_up_over_cases(platform: Pool) -> None:
-    """A guesser who withdraws and asks again is counted on; what lies before the window is forgotten."""
-    await platform.execute("INSERT INTO platform.account (account_id, created_at) VALUES (501, now())")
-    for day, left in ((0, 1), (2, 3), (3, 5)):
-        at = NOW + timedelta(days=day)
-        new = NewCase(account_id=501, kind=Kind.REVOKE, plan="p/1", participants=1, due_at=at)
-        case = (await cases.insert(platform, [new], at, [{"what": "state"}]))[501]
-        proof = Proof(account_id=501, case_no=case.case_no, method=Method.SMS_CODE, tries_left=left)
-        await proofs.insert(platform, [proof])
-        await platform.execute(
-            "UPDATE platform.cases SET state = 'expired', ended_at = now(), due_at = NULL WHERE account_id = 501"
-        )
-    assert await proofs.count_wrong_tries(platform, 501, Method.SMS_CODE, 5, NOW - timedelta(days=1)) == 6
-    assert await proofs.count_wrong_tries(platform, 501, Method.SMS_CODE, 5, NOW + timedelta(days=1)) == 2
-    assert await proofs.count_wrong_tries(platform, 501, Method.PAYMENT_PASSWORD, 5, NOW - timedelta(days=1)) == 0
+async def test_wrong_tries_add_up_by_when_they_were_made(platform: Pool) -> None:
+    """A guesser who withdraws and asks again is counted on; what lies before the window is forgotten, then deleted."""
+    await platform.execute(
+        "INSERT INTO platform.account (account_id, created_at) SELECT unnest(ARRAY[501, 502]::bigint[]), now()"
+    )
+    day, told = timedelta(days=1), []
+    code, password = TriedProof.SMS_CODE, TriedProof.PAYMENT_PASSWORD
+
+    async def counted(at: datetime) -> dict[TriedProof, int]:
+        found = await wrong_tries.count(platform, [501, 502], at - day)
+        return {proof: tries.made for proof, tries in found.get(501, {}).items()}
+
+    for hours in (0, 1, 30, 31, 32):
+        at = NOW + timedelta(hours=hours)
+        made = [
+            WrongTry(account_id=501, try_id=uuid4(), proof=code),
+            *([WrongTry(account_id=502, try_id=uuid4(), proof=password)] if hours == 0 else []),
+        ]
+        told += [await wrong_tries.add(platform, made, at, at - day, at - 2 * day, 2)]
+    # The second try of each window tells the owner, once.
+    assert told == [set(), {501}, set(), {501}, set()]
+    assert await counted(NOW + timedelta(hours=2)) == {code: 5}
+    assert await counted(NOW + timedelta(hours=32)) == {code: 3}
+    await wrong_tries.free(platform, [501], NOW + timedelta(hours=31))
+    assert await counted(NOW + timedelta(hours=32)) == {code: 1}
+    at = NOW + timedelta(days=9)
+    made = [WrongTry(account_id=501, try_id=uuid4(), proof=password)]
+    await wrong_tries.add(platform, made, at, at - day, at - 2 * day, 2)
+    assert await platform.fetchval("SELECT count(*) FROM platform.wrong_try WHERE account_id = 501") == 1
+    assert await platform.fetchval("SELECT count(*) FROM platform.wrong_try WHERE account_id = 502") == 1

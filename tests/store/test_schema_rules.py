@@ -23,17 +23,22 @@ NOT_BY_ACCOUNT = {
     "platform.quota_refusal": "the same document must meet itself on whatever accounts: distributed by document",
     "platform.idempotency": "the same key must meet itself whatever account the body names: distributed by caller",
     "platform.timeline_seal": "one chain for the whole installation, a row for many cases of many accounts",
+    "platform.seal_floor": "one row for the whole installation",
+    "keys.seal_witness": "one row for the whole installation",
     "platform.bucket_lease": "a few rows for the whole installation",
     "platform.worker": "a few rows for the whole installation",
+    "platform.worker_freed": "a few rows for the whole installation",
     "platform.recovery": "one row a recovery of the whole installation",
     "platform.participant_outage": "a few rows for the whole installation",
+    "platform.key_fingerprint": "a few rows for the whole installation",
     "platform.policy_pack": "one row a version of policy, for the whole installation",
     "platform.policy_activation": "one row a change of policy, for the whole installation",
+    "platform.plan_correction": "one row a correction of a plan, for the whole installation",
     "platform.policy_state": "one row for the whole installation",
     "platform.policy_shadow": "counters of the whole installation, about nobody",
 }
 NOT_OURS = "schema_migration"  # one row a migration, kept by jiebang migrate
-HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker", "policy_state", "policy_shadow"}
+HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker", "policy_state", "policy_shadow", "seal_floor"}
 FENCE = [
     ("account_id", "bigint", None),
     ("facts_version", "bigint", "1"),
@@ -163,6 +168,18 @@ async def test_columns_say_what_they_hold(pool: Pool) -> None:
             assert (kind == "timestamp with time zone") == bool(TIME_NAME.fullmatch(name)), where
 
 
+async def test_no_time_of_the_platform_is_beyond_what_a_client_can_read(pools: Mapping[str, Pool]) -> None:
+    """One such row fails every batch that it is read with: all people of a bucket would wait for one of them."""
+    pool = pools["platform"]
+    for table in await tables(pool):
+        times = {row["name"] for row in await pool.fetch(COLUMNS, table["oid"]) if row["type"].startswith("timestamp")}
+        checks = [
+            row["def"] for row in await pool.fetch(CONSTRAINTS, table["oid"]) if row["name"] == "times_can_be_read"
+        ]
+        bounded = {name for name in times if any(f"({name} >= " in each and f"({name} <= " in each for each in checks)}
+        assert times == bounded, table["name"]
+
+
 async def test_hot_rows_have_room_to_be_updated_in_place(pool: Pool) -> None:
     """Without room on the page every op of the saga would also write every index."""
     for table in await tables(pool):
@@ -231,6 +248,15 @@ IMPOSSIBLE = {
     "money moving while tried": (
         "wallet",
         "INSERT INTO wallet.account (account_id, case_no, case_op, open_entries) VALUES (1, 1, 'tried', 1)",
+    ),
+    "a case due at the end of all time": (
+        "platform",
+        """INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at)
+           VALUES (1, 1, 0, 'revoke', 'open', 'p/1', '.', now(), 'infinity')""",
+    ),
+    "a lease for eighteen thousand years": (
+        "platform",
+        "INSERT INTO platform.bucket_lease (bucket, worker_id, until) VALUES (0, 'w', '20000-01-01')",
     ),
     "a closed account with money": (
         "wallet",

@@ -23,6 +23,7 @@ from tests.rows import AT, insert_accounts
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
+ANCHOR = "timeline-anchor.jsonl"
 _HOLDER = """
 import sys, time
 from pathlib import Path
@@ -65,10 +66,10 @@ async def test_a_second_demo_in_a_home_is_refused_until_the_first_is_gone(tmp_pa
 async def test_only_what_the_demo_made_is_cleared(filled: Mapping[str, Pool], tmp_path: Path) -> None:
     """Somebody's own test data would be gone without a word."""
     with pytest.raises(NotOursToClearError):
-        await clear(filled, tmp_path, outside=False)
+        await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=False)
     assert await accounts(filled) == 1
     (tmp_path / "demo").touch()
-    await clear(filled, tmp_path, outside=False)
+    await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=False)
     assert await accounts(filled) == 0
 
 
@@ -77,7 +78,7 @@ async def test_what_a_killed_demo_left_is_cleared(filled: Mapping[str, Pool], tm
     await insert_accounts(filled["wallet"], "wallet", [1])
     await filled["platform"].execute("TRUNCATE platform.account")
     (tmp_path / "demo").touch()
-    await clear(filled, tmp_path, outside=False)
+    await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=False)
     assert await filled["wallet"].fetchval("SELECT count(*) FROM wallet.account") == 0
 
 
@@ -86,18 +87,42 @@ async def test_a_demo_on_outside_databases_does_not_claim_the_homes_own(
 ) -> None:
     """Else the next demo, without them, would empty what somebody loaded into the home."""
     await filled["platform"].execute("TRUNCATE platform.account")
-    await clear(filled, tmp_path, outside=True)
+    await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=True)
     await filled["platform"].execute("INSERT INTO platform.account (account_id, created_at) VALUES (1, $1)", AT)
     with pytest.raises(NotOursToClearError):
-        await clear(filled, tmp_path, outside=False)
+        await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=False)
 
 
 async def test_outside_databases_are_never_cleared(filled: Mapping[str, Pool], tmp_path: Path) -> None:
     """A home's mark says nothing of databases elsewhere: one demo at home, and the next would empty production."""
     (tmp_path / "demo").touch()
     with pytest.raises(NotOursToClearError):
-        await clear(filled, tmp_path, outside=True)
+        await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=True)
     assert await accounts(filled) == 1
+
+
+@pytest.mark.parametrize("left", [ANCHOR, "sandbox/unionpay.sqlite", "sandbox/superapp.sqlite-wal"])
+async def test_what_speaks_of_cleared_data_goes_with_it(filled: Mapping[str, Pool], tmp_path: Path, left: str) -> None:
+    """The second demo in a home reported that its history had been cut off: the anchor was the first one's."""
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / left).write_text("of the first demo")
+    (tmp_path / "demo").touch()
+    await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=False)
+    assert not os.path.exists(tmp_path / left)  # noqa: PTH110, ASYNC240 - a file of the test
+    assert os.path.exists(tmp_path / "demo")  # noqa: PTH110, ASYNC240 - a file of the test
+
+
+@pytest.mark.parametrize("outside", [False, True])
+async def test_an_anchor_that_no_demo_made_is_kept_aside(
+    filled: Mapping[str, Pool], tmp_path: Path, outside: bool
+) -> None:
+    """It may be all that still proves what somebody's databases held; but of these empty ones it says nothing."""
+    await filled["platform"].execute("TRUNCATE platform.account")
+    (tmp_path / ANCHOR).write_text("somebody's")
+    await clear(filled, tmp_path, [tmp_path / ANCHOR], outside=outside)
+    assert not (tmp_path / ANCHOR).exists()
+    [kept] = [name for name in os.listdir(tmp_path) if name.startswith(f"{ANCHOR}.before-")]  # noqa: PTH208
+    assert (tmp_path / kept).read_text() == "somebody's"
 
 
 @pytest.fixture

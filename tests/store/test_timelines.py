@@ -212,7 +212,7 @@ TAMPERINGS: Mapping[str, tuple[tuple[str, ...], set[tuple[str, int | None, int |
     ),
     "a case told otherwise": (
         ("UPDATE platform.cases SET state = 'expired' WHERE account_id = 210",),
-        {("timeline_differs_from_case", 210, None)},
+        {("timeline_differs_from_case", 210, None), ("sealed_case_record_changed", 210, 1)},
     ),
     "a history written anew, heads and all": ((REWRITTEN,), {("sealed_timeline_rewritten", 218, 2)}),
     "a live case gone": (
@@ -232,7 +232,7 @@ TAMPERINGS: Mapping[str, tuple[tuple[str, ...], set[tuple[str, int | None, int |
         {("ended_case_not_sealed", 211, 1), ("timeline_cut", 211, None)},
     ),
     "a seal that speaks of others": (
-        ("UPDATE platform.timeline_seal SET cases = substring(cases FROM 49) WHERE seal_no = 2",),
+        ("UPDATE platform.timeline_seal SET cases = substring(cases FROM 81) WHERE seal_no = 2",),
         {("seal_forged", None, 2)},
     ),
     "a seal that says it was later": (
@@ -347,14 +347,32 @@ async def test_a_save_that_comes_late_ends_after_what_is_sealed(kept: Kept) -> N
         assert (await seals.load_of_cases(kept.pool, [(400, 1)]))[400, 1].seal_no == 5
 
 
-async def test_cases_are_sealed_only_after_the_grace(kept: Kept) -> None:
-    """Whatever our clock says: a save that began before must have had the time to commit."""
-    async with kept.tampered("DELETE FROM platform.timeline_seal"):
+async def test_a_case_is_sealed_at_once_unless_a_save_that_began_before_may_still_end_another(kept: Kept) -> None:
+    """Nobody can change in silence what a person was told; and no case may fall between two seals."""
+    pace = {"grace": timedelta(minutes=30), "live_every": timedelta(hours=1)}
+    # A case of tomorrow, which our own clock has reached: the database's counts.
+    tomorrow = "UPDATE platform.cases SET ended_at = now() + interval '1 day' WHERE account_id = 201"
+    async with kept.tampered("DELETE FROM platform.timeline_seal", tomorrow):
         kept.anchor.unlink()
-        await kept.pool.execute("UPDATE platform.cases SET ended_at = now() WHERE account_id = 201")
-        fast = datetime.now(UTC) + timedelta(hours=1)
-        assert await kept.sealing(grace=timedelta(minutes=30)).turn(fast) == 3
+        sealing, fast = kept.sealing(**pace), datetime.now(UTC) + timedelta(days=2)
+        async with kept.pool.acquire() as slow, slow.transaction():
+            await slow.fetch("SELECT until FROM platform.seal_floor")  # as a save does
+            await kept.pool.execute("UPDATE platform.cases SET ended_at = now() WHERE account_id = 202")
+            assert await sealing.turn(fast) == 3, "what ended long ago is sealed all the same"
+            assert await seals.load_of_cases(kept.pool, [(202, 1)]) == {}
+        assert await sealing.turn(fast) == 1
         assert (await seals.load_of_cases(kept.pool, [(201, 1), (202, 1)])).keys() == {(202, 1)}
+
+
+async def test_no_save_ends_a_case_at_a_time_that_is_being_sealed(kept: Kept) -> None:
+    """The floor holds from its commit on, whatever the clock of the worker says."""
+    floor = datetime.now(UTC) + timedelta(seconds=5)
+    async with kept.tampered("UPDATE platform.cases SET due_at = due_at WHERE account_id = 300"):
+        await seals.raise_floor(kept.pool, floor)
+        await withdrawn(kept.pool, [410], NOW)
+        ended = await kept.pool.fetchval("SELECT ended_at FROM platform.cases WHERE account_id = 410")
+        assert ended == floor + timedelta(microseconds=1)
+        await kept.pool.execute("DELETE FROM platform.seal_floor")
 
 
 async def test_two_sealing_at_once_make_one_chain(kept: Kept) -> None:

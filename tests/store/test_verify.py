@@ -247,7 +247,8 @@ async def test_a_case_lost_from_our_own_store_is_found(world: World) -> None:
 async def test_marks_that_do_not_fit_the_plan_are_found_and_do_not_stop_the_audit(world: World) -> None:
     """One odd row must not hide what is wrong with everybody else."""
     plant = "UPDATE platform.cases SET marks = 'ddd', versions = '{1,1,1}' WHERE account_id = 6"
-    undo = f"UPDATE platform.cases SET marks = '{'d' * len(ORDER)}', versions = '{{{','.join('1' * len(ORDER))}}}' WHERE account_id = 6"  # noqa: S608, E501 - constants of ours
+    stood = await world.pools["platform"].fetchval("SELECT versions FROM platform.cases WHERE account_id = 6")
+    undo = f"UPDATE platform.cases SET marks = '{'d' * len(ORDER)}', versions = ARRAY{list(stood)} WHERE account_id = 6"  # noqa: S608 - what stood there
     async with world.planted("platform", plant, undo):
         assert (Breach.MISFIT, 6, "platform") in breaches(await world.audit())
 
@@ -311,7 +312,14 @@ class Gone:
 @pytest.mark.parametrize("answers", [0, 2])
 @pytest.mark.parametrize(
     "error",
-    [ConnectionRefusedError(), asyncpg.CannotConnectNowError("starting"), asyncpg.InternalClientError("cut off")],
+    [
+        ConnectionRefusedError(),
+        asyncpg.CannotConnectNowError("starting"),
+        asyncpg.InternalClientError("cut off"),
+        RecursionError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        KeyError("rows"),
+    ],
 )
 async def test_a_participant_that_is_down_is_unread_and_never_clean(
     world: World, answers: int, error: Exception

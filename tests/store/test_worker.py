@@ -17,6 +17,7 @@ from jiebang.store.operations import leases, recoveries, worker_registry
 from jiebang.usecases.driving.advance import Limits
 from jiebang.worker import Pace, Worker
 from tests.acceptance.api_world import closed
+from tests.patience import PATIENCE_S
 from tests.store.test_advance import World, now
 
 if TYPE_CHECKING:
@@ -59,13 +60,13 @@ async def running(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
         yield task
     finally:
         worker.stop()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await task
 
 
 async def eventually(true: Callable[[], Any]) -> None:
     """Wait until something holds; `true` may be a coroutine function."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = true()
             if await found if asyncio.iscoroutine(found) else found:
@@ -207,7 +208,7 @@ async def test_a_worker_that_ends_while_the_database_is_away_still_ends(
         await eventually(lambda: chores.seen and chores.seen[-1] == EVERYTHING)
         async with closed(servers["shenzhen"], database):
             worker.stop()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await task
 
 
@@ -301,7 +302,7 @@ async def test_a_drained_worker_ends_what_it_has_at_hand_and_then_itself(world: 
         assert await worker_registry.record_wish(world.pools["platform"], ["a", "nobody"], "drain", "Ann", now()) == [
             "a"
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await task
     assert await states(world, cases) <= {State.DONE, State.READY}, "nobody is left half way"
     assert not await worker_registry.load_workers(world.pools["platform"], now())

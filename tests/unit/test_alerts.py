@@ -40,7 +40,15 @@ EXPRESSION = re.compile(
 )
 ABSENT = re.compile(r"absent\((?P<metric>[a-z_]+)\)")
 WINDOW = 300.0
-RUNBOOK: Final = {"stuck-cases", "busy-wallets", "parked-ops", "lag", "silent-participants", "unsealed-timelines"}
+RUNBOOK: Final = {
+    "stuck-cases",
+    "half-confirmed",
+    "busy-wallets",
+    "parked-ops",
+    "lag",
+    "silent-participants",
+    "unsealed-timelines",
+}
 """The parts of docs/operations.md that rules lead to."""
 
 
@@ -84,6 +92,7 @@ NOW = 1_800_000_000.0
 QUIET: Samples = {
     at("jiebang_stuck_cases", state="trying"): 0, at("jiebang_stuck_cases", state="confirming"): 0,
     at("jiebang_parked_cases", state="confirming"): 0, at("jiebang_busy_wallets"): 0,
+    at("jiebang_confirming_seconds"): 4,
     at("jiebang_oldest_due_seconds"): 0.2, at("jiebang_oldest_message_seconds"): 3,
     at("jiebang_gauges_read_timestamp_seconds"): NOW - 9,
     at("jiebang_unsealed_seconds"): 80, at("jiebang_sealing_halted"): 0,
@@ -92,6 +101,7 @@ QUIET: Samples = {
 }  # fmt: skip
 CASES: Mapping[str, tuple[Samples, list[dict[str, str]]]] = {
     "JiebangStuckCases": ({at("jiebang_stuck_cases", state="confirming"): 3}, [{"state": "confirming"}]),
+    "JiebangHalfConfirmed": ({at("jiebang_confirming_seconds"): 61}, [{}]),
     "JiebangBusyWallets": ({at("jiebang_busy_wallets"): 1}, [{}]),
     "JiebangParkedOps": ({at("jiebang_parked_cases", state="confirming"): 1}, [{"state": "confirming"}]),
     "JiebangOpenTasks": (

@@ -16,6 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
 from jiebang.model.errors import NotAllowedError, NotAuthenticatedError
+from jiebang.model.origin import SERVICE, UNKNOWN, Origin
 from jiebang.remote.tokens import IssuerKeys, KeysUnavailableError, TokenScope, TokenVerifier, keys_from_file
 from jiebang.sandbox.issuer import SandboxIssuer
 
@@ -76,7 +77,8 @@ async def test_a_person_and_their_device(issuer: SandboxIssuer, verifier: TokenV
     )
     assert caller.reaches(1001)
     assert not caller.reaches(1002)
-    assert (caller.device_for(1001), caller.device_for(1002)) == ("phone-1", None)
+    assert caller.origin == Origin("phone-1")
+    assert (await verifier.caller(f"Bearer {issuer.person(1001, NOW, '2')}")).origin == UNKNOWN
     with pytest.raises(NotAllowedError):
         caller.require(TokenScope.CASE_WRITE)
 
@@ -85,7 +87,7 @@ async def test_a_service_is_no_person(issuer: SandboxIssuer, verifier: TokenVeri
     """A client whose name is a number must not become the person of that number."""
     caller = await verifier.caller("Bearer " + issuer.service("1001", NOW, "1"))
     assert caller.account_id is None
-    assert caller.device_for(1001) is None
+    assert caller.origin == SERVICE
     assert caller.name == "service:1001"
     assert (await verifier.caller("Bearer " + issuer.person(1001, NOW, "2"))).name == "person:1001"
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 NOW: Final = datetime(2026, 3, 15, 4, 0, tzinfo=UTC)
 PACK: Final = pack("wechat")
 BASE: Final[dict[str, Any]] = {
+    "request_by_service": True,
     "identity_state": "active",
     "document_type": "resident_id",
     "birth_date": date(1990, 5, 17),
@@ -140,9 +141,11 @@ def test_a_population_of_another_shape_names_the_columns() -> None:
 def test_the_page_fetches_nothing_and_holds_every_number(tmp_path: Path) -> None:
     """A compliance officer opens it offline; a number only in a picture cannot be read aloud or copied."""
     report = run([{}, {"balance_fen": 1}, {"balance_fen": 1, "open_credit": 1}])
-    html = page(report, PACK.kinds[Kind.REVOKE], {"x": "<script>"})
+    html = page(report, PACK.kinds[Kind.REVOKE], {"x": "<script>\u202e\x1b[31m"})
     assert "http" not in html
     assert "<script>" not in html
+    assert "\u202e" not in html
+    assert "\x1b" not in html
     for stop in report.outcome.stops:
         assert stop.title.zh in html
     (tmp_path / "page.html").write_text(html, encoding="utf-8")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.facts import PLATFORM, QUOTA, FactBatch, FactType
+from jiebang.model.origin import SERVICE
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.calendar import local_date, start_of
 from jiebang.policy.evaluate import evaluate
@@ -60,7 +61,7 @@ def standing(now: datetime, **person: Any) -> dict[str, datetime | None]:
             for fact in PARTICIPANTS.owned[owner]
         }
         parts[name] = line_up(FactBatch(owner, [1], [1], columns), owner, [1], PARTICIPANTS)
-    [answer] = evaluate(PACK, join_facts([1], parts, [None], PARTICIPANTS), Kind.CHANGE_IDENTITY, now)
+    [answer] = evaluate(PACK, join_facts([1], parts, [SERVICE], PARTICIPANTS), Kind.CHANGE_IDENTITY, now)
     return {blocker.code: blocker.remedy.earliest for blocker in answer.blockers}
 
 
@@ -149,7 +150,7 @@ def test_a_pack_counts_the_days_of_its_own_zone() -> None:
                 for fact in PARTICIPANTS.owned[owner]
             }
             parts[name] = line_up(FactBatch(owner, [1], [1], facts), owner, [1], PARTICIPANTS)
-        [answer] = evaluate(EMONEY, join_facts([1], parts, [None], PARTICIPANTS), Kind.REVOKE, now)
+        [answer] = evaluate(EMONEY, join_facts([1], parts, [SERVICE], PARTICIPANTS), Kind.REVOKE, now)
         assert answer.time_zone == "Europe/Brussels"
         assert [blocker.code for blocker in answer.blockers] == ["LOGIN-DOUBTFUL"] * stands
         for blocker in answer.blockers:

@@ -62,7 +62,7 @@ def timeline() -> tuple[ChainHead, list[ChainRow]]:
         at = AT + timedelta(seconds=revision)
         before = head(before, digest(revision, time_text(at), canonical(told)))
         rows.append(ChainRow(revision, at, msgspec.json.encode(told).decode(), before))
-    return ChainHead(7, 1, len(rows), "done", before), rows
+    return ChainHead(7, 1, len(rows), "done", before, AT + timedelta(seconds=1)), rows
 
 
 def found(case: ChainHead, rows: list[ChainRow]) -> list[tuple[TimelineFault, int]]:
@@ -108,6 +108,8 @@ def test_a_case_set_back_or_forward_does_not_fit_its_timeline() -> None:
     assert found(msgspec.structs.replace(case, revision=3), rows) == [(TimelineFault.CUT, 5)]
     assert found(msgspec.structs.replace(case, state="aborted"), rows) == [(TimelineFault.DIFFERS, 4)]
     assert found(msgspec.structs.replace(case, head=bytes(32)), rows) == [(TimelineFault.DIFFERS, 4)]
+    assert found(msgspec.structs.replace(case, created_at=AT), rows) == [(TimelineFault.DIFFERS, 4)]
+    assert found(msgspec.structs.replace(case, reason="REFUSED"), rows) == [(TimelineFault.DIFFERS, 4)]
 
 
 def test_a_timeline_belongs_to_its_case() -> None:
@@ -121,6 +123,10 @@ def leaves(count: int) -> list[Leaf]:
     return [Leaf(2**52 + n, 2**32 - 1 - n, n + 1, hashlib.sha256(str(n).encode()).digest()) for n in range(count)]
 
 
+def with_records(count: int) -> list[Leaf]:
+    return [msgspec.structs.replace(leaf, record=hashlib.sha256(leaf.head).digest()) for leaf in leaves(count)]
+
+
 def rfc_9162(heads: list[bytes]) -> bytes:
     """The tree as section 2.1.1 defines it, from the top."""
     if len(heads) == 1:
@@ -129,25 +135,29 @@ def rfc_9162(heads: list[bytes]) -> bytes:
     return hashlib.sha256(b"\1" + rfc_9162(heads[:split]) + rfc_9162(heads[split:])).digest()
 
 
+@pytest.mark.parametrize("form", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 9, 31, 100])
-def test_every_case_of_a_seal_is_proven_by_its_path(count: int) -> None:
-    """A person's receipt must lead to the signed root, and nobody else's head may."""
-    of = leaves(count)
+def test_every_case_of_a_seal_is_proven_by_its_path(count: int, form: seals.Form) -> None:
+    """A person's receipt must lead to the signed root, and nobody else's head may, in any form of seal."""
+    of = leaves(count) if form == 1 else with_records(count)
     packed = pack(of)
-    assert unpack(packed) == of
-    assert len(packed) == count * seals.LEAF_BYTES
-    assert root(packed) == rfc_9162([leaf.head for leaf in of])
+    assert unpack(packed, form) == of
+    assert len(packed) == count * {1: 48, 2: 80}[form]
+    assert root(packed, form) == rfc_9162([leaf.head + leaf.record for leaf in of])
     for index, leaf in enumerate(of):
-        for start, right in ((leaf.head, True), (hashlib.sha256(b"another").digest(), False)):
+        bare = msgspec.structs.replace(leaf, record=b"")
+        assert seals.find_leaf(packed, form, bare) == (index, leaf)
+        for start, right in ((leaf.head + leaf.record, True), (hashlib.sha256(b"another").digest(), False)):
             node = hashlib.sha256(b"\0" + start).digest()
-            for step in path(packed, index):
+            for step in path(packed, form, index):
                 other = bytes.fromhex(step.hash)
                 node = hashlib.sha256(b"\1" + (other + node if step.side is Side.LEFT else node + other)).digest()
-            assert (node == root(packed)) is right
+            assert (node == root(packed, form)) is right
+    assert seals.find_leaf(packed, form, Leaf(1, 1, 1, bytes(32))) is None
 
 
 def test_an_inner_node_cannot_pass_as_a_head() -> None:
     """Leaves and nodes are hashed apart, or two heads joined could be shown as a third person's."""
     of = leaves(2)
-    inner = Leaf(1, 1, 1, root(pack(of)))
-    assert root(pack([inner])) != root(pack(of))
+    inner = Leaf(1, 1, 1, root(pack(of), 1))
+    assert root(pack([inner]), 1) != root(pack(of), 1)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer, Severity
 from jiebang.model.facts import PLATFORM, QUOTA, FactBatch, FactType
+from jiebang.model.origin import SERVICE, Origin
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import OwnerFacts, join_facts, line_up
@@ -82,7 +83,7 @@ HITS: Final[Mapping[str, Person]] = {
         "abnormal_login_at": NOW - timedelta(days=3),
         "abnormal_login_items": [{"id": "l1", "at": "2026-03-12T04:00:00Z", "place": "昆明", "device": "Pixel"}],
     },
-    "SEC-DEVICE": {"request_device_id": "tablet-9"},
+    "SEC-DEVICE": {"request_device_id": "tablet-9", "request_by_service": False},
     "SEC-DEVICE-RECENT": {"primary_device_since": NOW - timedelta(days=2)},
     "ID-RECENT-CHANGE": {"identity_changed_at": NOW - timedelta(days=90)},
     "ORG-ADMIN": {
@@ -118,8 +119,8 @@ def answers(
     people: Sequence[Mapping[str, Any]], unread: Iterable[str] = (), now: datetime = NOW, kind: Kind = Kind.REVOKE
 ) -> list[CheckAnswer]:
     """Check `people` with some owners unread."""
-    devices = [person.get("request_device_id") for person in people]
-    facts = join_facts(range(1, len(people) + 1), parts_of(people, unread), devices, PARTICIPANTS)
+    origins = [Origin(person.get("request_device_id"), person.get("request_by_service", True)) for person in people]
+    facts = join_facts(range(1, len(people) + 1), parts_of(people, unread), origins, PARTICIPANTS)
     return evaluate(PACK, facts, kind, now)
 
 
@@ -245,7 +246,7 @@ def test_account_without_a_row_has_nothing_and_is_not_unread() -> None:
     for name in ("merchant", "enterprise", "openplatform", "gaming"):
         empty = FactBatch(name, (), (), dict.fromkeys(PARTICIPANTS.owned[name], ()))
         parts[name] = line_up(empty, name, [1], PARTICIPANTS)
-    [answer] = evaluate(PACK, join_facts([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
+    [answer] = evaluate(PACK, join_facts([1], parts, [SERVICE], PARTICIPANTS), Kind.REVOKE, NOW)
     assert answer.passes
     assert answer.versions["merchant"] == 0
 
@@ -277,7 +278,7 @@ def test_data_centres_that_disagree_make_the_identity_unread(other: Person) -> N
     people: list[Person] = [{}, {}, {"identity_state": "none"}]
     parts = parts_of(people)
     parts["identity_guiyang"] = parts_of([{}, other, {"identity_state": "none"}])["identity_guiyang"]
-    found = evaluate(PACK, join_facts([1, 2, 3], parts, [None] * 3, PARTICIPANTS), Kind.REVOKE, NOW)
+    found = evaluate(PACK, join_facts([1, 2, 3], parts, [SERVICE] * 3, PARTICIPANTS), Kind.REVOKE, NOW)
     assert [codes(answer) for answer in found] == [[], ["FACT-UNAVAILABLE"], ["ID-NONE"]]
     assert found[1].versions["identity_shenzhen"] is None
     assert found[1].versions["identity_guiyang"] is None
@@ -287,7 +288,7 @@ def test_data_centres_that_disagree_make_the_identity_unread(other: Person) -> N
 def test_one_data_centre_down_makes_the_identity_unread() -> None:
     parts = parts_of([{}])
     del parts["identity_guiyang"]
-    [answer] = evaluate(PACK, join_facts([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
+    [answer] = evaluate(PACK, join_facts([1], parts, [SERVICE], PARTICIPANTS), Kind.REVOKE, NOW)
     assert codes(answer) == ["FACT-UNAVAILABLE"]
     assert answer.versions["identity_guiyang"] is None
     assert answer.versions["identity_shenzhen"] is None
@@ -351,6 +352,7 @@ _people = st.fixed_dictionaries(
         "live_case": st.none() | st.just("case_x"),
         "participants_out": _counts,
         "request_device_id": st.sampled_from(["phone-1", None]),
+        "request_by_service": st.booleans(),
     },
 )
 _owners = st.sets(st.sampled_from(list(PACK.facts_needed[Kind.REVOKE])), max_size=3)
@@ -358,7 +360,8 @@ _owners = st.sets(st.sampled_from(list(PACK.facts_needed[Kind.REVOKE])), max_siz
 
 def _expected(person: Mapping[str, Any]) -> set[str]:
     """The rules of domain.md §3 once more, by hand, a row at a time."""
-    value = {**{fact: _BY_TYPE.get(spec.type) for fact, spec in PARTICIPANTS.facts.items()}, **CLEAN, **person}
+    value = {**{fact: _BY_TYPE.get(spec.type) for fact, spec in PARTICIPANTS.facts.items()}, **CLEAN}
+    value |= {"request_by_service": True, **person}
     today = NOW.astimezone(SHANGHAI).date()
 
     def days(fact: str) -> int | None:
@@ -380,11 +383,11 @@ def _expected(person: Mapping[str, Any]) -> set[str]:
     }
     found = {code for code, fact in counted.items() if value[fact] > 0}
     login, device, change = days("abnormal_login_at"), days("primary_device_since"), days("identity_changed_at")
-    asked = value["request_device_id"]
+    elsewhere = value["request_device_id"] is None or value["request_device_id"] != value["primary_device_id"]
     found |= {"SEC-ABNORMAL-LOGIN"} if login is not None and login <= 30 else set()
     found |= {"SEC-DEVICE-RECENT"} if device is not None and device < 7 else set()
     found |= {"ID-RECENT-CHANGE"} if change is not None and change <= 90 else set()
-    found |= {"SEC-DEVICE"} if asked is not None and asked != value["primary_device_id"] else set()
+    found |= {"SEC-DEVICE"} if not value["request_by_service"] and elsewhere else set()
     found |= {"ID-NONE"} if value["identity_state"] != "active" else set()
     found |= {"RISK-HOLD"} if value["risk_hold"] else set()
     found |= {"DOC-REVIEW"} if value["document_type"] in ("passport", "taiwan_permit") else set()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
-from jiebang.remote.bodies import translate_finding
+from jiebang.model.decoding import translate_finding
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
 from jiebang.model.facts import REQUEST
+from jiebang.model.origin import SERVICE
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy.evaluate import evaluate
 from jiebang.policy.frame import join_facts
@@ -347,7 +348,7 @@ def test_the_second_pack_needs_identity_wallet_and_security_alone() -> None:
     person = {**CONTRACTS, "balance_fen": 5, "legal_hold": True, "legal_hold_authority": "FIU"}
     parts = parts_of([person, {}])
     only = {name: parts[name] for name in ("identity_shenzhen", "identity_guiyang", "wallet", "security", "platform")}
-    rich, clean = evaluate(EMONEY, join_facts([1, 2], only, [None, None], PARTICIPANTS), Kind.REVOKE, NOW)
+    rich, clean = evaluate(EMONEY, join_facts([1, 2], only, [SERVICE, SERVICE], PARTICIPANTS), Kind.REVOKE, NOW)
     assert codes(rich) == ["MONEY-LEFT", "MANDATES-ACTIVE", "AUTHORITY-HOLD"]
     assert "€0.05" in rich.blockers[0].explanation.en
     assert "€25.00" in rich.blockers[1].explanation.zh
@@ -361,14 +362,14 @@ def test_the_second_pack_needs_identity_wallet_and_security_alone() -> None:
 
 def test_the_second_pack_agrees_to_mandates_under_its_own_code() -> None:
     parts = parts_of([{**CONTRACTS, **consented("c1", "c2", code="MANDATES-ACTIVE")}])
-    [answer] = evaluate(EMONEY, join_facts([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
+    [answer] = evaluate(EMONEY, join_facts([1], parts, [SERVICE], PARTICIPANTS), Kind.REVOKE, NOW)
     assert answer.passes
     assert answer.consents == ("MANDATES-ACTIVE",)
 
 
 @pytest.mark.parametrize("owner", ["identity", "wallet", "security", "platform"])
 def test_the_second_pack_passes_nobody_unread(owner: str) -> None:
-    [answer] = evaluate(EMONEY, join_facts([1], parts_of([{}], [owner]), [None], PARTICIPANTS), Kind.REVOKE, NOW)
+    [answer] = evaluate(EMONEY, join_facts([1], parts_of([{}], [owner]), [SERVICE], PARTICIPANTS), Kind.REVOKE, NOW)
     assert codes(answer) == ["DATA-UNREADABLE"]
     assert not answer.passes
 
@@ -387,7 +388,7 @@ def test_words_of_other_systems_are_translated() -> None:
 def test_who_could_not_be_read_is_named_in_good_english(pack: Pack) -> None:
     """What says that "the gaming cannot be read" reads like a fault of ours, at a moment when something is at fault."""
     parts = parts_of([{}], [owner for owner in PARTICIPANTS.owned if owner != REQUEST])
-    [answer] = evaluate(pack, join_facts([1], parts, [None], PARTICIPANTS), Kind.REVOKE, NOW)
+    [answer] = evaluate(pack, join_facts([1], parts, [SERVICE], PARTICIPANTS), Kind.REVOKE, NOW)
     unread = [blocker for blocker in answer.blockers if blocker.code == pack.unavailable.code]
     assert len(unread) == len(pack.facts_needed[Kind.REVOKE])
     for blocker in unread:

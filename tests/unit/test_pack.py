@@ -20,6 +20,7 @@ from jiebang.policy import packs
 from jiebang.policy.condition import ConditionError, compile_condition
 from jiebang.policy.load import load_pack
 from jiebang.policy.pack import MESSAGE_VALUES, MESSAGES, fill_message
+from jiebang.policy.protection import WRONG_TRIES
 from tests.examples import some
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _small() -> dict[str, Any]:
     used = re.findall(r":([a-z][a-z0-9_]*)\b|\{([a-z][a-z0-9_]*)\}", _dump({**document, "params": {}}))
     kept = {name for pair in used for name in pair}
     document["params"] = {name: param for name, param in document["params"].items() if name in kept}
-    document["messages"] = {name: document["messages"][name] for name in MESSAGES}
+    document["messages"] = {name: document["messages"][name] for name in (*MESSAGES, WRONG_TRIES)}
     return document
 
 
@@ -138,7 +139,7 @@ _FREE: Final = re.compile(
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 
@@ -209,16 +210,23 @@ def test_chinese_is_chinese_and_english_is_english() -> None:
         (("remedies", "logins"), "ID-QUOTA", "no rule cleared on the spot"),
         (("remedies", "logins"), "SEC-DEVICE", "stands twice"),
         (("remedies", "logins"), "NO-SUCH", "no rule cleared on the spot"),
+        (("devices", "proof"), "nobody", "one of any, case, primary"),
+        (("protection", "window"), ":cases_a_day", "a length of time"),
+        (("protection", "case_pause"), ":no_such", "no_such"),
+        (("protection", "account", "messages"), ":protection_window_hours", "a count above zero"),
+        (("protection", "address", "cases"), ":protection_window_hours", "a count above zero"),
+        (("protection", "tell_after"), ":messages_a_day", "never be told"),
+        (("protection", "unlock", "pause"), ":cases_a_day", "a length of time"),
     ],
 )
 def test_a_zone_or_remedy_that_is_none_is_refused_where_it_stands(path: Path, value: str, says: str) -> None:
-    """The first would fail every check, the second would clear something that the person did not ask to."""
+    """Such a zone would fail every check, such a remedy clear something else, and such a protection protect nobody."""
     text = _dump({**_put(path, value), **({"time_zone": value} if path == ("time_zone",) else {})})
     line, _ = _span(text, path)
     assert any(problem["line"] == line and says in problem["en"] for problem in _problems(text))
 
 
-@pytest.mark.parametrize("template", MESSAGES)
+@pytest.mark.parametrize("template", [*MESSAGES, WRONG_TRIES])
 def test_messages_fill_whole(template: str) -> None:
     values = {name: Text(f"<{name}>", f"<{name}>") for name in MESSAGE_VALUES}
     for text in fill_message(WHOLE, template, values):

@@ -7,7 +7,7 @@ import io
 import json
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jiebang.policy.documents import DocumentType
+from jiebang.policy.documents import DocumentType, make_passport, make_resident_id
 from jiebang.sandbox.population.format import MAX_ID, Person
 from jiebang.sandbox.population.generate import CHUNK, LAST_ACCOUNT, generate
 from jiebang.sandbox.population.people import RESERVED, STORY_PEOPLE
@@ -116,6 +116,7 @@ def test_all_kinds_of_things_occur(crowd: list[Person]) -> None:
 
 def ages(person: Person) -> int:
     assert person.identity is not None
+    assert person.identity.birth_date is not None
     return (TODAY - person.identity.birth_date).days * 4 // 1461
 
 
@@ -211,6 +212,8 @@ def faults_of(line: bytes | None, number: int = 12) -> list[LineFault]:
     return found
 
 
+NO_DAY = "E1234567<4DEU8503<<2F3001019<<<<<<<<<<<<<<02"
+"""A passport's line without the day of birth."""
 NO_UUID = "00000000-0000-4000-8000-000000000000"
 BAD_LINES: Mapping[str, tuple[str, Any, str]] = {
     "a text for a number": ("wallet.balance_fen", "1", "wallet.balance_fen"),
@@ -229,6 +232,19 @@ BAD_LINES: Mapping[str, tuple[str, Any, str]] = {
         "identity.document_number",
         "110105194912310021",
         "identity.document_number",
+    ),
+    "a birth date in another month than the passport's": (
+        "identity",
+        {
+            "name": "甲",
+            "document_type": "passport",
+            "document_number": NO_DAY,
+            "birth_date": "1985-04-01",
+            "region": "DEU",
+            "level": 1,
+            "changed_at": "2020-01-01T00:00:00Z",
+        },
+        "identity.birth_date",
     ),
     "a birth date that is not the document's": ("identity.birth_date", "1990-01-01", "identity.birth_date"),
     "a region that is none": ("identity.region", "XX", "identity.region"),
@@ -249,10 +265,23 @@ BAD_LINES: Mapping[str, tuple[str, Any, str]] = {
         "2001-01-01T00:00:00Z",
         "wallet.red_packets[0].expires_at",
     ),
-    "a card with a wrong check digit": (
-        "wallet.bank_cards.0.number",
-        "4111111111111112",
-        "wallet.bank_cards[0].number",
+    "a card number with a letter": ("wallet.bank_cards.0.number", "411111111111111A", "wallet.bank_cards[0].number"),
+    "no birth date, though the document has it": ("identity.birth_date", None, "identity.birth_date"),
+    "a time before the first year": ("created_at", "0001-01-01T00:00:00+08:00", "created_at"),
+    "a time after the last day in Shanghai": (
+        "wallet.red_packets.0.expires_at",
+        "9999-12-31T23:59:59Z",
+        "wallet.red_packets[0].expires_at",
+    ),
+    "a time on the last day but one, where the zone carries it out": (
+        "wallet.entries.0.made_at",
+        "9999-12-30T16:01:00-23:59",
+        "wallet.entries[0].made_at",
+    ),
+    "a time out of range in a later list": (
+        "social.messages.0.sent_at",
+        "9999-12-31T23:59:59.9-11:30",
+        "social.messages[0].sent_at",
     ),
     "a primary device that is not registered": ("security.primary_device_id", "other", "security.primary_device_id"),
     "a confirmed login with nothing odd": (
@@ -289,6 +318,83 @@ def test_a_bad_line_is_told_by_number_field_and_reason(what: str) -> None:
 @pytest.mark.parametrize("line", [b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"account_id":1\xff}', None])
 def test_what_is_no_json_object_is_told(line: bytes | None) -> None:
     assert [fault.field for fault in faults_of(line)] == [""]
+
+
+def test_a_time_out_of_range_is_told_however_it_is_written() -> None:
+    """JSON lets any character be escaped: one line so written must not end everybody's load."""
+    line = line_with("created_at", "0001-01-01T00:00:00+08:00").replace(b'"0001-', b'"\\u0030001-')
+    assert "created_at" in [fault.field for fault in faults_of(line)]
+
+
+@pytest.mark.parametrize(
+    ("field", "at"),
+    [
+        ("wallet.red_packets.0.expires_at", "9999-12-31T23:59:59+08:00"),
+        ("social.messages.0.sent_at", "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_a_time_at_the_edge_of_the_range_is_one(field: str, at: str) -> None:
+    """Many systems write "never" as the last second of 9999."""
+    assert isinstance(read_person(PopulationLine(1, line_with(field, at)), NOW, TODAY, tables=True), Person)
+
+
+ODD: Mapping[str, Sequence[tuple[str, Any]]] = {
+    "a region that was": [
+        ("identity.document_number", make_resident_id("349001", date(1990, 5, 17), 123)),
+        ("identity.birth_date", "1990-05-17"),
+    ],
+    "a region in no list": [
+        ("identity.document_number", make_resident_id("449999", date(1990, 5, 17), 123)),
+        ("identity.birth_date", "1990-05-17"),
+    ],
+    "a passport without the day of birth": [
+        ("identity.document_type", "passport"),
+        ("identity.document_number", NO_DAY),
+        ("identity.birth_date", None),
+    ],
+    "such a one, the day known from elsewhere": [
+        ("identity.document_type", "passport"),
+        ("identity.document_number", NO_DAY),
+        ("identity.birth_date", "1985-03-09"),
+    ],
+    "a passport of somebody born in 1920": [
+        ("identity.document_type", "passport"),
+        ("identity.document_number", make_passport("E1234567", "DEU", date(1920, 5, 1), "M", date(2030, 1, 1))),
+        ("identity.birth_date", "1920-05-01"),
+    ],
+    "a card without a Luhn digit": [("wallet.bank_cards.0.number", "6214830000000000001")],
+    "a company with a wrong check character": [
+        (
+            "enterprise.memberships",
+            [
+                {
+                    "enterprise_id": 1,
+                    "name": "厦门甲公司",
+                    "credit_code": "91350203M0001FUE2P",
+                    "role": "administrator",
+                    "legal_person": True,
+                    "joined_at": "2020-01-01T00:00:00Z",
+                }
+            ],
+        )
+    ],
+}
+"""What real people have, although the standards' formulas refuse it."""
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_what_real_people_have_is_read(what: str) -> None:
+    """Whoever the loader refuses can never take a name back."""
+    line = next(generate(1, 7, first=2, now=NOW))
+    document = json.loads(line)
+    for path, value in ODD[what]:
+        section, *steps = path.split(".")
+        place: Any = document[section]
+        for step in steps[:-1]:
+            place = place[int(step)] if isinstance(place, list) else place[step]
+        place[steps[-1]] = value
+    found = read_person(PopulationLine(1, json.dumps(document).encode()), NOW, TODAY, tables=True)
+    assert isinstance(found, Person), found
 
 
 def test_a_reason_never_repeats_the_value() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jiebang.model.case import Kind
 from jiebang.model.facts import PLATFORM, QUOTA, REQUEST, FactBatch, FactType
+from jiebang.model.origin import SERVICE, Origin
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import packs
 from jiebang.policy.difference import differences
@@ -88,7 +89,8 @@ def batch(dice: random.Random) -> Facts:
         columns = {name: [_value(dice, name) for _ in known] for name in PARTICIPANTS.owned[owner]}
         versions = [dice.randint(1, 99) for _ in known]
         parts[participant] = line_up(FactBatch(owner, known, versions, columns), owner, accounts, PARTICIPANTS)
-    return join_facts(accounts, parts, [dice.choice((None, *_TEXTS)) for _ in accounts], PARTICIPANTS)
+    origins = [Origin(dice.choice((None, *_TEXTS)), dice.random() < 1 / 2) for _ in accounts]
+    return join_facts(accounts, parts, origins, PARTICIPANTS)
 
 
 @examples(150)
@@ -113,7 +115,7 @@ def given_facts(**values: Any) -> Facts:
         owner = PARTICIPANTS.owner_of(participant)
         columns = {name: [values.get(name)] for name in PARTICIPANTS.owned[owner]}
         parts[participant] = line_up(FactBatch(owner, [7], [3], columns), owner, [7], PARTICIPANTS)
-    return join_facts([7], parts, [None], PARTICIPANTS)
+    return join_facts([7], parts, [SERVICE], PARTICIPANTS)
 
 
 def test_replay_says_what_differs() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jiebang.keys import read_keys
+from jiebang.keys import make_keys, read_keys
 from jiebang.model.errors import HomeUnusableError, SettingsError
 from jiebang.participants import PARTICIPANTS
 from jiebang.settings import Settings, SettingsProblem, read_settings
@@ -178,7 +179,12 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_secrets_are_made_once_private_and_told_to_nobody(tmp_path: Path) -> None:
     """Breaks every sealed identity if keys changed, and everybody's privacy if they were readable."""
     folder = tmp_path / "keys"
+    with pytest.raises(HomeUnusableError):
+        read_keys(folder)
+    assert not folder.exists(), "reading makes none: a second host would seal under keys of its own"
+    make_keys(folder)
     made = read_keys(folder)
+    make_keys(folder)
     assert read_keys(folder) == made
     assert len(made.case_ids) == 16
     assert len({made.codes, made.documents, made.master, made.passwords}) == 4
@@ -188,7 +194,7 @@ def test_secrets_are_made_once_private_and_told_to_nobody(tmp_path: Path) -> Non
 
 def test_a_damaged_or_open_key_is_refused(tmp_path: Path) -> None:
     """Breaks data for ever: sealing under half a key, or under one that everybody has read."""
-    read_keys(tmp_path)
+    make_keys(tmp_path)
     (tmp_path / "master.key").chmod(0o644)
     with pytest.raises(HomeUnusableError):
         read_keys(tmp_path)
@@ -196,3 +202,121 @@ def test_a_damaged_or_open_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "master.key").write_bytes(b"short")
     with pytest.raises(HomeUnusableError, match=r"master\.key"):
         read_keys(tmp_path)
+
+
+ACME = {
+    "base_url": "https://acme.example",
+    "operations": {"close": {"effects": {"points": {"type": "int", "most": 9}}}},
+}
+
+
+def test_a_table_of_networks_declares_a_participant(tmp_path: Path) -> None:
+    """A team's service that passed the suite must be nameable in a plan without a change of our code."""
+    (tmp_path / "jiebang.toml").write_text(
+        """
+        [networks.acme]
+        base_url = "https://acme.example"
+        [networks.acme.operations.close]
+        effects.points = { type = "int", most = 9 }
+        [networks.acme.operations.anything]
+        effects = "any"
+        """
+    )
+    for found in (
+        read_settings({}, tmp_path),
+        read_settings({"JIEBANG_NETWORKS": json.dumps({"acme": ACME})}, tmp_path),
+    ):
+        assert found.networks is not None
+        assert found.networks["acme"].base_url == "https://acme.example"
+        assert found.declared.networks == (*PARTICIPANTS.networks, "acme")
+        assert found.declared.databases == PARTICIPANTS.databases
+        effects = found.declared["acme"].operations["close"].effects
+        assert effects is not None
+        assert effects["points"].fault(10) is not None
+        assert effects["points"].fault(9) is None
+    assert read_settings({}, tmp_path / "nowhere").declared is PARTICIPANTS
+
+
+def test_the_products_networks_are_configured_together_or_stand_in_together(tmp_path: Path) -> None:
+    """Half a sandbox beside a real network would confirm with one what the other never heard of."""
+    with_one = {"JIEBANG_NETWORKS": json.dumps({"acme": ACME, "unionpay": {"base_url": "https://up.example"}})}
+    assert set(problems(with_one, tmp_path)) == {"networks.netsunion"}
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "where"),
+    [
+        ("acme", {"base_url": "https://acme.example"}, "networks.acme"),
+        ("acme", {"operations": {"close": {}}}, "networks.acme.base_url"),
+        ("acme", {**ACME, "operations": {}}, "networks.acme.operations"),
+        ("acme", {**ACME, "operations": {"Close!": {}}}, "networks.acme.operations.Close!"),
+        ("acme", {**ACME, "operations": {"close": {"effects": {"points": {"type": "float"}}}}}, None),
+        ("acme", {**ACME, "operations": {"close": {"effects": "hush"}}}, None),
+        ("acme", {**ACME, "operations": {"close": {"refusals": {}}}}, None),
+        (
+            "acme",
+            {**ACME, "operations": {"close": {"effects": {"points": {"type": "int", "least": 2, "most": 1}}}}},
+            "networks.acme.operations.close.effects.points",
+        ),
+        ("Acme", ACME, "networks.Acme"),
+        ("phone", ACME, "networks.phone"),
+        ("platform", ACME, "networks.platform"),
+        ("identity", ACME, "networks.identity"),
+        ("wallet", ACME, "networks.wallet"),
+        ("identity_guiyang", ACME, "networks.identity_guiyang"),
+    ],
+)
+def test_a_declaration_that_cannot_be_is_told(
+    name: str, table: dict[str, Any], where: str | None, tmp_path: Path
+) -> None:
+    """A name that means something else already would send a network what a database is to do."""
+    found = problems({"JIEBANG_NETWORKS": json.dumps({name: table})}, tmp_path)
+    assert found
+    assert all(place.startswith(f"networks.{name}") for place in found)
+    assert where is None or where in found
+
+
+def test_the_products_networks_are_declared_by_the_product(tmp_path: Path) -> None:
+    """Operations written there would be read and never used."""
+    networks = dict.fromkeys(PARTICIPANTS.networks, ACME)
+    assert set(problems({"JIEBANG_NETWORKS": json.dumps(networks)}, tmp_path)) == {
+        f"networks.{name}.operations" for name in PARTICIPANTS.networks
+    }
+
+
+@pytest.mark.parametrize(
+    ("environ", "where"),
+    [
+        ({"JIEBANG_GATEWAY_URL": "http://gateway.example"}, "gateway_url"),
+        (
+            {
+                "JIEBANG_ISSUER_ISSUER": "i",
+                "JIEBANG_ISSUER_AUDIENCE": "a",
+                "JIEBANG_ISSUER_JWKS_URL": "http://id.example/jwks",
+            },
+            "issuer.jwks_url",
+        ),
+        (
+            {
+                "JIEBANG_NETWORKS": '{"unionpay": {"base_url": "http://up.example"}, '
+                '"netsunion": {"base_url": "https://n.example"}}'
+            },
+            "networks.unionpay.base_url",
+        ),
+    ],
+)
+def test_addresses_elsewhere_are_https(environ: dict[str, str], where: str, tmp_path: Path) -> None:
+    """Over plain http anybody on the way gives out keys of an issuer, and with them is everybody."""
+    assert set(problems(environ, tmp_path)) == {where}
+    here = {name: value.replace("http://", "http://127.0.0.1:9/?") for name, value in environ.items()}
+    read_settings(here, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "", "TRUE "])
+def test_the_sandbox_is_asked_for_in_so_many_words(value: str, tmp_path: Path) -> None:
+    """What may trust a made-up issuer must not be switched on by a slip."""
+    assert set(problems({"JIEBANG_SANDBOX": value}, tmp_path)) == {"sandbox"}
+    assert read_settings({"JIEBANG_SANDBOX": "true"}, tmp_path).sandbox is True
+    assert read_settings({"JIEBANG_SANDBOX": "false"}, tmp_path).sandbox is False
+    (tmp_path / "jiebang.toml").write_text("sandbox = true")
+    assert read_settings({}, tmp_path).sandbox is True

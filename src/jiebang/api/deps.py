@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from jiebang.api.gate.capacity import Capacity
+from jiebang.model.errors import JiebangError
 from jiebang.model.ids import CaseIds
 from jiebang.remote.tokens import TokenVerifier
 from jiebang.store.cases.idempotency import RepeatPolicy
@@ -22,23 +23,31 @@ BODY_LIMIT: Final = 64 * 1024
 
 
 class Deps(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the routes work with. `bodies_key`: 32 secret bytes; request bodies are hashed with it."""
+    """Everything the routes work with.
+
+    `bodies_key`: 32 secret bytes; request bodies are hashed with it. `answers_key`: kept answers are encrypted with it.
+    """
 
     context: Context
     follower: Follower
     verifier: TokenVerifier
     case_ids: CaseIds
     bodies_key: bytes
+    answers_key: bytes
     seal_keys: dict[str, list[dict[str, Any]]]
     """The public keys that timelines are sealed with: a JWK Set."""
     capacity: Capacity = Capacity()
     repeats: RepeatPolicy = RepeatPolicy()
     joined: Callable[[], bool] = lambda: True
     """Whether the platform's database and policy have been reached since the start; no request is served before."""
+    clock_off: Callable[[], timedelta | None] = lambda: None
+    """By how much this process's own clock is ahead of the database's, where that is too much; None: it is right."""
+    held_up: Callable[[], JiebangError | None] = lambda: None
+    """Why they have not been reached yet."""
+    stand_ins: tuple[str, ...] = ()
+    """For which outside parties the sandbox stands in."""
     ready_within: timedelta = timedelta(seconds=1)
     """How long a participant may take to answer before `/ready` counts it as silent."""
-    streams: int = 4096
-    """How many event streams one process holds open."""
 
 
 InjectedDeps = NamedDependency[SkipValidation[Deps]]

@@ -32,7 +32,12 @@ _ALWAYS: Final[tuple[type[errors.JiebangError], ...]] = (
     KeysUnavailableError,
     errors.JiebangError,
 )
-_GATE: Final = (errors.RateExceededError, errors.HeadersTooLargeError, errors.PlatformFullError)
+_GATE: Final = (
+    errors.HeaderRepeatedError,
+    errors.RateExceededError,
+    errors.HeadersTooLargeError,
+    errors.PlatformFullError,
+)
 _BODY: Final = (
     errors.InvalidInputError,
     problem_details.BodyNotJsonError,
@@ -96,6 +101,7 @@ _SHAPES: Final = (
     remedy_shapes.AutoDebitsBody,
     remedy_shapes.LoginsBody,
     remedy_shapes.LoginsProofBody,
+    remedy_shapes.UnlockProofBody,
     remedy_shapes.ApprovalBody,
     remedy_shapes.ConsentBody,
     shapes.Checks,

@@ -20,23 +20,22 @@ from litestar.exceptions import (
     HTTPException,
     MethodNotAllowedException,
     NotFoundException,
-    SerializationException,
     ValidationException,
 )
 from litestar.routes import HTTPRoute
 
 from jiebang.api.shapes import Check, check_shape
 from jiebang.model import errors
-from jiebang.remote.bodies import translate_finding
+from jiebang.model.decoding import translate_finding
 from jiebang.remote.problem_details import (
     PROBLEM_JSON,
-    BodyNotJsonError,
     MediaTypeError,
     MethodError,
     Said,
     headers_of,
     prefers_english,
 )
+from jiebang.store.postgres.faults import SILENCE, Fault, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,11 +148,7 @@ def _answer_litestar(request: Request[Any, Any, Any], error: HTTPException) -> R
     if error.status_code == 413:  # noqa: PLR2004
         return answer(errors.BodyTooLargeError(), request)
     if isinstance(error, ClientException):
-        return (
-            answer(BodyNotJsonError(), request)
-            if isinstance(error.__cause__, SerializationException)
-            else answer(errors.InvalidInputError(field="request", reason=translate_finding(error.detail)), request)
-        )
+        return answer(errors.InvalidInputError(field="request", reason=translate_finding(error.detail)), request)
     return _answer_unexpected(request, error)
 
 
@@ -168,16 +163,16 @@ def methods_at(app: Litestar, path: str) -> list[str]:
     )
 
 
-def _answer_recursion(request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
-    """Answer a body nested too deeply to decode; any other recursion is an unexpected error."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return answer(BodyNotJsonError(), request) if last.name == "decode_json" else _answer_unexpected(request, error)
-
-
 def _answer_silent(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer that the platform's database is silent. The transaction that was open rolled back: nothing was lost."""
     _log.warning("platform_silent", error=type(error).__name__)
     return answer(errors.ParticipantUnavailableError(participant="platform"), request)
+
+
+def _answer_database(request: Request[Any, Any, Any], error: asyncpg.PostgresError) -> Response[bytes]:
+    """Answer an error of the platform's database by whose fault it is, an SQLSTATE unknown to asyncpg too."""
+    silent = fault_of(error) is Fault.SILENCE
+    return _answer_silent(request, error) if silent else _answer_unexpected(request, error)
 
 
 def _answer_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -199,14 +194,7 @@ HANDLERS: Final[ExceptionHandlersMap] = {
     errors.JiebangError: _answer_own,
     ValidationException: _answer_invalid,
     HTTPException: _answer_litestar,
-    RecursionError: _answer_recursion,
-    OSError: _answer_silent,
-    TimeoutError: _answer_silent,
-    asyncpg.PostgresConnectionError: _answer_silent,
-    asyncpg.InsufficientResourcesError: _answer_silent,  # no connection left, no memory, no space on its disk
-    asyncpg.OperatorInterventionError: _answer_silent,  # shutting down, starting up, or ended by force
-    asyncpg.ObjectNotInPrerequisiteStateError: _answer_silent,  # a database closed to connections
-    asyncpg.InterfaceError: _answer_silent,
-    asyncpg.InternalClientError: _answer_silent,  # raised by the driver for a connection that dies in use
+    **dict.fromkeys(SILENCE, _answer_silent),
+    asyncpg.PostgresError: _answer_database,
     Exception: _answer_unexpected,
 }

@@ -166,7 +166,7 @@ Hash = Annotated[
 ]
 
 
-class SealAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class SealAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The platform's signature on the timeline of a case that has ended 平台对时间线的签名."""
 
     number: Annotated[int, Meta(ge=1, description="Number of the seal 封印编号")]
@@ -178,6 +178,13 @@ class SealAnswer(msgspec.Struct, frozen=True, kw_only=True):
             description="What was signed, as JWS; its key is at /.well-known/jwks.json 签名声明(JWS)",
         ),
     ]
+    record: Annotated[
+        Hash | None,
+        Meta(
+            description="Hash of what else is stored of the case: times, reason, proofs, ...; absent in a seal of an "
+            "earlier version 申请其余记录的哈希;旧版封印没有"
+        ),
+    ] = None
     path: Annotated[list[PathStep], Meta(description="From the head to the statement's root 从头哈希到根")]
 
 
@@ -188,7 +195,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: Annotated[int, Meta(ge=1, description="Rows of the timeline that the head is of 时间线已有几行")]
     head: Annotated[Hash, Meta(description="Hash of the whole timeline so far 时间线至此的哈希")]
     seal: Annotated[
-        SealAnswer | None, Meta(description="Absent until some time after the end of the case 结束后一段时间才有")
+        SealAnswer | None, Meta(description="Absent until some seconds after the end of the case 结束后数秒才有")
     ] = None
 
 
@@ -259,11 +266,32 @@ class Health(msgspec.Struct, frozen=True):
     status: str
 
 
+class HeldUp(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a process has not begun to serve 尚未开始服务的原因."""
+
+    code: str
+    zh: str
+    en: str
+
+
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests can be served 可否服务. Participants that do not answer are named: their facts are unknown."""
 
     ready: bool
     participants: Annotated[dict[str, bool], Meta(description="Who answers 各系统是否应答")]
+    clock_off_ms: Annotated[
+        int | None,
+        Meta(
+            description="By how much this process's own clock is ahead of the database's, where that is more than two "
+            "seconds; null: it is right 本进程时钟偏差(毫秒),超过两秒才给出;null 为正常"
+        ),
+    ]
+    held_up: Annotated[
+        HeldUp | None, Meta(description="What `jiebang config check` says too; null: nothing 尚未开始服务的原因")
+    ] = None
+    stand_ins: Annotated[
+        list[str], Meta(description="What the sandbox stands in for; empty outside a sandbox 由沙箱代替的外部系统")
+    ] = []
 
 
 def check_shape(answer: CheckAnswer) -> Check:
@@ -317,7 +345,11 @@ def _receipt(found: CaseDetails) -> Receipt:
     case, sealed, seal = found.case, found.sealed, None
     if sealed is not None:
         seal = SealAnswer(
-            number=sealed.seal_no, sealed_at=sealed.at, statement=sealed.statement, path=list(sealed.path)
+            number=sealed.seal_no,
+            sealed_at=sealed.at,
+            statement=sealed.statement,
+            record=sealed.record.hex() or None,
+            path=list(sealed.path),
         )
     return Receipt(case_no=case.case_no, revision=case.revision, head=case.head.hex(), seal=seal)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.clock import utc_now
+from jiebang.app.completeness import list_stand_ins
 from jiebang.keys import InstallationKeys
 from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
@@ -24,8 +24,11 @@ from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.signing import Link
 from jiebang.settings import IssuerSettings, Settings
 from jiebang.store.cases import idempotency
+from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
-from jiebang.store.timelines.seal_signing_keys import SealKeys
+from jiebang.store.postgres.shares import ServerShares
+from jiebang.store.timelines.seal_signing_keys import FOLDER, LAST_SEAL, SealKeys
+from jiebang.store.timelines.witness import ChainMemory
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.checks.check import Checker
 from jiebang.usecases.operations.startup import Startup
@@ -58,6 +61,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     secrets: InstallationKeys
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
+    shares: ServerShares
     participants: Mapping[str, Participant]
     wallet: WalletParticipant
     case_ids: CaseIds
@@ -66,6 +70,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     context: Context
     links: Mapping[str, Link]
     registry: PackRegistry
+    clock: DatabaseClock
+    """The time by which this process stamps and judges: the platform's database's."""
     startup: Startup
     """Done when the installation is opened, unless it was opened with `patient`."""
     shadow: Shadow
@@ -74,7 +80,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def issuer(self) -> IssuerSettings:
-        """The trusted issuer of tokens: the configured one, else the one whose keys a sandbox left in the home."""
+        """The trusted issuer of tokens: the configured one, else (where the sandbox may stand in) the sandbox's."""
         jwks = self.settings.home / stand_ins.JWKS
         stands_in = IssuerSettings(issuer=stand_ins.ISSUER, audience=stand_ins.AUDIENCE, jwks_file=jwks)
         return self.settings.issuer or stands_in
@@ -92,10 +98,14 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 verifier=self._verifier(),
                 case_ids=self.case_ids,
                 bodies_key=self.secrets.bodies,
+                answers_key=self.secrets.answers,
                 seal_keys=self.seal_keys.public(),
                 capacity=self.settings.capacity,
                 repeats=self.settings.repeats,
                 joined=self.startup.done.is_set,
+                clock_off=self.clock.find_off,
+                held_up=lambda: self.startup.held_up,
+                stand_ins=list_stand_ins(self.settings, self.declared),
             )
         )
 
@@ -104,11 +114,33 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         """The file outside the databases that holds the end of the chain of seals."""
         return self.settings.anchor or self.settings.home / "timeline-anchor.jsonl"
 
+    @property
+    def anchor_in_home(self) -> bool:
+        """Whether the anchor lies where whoever has the home has it too: then it proves little."""
+        return self.anchor.absolute().is_relative_to(self.settings.home.absolute())
+
+    @property
+    def last_seal(self) -> Path:
+        """The file in which this host remembers the last seal it made."""
+        return self.settings.keys / FOLDER / LAST_SEAL
+
+    @property
+    def chain_memory(self) -> ChainMemory:
+        """Where the end of the chain of seals is remembered beside the anchor."""
+        return ChainMemory(self.last_seal, self.pools["keys"])
+
     def sealing(self) -> Sealer:
         """Return the chore that seals timelines."""
         from jiebang.usecases.timelines.seal import Sealer
 
-        return Sealer(pool=self.pools["platform"], keys=self.seal_keys, anchor_at=self.anchor, pace=self.settings.seals)
+        return Sealer(
+            pool=self.pools["platform"],
+            keys=self.seal_keys,
+            anchor_at=self.anchor,
+            pace=self.settings.seals,
+            memory=self.chain_memory,
+            anchor_in_home=self.anchor_in_home,
+        )
 
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
@@ -129,14 +161,14 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             plan_of=self.context.plan_of,
             recheck=RecheckWithClaim(
                 self.checker.recheck,
-                Quotas(self.declared, self.participants, pool, utc_now),
+                Quotas(self.declared, self.participants, pool, self.clock),
                 pool=pool,
                 pack=self.registry.in_force,
-                clock=utc_now,
+                clock=self.clock,
             ),
             records=self.context.records,
             know=self.registry.know,
-            clock=utc_now,
+            clock=self.clock,
             timing=self.settings.saga,
             limits=Limits(),
         )
@@ -144,10 +176,16 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "purge": PeriodicChore(self._purge, _PURGE_EVERY),
             "transfers": PeriodicChore(self._finish_transfers, _TRANSFERS_EVERY),
             "seals": self.sealing(),
-            "tasks": TaskWatch(pool, self.registry.plan_of, limits=self.settings.tasks, timing=self.settings.saga),
+            "tasks": TaskWatch(
+                pool,
+                self.registry.plan_of,
+                limits=self.settings.tasks,
+                timing=self.settings.saga,
+                last_silence=driver.last_silence,
+            ),
             "gauges": Gauges(
                 pool,
-                lambda pack, kind: self.registry.pack(pack).plans[kind],
+                self.registry.plan_named,
                 lease=self.settings.worker.lease,
                 resend_limit=self.settings.saga.resend_limit,
                 pace=self.settings.gauges,
@@ -169,14 +207,24 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 codes_key=self.secrets.codes,
             )
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}"
-        return Worker(worker_id=name, pool=pool, driver=driver, chores=chores, clock=utc_now, pace=self.settings.worker)
+        return Worker(
+            worker_id=name,
+            pool=pool,
+            driver=driver,
+            chores=chores,
+            clock=self.clock,
+            pace=self.settings.worker,
+            clock_off=self.clock.find_off,
+        )
 
     async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> VerificationReport:
         """Audit all databases and networks."""
         from jiebang.usecases.operations.verify import verify
 
-        async with open_pools({"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE) as whole:
-            auditor = WalletParticipant(whole["wallet"], utc_now, pepper=self.secrets.passwords)
+        async with open_pools(
+            {"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE, shares=self.shares
+        ) as whole:
+            auditor = WalletParticipant(whole["wallet"], self.clock, pepper=self.secrets.passwords)
             return await verify(
                 pool=self.pools["platform"],
                 participants=self.participants,
@@ -184,6 +232,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 plan_of=self.registry.plan_of,
                 keys=self.seal_keys,
                 anchor_at=self.anchor,
+                anchor_in_home=self.anchor_in_home,
+                memory=self.chain_memory,
                 progress=progress,
             )
 
@@ -231,9 +281,9 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                     outcomes=outcomes,
                     papers=papers,
                 ),
-                clock=utc_now,
+                clock=self.clock,
                 still_within=6 * self.settings.worker.lease,
-                each_turn=lambda: self.wallet.complete_pending(utc_now() - _TRANSFER_GRACE),
+                each_turn=lambda: self.wallet.complete_pending(self.clock() - _TRANSFER_GRACE),
             ),
             by,
             dry_run=dry_run,
@@ -254,7 +304,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             self.resources.push_async_callback(client.aclose)
             read = keys_from_url(str(issuer.jwks_url), client)
         return TokenVerifier(
-            issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, utc_now), clock=utc_now
+            issuer=issuer.issuer, audience=issuer.audience, keys=IssuerKeys(read, self.clock), clock=self.clock
         )
 
     async def _purge(self, _buckets: frozenset[int], now: datetime) -> int:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import typer
 from typer import rich_utils
 
@@ -11,12 +17,24 @@ from jiebang import __version__
 from jiebang.cli.arguments import account_number
 from jiebang.cli.cases import remedy
 from jiebang.cli.language import LANGUAGE, say
-from jiebang.cli.operations import outages, recover, serve, stuck, tasks, workers
+from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.policy import backtest, lifecycle
-from jiebang.cli.runner import REFUSED, Json, console, errors, exit_on_error, print_json, run, with_app
+from jiebang.cli.runner import (
+    REFUSED,
+    Json,
+    check_to_json,
+    console,
+    errors,
+    exit_on_error,
+    print_error,
+    print_json,
+    run,
+    with_app,
+)
 from jiebang.cli.sandbox import accounts
 from jiebang.cli.timelines import seals
 from jiebang.model.case import Kind
+from jiebang.model.errors import WrongUsageError
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -25,7 +43,8 @@ if TYPE_CHECKING:
 cli = typer.Typer(
     name="jiebang",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=False,  # `jiebang completion` prints it, and speaks both languages
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     help=say(
         "解绑:把真实姓名从每一个数据库和清算机构收回来,要么全部完成,要么全部复原。\n\n先试 [bold]jiebang demo[/]。",
@@ -34,6 +53,7 @@ cli = typer.Typer(
     ),
 )
 cli.add_typer(accounts.commands, name="accounts")
+cli.add_typer(config.commands, name="config")
 cli.add_typer(lifecycle.commands, name="policy")
 cli.add_typer(seals.commands, name="seals")
 backtest.register(accounts.commands, lifecycle.commands)
@@ -72,25 +92,26 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check one account."""
+    from jiebang.cli.cases.as_person import origin_at
     from jiebang.cli.checks.show_why import show_reasons
     from jiebang.cli.show import show_check
-    from jiebang.participants import PARTICIPANTS
     from jiebang.policy.why import explain_answer
     from jiebang.usecases.checks.request import CheckRequest
 
     number = account_number(account, as_json=as_json)
 
     async def work(app: App) -> bool:
-        (found,) = await app.checker.examine([CheckRequest(number, device)], kind)
+        (found,) = await app.checker.examine([CheckRequest(number, origin_at(device))], kind)
         answer = found.answer
         reasons = (
             explain_answer(app.context.pack_named(answer.pack), answer, found.facts, found.row) if explained else ()
         )
         if as_json:
-            print_json({"check": answer, "why": reasons} if explained else answer)
+            shape = check_to_json(answer)
+            print_json({"check": shape, "why": reasons} if explained else shape)
         else:
             show_check(console, answer)
-            show_reasons(console, reasons, PARTICIPANTS.facts)
+            show_reasons(console, reasons, app.declared.facts)
         return answer.passes
 
     if not with_app(work, as_json=as_json):
@@ -125,7 +146,7 @@ def submit(
         found = await submit_case(app, number, kind, device)
         if not as_json:
             console.print(say(f"已提交:{found['id']}", f"Submitted: {found['id']}"))
-        return await prove_case(app, found["id"], password, code, quiet=as_json) if prove_now else found
+        return await prove_case(app, found["id"], password, code, device=device, quiet=as_json) if prove_now else found
 
     found = with_app(work, as_json=as_json)
     if as_json:
@@ -139,6 +160,7 @@ def submit(
 @cli.command(help=say("为已提交的申请补交验证。", "Prove a case that was submitted before."))
 def prove(
     case: CaseArgument,
+    device: Device = None,
     password: Annotated[str | None, typer.Option(help=say("支付密码", "Payment password"))] = None,
     code: Annotated[str | None, typer.Option(help=say("短信验证码", "SMS code"))] = None,
     as_json: Json = False,
@@ -146,7 +168,7 @@ def prove(
     """Prove a case."""
     from jiebang.cli.cases.as_person import prove_case
 
-    found = with_app(lambda app: prove_case(app, case, password, code, quiet=as_json), as_json=as_json)
+    found = with_app(lambda app: prove_case(app, case, password, code, device=device, quiet=as_json), as_json=as_json)
     if as_json:
         print_json(found)
 
@@ -197,7 +219,6 @@ def explain(
     from jiebang.api import problems  # noqa: F401 - the API's own errors have codes too
     from jiebang.app import POLICY, is_installed, load_settings
     from jiebang.cli.show import show_code
-    from jiebang.participants import PARTICIPANTS
     from jiebang.policy import packs
     from jiebang.policy.codes import explain as explained
     from jiebang.policy.load import load_pack
@@ -209,7 +230,7 @@ def explain(
         settings = load_settings()
         installed = is_installed(settings)
         if not installed:
-            found = explained(load_pack(*packs.text(POLICY), PARTICIPANTS), code)
+            found = explained(load_pack(*packs.text(POLICY), settings.declared), code)
     if installed:
         found = with_app(work, as_json=as_json)
     if as_json:
@@ -219,9 +240,54 @@ def explain(
 
 
 @cli.command(help=say("显示版本。", "Print the version."))
-def version() -> None:
+def version(as_json: Json = False) -> None:
     """Print the version."""
-    console.print(__version__)
+    if as_json:
+        print_json({"version": __version__})
+    else:
+        console.print(__version__, highlight=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@cli.callback()
+def show_version(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help=say("显示版本", "Print the version")),
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
+
+class Shell(StrEnum):
+    """A shell that can complete our commands."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+_COMPLETED_BY: Final = "_JIEBANG_COMPLETE"
+
+
+@cli.command(
+    help=say(
+        "输出命令补全脚本。例如 bash:jiebang completion bash > ~/.local/share/bash-completion/completions/jiebang",
+        "Print the script that completes commands in a shell, such as bash: "
+        "jiebang completion bash > ~/.local/share/bash-completion/completions/jiebang",
+    )
+)
+def completion(shell: Annotated[Shell, typer.Argument(help=say("所用的 shell", "Your shell"))]) -> None:
+    """Print a shell's completion script."""
+    from typer._completion_shared import get_completion_script
+
+    script = get_completion_script(prog_name="jiebang", complete_var=_COMPLETED_BY, shell=shell.value)
+    sys.stdout.write(script + "\n")
 
 
 serve.register(cli)
@@ -254,7 +320,8 @@ def demo(
     screen = errors if as_json else console
 
     async def work() -> dict[str, Any]:
-        return await perform(load_settings(), screen, people=people, once=once)
+        settings = msgspec.structs.replace(load_settings(), sandbox=True)
+        return await perform(settings, screen, people=people, once=once)
 
     summary = run(work(), as_json=as_json)
     if as_json:
@@ -273,13 +340,24 @@ def main() -> None:
     rich_utils.ABORTED_TEXT = say("已中止。", "Aborted.")
     rich_utils.DEFAULT_STRING = say("[默认:{}]", "[default: {}]")
     rich_utils.REQUIRED_LONG_STRING = say("[必填]", "[required]")
-    if LANGUAGE == "zh":
-        rich_utils.rich_format_error = _print_wrong_usage  # type: ignore[assignment] # typer offers no other place
+    rich_utils.rich_format_error = partial(
+        _print_wrong_usage, rich_utils.rich_format_error
+    )  # typer offers no other place
+    if _COMPLETED_BY in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     cli()
 
 
-def _print_wrong_usage(error: Any) -> None:
-    """Tell wrong usage in Chinese: typer's own sentences are English only."""
+def _print_wrong_usage(in_english: Callable[[Any], None], error: Any) -> None:
+    """Tell wrong usage: as JSON where that was asked for, and in Chinese, for which typer has no sentences."""
+    if "--json" in sys.argv[1:] and type(error).__name__ != "NoArgsIsHelpError":
+        print_error(WrongUsageError(reason=error.format_message()), as_json=True)
+        return
+    if LANGUAGE != "zh" or type(error).__name__ == "NoArgsIsHelpError":
+        in_english(error)
+        return
     name = getattr(error, "option_name", None) or getattr(getattr(error, "param", None), "name", None)
     what = {
         "MissingParameter": "缺少参数",

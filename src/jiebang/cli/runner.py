@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -12,19 +13,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
 
 from jiebang.cli.language import read, say
+from jiebang.cli.plain_console import PlainConsole
+from jiebang.model.check import Text
 from jiebang.model.errors import (
     BlockedError,
     CallerError,
+    DiskFullError,
+    HomeUnusableError,
     JiebangError,
+    NotInstalledError,
     ParticipantUnavailableError,
     PolicyRefusalError,
 )
+from jiebang.model.plain import escape_json
 
 if TYPE_CHECKING:
     from jiebang.app import App
+    from jiebang.model.check import CheckAnswer
 
 T = TypeVar("T")
 
@@ -37,8 +44,8 @@ FAILED: Final = 3
 
 Json = Annotated[bool, typer.Option("--json", help=say("以 JSON 输出", "Answer in JSON, for programs"))]
 
-console: Final = Console()
-errors: Final = Console(stderr=True)
+console: Final = PlainConsole()
+errors: Final = PlainConsole(stderr=True)
 
 
 @contextmanager
@@ -60,10 +67,15 @@ def exit_on_error(*, as_json: bool) -> Iterator[None]:
 
 def _as_own_error(error: Exception) -> JiebangError:
     """Return an unexpected error as a JiebangError: its type and where it was raised, never its values."""
-    import asyncpg
+    from jiebang.participants.base import Fault, fault_of
 
     kind = type(error).__name__
-    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+    if isinstance(error, OSError) and error.filename is not None:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFullError(path=str(error.filename))
+        reason = Text(f"系统报告:{error.strerror}", f"the system says: {error.strerror}")
+        return HomeUnusableError(path=str(error.filename), reason=reason)
+    if fault_of(error) is Fault.SILENCE:
         return ParticipantUnavailableError(error=kind)
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames]
@@ -82,13 +94,24 @@ def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
 
 
 def with_app(
-    work: Callable[[App], Awaitable[T]], *, as_json: bool = False, pool_size: int = 8, patient: bool = False
+    work: Callable[[App], Awaitable[T]],
+    *,
+    as_json: bool = False,
+    pool_size: int = 8,
+    patient: bool = False,
+    makes_home: bool = False,
 ) -> T:
-    """Open the installation, do the work, close it. `patient`: without the platform's database too (`open_app`)."""
-    from jiebang.app import load_settings, open_app
+    """Open the installation, do the work, close it. `patient`: without the platform's database too (`open_app`).
+
+    `makes_home`: embedded databases are made where there are none; otherwise NotInstalledError is printed.
+    """
+    from jiebang.app import is_installed, load_settings, open_app
 
     async def opened() -> T:
-        async with open_app(load_settings(), pool_size=pool_size, patient=patient) as app:
+        settings = load_settings()
+        if not makes_home and not is_installed(settings):
+            raise NotInstalledError(home=str(settings.home))
+        async with open_app(settings, pool_size=pool_size, patient=patient) as app:
             return await work(app)
 
     return run(opened(), as_json=as_json)
@@ -99,7 +122,7 @@ def print_error(error: JiebangError, *, as_json: bool) -> None:
     check = error.check if isinstance(error, BlockedError) else None
     if as_json:
         body = {"code": error.code, "title": error.title, "action": error.action, "fields": error.fields}
-        print_json({"error": body if check is None else {**body, "check": check}})
+        print_json({"error": body if check is None else {**body, "check": check_to_json(check)}})
         return
     errors.print(f"[bold red]{error.code}[/]  {read(error.title)}", highlight=False)
     for name, value in error.fields.items():
@@ -110,6 +133,13 @@ def print_error(error: JiebangError, *, as_json: bool) -> None:
 
         show_check(errors, check)
     errors.print(f"→ {read(error.action)}", markup=False, soft_wrap=True)
+
+
+def check_to_json(check: CheckAnswer) -> Any:
+    """Return a check as `--json` prints it: as the API answers it."""
+    from jiebang.api.shapes import check_shape
+
+    return check_shape(check)
 
 
 def _format_field(value: Any) -> list[str]:
@@ -126,5 +156,23 @@ def _format_field(value: Any) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as one JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode() + "\n")
+    """Print a value as one JSON document on standard output; ids are strings, as in the API."""
+    plain = _write_ids(msgspec.to_builtins(value, builtin_types=(), str_keys=True, enc_hook=str))
+    sys.stdout.write(escape_json(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode()) + "\n")
+
+
+def _write_ids(value: Any) -> Any:
+    """Write ids as strings: a program that reads numbers as floats changes those above 2^53."""
+    if isinstance(value, dict):
+        return {name: _write_id(one) if _is_id(name) else _write_ids(one) for name, one in value.items()}
+    return [_write_ids(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _write_id(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_write_id(one) for one in value]
+    return str(value) if type(value) is int else _write_ids(value)
+
+
+def _is_id(name: str) -> bool:
+    return name in ("id", "account", "money_wrong") or name.endswith("_id")

@@ -55,10 +55,10 @@ def state_text(state: str) -> Styled:
     return Styled(say(zh, en), style=style)
 
 
-def show_check(console: Console, answer: CheckAnswer) -> None:
-    """Draw one check: every blocker with its remedy, everything that follows, every alternative with its cost."""
+def show_blockers(console: Console, answer: CheckAnswer) -> None:
+    """Draw what stands in the way: every blocker with its remedy."""
     if not answer.blockers:
-        console.print(Panel(say("没有任何阻碍,可以办理。", "Nothing stands in the way."), style="green", expand=False))
+        console.print(say("没有任何阻碍,可以办理。", "Nothing stands in the way."), style="green")
     else:
         console.print(
             say("没有阻碍;以下仅供知悉:", "Nothing blocks; for your information:")
@@ -67,6 +67,11 @@ def show_check(console: Console, answer: CheckAnswer) -> None:
         )
     for blocker in answer.blockers:
         console.print(_blocker(blocker, ZoneInfo(answer.time_zone)))
+
+
+def show_check(console: Console, answer: CheckAnswer) -> None:
+    """Draw one check: every blocker with its remedy, everything that follows, every alternative with its cost."""
+    show_blockers(console, answer)
     if not answer.offered:
         console.print(
             say("此类申请目前只能检查,尚不能提交。", "This kind can be checked, but not be submitted yet."),
@@ -79,6 +84,36 @@ def show_check(console: Console, answer: CheckAnswer) -> None:
         console.print(say("其他办法与代价:", "What else could do, and what it costs:"))
         for alternative in answer.alternatives:
             console.print(_alternative(alternative))
+
+
+def show_outcome_briefly(console: Console, answer: CheckAnswer) -> None:
+    """Draw what follows from a case in one line each, and the names of the alternatives; `show_check` says all."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for one in answer.consequences:
+        table.add_row(Styled(one.participant, style="dim"), Styled(read(one.title)), Styled(read(one.lasts)))
+    console.print(say("办理完成后会发生:", "What will happen when it is done:"))
+    console.print(table)
+    names = say("、", "; ").join(read(one.title) for one in answer.alternatives)
+    console.print(Styled(say(f"其他办法:{names}。", f"What else could do: {names}.")))
+
+
+def show_audit_briefly(console: Console, report: VerificationReport) -> None:
+    """Draw an audit without violations in a few words, any other in full."""
+    if not report.clean:
+        show_audit(console, report)
+        return
+    states = ", ".join(f"{count:,} {say(*STATES[state][:2])}" for state, count in sorted(report.cases_by_state.items()))
+    parties = len(report.fence_marks)
+    console.print(
+        say(
+            f"审计:{report.accounts:,} 个账户、{report.cases:,} 个申请({states}),{parties} 个参与方一致,"
+            f"全部余额 ¥{report.balance_fen / 100:,.2f} 与账目相符:0 处违例。",
+            f"Audited: {report.accounts:,} accounts, {report.cases:,} cases ({states}); {parties} participants agree, "
+            f"all balances, ¥{report.balance_fen / 100:,.2f}, match their ledger: 0 violations.",
+        ),
+        style="green",
+        highlight=False,
+    )
 
 
 def _consequences(consequences: Sequence[Consequence]) -> Table:
@@ -184,6 +219,10 @@ class TimelineView:
         self._turns: dict[str, list[_Turn]] = {name: [] for name in participants}
         self._states: list[tuple[datetime, str, str | None]] = []
 
+    def show_states(self) -> Styled:
+        """Return the states that the case went through, with when, in one line."""
+        return self._story(self._start())
+
     @property
     def state(self) -> str | None:
         """The case's state after the entries added so far."""
@@ -217,8 +256,7 @@ class TimelineView:
 
     def __rich__(self) -> RenderableType:
         """Draw what is known so far."""
-        start = next((at for at, state, _ in self._states if state == "ready"), None)
-        start = start or (self._states[0][0] if self._states else None)
+        start = self._start()
         table = Table(title=self._title, title_justify="left", header_style="bold")
         for heading in (
             say("系统", "System"),
@@ -229,6 +267,11 @@ class TimelineView:
         for name, turns in self._turns.items():
             table.add_row(name, *(_turn(turns[at], start) if at < len(turns) else Styled("—", "dim") for at in (0, 1)))
         return Group(table, self._story(start))
+
+    def _start(self) -> datetime | None:
+        """Return when it was proven, from which all is counted; before that, when it began."""
+        proven = next((at for at, state, _ in self._states if state == "ready"), None)
+        return proven or (self._states[0][0] if self._states else None)
 
     def _story(self, start: datetime | None) -> Styled:
         text = Styled()
@@ -286,6 +329,18 @@ def show_audit(console: Console, report: VerificationReport) -> None:
             f"{violation.breach}: {violation.participant} account={violation.account_id} case_no={violation.case_no}",
             style="red",
         )
+    for sitting in report.confirming:
+        waits = ", ".join(sitting.waits_for) or "?"
+        console.print(
+            say(
+                f"停在确认阶段:account={sitting.account_id} case_no={sitting.case_no} {sitting.plan} 等待 {waits}"
+                "(见 jiebang cases confirming)",
+                f"past its commit point, not ended: account={sitting.account_id} case_no={sitting.case_no} "
+                f"{sitting.plan} waits for {waits} (see jiebang cases confirming)",
+            ),
+            style="red",
+            soft_wrap=True,
+        )
     _findings(console, report.timelines)
     if report.clean:
         console.print(say("0 处违例。", "0 violations."), style="green")
@@ -301,6 +356,15 @@ def _findings(console: Console, found: TimelineReport) -> None:
             "There is no anchor outside: nothing proves that the chain of seals was not cut at its end.",
         )
         console.print(words, style="yellow")
+    elif found.anchor_in_home:
+        console.print(ANCHOR_IN_HOME, style="yellow")
+
+
+ANCHOR_IN_HOME: Final = say(
+    "锚点文件在数据目录之内:能改数据库的人多半也能改它。请用 JIEBANG_ANCHOR 指到别处。",
+    "The anchor lies in the home: whoever can write the database can probably write it too. "
+    "Set JIEBANG_ANCHOR elsewhere.",
+)
 
 
 def _timelines(table: Table, found: TimelineReport) -> None:
@@ -308,6 +372,9 @@ def _timelines(table: Table, found: TimelineReport) -> None:
     table.add_row(say("封印(所含时间线)", "Seals (timelines in them)"), f"{found.seals:,} ({found.sealed:,})")
     if found.unsealed:
         table.add_row(say("已结束、尚待封印", "Ended, waiting for their seal"), f"{found.unsealed:,}")
+    if found.older:
+        words = say("旧版封印(仅含时间线)", "Seals of an earlier version (timelines alone)")
+        table.add_row(words, f"{found.older:,}")
     for lost in found.restored:
         words = say(f"因恢复备份而失去的封印({lost.by} 确认)", f"Seals lost in a restore, acknowledged by {lost.by}")
         table.add_row(words, f"{lost.first:,}-{lost.last:,}")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from jiebang.model.origin import Origin
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -118,7 +120,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     case if nothing arrives first; None: never (it has ended, or all that is left is parked for an operator).
     `revision` guards every save. `document_index`: the blind index (32 bytes) of the document whose yearly quota the
     case uses, None for a kind without one; never shown. `head`: the hash of its timeline so far (`saga.chain`), as
-    last read from the store. Source: design.md, "A case" and "The saga".
+    last read from the store. `device_id`, `by_service`: who opened it (`origin`). Source: design.md, "A case" and
+    "The saga".
     """
 
     account_id: int
@@ -139,6 +142,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     device_id: str | None = None
     document_index: bytes | None = None
     head: bytes = b""
+    by_service: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        """Who opened it."""
+        return Origin(self.device_id, self.by_service)
 
     @property
     def key(self) -> Key:

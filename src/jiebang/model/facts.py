@@ -122,6 +122,7 @@ OWN_FACTS: Final[tuple[FactSpec, ...]] = (
     *specs(
         REQUEST,
         ("request_device_id", FactType.TEXT, "发起设备", "the device the request comes from; absent for a service"),
+        ("request_by_service", FactType.BOOL, "由平台服务发起", "the request comes from a service of the platform"),
     ),
 )
 """The facts that no participant owns."""

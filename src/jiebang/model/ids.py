@@ -15,8 +15,24 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 _PREFIX: Final = "case_"
 _CASE_NO_LIMIT: Final = 1 << 32
 KEY_BYTES: Final = 16
-ACCOUNT_PATTERN: Final = "^([1-9][0-9]{0,14}|[1-8][0-9]{15})$"
-"""An account id in JSON: a decimal string below 9 * 10**15, so below 2**53, which any JSON reader keeps exactly."""
+MAX_ACCOUNT: Final = (1 << 53) - 1
+"""The largest account id: JSON readers that count in doubles keep it exactly (RFC 7493, 2.2)."""
+
+
+def _write_pattern(most: int) -> str:
+    """Return the regular expression of the decimal numbers from 1 to `most`, without leading zeros."""
+    digits = str(most)
+    shorter = f"[1-9][0-9]{{0,{len(digits) - 2}}}"
+    below = [
+        f"{digits[:at]}[{'0' if at else '1'}-{int(digit) - 1}][0-9]{{{len(digits) - at - 1}}}"
+        for at, digit in enumerate(digits)
+        if int(digit) > (0 if at else 1)
+    ]
+    return f"^({'|'.join([shorter, *below, digits])})$"
+
+
+ACCOUNT_PATTERN: Final = _write_pattern(MAX_ACCOUNT)
+"""An account id in JSON: a decimal string from 1 to MAX_ACCOUNT, as a regular expression that says exactly that."""
 _ACCOUNT: Final = re.compile(ACCOUNT_PATTERN.strip("^$"), re.ASCII)
 
 

@@ -6,8 +6,10 @@ to know about participants from a `ParticipantRegistry`, made from a set of decl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import date
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -17,33 +19,58 @@ from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
 from jiebang.model.plan import PlannedOperation
 
 _LARGEST: Final = (1 << 53) - 1
+_LONGEST: Final = 4_096
+
+
+class Weaker(StrEnum):
+    """Which change of an effect protects people less."""
+
+    MORE = "more"
+    LESS = "less"
 
 
 class ValueType(msgspec.Struct, frozen=True):
     """The type of an effect, or of a value that a case brings: `int`, `bool`, `str`, `date` or `bytes`.
 
-    `least` and `most` bound a number, the length of a text in characters, and of bytes.
+    `least` and `most` bound a number, the length of a text in characters, and of bytes (at most 4,096 unless said
+    otherwise). `among`: the words that a text may be, those that protect most first. Together they must admit only
+    what the column that takes the value admits, whatever the row holds: a Confirm may not fail. `weaker`: the direction
+    in which a change of an effect protects people less (None: none is known).
     """
 
     kind: type
     least: int = 0
     most: int = _LARGEST
+    among: tuple[str, ...] = ()
+    weaker: Weaker | None = None
+
+    def __post_init__(self) -> None:
+        """Bound texts and bytes of which nothing else is said."""
+        if self.kind in (str, bytes) and self.most == _LARGEST:
+            msgspec.structs.force_setattr(self, "most", _LONGEST)
 
     def fault(self, value: object) -> Text | None:
         """Describe what is wrong with a value, in both languages; None if nothing is."""
         if type(value) is not self.kind:
             word = _WORDS[self.kind]
             return Text(f"应为{word.zh}", f"must be {word.en}")
-        if isinstance(value, str) and "\0" in value:
-            return Text("不得含有空字符", "must hold no NUL character")
+        if isinstance(value, str) and _UNSTORABLE.search(value):
+            return Text("不得含有空字符或不成对的代理字符", "must hold no NUL character and no unpaired surrogate")
+        if self.among and value not in self.among:
+            known = ", ".join(self.among)
+            return Text(f"应为以下之一：{known}", f"must be one of {known}")
         size = len(value) if isinstance(value, (str, bytes)) else value
-        if type(size) is int and not self.least <= size <= self.most:
-            if self.kind is int:
-                return Text(f"应为 {self.least} 至 {self.most}", f"must be {self.least} to {self.most}")
-            return Text(f"长度应为 {self.least} 至 {self.most}", f"its length must be {self.least} to {self.most}")
-        return None
+        if type(size) is not int or self.least <= size <= self.most:
+            return None
+        bounds = Text(f"{self.least} 至 {self.most}", f"{self.least} to {self.most}")
+        if self.kind is int:
+            return Text(f"应为 {bounds.zh}", f"must be {bounds.en}")
+        return Text(f"长度应为 {bounds.zh}", f"its length must be {bounds.en}")
 
 
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+"""Characters that no text of PostgreSQL can hold."""
+_UNKNOWN_EFFECT: Final = Text("不是此操作的效果", "is no effect of this operation")
 _WORDS: Final[Mapping[type, Text]] = {
     int: Text("整数", "a whole number"),
     bool: Text("真假值", "true or false"),
@@ -65,6 +92,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     the given values as `g`. `on_cancel` undoes `on_try`, and leaves an untried row unchanged. All operations of a
     participant that name a column in `on_cancel` must have the same expression for it, so that a case whose plan was
     lost in a restore can be cancelled too.
+
+    A Confirm and a Cancel must not fail, whatever admitted effects, given values and rows they meet: no expression of
+    theirs may, and what it yields is admitted by its column and the CHECKs of the table.
     """
 
     effects: Mapping[str, ValueType] | None = {}
@@ -74,6 +104,17 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     on_try: Mapping[str, str] = {}
     on_confirm: Mapping[str, str] = {}
     on_cancel: Mapping[str, str] = {}
+
+    def find_fault(self, effects: Mapping[str, Any]) -> tuple[str, Text] | None:
+        """Return the first effect that Confirm could not apply, with what is wrong with it; None if it applies all."""
+        declared = self.effects
+        if declared is None:
+            return None
+        for name, value in effects.items():
+            fault = declared[name].fault(value) if name in declared else _UNKNOWN_EFFECT
+            if fault is not None:
+                return name, fault
+        return None
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +203,11 @@ class ParticipantRegistry:
             name: spec.fields for name, spec in self.facts.items() if spec.type is FactType.ITEMS
         }
         self.value_words = {fact: words for each in self.declarations for fact, words in each.value_words.items()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all participants, databases first."""
+        return (*self.databases, *self.networks)
 
     def __contains__(self, name: object) -> bool:
         return name in self._of

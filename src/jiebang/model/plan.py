@@ -6,7 +6,7 @@ and their effects (`model.participants`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +27,14 @@ class PlannedOperation(msgspec.Struct, frozen=True):
 
 UNNAMED: Final = PlannedOperation()
 """The operation without a name, and without effects."""
+
+
+class EffectCorrection(msgspec.Struct, frozen=True):
+    """What stands in the place of one effect of a plan that could not be applied. A `value` of None leaves it out."""
+
+    participant: str
+    effect: str
+    value: Any
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,3 +67,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(message)
         every = {name: self.operations.get(name, UNNAMED) for name in self.participants}
         msgspec.structs.force_setattr(self, "operations", every)
+
+    def corrected(self, corrections: Iterable[EffectCorrection]) -> Plan:
+        """Return the plan with effects set right, in order; those of participants that it does not name are ignored."""
+        operations = dict(self.operations)
+        for each in corrections:
+            if each.participant not in operations:
+                continue
+            planned = operations[each.participant]
+            effects = {name: value for name, value in planned.effects.items() if name != each.effect}
+            if each.value is not None:
+                effects[each.effect] = each.value
+            operations[each.participant] = PlannedOperation(planned.operation, effects)
+        return msgspec.structs.replace(self, operations=operations)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import asyncpg
+from jiebang.remote.client import RemoteError
+from jiebang.store.postgres.faults import SILENCE, UNANSWERED, Fault, fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,20 +17,27 @@ if TYPE_CHECKING:
     from jiebang.saga.fence import FenceRow, Op
     from jiebang.saga.orders import Answers, Order, Orders
 
+__all__ = [
+    "SILENCE",
+    "UNANSWERED",
+    "ColumnarParticipant",
+    "Fault",
+    "Participant",
+    "TriesWithoutMark",
+    "explain_silence",
+    "fault_of",
+]
 
-SILENCE: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""Raised when a participant as a whole does not answer: down, starting, full, or disconnected."""
 
-UNANSWERED: Final = (*SILENCE, asyncpg.PostgresError)
-"""Raised when a query gets no answer, for callers that need not distinguish silence from an error."""
+def explain_silence(error: BaseException) -> Mapping[str, str | int]:
+    """Return what is known of why a participant did not answer, as fields of a log line.
+
+    `error`: the type. Of a remote participant also `reason`, and the `status`, `code` and `detail` of its own answer.
+    """
+    known: dict[str, str | int | None] = {"error": type(error).__name__}
+    if isinstance(error, RemoteError):
+        known |= {"reason": error.what, "status": error.status, "code": error.code, "detail": error.detail}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 @runtime_checkable

@@ -132,6 +132,18 @@ def _describe_sample(size: int, *, exact: bool) -> Text:
     return Text("", "") if exact else Text(f"（试了 {size} 组事实，未证明）", f" (on {size} sets of facts, not proven)")
 
 
+def compare_conditions(before: Pack, old: Rule, after: Pack, new: Rule) -> tuple[bool, bool]:
+    """Compare the conditions of two versions of a rule, loaded against one registry.
+
+    Returns whether there are facts for which the old one is raised and the new one is not, and whether the answer is
+    proven (True is, by the facts found).
+    """
+    axes = [_AxisFinder(rule.when.text, pack).axis() for rule, pack in ((old, before), (new, after))]
+    (was, becomes), exact = _evaluate_all([old, new], axes, after.registry)
+    passes = bool((was & ~becomes).any())
+    return passes, passes or exact
+
+
 class _AxisFinder:
     """Finds in the syntax tree of one condition the values at which its truth changes."""
 
@@ -279,8 +291,8 @@ def _evaluate_all(
         frame = frame.join(series.to_frame(), how="cross")
     names = set().union(*(rule.when.names for rule in rules))
     combined = with_calendar(frame, names, _AT, registry)
-    hits = combined.select(rule.when.expr.fill_null(value=False).alias(rule.code) for rule in rules)
-    return [hits[rule.code] for rule in rules], exact
+    hits = combined.select(rule.when.expr.fill_null(value=False).alias(str(at)) for at, rule in enumerate(rules))
+    return hits.get_columns(), exact
 
 
 def _all_values(kind: FactType, points: set[Any], texts: Sequence[str]) -> list[Any]:

@@ -9,6 +9,7 @@ import msgspec
 from jiebang.policy.load import load_pack
 from jiebang.policy.shape import PackShape
 from jiebang.policy.source import Source
+from jiebang.policy.weakening import Weakening, find_weakenings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,14 +37,20 @@ def differences(before: Any, after: Any) -> list[Difference]:
     return list(_compare(before, after, ""))
 
 
-def compare_packs(before: tuple[str, str], after: tuple[str, str], registry: ParticipantRegistry) -> list[Difference]:
-    """Compare two versions of a policy, each given as its text and the name of its file. Raises PackInvalidError."""
-    return differences(*(_read_plain(*side, registry) for side in (before, after)))
+def compare_packs(
+    before: tuple[str, str], after: tuple[str, str], registry: ParticipantRegistry
+) -> tuple[list[Difference], list[Weakening]]:
+    """Compare two versions of a policy, each given as its text and the name of its file; return also what weakens.
+
+    Raises PackInvalidError. Falling short of today's floors and bounds is no error here: it is told as a weakening.
+    """
+    packs = [load_pack(*side, registry, stored=True) for side in (before, after)]
+    return differences(*(read_plain(*side, registry) for side in (before, after))), find_weakenings(*packs)
 
 
-def _read_plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
+def read_plain(text: str, source: str, registry: ParticipantRegistry) -> Any:
     """Return a pack's file as plain values. Raises PackInvalidError."""
-    load_pack(text, source, registry)
+    load_pack(text, source, registry, stored=True)
     return msgspec.json.decode(msgspec.json.encode(Source(text, source).read(PackShape)))
 
 

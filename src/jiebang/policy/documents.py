@@ -1,15 +1,16 @@
-"""Identity documents and company codes: check that one is well-formed, and make well-formed ones.
+"""Identity documents: read one as its issuer made it, with what is odd about it, and make well-formed ones.
 
-Reading refuses numbers that cannot have been issued (wrong check character, unknown prefecture, a birth date that does
-not exist or is in the future); whether a document *was* issued only its issuer knows. Sources: GB 11643-1999 (resident
-number, ISO 7064 MOD 11-2), GB/T 2260 (regions, through python-stdnum), the rules on residence permits for Hong Kong,
-Macao and Taiwan residents (2018), on mainland travel permits and on the foreign permanent resident ID card (2017 and
-2023 forms), ICAO Doc 9303 part 4 (passports, TD3) and GB 32100-2015 with GB 11714 (company codes).
+Reading refuses numbers that cannot have been issued (a resident's wrong check character, no such province, a birth date
+that does not exist or is in the future). What was issued although it departs from its standard is read and gets a
+`Doubt`: documents are what issuers made, not what the formula says. Whether a document *was* issued only its issuer
+knows. Sources: GB 11643-1999 (resident number, ISO 7064 MOD 11-2), GB/T 2260 (regions: policy/regions), the rules on
+residence permits for Hong Kong, Macao and Taiwan residents (2018), on mainland travel permits and on the foreign
+permanent resident ID card (2017 and 2023 forms) and ICAO Doc 9303 parts 3 and 4 (passports, TD3).
 
-Of the libraries, python-stdnum has the right regions and credit codes' check characters, which are used. Its resident
-numbers are not: it takes a birth date of 2099, refuses 810000, 820000 and 830000, and breaks on a county that it does
-not know. id-validator takes those permits, but also birth dates of tomorrow or 1899, and refuses numbers that begin
-with 9. Neither knows travel permits or passports.
+Of the libraries, python-stdnum's regions lack codes that were in force, and its resident numbers take a birth date of
+2099, refuse 810000, 820000 and 830000, and break on a county that it does not know. id-validator takes those permits,
+but also birth dates of tomorrow or 1899, and refuses numbers that begin with 9. Neither knows travel permits or
+passports.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ from __future__ import annotations
 import re
 from datetime import date
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from stdnum import numdb
-from stdnum.cn import uscc
 
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
+from jiebang.policy import regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,12 +41,21 @@ class DocumentType(StrEnum):
     PASSPORT = "passport"  # 护照
 
 
+class Doubt(StrEnum):
+    """How a document, company code or card departs from its standard, though such were issued. Kept with the record."""
+
+    REGION_UNLISTED = "region_unlisted"  # no list that we know ever held its region
+    BIRTH_DATE_PARTIAL = "birth_date_partial"  # its birth date, or a part of it, is unknown
+    CHECK_CHARACTER = "check_character"  # its check character or digit does not fit
+
+
 class IdentityDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A well-formed document. `number` is as printed, normalised; `issuer` a region or nationality where it says one.
+    """A document that can have been issued. `number` is as printed, normalised; `issuer` its region or nationality.
 
     Within a type, `key` is equal for two documents exactly when they are the same person's same document: renewed
     travel permits keep their first nine characters, and two countries may print the same passport number.
-    `birth_date`, `sex` ("F" or "M") and `expires` are None where the number does not carry them.
+    `birth_date`, `sex` ("F" or "M") and `expires` are None where the number does not carry them whole; `born_in` is
+    then what it does say of the birth date: digits of YYMMDD, "." for an unknown one (None: nothing to say).
     """
 
     type: DocumentType
@@ -57,6 +65,8 @@ class IdentityDocument(msgspec.Struct, frozen=True, kw_only=True):
     birth_date: date | None = None
     sex: str | None = None
     expires: date | None = None
+    born_in: str | None = None
+    doubt: Doubt | None = None
 
 
 _LENGTH = Text("长度不对", "wrong length")
@@ -70,13 +80,15 @@ _EXPIRY = Text("有效期不存在", "the expiry date does not exist")
 _EARLIEST_BIRTH: Final = date(1900, 1, 1)  # no living holder was born earlier
 
 
-def read_document(kind: str, text: str, today: date) -> IdentityDocument:
+def read_document(kind: str, text: str, today: date, born: date | None = None) -> IdentityDocument:
     """Return the document that `text` spells: `kind` is a DocumentType or its word, `today` a Shanghai calendar day.
 
-    For a passport `text` is the second machine-readable line, 44 characters: the number alone carries no check digit.
-    Raises InvalidInputError (field "number", reason as Text); the number itself is never part of the error.
+    `born`: the holder's birth date, where it is known: it says the century of a year of two digits, which otherwise
+    is the latest that is not ahead. For a passport `text` is the second machine-readable line, 44 characters: the
+    number alone carries no check digit. Raises InvalidInputError (field "number", reason as Text); the number itself is
+    never part of the error.
     """
-    return _READERS[kind](text.strip().upper(), today)
+    return _READERS[kind](text.strip().upper(), today, born)
 
 
 def document_key(kind: str, number: str) -> str:
@@ -86,6 +98,14 @@ def document_key(kind: str, number: str) -> str:
         return _passport_key(number)
     lengths = _PERMIT_LENGTHS.get(kind)
     return number if lengths is None else number[: lengths[0]]
+
+
+def doubt_document(kind: str, number: str) -> Doubt | None:
+    """Return the `doubt` that read_document gives for a number that it accepts, without checking it again."""
+    number = number.strip().upper()
+    if kind == "resident_id":
+        return _doubt_of_region(number[:6])
+    return Doubt.BIRTH_DATE_PARTIAL if kind == "passport" and _known_birth(number[13:19]) is not None else None
 
 
 def _refusal(reason: Text) -> InvalidInputError:
@@ -132,28 +152,29 @@ def _sex(order: str) -> str:
     return "M" if int(order) % 2 else "F"
 
 
-@lru_cache(maxsize=2048)
-def _is_prefecture(code: str) -> bool:
-    """Whether a four-digit prefecture code exists or existed. Counties are newer than any table that we could ship."""
-    parts = numdb.get("cn/loc").info(f"{code}00")
-    return len(parts) > 1 and bool(parts[1][1])
+def _doubt_of_region(code: str) -> Doubt | None:
+    return None if regions.is_listed(code) else Doubt.REGION_UNLISTED
 
 
 _TERRITORIES: Final = {"810000": "HKG", "820000": "MAC", "830000": "TWN"}
 
 
-def _read_resident_id(number: str, today: date) -> IdentityDocument:
+def _read_resident_id(number: str, today: date, _born: date | None) -> IdentityDocument:
     _require_checksum_18(number)
-    if number[0] in "89" or not _is_prefecture(number[:4]):
+    if not regions.is_province(number):
         raise _refusal(_REGION)
-    born = _read_birth_date(number[6:14], today)
-    kind = DocumentType.RESIDENT_ID
     return IdentityDocument(
-        type=kind, number=number, key=number, issuer=number[:6], birth_date=born, sex=_sex(number[14:17])
+        type=DocumentType.RESIDENT_ID,
+        number=number,
+        key=number,
+        issuer=number[:6],
+        birth_date=_read_birth_date(number[6:14], today),
+        sex=_sex(number[14:17]),
+        doubt=_doubt_of_region(number[:6]),
     )
 
 
-def _read_residence_permit(number: str, today: date) -> IdentityDocument:
+def _read_residence_permit(number: str, today: date, _born: date | None) -> IdentityDocument:
     _require_checksum_18(number)
     if number[:6] not in _TERRITORIES:
         raise _refusal(_REGION)
@@ -206,23 +227,23 @@ _OLD_RESIDENCE = re.compile(r"[A-Z]{3}[0-9]{12}")
 _OLD_RESIDENCE_LENGTH: Final = 15
 
 
-def _read_foreign_residence(number: str, today: date) -> IdentityDocument:
+def _read_foreign_residence(number: str, today: date, born: date | None) -> IdentityDocument:
     kind = DocumentType.FOREIGN_PERMANENT_RESIDENCE
     if len(number) == _OLD_RESIDENCE_LENGTH:
         if not _OLD_RESIDENCE.fullmatch(number):
             raise _refusal(_CHARACTERS)
-        if not _is_prefecture(f"{number[3:5]}00"):
+        if not regions.is_province(number[3:5]):
             raise _refusal(_REGION)
-        born = _short_year(number[7:13], today, _BIRTH)
-        return IdentityDocument(type=kind, number=number, key=number, issuer=number[:3], birth_date=born)
+        day = _short_year(number[7:13], today, born)
+        return IdentityDocument(type=kind, number=number, key=number, issuer=number[:3], birth_date=day)
     _require_checksum_18(number)
     if number[0] != "9":
         raise _refusal(_CHARACTERS)
-    if not _is_prefecture(f"{number[1:3]}00"):
+    if not regions.is_province(number[1:3]):
         raise _refusal(_REGION)
-    born = _read_birth_date(number[6:14], today)
+    day = _read_birth_date(number[6:14], today)
     return IdentityDocument(
-        type=kind, number=number, key=number, issuer=number[3:6], birth_date=born, sex=_sex(number[14:17])
+        type=kind, number=number, key=number, issuer=number[3:6], birth_date=day, sex=_sex(number[14:17])
     )
 
 
@@ -231,22 +252,34 @@ def make_foreign_residence(province: str, nationality: str, birth_date: date, or
     return make_resident_id(f"9{province}{nationality}", birth_date, order)
 
 
-def _short_year(digits: str, today: date, reason: Text) -> date:
-    """Return the latest date not in the future with this YYMMDD."""
+def _short_year(digits: str, today: date, born: date | None) -> date:
+    """Return the day that YYMMDD means: `born`, where it can be that, else the latest not in the future."""
+    if born is not None and _EARLIEST_BIRTH <= born <= today and digits == f"{born:%y%m%d}":
+        return born
     for century in (today.year // 100 * 100, today.year // 100 * 100 - 100):
-        try:
-            day = date(century + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
-        except ValueError:
-            continue
-        if day <= today:
+        day = _day(century, digits)
+        if day is not None and day <= today:
             return day
-    raise _refusal(reason)
+    raise _refusal(_BIRTH)
+
+
+def _day(century: int, digits: str) -> date | None:
+    try:
+        return date(century + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+    except ValueError:
+        return None
 
 
 # --- Passports -------------------------------------------------------------------------------------------------------
 
-_MRZ = re.compile(r"[A-Z0-9<]{9}[0-9][A-Z]([A-Z]{2}|[A-Z]<|<<)[0-9]{7}[MF<][0-9]{7}[A-Z0-9<]{14}[0-9<][0-9]")
+_MRZ = re.compile(
+    r"[A-Z0-9<]{9}[0-9][A-Z]([A-Z]{2}|[A-Z]<|<<)(?:[0-9]{2}|<<){3}[0-9][MF<](?:[0-9]{2}|<<){3}[0-9]"
+    r"[A-Z0-9<]{14}[0-9<][0-9]"
+)
+_UNKNOWN: Final = "<"
 _MRZ_LENGTH: Final = 44
+_LONGEST_VALIDITY: Final = 20
+"""No country's passport is valid for more years."""
 _MRZ_VALUE: Final[Mapping[str, int]] = {c: i for i, c in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")} | {"<": 0}
 _MRZ_WEIGHTS: Final = (7, 3, 1)
 
@@ -256,7 +289,7 @@ def mrz_check(field: str) -> str:
     return str(sum(_MRZ_VALUE[c] * _MRZ_WEIGHTS[i % 3] for i, c in enumerate(field)) % 10)
 
 
-def _read_passport(line: str, today: date) -> IdentityDocument:
+def _read_passport(line: str, today: date, born: date | None) -> IdentityDocument:
     if len(line) != _MRZ_LENGTH:
         raise _refusal(_LENGTH)
     if not _MRZ.fullmatch(line):
@@ -270,22 +303,76 @@ def _read_passport(line: str, today: date) -> IdentityDocument:
         or mrz_check(line[:10] + line[13:20] + line[21:43]) != line[43]
     ):
         raise _refusal(_CHECKSUM)
-    try:
-        expires = date(2000 + int(line[21:23]), int(line[23:25]), int(line[25:27]))  # machine-readable since the 1980s
-    except ValueError:
-        raise _refusal(_EXPIRY) from None
     nationality, number = line[10:13].rstrip("<"), line[:9].rstrip("<")
     if not number:
         raise _refusal(_CHARACTERS)
+    day, born_in = _read_mrz_birth(line[13:19], today, born)
     return IdentityDocument(
         type=DocumentType.PASSPORT,
         number=number,
         key=_passport_key(line),
         issuer=nationality,
-        birth_date=_short_year(line[13:19], today, _BIRTH),
+        birth_date=day,
         sex=None if line[20] == "<" else line[20],
-        expires=expires,
+        expires=_read_mrz_expiry(line[21:27], today),
+        born_in=born_in,
+        doubt=Doubt.BIRTH_DATE_PARTIAL if born_in is not None else None,
     )
+
+
+def _read_mrz_birth(digits: str, today: date, born: date | None) -> tuple[date | None, str | None]:
+    """Return the birth date, or what is known of it: "<<" is an unknown year, month or day (Doc 9303-3), as is 00."""
+    known = _known_birth(digits)
+    if known is None:
+        return _short_year(digits, today, born), None
+    some_year = "00" if known.startswith(".") else known[:2]  # 2000 had every day that a year may have
+    if latest_birth(some_year + known[2:], today) is None:
+        raise _refusal(_BIRTH)
+    return None, known
+
+
+def _known_birth(digits: str) -> str | None:
+    """Return a birth date of which a part is unknown as `born_in`; None for a whole one."""
+    year, month, day = digits[:2], digits[2:4], digits[4:]
+    parts = (".." if year == "<<" else year, *(".." if part in ("<<", "00") else part for part in (month, day)))
+    return "".join(parts) if ".." in parts else None
+
+
+def latest_birth(born_in: str, today: date) -> date | None:
+    """Return the last day, not after `today`, of which a document with `born_in` may say that its holder was born.
+
+    None where it leaves the year open, or fits no day. The last, so that what protects the young holds for too long
+    rather than not long enough.
+    """
+    if not born_in or born_in.startswith("."):
+        return None
+    months = range(12, 0, -1) if born_in[2:4] == ".." else (int(born_in[2:4]),)
+    days = range(31, 0, -1) if born_in[4:6] == ".." else (int(born_in[4:6]),)
+    for century in (today.year // 100 * 100, today.year // 100 * 100 - 100):
+        for month in months:
+            for day in days:
+                found = _day(century, f"{born_in[:2]}{month:02d}{day:02d}")
+                if found is not None and _EARLIEST_BIRTH <= found <= today:
+                    return found
+    return None
+
+
+def may_be_born(document: IdentityDocument, born: date) -> bool:
+    """Whether the document's own birth date, as far as it carries one, is `born`."""
+    if document.born_in is not None:
+        return re.fullmatch(document.born_in, f"{born:%y%m%d}") is not None
+    return document.birth_date is None or document.birth_date == born
+
+
+def _read_mrz_expiry(digits: str, today: date) -> date | None:
+    """Return the latest such day that a passport may be valid until today; None where the day is not given whole."""
+    if _UNKNOWN in digits:
+        return None
+    for century in (today.year // 100 * 100 + 100, today.year // 100 * 100, today.year // 100 * 100 - 100):
+        day = _day(century, digits)
+        if day is not None and day.year <= today.year + _LONGEST_VALIDITY:
+            return day
+    raise _refusal(_EXPIRY)
 
 
 def _passport_key(line: str) -> str:
@@ -301,68 +388,11 @@ def make_passport(number: str, nationality: str, birth_date: date, sex: str, exp
     return f"{head}{nationality.ljust(3, '<')}{tail[0]}{sex}{tail[1]}{mrz_check(head + tail[0] + tail[1])}"
 
 
-_READERS: Final[Mapping[str, Callable[[str, date], IdentityDocument]]] = {
+_READERS: Final[Mapping[str, Callable[[str, date, date | None], IdentityDocument]]] = {
     DocumentType.RESIDENT_ID: _read_resident_id,
     DocumentType.RESIDENCE_PERMIT: _read_residence_permit,
-    DocumentType.HK_MACAO_PERMIT: lambda number, _: _read_permit(DocumentType.HK_MACAO_PERMIT, _HK_MACAO, number),
-    DocumentType.TAIWAN_PERMIT: lambda number, _: _read_permit(DocumentType.TAIWAN_PERMIT, _TAIWAN, number),
+    DocumentType.HK_MACAO_PERMIT: lambda number, *_: _read_permit(DocumentType.HK_MACAO_PERMIT, _HK_MACAO, number),
+    DocumentType.TAIWAN_PERMIT: lambda number, *_: _read_permit(DocumentType.TAIWAN_PERMIT, _TAIWAN, number),
     DocumentType.FOREIGN_PERMANENT_RESIDENCE: _read_foreign_residence,
     DocumentType.PASSPORT: _read_passport,
 }
-
-
-# --- Companies -------------------------------------------------------------------------------------------------------
-
-_CREDIT_CODE = re.compile(r"[0-9A-HJ-NPQRTUWXY]{2}[0-9]{6}[0-9A-HJ-NPQRTUWXY]{10}")
-_CARD_LENGTHS: Final = (12, 19)
-_ORG_WEIGHTS: Final = (3, 7, 9, 10, 5, 8, 4, 2)
-
-
-@lru_cache(maxsize=4096)
-def _credit_check(body: str) -> str:
-    """Return the check character of GB 32100. Kept, because many people belong to the same companies."""
-    return str(uscc.calc_check_digit(body))
-
-
-def read_credit_code(text: str) -> str:
-    """Return a unified social credit code, normalised. Raises InvalidInputError (field "credit_code").
-
-    Wider than python-stdnum in its first two places: rural collectives ("N2…") and unions carry letters there.
-    """
-    code = text.strip().upper()
-    reason = None
-    if len(code) != _BODY + 1:
-        reason = _LENGTH
-    elif not _CREDIT_CODE.fullmatch(code):
-        reason = _CHARACTERS
-    elif _credit_check(code[:_BODY]) != code[_BODY]:
-        reason = _CHECKSUM
-    elif not _is_prefecture(f"{code[2:4]}00") and code[2:4] != "10":
-        reason = _REGION
-    if reason is not None:
-        raise InvalidInputError(field="credit_code", reason=reason)
-    return code
-
-
-def make_credit_code(kind: str, region: str, organisation: str) -> str:
-    """Return a credit code: `kind` is authority and type ("91"), `organisation` eight characters of GB 11714."""
-    total = sum(int(c, 36) * w for c, w in zip(organisation, _ORG_WEIGHTS, strict=True))
-    inner = "0123456789X0"[(11 - total % 11)]
-    body = f"{kind}{region}{organisation}{inner}"
-    return body + _credit_check(body)
-
-
-_SINGLE: Final = bytes.maketrans(b"0123456789", bytes(range(10)))
-_DOUBLED: Final = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))  # digit sum of twice the digit
-
-
-def luhn_check(body: str) -> str:
-    """Return the Luhn check digit of a card number without it (ISO/IEC 7812)."""
-    digits = body.encode()
-    return str(-(sum(digits[-1::-2].translate(_DOUBLED)) + sum(digits[-2::-2].translate(_SINGLE))) % 10)
-
-
-def is_card_number(number: str) -> bool:
-    """Whether `number` is 12 to 19 digits with the right Luhn check digit."""
-    well_formed = number.isascii() and number.isdigit() and _CARD_LENGTHS[0] <= len(number) <= _CARD_LENGTHS[1]
-    return well_formed and luhn_check(number[:-1]) == number[-1]

@@ -16,6 +16,7 @@ from jiebang.model.facts import PLATFORM, QUOTA, REQUEST, FactBatch, FactType
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from jiebang.model.origin import Origin
     from jiebang.model.participants import ParticipantRegistry
 
     Items = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
@@ -111,6 +112,32 @@ def mark_unread(part: OwnerFacts, owner: str, read: Sequence[bool]) -> OwnerFact
     )
 
 
+def join_rows(parts: Sequence[tuple[Sequence[int], OwnerFacts]], size: int) -> OwnerFacts:
+    """Join one owner's parts of a batch of `size` rows, each with the rows that it answers.
+
+    Together the parts answer each row once.
+    """
+    place = {row: at for at, row in enumerate(row for rows, _ in parts for row in rows)}
+    order = [place[row] for row in range(size)]
+    whole = pl.concat([part.frame for _, part in parts])[order]
+    lists = {name: [one for _, part in parts for one in part.items[name]] for name in parts[0][1].items}
+    versions = [version for _, part in parts for version in part.versions]
+    return OwnerFacts(
+        whole, {name: [values[at] for at in order] for name, values in lists.items()}, [versions[at] for at in order]
+    )
+
+
+def select_rows(facts: Facts, rows: slice) -> Facts:
+    """Return the facts of some rows of a batch."""
+    return Facts(
+        facts.accounts[rows],
+        facts.frame[rows],
+        {name: lists[rows] for name, lists in facts.items.items()},
+        {name: versions[rows] for name, versions in facts.versions.items()},
+        facts.registry,
+    )
+
+
 def unread_part(owner: str, size: int, registry: ParticipantRegistry) -> OwnerFacts:
     """Return an owner's part where it could not be read."""
     columns = [
@@ -141,16 +168,18 @@ def _join_copies(owner: str, parts: Sequence[OwnerFacts]) -> tuple[OwnerFacts, S
 def join_facts(
     accounts: Sequence[int],
     parts: Mapping[str, OwnerFacts],
-    devices: Sequence[str | None],
+    origins: Sequence[Origin],
     registry: ParticipantRegistry,
 ) -> Facts:
     """Join all owners' parts, by participant or PLATFORM; an owner without a part is unread.
 
     Where the copies of an owner's facts differ, its facts and versions count as unread, so that no Try relies on them.
-    `devices[i]`: the device that the request for `accounts[i]` comes from.
+    `origins[i]`: who makes the request for `accounts[i]`.
     """
     size = len(accounts)
-    frames = [pl.DataFrame({"request_device_id": pl.Series(devices, dtype=pl.String)})]
+    devices = pl.Series([one.device_fact for one in origins], dtype=pl.String)
+    services = pl.Series([one.service for one in origins], dtype=pl.Boolean)
+    frames = [pl.DataFrame({"request_device_id": devices, "request_by_service": services})]
     items: dict[str, Sequence[Sequence[Mapping[str, Any]]]] = {}
     versions: dict[str, Sequence[int | None]] = {}
     for owner in registry.owned:

@@ -16,9 +16,11 @@ from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError, PackInvalidError
 from jiebang.model.facts import REQUEST
 from jiebang.model.plan import Plan
+from jiebang.policy.bounds import MOST_CHANGES, MOST_DAYS, OWN_METHODS, UNIT_BOUNDS, hold
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import Condition
+from jiebang.policy.devices import Act
 from jiebang.policy.entries import Entries
 from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
@@ -38,7 +40,18 @@ from jiebang.policy.pack import (
     QuotaRule,
     Rule,
 )
-from jiebang.policy.shape import MessageShape, PackShape, ParamShape, PlanShape, ProofsShape, QuotaShape, Unit
+from jiebang.policy.protection import PROOF_LOCK, WRONG_TRIES, Protection, UseLimits
+from jiebang.policy.shape import (
+    MessageShape,
+    PackShape,
+    ParamShape,
+    PlanShape,
+    ProofsShape,
+    ProtectionShape,
+    QuotaShape,
+    Unit,
+    UseLimitsShape,
+)
 from jiebang.policy.source import Path, Source
 from jiebang.policy.wording import Wording
 
@@ -48,30 +61,40 @@ if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
 
 _SECONDS: Final = {Unit.SECONDS: 1, Unit.MINUTES: 60, Unit.HOURS: 3600, Unit.DAYS: 86400}
-_MOST_DAYS: Final = 36_525
+_LONGEST: Final = 1 << 31
 _NUMBER_LIMIT: Final = 1 << 53
 _DIGITS: Final = len(str(_NUMBER_LIMIT))
-_MOST_CHANGES: Final = 1_000
+_SPANS: Final = ("case_lives", "code_lives", "code_pause", "tries_window")
+_COUNTS: Final = ("code_digits", "tries", "tries_a_day")
+_MOST_COUNTED: Final = 1_000_000
 _CALENDAR_UNITS: Final = frozenset({Unit.DAYS, Unit.WORKING_DAYS})
 
 
 def load_pack(
-    text: str, source: str, registry: ParticipantRegistry, changed: Mapping[str, str] = MappingProxyType({})
+    text: str,
+    source: str,
+    registry: ParticipantRegistry,
+    changed: Mapping[str, str] = MappingProxyType({}),
+    *,
+    stored: bool = False,
 ) -> Pack:
     """Read a pack from the text of its file `source`. Raises PackInvalidError with every problem and its place.
 
     `registry`: the participants whose facts rules may name, and whose operations plans may name. `changed`: replacement
-    values of parameters, by name, as text. Raises InvalidInputError for an unknown parameter, or a value that does not
-    fit its unit.
+    values of parameters, by name, as text. `stored`: it was admitted before, perhaps by an earlier jiebang: where it
+    falls short of today's floors and bounds it is loaded all the same, with its proofs held at them, and says so in
+    `shortfalls`; an effect that cannot be applied is left for the participant to refuse. Raises InvalidInputError for
+    an unknown parameter, or a value that does not fit its unit.
     """
     document = Source(text, source)
     shape = document.read(PackShape)
     if shape is not None and changed:
         shape = _with_params(shape, changed)
     pack = _Builder(document, shape, registry).pack() if shape is not None else None
-    if pack is None or document.problems:
-        raise PackInvalidError(problems=[msgspec.to_builtins(problem) for problem in sorted(set(document.problems))])
-    return pack
+    problems = {*document.problems, *(() if stored else document.shortfalls)}
+    if pack is None or problems:
+        raise PackInvalidError(problems=[msgspec.to_builtins(problem) for problem in sorted(problems)])
+    return msgspec.structs.replace(pack, shortfalls=tuple(sorted(set(document.shortfalls))))
 
 
 def _with_params(shape: PackShape, changed: Mapping[str, str]) -> PackShape:
@@ -146,6 +169,8 @@ class _Builder(Entries):
             alternatives_of=alternatives_of,
             names_of={kind: _list_names(rules_of[kind], consequences_of[kind], alternatives_of[kind]) for kind in Kind},
             quota=None if shape.quota is None else self._quota(shape.quota),
+            devices={} if shape.devices is None else {act: getattr(shape.devices, act.value) for act in Act},
+            protection=None if shape.protection is None else self._protection(shape.protection),
         )
 
     def _check_params(self) -> None:
@@ -159,8 +184,16 @@ class _Builder(Entries):
                 self.document.problem(
                     (*path, "value"), f"值与单位 {param.unit} 不符", f"the value does not fit the unit {param.unit}"
                 )
-            elif isinstance(param.value, int) and param.unit in _CALENDAR_UNITS and param.value > _MOST_DAYS:
-                self.document.problem((*path, "value"), f"天数至多 {_MOST_DAYS}", f"at most {_MOST_DAYS} days")
+            elif isinstance(param.value, int) and param.unit in _CALENDAR_UNITS and param.value > MOST_DAYS:
+                self.document.problem((*path, "value"), f"天数至多 {MOST_DAYS}", f"at most {MOST_DAYS} days")
+            elif isinstance(param.value, int):
+                least, most = UNIT_BOUNDS[param.unit]
+                if not least <= param.value <= most:
+                    self.document.shortfall(
+                        (*path, "value"),
+                        f"单位为 {param.unit} 的数须为 {least} 至 {most}",
+                        f"a number of {param.unit} must be {least} to {most}",
+                    )
 
     def _require_complete(self, owners: set[str]) -> None:
         """Note what is missing: texts for kinds, owners, messages and reasons in use, and proofs for each plan."""
@@ -169,8 +202,9 @@ class _Builder(Entries):
         used += [entry.kinds for entry in shape.consequences] + [entry.kinds for entry in shape.alternatives]
         self._note_missing(("kinds",), shape.kinds, {*shape.plans, *(kind for kinds in used for kind in kinds)})
         self._note_missing(("owners",), shape.owners, owners)
-        self._note_missing(("messages",), shape.messages, MESSAGES)
-        self._note_missing(("reasons",), shape.reasons, (OTHER_REASON,))
+        protected = shape.protection is not None
+        self._note_missing(("messages",), shape.messages, (*MESSAGES, WRONG_TRIES) if protected else MESSAGES)
+        self._note_missing(("reasons",), shape.reasons, (OTHER_REASON, PROOF_LOCK) if protected else (OTHER_REASON,))
         self._note_missing(("proofs",), shape.proofs, shape.plans)
 
     def _zone(self) -> ZoneInfo:
@@ -251,15 +285,23 @@ class _Builder(Entries):
                 self.document.problem(
                     (*path, "methods", at), f"须为以下之一且不重复：{known}", f"must be one of {known}, once each"
                 )
-        spans = {
-            name: self._span(getattr(shape, name), (*path, name))
-            for name in ("case_lives", "code_lives", "code_pause", "tries_window")
-        }
-        counts = {
-            name: self._count(getattr(shape, name), (*path, name)) for name in ("code_digits", "tries", "tries_a_day")
-        }
+        spans = {name: self._bounded_span(getattr(shape, name), (*path, name)) for name in _SPANS}
+        counts = {name: self._bounded_count(getattr(shape, name), (*path, name)) for name in _COUNTS}
+        if not OWN_METHODS.intersection(shape.methods):
+            known = ", ".join(sorted(OWN_METHODS))
+            self.document.shortfall(
+                (*path, "methods"),
+                f"至少须有一种只有本人掌握的验证：{known}（短信验证码不足以证明）",
+                f"one method must be the person's own: {known} (a code by SMS alone proves too little)",
+            )
         if None in spans.values() or None in counts.values():
             return None
+        if (tries := counts["tries"] or 0) > (counts["tries_a_day"] or 0):
+            self.document.shortfall(
+                (*path, "tries_a_day"),
+                f"不得少于每个申请可错的次数（{tries}）",
+                f"must not be below the tries of one case ({tries})",
+            )
         return msgspec.convert({"methods": shape.methods, **spans, **counts}, Proofs)
 
     def _quota(self, shape: QuotaShape) -> QuotaRule | None:
@@ -274,19 +316,79 @@ class _Builder(Entries):
         per_year = self._count(shape.per_year, ("quota", "per_year"))
         if per_year is None:
             return None
-        if per_year > _MOST_CHANGES:
-            self.document.problem(("quota", "per_year"), f"至多 {_MOST_CHANGES} 次", f"at most {_MOST_CHANGES}")
+        if per_year > MOST_CHANGES:
+            self.document.problem(("quota", "per_year"), f"至多 {MOST_CHANGES} 次", f"at most {MOST_CHANGES}")
             return None
         return QuotaRule(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
+
+    def _protection(self, shape: ProtectionShape) -> Protection | None:
+        spans = {
+            name: self._span(reference, ("protection", *path))
+            for name, path, reference in (
+                ("window", ("window",), shape.window),
+                ("case_pause", ("case_pause",), shape.case_pause),
+                ("unlock_pause", ("unlock", "pause"), shape.unlock.pause),
+            )
+        }
+        counts = {
+            name: self._count_up_to(_MOST_COUNTED, reference, ("protection", *path))
+            for name, path, reference in (
+                ("tell_after", ("tell_after",), shape.tell_after),
+                ("unlock_tries", ("unlock", "tries"), shape.unlock.tries),
+            )
+        }
+        least = [self._count(proofs.tries_a_day, ("proofs", kind.value)) for kind, proofs in self.shape.proofs.items()]
+        if (counts["tell_after"] or 0) > min((tries for tries in least if tries is not None), default=_MOST_COUNTED):
+            self.document.problem(
+                ("protection", "tell_after"),
+                "大于 tries_a_day:验证锁定之前本人不会得到通知",
+                "is above tries_a_day: the owner would never be told",
+            )
+        limits = {name: self._use_limits(getattr(shape, name), ("protection", name)) for name in ("account", "address")}
+        if None in (*spans.values(), *counts.values(), *limits.values()):
+            return None
+        return msgspec.convert({**spans, **counts, **limits}, Protection)
+
+    def _use_limits(self, shape: UseLimitsShape, path: Path) -> UseLimits | None:
+        counts = {
+            name: self._count_up_to(_MOST_COUNTED, getattr(shape, name), (*path, name))
+            for name in ("cases", "codes", "messages")
+        }
+        return None if None in counts.values() else msgspec.convert(counts, UseLimits)
+
+    def _count_up_to(self, most: int, reference: str, path: Path) -> int | None:
+        count = self._count(reference, path)
+        if count is not None and count > most:
+            self.document.problem(path, f"至多 {most}", f"at most {most}")
+            return None
+        return count
 
     def _span(self, reference: str, path: Path) -> timedelta | None:
         param = self.look_up_param(reference, path)
         if param is None:
             return None
-        if param.unit not in _SECONDS or not isinstance(param.value, int) or not 0 < param.value <= 1 << 31:
+        if param.unit not in _SECONDS or not isinstance(param.value, int) or not 0 < param.value <= _LONGEST:
             self.document.problem(path, "须为大于零的时长参数", "must be a parameter with a length of time above zero")
             return None
         return timedelta(seconds=param.value * _SECONDS[param.unit])
+
+    def _bounded_span(self, reference: str, path: Path) -> timedelta | None:
+        span = self._span(reference, path)
+        if span is None:
+            return None
+        param = self.params[reference.removeprefix(":")]
+        return timedelta(seconds=self._hold(path[-1], span // timedelta(seconds=1), param))
+
+    def _hold(self, name: str | int, value: int, param: Param) -> int:
+        """Return a number of proofs within its bounds; note at its parameter where it was not."""
+        held, fault = hold(str(name), value)
+        if fault is not None:
+            self.document.shortfall(("params", param.name, "value"), fault.zh, fault.en)
+        return held
+
+    def _bounded_count(self, reference: str, path: Path) -> int | None:
+        count = self._count(reference, path)
+        return None if count is None else self._hold(path[-1], count, self.params[reference.removeprefix(":")])
 
     def _count(self, reference: str, path: Path) -> int | None:
         param = self.look_up_param(reference, path)

@@ -100,7 +100,7 @@ def _compile_effects(
             meant = param.value
         compiled[effect] = meant
         if kind is not None and (fault := kind.fault(meant)) is not None:
-            composer.document.problem(
+            composer.document.shortfall(
                 place, f"“{name}”的效果“{effect}”{fault.zh}", f"the effect '{effect}' of {name} {fault.en}"
             )
     return compiled

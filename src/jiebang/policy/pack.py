@@ -20,7 +20,10 @@ from jiebang.model.participants import ParticipantRegistry
 from jiebang.model.plan import Plan
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.condition import Condition
+from jiebang.policy.devices import Devices
+from jiebang.policy.protection import Protection
 from jiebang.policy.shape import Unit
+from jiebang.policy.source import PackProblem
 from jiebang.policy.wording import YUAN, Wording, fill
 
 if TYPE_CHECKING:
@@ -241,6 +244,12 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """By kind: every name that a rule, consequence or alternative uses."""
     quota: QuotaRule | None = None
     """None: this policy counts no identity changes."""
+    shortfalls: tuple[PackProblem, ...] = ()
+    """Where a version from the store falls short of what is admitted now; a pack with any is not admitted."""
+    devices: Devices = {}
+    """From which device each act must come."""
+    protection: Protection | None = None
+    """None: this policy has no pauses and caps."""
 
     @property
     def offered(self) -> list[str]:

@@ -16,6 +16,8 @@ import polars as pl
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.model.facts import REQUEST, FactType
 from jiebang.policy.difference import Difference, differences
 from jiebang.policy.evaluate import evaluate
@@ -87,8 +89,8 @@ def decode_record(record: bytes) -> RecordContent:
     """Read what `encode_record` wrote. Raises ValueError for anything else."""
     reader = zlib.decompressobj()
     try:
-        return msgspec.json.decode(reader.decompress(record, _LIMIT), type=RecordContent)
-    except (zlib.error, msgspec.DecodeError) as wrong:
+        return decode(reader.decompress(record, _LIMIT), RecordContent)
+    except (zlib.error, InvalidInputError) as wrong:
         message = f"not a record of a check: {wrong}"
         raise ValueError(message) from wrong
 

@@ -24,7 +24,7 @@ NAMES: Final[Mapping[str, str]] = dict(
 
 def cleared_by(pack: Pack, recorded: str) -> str:
     """Return the code of the rule in `pack` that a remedy clears; if there is none, the code it is recorded under."""
-    return pack.remedies.get(NAMES[recorded], recorded)
+    return pack.remedies.get(NAMES.get(recorded, ""), recorded)
 
 
 def clears(pack: Pack, code: str) -> str | None:

@@ -9,6 +9,7 @@ import msgspec
 
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
+from jiebang.policy.devices import DeviceRule
 from jiebang.policy.wording import YUAN
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -169,6 +170,53 @@ class QuotaShape(msgspec.Struct, frozen=True, kw_only=True):
     cooling: Code
 
 
+class DevicesShape(msgspec.Struct, frozen=True, kw_only=True):
+    """From which device each act must come, one rule for every act of `policy.devices.Act`."""
+
+    proof: DeviceRule
+    code: DeviceRule
+    cash_out: DeviceRule
+    remedy: DeviceRule
+    confirmation: DeviceRule
+    consent: DeviceRule
+    withdrawal: DeviceRule
+    consent_withdrawal: DeviceRule
+
+
+class UseLimitsShape(msgspec.Struct, frozen=True):
+    """How many cases, codes and messages of every kind there may be in the window of `protection`."""
+
+    cases: Reference
+    codes: Reference
+    messages: Reference
+
+
+class UnlockShape(msgspec.Struct, frozen=True):
+    """The way out of locked proofs: on the primary device, with all proofs at once.
+
+    `pause`: from the last wrong try until then; `tries`: the wrong ones allowed at that, in the window of wrong tries.
+    """
+
+    pause: Reference
+    tries: Reference
+
+
+class ProtectionShape(msgspec.Struct, frozen=True):
+    """Pauses and caps against thieves and nuisances.
+
+    `window`: the time over which an account and a network address may take up what `account` and `address` say;
+    `case_pause`: what an account waits before its third case of the window, as much longer before each further one;
+    `tell_after`: at which wrong try the owner is told.
+    """
+
+    window: Reference
+    case_pause: Reference
+    account: UseLimitsShape
+    address: UseLimitsShape
+    tell_after: Reference
+    unlock: UnlockShape
+
+
 class MessageShape(msgspec.Struct, frozen=True):
     """The texts of one message: the short one for the phone, and the e-mail."""
 
@@ -194,6 +242,8 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     messages: dict[Name, MessageShape]
     reasons: dict[Code, Text]
     quota: QuotaShape | None = None
+    devices: DevicesShape | None = None
+    protection: ProtectionShape | None = None
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
     legacy_codes: dict[OldCode, Code] = {}

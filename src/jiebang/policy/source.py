@@ -14,6 +14,8 @@ import msgspec
 import yaml
 from msgspec import inspect as types
 
+from jiebang.model.plain import find_acting
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
@@ -22,6 +24,7 @@ T = TypeVar("T")
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPTH_LIMIT: Final = 20
 _SHOWN: Final = 40
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _SIZE_LIMIT: Final = 1 << 20
 _TAG: Final = "tag:yaml.org,2002:"
 
@@ -42,13 +45,17 @@ class PackProblem(msgspec.Struct, frozen=True, order=True):
 
 
 class Source:
-    """One YAML document, with the place of every value and the problems found so far."""
+    """One YAML document, with the place of every value and the problems found so far.
+
+    `shortfalls`: problems that keep it from being admitted now, though an earlier version may have admitted it.
+    """
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.text = text
         self.lines = text.split("\n")
         self.problems: list[PackProblem] = []
+        self.shortfalls: list[PackProblem] = []
         self.nodes: dict[Path, yaml.Node] = {}
 
     def read(self, shape: type[T]) -> T | None:
@@ -61,13 +68,23 @@ class Source:
 
     def problem(self, path: Path, zh: str, en: str, token: str = "", before: str = "") -> None:
         """Note a problem at `path`; `token` narrows it to that word, after the text `before`, inside the value."""
-        while path and path not in self.nodes:
-            path = path[:-1]
-        node = self.nodes.get(path)
+        node = self._find_node(path)
         line, column = (node.start_mark.line, node.start_mark.column) if node is not None else (0, 0)
         if node is not None and token:
             line, column = self._token(node, token, sum(1 for _ in _occurrences(before, token, 0)))
         self._note(line, column, zh, en)
+
+    def shortfall(self, path: Path, zh: str, en: str) -> None:
+        """Note at `path` that the document falls short of what is admitted now."""
+        node = self._find_node(path)
+        line, column = (node.start_mark.line, node.start_mark.column) if node is not None else (0, 0)
+        self.shortfalls.append(PackProblem(self.file, line + 1, column + 1, zh, en))
+
+    def _find_node(self, path: Path) -> yaml.Node | None:
+        """Return the node at `path`, else the nearest around it."""
+        while path and path not in self.nodes:
+            path = path[:-1]
+        return self.nodes.get(path)
 
     def _note_at(self, mark: Any, zh: str, en: str) -> None:
         """Note a problem at a mark; Any, because the C and the Python parser each have their own class of marks."""
@@ -98,6 +115,10 @@ class Source:
             line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
             self._note(line, column, "含有 YAML 不允许的字符", "holds a character that YAML does not allow")
             return None
+        acting = find_acting(self.text.removeprefix(_BYTE_ORDER_MARK).replace("\r\n", "\n"))
+        if acting is not None:
+            self._note_acting(acting)
+            return None
         try:
             root = yaml.compose(self.text, _LOADER) if self._check_events() else None
         except yaml.MarkedYAMLError as failed:
@@ -109,13 +130,34 @@ class Source:
             self._note(0, 0, "文件为空", "the file is empty")
         return root
 
+    def _note_acting(self, acting: str) -> None:
+        """Note a character that would make an approver read something else than what is stored."""
+        before = self.text[: self.text.find(chr(int(acting.removeprefix("U+"), base=16)), len(_BYTE_ORDER_MARK))]
+        self._note(
+            before.count("\n"),
+            len(before) - before.rfind("\n") - 1,
+            f"含有控制字符 {acting},会使看到的与实际内容不同",
+            f"holds the control character {acting}, which makes text look otherwise than it is",
+        )
+
     def _check_events(self) -> bool:
-        """Check the events before building a tree: no anchors, aliases, tags, or depth that exhausts the stack."""
+        """Check the events before building a tree: no anchors, aliases, tags, or depth that exhausts the stack.
+
+        Nor may a text hold an acting character that it writes as an escape.
+        """
         depth = 0
         for event in yaml.parse(self.text, _LOADER):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
                 self._note_at(
                     event.start_mark, "不允许使用锚点、别名与标签", "anchors, aliases and tags are not allowed"
+                )
+                return False
+            acting = find_acting(event.value) if isinstance(event, yaml.ScalarEvent) else None
+            if acting is not None:
+                self._note_at(
+                    event.start_mark,
+                    f"含有控制字符 {acting},会使看到的与实际内容不同",
+                    f"holds the control character {acting}, which makes text look otherwise than it is",
                 )
                 return False
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -16,6 +16,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType
+from jiebang.model.plain import make_plain
 from jiebang.policy.calendar import ZONE
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ def _render_time(at: datetime | str, zone: ZoneInfo) -> Text:
 
 
 def _verbatim(value: object) -> Text:
-    return Text(str(value), str(value))
+    """Show a value as it is, in one line: other systems' texts must not act on whoever reads them."""
+    plain = make_plain(str(value), lines=False)
+    return Text(plain, plain)
 
 
 def _render_date(value: date | str) -> Text:

@@ -12,10 +12,10 @@ from http import HTTPStatus
 from typing import Final
 
 import httpx
-import msgspec
 
 from jiebang.model.errors import JiebangError
 from jiebang.remote import wire
+from jiebang.remote.peer_problems import read_peer_problem
 from jiebang.remote.signing import Link, Requester, SignedRequest, join_headers
 
 AT_ONCE: Final = 8
@@ -29,17 +29,18 @@ class RemoteError(ConnectionError):
     """The party gave no valid answer: it was unreachable or failing, or the answer was not signed by it.
 
     `status`: the HTTP status of the answer, None where none came. `code`: the problem's code, where there is one.
+    `detail`: what the party said of it, cleaned (peer_problems.py).
     """
 
-    def __init__(self, name: str, what: str, status: int | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, name: str, what: str, status: int | None = None, code: str | None = None, detail: str | None = None
+    ) -> None:
         """`what`: what happened, without personal data."""
         super().__init__(f"{name}: {what}")
+        self.what = what
         self.status = status
         self.code = code
-
-
-class _Refusal(msgspec.Struct):
-    code: str = ""
+        self.detail = detail
 
 
 class SignedClient:
@@ -80,8 +81,10 @@ class SignedClient:
                 return await self._exchange(sent, body)
             except httpx.TimeoutException as error:
                 raise TimeoutError(f"{self.name}: no answer in time") from error
-            except (httpx.HTTPError, AttributeError) as error:
-                # AttributeError: a connection reset while it is being made has no socket, which anyio does not expect
+            except OSError:  # a RemoteError among them
+                raise
+            except Exception as error:
+                # Whatever a peer's bytes, or the loss of its connection, make a library raise: it did not answer.
                 raise RemoteError(self.name, type(error).__name__) from error
 
     async def _exchange(self, sent: SignedRequest, body: bytes) -> bytes:
@@ -105,11 +108,8 @@ class SignedClient:
         return answer
 
     def _build_error(self, status: int, answer: bytes) -> RemoteError:
-        try:
-            code = msgspec.json.decode(answer, type=_Refusal).code
-        except msgspec.DecodeError:
-            code = ""
-        return RemoteError(self.name, f"answered {status} {code}".rstrip(), status, code or None)
+        code, detail = read_peer_problem(answer)
+        return RemoteError(self.name, f"answered {status} {code or ''}".rstrip(), status, code, detail)
 
     async def aclose(self) -> None:
         """Close the connections."""

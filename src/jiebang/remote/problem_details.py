@@ -14,7 +14,7 @@ _RETRY_AFTER_S: Final = 1
 
 
 class BodyNotJsonError(CallerError):
-    """The body is not JSON at all."""
+    """The body is not JSON at all. fields: reason."""
 
     code = "BODY-NOT-JSON"
     title = Text("请求体不是有效的 JSON", "The body is not JSON")

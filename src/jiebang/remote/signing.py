@@ -123,7 +123,7 @@ class Requester:
                 require_components=REPLY_COVERS,
                 body=body,
             )
-        except HTTPMessageSignaturesException as error:
+        except Exception as error:  # its library raises errors of any type for a malformed header
             raise BadSignatureError(reason=_build_reason(error)) from error
 
 
@@ -142,9 +142,9 @@ class Responder:
             (result,) = self._verifier.verify(
                 sent, max_age=LIFETIME, expect_tag=REQUEST_TAG, require_components=REQUEST_COVERS, body=body
             )
-        except (HTTPMessageSignaturesException, ValueError) as error:
+        except Exception as error:  # as above
             raise BadSignatureError(reason=_build_reason(error)) from error
-        nonce, expires, created = result.nonce, result.parameters.get("expires"), result.parameters["created"]
+        nonce, expires, created = result.nonce, result.parameters.get("expires"), result.parameters.get("created")
         if nonce is None or len(nonce) not in NONCE_LENGTHS:
             raise BadSignatureError(reason=_NONCE_MISSING)
         if not isinstance(expires, int) or not isinstance(created, int) or expires - created > LIFETIME.total_seconds():
@@ -170,6 +170,8 @@ class Responder:
 
 
 def _build_reason(error: Exception) -> Text:
+    if not isinstance(error, HTTPMessageSignaturesException | ValueError):
+        return Text("签名头部无法读取", "the signature's headers cannot be read")
     return Text(f"签名校验未通过({error})", str(error) or "the signature does not match")
 
 

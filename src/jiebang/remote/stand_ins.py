@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.remote.link_keys import read_our_end
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ KEYS: Final = "keys"
 """The folder of their links' key files."""
 JWKS: Final = "issuer-jwks.json"
 """The file of the stand-in issuer's public keys; it stays when the issuer ends."""
+DEMO: Final = "demo"
+"""A file in a home that only a demo uses: there the sandbox stands in without being asked for, and a new demo may clear
+everything away."""
 ISSUER: Final = "urn:jiebang:sandbox-issuer"
 """That issuer's name in its tokens."""
 AUDIENCE: Final = "jiebang"
@@ -40,11 +45,10 @@ def write_addresses(home: Path, addresses: Mapping[str, str]) -> None:
 def read_links(home: Path, names: Collection[str]) -> dict[str, Link]:
     """Return our ends of the links to the stand-ins among `names`; none where no stand-in runs.
 
-    Raises OSError where a key is missing.
+    Raises OSError where a key is missing. A file that cannot be read says that none runs.
     """
     try:
-        content = (home / ADDRESSES).read_bytes()
-    except OSError:
+        addresses = decode((home / ADDRESSES).read_bytes(), dict[str, str])
+    except (OSError, InvalidInputError):
         return {}
-    addresses = msgspec.json.decode(content, type=dict[str, str])
     return {name: read_our_end(home / KEYS, name, url) for name, url in addresses.items() if name in names}

@@ -1,8 +1,9 @@
 """Authentication of callers: OAuth 2.0 bearer tokens (RFC 9068, `at+jwt`), verified against a configured issuer.
 
 A person's token has their account as `sub`; a service's token has its own `client_id` as `sub` (RFC 9068 §2.2, client
-credentials) and reaches accounts only with the scope `service`. The claim `device` names the person's device, as the
-device registry knows it; the issuer vouches for it.
+credentials) and reaches accounts only with the scope `service`: that, and no missing claim, is what makes it a service.
+The claim `device` names the person's device, as the device registry knows it; the issuer vouches for it. Without it the
+device is unknown, and passes no rule that asks for one.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import msgspec
 import structlog
-from joserfc import jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jwk import KeySet
+from joserfc import jws, jwt
+from joserfc.errors import ExpiredTokenError
+from joserfc.jwk import JWKRegistry, Key, KeySet
 
 from jiebang.model.check import Text
-from jiebang.model.errors import NotAllowedError, NotAuthenticatedError, OtherSystemError
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError, NotAllowedError, NotAuthenticatedError, OtherSystemError
 from jiebang.model.ids import account_of
+from jiebang.model.origin import SERVICE, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +36,9 @@ _log = structlog.get_logger(__name__)
 
 _TOKEN_LIMIT: Final = 8192
 _DEVICE_LIMIT: Final = 128
+_SUBJECT_LIMIT: Final = 255
+_KEYS_LIMIT: Final = 1 << 20
+"""Bytes of the longest JWKS document read from an issuer."""
 _LAST_EXPIRY: Final = 1 << 37
 """Later expiries of a token are cut to this time: the year 6325, which a datetime can still hold."""
 _ALGORITHMS: Final = ("ES256", "ES384", "PS256", "RS256", "Ed25519")
@@ -79,9 +85,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         if not self.reaches(account_id):
             raise NotAllowedError(account=str(account_id))
 
-    def device_for(self, account_id: int) -> str | None:
-        """Return the device that a request for the account comes from: the person's own; a service has none."""
-        return self.device if self.account_id == account_id else None
+    @property
+    def origin(self) -> Origin:
+        """Who makes this caller's requests: a service, or the person at the device that the token names, if any."""
+        return SERVICE if self.account_id is None else Origin(self.device)
 
 
 class KeysUnavailableError(OtherSystemError):
@@ -105,12 +112,21 @@ def keys_from_file(path: Path) -> ReadKeys:
     return read
 
 
+_ACCEPT: Final = {"accept": "application/jwk-set+json, application/json"}
+
+
 def keys_from_url(url: str, client: httpx.AsyncClient) -> ReadKeys:
     """Read a JWKS from its issuer."""
 
     async def read() -> bytes:
-        answer = await client.get(url, headers={"accept": "application/jwk-set+json, application/json"})
-        return answer.raise_for_status().content
+        document = bytearray()
+        async with client.stream("GET", url, headers=_ACCEPT) as answer:
+            async for chunk in answer.raise_for_status().aiter_bytes():
+                document += chunk
+                if len(document) > _KEYS_LIMIT:
+                    message = f"{url}: a document longer than {_KEYS_LIMIT} bytes"
+                    raise OSError(message)
+        return bytes(document)
 
     return read
 
@@ -154,11 +170,33 @@ class IssuerKeys:
         """Fetch the keys; on failure keep the old ones: a silent issuer must not lock everybody out."""
         self._read_at = self._clock()
         try:
-            document = msgspec.json.decode(await self._read())
-            public = [key for key in document["keys"] if key.get("kty") != "oct" and key.get("use", "sig") == "sig"]
-            self._keys = KeySet.import_key_set({"keys": public})
-        except (OSError, httpx.HTTPError, JoseError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            document = decode(await self._read(), _KeyDocument)
+        except (OSError, httpx.HTTPError, httpx.InvalidURL, InvalidInputError) as error:
             _log.warning("issuer_keys_unreadable", error=type(error).__name__)
+            return
+        usable = [key for key in map(_import_key, document.keys) if key is not None]
+        if usable or not document.keys:
+            self._keys = KeySet(usable)
+        else:
+            _log.warning("issuer_keys_unreadable", error="NoUsableKey")
+
+
+class _KeyDocument(msgspec.Struct, frozen=True):
+    keys: list[Any]
+
+
+def _import_key(jwk: object) -> Key | None:
+    """Return a public key for signatures; None for any other, which is passed over (RFC 7517, 5)."""
+    if not isinstance(jwk, dict) or jwk.get("kty") == "oct" or jwk.get("use", "sig") != "sig":
+        return None
+    try:
+        key = JWKRegistry.import_key(jwk)
+        key.ensure_kid()
+        public = bool(key.public_key)
+    except Exception as error:  # noqa: BLE001 - the libraries raise errors of any type for what is no key
+        _log.warning("issuer_key_ignored", error=type(error).__name__)
+        return None
+    return key if public and isinstance(key.kid, str) else None
 
 
 class TokenVerifier:
@@ -202,33 +240,38 @@ class TokenVerifier:
         key_id = header.get("kid")
         keys = await self._keys.get(key_id if isinstance(key_id, str) else None)
         try:
-            claims = jwt.decode(token, keys, algorithms=self._algorithms).claims
+            # Not joserfc's own decoding of the claims: it takes a name twice, NaN, and halves of characters.
+            payload = jws.deserialize_compact(token, keys, algorithms=self._algorithms).payload
+            claims = decode(payload or b"", dict[str, Any])
             self._claims.validate(claims)
+            return _build_caller(claims)
         except ExpiredTokenError:
             raise NotAuthenticatedError(cause="expired") from None
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+        except NotAuthenticatedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a token makes the library raise, it is not valid
             _log.info("token_refused", error=type(error).__name__)
             raise NotAuthenticatedError(cause="invalid") from None
-        return _build_caller(claims)
 
 
 def _read_header(token: str) -> dict[str, Any]:
     """Read the unverified header, only for `typ` and `kid`."""
     part = token.partition(".")[0]
     try:
-        header = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except (ValueError, msgspec.DecodeError):
+        return decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)), dict[str, Any])
+    except (ValueError, InvalidInputError):
         raise NotAuthenticatedError(cause="malformed") from None
-    if not isinstance(header, dict):
-        raise NotAuthenticatedError(cause="malformed")
-    return header
 
 
 def _build_caller(claims: dict[str, Any]) -> Caller:
     subject, client, device, scope = (claims.get(name) for name in ("sub", "client_id", "device", "scope"))
+    if not isinstance(subject, str) or len(subject) > _SUBJECT_LIMIT or not subject.isprintable():
+        raise NotAuthenticatedError(cause="subject")
     account_id = None
+    if not str(subject).isprintable():
+        raise NotAuthenticatedError(cause="subject")
     if subject != client:
-        account_id = account_of(str(subject))
+        account_id = account_of(subject)
         if account_id is None:
             raise NotAuthenticatedError(cause="subject")
     if device is not None and not (
@@ -236,7 +279,7 @@ def _build_caller(claims: dict[str, Any]) -> Caller:
     ):
         raise NotAuthenticatedError(cause="device")
     return Caller(
-        subject=str(subject),
+        subject=subject,
         account_id=account_id,
         device=device,
         scopes=frozenset(scope.split()) if isinstance(scope, str) else frozenset(),

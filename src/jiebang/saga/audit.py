@@ -35,6 +35,8 @@ class Breach(StrEnum):
     NO_PLAN = "case_follows_unknown_plan"
     SLOT_LEAKED = "quota_slot_without_case"
     SLOT_MISSING = "case_without_quota_slot"
+    NUMBER_SET_BACK = "case_number_would_be_given_again"
+    NOT_ACTIVATED = "policy_in_force_was_not_activated"
 
 
 class Violation(msgspec.Struct, frozen=True):

@@ -22,6 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jiebang.model.case import ENDED
+from jiebang.model.decoding import decode_any
+from jiebang.model.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
@@ -65,13 +69,15 @@ class ChainRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChainHead(msgspec.Struct, frozen=True, gc=False):
-    """The revision, state and head on the case's own row: its timeline must end with them."""
+    """What stands on the case's own row: its timeline must begin with its creation, and end with the rest."""
 
     account_id: int
     case_no: int
     revision: int
     state: str
     head: bytes
+    created_at: datetime
+    reason: str | None = None
 
 
 class TimelineFault(StrEnum):
@@ -80,7 +86,7 @@ class TimelineFault(StrEnum):
     CHANGED = "timeline_entry_changed"  # the row, or the head of the row before, was changed
     MISSING = "timeline_entry_missing"
     CUT = "timeline_cut"  # the case's row is at a later revision than its timeline ends with, or an earlier one
-    DIFFERS = "timeline_differs_from_case"  # the case's row has another state or head
+    DIFFERS = "timeline_differs_from_case"  # the case's row has another state, reason, beginning or head
     ORPHANED = "timeline_without_case"
 
 
@@ -92,21 +98,29 @@ def find_faults(case: ChainHead, rows: Iterable[ChainRow]) -> Iterator[tuple[Tim
     before, expected = genesis(case.account_id, case.case_no), 1
     last: ChainRow | None = None
     state: Any = None
+    reason: Any = None
+    begun = True
     for row in rows:
         decoded = _decode(row.entries)
+        begun = begun and (row.revision > 1 or row.at == case.created_at)
         if row.revision != expected:
             yield (TimelineFault.MISSING, expected)
         elif head(before, digest(row.revision, time_text(row.at), canonical(decoded))) != row.head:
             yield (TimelineFault.CHANGED, row.revision)
-        state = next((entry.get("state") for entry in reversed(decoded) if entry.get("what") == "state"), state)
+        for entry in decoded:
+            if entry.get("what") == "state":
+                state, reason = entry.get("state"), entry.get("reason")
         before, expected, last = row.head, row.revision + 1, row
     if last is None or last.revision != case.revision:
         yield (TimelineFault.CUT, expected)
-    elif last.head != case.head or state != case.state:
+    elif last.head != case.head or state != case.state or not begun or (case.state in ENDED and case.reason != reason):
         yield (TimelineFault.DIFFERS, last.revision)
 
 
 def _decode(text: str) -> list[dict[str, Any]]:
     """Return the entries. Values that are not entries are left out: the digest then does not match the head."""
-    decoded = msgspec.json.decode(text)
+    try:
+        decoded = decode_any(text)
+    except InvalidInputError:
+        return []
     return [entry for entry in decoded if isinstance(entry, dict)] if isinstance(decoded, list) else []

@@ -1,8 +1,12 @@
 """Seals: signed statements about the heads of many timelines, each holding the hash of the one before.
 
-A seal's row holds its cases in a compact form of 48 bytes each. What is signed is a small JSON object with the hash of
-these bytes and the root of a Merkle tree over the heads (RFC 9162, section 2.1), so that one person's receipt proves
-their own head without revealing others. Signing itself is in `store/timelines/seal_signing_keys.py`.
+A seal's row holds its cases in a compact form of 80 bytes each: account, number, revision, the head of the timeline,
+and the record, a hash of everything else stored of the case (`store/timelines/case_records.sql`). What is signed is a
+small JSON object with the hash of these bytes and the root of a Merkle tree over heads and records (RFC 9162, section
+2.1), so that one person's receipt proves their own case without revealing others. Signing itself is in
+`store/timelines/seal_signing_keys.py`.
+
+Seals of form 1, which earlier versions made, hold heads without records: 48 bytes a case. They stay good as they are.
 """
 
 from __future__ import annotations
@@ -18,13 +22,18 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.saga.chain import time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-_LEAF: Final = struct.Struct(">QII32s")
-LEAF_BYTES: Final = _LEAF.size
+Form = Literal[1, 2]
+"""The form of a seal: 1 holds heads, 2 heads and records."""
+FORM: Final[Form] = 2
+"""The form in which seals are made today."""
+_LEAF: Final = {1: struct.Struct(">QII32s"), 2: struct.Struct(">QII32s32s")}
 NOTHING: Final = bytes(32)
 """The `previous` hash of the first seal."""
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,12 +43,20 @@ _Hex = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Leaf(msgspec.Struct, frozen=True, gc=False):
-    """The head that a timeline had after a revision."""
+    """The head that a timeline had after a revision, and the record of the case (empty in a seal of form 1).
+
+    The record of a case that ended is over all that is stored of it; of a live one, over what never changes any more.
+    """
 
     account_id: int
     case_no: int
     revision: int
     head: bytes
+    record: bytes = b""
+
+    def node(self) -> bytes:
+        """Return the leaf's hash in the tree."""
+        return sha256(b"\0" + self.head + self.record).digest()
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,10 +64,12 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Of the sealed cases the first `ended` ended after the previous seal's `ended_until` and no later than this one's;
     the `live` ones that follow were saved no later than `moved_until`. `restored`: the number of the seal that a
-    restore from backup lost, together with all others after `previous`, as operator `by` acknowledged.
+    restore from backup lost, together with all others after `previous`, as operator `by` acknowledged. `registers`: by
+    table, the hash of what the installation itself decided (its policies and who agreed to them, ...) until
+    `registers_until`; a seal of form 1 has none.
     """
 
-    v: Literal[1] = 1
+    v: Form = 1
     seal: int
     previous: _Hex
     at: str
@@ -62,17 +81,29 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     root: _Hex
     restored: int | None = None
     by: str | None = None
+    registers: dict[str, _Hex] | None = None
+    registers_until: str | None = None
 
 
 def pack(leaves: Sequence[Leaf]) -> bytes:
-    """Return leaves in the compact form of a seal's row."""
-    return b"".join(_LEAF.pack(leaf.account_id, leaf.case_no, leaf.revision, leaf.head) for leaf in leaves)
+    """Return leaves in the compact form of a seal's row: of form 2, if they have records."""
+    return b"".join(
+        _LEAF[2].pack(leaf.account_id, leaf.case_no, leaf.revision, leaf.head, leaf.record)
+        if leaf.record
+        else _LEAF[1].pack(leaf.account_id, leaf.case_no, leaf.revision, leaf.head)
+        for leaf in leaves
+    )
 
 
-def unpack(packed: bytes) -> list[Leaf]:
+def leaf_bytes(form: Form) -> int:
+    """Return how many bytes a case takes in the row of a seal."""
+    return _LEAF[form].size
+
+
+def unpack(packed: bytes, form: Form) -> list[Leaf]:
     """Return the leaves of a seal's row; an incomplete one at the end is left out."""
-    whole = len(packed) - len(packed) % LEAF_BYTES
-    return [Leaf(*fields) for fields in _LEAF.iter_unpack(packed[:whole])]
+    whole = len(packed) - len(packed) % leaf_bytes(form)
+    return [Leaf(*fields) for fields in _LEAF[form].iter_unpack(packed[:whole])]
 
 
 def statement(
@@ -84,12 +115,15 @@ def statement(
     live: Sequence[Leaf],
     ended_until: datetime,
     moved_until: datetime,
+    registers: Mapping[str, bytes],
+    registers_until: datetime,
     restored: int | None = None,
     by: str | None = None,
 ) -> tuple[bytes, bytes]:
     """Return what is to be signed (canonical JSON), and the packed cases for the seal's row."""
     packed = pack([*ended, *live])
     said = Statement(
+        v=FORM,
         seal=seal,
         previous=previous.hex(),
         at=time_text(at),
@@ -98,9 +132,11 @@ def statement(
         ended=len(ended),
         live=len(live),
         cases=sha256(packed).hexdigest(),
-        root=root(packed).hex(),
+        root=root(packed, FORM).hex(),
         restored=restored,
         by=by,
+        registers={name: found.hex() for name, found in registers.items()},
+        registers_until=time_text(registers_until),
     )
     return msgspec.json.encode(said, order="sorted"), packed
 
@@ -111,9 +147,9 @@ def fits(said: Statement, *, seal: int, ended_until: datetime, moved_until: date
         said.seal == seal
         and said.ended_until == time_text(ended_until)
         and said.moved_until == time_text(moved_until)
-        and said.ended + said.live == len(packed) // LEAF_BYTES
+        and said.ended + said.live == len(packed) / leaf_bytes(said.v)
         and said.cases == sha256(packed).hexdigest()
-        and said.root == root(packed).hex()
+        and said.root == root(packed, said.v).hex()
     )
 
 
@@ -123,12 +159,12 @@ def seal_hash(signed: str) -> bytes:
 
 
 @lru_cache(maxsize=32)
-def _levels(packed: bytes) -> list[list[bytes]]:
-    """Return the levels of the tree over the heads of packed cases, leaves first.
+def _levels(packed: bytes, form: Form) -> list[list[bytes]]:
+    """Return the levels of the tree over packed cases, leaves first.
 
     A node without a sibling moves up unchanged; this gives the same tree as RFC 9162's recursive definition.
     """
-    level = [sha256(b"\0" + leaf.head).digest() for leaf in unpack(packed)]
+    level = [leaf.node() for leaf in unpack(packed, form)]
     levels = [level]
     while len(level) > 1:
         above = [sha256(b"\1" + level[at] + level[at + 1]).digest() for at in range(0, len(level) - 1, 2)]
@@ -139,26 +175,30 @@ def _levels(packed: bytes) -> list[list[bytes]]:
     return levels
 
 
-def root(packed: bytes) -> bytes:
-    """Return the root of the tree over the heads of packed cases; of none, the hash of the empty string."""
-    return _levels(packed)[-1][0] if packed else sha256().digest()
+def root(packed: bytes, form: Form) -> bytes:
+    """Return the root of the tree over packed cases; of none, the hash of the empty string."""
+    return _levels(packed, form)[-1][0] if packed else sha256().digest()
 
 
 def decode_statement(signed: str) -> Statement | None:
     """Decode a seal (a JWS in compact form) without checking its signature; None where it does not decode."""
     try:
         middle = signed.split(".")[1]
-        return msgspec.json.decode(urlsafe_b64decode(middle + "=" * (-len(middle) % 4)), type=Statement)
-    except (IndexError, ValueError):  # binascii.Error and msgspec's errors are ValueErrors
+        return decode(urlsafe_b64decode(middle + "=" * (-len(middle) % 4)), Statement)
+    except (IndexError, ValueError, InvalidInputError):  # binascii.Error is a ValueError
         return None
 
 
-def index_of(packed: bytes, leaf: Leaf) -> int | None:
-    """Return the index of a leaf among packed ones; None where it is not among them."""
-    wanted, at = pack([leaf]), packed.find(pack([leaf]))
-    while at >= 0 and at % LEAF_BYTES:
+def find_leaf(packed: bytes, form: Form, leaf: Leaf) -> tuple[int, Leaf] | None:
+    """Return the index of a timeline's head among packed cases, and the leaf with its record; None if it is not there.
+
+    `leaf`: account, number, revision and head, without a record.
+    """
+    wanted, size = pack([leaf]), leaf_bytes(form)
+    at = packed.find(wanted)
+    while at >= 0 and at % size:
         at = packed.find(wanted, at + 1)
-    return at // LEAF_BYTES if at >= 0 else None
+    return None if at < 0 else (at // size, unpack(packed[at : at + size], form)[0])
 
 
 class SealFault(StrEnum):
@@ -173,6 +213,9 @@ class SealFault(StrEnum):
     REWRITTEN = "sealed_timeline_rewritten"
     GONE_ON = "sealed_case_went_on_after_its_end"
     NOT_SEALED = "ended_case_not_sealed"  # though seals cover the time when it ended
+    RECORD_CHANGED = "sealed_case_record_changed"  # of what stands beside the timeline
+    REGISTER_CHANGED = "sealed_register_changed"  # of what the installation decided
+    NO_ANCHOR = "anchor_missing"  # though there are seals
 
 
 class Side(StrEnum):
@@ -189,10 +232,10 @@ class PathStep(msgspec.Struct, frozen=True):
     hash: str
 
 
-def path(packed: bytes, index: int) -> list[PathStep]:
+def path(packed: bytes, form: Form, index: int) -> list[PathStep]:
     """Return the Merkle inclusion path of leaf `index` (0 first)."""
     steps: list[PathStep] = []
-    for level in _levels(packed)[:-1]:
+    for level in _levels(packed, form)[:-1]:
         sibling = index ^ 1
         if sibling < len(level):
             steps.append(PathStep(Side.RIGHT if sibling > index else Side.LEFT, level[sibling].hex()))

@@ -108,7 +108,7 @@ class ClearingNetwork:
             reason = Text(f"没有此操作；可用：{known}", f"there is no such operation; known are {known}")
             raise InvalidInputError(field="$.operation", reason=reason)
         cases = body.cases
-        accounts = wire.parse_accounts([case.account for case in cases], "$.cases")
+        accounts = [int(case.account) for case in cases]
         pairs = [(account, case.case_no) for account, case in zip(accounts, cases, strict=True)]
         if len(set(pairs)) != len(pairs):
             raise InvalidInputError(field="$.cases", reason=Text("同一笔重复出现", "a case is named twice"))
@@ -129,8 +129,7 @@ class ClearingNetwork:
                 field="op, trans_type", reason=Text("op 须为 try、confirm 或 cancel", "op is try, confirm or cancel")
             )
         case = wire.convert({"account": match[1], "case_no": int(match[2])}, wire.CaseOrder)
-        (account,) = wire.parse_accounts([case.account], "gid")
-        done = await self._saga(call, Op(query["op"]), [(account, case.case_no)])
+        done = await self._saga(call, Op(query["op"]), [(int(case.account), case.case_no)])
         if done is None:
             return None
         (first, *_), suffered = done
@@ -162,7 +161,7 @@ class ClearingNetwork:
 
     async def look(self, call: HttpCall) -> HttpAnswer | None:
         """Answer the fence rows of up to 1,024 accounts."""
-        accounts = wire.parse_accounts(wire.parse(call.body, wire.LookBatch).accounts, "$.accounts")
+        accounts = [int(account) for account in wire.parse(call.body, wire.LookBatch).accounts]
         suffered = await self._apply_faults(FaultOp.LOOK, accounts)
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
@@ -175,7 +174,7 @@ class ClearingNetwork:
     async def marks(self, call: HttpCall) -> HttpAnswer | None:
         """Answer the next 1,024 fence rows of a range of accounts. Hit by the faults of a look."""
         asked = wire.parse(call.body, wire.MarksRange)
-        (upto,) = wire.parse_accounts([asked.upto], "$.upto")
+        upto = int(asked.upto)
         suffered = await self._apply_faults(FaultOp.LOOK, [upto])
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
@@ -206,7 +205,6 @@ class ClearingNetwork:
     async def bind(self, call: HttpCall) -> HttpAnswer:
         """Bring bindings into force; accounts between Try and Confirm or Cancel are left unchanged and named."""
         bindings = wire.parse(call.body, BindingsBody).bindings
-        wire.parse_accounts([one.account for one in bindings], "$.bindings")
         busy = await self._run(self._ledger.bind, bindings, call.verified)
         return ok({"busy": busy})
 
@@ -229,7 +227,7 @@ class ClearingNetwork:
             if call.sent.method == "POST"
             else wire.convert({"accounts": call.query.get("account", [])}, wire.LookBatch)
         )
-        accounts = wire.parse_accounts(batch.accounts, "$.accounts")
+        accounts = [int(account) for account in batch.accounts]
         return ok({"accounts": await self._run(self._ledger.state, accounts)})
 
 
@@ -250,11 +248,14 @@ def _read_single(query: dict[str, list[str]], known: set[str]) -> dict[str, str]
 def main() -> None:
     """Run one network until told to stop."""
     arguments = Arguments("模拟清算网络 / a clearing network of the sandbox")
-    arguments.add_argument("name", choices=PARTICIPANTS.networks)
+    arguments.add_argument("name", help="名称 / its name")
+    known = "操作,默认为产品所声明的 / an operation it has; default: those that the product declares"
+    arguments.add_argument("--operation", action="append", default=[], help=known)
     arguments.add_argument("--keep-faults", action="store_true", help="沿用上次的故障 / go on with the last faults")
     given = arguments.parse_args()
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    clearing = ClearingNetwork(Ledger(given.data), PARTICIPANTS[given.name].operations, keep_faults=given.keep_faults)
+    operations = given.operation or PARTICIPANTS[given.name].operations
+    clearing = ClearingNetwork(Ledger(given.data), operations, keep_faults=given.keep_faults)
     responder = Responder(read_other_end(given.keys, given.name, ""))
     serve(nullcontext(clearing.service(given.name, responder)), given.port, with_parent=given.with_parent)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -20,8 +19,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError
 from jiebang.model.notice import Channel, Notices
+from jiebang.remote.bodies import parse_account
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import read_other_end
 from jiebang.remote.signing import Responder
@@ -46,7 +45,7 @@ CREATE TABLE IF NOT EXISTS message (
 );
 CREATE INDEX IF NOT EXISTS message_account ON message (account_id, received);
 """
-_ACCOUNT: Final = re.compile(r"\A/phones/([1-9][0-9]{0,15})\Z")
+_PHONES: Final = "/phones/"
 
 
 class PhoneMessage(msgspec.Struct, frozen=True):
@@ -127,14 +126,12 @@ class Phone:
 
     async def show(self, call: HttpCall) -> HttpAnswer:
         """Answer an account's messages, the newest last: a page for a browser, else JSON."""
-        match = _ACCOUNT.match(call.path)
-        if match is None:
-            raise InvalidInputError(field="account", reason=Text("须为账户号", "must be an account number"))
+        account_id = parse_account(call.path.removeprefix(_PHONES))
         loop = asyncio.get_running_loop()
-        messages = await loop.run_in_executor(self._thread, self._inbox.read, int(match[1]))
+        messages = await loop.run_in_executor(self._thread, self._inbox.read, account_id)
         if "text/html" in call.sent.headers.get("accept", ""):
-            return HttpAnswer(_page(match[1], messages).encode(), content_type="text/html; charset=utf-8")
-        return ok({"account": match[1], "messages": messages})
+            return HttpAnswer(_page(str(account_id), messages).encode(), content_type="text/html; charset=utf-8")
+        return ok({"account": str(account_id), "messages": messages})
 
 
 _PAGE: Final = """<!doctype html>

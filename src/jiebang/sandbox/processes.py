@@ -10,11 +10,13 @@ import os
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from jiebang.model.errors import ProcessStartError
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError, ProcessStartError
 from jiebang.participants import PARTICIPANTS
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, read_our_end
@@ -100,8 +102,8 @@ class SandboxProcess:
         try:
             async with asyncio.timeout(START_SECONDS):
                 line = await self._process.stdout.readline() if self._process.stdout else b""
-            self.port = msgspec.json.decode(line, type=_Ready).port
-        except (TimeoutError, msgspec.DecodeError) as error:
+            self.port = decode(line, _Ready).port
+        except (TimeoutError, InvalidInputError) as error:
             await self._end()
             raise ProcessStartError(process=self.name, log=str(self._log)) from error
 
@@ -161,20 +163,23 @@ async def sandbox(
     names: Sequence[str] = (*PARTICIPANTS.networks, GATEWAY),
     ports: Mapping[str, int] | None = None,
     wallet: str | None = None,
+    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
 
     `ports`: fixed ones by name, any free one for the others. `wallet`: the DSN of the wallet's database, with which the
-    super-app runs too. Raises ProcessStartError where a process does not start. Faults of an earlier run are off.
+    super-app runs too. `others`: further remote participants by name, with their operations. Raises ProcessStartError
+    where a process does not start. Faults of an earlier run are off.
     """
     for folder in (KEYS, "sandbox", "logs"):
         (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     processes = {name: _process(home, name) for name in names}
+    processes |= {name: _process(home, name, operations) for name, operations in others.items()}
     if wallet is not None:
         processes[SUPERAPP] = _super_app(home, wallet)
     for name, port in (ports or {}).items():
         processes[name].port = port
-    for name in names:
+    for name in (*names, *others):
         create_keys(home / KEYS, name)
     async with AsyncExitStack() as stack:
         for process in processes.values():
@@ -200,8 +205,9 @@ def _super_app(home: Path, wallet: str) -> SandboxProcess:
     return SandboxProcess(SUPERAPP, command, home / "logs" / f"{SUPERAPP}.log", environment=environment)
 
 
-def _process(home: Path, name: str) -> SandboxProcess:
+def _process(home: Path, name: str, operations: Sequence[str] = ()) -> SandboxProcess:
     module = ["jiebang.sandbox.phone"] if name == GATEWAY else ["jiebang.sandbox.clearing", name]
     command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / KEYS)]
+    command += [f"--operation={operation}" for operation in operations]
     again = () if name == GATEWAY else ("--keep-faults",)
     return SandboxProcess(name, command, home / "logs" / f"{name}.log", again=again)

@@ -34,6 +34,7 @@ from jiebang.model.errors import (
     PolicyRefusalError,
 )
 from jiebang.parent import die_with_parent
+from jiebang.remote.headers import refuse_repeated_headers
 from jiebang.remote.signing import SKEW, RequestParameters, Responder, SignedRequest, join_headers
 from jiebang.remote.wire import MAX_BODY
 
@@ -141,6 +142,7 @@ class Service:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, scope: Any, sent: SignedRequest, receive: ASGIReceiveCallable) -> HttpAnswer | None:
+        refuse_repeated_headers(scope["headers"])
         path = scope["path"]
         here = path if path in self._paths else f"{path.rpartition('/')[0]}/*"
         if (sent.method, here) not in self._routes:

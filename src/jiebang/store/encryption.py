@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from datetime import date
 from functools import lru_cache
 from typing import Final
 
@@ -21,11 +22,16 @@ SALT_BYTES: Final = 16
 """Bytes of a payment password's salt."""
 
 
-class SealedIdentity(msgspec.Struct, frozen=True):
-    """What `identity.account.sealed` holds."""
+class SealedIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `identity.account.sealed` holds. An identity sealed by an earlier version holds name and number alone.
+
+    `birth_date` and `region` as on the document: beside the sealed bytes stands no more of them than rules need.
+    """
 
     name: str
     number: str
+    birth_date: date | None = None
+    region: str | None = None
 
 
 @lru_cache(maxsize=1)

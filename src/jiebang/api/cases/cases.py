@@ -16,7 +16,9 @@ from litestar.response.sse import ServerSentEventMessage
 from jiebang.api import shapes
 from jiebang.api.cases.idempotency import KeyedMutation, encode_refusal, mutation_options, respond
 from jiebang.api.deps import Deps, InjectedDeps
-from jiebang.api.gate.guards import CallerRequest, require_caller
+from jiebang.api.gate.capacity import GOES_ON, LEAVES, OPENS_CASE
+from jiebang.api.gate.guards import CallerRequest, origin_of, require_caller
+from jiebang.api.gate.shares import Streams
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
@@ -36,9 +38,10 @@ LastEventId = Annotated[
     str,
     HeaderParameter(
         name="Last-Event-ID",
-        pattern="^[0-9]{1,9}$",
+        pattern="^[0-9]{0,9}$",
         required=False,
-        description="Revision after which to go on; none: from the beginning 断线续传位置",
+        description="Revision after which to go on; none, or empty (as before the first event): from the beginning "
+        "断线续传位置;无或为空则从头开始",
     ),
 ]
 _LOCATION: Final = ResponseHeader(
@@ -74,13 +77,16 @@ def _make_render(request: CallerRequest, deps: Deps, status: int) -> Render:
         errors.BlockedError,
         errors.KindNotOfferedError,
         errors.ConsentNotAskedError,
+        errors.TooSoonError,
+        admission=OPENS_CASE,
         headers=[_LOCATION],
     ),
     operation_id="submit",
     tags=["cases"],
     summary="Submit a case 提交申请",
     description="Checks, and opens the case if nothing stands in the way; else answers 409 with the whole check. "
-    "The person's phone and e-mail hear of it at once, and a code is sent. "
+    "The person's phone and e-mail hear of it at once, and a code is sent. Between two there is a pause, and policy "
+    "limits how many an account and an address may open; 429 says when to come again. "
     "检查通过即受理,并通知本人;否则返回完整检查结果。",
 )
 async def submit_case(
@@ -96,7 +102,7 @@ async def submit_case(
     submission = Submission(
         account_id=account_id,
         kind=asked.kind,
-        device=request.user.device_for(account_id),
+        origin=origin_of(request),
         consents=tuple(dict.fromkeys(asked.consents)),
         shown=None if asked.shown is None else tuple(asked.shown),
     )
@@ -108,7 +114,7 @@ async def submit_case(
 @get(
     "/v1/cases/{case_id:str}",
     guards=[require_caller],
-    opt={"scope": TokenScope.CASE_READ},
+    opt={"scope": TokenScope.CASE_READ, "admission": GOES_ON},
     security=security_requirement(TokenScope.CASE_READ),
     operation_id="readCase",
     tags=["cases"],
@@ -126,7 +132,14 @@ async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdI
 
 @delete(
     "/v1/cases/{case_id:str}",
-    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.TooLateToWithdrawError, body=False),
+    **mutation_options(
+        TokenScope.CASE_WRITE,
+        errors.UnknownCaseError,
+        errors.WrongDeviceError,
+        errors.TooLateToWithdrawError,
+        admission=LEAVES,
+        body=False,
+    ),
     status_code=202,
     operation_id="withdrawCase",
     tags=["cases"],
@@ -139,12 +152,16 @@ async def withdraw_case(
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
     key = _require_own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: withdraw(deps.context, key, claim, _make_render(request, deps, 202)))
+    return await mutation.respond(
+        lambda claim: withdraw(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
+    )
 
 
 @post(
     "/v1/cases/{case_id:str}/proofs",
-    **mutation_options(TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError),
+    **mutation_options(
+        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.WrongDeviceError, errors.ProofRefusedError
+    ),
     status_code=200,
     operation_id="prove",
     tags=["cases"],
@@ -164,14 +181,19 @@ async def prove_case(
     key = _require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
-        lambda claim: prove(deps.context, key, attempt, claim, _make_render(request, deps, 200))
+        lambda claim: prove(deps.context, key, origin_of(request), attempt, claim, _make_render(request, deps, 200))
     )
 
 
 @post(
     "/v1/cases/{case_id:str}/codes",
     **mutation_options(
-        TokenScope.CASE_WRITE, errors.UnknownCaseError, errors.ProofRefusedError, errors.TooSoonError, body=False
+        TokenScope.CASE_WRITE,
+        errors.UnknownCaseError,
+        errors.WrongDeviceError,
+        errors.ProofRefusedError,
+        errors.TooSoonError,
+        body=False,
     ),
     status_code=202,
     operation_id="sendCode",
@@ -184,13 +206,15 @@ async def send_new_code(
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
     key = _require_own_case(request, deps, case_id)
-    return await mutation.respond(lambda claim: send_code(deps.context, key, claim, _make_render(request, deps, 202)))
+    return await mutation.respond(
+        lambda claim: send_code(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
+    )
 
 
 @get(
     "/v1/cases/{case_id:str}/events",
     guards=[require_caller],
-    opt={"scope": TokenScope.CASE_READ},
+    opt={"scope": TokenScope.CASE_READ, "admission": GOES_ON},
     security=security_requirement(TokenScope.CASE_READ),
     media_type="text/event-stream",
     operation_id="followCase",
@@ -210,19 +234,19 @@ async def follow_case(
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
     key = _require_own_case(request, deps, case_id)
-    seen = int(last_event_id)
+    seen = int(last_event_id or 0)
     found = await find(deps.context, key)
     if found.case.state in ENDED and seen >= found.case.revision:
         return Response(None, status_code=204)
-    if deps.follower.streams >= deps.streams:
-        raise errors.TooSoonError(retry_after_s=5)
+    streams: Streams = request.app.state.streams
+    streams.hold(request.scope, request.user)
     return ServerSentEvent(_events(request, deps, key, seen))
 
 
 @get(
     "/v1/cases/{case_id:str}/timeline",
     guards=[require_caller],
-    opt={"scope": TokenScope.CASE_READ},
+    opt={"scope": TokenScope.CASE_READ, "admission": GOES_ON},
     security=security_requirement(TokenScope.CASE_READ),
     operation_id="readTimeline",
     tags=["cases"],

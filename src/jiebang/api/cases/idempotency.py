@@ -15,12 +15,15 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
 from litestar.params import HeaderParameter, SkipValidation
+from litestar.utils import normalize_path
 
 from jiebang.api import problems
 from jiebang.api.deps import Deps, InjectedDeps
+from jiebang.api.gate.capacity import GOES_ON, AdmissionClass
 from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model.errors import IdempotencyMissingError, JiebangError
+from jiebang.remote.bodies import fingerprint
 from jiebang.remote.problem_details import PROBLEM_JSON, Said, language_of
 from jiebang.remote.tokens import TokenScope
 from jiebang.store.cases.idempotency import Claim, KeptAnswer, MutationResult
@@ -48,15 +51,20 @@ _REPLAYED_HEADER: Final = ResponseHeader(
 
 
 def mutation_options(
-    scope: TokenScope, *refused: type[JiebangError], body: bool = True, headers: Sequence[ResponseHeader] = ()
+    scope: TokenScope,
+    *refused: type[JiebangError],
+    admission: AdmissionClass = GOES_ON,
+    body: bool = True,
+    headers: Sequence[ResponseHeader] = (),
 ) -> dict[str, Any]:
     """Return the options that all mutating routes share: guards, scope, problem responses and headers.
 
-    `refused`: what the route itself raises; `body`: whether it takes one; `headers`: further ones of its answer.
+    `refused`: what the route itself raises; `admission`: how the gate treats it; `body`: whether it takes one;
+    `headers`: further ones of its answer.
     """
     return {
         "guards": [require_caller, require_key, *([require_json] if body else ())],
-        "opt": {"scope": scope},
+        "opt": {"scope": scope, "admission": admission},
         "security": security_requirement(scope),
         "responses": refusals(*refused, body=body, keyed=True),
         "response_headers": [_REPLAYED_HEADER, *headers],
@@ -102,16 +110,19 @@ class Mutation:
     async def _claim(self) -> Claim:
         """Return the caller's claim on the key.
 
-        The route is the method and the path as called, ids included: a key for one case is another for the next. The
-        hash of the body is keyed: a body may hold a password or a code, which a plain hash would let one guess.
+        The route is the method and the path as the router found it, ids included: a key for one case is another for
+        the next. The hash is of what the body says, in whatever order, and keyed: a body may hold a password or a code,
+        which a plain hash would let one guess.
         """
         request, deps = self._request, self._deps
-        digest = hmac.digest(deps.bodies_key, await request.body(), hashlib.sha256)
+        body = await request.body()
         return Claim(
             caller=request.user.name,
-            route=f"{request.method} {request.url.path}",
+            route=f"{request.method} {normalize_path(request.scope['path'])}",
             key=self._key,
-            body_hash=digest,
+            body_hash=hmac.digest(deps.bodies_key, fingerprint(body), hashlib.sha256),
+            sent_hash=hmac.digest(deps.bodies_key, body, hashlib.sha256),
+            answers_key=deps.answers_key,
             expires_at=deps.context.clock() + deps.repeats.kept,
             holder=deps.context.new_id(),
             held=deps.repeats.held,

@@ -18,14 +18,15 @@ from jiebang.api.cases.idempotency import (
     respond,
 )
 from jiebang.api.deps import InjectedDeps
-from jiebang.api.gate.guards import CallerRequest
+from jiebang.api.gate.capacity import LEAVES
+from jiebang.api.gate.guards import CallerRequest, origin_of
 from jiebang.api.shapes import RULE_PATTERN
 from jiebang.model import errors
 from jiebang.model.case import Kind
 from jiebang.remote.bodies import convert_strictly, parse_account
 from jiebang.remote.tokens import TokenScope
 from jiebang.store.cases.idempotency import KeptAnswer
-from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_up
+from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_up, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,7 @@ RuleInPath = Annotated[
     PathParameter(schema_extra={"pattern": RULE_PATTERN}, description="Code of a rule 规则代码"),
 ]
 _COMMON: Final = (errors.UnknownAccountError, errors.KindNotOfferedError)
-_WALLET: Final = (*_COMMON, errors.WalletBusyError)
+_WALLET: Final = (*_COMMON, errors.WrongDeviceError, errors.WalletBusyError)
 
 
 def _make_request(
@@ -49,7 +50,7 @@ def _make_request(
     return remedy_request.RemedyRequest(
         account_id=account_id,
         kind=kind,
-        device=request.user.device_for(account_id),
+        origin=origin_of(request),
         items=None if items is None else tuple(dict.fromkeys(int(each) for each in items)),
     )
 
@@ -79,7 +80,7 @@ def _make_render(request: CallerRequest) -> Callable[[ClearedBlocker | errors.Pr
 
 @post(
     "/v1/remedies/cash-out",
-    **mutation_options(TokenScope.TRANSFER, *_WALLET, errors.CashOutPausedError),
+    **mutation_options(TokenScope.TRANSFER, *_WALLET, errors.CashOutPausedError, admission=LEAVES),
     status_code=200,
     tags=["remedies"],
     operation_id="cashOut",
@@ -149,7 +150,12 @@ async def end_autodebits(
 @post(
     "/v1/remedies/logins",
     **mutation_options(
-        TokenScope.CASE_WRITE, *_COMMON, errors.NothingToClearError, errors.TooSoonError, errors.ProofRefusedError
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.WrongDeviceError,
+        errors.NothingToClearError,
+        errors.TooSoonError,
+        errors.ProofRefusedError,
     ),
     status_code=202,
     tags=["remedies"],
@@ -177,6 +183,7 @@ async def ask_logins(
         TokenScope.CASE_WRITE,
         *_COMMON,
         errors.UnknownRemedyError,
+        errors.WrongDeviceError,
         errors.ProofRefusedError,
         errors.NothingToClearError,
         errors.AccountBusyError,
@@ -260,8 +267,71 @@ async def approve_hand_over(
 
 
 @post(
+    "/v1/remedies/proof-lock",
+    **mutation_options(
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.WrongDeviceError,
+        errors.NothingToClearError,
+        errors.TooSoonError,
+        errors.ProofRefusedError,
+    ),
+    status_code=202,
+    tags=["remedies"],
+    operation_id="askUnlock",
+    summary="Free locked proofs 解除验证锁定",
+    description="After too many wrong tries, on the primary device alone and some time after the last of them: sends a "
+    "code. `POST /v1/remedies/proof-lock/confirmation` with that code and the payment password then frees the proofs. "
+    "错误次数过多后,仅限主设备,且距最后一次错误须满规定时间:发送验证码,再以验证码与支付密码解除。",
+)
+async def ask_unlock(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.RemedyBody]],
+    deps: InjectedDeps,
+    mutation: KeyedMutation,
+) -> Response[shapes.Awaited]:
+    """Ask to free locked proofs."""
+    asked = convert_strictly(data, shapes.RemedyBody)
+    wanted = _make_request(request, asked.account, asked.kind)
+    return await mutation.respond(lambda claim: unlock.ask_unlock(deps.context, wanted, claim, _encode_pending))
+
+
+@post(
+    "/v1/remedies/proof-lock/confirmation",
+    **mutation_options(
+        TokenScope.CASE_WRITE, *_COMMON, errors.UnknownRemedyError, errors.WrongDeviceError, errors.ProofRefusedError
+    ),
+    status_code=200,
+    tags=["remedies"],
+    operation_id="confirmUnlock",
+    summary="Prove that the proofs are yours 验证后解除锁定",
+    description="Both proofs at once; which of them was wrong is not told. Wrong tries here are few and counted apart. "
+    "同时提交两项验证;此处可错次数很少,单独计算。",
+)
+async def confirm_unlock(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.UnlockProofBody]],
+    deps: InjectedDeps,
+    mutation: KeyedMutation,
+) -> Response[shapes.Remedied]:
+    """Free locked proofs."""
+    asked = convert_strictly(data, shapes.UnlockProofBody)
+    wanted = _make_request(request, asked.account)
+    secrets = step_up.PasswordAndCode(password=asked.password, code=asked.code)
+    return await mutation.respond(
+        lambda claim: unlock.prove_unlock(deps.context, wanted, asked.remedy, secrets, claim, _make_render(request))
+    )
+
+
+@post(
     "/v1/consents",
-    **mutation_options(TokenScope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.NothingToClearError),
+    **mutation_options(
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.WrongDeviceError,
+        errors.ConsentNotAskedError,
+        errors.NothingToClearError,
+    ),
     status_code=200,
     tags=["remedies"],
     operation_id="giveConsent",
@@ -287,7 +357,13 @@ async def give_consent(
 @delete(
     "/v1/consents/{code:str}",
     **mutation_options(
-        TokenScope.CASE_WRITE, *_COMMON, errors.ConsentNotAskedError, errors.TooLateToWithdrawError, body=False
+        TokenScope.CASE_WRITE,
+        *_COMMON,
+        errors.WrongDeviceError,
+        errors.ConsentNotAskedError,
+        errors.TooLateToWithdrawError,
+        admission=LEAVES,
+        body=False,
     ),
     status_code=200,
     operation_id="withdrawConsent",
@@ -319,6 +395,8 @@ REMEDIES: Final = [
     confirm_logins,
     ask_hand_over,
     approve_hand_over,
+    ask_unlock,
+    confirm_unlock,
     give_consent,
     withdraw_consent,
 ]

@@ -79,6 +79,15 @@ class LoginsProofBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     code: Annotated[str, Meta(min_length=1, max_length=64, description="The code sent by SMS 短信验证码")]
 
 
+class UnlockProofBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Both proofs that free locked ones 解除验证锁定所需的两项验证."""
+
+    account: Account
+    remedy: Annotated[UUID, Meta(description="The id that asking for it answered 发起时返回的编号")]
+    password: Annotated[str, Meta(min_length=1, max_length=64, description="Payment password 支付密码")]
+    code: Annotated[str, Meta(min_length=1, max_length=64, description="The code sent by SMS 短信验证码")]
+
+
 class ApprovalBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The code that the other device shows 另一设备显示的代码."""
 

@@ -10,6 +10,7 @@ from litestar.params import JSONBody, SkipValidation
 
 from jiebang.api import shapes
 from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.capacity import ASKS_ANEW
 from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
@@ -20,7 +21,7 @@ from jiebang.remote.tokens import TokenScope
 @post(
     "/v1/checks",
     guards=[require_caller, require_json],
-    opt={"scope": TokenScope.CHECK},
+    opt={"scope": TokenScope.CHECK, "admission": ASKS_ANEW},
     security=security_requirement(TokenScope.CHECK),
     status_code=200,
     operation_id="check",
@@ -39,8 +40,8 @@ async def check(
     accounts = list(dict.fromkeys(parse_account(text) for text in asked.accounts))
     for account_id in accounts:
         request.user.require_account(account_id)
-    devices = {account_id: request.user.device_for(account_id) for account_id in accounts}
-    answers = await deps.context.check(accounts, asked.kind, devices)
+    origins = dict.fromkeys(accounts, request.user.origin)
+    answers = await deps.context.check(accounts, asked.kind, origins)
     body = shapes.Checks(checks=[shapes.check_shape(answer) for answer in answers])
     return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from litestar import Response, get
 from litestar.params import PathParameter
 
 from jiebang.api.deps import InjectedDeps
+from jiebang.api.gate.capacity import GOES_ON
 from jiebang.api.gate.guards import require_caller
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
@@ -21,7 +22,7 @@ CODE_PATTERN: Final = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 @get(
     "/v1/codes/{code:str}",
     guards=[require_caller],
-    opt={"scope": TokenScope.CHECK},
+    opt={"scope": TokenScope.CHECK, "admission": GOES_ON},
     security=security_requirement(TokenScope.CHECK),
     operation_id="explainCode",
     tags=["checks"],

@@ -2,9 +2,10 @@
 
 Checked in this order: that the platform's database has been reached since the start; the size of the headers; the rate
 of the caller, or of the address for a token not verified before; the body, whole and in time; the backlog of the
-workers, for a new case; a free place. Requests to `OPEN` are always admitted. A refusal is a problem in both languages,
-with `Retry-After` where a retry helps, and has touched no database: the Idempotency-Key is not taken either, so the
-same request may be sent again.
+workers, for a new case; a free place. How urgent a request is, and whether it is admitted always, its route says
+(`AdmissionClass`), which is found as the application itself finds it; what there is no route for gets the strictest
+class. A refusal is a problem in both languages, with `Retry-After` where a retry helps, and has touched no database:
+the Idempotency-Key is not taken either, so the same request may be sent again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections import Counter as Tally
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
-from ipaddress import ip_network
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,11 +24,13 @@ from litestar.enums import ScopeType
 from prometheus_client import Counter, Gauge
 
 from jiebang.api.deps import BODY_LIMIT
-from jiebang.api.gate.capacity import AdmissionQueue, Capacity, Rates, Urgency
+from jiebang.api.gate.capacity import AdmissionClass, AdmissionQueue, Capacity, Rates, Urgency
 from jiebang.api.gate.middleware import HARDENING
+from jiebang.api.gate.shares import read_address, release_held
 from jiebang.api.problems import problem_of
 from jiebang.model import errors
 from jiebang.model.facts import PLATFORM
+from jiebang.remote.headers import refuse_repeated_headers
 from jiebang.remote.problem_details import PROBLEM_JSON, headers_of
 
 if TYPE_CHECKING:
@@ -42,21 +44,9 @@ REFUSED_TOTAL: Final = Counter("jiebang_refused_total", "Requests refused before
 IN_HAND: Final = Gauge("jiebang_requests_in_hand", "Requests worked on now")
 IN_LINE: Final = Gauge("jiebang_requests_in_line", "Requests waiting for a place now")
 
-OPEN: Final = frozenset({"/health", "/ready", "/metrics"})
-"""Always admitted: monitoring must work under overload."""
 HEADERS_LIMIT: Final = 16 * 1024
 HEADERS_MOST: Final = 100
-_CASES: Final = "/v1/cases"
-_NEW: Final = frozenset({_CASES, "/v1/checks"})
-_WAYS_OUT: Final = ("/v1/remedies/cash-out",)
 _KNOWN_MOST: Final = 100_000
-
-
-def urgency_of(method: str, path: str) -> Urgency:
-    """Return the urgency of a request: new work, going on, or a way out."""
-    if method == "DELETE" or path in _WAYS_OUT:
-        return Urgency.WAY_OUT
-    return Urgency.NEW if method == "POST" and path in _NEW else Urgency.GOING_ON
 
 
 class _KnownCaller(msgspec.Struct, frozen=True):
@@ -85,7 +75,7 @@ class Callers:
         """
         known = self._find_caller(authorization)
         if known is None:
-            address = _address(scope)
+            address = read_address(scope.get("client"))
             _charge(self._addresses, address, "address")
             scope.setdefault("state", {})["unproven"] = (address, urgency)
         else:
@@ -130,13 +120,6 @@ def _digest(authorization: bytes) -> bytes:
     return hashlib.blake2b(authorization, digest_size=16).digest()
 
 
-def _address(scope: Scope) -> str:
-    """Return the client's address; of IPv6 the /64 network, since one client has a whole one."""
-    client = scope.get("client")
-    host = client[0] if client else ""
-    return str(ip_network((host, 64), strict=False)) if ":" in host and "%" not in host else host
-
-
 class Admission:
     """The gate as an ASGI application around another."""
 
@@ -148,12 +131,15 @@ class Admission:
         callers: Callers,
         backlog: Backlog,
         joined: Callable[[], bool],
+        classify: Callable[[str, str], AdmissionClass],
     ) -> None:
         """`inner`: the application behind the gate. `callers`: also told by the guards of tokens that were valid.
 
-        `joined`: whether the platform's database has answered since the start; before that only `OPEN` is admitted.
+        `joined`: whether the platform's database has answered since the start; before that only what is always
+        admitted. `classify`: the class of a method and path.
         """
         self._inner, self._callers, self._backlog, self._joined = inner, callers, backlog, joined
+        self._classify = classify
         self.capacity = capacity
         self._line = AdmissionQueue(capacity, monotonic)
         self._body_within_s = capacity.body_within.total_seconds()
@@ -161,7 +147,11 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit a request, or refuse it."""
-        if scope["type"] != ScopeType.HTTP or scope["path"] in OPEN:
+        if scope["type"] != ScopeType.HTTP:
+            await self._inner(scope, receive, send)
+            return
+        admission = self._classify(scope["method"], scope["path"])
+        if admission.always:
             await self._inner(scope, receive, send)
             return
         body: bytes | None = None
@@ -169,34 +159,36 @@ class Admission:
             if not self._joined():
                 REFUSED_TOTAL.labels("not_joined").inc()
                 raise errors.ParticipantUnavailableError(participant=PLATFORM)
-            urgency = urgency_of(scope["method"], scope["path"])
             headers = _headers(scope)
-            self._callers.come(scope, headers.get(b"authorization"), urgency)
+            self._callers.come(scope, headers.get(b"authorization"), admission.urgency)
             body = await self._body(scope, headers, receive)
             if body is None:
                 return  # the client went away
-            await self._take(scope, urgency)
+            await self._take(admission)
         except errors.JiebangError as error:
             await _refuse(error, scope, send, unread=body is None)
             return
-        ADMITTED_TOTAL.labels(urgency.name.lower()).inc()
+        ADMITTED_TOTAL.labels(admission.urgency.name.lower()).inc()
         await self._work(scope, _replay_body(body, receive), send)
 
-    async def _take(self, scope: HTTPScope, urgency: Urgency) -> None:
+    async def _take(self, admission: AdmissionClass) -> None:
         """Take a place. Raises PlatformFullError."""
-        if scope["path"] == _CASES and urgency is Urgency.NEW:
+        if admission.opens_case:
             wait = await self._backlog.seconds_to_wait()
             if wait:
                 REFUSED_TOTAL.labels("backlog").inc()
                 raise errors.PlatformFullError(retry_after_s=wait)
-        entered = await self._line.enter(urgency)
+        entered = await self._line.enter(admission.urgency)
         self._update_gauges()
         if not entered:
             REFUSED_TOTAL.labels("places").inc()
             raise errors.PlatformFullError(retry_after_s=self._line.retry_after())
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on. Its place is freed when the answer begins: a stream of events may last for hours."""
+        """Pass a request on. Its place is freed when the answer begins: a stream of events may last for hours.
+
+        What else it holds (`release_at_end`) is given back when the answer is over.
+        """
         holding = True
 
         def leave() -> None:
@@ -215,6 +207,7 @@ class Admission:
             await self._inner(scope, receive, sending)
         finally:
             leave()
+            release_held(scope)
 
     async def _body(self, scope: HTTPScope, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
         """Read a request's body before it takes a place, so that a slow client holds none. None: it disconnected.
@@ -227,7 +220,7 @@ class Admission:
         if length.isdigit() and int(length) > BODY_LIMIT:
             REFUSED_TOTAL.labels("large_body").inc()
             raise errors.BodyTooLargeError(limit_bytes=BODY_LIMIT)
-        address = _address(scope)
+        address = read_address(scope.get("client"))
         if self._bodies[address] >= self.capacity.bodies_per_address:
             REFUSED_TOTAL.labels("slow_body").inc()
             raise errors.RateExceededError(retry_after_s=1)
@@ -278,13 +271,14 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
 
 
 def _headers(scope: HTTPScope) -> dict[bytes, bytes]:
-    """Return the headers by name, the first of each name. Raises HeadersTooLargeError."""
+    """Return the headers by name. Raises HeadersTooLargeError, and HeaderRepeatedError for one that came twice."""
     found = list(scope["headers"])
     size = sum(len(name) + len(value) for name, value in found)
     if len(found) > HEADERS_MOST or size > HEADERS_LIMIT:
         REFUSED_TOTAL.labels("headers").inc()
         raise errors.HeadersTooLargeError(limit_bytes=HEADERS_LIMIT, limit_headers=HEADERS_MOST)
-    return dict(reversed(found))
+    refuse_repeated_headers(found)
+    return dict(found)
 
 
 async def _refuse(error: errors.JiebangError, scope: HTTPScope, send: Send, *, unread: bool) -> None:

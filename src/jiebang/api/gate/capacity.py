@@ -56,6 +56,13 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     bodies_per_address: int = 64
     """How many bodies of one address may be on their way at a time."""
     connections: int = 8_192
+    connections_per_address: int = 1_024
+    """Connections of one address; a trusted proxy, which stands for many people, has no such limit."""
+    streams: int = 4_096
+    """Event streams open at a time, at most; and of them one person's, one service's, and those of one address."""
+    streams_per_person: int = 16
+    streams_per_service: int = 2_048
+    streams_per_address: int = 512
 
 
 class Urgency(IntEnum):
@@ -64,6 +71,25 @@ class Urgency(IntEnum):
     NEW = 0  # asks for something new
     GOING_ON = 1  # goes on with what was begun, or reads
     WAY_OUT = 2  # withdraws, or takes one's own money out
+
+
+class AdmissionClass(msgspec.Struct, frozen=True, kw_only=True):
+    """How the gate treats the requests of a route. Each route declares its own (`opt={"admission": …}`)."""
+
+    urgency: Urgency = Urgency.NEW
+    always: bool = False
+    """Admitted whatever else goes on: monitoring must work under overload."""
+    opens_case: bool = False
+    """Refused while the workers are behind."""
+
+
+STRICTEST: Final = AdmissionClass(urgency=Urgency.NEW, opens_case=True)
+"""Of what no route is declared for: unknown paths and methods, and a route that forgot to say."""
+OPENS_CASE: Final = STRICTEST
+ASKS_ANEW: Final = AdmissionClass(urgency=Urgency.NEW)
+GOES_ON: Final = AdmissionClass(urgency=Urgency.GOING_ON)
+LEAVES: Final = AdmissionClass(urgency=Urgency.WAY_OUT)
+MONITORS: Final = AdmissionClass(urgency=Urgency.GOING_ON, always=True)
 
 
 class AdmissionQueue:

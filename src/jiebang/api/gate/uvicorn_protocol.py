@@ -14,31 +14,49 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from jiebang.api.gate.admission import HEADERS_LIMIT, HEADERS_MOST, REFUSED_TOTAL
+from jiebang.api.gate.shares import Shares, TrustedProxies, read_address
 from jiebang.api.problems import problem_of
 from jiebang.model import errors
+from jiebang.model.check import Text
 from jiebang.remote.problem_details import PROBLEM_JSON, headers_of
 
 if TYPE_CHECKING:
     from jiebang.api.gate.admission import Admission
     from jiebang.api.gate.capacity import Capacity
 
-_REASONS: Final = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+_REASONS: Final = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
+
+
+class ServerConfig(uvicorn.Config):
+    """The configuration of one server, with what its connections share."""
+
+    def __init__(self, app: Admission, trusted_proxies: str) -> None:
+        super().__init__(
+            app,
+            port=0,
+            loop="none",
+            http=LimitedHttpProtocol,
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            forwarded_allow_ips=trusted_proxies,
+        )
+        self.capacity = app.capacity
+        self.trusted = TrustedProxies(trusted_proxies)
+        self.shares = Shares()
+        """The connections that each address has open."""
 
 
 def server_config(app: Admission, *, trusted_proxies: str = "127.0.0.1") -> uvicorn.Config:
     """Return the configuration that serves `app`; the caller passes the sockets."""
-    return uvicorn.Config(
-        app,
-        port=0,
-        loop="none",
-        http=LimitedHttpProtocol,
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        forwarded_allow_ips=trusted_proxies,
-    )
+    return ServerConfig(app, trusted_proxies)
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -47,15 +65,26 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _heading = False
     _size = 0
+    _counted: tuple[str, ...] = ()
+    """The address that this connection was counted for."""
+
+    @property
+    def _server(self) -> ServerConfig:
+        return self.config  # type: ignore[return-value] # which makes no other protocol
 
     @property
     def _capacity(self) -> Capacity:
-        app: Admission = self.config.app  # type: ignore[assignment] # as `server_config` gave it
-        return app.capacity
+        return self._server.capacity
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """Accept a connection, unless there are too many, and start the time limit of its first headers."""
         super().connection_made(transport)
+        if self.client and self.client[0] not in self._server.trusted:
+            address = read_address(self.client)
+            if not self._server.shares.take({address: self._capacity.connections_per_address}):
+                self._turn_away(errors.PlatformFullError(retry_after_s=1), "connections_of_one")
+                return
+            self._counted = (address,)
         if len(self.connections) > self._capacity.connections:
             self._turn_away(errors.PlatformFullError(retry_after_s=1), "connections")
             return
@@ -64,6 +93,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        self._server.shares.give_back(self._counted)
+        self._counted = ()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -75,6 +106,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._heading and self._size > HEADERS_LIMIT:
             error = errors.HeadersTooLargeError(limit_bytes=HEADERS_LIMIT, limit_headers=HEADERS_MOST)
             self._turn_away(error, "headers")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with a problem, not with plain English text."""
+        reason = Text("不是有效的 HTTP 请求", msg)
+        self._turn_away(errors.InvalidInputError(field="request", reason=reason), "malformed")
 
     def on_message_begin(self) -> None:
         """Start the time limit of a request's headers."""

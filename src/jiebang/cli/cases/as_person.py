@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from jiebang.cli.arguments import case_key
 from jiebang.cli.language import say
 from jiebang.cli.runner import console, print_error
 from jiebang.cli.show import TimelineView
-from jiebang.clock import utc_now
 from jiebang.model.case import ENDED, Kind, State
 from jiebang.model.errors import JiebangError, ProofRefusedError
+from jiebang.model.origin import SERVICE, Origin
 from jiebang.model.proof import Method
+from jiebang.remote.gateway import GATEWAY
 from jiebang.usecases.cases import unrepeated
 from jiebang.usecases.cases.context import CaseDetails
 from jiebang.usecases.cases.find import find, read_timelines
@@ -33,16 +35,16 @@ if TYPE_CHECKING:
 _CALLER = "cli"
 
 
-def claim(route: str) -> Claim:
+def claim(app: App, route: str) -> Claim:
     """Return a claim with a new key: the terminal never repeats a request."""
-    return unrepeated.make_claim(_CALLER, route, utc_now(), uuid4())
+    return unrepeated.make_claim(_CALLER, route, app.clock(), uuid4(), secrets.token_bytes(32))
 
 
 def _render(app: App, outcome: CaseDetails | JiebangError) -> KeptAnswer:
     """Encode a case as JSON, or the fields of a refusal, which `_decode_or_raise` raises again."""
     if isinstance(outcome, JiebangError):
         return unrepeated.make_answer(msgspec.json.encode(outcome.fields, enc_hook=str), refused=True)
-    return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, utc_now())))
+    return unrepeated.make_answer(msgspec.json.encode(case_shape(outcome, app.case_ids, app.clock())))
 
 
 def _decode_or_raise(kept: KeptAnswer) -> dict[str, Any]:
@@ -52,15 +54,23 @@ def _decode_or_raise(kept: KeptAnswer) -> dict[str, Any]:
     return result
 
 
+def origin_at(device: str | None) -> Origin:
+    """Return who asks at the terminal: a person at the device named, else the platform's own staff."""
+    return SERVICE if device is None else Origin(device)
+
+
 async def submit_case(app: App, account: int, kind: Kind, device: str | None) -> dict[str, Any]:
     """Submit a case; return it as the API shows it. Raises BlockedError with the whole check."""
-    asked = Submission(account_id=account, kind=kind, device=device)
-    answered = await submit(app.context, asked, claim("submit"), partial(_render, app))
+    asked = Submission(account_id=account, kind=kind, origin=origin_at(device))
+    answered = await submit(app.context, asked, claim(app, "submit"), partial(_render, app))
     return _decode_or_raise(answered.kept)
 
 
-async def prove_case(app: App, case_id: str, password: str | None, code: str | None, *, quiet: bool) -> dict[str, Any]:
+async def prove_case(
+    app: App, case_id: str, password: str | None, code: str | None, *, device: str | None = None, quiet: bool
+) -> dict[str, Any]:
     """Offer the proofs that a case still requires, prompting for those not given. Returns the case."""
+    by = origin_at(device)
     key = case_key(app.case_ids, case_id)
     given = {Method.PAYMENT_PASSWORD: password, Method.SMS_CODE: code}
     asks = {
@@ -74,10 +84,14 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
             return _case_to_json(app, found)
         if secret is None:
             hidden = method is Method.PAYMENT_PASSWORD
+            if not hidden:
+                _tell_where_the_code_is(app, key[0])
             secret = str(await asyncio.to_thread(typer.prompt, asks[method], hide_input=hidden))
         attempt = Attempt(method=method, secret=secret.encode(errors="replace").decode())  # arguments may be any bytes
         try:
-            _decode_or_raise((await prove(app.context, key, attempt, claim("prove"), partial(_render, app))).kept)
+            _decode_or_raise(
+                (await prove(app.context, key, by, attempt, claim(app, "prove"), partial(_render, app))).kept
+            )
         except ProofRefusedError as error:
             if quiet or not error.fields.get("tries_left"):
                 raise
@@ -88,6 +102,14 @@ async def prove_case(app: App, case_id: str, password: str | None, code: str | N
     return _case_to_json(app, found)
 
 
+def _tell_where_the_code_is(app: App, account_id: int) -> None:
+    """Say where the sandbox's phone shows the code, where a sandbox stands in for the gateway."""
+    if app.settings.gateway_url is None and GATEWAY in app.links:
+        phone = f"{app.links[GATEWAY].base_url}/phones/{account_id}"
+        told = say(f"验证码在沙箱的手机上:{phone}", f"The sandbox's phone shows the code: {phone}")
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
 def _next_method(found: CaseDetails) -> Method | None:
     """Return the next proof that an open case asks for."""
     if found.case.state is not State.OPEN:
@@ -96,7 +118,7 @@ def _next_method(found: CaseDetails) -> Method | None:
 
 
 def _case_to_json(app: App, found: CaseDetails) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(case_shape(found, app.case_ids, utc_now()))
+    shown: dict[str, Any] = msgspec.to_builtins(case_shape(found, app.case_ids, app.clock()))
     return shown
 
 

@@ -17,9 +17,10 @@ def register(cli: typer.Typer) -> None:
     cli.command(
         "remedy",
         help=say(
-            "当场处理一项阻碍,并重新检查:例如 PAY-BALANCE、PAY-AUTODEBIT。仍有阻碍时退出码为 1。",
-            "Clear a blocker on the spot, such as PAY-BALANCE or PAY-AUTODEBIT, and check again. Exits 1 while "
-            "something still blocks.",
+            "当场处理一项阻碍,并重新检查:例如 PAY-BALANCE、PAY-AUTODEBIT;PROOF-LOCK 解除因多次错误而锁定的验证。"
+            "仍有阻碍时退出码为 1。",
+            "Clear a blocker on the spot, such as PAY-BALANCE or PAY-AUTODEBIT, and check again; PROOF-LOCK frees "
+            "proofs locked after wrong tries. Exits 1 while something still blocks.",
         ),
     )(_remedy)
 
@@ -32,7 +33,10 @@ def _remedy(
         typer.Option(min=1, help=say("只处理此编号,可多次", "Only this id, as the check names it; may be repeated")),
     ] = None,
     kind: Annotated[Kind, typer.Option(help=say("之后检查的申请种类", "What is checked afterwards"))] = Kind.REVOKE,
-    device: Annotated[str | None, typer.Option(help=say("发起设备", "The device it comes from"))] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help=say("发起设备;不填则视为客服代办", "The device it comes from; without it, asked by staff")),
+    ] = None,
     give_back: Annotated[bool, typer.Option("--return", help=say("退回红包", "Return red packets"))] = False,
     agree: Annotated[
         bool, typer.Option("--agree", help=say("同意由申请终止", "Agree that the case ends what it names"))
@@ -51,11 +55,13 @@ def _remedy(
 ) -> None:
     """Clear a blocker on the spot."""
     from jiebang.cli.arguments import account_number
+    from jiebang.cli.cases.as_person import origin_at
     from jiebang.cli.cases.remedy_as_person import Options, carry_out, show
     from jiebang.usecases.cases.remedy_request import RemedyRequest
 
     number = account_number(account, as_json=as_json)
-    wanted = RemedyRequest(account_id=number, kind=kind, device=device, items=None if item is None else tuple(item))
+    items = None if item is None else tuple(item)
+    wanted = RemedyRequest(account_id=number, kind=kind, origin=origin_at(device), items=items)
     options = Options(
         give_back=give_back,
         agree=agree,

@@ -16,9 +16,10 @@ from jiebang.cli.runner import console
 from jiebang.cli.show import show_check
 from jiebang.model.check import CheckAnswer, Text
 from jiebang.model.errors import InvalidInputError, JiebangError, ProofRefusedError
+from jiebang.policy.protection import PROOF_LOCK
 from jiebang.policy.remedies import ABNORMAL_LOGIN, AUTODEBIT, BALANCE, RED_PACKET, clears
 from jiebang.policy.wording import money
-from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_up, unrepeated
+from jiebang.usecases.cases import codes, consent, remedy, remedy_request, step_up, unlock, unrepeated
 
 if TYPE_CHECKING:
     from jiebang.app import App
@@ -75,9 +76,9 @@ class RemedyResult(msgspec.Struct):
 
 def _record_code(pack: Pack, code: str, options: Options) -> str:
     """Return what the remedy of rule `code` is recorded under. Raises InvalidInputError where nothing clears it."""
-    found = code if options.agree or options.take_back else clears(pack, code)
+    found = code if options.agree or options.take_back or code == PROOF_LOCK else clears(pack, code)
     if found is None:
-        named = ", ".join(pack.remedies.values())
+        named = ", ".join((*pack.remedies.values(), PROOF_LOCK))
         raise InvalidInputError(field="code", reason=Text(f"当场可处理:{named}", f"can be cleared here: {named}"))
     return found
 
@@ -91,28 +92,31 @@ async def carry_out(app: App, wanted: remedy_request.RemedyRequest, rule: str, o
     result = RemedyResult(currency=context.pack().currency)
     code = _record_code(context.pack(), rule.upper(), options)
     if options.agree:
-        await consent.give(context, wanted, code, None, claim("consent"), result.standing)
+        await consent.give(context, wanted, code, None, claim(app, "consent"), result.standing)
     elif options.take_back:
-        await consent.take_back(context, wanted, code, claim("consent"), result.standing)
+        await consent.take_back(context, wanted, code, claim(app, "consent"), result.standing)
     elif code == BALANCE:
-        await remedy.cash_out(context, wanted, claim(code), result.cleared)
+        await remedy.cash_out(context, wanted, claim(app, code), result.cleared)
     elif code == RED_PACKET:
-        await remedy.settle_red_packets(context, wanted, claim(code), result.cleared, give_back=options.give_back)
+        await remedy.settle_red_packets(context, wanted, claim(app, code), result.cleared, give_back=options.give_back)
     elif code == AUTODEBIT:
-        await remedy.end_autodebits(context, wanted, claim(code), result.cleared)
-    elif code == ABNORMAL_LOGIN:
+        await remedy.end_autodebits(context, wanted, claim(app, code), result.cleared)
+    elif code in (ABNORMAL_LOGIN, PROOF_LOCK):
+        ask, judge = (
+            (step_up.ask_logins, step_up.prove_logins)
+            if code == ABNORMAL_LOGIN
+            else (unlock.ask_unlock, unlock.prove_unlock)
+        )
         if options.proving is None:
-            await step_up.ask_logins(context, wanted, claim(code), result.waiting)
+            await ask(context, wanted, claim(app, code), result.waiting)
             if options.quiet:
                 return result
         remedy_id: UUID = options.proving or result.shape.id
-        await step_up.prove_logins(
-            context, wanted, remedy_id, await _ask_secrets(options), claim("proof"), result.cleared
-        )
+        await judge(context, wanted, remedy_id, await _ask_secrets(options), claim(app, "proof"), result.cleared)
     elif options.approve is not None:
-        await step_up.approve_hand_over(context, wanted, options.approve, claim("approve"), result.cleared)
+        await step_up.approve_hand_over(context, wanted, options.approve, claim(app, "approve"), result.cleared)
     else:
-        await step_up.ask_hand_over(context, wanted, claim(code), result.waiting)
+        await step_up.ask_hand_over(context, wanted, claim(app, code), result.waiting)
         shown = codes.derive_hand_over_code(context.codes_key, wanted.account_id, result.shape.id)
         result.shape = msgspec.structs.replace(result.shape, show=shown)
     result.refused()

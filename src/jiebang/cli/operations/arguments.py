@@ -42,7 +42,8 @@ def decode_cases(app: App, ids: Sequence[str]) -> dict[str, Key]:
 
 def check_participants(names: Sequence[str], *, also: Sequence[str] = (), as_json: bool) -> None:
     """Refuse an unknown name before any server is started: print the error and exit. `also`: further known names."""
+    from jiebang.app import load_settings
     from jiebang.usecases.operations.outages import check_names
 
     with exit_on_error(as_json=as_json):
-        check_names(names, also=also)
+        check_names(names, also=also, declared=load_settings().declared)

@@ -10,14 +10,10 @@ import typer
 from jiebang.cli.language import say
 from jiebang.cli.operations.arguments import By, check_participants, require_text
 from jiebang.cli.runner import Json, console, print_json, with_app
-from jiebang.clock import utc_now
-from jiebang.participants import PARTICIPANTS
 
 if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.store.operations.outages import Outage
-
-_ORDER: Final = (*PARTICIPANTS.databases, *PARTICIPANTS.networks)
 
 commands: Final = typer.Typer(
     no_args_is_help=True,
@@ -34,19 +30,19 @@ def list_participants(as_json: Json = False) -> None:
     """List participants."""
     from jiebang.usecases.operations.outages import list_outages
 
-    async def work(app: App) -> list[Outage]:
-        return await list_outages(app.pools["platform"])
+    async def work(app: App) -> tuple[Sequence[str], list[Outage]]:
+        return app.declared.names, await list_outages(app.pools["platform"])
 
-    _show_participants(with_app(work, as_json=as_json), as_json=as_json)
+    _show_participants(*with_app(work, as_json=as_json), as_json=as_json)
 
 
-def _show_participants(history: Sequence[Outage], *, as_json: bool) -> None:
+def _show_participants(names: Sequence[str], history: Sequence[Outage], *, as_json: bool) -> None:
     out = {each.participant: each for each in history if each.back_at is None}
     if as_json:
-        statuses = [{"participant": name, "in_service": name not in out, "outage": out.get(name)} for name in _ORDER]
+        statuses = [{"participant": name, "in_service": name not in out, "outage": out.get(name)} for name in names]
         print_json({"participants": statuses, "history": history})
         return
-    for name in _ORDER:
+    for name in names:
         each = out.get(name)
         status = (
             say("在用", "in service")
@@ -83,10 +79,11 @@ def out(
 
     check_participants(names, as_json=as_json)
 
-    async def work(app: App) -> list[Outage]:
-        return await take_out(app.pools["platform"], names, reason, by, utc_now())
+    async def work(app: App) -> tuple[Sequence[str], list[Outage]]:
+        history = await take_out(app.pools["platform"], names, reason, by, app.clock(), app.declared)
+        return app.declared.names, history
 
-    _show_participants(with_app(work, as_json=as_json), as_json=as_json)
+    _show_participants(*with_app(work, as_json=as_json), as_json=as_json)
 
 
 @commands.command("in", help=say("恢复使用:等待的申请自行继续。", "Put back into service: what waits goes on."))
@@ -96,7 +93,7 @@ def put_back(names: Names, by: By, as_json: Json = False) -> None:
 
     check_participants(names, as_json=as_json)
 
-    async def work(app: App) -> list[Outage]:
-        return await take_back(app.pools["platform"], names, by, utc_now())
+    async def work(app: App) -> tuple[Sequence[str], list[Outage]]:
+        return app.declared.names, await take_back(app.pools["platform"], names, by, app.clock(), app.declared)
 
-    _show_participants(with_app(work, as_json=as_json), as_json=as_json)
+    _show_participants(*with_app(work, as_json=as_json), as_json=as_json)

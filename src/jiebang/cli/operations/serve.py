@@ -63,7 +63,7 @@ def _serve_until_told(work: Callable[[App], Awaitable[None]], *, pool_size: int,
         _warn_platform_silent(app)
         await work(app)
 
-    with_app(logging, pool_size=pool_size, patient=True)
+    with_app(logging, pool_size=pool_size, patient=True, makes_home=True)
 
 
 def warn_of_edited_packs(app: App, screen: Console) -> None:
@@ -202,9 +202,13 @@ def register(cli: typer.Typer) -> None:
     cli.command("worker", help=say("运行工作进程;可同时运行任意多个。", "Run a worker; any number may run."))(
         _run_worker
     )
-    cli.command("migrate", help=say("把所有数据库升级到最新结构。", "Bring every database to the newest schema."))(
-        _migrate
-    )
+    cli.command(
+        "migrate",
+        help=say(
+            "把所有数据库升级到最新结构;空的安装同时生成密钥。",
+            "Bring every database to the newest schema, and make the keys of an empty installation.",
+        ),
+    )(_migrate)
     cli.command(
         "verify",
         help=say(

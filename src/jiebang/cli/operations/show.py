@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from jiebang.cli.language import say
 from jiebang.cli.runner import console
-from jiebang.clock import utc_now
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -14,9 +13,9 @@ if TYPE_CHECKING:
     from jiebang.store.operations.tasks import Task
 
 
-def format_age(at: datetime) -> str:
-    """Return roughly how long ago a time was, in its largest unit with a count of two or more."""
-    seconds = max(int((utc_now() - at).total_seconds()), 0)
+def format_age(at: datetime, now: datetime) -> str:
+    """Return roughly how long before `now` a time was, in its largest unit with a count of two or more."""
+    seconds = max(int((now - at).total_seconds()), 0)
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
@@ -37,12 +36,11 @@ def task_to_json(task: Task) -> dict[str, Any]:
     }
 
 
-def print_task(task: Task, name: str) -> None:
-    """Print a task on one line. `name`: the public id of its case."""
+def print_task(task: Task, name: str, now: datetime) -> None:
+    """Print a task on one line. `name`: the public id of its case; `now`: by the database's clock."""
     by = task.acknowledged_by or say("无人认领", "nobody's yet")
     what = task.why or task.op
     closed = say("  已关闭", "  closed") if task.closed_at else ""
-    line = (
-        f"{name}  {task.kind}  {task.participant} {what}  {task.note or ''}  {format_age(task.raised_at)}  {by}{closed}"
-    )
+    age = format_age(task.raised_at, now)
+    line = f"{name}  {task.kind}  {task.participant} {what}  {task.note or ''}  {age}  {by}{closed}"
     console.print(line, highlight=False, soft_wrap=True, markup=False)

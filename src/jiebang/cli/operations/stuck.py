@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from jiebang.cli.language import say
+from jiebang.cli.operations import corrections
 from jiebang.cli.operations.arguments import By, CaseIds, Limit, decode_cases
 from jiebang.cli.operations.show import format_age, print_task, task_to_json
 from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
-from jiebang.clock import utc_now
 from jiebang.model.case import ENDED
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jiebang.app import App
     from jiebang.usecases.operations.stuck import CaseView, RetryOutcome, StuckCase
 
 commands: Final = typer.Typer(
     no_args_is_help=True,
     help=say(
-        "不能推进的申请:列出、查看、重试。任何一条命令都不会改变已作出的决定。",
-        "Cases that do not get on: list, show, try again. None of these ever changes what was decided.",
+        "不能推进的申请:列出、查看、重试,以及由两人更正参与方无法执行的效果。任何一条命令都不会改变已作出的决定。",
+        "Cases that do not get on: list, show, try again; and two people set right an effect that a participant cannot "
+        "apply. None of these ever changes what was decided.",
     ),
 )
+corrections.register(commands)
 
 
 @commands.command(
@@ -40,13 +44,13 @@ def stuck(limit: Limit = 100, as_json: Json = False) -> None:
     """List stuck cases."""
     from jiebang.usecases.operations import stuck
 
-    async def work(app: App) -> list[tuple[str, StuckCase]]:
+    async def work(app: App) -> tuple[list[tuple[str, StuckCase]], datetime]:
         found = await stuck.list_stuck(
-            app.pools["platform"], app.registry, app.settings.tasks, app.settings.saga, utc_now(), limit
+            app.pools["platform"], app.registry, app.settings.tasks, app.settings.saga, app.clock(), limit
         )
-        return [(app.case_ids.encode(*each.case.key), each) for each in found]
+        return [(app.case_ids.encode(*each.case.key), each) for each in found], app.clock()
 
-    found = with_app(work, as_json=as_json)
+    found, now = with_app(work, as_json=as_json)
     if as_json:
         print_json(
             [
@@ -59,7 +63,7 @@ def stuck(limit: Limit = 100, as_json: Json = False) -> None:
         console.print(say("没有不能推进的申请。", "Every case gets on."))
     for name, each in () if as_json else found:
         waits = ", ".join(each.waits_for) or "—"
-        quiet = format_age(each.heard_at)
+        quiet = format_age(each.heard_at, now)
         line = say(
             f"{name}  {each.why}  {each.case.state}  等待:{waits}  {quiet}无消息",
             f"{name}  {each.why}  {each.case.state}  waits for: {waits}  unheard of for {quiet}",
@@ -81,14 +85,14 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
     from jiebang.model.errors import UnknownCaseError
     from jiebang.usecases.operations import stuck
 
-    async def work(app: App) -> CaseView:
+    async def work(app: App) -> tuple[CaseView, datetime]:
         [key] = decode_cases(app, [case]).values()
         shown = await stuck.show(app.pools["platform"], app.participants, app.registry, [key])
         if key not in shown:
             raise UnknownCaseError(case=case)
-        return shown[key]
+        return shown[key], app.clock()
 
-    found = with_app(work, as_json=as_json)
+    found, now = with_app(work, as_json=as_json)
     if as_json:
         saved = found.case
         print_json(
@@ -111,7 +115,7 @@ def show(case: Annotated[str, typer.Argument(metavar="CASE")], as_json: Json = F
         row = f"{party.row.case_no} {party.row.case_op}" if party.row else (none if party.answers else silent)
         console.print(f"  {party.participant:<18} {party.mark}  {row}", highlight=False)
     for task in found.tasks:
-        print_task(task, case)
+        print_task(task, case, now)
     for entry in found.timeline:
         line = "  ".join(str(value) for name, value in entry.items() if name != "at")
         console.print(f"  {entry['at']}  {line}", highlight=False, soft_wrap=True)
@@ -131,7 +135,7 @@ def retry(case: CaseIds, by: By, as_json: Json = False) -> None:
     async def work(app: App) -> dict[str, RetryOutcome]:
         keys = decode_cases(app, case)
         outcomes = await stuck.retry(
-            app.pools["platform"], app.registry, keys.values(), by, utc_now(), app.settings.saga
+            app.pools["platform"], app.registry, keys.values(), by, app.clock(), app.settings.saga
         )
         return {name: outcomes[key] for name, key in keys.items()}
 

@@ -10,10 +10,11 @@ import typer
 from jiebang.cli.language import say
 from jiebang.cli.operations.arguments import By, CaseIds, Limit, decode_cases
 from jiebang.cli.operations.show import print_task, task_to_json
-from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
-from jiebang.clock import utc_now
+from jiebang.cli.runner import REFUSED, Json, console, errors, print_json, with_app
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jiebang.app import App
     from jiebang.store.operations.tasks import Task
 
@@ -34,17 +35,17 @@ def list_tasks(limit: Limit = 100, as_json: Json = False) -> None:
     """List open tasks."""
     from jiebang.usecases.operations import tasks
 
-    async def work(app: App) -> list[tuple[str, Task]]:
+    async def work(app: App) -> tuple[list[tuple[str, Task]], datetime]:
         found = await tasks.list_open(app.pools["platform"], limit)
-        return [(app.case_ids.encode(task.account_id, task.case_no), task) for task in found]
+        return [(app.case_ids.encode(task.account_id, task.case_no), task) for task in found], app.clock()
 
-    found = with_app(work, as_json=as_json)
+    found, now = with_app(work, as_json=as_json)
     if as_json:
         print_json([{"case": name} | task_to_json(task) for name, task in found])
     elif not found:
         console.print(say("没有未完成的事项。", "Nothing is open."))
     for name, task in () if as_json else found:
-        print_task(task, name)
+        print_task(task, name, now)
     if found:
         raise typer.Exit(REFUSED)
 
@@ -56,12 +57,26 @@ def acknowledge(case: CaseIds, by: By, as_json: Json = False) -> None:
     """Acknowledge tasks."""
     from jiebang.usecases.operations import tasks
 
-    async def work(app: App) -> list[str]:
+    async def work(app: App) -> tuple[list[str], list[tuple[str, Task]], datetime]:
         keys = decode_cases(app, case)
-        done = await tasks.acknowledge(app.pools["platform"], keys.values(), by, utc_now())
-        return [name for name, key in keys.items() if key in done]
+        done = await tasks.acknowledge(app.pools["platform"], keys.values(), by, app.clock())
+        left = await tasks.list_open_of(app.pools["platform"], keys.values())
+        names = {key: name for name, key in keys.items()}
+        told = [(names[task.account_id, task.case_no], task) for task in left]
+        return [name for name, key in keys.items() if key in done], told, app.clock()
 
-    _print_done(case, with_app(work, as_json=as_json), as_json=as_json)
+    done, left, now = with_app(work, as_json=as_json)
+    if as_json:
+        _print_done_json(case, done)
+    for name, task in () if as_json else left:
+        print_task(task, name, now)
+    idle = [each for each in case if each not in {name for name, _ in left}]
+    for each in () if as_json else idle:
+        console.print(f"{each}  {_NO_TASK}", highlight=False, soft_wrap=True, markup=False)
+    if len(done) < len(case):
+        if not as_json and len(idle) < len(case) - len(done):
+            errors.print(say("有的事项已有人处理,未作更改。", "Tasks that somebody looks after already stay theirs."))
+        raise typer.Exit(REFUSED)
 
 
 @commands.command(
@@ -83,16 +98,22 @@ def close(
 
     async def work(app: App) -> list[str]:
         keys = decode_cases(app, case)
-        done = await tasks.close(app.pools["platform"], keys.values(), note, by, utc_now())
+        done = await tasks.close(app.pools["platform"], keys.values(), note, by, app.clock())
         return [name for name, key in keys.items() if key in done]
 
-    _print_done(case, with_app(work, as_json=as_json), as_json=as_json)
-
-
-def _print_done(asked: Sequence[str], done: Sequence[str], *, as_json: bool) -> None:
+    done = with_app(work, as_json=as_json)
     if as_json:
-        print_json({"done": done, "nothing": [each for each in asked if each not in done]})
-    for each in () if as_json else asked:
-        console.print(f"{each}  {say('完成', 'done') if each in done else say('没有可处理的事项', 'nothing to do')}")
-    if len(done) < len(asked):
+        _print_done_json(case, done)
+    told = say(f"{by} 已关闭其无法判定的事项:{note}", f"{by} closed its undecided tasks: {note}")
+    for each in () if as_json else case:
+        line = f"{each}  {told if each in done else _NO_TASK}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if len(done) < len(case):
         raise typer.Exit(REFUSED)
+
+
+_NO_TASK: Final = say("没有可处理的事项", "has no such task")
+
+
+def _print_done_json(asked: Sequence[str], done: Sequence[str]) -> None:
+    print_json({"done": done, "nothing": [each for each in asked if each not in done]})

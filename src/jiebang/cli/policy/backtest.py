@@ -69,7 +69,7 @@ async def _export_facts(app: App, file: Path) -> ExportSummary:
         participants=app.participants,
         platform=app.pools["platform"],
         case_ids=app.case_ids,
-        clock=utc_now,
+        clock=app.clock,
         limit=_PAGE_LIMIT,
         window=None,
     )
@@ -122,17 +122,18 @@ def _backtest(
     as_json: Json = False,
 ) -> None:
     """Run a pack over a population."""
-    from jiebang.participants import PARTICIPANTS
+    from jiebang.app import load_settings
     from jiebang.policy.load import load_pack
 
     now = utc_now() if as_of is None else as_of.replace(tzinfo=UTC)
     text, name = _text(pack, as_json=as_json)
     with exit_on_error(as_json=as_json):
         changed = _changes(changes or [])
-        loaded = load_pack(text, name, PARTICIPANTS)
+        declared = load_settings().declared
+        loaded = load_pack(text, name, declared)
         if kind not in loaded.kinds:
             raise KindNotOfferedError(kind=kind.value, offered=loaded.offered)
-        other = load_pack(text, name, PARTICIPANTS, changed) if changed else None
+        other = load_pack(text, name, declared, changed) if changed else None
         if html is not None and not html.parent.is_dir():
             raise InvalidInputError(field="html", reason=Text("目录不存在", "there is no such folder"))
         if html is not None and html.is_dir():

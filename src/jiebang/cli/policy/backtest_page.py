@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from jiebang.model.plain import make_plain
+
 if TYPE_CHECKING:
     from jiebang.model.check import Text
     from jiebang.policy.backtest import BacktestOutcome, BacktestReport
@@ -57,7 +59,7 @@ def page(report: BacktestReport, kind: Text, changed: Mapping[str, str]) -> str:
         f"<h2>{_both('明细', 'Table')}</h2>",
         f"<div class=scroll>{_table(report)}</div>",
     ]
-    return (
+    return make_plain(
         '<!doctype html><html lang="zh-CN"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(before.pack)} 回测 backtest</title><style>{_STYLE}</style></head>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,12 +15,17 @@ from jiebang.cli.policy.show import (
     replay_to_json,
     show_activation,
     show_differences,
+    show_entry,
     show_overview,
     show_pack,
+    show_preview,
     show_replays,
     show_shadow,
+    show_weakenings,
 )
 from jiebang.cli.runner import REFUSED, Json, console, exit_on_error, print_json, with_app
+from jiebang.model.check import Text
+from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +33,9 @@ if TYPE_CHECKING:
     from jiebang.app import App
     from jiebang.policy.analyse import RuleFinding
     from jiebang.policy.pack import Pack
+    from jiebang.policy.weakening import Weakening
     from jiebang.store.policy.packs import ShadowCount
-    from jiebang.usecases.policy.lifecycle import Replay
+    from jiebang.usecases.policy.lifecycle import ActivationStatus, Replay
 
 commands: Final = typer.Typer(
     no_args_is_help=True,
@@ -68,26 +76,27 @@ By = Annotated[str, typer.Option("--by", help=say("您的姓名,记入变更历�
 )
 def validate(file: PackFile, as_json: Json = False) -> None:
     """Validate a file."""
-    from jiebang.participants import PARTICIPANTS
+    from jiebang.app import load_settings
     from jiebang.usecases.policy.lifecycle import admit
 
     text, name = pack_file(file, as_json=as_json)
     with exit_on_error(as_json=as_json):
-        pack, findings = admit(text, name, PARTICIPANTS)
+        pack, findings = admit(text, name, load_settings().declared)
     show_pack(pack, findings, as_json=as_json)
 
 
 @commands.command(
     help=say(
-        "比较两个版本:增加、删除、改动的规则与文本,参数的旧值与新值。每个版本可以是文件,也可以是已加入的版本。",
+        "比较两个版本:增加、删除、改动的规则与文本,参数的旧值与新值,以及保护在何处减弱;"
+        "增删的规则完整显示,中英文都有。每个版本可以是文件,也可以是已加入的版本。",
         "Compare two versions: rules added, removed and changed, "
-        "parameters old and new, texts. Each may be a file or a "
-        "version that was added.",
+        "parameters old and new, texts, and where protection weakens; what is added or removed is shown whole, in both "
+        "languages. Each may be a file or a version that was added.",
     )
 )
 def diff(before: Either, after: Either, as_json: Json = False) -> None:
     """Compare two versions."""
-    from jiebang.participants import PARTICIPANTS
+    from jiebang.app import load_settings
     from jiebang.policy.difference import compare_packs
     from jiebang.usecases.policy.lifecycle import read_pack_text
 
@@ -99,51 +108,151 @@ def diff(before: Either, after: Either, as_json: Json = False) -> None:
 
         sides |= with_app(work, as_json=as_json)
     with exit_on_error(as_json=as_json):
-        found = compare_packs(sides[before], sides[after], PARTICIPANTS)
+        found, weakenings = compare_packs(sides[before], sides[after], load_settings().declared)
     if as_json:
-        print_json({"before": before, "after": after, "differences": found})
+        print_json({"before": before, "after": after, "differences": found, "weakenings": weakenings})
         return
     show_differences(found)
+    show_weakenings(weakenings)
 
 
 @commands.command(
     help=say(
-        "校验并加入一个版本。加入不等于生效;同一名称与版本的内容一经加入即不可更改。",
-        "Validate a version and add it. It is not in force by that; and what was added under a name and version never "
-        "changes.",
+        "校验并加入一个版本,并说明与现行版本相比保护在何处减弱。"
+        "加入不等于生效;同一名称与版本的内容一经加入即不可更改。",
+        "Validate a version, add it, and say where it protects people less than the one in force. It is not in force "
+        "by that; and what was added under a name and version never changes.",
     )
 )
 def add(file: PackFile, by: By, as_json: Json = False) -> None:
     """Add a version."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
 
     text, name = pack_file(file, as_json=as_json)
 
-    async def work(app: App) -> tuple[Pack, list[RuleFinding]]:
-        return await lifecycle.add(app.pools["platform"], app.declared, text, name, by, utc_now())
+    async def work(app: App) -> tuple[Pack, list[RuleFinding], list[Weakening]]:
+        db = app.pools["platform"]
+        pack, findings = await lifecycle.add(db, app.declared, text, name, by, app.clock())
+        return pack, findings, await lifecycle.compare_with_force(db, app.declared, pack)
 
-    pack, findings = with_app(work, as_json=as_json)
-    show_pack(pack, findings, as_json=as_json, added=True)
+    pack, findings, weakenings = with_app(work, as_json=as_json)
+    show_pack(pack, findings, as_json=as_json, added=True, weakenings=weakenings)
 
 
 @commands.command(
     help=say(
-        "启用一个版本。须由两位不同的人先后执行:第一次提出,第二次批准,随即在所有进程同时生效,无需重启。",
+        "启用一个版本。须由两位不同的人先后执行:第一次提出,第二次批准,随即在所有进程同时生效,无需重启。"
+        "批准者先看到与现行版本的全部不同,然后被问是否批准;--yes 不问,供程序使用。"
+        "两次都会说明保护在何处减弱;形近的姓名视为同一人。",
         "Put a version in force. Two different people run it: the "
         "first proposes, the second approves; with that it comes "
-        "into force in every process at the same moment, without a restart.",
+        "into force in every process at the same moment, without a restart. Whoever approves is shown every difference "
+        "from the version in force and is asked; --yes does not ask, for programs. Both are told where protection "
+        "weakens; names that look alike are one person.",
     )
 )
-def activate(pack: PackName, by: By, as_json: Json = False) -> None:
+def activate(
+    pack: PackName,
+    by: By,
+    yes: Annotated[bool, typer.Option("--yes", help=say("批准而不询问", "Approve without being asked"))] = False,
+    as_json: Json = False,
+) -> None:
     """Propose or approve a version."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
+    from jiebang.usecases.policy.preview import preview_activation
 
-    done = with_app(
-        lambda app: lifecycle.activate(app.pools["platform"], app.declared, pack, by, utc_now()), as_json=as_json
-    )
+    async def work(app: App) -> ActivationStatus | None:
+        db = app.pools["platform"]
+        if not yes and (preview := await preview_activation(db, app.declared, pack)):
+            lifecycle.require_second_person(preview.pack, preview.proposed_by, by)
+            if as_json or not sys.stdin.isatty():
+                reason = Text(
+                    "批准者须先看到改动:请在终端执行,或加上 --yes 表示已看过(jiebang policy diff)",
+                    "whoever approves must see the changes first: run it in a terminal, or add --yes to say that you "
+                    "have seen them (jiebang policy diff)",
+                )
+                raise InvalidInputError(field="--yes", reason=reason)
+            show_preview(preview)
+            asked = say(f"批准 {pack}?", f"Approve {pack}?")
+            if not await asyncio.to_thread(typer.confirm, asked):
+                return None
+        return await lifecycle.activate(db, app.declared, pack, by, app.clock())
+
+    done = with_app(work, as_json=as_json)
+    if done is None:
+        console.print(say("未批准,未改动任何内容。", "Not approved; nothing was changed."))
+        raise typer.Exit(REFUSED)
     show_activation(done, as_json=as_json)
+
+
+@commands.command(
+    help=say(
+        "完整显示一个版本:参数、规则、后果、方案与全部文本,中英文都显示。"
+        "不给版本时为现行版本;--code 只显示一条规则、后果或办法。",
+        "Show a version whole: parameters, rules, consequences, plans and every text, in both languages. Without PACK: "
+        "the version in force. --code shows one rule, consequence or alternative alone.",
+    )
+)
+def show(
+    pack: Annotated[
+        str | None,
+        typer.Argument(metavar="[PACK]", help=say("文件,或版本如 wechat/1", "A file, or a version such as wechat/1")),
+    ] = None,
+    code: Annotated[str | None, typer.Option("--code", help=say("只显示此代码", "This code alone"))] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a version whole."""
+    from jiebang.participants import PARTICIPANTS
+    from jiebang.policy.difference import read_plain
+
+    text, source = _read_version(pack, as_json=as_json)
+    with exit_on_error(as_json=as_json):
+        whole = read_plain(text, source, PARTICIPANTS)
+        entries = [one for each in whole.values() if isinstance(each, list) for one in each if "code" in one]
+        shown = whole if code is None else next((one for one in entries if one["code"] == code.upper()), None)
+        if shown is None:
+            raise InvalidInputError(
+                field="--code", reason=Text(f"{source} 中没有 {code}", f"there is no {code} in {source}")
+            )
+    if as_json:
+        print_json(shown)
+    else:
+        show_entry(shown)
+
+
+@commands.command(
+    help=say(
+        "把一个版本的文件原样输出,一字不差,供修改为下一版本:jiebang policy export wechat/1 > next.yaml。"
+        "不给版本时为现行版本。",
+        "Print the file of a version as it was added, to the letter, for the next one to be made of: jiebang policy "
+        "export wechat/1 > next.yaml. Without PACK: the version in force.",
+    )
+)
+def export(
+    pack: Annotated[str | None, typer.Argument(metavar="[PACK]", help=say("例如 wechat/1", "Such as wechat/1"))] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the file of a version."""
+    text, source = _read_version(pack, as_json=as_json)
+    if as_json:
+        print_json({"pack": source.removesuffix(".yaml"), "text": text})
+    else:
+        sys.stdout.write(text)
+
+
+def _read_version(pack: str | None, *, as_json: bool) -> tuple[str, str]:
+    """Return the text of a file, of a version that was added, or (None) of the one in force, and what it is called."""
+    from jiebang.usecases.policy.lifecycle import read_overview, read_pack_text
+
+    if pack is not None and Path(pack).is_file():
+        return pack_file(Path(pack), as_json=as_json)
+
+    async def work(app: App) -> tuple[str, str]:
+        db = app.pools["platform"]
+        name = pack or (await read_overview(db)).state.pack
+        return await read_pack_text(db, name), f"{name}.yaml"
+
+    return with_app(work, as_json=as_json)
 
 
 @commands.command(
@@ -155,11 +264,10 @@ def activate(pack: PackName, by: By, as_json: Json = False) -> None:
 )
 def rollback(by: By, as_json: Json = False) -> None:
     """Go back to the version before."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
 
     done = with_app(
-        lambda app: lifecycle.roll_back(app.pools["platform"], app.declared, by, utc_now()), as_json=as_json
+        lambda app: lifecycle.roll_back(app.pools["platform"], app.declared, by, app.clock()), as_json=as_json
     )
     show_activation(done, as_json=as_json)
 
@@ -182,7 +290,6 @@ def shadow(
     as_json: Json = False,
 ) -> None:
     """Start, stop or report a version in shadow."""
-    from jiebang.clock import utc_now
     from jiebang.usecases.policy import lifecycle
 
     async def work(app: App) -> Sequence[ShadowCount]:
@@ -190,7 +297,7 @@ def shadow(
         if stop:
             await lifecycle.stop_shadow(db)
         elif pack is not None and by is not None:
-            await lifecycle.start_shadow(db, app.declared, pack, by, utc_now())
+            await lifecycle.start_shadow(db, app.declared, pack, by, app.clock())
         return await lifecycle.read_shadow_report(db, pack)
 
     counts = with_app(work, as_json=as_json)

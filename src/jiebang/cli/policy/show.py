@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from jiebang.policy.analyse import RuleFinding
     from jiebang.policy.difference import Difference
     from jiebang.policy.pack import Pack
+    from jiebang.policy.weakening import Weakening
     from jiebang.store.policy.packs import Activation, ShadowCount
     from jiebang.usecases.policy.lifecycle import ActivationStatus, PolicyOverview, Replay
+    from jiebang.usecases.policy.preview import ActivationPreview
 
 _SHOWN: Final = 60
 
@@ -59,11 +62,19 @@ def show_replays(found: Sequence[Replay], *, facts: bool) -> None:
             show_differences(one.differences)
 
 
-def show_pack(pack: Pack, findings: Sequence[RuleFinding], *, as_json: bool, added: bool = False) -> None:
-    """Draw a pack that was validated or added, with its warnings."""
+def show_pack(
+    pack: Pack,
+    findings: Sequence[RuleFinding],
+    *,
+    as_json: bool,
+    added: bool = False,
+    weakenings: Sequence[Weakening] = (),
+) -> None:
+    """Draw a pack that was validated or added, with its warnings, and where it weakens the one in force."""
     if as_json:
         warnings = [finding.problem for finding in findings]
-        print_json({"pack": pack.id, "rules": len(pack.rules), "added": added, "warnings": warnings})
+        told = {"pack": pack.id, "rules": len(pack.rules), "added": added, "warnings": warnings}
+        print_json(told | ({"weakenings": weakenings} if added else {}))
         return
     what = say("已加入", "added") if added else say("有效", "valid")
     console.print(f"[green]{pack.id}[/]: {what}, {len(pack.rules)} {say('条规则', 'rules')}", highlight=False)
@@ -71,13 +82,23 @@ def show_pack(pack: Pack, findings: Sequence[RuleFinding], *, as_json: bool, add
         place = f"{finding.problem.file}:{finding.problem.line}:{finding.problem.column}"
         said = read(Text(finding.problem.zh, finding.problem.en))
         console.print(f"  {say('提醒', 'warning')} {place}: {said}", style="yellow", markup=False, soft_wrap=True)
+    show_weakenings(weakenings)
+
+
+def show_weakenings(found: Sequence[Weakening]) -> None:
+    """Draw where protection weakens, a line each."""
+    for one in found:
+        line = f"{say('保护减弱', 'weaker protection')} {one.path}: {read(one.what)}"
+        console.print(line, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_activation(done: ActivationStatus, *, as_json: bool) -> None:
     """Draw the result of an activation or a rollback."""
     if as_json:
         print_json(done)
-    elif done.in_force_since is None:
+        return
+    show_weakenings(done.weakenings)
+    if done.in_force_since is None:
         console.print(
             say(
                 f"{done.pack} 已由 {done.proposed_by} 提出。请另一位同事执行:"
@@ -99,18 +120,73 @@ def show_activation(done: ActivationStatus, *, as_json: bool) -> None:
 
 
 def show_differences(found: Sequence[Difference]) -> None:
-    """Draw differences, a line each."""
+    """Draw differences: what was added or removed whole and in both languages, what was changed before and after."""
     if not found:
         console.print(say("没有不同。", "No differences."))
-    signs = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow"), "reordered": ("↕", "cyan")}
     for one in found:
-        sign, style = signs[one.what]
-        values = {
-            "added": _short(one.after),
-            "removed": _short(one.before),
-            "reordered": "",
-        }.get(one.what, f"{_short(one.before)} → {_short(one.after)}")
-        console.print(f"{sign} {one.path}: {values}", style=style, markup=False, highlight=False, soft_wrap=True)
+        if one.what == "reordered":
+            lines = [("cyan", f"↕ {one.path}: {', '.join(map(str, one.before))} → {', '.join(map(str, one.after))}")]
+        elif (
+            one.what == "changed" and not isinstance(one.before, dict | list) and not isinstance(one.after, dict | list)
+        ):
+            lines = [
+                ("yellow", f"~ {one.path}:"),
+                ("red", f"  - {_plain(one.before)}"),
+                ("green", f"  + {_plain(one.after)}"),
+            ]
+        else:
+            sides = (("-", "red", one.before), ("+", "green", one.after))
+            lines = [
+                (style, line)
+                for sign, style, value in sides
+                if value is not None
+                for line in (f"{sign} {one.path}:", *(f"{sign}   {each}" for each in entry_lines(value)))
+            ]
+        for style, line in lines:
+            console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_preview(preview: ActivationPreview) -> None:
+    """Draw what approving a proposal would change."""
+    told = say(
+        f"{preview.pack} 由 {preview.proposed_by} 提出,将取代 {preview.replaces};全部不同如下:",
+        f"{preview.pack}, proposed by {preview.proposed_by}, would replace {preview.replaces}. All that differs:",
+    )
+    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    show_differences(preview.differences)
+    show_weakenings(preview.weakenings)
+
+
+def show_entry(value: Any) -> None:
+    """Draw a part of a pack whole, in both languages."""
+    for line in entry_lines(value):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def entry_lines(value: Any) -> list[str]:
+    """Return a part of a pack as lines, nothing cut, laid out as in its file. What it leaves out has no line."""
+    if isinstance(value, dict):
+        members = [(f"{name}:", each) for name, each in value.items() if each is not None]
+    elif isinstance(value, list):
+        members = [("-", each) for each in value]
+    else:
+        return [_plain(value)]
+    lines = []
+    for head, each in members:
+        inner = entry_lines(each)
+        if not isinstance(each, dict | list):
+            lines.append(f"{head} {inner[0]}")
+        elif head == "-" and inner:
+            lines += [f"- {inner[0]}", *(f"  {line}" for line in inner[1:])]
+        else:
+            lines += [head if inner else f"{head} {'{}' if isinstance(each, dict) else '[]'}"]
+            lines += [f"  {line}" for line in inner]
+    return lines
+
+
+def _plain(value: Any) -> str:
+    """Return a number, text or truth value as it stands in a pack's file, on one line."""
+    return value.replace("\n", "⏎") if isinstance(value, str) else json.dumps(value)
 
 
 def _short(value: Any) -> str:

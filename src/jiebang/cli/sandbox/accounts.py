@@ -194,6 +194,14 @@ def _show(report: LoadReport) -> None:
         ),
         style="green",
     )
+    for field, count in report.doubts.items():
+        errors.print(
+            say(
+                f"其中 {count:,} 项 {field} 与其标准不符,已照实载入并标记存疑。",
+                f"{count:,} of {field} depart from their standard: loaded as they are, and marked as in doubt.",
+            ),
+            markup=False,
+        )
     if report.bindings_skipped:
         errors.print(
             say(

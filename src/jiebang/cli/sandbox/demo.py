@@ -17,12 +17,13 @@ import msgspec
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text as Styled
 
 from jiebang.app import open_app
 from jiebang.cli.language import read, say
 from jiebang.cli.operations.serve import audit_summary, warn_of_edited_packs
 from jiebang.cli.sandbox.accounts import load_people
-from jiebang.cli.show import TimelineView, show_audit, show_check
+from jiebang.cli.show import TimelineView, show_audit_briefly, show_blockers, show_outcome_briefly
 from jiebang.clock import utc_now
 from jiebang.model.check import CheckAnswer, Text
 from jiebang.model.errors import InvalidInputError
@@ -31,7 +32,7 @@ from jiebang.sandbox.control import Control
 from jiebang.sandbox.population.people import STORY_PEOPLE
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.sandbox.stage import clear, only_demo, platform_processes
-from jiebang.sandbox.stories import STORIES, StoryEnding, World, play_story, unbind
+from jiebang.sandbox.stories import PASSWORD, STORIES, Role, StoryEnding, World, play_story, unbind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,22 +46,28 @@ _SPARES: Final = tuple(person.account_id for name, person in STORY_PEOPLE.items(
 
 
 class _Screen:
-    """Draws one story as it happens; a `stories.Listener`."""
+    """Draws one story as it happens; a `stories.Listener`. What one story has told the others do not repeat."""
 
-    def __init__(self, screen: Console, live: Live) -> None:
+    def __init__(self, screen: Console, live: Live, role: Role) -> None:
         self._screen, self._live = screen, live
-        self.view = TimelineView()
+        self._first = role is Role.CLEAR
+        self._view = TimelineView()
 
     def says(self, text: Text) -> None:
         self._screen.print(f"  · {read(text)}", style="cyan", markup=False)
 
     def checked(self, check: Mapping[str, Any]) -> None:
-        answer = {**check, "account_id": int(check["account"])}
-        show_check(self._screen, msgspec.convert(answer, CheckAnswer))
+        answer = msgspec.convert({**check, "account_id": int(check["account"])}, CheckAnswer)
+        show_blockers(self._screen, answer)
+        if self._first:
+            show_outcome_briefly(self._screen, answer)
+            command = f"jiebang check {_SPARES[-1]}"
+            self._screen.print(say(f"  (全文:{command})", f"  (in full: {command})"), style="dim", highlight=False)
 
     def saved(self, event: Mapping[str, Any]) -> None:
-        self.view.add(event["entries"])
-        self._live.update(self.view, refresh=True)
+        self._view.add(event["entries"])
+        # The ordinary way is told in one line, since the next story shows it at every participant.
+        self._live.update(self._view.show_states() if self._first else self._view, refresh=True)
 
 
 async def _tell_stories(world: World, screen: Console) -> list[StoryEnding]:
@@ -69,7 +76,7 @@ async def _tell_stories(world: World, screen: Console) -> list[StoryEnding]:
         person = STORY_PEOPLE[story.role.value]
         screen.rule(f"[bold]{person.name}[/]  {read(story.title)}")
         with Live(console=screen, auto_refresh=False) as live:
-            listener = _Screen(screen, live)
+            listener = _Screen(screen, live, story.role)
             endings.append(
                 await play_story(story, person.account_id, STORY_PEOPLE["sender"].account_id, world, listener)
             )
@@ -143,7 +150,8 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
     async with AsyncExitStack() as stack:
         stack.enter_context(only_demo(settings.home))
         empty = await stack.enter_async_context(open_app(settings))
-        await clear(empty.pools, settings.home, outside=settings.databases is not None)
+        ends = (empty.anchor, empty.last_seal)
+        await clear(empty.pools, settings.home, ends, outside=settings.databases is not None)
         outside = await stack.enter_async_context(sandbox(settings.home, wallet=empty.databases["wallet"]))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
         warn_of_edited_packs(app, screen)
@@ -151,7 +159,7 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
         await load_people(app, outside, people, SEED, screen)
         processes = await starting
         api_url = processes["api"].url
-        if processes["api"].port != settings.http.port:
+        if processes["api"].port != settings.http.port != 0:
             screen.print(
                 say(
                     f"端口 {settings.http.port} 已被占用,接口改在 {api_url}",
@@ -169,16 +177,16 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
         )
         endings = await _tell_stories(world, screen)
         p50 = await _idle_latency(world, screen)
-        screen.rule(say("审计", "Audit"))
         report = await app.verify()
-        show_audit(screen, report)
+        screen.rule()
+        show_audit_briefly(screen, report)
         summary = {
             "stories": [_ending_to_json(one) for one in endings],
             "verify": audit_summary(report),
             "idle_p50_ms": p50,
         }
         if not once:
-            _addresses(screen, {"api": api_url, **outside.addresses}, settings)
+            show_what_next(screen, {"api": api_url, **outside.addresses}, settings)
             await _wait_for_interrupt()
         return summary
 
@@ -198,20 +206,43 @@ def _ending_to_json(endings: StoryEnding) -> dict[str, Any]:
     }
 
 
-def _addresses(screen: Console, addresses: Mapping[str, str], settings: Settings) -> None:
-    table = Table(show_header=False, box=None)
-    table.add_row(say("接口", "API"), addresses["api"])
-    table.add_row(say("接口文档", "API document"), f"{addresses['api']}/openapi.json")
-    table.add_row(say("沙箱手机", "Sandbox phone"), f"{addresses['phone']}/phones/{STORY_PEOPLE['clear'].account_id}")
-    table.add_row(say("沙箱超级应用", "Sandbox super-app"), addresses["superapp"])
+def show_what_next(screen: Console, addresses: Mapping[str, str], settings: Settings) -> None:
+    """Draw where everything answers, where the phone's code is read, and what to try."""
+    person, blocked = _SPARES[-1], _SPARES[-1] + 1
+    phone = f"{addresses['phone']}/phones/{person}"
+    where = Table(show_header=False, box=None, pad_edge=False)
+    where.add_column(no_wrap=True)
+    where.add_column(overflow="fold")
+    where.add_row(say("接口", "API"), addresses["api"])
+    where.add_row(say("接口文档", "API document"), f"{addresses['api']}/openapi.json")
+    where.add_row(say(f"{person} 号的手机", f"Phone of person {person}"), phone)
+    where.add_row(say("超级应用", "Super-app"), addresses["superapp"])
     for name in PARTICIPANTS.networks:
-        table.add_row(name, addresses[name])
-    table.add_row(say("数据目录", "Data"), str(settings.home))
-    table.add_row(
-        say("在另一个终端试试", "Try in another terminal"),
-        f"jiebang check 21    jiebang submit {_SPARES[-1]}    jiebang verify",
-    )
-    screen.print(Panel(table, title=say("正在运行,按 Ctrl-C 停止", "Running; Ctrl-C stops it"), expand=False))
+        where.add_row(name, addresses[name])
+    where.add_row(say("数据目录", "Data"), str(settings.home))
+    screen.print(Panel(where, title=say("正在运行,按 Ctrl-C 停止", "Running; Ctrl-C stops it"), expand=False))
+    steps = Table(show_header=False, box=None, pad_edge=False)
+    steps.add_column(no_wrap=True)
+    for command, told in (
+        (". .venv/bin/activate", say("使 jiebang 命令可用", "makes the command jiebang known")),
+        (f"export JIEBANG_HOME='{settings.home.absolute()}'", "") if settings.home.name != ".jiebang" else ("", ""),
+        # In a demo's own home the sandbox stands in by itself.
+        ("export JIEBANG_SANDBOX=true", "") if settings.databases is not None else ("", ""),
+        (f"jiebang check {blocked}", say(f"挡住 {blocked} 号的一切", f"all that stands in the way of {blocked}")),
+        (f"jiebang submit {person}", say("提交;随后输入密码与验证码", "asks; then for the password and the code")),
+        (f"  {PASSWORD}", say("支付密码,人人如此", "the payment password, everybody's")),
+        (
+            f"  curl -s {phone}",
+            say("手机上的验证码;也可在浏览器打开", "the code on the phone; or open it in a browser"),
+        ),
+        ("jiebang case case_… --follow", say("实时时间线", "the live timeline")),
+        ("jiebang explain 30007", say("某个代码的含义", "what a code means")),
+        ("jiebang verify", say("再审计一次", "audits again")),
+    ):
+        if command:
+            steps.add_row(Styled(command, style="bold"), told)
+    screen.print(say("在另一个终端接着试:", "Try next, in another terminal:"))
+    screen.print(steps)
 
 
 async def _wait_for_interrupt() -> None:

@@ -69,6 +69,17 @@ class ProofRefusedError(PolicyRefusalError):
     action = Text("请核对后重试,或重新获取验证码。", "Check it and try again, or ask for a new code.")
 
 
+class WrongDeviceError(PolicyRefusalError):
+    """The request must come from another device of the person. fields: wanted (`case` or `primary`)."""
+
+    code = "WRONG-DEVICE"
+    title = Text("须在另一台设备上办理", "This must be done on another of your devices")
+    action = Text(
+        "请在发起该申请的设备上继续;尚无申请时,请使用主设备。错误次数未增加。",
+        "Use the device on which the request was made or, where there is none yet, your primary one. It cost no try.",
+    )
+
+
 class TooSoonError(PolicyRefusalError):
     """Asked again before the pause between two is over. fields: retry_after_s."""
 

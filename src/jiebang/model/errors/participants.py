@@ -22,6 +22,17 @@ class ReceiveLimitError(PolicyRefusalError):
     action = Text("请减少金额,或改日再试。", "Send a smaller amount, or try again another day.")
 
 
+class ReceiverUnavailableError(PolicyRefusalError):
+    """The receiver takes no such transfer: no such account, or more than it may receive. Which of them is not told."""
+
+    code = "RECEIVER-UNAVAILABLE"
+    title = Text("对方暂时无法收取这笔款项", "The receiver cannot take this transfer")
+    action = Text(
+        "未扣款。请核对账户号,或减少金额、改日再试。",
+        "No money was taken. Check the account number, or send less, or try again another day.",
+    )
+
+
 class AccountBusyError(OtherSystemError):
     """A case stands between a participant's Try and its Confirm or Cancel. Retry in a moment. fields: participant."""
 

@@ -56,13 +56,13 @@ class NameUnusableError(CallerError):
 
 
 class SamePersonError(PolicyRefusalError):
-    """A version needs the agreement of two different people. fields: pack, proposed_by."""
+    """It needs the agreement of two different people, whose names do not look alike. fields: pack, proposed_by."""
 
     code = "SAME-PERSON"
     title = Text("须由另一人批准", "Somebody else must approve it")
     action = Text(
-        "该版本已由您提出;请另一位同事以自己的姓名执行同一命令。",
-        "You proposed this version; a colleague must run the same command with their own name.",
+        "此事由您(或姓名形近者)提出;请另一位同事以自己的姓名批准。",
+        "You, or somebody whose name looks like yours, proposed it; a colleague must approve it with their own name.",
     )
 
 
@@ -80,6 +80,26 @@ class NothingToRollBackError(PolicyRefusalError):
     code = "NOTHING-TO-ROLL-BACK"
     title = Text("没有更早的版本可以退回", "There is no earlier version to go back to")
     action = Text("请改为启用另一个版本。", "Activate another version instead.")
+
+
+class UnknownCorrectionError(CallerError):
+    """No correction of this number waits for approval. fields: number."""
+
+    code = "CORRECTION-UNKNOWN"
+    title = Text("没有待批准的该更正", "No such correction waits for approval")
+    action = Text("请查看 jiebang cases corrections。", "See `jiebang cases corrections`.")
+
+
+class CorrectionNeedlessError(PolicyRefusalError):
+    """No case is kept from its end by this effect. fields: pack, kind, participant, waiting (cases that wait there)."""
+
+    code = "CORRECTION-NEEDLESS"
+    title = Text("没有申请因此效果而无法完成", "No case is kept from its end by this effect")
+    action = Text(
+        "更正只用于参与方无法执行的效果:请查看 jiebang cases confirming。要改变策略,请加入新的版本。",
+        "Only what a participant cannot apply can be set right: see `jiebang cases confirming`. To change policy, add "
+        "another version.",
+    )
 
 
 class NoRecordError(CallerError):

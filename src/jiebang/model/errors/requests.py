@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jiebang.model.check import Text
-from jiebang.model.errors.base import CallerError, OverloadedError
+from jiebang.model.errors.base import CallerError, OurFaultError, OverloadedError
 
 
 class InvalidInputError(CallerError):
@@ -14,6 +14,18 @@ class InvalidInputError(CallerError):
     action = Text(
         "请按 field 与 reason 修正后重试。", "Correct the field named in `field` as `reason` says, then try again."
     )
+
+
+class UndecodableError(InvalidInputError):
+    """The text is no JSON at all: no UTF-8, nested too deeply, or not of its grammar. fields: field, reason."""
+
+
+class HeaderRepeatedError(CallerError):
+    """A header that can hold one value came twice. fields: header."""
+
+    code = "HEADER-REPEATED"
+    title = Text("请求头重复", "A header came twice that can only come once")
+    action = Text("请只发送一个 header 所列的请求头。", "Send the header that `header` names once.")
 
 
 class UnknownAccountError(CallerError):
@@ -132,4 +144,16 @@ class PlatformFullError(OverloadedError):
         "未作任何处理,也未丢失任何内容;请在 retry_after_s 秒后以同一幂等键重试。",
         "Nothing was done and nothing was lost. Try again after `retry_after_s` seconds, with the same "
         "Idempotency-Key.",
+    )
+
+
+class AnswerUnreadableError(OurFaultError):
+    """The answer that is kept for a repeated request cannot be opened."""
+
+    code = "ANSWER-UNREADABLE"
+    title = Text("此前的答复无法打开", "The answer given before cannot be opened")
+    action = Text(
+        "请求已处理过,未再执行;请查看申请的现状。运维请核对本机的 bodies.key 与写入时一致;若一致,则该答复曾被改动。",
+        "The request was carried out before and was not repeated: look at the case as it is. Operators: see that "
+        "bodies.key is the one it was stored with; if it is, the answer was changed.",
     )

@@ -9,6 +9,13 @@ SQL_SMALLINT: Final = (1 << 15) - 1
 """The largest number of type smallint."""
 SQL_INTEGER: Final = (1 << 31) - 1
 """The largest number of type integer."""
+CENTURY_DAYS: Final = 36_525
+"""No effect lasts longer than a hundred years: a time that it makes can be read by Python and in JSON, whose years end
+with 9999, long before PostgreSQL's do."""
+CENTURY_HOURS: Final = 24 * CENTURY_DAYS
+"""A hundred years, in hours."""
+CENTURY_MINUTES: Final = 60 * CENTURY_HOURS
+"""A hundred years, in minutes."""
 
 
 def load_facts_sql(package: str) -> str:

@@ -27,7 +27,15 @@ VERSION_CHANGED: Final = "VERSION-CHANGED"
 """Refusal: a fact changed between the check and the Try."""
 GIVEN_MISSING: Final = "GIVEN-MISSING"
 """Refusal: the operation's values were not staged for this case, or only for another operation."""
+GIVEN_UNFIT: Final = "GIVEN-UNFIT"
+"""Refusal: what was staged for this case is not within the bounds of its operation, and could not be applied."""
+EFFECT_UNFIT: Final = "EFFECT-UNFIT"
+"""Refusal: an effect of the plan is not within the bounds of its operation, and could not be applied."""
+ROW_FULL: Final = "ROW-FULL"
+"""Refusal: a counter of the row is so high that Confirm might not be able to raise it."""
 
+_COUNTER_LIMIT: Final = 1 << 62
+"""Below it a counter of type bigint can be raised as often as anything will, between a Try and its Confirm too."""
 _SQL_TYPES: Final[Mapping[type, str]] = {int: "bigint", bool: "boolean", str: "text", date: "date", bytes: "bytea"}
 _ASK: Final = "unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)"
 _ASK_VERSION: Final = "unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i (account_id, case_no, version)"
@@ -133,6 +141,13 @@ def build_operation(owner: str, name: str, operation: Operation) -> Mapping[str,
     }
 
 
+def build_refusing(owner: str, name: str, operation: Operation, code: str) -> Mapping[str, str]:
+    """Return the statements by which a Try is refused with `code`, whatever the row: those of Try and "try_again"."""
+    refusing = msgspec.structs.replace(operation, given={}, refusals={code: "true"}, missing=code, on_try={})
+    built = build_operation(owner, name, refusing)
+    return {statement: built[statement] for statement in (Op.TRY, f"judge_{Op.TRY}", "try_again")}
+
+
 def build_unnamed(declared: Declaration) -> Mapping[str, str]:
     """Return the statements for orders that name no operation: those of `declared.formerly`.
 
@@ -217,8 +232,23 @@ UNION ALL SELECT false, account_id, case_no, case_op, refusal FROM before"""  # 
 def _build_refusal(operation: Operation) -> str:
     """Return the expression of the code that a Try of row `a` is refused with, NULL to grant it."""
     conditions = {GIVEN_MISSING: "g.account_id IS NULL"} if operation.given else {}
+    if unfit := [_build_bounds(name, value) for name, value in operation.given.items()]:
+        conditions[GIVEN_UNFIT] = f"({' AND '.join(unfit)}) IS NOT TRUE"
     conditions |= {**operation.refusals, VERSION_CHANGED: "a.facts_version <> i.version"}
+    conditions[ROW_FULL] = f"a.epoch >= {_COUNTER_LIMIT} OR a.facts_version >= {_COUNTER_LIMIT}"
     return "CASE " + " ".join(f"WHEN {when} THEN '{code}'" for code, when in conditions.items()) + " END"
+
+
+def _build_bounds(name: str, value: ValueType) -> str:
+    """Return the condition that a given value is there, and within its bounds (`ValueType.fault` for SQL)."""
+    if value.among:
+        return f"g.{name} IN ({', '.join(_quote(word) for word in value.among)})"
+    if value.kind is bool:
+        return f"g.{name} IS NOT NULL"
+    if value.kind is date:
+        return f"g.{name} BETWEEN '{date.min}' AND '{date.max}'"
+    size = f"g.{name}" if value.kind is int else f"length(g.{name})"
+    return f"{size} BETWEEN {value.least} AND {value.most}"
 
 
 def _build_effects(effects: Mapping[str, ValueType]) -> str:
@@ -260,4 +290,4 @@ def _list_columns(values: Mapping[str, ValueType]) -> str:
 
 
 def _quote(code: str | None) -> str:
-    return "NULL::text" if code is None else f"'{code}'"
+    return "NULL::text" if code is None else "'{}'".format(code.replace("'", "''"))

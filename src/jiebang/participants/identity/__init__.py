@@ -6,8 +6,8 @@ from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, load_facts_sql
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.participants.core import CENTURY_MINUTES, load_facts_sql
 
 NOT_BOUND: Final = "ID-NONE"
 """Refusal: there is no active identity to reclaim."""
@@ -26,7 +26,13 @@ DECLARATION: Final = Declaration(
         ),
         ("identity_changed_at", FactType.TIME, "上次变更实名的时间", "when the identity was last changed"),
         ("document_type", FactType.TEXT, "证件类型", "type of the bound document"),
-        ("birth_date", FactType.DATE, "出生日期", "birth date on the document"),
+        (
+            "birth_date",
+            FactType.DATE,
+            "出生日期(成年后只到年,记为当年最后一天)",
+            "birth date; of adults the last day of their year of birth",
+        ),
+        ("document_doubt", FactType.TEXT, "证件存疑之处", "how the document departs from its standard"),
     ),
     # Each data centre reclaims at its own time, and a check trusts the two only where they agree: facts.sql gives no
     # time of change for a reclaimed identity, which nothing can be requested for.
@@ -48,10 +54,14 @@ DECLARATION: Final = Declaration(
             "foreign_permanent_residence": Text("外国人永久居留身份证", "foreign permanent resident identity card"),
             "passport": Text("护照", "passport"),
         },
+        "document_doubt": {
+            "region_unlisted": Text("地区代码不在历年区划代码表中", "its region is in no list of region codes"),
+            "birth_date_partial": Text("出生日期不完整", "its birth date is not known whole"),
+        },
     },
     operations={
         "reclaim": Operation(
-            effects={"key_destroyed_after_minutes": ValueType(int, most=SQL_INTEGER)},
+            effects={"key_destroyed_after_minutes": ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
             refusals={NOT_BOUND: "a.state <> 'active'"},
             missing=NOT_BOUND,
             on_try={"state": "'pending_reclaim'"},
@@ -61,6 +71,7 @@ DECLARATION: Final = Declaration(
                 "document_type": "NULL",
                 "document_index": "NULL",
                 "birth_date": "NULL",
+                "document_doubt": "NULL",
                 "region": "NULL",
                 "changed_at": "e.now",
                 "key_destroy_at": "e.now + make_interval(mins => coalesce(e.key_destroyed_after_minutes, 0)::integer)",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, load_facts_sql
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.participants.core import CENTURY_DAYS, load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="merchant",
@@ -20,7 +20,7 @@ DECLARATION: Final = Declaration(
     facts_sql=load_facts_sql(__name__),
     operations={
         "retain": Operation(
-            effects={"records_kept_days": ValueType(int, most=SQL_INTEGER // 24)},
+            effects={"records_kept_days": ValueType(int, most=CENTURY_DAYS, weaker=Weaker.LESS)},
             on_confirm={
                 "records_kept_until": "CASE WHEN e.records_kept_days IS NULL THEN a.records_kept_until "
                 "ELSE e.now + make_interval(hours => 24 * e.records_kept_days::integer) END"

@@ -6,7 +6,7 @@ from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -47,7 +47,7 @@ DECLARATION: Final = Declaration(
     },
     operations={
         "revoke": Operation(
-            effects={"api_quota_level": ValueType(str)},
+            effects={"api_quota_level": ValueType(str, among=("none", "test", "standard", "high"), weaker=Weaker.MORE)},
             # An account without apps keeps the level none: an effect never grants what was not there.
             on_confirm={
                 "api_quota_level": "CASE a.api_quota_level WHEN 'none' THEN 'none' "

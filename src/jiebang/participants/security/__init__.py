@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -36,7 +36,7 @@ DECLARATION: Final = Declaration(
     facts_sql=load_facts_sql(__name__),
     operations={
         "require_sms": Operation(
-            effects={"login_needs_sms": ValueType(bool)},
+            effects={"login_needs_sms": ValueType(bool, weaker=Weaker.LESS)},
             on_confirm={"login_needs_sms": "coalesce(e.login_needs_sms, a.login_needs_sms)"},
         ),
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
 from jiebang.participants.core import SQL_SMALLINT, load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -21,7 +21,10 @@ DECLARATION: Final = Declaration(
     facts_sql=load_facts_sql(__name__),
     operations={
         "restrict": Operation(
-            effects={"friend_requests_blocked": ValueType(bool), "moments_per_day": ValueType(int, most=SQL_SMALLINT)},
+            effects={
+                "friend_requests_blocked": ValueType(bool, weaker=Weaker.LESS),
+                "moments_per_day": ValueType(int, most=SQL_SMALLINT, weaker=Weaker.MORE),
+            },
             on_confirm={
                 "friend_requests_blocked": "coalesce(e.friend_requests_blocked, a.friend_requests_blocked)",
                 "moments_per_day": "coalesce(e.moments_per_day::smallint, a.moments_per_day)",

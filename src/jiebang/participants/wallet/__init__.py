@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType
-from jiebang.participants.core import SQL_INTEGER, load_facts_sql
+from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.participants.core import CENTURY_HOURS, load_facts_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
 """Refusal: a movement of money is between its two steps."""
@@ -68,11 +68,26 @@ DECLARATION: Final = Declaration(
             "已绑定银行卡",
             "bound bank cards",
         ),
+        (
+            "doubtful_bank_cards",
+            FactType.INT,
+            "卡号存疑的已绑定银行卡数",
+            "number of bound bank cards whose number departs from its standard",
+        ),
+        (
+            "doubtful_bank_card_items",
+            {"id": FactType.TEXT, "bank": FactType.TEXT, "tail": FactType.TEXT, "doubt": FactType.TEXT},
+            "卡号存疑的已绑定银行卡",
+            "bound bank cards whose number departs from its standard",
+        ),
     ),
     facts_sql=load_facts_sql(__name__),
     operations={
         "downgrade": Operation(
-            effects={"receive_limit_fen": ValueType(int), "cash_out_pause_hours": ValueType(int, most=SQL_INTEGER)},
+            effects={
+                "receive_limit_fen": ValueType(int, weaker=Weaker.MORE),
+                "cash_out_pause_hours": ValueType(int, most=CENTURY_HOURS, weaker=Weaker.LESS),
+            },
             refusals={FUNDS_MOVING: "a.open_entries > 0"},
             on_confirm={
                 "receive_limit_fen": "coalesce(e.receive_limit_fen, a.receive_limit_fen)",

@@ -1,11 +1,11 @@
 SELECT a.account_id, a.facts_version, a.balance_fen,
     a.open_entries AS open_transactions, t.open_transaction_items,
     p.unclaimed_red_packets, p.unclaimed_red_packet_items,
-    (SELECT coalesce(sum(r.owed_fen), 0)::bigint FROM wallet.arrears r
+    (SELECT least(coalesce(sum(r.owed_fen), 0), 9223372036854775807)::bigint FROM wallet.arrears r
      WHERE r.account_id = a.account_id AND r.repaid_at IS NULL) AS arrears_fen,
     f.frozen_fen, f.freeze_items, d.autodebit_contracts, d.autodebit_items, c.open_credit, c.credit_items,
     a.receive_limit_fen IS NOT NULL AS receive_limited, coalesce(a.receive_limit_fen, 0) AS receive_limit_fen,
-    k.bank_cards, k.bank_card_items
+    k.bank_cards, k.bank_card_items, k.doubtful_bank_cards, k.doubtful_bank_card_items
 FROM wallet.account a
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object(
@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (
     WHERE p.account_id = a.account_id AND p.state = 'unclaimed'
 ) p
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(f.amount_fen), 0)::bigint AS frozen_fen, jsonb_agg(jsonb_build_object(
+    SELECT least(coalesce(sum(f.amount_fen), 0), 9223372036854775807)::bigint AS frozen_fen, jsonb_agg(jsonb_build_object(
         'id', f.freeze_id::text, 'authority', f.authority, 'amount_fen', f.amount_fen, 'contact', f.contact
     ) ORDER BY f.freeze_id)::text AS freeze_items
     FROM wallet.freeze f
@@ -46,7 +46,11 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(*) AS bank_cards, jsonb_agg(jsonb_build_object(
         'id', k.card_id::text, 'bank', k.bank, 'tail', k.tail
-    ) ORDER BY k.card_id)::text AS bank_card_items
+    ) ORDER BY k.card_id)::text AS bank_card_items,
+    count(*) FILTER (WHERE k.doubt IS NOT NULL) AS doubtful_bank_cards,
+    (jsonb_agg(jsonb_build_object(
+        'id', k.card_id::text, 'bank', k.bank, 'tail', k.tail, 'doubt', k.doubt
+    ) ORDER BY k.card_id) FILTER (WHERE k.doubt IS NOT NULL))::text AS doubtful_bank_card_items
     FROM wallet.bank_card k
     WHERE k.account_id = a.account_id AND k.epoch = a.epoch AND k.unbound_at IS NULL
 ) k

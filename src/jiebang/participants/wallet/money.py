@@ -38,6 +38,7 @@ from jiebang.participants.wallet.movements import (
 )
 from jiebang.policy.calendar import local_date
 from jiebang.store.encryption import SALT_BYTES, password_hash
+from jiebang.store.postgres.halving import ask_in_halves
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
@@ -104,15 +105,17 @@ class WalletParticipant(DatabaseParticipant):
         )
 
     async def complete_pending(self, older_than: datetime, limit: int = 1024) -> int:
-        """Complete transfers begun before `older_than` that lack their second step; return how many were completed."""
+        """Complete transfers begun before `older_than` that lack their second step; return how many were completed.
+
+        One that cannot be completed, such as at a receiver whose balance is at its limit, holds up no other.
+        """
         rows = await self._pool.fetch(_SQL["left_behind"], older_than, limit)
-        outcomes = await self.complete_transfers(
-            [
-                Transfer(transfer_id=entry_id, sender=sender, receiver=receiver, amount_fen=amount, title=title)
-                for entry_id, sender, receiver, amount, title in rows
-            ]
-        )
-        return sum(outcome.refusal is None for outcome in outcomes)
+        left = [
+            Transfer(transfer_id=entry_id, sender=sender, receiver=receiver, amount_fen=amount, title=title)
+            for entry_id, sender, receiver, amount, title in rows
+        ]
+        answers = await ask_in_halves(left, self.complete_transfers, what="transfers left behind")
+        return sum(outcome.refusal is None for _, outcomes in answers.parts for outcome in outcomes)
 
     async def cash_out(self, actions: Sequence[WalletAction]) -> list[MovementOutcome]:
         """Pay out all free money of each wallet to the person's card.
@@ -181,8 +184,7 @@ class WalletParticipant(DatabaseParticipant):
             await connection.execute(
                 "SET LOCAL enable_seqscan = on"
             )  # the one statement here that reads the whole table
-            total: int = await connection.fetchval(_SQL["transfers"])
-        return total
+            return int(await connection.fetchval(_SQL["transfers"]))
 
     async def _in_batch(
         self,

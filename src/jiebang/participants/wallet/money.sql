@@ -8,7 +8,7 @@ SELECT account_id FROM wallet.account WHERE account_id = ANY ($1::bigint[]) ORDE
 -- name: purses
 -- The wallets, read after the lock, so that the values are those that the lock protects. $2: today in Shanghai.
 SELECT a.account_id, a.case_op = 'tried' AS tried, a.state = 'closed' AS closed, a.balance_fen, a.open_entries,
-    (SELECT coalesce(sum(f.amount_fen), 0)::bigint FROM wallet.freeze f
+    (SELECT least(coalesce(sum(f.amount_fen), 0), 9223372036854775807)::bigint FROM wallet.freeze f
      WHERE f.account_id = a.account_id AND f.lifted_at IS NULL) AS frozen_fen,
     a.receive_limit_fen, CASE WHEN a.received_on = $2::date THEN a.received_fen ELSE 0 END AS received_fen,
     a.cash_out_paused_until
@@ -99,5 +99,5 @@ CROSS JOIN LATERAL (
 WHERE a.account_id = ANY ($1::bigint[])
 
 -- name: transfers
--- Both sides of all transfers that had an effect, in one snapshot.
-SELECT coalesce(sum(e.amount_fen), 0)::bigint FROM wallet.entry e WHERE e.kind = 'transfer' AND e.state <> 'returned'
+-- Both sides of all transfers that had an effect, in one snapshot; as numeric, which no sum overflows.
+SELECT coalesce(sum(e.amount_fen), 0) FROM wallet.entry e WHERE e.kind = 'transfer' AND e.state <> 'returned'

@@ -177,20 +177,33 @@ def begin(batch: MovementBatch, one: Transfer) -> MovementOutcome:
 
 
 def _find_refusal(batch: MovementBatch, one: Transfer) -> JiebangError | None:
-    """Return why a transfer may not begin, None if it may."""
+    """Return why a transfer may not begin, None if it may.
+
+    What stands in the way at the sender comes first: money that is not there must not ask about others' accounts.
+    """
     if not 0 < one.amount_fen <= _MOST_FEN:
         reason = Text("金额须为正整数(分)", "an amount is a positive number of fen")
         return InvalidInputError(field="amount_fen", reason=reason)
     if one.sender == one.receiver:
         return InvalidInputError(field="receiver", reason=Text("不能转给自己", "not to oneself"))
-    unknown = [account for account in (one.sender, one.receiver) if account not in batch.purses]
-    if unknown:
-        return UnknownAccountError(accounts=[str(account) for account in unknown])
-    sender, receiver = batch.purses[one.sender], batch.purses[one.receiver]
-    if sender.tried or receiver.tried:
+    return _find_sender_refusal(batch, one) or _find_receiver_refusal(batch, one)
+
+
+def _find_sender_refusal(batch: MovementBatch, one: Transfer) -> JiebangError | None:
+    sender = batch.purses.get(one.sender)
+    if sender is None:
+        return UnknownAccountError(accounts=[str(one.sender)])
+    if sender.tried:
         return WalletBusyError()
-    if sender.free_fen < one.amount_fen:
-        return InsufficientFundsError()
+    return InsufficientFundsError() if sender.free_fen < one.amount_fen else None
+
+
+def _find_receiver_refusal(batch: MovementBatch, one: Transfer) -> JiebangError | None:
+    receiver = batch.purses.get(one.receiver)
+    if receiver is None:
+        return UnknownAccountError(accounts=[str(one.receiver)])
+    if receiver.tried:
+        return WalletBusyError()
     return ReceiveLimitError() if receiver.over_limit(one.amount_fen) else None
 
 

@@ -1,4 +1,4 @@
-"""The packs that come with the product. The one place of this room that reads files."""
+"""The packs that come with the product, read from the files beside this one."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from jiebang.policy.documents import make_credit_code
+from jiebang.policy.companies import make_credit_code
 from jiebang.sandbox.population import lexicon, names
 from jiebang.sandbox.population.chance import WeightedChoice
 from jiebang.sandbox.population.format import (

@@ -13,12 +13,15 @@ from zoneinfo import ZoneInfo
 
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.policy.documents import is_card_number, read_credit_code, read_document
+from jiebang.policy.cards import is_card_number
+from jiebang.policy.companies import read_credit_code
+from jiebang.policy.documents import latest_birth, may_be_born, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
+    from jiebang.policy.documents import IdentityDocument
     from jiebang.sandbox.population import format as f
 
 _SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
@@ -84,19 +87,30 @@ def _add(problems: _Problems, path: str, zh: str, en: str) -> None:
     problems.append((path, Text(zh, en)))
 
 
-def _document(path: str, kind: str, number: str, today: date, problems: _Problems) -> date | None:
+def _document(
+    path: str, kind: str, number: str, today: date, born: date | None, problems: _Problems
+) -> IdentityDocument | None:
     try:
-        return read_document(kind, number, today).birth_date
+        return read_document(kind, number, today, born)
     except InvalidInputError as error:
         problems.append((f"{path}document_number", error.fields["reason"]))
         return None
 
 
 def _identity(identity: f.IdentityRecord, now: datetime, today: date, problems: _Problems) -> None:
-    born = _document("identity.", identity.document_type, identity.document_number, today, problems)
-    if born is not None and born != identity.birth_date:
+    born = identity.birth_date
+    document = _document("identity.", identity.document_type, identity.document_number, today, born, problems)
+    if born is None:
+        if document is not None and latest_birth(document.born_in or "", today) is None:
+            _add(
+                problems,
+                "identity.birth_date",
+                "须给出:仅当证件载有出生年份而日期不全时可为 null",
+                "is needed: null only where the document gives the year, and not the whole birth date",
+            )
+    elif document is not None and not may_be_born(document, born):
         _add(problems, "identity.birth_date", "与证件上的出生日期不符", "is not the birth date on the document")
-    if identity.birth_date > today:
+    if born is not None and born > today:
         problems.append(("identity.birth_date", _FUTURE))
     if not _REGION.fullmatch(identity.region):
         _add(
@@ -112,7 +126,7 @@ def _identity(identity: f.IdentityRecord, now: datetime, today: date, problems: 
             problems.append((f"identity.changes[{at}].at", _FUTURE))
         if change.document_number != identity.document_number or change.document_type != identity.document_type:
             path = f"identity.changes[{at}]."
-            _document(path, change.document_type, change.document_number, today, problems)
+            _document(path, change.document_type, change.document_number, today, born, problems)
 
 
 def _wallet(wallet: f.WalletRecord, problems: _Problems) -> None:
@@ -134,7 +148,7 @@ def _wallet(wallet: f.WalletRecord, problems: _Problems) -> None:
                 problems.append((f"wallet.red_packets[{at}].entry_id", _ABSENT))
     for at, card in enumerate(wallet.bank_cards):
         if not is_card_number(card.number):
-            _add(problems, f"wallet.bank_cards[{at}].number", "卡号校验不符", "is not a card number (Luhn)")
+            _add(problems, f"wallet.bank_cards[{at}].number", "应为 12 至 19 位数字", "must be 12 to 19 digits")
 
 
 def _security(security: f.SecurityRecord, problems: _Problems) -> None:

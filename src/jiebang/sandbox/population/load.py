@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -41,6 +42,9 @@ _PIECE: Final = 1 << 18
 _AT_ONCE: Final = max(2, os.cpu_count() or 2)
 """Databases copied into at once: more would take the processor from the thread that reads ahead."""
 
+_VALUE_REFUSED: Final = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
+"""Raised when a database, or the driver (ValueError), refuses a value: the rows are at fault, not the database."""
+
 _TWICE: Final = Text("该账户已载入,或在前面的行中出现过", "the account is loaded already, or stood on an earlier line")
 _NEW_ACCOUNTS: Final = """
 INSERT INTO platform.account (account_id, created_at)
@@ -55,7 +59,8 @@ class LoadReport(msgspec.Struct, kw_only=True):
     """What a load did. `loaded`: the databases hold it; otherwise none of them holds anything of it.
 
     `faults` holds the first MAX_FAULTS, `bad_lines` counts the lines refused. `bindings`: sent to clearing networks;
-    `bindings_skipped`: in the file, but no network was given.
+    `bindings_skipped`: in the file, but no network was given. `doubts`: rows loaded although a number in them departs
+    from its standard, by the number's field; each carries the doubt (docs/population-format.md).
     """
 
     loaded: bool = False
@@ -66,6 +71,7 @@ class LoadReport(msgspec.Struct, kw_only=True):
     faults: list[LineFault] = msgspec.field(default_factory=list)
     bindings: int = 0
     bindings_skipped: int = 0
+    doubts: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class LoadRefusedError(CallerError):
@@ -229,6 +235,8 @@ class _Loader:
         try:
             async with self._turn:
                 rows = await self._platform.fetch(_NEW_ACCOUNTS, run.accounts, run.created)
+        except _VALUE_REFUSED as error:
+            raise LoadRefusedError(database=PLATFORM, table="platform.account", lines=_span(run)) from error
         except UNANSWERED as error:
             raise LoadBrokenError(database=PLATFORM, kept=[]) from error
         new = {row["account_id"] for row in rows}
@@ -275,6 +283,7 @@ class _Loader:
         self._report.rows += len(run.accounts) + sum(
             count * len(table.databases) for table, (_, count) in run.payloads.items()
         )
+        self._report.doubts.update(run.doubts)
         self.bindings += run.binding_count
         for network, bindings in run.bindings.items():
             self._spool.write(msgspec.json.encode((network, bindings)) + b"\n")
@@ -312,7 +321,6 @@ class _Loader:
         for table, (payload, count) in run.payloads.items():
             if database in table.databases:
                 where = {"database": database, "table": f"{table.schema}.{table.name}"}
-                lines = f"{run.lines[0].number}-{run.lines[-1].number}"
                 try:
                     said = await connection.copy_to_table(
                         table.name,
@@ -324,12 +332,16 @@ class _Loader:
                         escape=ESCAPE,
                         null=NULL,
                     )
-                except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-                    raise LoadRefusedError(**where, lines=lines) from error
+                except _VALUE_REFUSED as error:
+                    raise LoadRefusedError(**where, lines=_span(run)) from error
                 except UNANSWERED as error:
                     raise LoadBrokenError(database=database, kept=[]) from error
                 if said != f"COPY {count}":
-                    raise LoadRefusedError(**where, lines=lines)
+                    raise LoadRefusedError(**where, lines=_span(run))
+
+
+def _span(run: PreparedRun) -> str:
+    return f"{run.lines[0].number}-{run.lines[-1].number}"
 
 
 async def _pieces(payload: bytearray | bytes) -> AsyncIterator[bytes]:

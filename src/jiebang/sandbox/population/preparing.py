@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from jiebang.sandbox.ledger import Binding
 from jiebang.sandbox.population.checks import today_of
 from jiebang.sandbox.population.reading import CHUNK_LINES, LineFault, PopulationLine, read_lines, read_person
-from jiebang.sandbox.population.tables import LoadKeys, Table, csv_of, encode_rows, tables_of
+from jiebang.sandbox.population.tables import LoadKeys, Table, count_doubts, csv_of, encode_rows, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,10 @@ _GROUP: Final = 16  # people turned into rows at once: few enough to stay in the
 
 
 class PreparedRun(msgspec.Struct, gc=False):
-    """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and its row count."""
+    """A run of lines, ready to copy: `numbers` are the lines of its `accounts`, `payloads` CSV and its row count.
+
+    `doubts`: rows with a number that departs from its standard, by the number's field.
+    """
 
     lines: list[PopulationLine]
     size: int
@@ -35,6 +39,7 @@ class PreparedRun(msgspec.Struct, gc=False):
     faults: list[LineFault] = []
     bindings: dict[str, list[Binding]] = {}
     binding_count: int = 0
+    doubts: Counter[str] = msgspec.field(default_factory=Counter)
 
     def without(self, accounts: set[int]) -> list[PopulationLine]:
         """Return the good lines but for those of some accounts."""
@@ -73,7 +78,9 @@ class Preparer:
                 elif person is not None:
                     people.append(person)
                     run.numbers.append(line.number)
-            for table, rows in tables_of(people, self._keys, self._now, os.urandom).items():
+            made = tables_of(people, self._keys, self._now, os.urandom)
+            run.doubts.update(count_doubts(made))
+            for table, rows in made.items():
                 if rows:
                     parts.setdefault(table, []).append(encode_rows(rows))
                     counts[table] = counts.get(table, 0) + len(rows)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from jiebang.model.check import Text
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError, UndecodableError
+from jiebang.model.plain import strip_acting
 from jiebang.sandbox.population.checks import check
 from jiebang.sandbox.population.format import Person
+from jiebang.sandbox.population.format.fields import LONG_TEXTS
 from jiebang.sandbox.population.table_checks import find_table_faults
+from jiebang.sandbox.population.times import find_times_out_of_range
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -55,8 +60,15 @@ def read_lines(source: BinaryIO, first: int, limit: int = CHUNK_LINES) -> tuple[
     return lines, size
 
 
-_DECODER: Final = msgspec.json.Decoder(Person)
+_OUT_OF_RANGE: Final = Text(
+    "超出可表示的时间范围(公元 1 年至北京时间 9999 年底)", "is out of range: the year 1 in UTC to 9999 in Shanghai"
+)
 _BOM: Final = b"\xef\xbb\xbf"
+_MAY_ACT: Final = re.compile(
+    rb"\\[bfr]|\\u(?:00[01]|007[fF]|00[89]|061[cC]|20[026]|[fF][eE][fF][fF])"
+    rb"|\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]|\xef\xbb\xbf"
+)
+"""What a line holds whose texts may act on a reader's screen: such characters as they are, or written as escapes."""
 
 
 def read_person(
@@ -70,15 +82,32 @@ def read_person(
         return [LineFault(line.number, "", Text("行过长(上限 16 MiB)", "the line is over 16 MiB"))]
     text = line.text.removeprefix(_BOM) if line.number == 1 else line.text
     try:
-        person = _DECODER.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        person = decode(text, Person)
+        if _MAY_ACT.search(text):
+            person = msgspec.convert(_strip(msgspec.to_builtins(person)), Person)
+    except InvalidInputError as error:
         return None if not text or text.isspace() else [LineFault(line.number, *_translate_error(error))]
     problems = list(check(person, now, today))
+    problems.extend((field, _OUT_OF_RANGE) for field in find_times_out_of_range(person, text))
     if tables or problems:
         problems.extend(find_table_faults(person))
         if b"\\u0000" in text and _holds_nul(person):
             problems.append(("", Text("文字中不能有 NUL 字符", "text cannot hold the NUL character")))
     return [LineFault(line.number, field, reason) for field, reason in problems] if problems else person
+
+
+def _strip(value: Any) -> Any:
+    """Return a decoded value whose names and titles hold no character that acts on a reader's screen.
+
+    But NUL, which is a fault; and what people wrote to each other is theirs, and stays as it was written.
+    """
+    if isinstance(value, str):
+        return "\0".join(map(strip_acting, value.split("\0")))
+    if isinstance(value, list):
+        return [_strip(each) for each in value]
+    if isinstance(value, dict):
+        return {name: each if name in LONG_TEXTS else _strip(each) for name, each in value.items()}
+    return value
 
 
 def _holds_nul(person: Person) -> bool:
@@ -117,11 +146,13 @@ def _kind(names: str) -> Text:
     return Text("或".join(one.zh for one in known), " or ".join(one.en for one in known))
 
 
-def _translate_error(error: Exception) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
+def _translate_error(error: InvalidInputError) -> tuple[str, Text]:  # noqa: PLR0911 - one return a kind of message
     """Translate what the decoder says; the value itself, which may be personal, is left out."""
-    if not isinstance(error, msgspec.ValidationError):
+    if isinstance(error, UndecodableError):
         return "", _NOT_JSON
-    said, _, where = str(error).partition(" - at `$")
+    if not isinstance(error.__cause__, msgspec.ValidationError):
+        return error.fields["field"], error.fields["reason"]  # a name that stands twice
+    said, _, where = str(error.__cause__).partition(" - at `$")
     field = where.rstrip("`").removeprefix(".")
     inside = f"{field}." if field else ""
     if found := _MISSING.search(said):

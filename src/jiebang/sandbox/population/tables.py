@@ -17,12 +17,17 @@ import numpy as np
 
 from jiebang.model.facts import PLATFORM
 from jiebang.participants import PARTICIPANTS
-from jiebang.policy.documents import document_key
+from jiebang.policy.cards import doubt_card_number
+from jiebang.policy.coarse import coarsen_birth_date, find_country
+from jiebang.policy.companies import doubt_credit_code, read_credit_code
+from jiebang.policy.documents import document_key, doubt_document, latest_birth, read_document
 from jiebang.sandbox.population import format as f
+from jiebang.sandbox.population.checks import today_of
 from jiebang.store import encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import date
 
 QUOTE: Final = '"'
 ESCAPE: Final = "\\"
@@ -124,7 +129,6 @@ _DIRECT: Final = tuple(
         ("openplatform", "official_account", "official_accounts", f.OfficialAccountRecord),
         ("openplatform", "review", "reviews", f.ReviewRecord),
         ("openplatform", "quota", "quotas", f.QuotaRecord),
-        ("enterprise", "membership", "memberships", f.MembershipRecord),
         ("enterprise", "approval", "approvals", f.ApprovalRecord),
         ("enterprise", "api_credential", "api_credentials", f.ApiCredentialRecord),
         ("merchant", "merchant_number", "merchant_numbers", f.MerchantNumberRecord),
@@ -140,14 +144,14 @@ def _table(schema: str, name: str, *columns: str) -> Table:
     return Table(PARTICIPANTS.copies(schema), schema, name, ("account_id", *columns))
 
 
-_SEALED: Final = ("state", "document_type", "sealed", "document_index", "birth_date", "region", "changed_at", "level")
-_IDENTITY: Final = _table("identity", "account", *_SEALED)
+_SEALED: Final = ("document_type", "sealed", "document_index", "birth_date", "region", "document_doubt", "changed_at")
+_IDENTITY: Final = _table("identity", "account", "state", *_SEALED, "level")
 _CHANGE: Final = _table("identity", "change", "change_id", "kind", "document_type", "document_index", "at")
 _DATA_KEY: Final = _table("keys", "data_key", "wrapped", "made_at")
 _WALLET: Final = _table(
     "wallet", "account", "receive_limit_fen", "password_salt", "password_hash", "balance_fen", "open_entries"
 )
-_CARD: Final = _table("wallet", "bank_card", "card_id", "bank", "kind", "tail", "unbound_at", "bound_at")
+_CARD: Final = _table("wallet", "bank_card", "card_id", "bank", "kind", "tail", "doubt", "unbound_at", "bound_at")
 _SECURITY: Final = _table(
     "security", "account", "primary_device_id", "primary_device_since", "login_needs_sms", "level"
 )
@@ -157,11 +161,25 @@ _DEVELOPER: Final = _table("openplatform", "account", "api_quota_level", "epoch"
 _GRANT: Final = _table(
     "openplatform", "oauth_grant", "grant_id", "app_id", "app_name", "scopes", "revoked_at", "granted_at"
 )
+_MEMBER_OF: Final = ("name", "credit_code", "credit_code_doubt", "role", "legal_person", "joined_at", "left_at")
+_MEMBERSHIP: Final = _table("enterprise", "membership", *_MEMBER_OF, "enterprise_id")
 _ENTERPRISE: Final = _table("enterprise", "account", "api_rights", "epoch")
 _MERCHANT: Final = _table("merchant", "account")
 _GAMING: Final = _table("gaming", "account", "game_guard", "epoch")
 ACCOUNT: Final = _table(PLATFORM, "account", "created_at")
 """The platform's own row, which is written first and by itself: it tells which accounts are there already."""
+
+_DOUBTS: Final = (
+    ("identity.document_number", _IDENTITY, _IDENTITY.columns.index("document_doubt")),
+    ("wallet.bank_cards.number", _CARD, _CARD.columns.index("doubt")),
+    ("enterprise.memberships.credit_code", _MEMBERSHIP, _MEMBERSHIP.columns.index("credit_code_doubt")),
+)
+
+
+def count_doubts(made: Mapping[Table, Rows]) -> Mapping[str, int]:
+    """Return how many rows hold a number that departs from its standard, by the number's field in the file."""
+    found = {field: sum(row[at] is not None for row in made[table]) for field, table, at in _DOUBTS}
+    return {field: count for field, count in found.items() if count}
 
 
 def tables_of(
@@ -182,9 +200,33 @@ def tables_of(
         for at, person in enumerate(people)
     ]
     made[_CARD] = [
-        (person.account_id, card.card_id, card.bank, card.kind, card.number[-4:], card.unbound_at, card.bound_at)
+        (
+            person.account_id,
+            card.card_id,
+            card.bank,
+            card.kind,
+            card.number[-4:],
+            doubt_card_number(card.number),
+            card.unbound_at,
+            card.bound_at,
+        )
         for person in people
         for card in person.wallet.bank_cards
+    ]
+    made[_MEMBERSHIP] = [
+        (
+            person.account_id,
+            one.name,
+            code := read_credit_code(one.credit_code),
+            doubt_credit_code(code),
+            one.role,
+            one.legal_person,
+            one.joined_at,
+            one.left_at,
+            one.enterprise_id,
+        )
+        for person in people
+        for one in person.enterprise.memberships
     ]
     made[_FACTOR] = [
         (
@@ -226,22 +268,36 @@ def _identities(
     for at, person in enumerate(people):
         account, identity = person.account_id, person.identity
         if identity is None:
-            accounts.append((account, "none", None, None, None, None, None, None, 0))
+            accounts.append((account, "none", *(None,) * len(_SEALED), 0))
             continue
         secret = secrets[at * size : at * size + size]
         data_key, first, second = secret[:32], secret[32:44], secret[44:]
         index = _index(keys.documents, identity.document_type, identity.document_number)
-        name = encryption.SealedIdentity(identity.name, identity.document_number)
+        name = encryption.SealedIdentity(identity.name, identity.document_number, identity.birth_date, identity.region)
         sealed = encryption.seal(data_key, name, account, EPOCH, first)
         data_keys.append((account, _bytea(encryption.wrap(keys.master, data_key, account, EPOCH, second)), now))
-        known = identity.document_type, _bytea(sealed), index, identity.birth_date, identity.region
-        accounts.append((account, "active", *known, identity.changed_at, identity.level))
+        open_part = _coarsen(_birth_date(identity, now), now), find_country(identity.region)
+        known = identity.document_type, _bytea(sealed), index, *open_part
+        doubt = doubt_document(identity.document_type, identity.document_number)
+        accounts.append((account, "active", *known, doubt, identity.changed_at, identity.level))
         for change in identity.changes:
             same = change.document_number == identity.document_number and change.document_type == identity.document_type
             of = index if same else _index(keys.documents, change.document_type, change.document_number)
             changes.append((account, change.change_id, change.kind, change.document_type, of, change.at))
     made[_DATA_KEY] = data_keys
     made[_IDENTITY], made[_CHANGE] = accounts, changes
+
+
+def _coarsen(born: date | None, now: datetime) -> date | None:
+    return None if born is None else coarsen_birth_date(born, now)
+
+
+def _birth_date(identity: f.IdentityRecord, now: datetime) -> date | None:
+    """Return the birth date; where the file has none, the last day that the document leaves open."""
+    if identity.birth_date is not None:
+        return identity.birth_date
+    today = today_of(now)
+    return latest_birth(read_document(identity.document_type, identity.document_number, today).born_in or "", today)
 
 
 def _index(key: bytes, kind: str, number: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
 from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.once import OncePerKey
+from jiebang.store.postgres.database_clock import DatabaseClock
+from jiebang.store.postgres.faults import UNANSWERED
 from jiebang.store.postgres.pool import open_pools
 
 
@@ -41,7 +44,14 @@ async def open_superapp(dsn: str, data: Path, jwks: Path) -> AsyncIterator[Super
             issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(keys_from_file(jwks), _now), clock=_now
         )
         door = Door(verifier, OncePerKey(store, _now))
-        yield SuperApp([Money(door, wallet_of(pools["wallet"]))], _health)
+        clock = DatabaseClock()
+        with suppress(*UNANSWERED):  # then it is measured later
+            await clock.measure(pools["wallet"])
+        measuring = asyncio.create_task(clock.run(pools["wallet"]))
+        try:
+            yield SuperApp([Money(door, wallet_of(pools["wallet"], clock))], _health)
+        finally:
+            measuring.cancel()
     store.close()
 
 

@@ -36,12 +36,16 @@ CREATE INDEX IF NOT EXISTS answer_expiry ON answer (expires_at);
 
 
 class RequestKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller's key for one mutation of one route, and a hash of the body that came with it."""
+    """A caller's key for one mutation of one route, and a hash of what the body that came with it says.
+
+    `sent_hash`: of the body's bytes as sent, which earlier versions kept instead.
+    """
 
     caller: str
     route: str
     key: str
     body_hash: bytes
+    sent_hash: bytes = b""
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -94,7 +98,7 @@ class AnswerStore:
             "SELECT body_hash, action_id, status, body FROM answer WHERE caller = ? AND route = ? AND key = ?",
             asked.name,
         ).fetchone()
-        if body_hash != asked.body_hash:
+        if body_hash not in (asked.body_hash, asked.sent_hash):
             raise IdempotencyReusedError
         return UUID(action_id) if status is None else StoredAnswer(status, body)
 

@@ -11,10 +11,9 @@ from uuid import UUID
 import msgspec
 
 from jiebang.model import errors
-from jiebang.remote.bodies import convert_strictly
+from jiebang.remote.bodies import convert_strictly, decode_body, fingerprint
 from jiebang.remote.problem_details import (
     PROBLEM_JSON,
-    BodyNotJsonError,
     MediaTypeError,
     MethodError,
     Said,
@@ -137,11 +136,7 @@ class Door:
             raise errors.IdempotencyMissingError
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise MediaTypeError
-        try:
-            body = msgspec.json.decode(call.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise BodyNotJsonError from None
-        return caller, convert_strictly(body, shape)
+        return caller, convert_strictly(decode_body(call.body), shape)
 
     async def once(
         self, call: HttpCall, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]]
@@ -154,7 +149,8 @@ class Door:
             caller=caller.name,
             route=f"{call.sent.method} {call.path}",
             key=call.sent.headers["idempotency-key"],
-            body_hash=hashlib.sha256(call.body).digest(),
+            body_hash=hashlib.sha256(fingerprint(call.body)).digest(),
+            sent_hash=hashlib.sha256(call.body).digest(),
         )
 
         async def done(action_id: UUID) -> StoredAnswer:

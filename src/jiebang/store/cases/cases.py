@@ -16,6 +16,7 @@ from jiebang.model.case import BROKEN_OFF, ENDED, WITHDRAWABLE, Case, Key, Kind,
 from jiebang.saga.batch import Save, SaveOutcome
 from jiebang.saga.chain import canonical, digest, head, time_text
 from jiebang.saga.coordinator import condition
+from jiebang.store.cases.allowances import UNLIMITED, Allowance
 from jiebang.store.checks import quota
 from jiebang.store.postgres.named_sql import columns, key_columns, load
 
@@ -29,7 +30,11 @@ _SQL = load("jiebang.store.cases", "cases.sql")
 
 
 class NewCase(msgspec.Struct, frozen=True, kw_only=True):
-    """A case to open: `participants` of its plan, and when it expires unless proven."""
+    """A case to open: `participants` of its plan, and when it expires unless proven.
+
+    `device_id`, `by_service`: who opens it, as in `Origin`. `codes`, `messages`: how many it causes until its end,
+    counted against what the account is allowed.
+    """
 
     account_id: int
     kind: Kind
@@ -38,6 +43,9 @@ class NewCase(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime
     device_id: str | None = None
     document_index: bytes | None = None
+    by_service: bool = False
+    codes: int = 0
+    messages: int = 0
 
 
 class SaveResult(SaveOutcome, frozen=True, kw_only=True, gc=False):
@@ -94,6 +102,7 @@ def from_row(row: asyncpg.Record) -> Case:
         device_id,
         document_index,
         head,
+        by_service,
         *_,
     ) = row
     return Case(
@@ -115,15 +124,20 @@ def from_row(row: asyncpg.Record) -> Case:
         device_id=device_id,
         document_index=document_index,
         head=head,
+        by_service=by_service,
     )
 
 
 async def insert(
-    db: Database, new: Sequence[NewCase], now: datetime, entries: Sequence[Mapping[str, Any]]
+    db: Database,
+    new: Sequence[NewCase],
+    now: datetime,
+    entries: Sequence[Mapping[str, Any]],
+    allowance: Allowance = UNLIMITED,
 ) -> dict[int, Case]:
     """Open a case for each account that has no live one, and return them by account.
 
-    An account that is missing has a live case or is unknown.
+    An account that is missing has a live case, is unknown, or is beyond its allowance.
     """
     ordered = sorted(new, key=lambda case: case.account_id)
     text = canonical(entries)
@@ -137,6 +151,12 @@ async def insert(
         now,
         text,
         digest(1, time_text(now), text),
+        *columns(ordered, "by_service", "codes", "messages"),
+        allowance.since,
+        allowance.case_pause,
+        allowance.cases,
+        allowance.codes,
+        allowance.messages,
     )
     return {row["account_id"]: from_row(row) for row in rows}
 

@@ -1,25 +1,35 @@
 -- name: insert_cases
 -- Gives each account its next case number and inserts the case with its first timeline row, in one statement. An account that
 -- has a live case, or is unknown, returns no row. The unique index decides a race that the NOT EXISTS did not see; the number
--- given then is lost, never reused. No number is given during a recovery, which looks for the last one. The number is part of
+-- given then is lost, never reused. Nor does an account return one whose last case is too near or that has had all that it is
+-- allowed of late (store/cases/allowances.py): counted in the row that gives the number, so no race gets past it. No number is given during a recovery, which looks for the last one. The number is part of
 -- the first head (saga/chain.py).
 WITH input AS (
-    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[])
-        AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index)
+    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::bytea[],
+            $12::boolean[], $13::integer[], $14::integer[])
+        AS i (account_id, bucket, kind, plan, marks, due_at, device_id, document_index, by_service, codes, messages)
 ), numbered AS (
-    UPDATE platform.account a SET last_case_no = a.last_case_no + 1
+    UPDATE platform.account a SET last_case_no = a.last_case_no + 1, case_opened_at = $9,
+        counted_since = CASE WHEN a.counted_since > $15::timestamptz THEN a.counted_since ELSE $9 END,
+        cases_counted = CASE WHEN a.counted_since > $15 THEN a.cases_counted ELSE 0 END + 1,
+        codes_counted = CASE WHEN a.counted_since > $15 THEN a.codes_counted ELSE 0 END + i.codes,
+        messages_counted = CASE WHEN a.counted_since > $15 THEN a.messages_counted ELSE 0 END + i.messages
     FROM input i
     WHERE a.account_id = i.account_id AND a.account_id = ANY ($1)
+      AND ((a.counted_since > $15) IS NOT TRUE OR a.cases_counted < $17::integer
+          AND (a.case_opened_at + $16::interval * (a.cases_counted - 1) > $9) IS NOT TRUE
+          AND a.codes_counted + i.codes <= $18::integer AND a.messages_counted + i.messages <= $19::integer)
       AND NOT EXISTS (SELECT FROM platform.cases c
           WHERE c.account_id = i.account_id AND c.account_id = ANY ($1) AND c.ended_at IS NULL)
       AND NOT EXISTS (SELECT FROM platform.recovery WHERE ended_at IS NULL)
     RETURNING a.account_id, a.last_case_no
 ), inserted AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, created_at, due_at, device_id,
-        document_index, head)
+        document_index, head, by_service)
     SELECT i.account_id, n.last_case_no, i.bucket, i.kind, 'open', i.plan, i.marks, $9, i.due_at, i.device_id,
         i.document_index,
-        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $11::bytea)
+        sha256(sha256(convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $11::bytea),
+        i.by_service
     FROM numbered n JOIN input i USING (account_id)
     ON CONFLICT (account_id) WHERE ended_at IS NULL DO NOTHING
     RETURNING *
@@ -55,7 +65,7 @@ LIMIT $3
 -- name: save_cases
 -- The guarded save: it overwrites only the revision just before its own, and refuses the commit point while the row carries a
 -- wish to withdraw. Timeline row and message to the person are written in the same statement. The new head extends the one in
--- the row; however late a save comes, no case ends at a time that is sealed already. Cases that took the same step are a group
+-- the row; however late a save comes, no case ends at a time whose cases are being sealed (platform.seal_floor). Cases that took the same step are a group
 -- (g), whose common columns and entries are sent and parsed once. A message takes its id from the head, which is unique to the
 -- save. A case that is not being retried (attempt 0) keeps its place in the index of due cases.
 WITH g AS MATERIALIZED (
@@ -75,8 +85,8 @@ WITH g AS MATERIALIZED (
         attempt = i.attempt, deadline = i.deadline,
         due_at = CASE WHEN i.attempt = 0 AND c.due_at <= i.due_at THEN c.due_at ELSE i.due_at END, rests_until = i.due_at,
         reason = i.reason, head = sha256(c.head || i.digest),
-        ended_at = CASE WHEN i.ended THEN greatest($18::timestamptz, (SELECT s.ended_until + interval '1 microsecond'
-            FROM platform.timeline_seal s WHERE s.seal_no > 0 ORDER BY s.seal_no DESC LIMIT 1)) END
+        ended_at = CASE WHEN i.ended THEN greatest($18::timestamptz, (SELECT f.until + interval '1 microsecond'
+            FROM platform.seal_floor f WHERE f.only_one = 1)) END
     FROM input i
     WHERE c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
       AND c.revision = i.revision - 1

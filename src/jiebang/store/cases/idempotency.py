@@ -11,21 +11,31 @@ under the key, however late it arrives, gets the same answer and does nothing.
   for dead finds its claim gone when it calls `keep`.
 
 Within a transaction the key is locked before anything else, which rules out deadlocks.
+
+Answers hold balances, merchants and places of logins: they are stored encrypted, under a key that the claim brings and
+no database has, and are read until they expire. Caller, route, key, status and expiry are authenticated: an answer that
+was changed, moved to another key or given a longer life does not open. What an earlier version kept stands in clear
+until it expires.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import asyncpg
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from jiebang.model.errors import IdempotencyInUseError, IdempotencyReusedError
+from jiebang.model.errors import AnswerUnreadableError, IdempotencyInUseError, IdempotencyReusedError
+from jiebang.store.encryption import NONCE_BYTES
+from jiebang.store.postgres.faults import UNANSWERED
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
@@ -33,6 +43,8 @@ if TYPE_CHECKING:
 
 _SQL = load("jiebang.store.cases", "idempotency.sql")
 _COME_BACK_S: Final = 1
+_ENCRYPTED: Final = b"\1"
+"""The first byte of an encrypted answer; one in clear begins as JSON does."""
 
 
 class RepeatPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,15 +59,20 @@ class RepeatPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller's key for one mutation. `body_hash` is keyed: a body may contain a code or a password.
+    """A caller's key for one mutation. Hashes of bodies are keyed: a body may contain a code or a password.
 
-    `holder`: an id of this one request; a repeat has another. `hold`: how long it may hold the key without an answer.
+    `body_hash`: of what the body says. `sent_hash`: of its bytes as sent, which earlier versions kept instead: a repeat
+    of a request that came before an upgrade is known by it. `answers_key`: 32 bytes, under which the answer is stored;
+    a repeat brings the same. `holder`: an id of this one request; a repeat has another. `hold`: how long it may hold
+    the key without an answer.
     """
 
     caller: str
     route: str
     key: str
     body_hash: bytes
+    answers_key: bytes
+    sent_hash: bytes = b""
     expires_at: datetime
     holder: UUID
     held: timedelta = RepeatPolicy().held
@@ -71,18 +88,41 @@ class KeptAnswer(msgspec.Struct, frozen=True):
 async def recall(db: Database, claim: Claim, now: datetime) -> KeptAnswer | None:
     """Return the answer stored for the claim's key, if any.
 
-    Raises IdempotencyReusedError for another body and IdempotencyInUseError while a request holds the key.
+    Raises IdempotencyReusedError for another body, IdempotencyInUseError while a request holds the key, and
+    AnswerUnreadableError for an answer that was changed, or encrypted under another key.
     """
     row = await db.fetchrow(_SQL["kept_answer"], claim.caller, claim.route, claim.key, now)
     if row is None:
         return None
-    if row["body_hash"] != claim.body_hash:
+    if row["body_hash"] not in (claim.body_hash, claim.sent_hash):
         raise IdempotencyReusedError
     if row["status"] is not None:
-        return KeptAnswer(row["status"], row["answer"])
+        return KeptAnswer(row["status"], _decrypt(claim, row["status"], row["expires_at"], row["answer"]))
     if row["held_until"] > now:
         raise IdempotencyInUseError(retry_after_s=_COME_BACK_S)
     return None
+
+
+def _encrypt(claim: Claim, kept: KeptAnswer) -> bytes:
+    """Return an answer as it is stored. The nonce is derived: of this request and answer, no other has it."""
+    bound = _associated_data(claim, kept.status, claim.expires_at)
+    nonce = hmac.digest(claim.answers_key, claim.holder.bytes + bound + kept.answer, hashlib.sha256)[:NONCE_BYTES]
+    return _ENCRYPTED + nonce + AESGCM(claim.answers_key).encrypt(nonce, kept.answer, bound)
+
+
+def _decrypt(claim: Claim, status: int, expires_at: datetime, stored: bytes) -> bytes:
+    if not stored.startswith(_ENCRYPTED):
+        return stored
+    nonce, encrypted = stored[1 : 1 + NONCE_BYTES], stored[1 + NONCE_BYTES :]
+    try:
+        return AESGCM(claim.answers_key).decrypt(nonce, encrypted, _associated_data(claim, status, expires_at))
+    except (InvalidTag, ValueError):
+        raise AnswerUnreadableError from None
+
+
+def _associated_data(claim: Claim, status: int, expires_at: datetime) -> bytes:
+    """Return what is authenticated beside the answer."""
+    return msgspec.json.encode([claim.caller, claim.route, claim.key, status, expires_at.astimezone(UTC)])
 
 
 def _claim_arguments(claim: Claim, now: datetime) -> tuple[object, ...]:
@@ -95,7 +135,7 @@ async def take(db: Database, claim: Claim, now: datetime) -> KeptAnswer | None:
 
     Waits for another transaction that holds the same key. Raises as `recall` does.
     """
-    while not await db.fetchval(_SQL["claim_key"], *_claim_arguments(claim, now), now + claim.held):
+    while not await db.fetchval(_SQL["claim_key"], *_claim_arguments(claim, now), now + claim.held, claim.sent_hash):
         kept = await recall(db, claim, now)
         if kept is not None:
             return kept
@@ -109,7 +149,7 @@ async def keep(db: Database, claim: Claim, kept: KeptAnswer) -> None:
     Within a transaction, call it before anything else that locks, unless `take` came first.
     """
     if not await db.fetchval(
-        _SQL["keep_answer"], claim.caller, claim.route, claim.key, kept.status, kept.answer, claim.holder
+        _SQL["keep_answer"], claim.caller, claim.route, claim.key, kept.status, _encrypt(claim, kept), claim.holder
     ):
         raise IdempotencyInUseError(retry_after_s=_COME_BACK_S)
 
@@ -119,7 +159,8 @@ async def settle(pool: Database, claim: Claim, refusal: KeptAnswer, now: datetim
 
     For a mutation that was refused and left no trace. Raises as `recall` does.
     """
-    while not await pool.fetchval(_SQL["settle_key"], *_claim_arguments(claim, now), refusal.status, refusal.answer):
+    answer = refusal.status, _encrypt(claim, refusal), claim.sent_hash
+    while not await pool.fetchval(_SQL["settle_key"], *_claim_arguments(claim, now), *answer):
         kept = await recall(pool, claim, now)
         if kept is not None:
             return MutationResult(kept, replayed=True)
@@ -137,7 +178,7 @@ async def hold(pool: Database, claim: Claim) -> AsyncIterator[None]:
         async with asyncio.timeout(claim.held.total_seconds()):
             yield
     except Exception:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # then it expires by itself
+        with suppress(*UNANSWERED):  # then it expires by itself
             await pool.execute(_SQL["release_key"], claim.caller, claim.route, claim.key, claim.holder)
         raise
 

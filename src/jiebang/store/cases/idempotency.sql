@@ -6,7 +6,8 @@ VALUES ($1, $2, $3, $4, $5, $7, $8)
 ON CONFLICT (caller, route, key) DO UPDATE
 SET body_hash = excluded.body_hash, expires_at = excluded.expires_at, status = NULL, answer = NULL,
     holder = excluded.holder, held_until = excluded.held_until
-WHERE kept.expires_at <= $6 OR (kept.status IS NULL AND kept.held_until <= $6 AND kept.body_hash = excluded.body_hash)
+WHERE kept.expires_at <= $6
+    OR (kept.status IS NULL AND kept.held_until <= $6 AND kept.body_hash IN (excluded.body_hash, $9))
 RETURNING true
 
 -- name: kept_answer
@@ -15,7 +16,7 @@ WITH kept AS MATERIALIZED (  -- by its key: the index on expires_at would read e
     SELECT body_hash, status, answer, held_until, expires_at
     FROM platform.idempotency WHERE caller = $1 AND route = $2 AND key = $3
 )
-SELECT body_hash, status, answer, held_until FROM kept WHERE expires_at > $4
+SELECT body_hash, status, answer, held_until, expires_at FROM kept WHERE expires_at > $4
 
 -- name: keep_answer
 -- Stores the answer of a key that this request still holds.
@@ -31,7 +32,8 @@ ON CONFLICT (caller, route, key) DO UPDATE
 SET body_hash = excluded.body_hash, expires_at = excluded.expires_at, status = excluded.status, answer = excluded.answer,
     holder = NULL, held_until = NULL
 WHERE kept.expires_at <= $6
-    OR (kept.status IS NULL AND kept.body_hash = excluded.body_hash AND (kept.holder = $7 OR kept.held_until <= $6))
+    OR (kept.status IS NULL AND kept.body_hash IN (excluded.body_hash, $10)
+        AND (kept.holder = $7 OR kept.held_until <= $6))
 RETURNING true
 
 -- name: release_key

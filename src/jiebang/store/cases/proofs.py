@@ -62,9 +62,3 @@ async def save(db: Database, proofs: Sequence[Proof]) -> None:
         _SQL["save_proofs"],
         *columns(proofs, "account_id", "case_no", "method", "nonce", "expires_at", "tries_left", "proven_at"),
     )
-
-
-async def count_wrong_tries(db: Database, account_id: int, method: Method, tries: int, since: datetime) -> int:
-    """Count wrong tries by `method` in the account's cases opened after `since`, each of which began with `tries`."""
-    wrong: int = await db.fetchval(_SQL["wrong_tries"], account_id, method.value, tries, since)
-    return wrong

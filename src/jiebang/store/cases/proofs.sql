@@ -24,14 +24,3 @@ SET nonce = i.nonce, expires_at = i.expires_at, tries_left = i.tries_left, prove
 FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::smallint[], $7::timestamptz[])
     AS i (account_id, case_no, method, nonce, expires_at, tries_left, proven_at)
 WHERE p.account_id = i.account_id AND p.case_no = i.case_no AND p.method = i.method AND p.account_id = ANY ($1::bigint[])
-
--- name: wrong_tries
--- How many wrong tries by one method the account has had since a time, over all its cases and step-ups.
-SELECT (
-    SELECT coalesce(sum(greatest($3 - p.tries_left, 0)), 0)
-    FROM platform.cases c
-    JOIN platform.proof p ON p.account_id = c.account_id AND p.case_no = c.case_no
-    WHERE c.account_id = $1 AND c.created_at > $4 AND p.method = $2
-)::bigint + (
-    SELECT coalesce(sum(s.wrong), 0) FROM platform.step_up s WHERE s.account_id = $1 AND s.created_at > $4
-)::bigint

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from jiebang.model.origin import Origin
 from jiebang.store.postgres.named_sql import columns, key_columns, load
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class RemedyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepUp(msgspec.Struct, frozen=True, kw_only=True):
-    """A remedy that waits for a proof. `what`: the ids it clears; `wrong`: wrong tries so far."""
+    """A remedy that waits for a proof. `what`: the ids it clears; `wrong`: wrong tries so far.
+
+    `device_id`, `by_service`: who asked for it, as in `Origin`.
+    """
 
     account_id: int
     remedy_id: UUID
@@ -55,6 +59,12 @@ class StepUp(msgspec.Struct, frozen=True, kw_only=True):
     wrong: int = 0
     used_at: datetime | None = None
     ended_at: datetime | None = None
+    by_service: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        """Who asked for it."""
+        return Origin(self.device_id, self.by_service)
 
 
 async def begin(db: Database, begun: Sequence[RemedyRecord]) -> None:
@@ -105,6 +115,7 @@ async def insert_step_ups(db: Database, asked: Sequence[StepUp], now: datetime) 
         [msgspec.json.encode(one.what).decode() for one in asked],
         *columns(asked, "nonce", "device_id", "expires_at"),
         now,
+        *columns(asked, "by_service"),
     )
 
 

@@ -20,7 +20,8 @@ _ALL_BUCKETS = list(range(BUCKETS))
 class LateCases(msgspec.Struct, frozen=True, kw_only=True):
     """How many cases under way past their deadline share one state and marks.
 
-    `stuck`: long past it. `parked`: nothing more is sent for them until an operator acts.
+    `stuck`: long past it. `parked`: nothing more is sent for them until an operator acts. `since`: the earliest of
+    their deadlines (of one that has none, when it was made).
     """
 
     plan: str
@@ -30,6 +31,7 @@ class LateCases(msgspec.Struct, frozen=True, kw_only=True):
     stuck: bool
     parked: bool
     cases: int
+    since: datetime
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,7 @@ async def read(
                 stuck=row["what"] == "stuck",
                 parked=row["what"] == "parked",
                 cases=row["cases"],
+                since=row["oldest_at"],
             )
             for row in rows
             if row["what"] not in oldest

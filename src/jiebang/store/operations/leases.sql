@@ -3,15 +3,16 @@
 SELECT bucket, worker_id, until FROM platform.bucket_lease
 
 -- name: live_workers
--- Workers whose heartbeat is current and that may work: they share all buckets.
-SELECT worker_id FROM platform.worker WHERE seen_until > $1 AND wish = 'run'
+-- Workers whose heartbeat is current and that may work: they share all buckets. One whose own clock is off may not.
+SELECT worker_id FROM platform.worker WHERE seen_until > $1 AND wish = 'run' AND clock_off_ms IS NULL
 
 -- name: record_heartbeat
 -- A worker's heartbeat with its state; deletes the rows of workers that are long gone. Returns the operator's wish, and whether
 -- a recovery stops all claims.
 WITH swept AS (DELETE FROM platform.worker WHERE seen_until < $2::timestamptz - interval '1 hour')
-INSERT INTO platform.worker (worker_id, seen_until, state) VALUES ($1, $2, $3)
-ON CONFLICT (worker_id) DO UPDATE SET seen_until = excluded.seen_until, state = excluded.state
+INSERT INTO platform.worker (worker_id, seen_until, state, clock_off_ms) VALUES ($1, $2, $3, $4)
+ON CONFLICT (worker_id) DO UPDATE
+SET seen_until = excluded.seen_until, state = excluded.state, clock_off_ms = excluded.clock_off_ms
 RETURNING wish, EXISTS (SELECT FROM platform.recovery WHERE ended_at IS NULL) AS recovering
 
 -- name: hold_buckets

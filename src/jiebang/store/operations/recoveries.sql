@@ -47,7 +47,8 @@ WITH input AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, versions, created_at, due_at, reason,
         ended_at, head)
     SELECT account_id, case_no, bucket, kind, state, plan, marks, versions::bigint[], $12, due_at, reason,
-        CASE WHEN ended THEN $12::timestamptz END,
+        CASE WHEN ended THEN greatest($12::timestamptz, (SELECT f.until + interval '1 microsecond'
+            FROM platform.seal_floor f WHERE f.only_one = 1)) END,
         sha256(sha256(convert_to(E'jiebang-timeline-1\n' || account_id || E'\n' || case_no, 'UTF8')) || digest)
     FROM input ORDER BY account_id, case_no
     ON CONFLICT DO NOTHING

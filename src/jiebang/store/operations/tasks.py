@@ -132,3 +132,8 @@ async def load_stuck(
     """Return stuck cases, each with the time of its last save, the longest silent first."""
     rows = await db.fetch(_SQL["stuck_cases"], due_by, heard_before, attempts, limit)
     return [(from_row(row), row["heard_at"]) for row in rows]
+
+
+async def load_confirming(db: Database, due_by: datetime, limit: int) -> list[Case]:
+    """Return cases past the commit point that have not ended, the longest first."""
+    return [from_row(row) for row in await db.fetch(_SQL["confirming_cases"], due_by, limit)]

@@ -102,3 +102,16 @@ SELECT c.*, e.at AS heard_at FROM (
 ) e
 WHERE c.due_at IS NULL OR c.marks ~ '[CXey]' OR c.attempt >= $3 OR e.at < $2
 ORDER BY e.at, c.account_id LIMIT $4
+
+-- name: confirming_cases
+-- Cases past the commit point that have not ended, the longest first, at most $2: those due by $1 (no op waits longer than the
+-- longest back-off), and those that no worker steps any more.
+SELECT c.* FROM (
+    (SELECT c.* FROM generate_series(0, 255) AS b (bucket) CROSS JOIN LATERAL (
+        SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at <= $1 AND c.state = 'confirming') c)
+    UNION ALL
+    (SELECT c.* FROM generate_series(0, 255) AS b (bucket) CROSS JOIN LATERAL (
+        SELECT * FROM platform.cases c WHERE c.bucket = b.bucket AND c.due_at IS NULL AND c.ended_at IS NULL
+            AND c.state = 'confirming') c)
+) c
+ORDER BY coalesce(c.deadline, c.created_at), c.account_id LIMIT $2

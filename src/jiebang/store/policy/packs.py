@@ -121,6 +121,11 @@ async def install(db: Database, pack: str, by: str, now: datetime) -> bool:
     return True
 
 
+async def touch(db: Database) -> None:
+    """Have every process read again what it knows of policy. The caller holds the lock of the state."""
+    await db.execute(_SQL["touch_state"])
+
+
 async def load_proposal(db: Database, pack: str) -> Activation | None:
     """Return the open proposal of a version."""
     return _build_activation(await db.fetchrow(_SQL["open_proposal"], pack))

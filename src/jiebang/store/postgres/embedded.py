@@ -25,9 +25,9 @@ import asyncpg
 import structlog
 
 from jiebang.model.check import Text
-from jiebang.model.errors import DatabaseStartError, DiskFullError, JiebangError
+from jiebang.model.errors import DatabaseStartError, JiebangError
 from jiebang.store.postgres.data_directory import ROLE, SERVERS, Home, find, prepare
-from jiebang.store.postgres.server import find_postmaster
+from jiebang.store.postgres.server import explain_no_space, find_postmaster
 from jiebang.store.postgres.supervisor import parse_error, read_state
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 _OWN: Final[Mapping[str, str]] = {"platform": "shenzhen", "keys": "shenzhen"}
 """Which server holds the databases that belong to no participant."""
 
+_EVERY_PARAMETER: Final = (
+    "sslmode=disable&sslnegotiation=postgres&target_session_attrs=any&krbsrvname=postgres&gsslib=gssapi"
+)
+"""What a DSN of an embedded server names besides user, password, host, port and database: otherwise the libpq variables
+of somebody's shell (PGSSLMODE=require) decide, which are meant for other servers."""
 _POLL: Final = 0.02
 _WATCH: Final = 0.5
 _CONNECT_LIMIT: Final = 60.0
@@ -94,7 +99,8 @@ async def _serve(home: Home, *, durable: bool) -> Mapping[str, str]:
                 )
                 raise DatabaseStartError(server=",".join(SERVERS), log=str(home.log("guardian")), reason=reason)
             served = {
-                name: f"postgresql://{ROLE}:{home.password}@127.0.0.1:{state.ports[name]}/postgres" for name in SERVERS
+                name: f"postgresql://{ROLE}:{home.password}@127.0.0.1:{state.ports[name]}/postgres?{_EVERY_PARAMETER}"
+                for name in SERVERS
             }
             if await _is_answering(served.values()):
                 return served
@@ -168,7 +174,7 @@ def database_dsn(base: str, database: str) -> str:
 async def ensure_databases(servers: Mapping[str, str], databases: Mapping[str, str]) -> dict[str, str]:
     """Return one DSN for each of `databases` (as `placement` places them), creating those that are missing.
 
-    Safe to run concurrently. Raises DiskFullError.
+    Safe to run concurrently. Raises DiskFullError, SharedMemoryFullError.
     """
     names_by_server = {
         server: [name for name, placed in databases.items() if placed == server]
@@ -189,8 +195,9 @@ async def _create_missing(server: str, base: str, wanted: Iterable[str]) -> None
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await connection.execute(f'CREATE DATABASE "{name}"')
     except asyncpg.PostgresError as error:
-        if "No space left" in str(error):
-            raise DiskFullError(path=server) from error
+        full = explain_no_space(str(error), server, server)
+        if full is not None:
+            raise full from error
         raise
     finally:
         await connection.close()

@@ -24,6 +24,8 @@ import structlog
 
 from jiebang.model.check import Text
 from jiebang.model.errors import MigrationRefusedError, NotMigratedError, ParticipantUnavailableError
+from jiebang.store.postgres.connecting import explain_failure
+from jiebang.store.postgres.faults import UNANSWERED
 
 if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
@@ -39,6 +41,7 @@ _UNREACHED: Final = (
     asyncpg.TooManyConnectionsError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InterfaceError,
 )
 """What connecting to a database raises that is down, missing, or refuses us."""
 _LOCK: Final = 0x6A696562_616E6701  # "jiebang" and a byte: one lock per database
@@ -163,7 +166,7 @@ async def migrate_all(dsns: Mapping[str, str], registry: ParticipantRegistry) ->
     done: dict[str, tuple[int, ...]] = {}
     for name, result in zip(dsns, results, strict=True):
         if isinstance(result, _UNREACHED):
-            raise ParticipantUnavailableError(participant=name) from result
+            raise ParticipantUnavailableError(participant=name, reason=explain_failure(result)) from result
         if isinstance(result, BaseException):
             raise result
         done[name] = result
@@ -182,7 +185,7 @@ async def require_migrated(pools: Mapping[str, Pool], registry: ParticipantRegis
         scripts = load_migrations(owner, registry)
         try:
             return len(_verify_applied(owner, scripts, await _read_applied(pool, owner))) < len(scripts)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except UNANSWERED as error:
             _log.warning("migrations_not_read", database=name, error=type(error).__name__)
             return False
 

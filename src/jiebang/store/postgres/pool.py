@@ -21,6 +21,9 @@ import structlog
 
 from jiebang.model.errors import ParticipantUnavailableError
 from jiebang.model.facts import PLATFORM
+from jiebang.store.postgres.connecting import explain_failure
+from jiebang.store.postgres.faults import UNANSWERED
+from jiebang.store.postgres.shares import ServerShare, ServerShares
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -67,36 +70,125 @@ async def open_pools(
     command_limit: float | None = 30.0,
     settings: Mapping[str, str] = BY_KEY,
     patient: bool = False,
+    shares: ServerShares | None = None,
 ) -> AsyncIterator[Mapping[str, Pool]]:
     """Open one pool per database, by name; close them on exit.
 
-    `size`: the most connections of each; `command_limit`: seconds a statement may take before TimeoutError. A
-    participant's database that does not answer is only logged: its pool connects when it is next used. Raises
-    ParticipantUnavailableError when the platform's own database does not answer, unless `patient`: then it is treated
-    like the others.
+    `size`: the most connections of each; `shares`: by which they share those of a server with each other and with other
+    pools that were given them (None: only `size` limits them); `command_limit`: seconds a statement may take before
+    TimeoutError. A participant's database that does not answer is only logged: its pool connects when it is next used.
+    Raises ParticipantUnavailableError when the platform's own database does not answer, unless `patient`: then it is
+    treated like the others.
     """
-    pools = {name: _pool(dsn, size=size, command_limit=command_limit, settings=settings) for name, dsn in dsns.items()}
+    shared = ServerShares() if shares is None else shares
+    pools = {
+        name: _pool(dsn, shared.find(dsn), size=size, command_limit=command_limit, settings=settings)
+        for name, dsn in dsns.items()
+    }
     try:
         warmed = await asyncio.gather(*(_warm(name, pool) for name, pool in pools.items()))
-        if not patient and False in (up for name, up in zip(pools, warmed, strict=True) if name == PLATFORM):
-            raise ParticipantUnavailableError(participant=PLATFORM)
+        failed = dict(zip(pools, warmed, strict=True)).get(PLATFORM)
+        if failed is not None and not patient:
+            raise ParticipantUnavailableError(participant=PLATFORM, reason=explain_failure(failed)) from failed
         yield pools
     finally:
         await asyncio.gather(*(_close(pool) for pool in pools.values()))
 
 
-def _pool(dsn: str, *, size: int, command_limit: float | None, settings: Mapping[str, str]) -> Pool:
-    return asyncpg.create_pool(
+def _pool(dsn: str, share: ServerShare, *, size: int, command_limit: float | None, settings: Mapping[str, str]) -> Pool:
+    return _SharingPool(
         dsn,
+        share=share,
         min_size=0,  # an empty pool connects on first use
         max_size=size,
+        max_queries=50_000,
         max_inactive_connection_lifetime=0,
+        loop=None,
         timeout=_CONNECT_LIMIT,
         command_timeout=command_limit,
         reset=_reset_unless_clean,
         connection_class=_TrackedConnection,
-        server_settings={"application_name": "jiebang", "timezone": "UTC", **settings},  # times inside jsonb are text
+        record_class=asyncpg.Record,
+        server_settings=session_settings(settings),
     )
+
+
+def session_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return what a connection asks of its session when it starts."""
+    return {"application_name": "jiebang", "timezone": "UTC", **settings}  # times inside jsonb are text
+
+
+if TYPE_CHECKING:
+
+    class _AnyPool(asyncpg.Pool[asyncpg.Record]):
+        """A pool, with what its types do not tell."""
+
+        _queue: Any
+
+        async def _acquire(self, timeout: float | None) -> Any: ...  # noqa: ASYNC109 - asyncpg's own signature
+else:
+    _AnyPool = asyncpg.Pool
+
+
+class _SharingPool(_AnyPool):
+    """A pool that keeps to its server's share: a `shares.Sharer`."""
+
+    def __init__(self, dsn: str, *, share: ServerShare, **options: Any) -> None:
+        super().__init__(dsn, connect=self._open, **options)
+        self.most, self.opened, self.in_use = int(options["max_size"]), 0, 0
+        self._share, self._out = share, set[Any]()
+        share.join(self)
+
+    def detach(self) -> None:
+        """Leave the share, once the pool is closed."""
+        self._share.leave(self)
+
+    def close_idle(self) -> bool:
+        """Close the idle connection that would be used last; return whether there was one."""
+        for holder in self._queue._queue:  # noqa: SLF001 - asyncpg closes none by itself while it is wanted
+            if holder.is_connected():
+                connection, holder._con = holder._con, None  # noqa: SLF001 - so that nobody takes it meanwhile
+                connection._pool_holder = None  # noqa: SLF001 - as above
+                connection.remove_termination_listener(self._count_closed)
+                self.opened -= 1
+                self._share.close_first(connection.close(timeout=_CONNECT_LIMIT))
+                return True
+        return False
+
+    async def _open(self, *args: Any, **options: Any) -> _Connection:
+        await self._share.wait_for_places()
+        connection: _Connection = await asyncpg.connect(*args, **options)
+        self.opened += 1
+        connection.add_termination_listener(self._count_closed)
+        return connection
+
+    def _count_closed(self, _connection: object) -> None:
+        self.opened -= 1
+        self._share.serve()
+
+    async def _acquire(self, timeout: float | None) -> Any:  # noqa: ASYNC109 - asyncpg's own signature
+        if timeout is None:
+            return await self._acquire_share(None)
+        return await asyncio.wait_for(self._acquire_share(timeout), timeout)
+
+    async def _acquire_share(self, timeout: float | None) -> Any:  # noqa: ASYNC109 - as above
+        await self._share.take(self)
+        try:
+            proxy = await super()._acquire(timeout)
+        except BaseException:
+            self._share.give_back(self)
+            raise
+        self._out.add(proxy)
+        return proxy
+
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as above
+        """Return a connection, to the pool and to the server's share."""
+        try:
+            await super().release(connection, timeout=timeout)
+        finally:
+            if connection in self._out:
+                self._out.discard(connection)
+                self._share.give_back(self)
 
 
 class _TrackedConnection(_Connection):
@@ -142,15 +234,16 @@ async def _reset_unless_clean(connection: _Connection) -> None:
         connection.completed = False
 
 
-async def _warm(name: str, pool: Pool) -> bool:
-    """Make the first connection, so that the first request does not wait for it; return whether it was made."""
+async def _warm(name: str, pool: Pool) -> Exception | None:
+    """Make the first connection, so that the first request does not wait for it; return why it was not made."""
     await pool
     try:
         async with pool.acquire(timeout=_CONNECT_LIMIT):
-            return True
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        _log.warning("database_unavailable", database=name, error=type(error).__name__)
-        return False
+            return None
+    except UNANSWERED as error:
+        reason = explain_failure(error).en
+        _log.warning("database_unavailable", database=name, error=type(error).__name__, reason=reason)
+        return error
 
 
 async def _close(pool: Pool) -> None:
@@ -159,6 +252,8 @@ async def _close(pool: Pool) -> None:
         await asyncio.wait_for(pool.close(), _CONNECT_LIMIT)
     except TimeoutError:
         pool.terminate()
+    if isinstance(pool, _SharingPool):
+        pool.detach()
 
 
 def redact_dsn(dsn: str) -> str:

@@ -20,7 +20,13 @@ from typing import Final
 
 from jiebang.files import write
 from jiebang.model.check import Text
-from jiebang.model.errors import DatabaseDamagedError, DatabaseStartError, DiskFullError, JiebangError
+from jiebang.model.errors import (
+    DatabaseDamagedError,
+    DatabaseStartError,
+    DiskFullError,
+    JiebangError,
+    SharedMemoryFullError,
+)
 from jiebang.parent import tie_child
 from jiebang.store.postgres.data_directory import ROLE, Home
 
@@ -61,6 +67,9 @@ _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_c
 """For tests only: a crash of the machine may lose data."""
 
 _DISK_FULL: Final = re.compile(r"No space left on device|Disk quota exceeded")
+_SHARED_MEMORY_FULL: Final = re.compile(rf"shared memory segment .*({_DISK_FULL.pattern})")
+"""As the server says for a small /dev/shm, in the words that it has for a disk too."""
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - where the system keeps it; nothing is written there by us
 _DAMAGED: Final = re.compile(
     r"database files are incompatible|could not locate a valid checkpoint record|invalid checkpoint|is not a valid "
     r"data directory|has wrong ownership|has invalid permissions|incorrect checksum in control file|could not find the "
@@ -249,13 +258,21 @@ class Server:
     def trouble(self) -> JiebangError:
         """Return the error that says why the server's last program ended, from what it logged."""
         logged, path, log = self._read_log(), str(self._data), str(self._log)
-        if _DISK_FULL.search(logged):
-            return DiskFullError(path=path)
+        full = explain_no_space(logged, path, self.name)
+        if full is not None:
+            return full
         errors = [line for line in logged.splitlines() if re.search(r"FATAL|PANIC|error:|could not", line)]
         last = "\n".join((errors or logged.splitlines())[-3:]) or "-"
         if self._data.exists() and _DAMAGED.search(logged):
             return DatabaseDamagedError(server=self.name, path=path, log=log, reason=Text(last, last))
         return DatabaseStartError(server=self.name, log=log, reason=Text(last, last))
+
+
+def explain_no_space(said: str, path: str, server: str) -> JiebangError | None:
+    """Return what has no space left by what a server says: shared memory, or the disk that holds `path`."""
+    if _SHARED_MEMORY_FULL.search(said):
+        return SharedMemoryFullError(path=SHARED_MEMORY, server=server)
+    return DiskFullError(path=path) if _DISK_FULL.search(said) else None
 
 
 def _read_pid_file(data: Path) -> list[str]:

@@ -27,12 +27,15 @@ from typing import Any, Final
 import msgspec
 
 from jiebang.model.check import Text
+from jiebang.model.decoding import decode
 from jiebang.model.errors import (
     DatabaseDamagedError,
     DatabaseStartError,
     DiskFullError,
     HomeUnusableError,
+    InvalidInputError,
     JiebangError,
+    SharedMemoryFullError,
 )
 from jiebang.saga.backoff import exponential_wait
 from jiebang.store.postgres.data_directory import SERVERS, Home, find_binaries, prepare, translate_os_errors
@@ -44,7 +47,14 @@ _AGAIN_LIMIT: Final = 15.0
 _FIRST_PAUSE: Final = timedelta(seconds=_POLL)
 _LONGEST_PAUSE: Final = timedelta(seconds=5)
 _ERRORS: Final = {
-    kind.code: kind for kind in (DatabaseDamagedError, DatabaseStartError, DiskFullError, HomeUnusableError)
+    kind.code: kind
+    for kind in (
+        DatabaseDamagedError,
+        DatabaseStartError,
+        DiskFullError,
+        HomeUnusableError,
+        SharedMemoryFullError,
+    )
 }
 
 
@@ -64,16 +74,16 @@ class _PrintedError(msgspec.Struct):
 def read_state(home: Home) -> GuardianState | None:
     """Return the guardian's state, None where there is none (yet)."""
     try:
-        return msgspec.json.decode(home.state.read_bytes(), type=GuardianState)
-    except (OSError, msgspec.MsgspecError):
+        return decode(home.state.read_bytes(), GuardianState)
+    except (OSError, InvalidInputError):
         return None
 
 
 def parse_error(printed: bytes, log: Path) -> JiebangError:
     """Rebuild the error that a guardian printed before it ended; `log`: the file that may say more."""
     try:
-        error = msgspec.json.decode(printed, type=_PrintedError)
-    except msgspec.MsgspecError:
+        error = decode(printed, _PrintedError)
+    except InvalidInputError:
         last = printed.decode("utf-8", "replace")[-500:] or "-"
         return DatabaseStartError(server=",".join(SERVERS), log=str(log), reason=Text(last, last))
     reason = error.fields.get("reason")
@@ -135,8 +145,8 @@ class _Guardian:
 
     def _read_ports(self) -> Mapping[str, int]:
         try:
-            return msgspec.json.decode((self._home.folder / "ports.json").read_bytes(), type=dict[str, int])
-        except (OSError, msgspec.MsgspecError):
+            return decode((self._home.folder / "ports.json").read_bytes(), dict[str, int])
+        except (OSError, InvalidInputError):
             return {}
 
     def _write_state(self) -> None:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,8 +39,8 @@ def read_last(path: Path) -> AnchorLine | None:
         return None
     for line in reversed(lines):
         try:
-            return msgspec.json.decode(line, type=AnchorLine)
-        except msgspec.DecodeError:
+            return decode(line, AnchorLine)
+        except InvalidInputError:
             continue  # a line cut off by a full disk
     return None
 

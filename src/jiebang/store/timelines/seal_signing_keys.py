@@ -1,9 +1,9 @@
 """The keys that sign timeline seals: Ed25519, in files, never in the database that the seals vouch for.
 
 The private key is one of the installation's secrets (`seals.key`). Beside it, the folder `timeline-seals` holds the
-public key of every pair that was ever in use, one JWK per file, named after the key's id (its RFC 7638 thumbprint). To
-rotate the key, remove `seals.key` and restart; earlier signatures are verified with the earlier public keys. A public
-key that is not in this folder is not trusted, whatever a database says.
+public key of every pair that was ever in use, one JWK per file, named after the key's id (its RFC 7638 thumbprint).
+`jiebang seals rotate` makes a new key; earlier signatures are verified with the earlier public keys. A public key that
+is not in this folder is not trusted, whatever a database says.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from joserfc.jwk import OKPKey
 
 from jiebang.files import write_once
 from jiebang.model.check import Text
-from jiebang.model.errors import HomeUnusableError
+from jiebang.model.decoding import decode
+from jiebang.model.errors import HomeUnusableError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 FOLDER: Final = "timeline-seals"
+LAST_SEAL: Final = "last-seal-of-this-host"
+"""The file in that folder in which a host remembers the last seal it made (`store.timelines.witness`)."""
 _ALGORITHM: Final = "Ed25519"
 _TYPE: Final = "jiebang-timeline-seal"
 
@@ -89,9 +92,9 @@ def read_seal_keys(folder: Path, seed: bytes) -> SealKeys:
 
 def _read_public(path: Path) -> tuple[str, OKPKey]:
     try:
-        jwk = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        jwk = decode(path.read_bytes(), dict[str, Any])
         key = OKPKey.import_key({name: jwk[name] for name in ("kty", "crv", "x")})
-    except (msgspec.DecodeError, KeyError, JoseError, ValueError) as error:
+    except (InvalidInputError, KeyError, JoseError, TypeError, ValueError) as error:
         reason = Text("不是有效的 Ed25519 公钥(JWK)", "is not an Ed25519 public key (JWK)")
         raise HomeUnusableError(path=str(path), reason=reason) from error
     return key.thumbprint(), key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -75,15 +75,43 @@ async def load_last(db: Database) -> Seal:
     return NONE if row is None else _build_seal(row, b"")
 
 
-async def load_ended_after(
-    db: Database, after: datetime, until: datetime, grace: timedelta, limit: int
-) -> tuple[list[Leaf], datetime]:
+async def load_statement(db: Database, seal_no: int) -> str | None:
+    """Return the statement of a seal; None where there is no such seal."""
+    statement: str | None = await db.fetchval(_SQL["seal_statement"], seal_no)
+    return statement
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where sealing stands: the floor (None: there is none), the database's time, and the first end not sealed yet."""
+
+    floor: datetime | None
+    at: datetime
+    first_ended: datetime | None
+
+
+async def load_standing(db: Database, after: datetime) -> Standing:
+    """Return where sealing stands; `after`: the end of the last seal."""
+    row = await db.fetchrow(_SQL["sealed_until"], after)
+    assert row is not None  # noqa: S101 - a SELECT without FROM
+    return Standing(row["floor"], row["at"], row["first_ended"])
+
+
+async def raise_floor(db: Database, until: datetime) -> None:
+    """Let no save that begins from now on end a case at or before `until`."""
+    await db.execute(_SQL["raise_floor"], until)
+
+
+async def find_saves_under_way(db: Database) -> frozenset[str]:
+    """Return the transactions that may have read an older floor: those that use it now."""
+    return frozenset(row["name"] for row in await db.fetch(_SQL["saves_under_way"]))
+
+
+async def load_ended_after(db: Database, after: datetime, until: datetime, limit: int) -> tuple[list[Leaf], datetime]:
     """Return the cases that ended after `after`, the oldest first, and the time up to which they are complete.
 
-    At most `limit`, and those that ended at the same moment as the last. None that ended after `until`, or less than
-    `grace` ago by the database's clock.
+    At most `limit`, and those that ended at the same moment as the last. None that ended after `until`.
     """
-    rows = await db.fetch(_SQL["ended_cases"], after, until, grace, limit)
+    rows = await db.fetch(_SQL["ended_cases"], after, until, limit)
     return [_build_leaf(row) for row in rows], rows[-1]["ended_at"] if rows else after
 
 
@@ -133,9 +161,3 @@ async def load_ended_between(db: Database, after: datetime, until: datetime, lim
     """Return up to `limit` cases that ended after `after` and no later than `until`."""
     rows = await db.fetch(_SQL["ended_between"], after, until, limit)
     return [(row["account_id"], row["case_no"]) for row in rows]
-
-
-async def find_first_ended_after(db: Database, after: datetime) -> datetime | None:
-    """Return when the first case ended after `after`, the end of the last seal; None where all are sealed."""
-    ended_at: datetime | None = await db.fetchval(_SQL["first_ended_after"], after)
-    return ended_at

@@ -4,14 +4,36 @@
 -- The end of the chain, which the next seal extends.
 SELECT seal_no, ended_until, moved_until, statement FROM platform.timeline_seal WHERE seal_no > 0 ORDER BY seal_no DESC LIMIT 1
 
+-- name: seal_statement
+-- What one seal says.
+SELECT statement FROM platform.timeline_seal WHERE seal_no = $1
+
+-- name: sealed_until
+-- Where the sealer stands: the floor, the time by the database's clock, and when the first case ended that is not sealed yet.
+SELECT (SELECT until FROM platform.seal_floor WHERE only_one = 1) AS floor, statement_timestamp() AS at,
+    (SELECT ended_at FROM platform.cases WHERE ended_at > $1 ORDER BY ended_at LIMIT 1) AS first_ended
+
+-- name: raise_floor
+-- From the commit of this on, no save ends a case at or before the given time.
+INSERT INTO platform.seal_floor AS kept (only_one, until) VALUES (1, $1)
+ON CONFLICT (only_one) DO UPDATE SET until = excluded.until WHERE kept.until < excluded.until
+
+-- name: saves_under_way
+-- The transactions that have read the floor and not ended yet: each holds a lock on its table, and may have read an older one.
+-- Our own lock tells which database it is.
+SELECT l.virtualtransaction AS name
+FROM platform.seal_floor f
+JOIN pg_catalog.pg_locks l ON l.locktype = 'relation' AND l.relation = f.tableoid AND l.pid <> pg_backend_pid()
+WHERE f.only_one = 1 AND l.database = (SELECT o.database FROM pg_catalog.pg_locks o
+    WHERE o.locktype = 'relation' AND o.relation = f.tableoid AND o.pid = pg_backend_pid() LIMIT 1)
+
 -- name: ended_cases
--- Cases that ended after the last seal, and long enough ago that no save still under way can end one earlier: by the
--- database's clock too, whatever ours says. Cases that ended at the same moment are read together, so that a time marks the
--- position.
+-- Cases that ended after the last seal, up to a time until which all of them are known. Cases that ended at the same moment are
+-- read together, so that a time marks the position.
 SELECT account_id, case_no, revision, head, ended_at FROM platform.cases
-WHERE ended_at > $1 AND ended_at <= least($2::timestamptz, statement_timestamp() - $3::interval)
+WHERE ended_at > $1 AND ended_at <= $2
 ORDER BY ended_at
-FETCH FIRST ($4::integer) ROWS WITH TIES
+FETCH FIRST ($3::integer) ROWS WITH TIES
 
 -- name: live_heads
 -- A page of live cases in the order of their accounts, each with the time of its last save.
@@ -58,7 +80,3 @@ LEFT JOIN platform.case_event e ON e.account_id = i.account_id AND e.case_no = i
 -- name: ended_between
 -- The cases that ended in the time that one seal covers.
 SELECT account_id, case_no FROM platform.cases WHERE ended_at > $1 AND ended_at <= $2 ORDER BY ended_at LIMIT $3
-
--- name: first_ended_after
--- When the first case ended that no seal covers yet.
-SELECT ended_at FROM platform.cases WHERE ended_at > $1 ORDER BY ended_at LIMIT 1

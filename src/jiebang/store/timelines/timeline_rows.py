@@ -57,7 +57,8 @@ async def walk(pool: Pool, after: int, upto: int, rows_at_once: int) -> AsyncIte
             if case is None or key != (case.account_id, case.case_no):
                 if case is not None:
                     yield case, rows
-                case, rows = ChainHead(*key, record["revision"], record["state"], record["head"]), []
+                stands = (record[name] for name in ("revision", "state", "head", "created_at", "reason"))
+                case, rows = ChainHead(*key, *stands), []
             if record["row_revision"] is not None:
                 rows.append(ChainRow(record["row_revision"], record["at"], record["entries"], record["row_head"]))
     if case is not None:

@@ -8,7 +8,8 @@ ORDER BY e.account_id, e.case_no, e.revision
 
 -- name: walk
 -- The cases of a range of accounts with all rows of their timelines, in order, from one snapshot.
-SELECT c.account_id, c.case_no, c.revision, c.state, c.head, e.revision AS row_revision, e.at, e.entries::text AS entries,
+SELECT c.account_id, c.case_no, c.revision, c.state, c.head, c.created_at, c.reason,
+    e.revision AS row_revision, e.at, e.entries::text AS entries,
     e.head AS row_head
 FROM platform.cases c
 LEFT JOIN platform.case_event e ON e.account_id = c.account_id AND e.case_no = c.case_no

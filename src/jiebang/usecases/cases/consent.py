@@ -15,11 +15,13 @@ import msgspec
 from jiebang.model.case import State
 from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import NothingToClearError
+from jiebang.policy.devices import Act
 from jiebang.store.cases import consents, idempotency, remedies
 from jiebang.store.cases.consents import NewConsent
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.usecases.cases.consent_rules import find_consent_rule, limit_to_shown, list_shown
 from jiebang.usecases.cases.context import Context
+from jiebang.usecases.cases.devices import require_device_of_live_case
 from jiebang.usecases.cases.remedy_request import RemedyRequest, check_request
 from jiebang.usecases.cases.withdrawal import record_wish
 
@@ -52,10 +54,11 @@ async def give(
     """Agree to what rule `code` names. `shown`: the ids the person was shown; None: those that a check shows now.
 
     Raises ConsentNotAskedError, NothingToClearError (the check shows none of it), UnknownAccountError,
-    KindNotOfferedError, IdempotencyReusedError.
+    KindNotOfferedError, WrongDeviceError, IdempotencyReusedError.
     """
     pack = context.pack()
     find_consent_rule(pack, code)
+    await require_device_of_live_case(context, context.platform, Act.CONSENT, request.account_id, request.origin)
     what = limit_to_shown(list_shown(pack, await check_request(context, request), [code]), shown)
     if code not in what:
         raise NothingToClearError(items=sorted(shown or ()))
@@ -76,13 +79,14 @@ async def take_back(
     """Take a consent back. A case that rests on it and has not passed its commit point is withdrawn with it.
 
     Without a consent nothing changes. Raises ConsentNotAskedError, TooLateToWithdrawError (a case that rests on it is
-    past its commit point), UnknownAccountError, KindNotOfferedError, IdempotencyReusedError.
+    past its commit point), WrongDeviceError, UnknownAccountError, KindNotOfferedError, IdempotencyReusedError.
     """
     find_consent_rule(context.pack(), code)
     await check_request(context, request)
     now = context.clock()
 
     async def work(db: Database) -> LaterWork:
+        await require_device_of_live_case(context, db, Act.CONSENT_WITHDRAWAL, request.account_id, request.origin)
         await _take_back(context, db, request.account_id, code, now)
         return partial(_check_after, context, request, code, None, render)
 

@@ -12,6 +12,7 @@ import msgspec
 from jiebang.model.case import Case, Kind
 from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError
+from jiebang.model.origin import Origin
 from jiebang.model.plan import Plan
 from jiebang.model.proof import Method
 from jiebang.participants.base import Participant
@@ -23,6 +24,7 @@ from jiebang.saga.seals import PathStep
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.store.cases.proofs import Proof
 from jiebang.store.checks.records import CheckRecordStore
+from jiebang.usecases.cases.address_use import AddressUse
 from jiebang.usecases.checks.request import CheckRequest
 
 if TYPE_CHECKING:
@@ -36,23 +38,27 @@ class BatchCheck(Protocol):
         self,
         accounts: Sequence[int],
         kind: Kind,
-        devices: Mapping[int, str | None],
+        origins: Mapping[int, Origin],
         agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = ...,
     ) -> Awaitable[Sequence[CheckAnswer]]:
         """Answer in the order of `accounts`.
 
-        `devices`: by account, the device that its request comes from. `agreed`: by account, what the person agrees to
+        `origins`: by account, who asks for it. `agreed`: by account, what the person agrees to
         with this very request: (code of the rule, id of an item; None: the whole). Raises UnknownAccountError and
         KindNotOfferedError.
         """
 
 
 class SealInclusion(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root."""
+    """Where a case's head is in a seal: the signed statement, when it was signed, and the hash path to its root.
+
+    `record`: the hash of what else was sealed of the case; empty in a seal of an earlier version.
+    """
 
     seal_no: int
     at: datetime
     statement: str
+    record: bytes
     path: Sequence[PathStep]
 
 
@@ -92,3 +98,5 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     new_nonce: Callable[[], bytes]
     codes_key: bytes
     timing: Timing
+    addresses: AddressUse = msgspec.field(default_factory=AddressUse)
+    """What this process was asked for from each network address of late."""

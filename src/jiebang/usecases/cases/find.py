@@ -9,7 +9,7 @@ import msgspec
 
 from jiebang.model.case import ENDED
 from jiebang.model.errors import UnknownCaseError
-from jiebang.saga.seals import Leaf, decode_statement, index_of, path
+from jiebang.saga.seals import Leaf, decode_statement, find_leaf, path
 from jiebang.store.cases import cases, proofs
 from jiebang.store.timelines import seals, timeline_rows
 from jiebang.usecases.cases.context import CaseDetails, Context, SealInclusion
@@ -54,12 +54,14 @@ async def _find_seal(context: Context, case: Case) -> SealInclusion | None:
     signed = None if seal is None else decode_statement(seal.statement)
     if seal is None or signed is None:
         return None
-    index = index_of(seal.cases, Leaf(*case.key, case.revision, case.head))
-    if index is None:
+    found = find_leaf(seal.cases, signed.v, Leaf(*case.key, case.revision, case.head))
+    if found is None:
         return None
+    index, leaf = found
     return SealInclusion(
         seal_no=seal.seal_no,
         at=datetime.fromisoformat(signed.at),
         statement=seal.statement,
-        path=path(seal.cases, index),
+        record=leaf.record,
+        path=path(seal.cases, signed.v, index),
     )

@@ -26,7 +26,8 @@ REASONS: Final = {
     RefusalCause.WRONG: Text("不正确", "It is wrong"),
     RefusalCause.USED_UP: Text("本次申请的可试次数已用完", "This case has no tries left"),
     RefusalCause.LOCKED: Text(
-        "近期错误次数过多,请明日再试或联系客服", "Too many wrong tries of late: try tomorrow or ask for help"
+        "近期错误次数过多,请明日再试、在主设备上解除锁定,或联系客服",
+        "Too many wrong tries of late: try tomorrow, free your proofs on your primary device, or ask for help",
     ),
     RefusalCause.EXPIRED: Text("已过期,请重新获取", "It has expired: ask for a new one"),
     RefusalCause.ACCEPTED: Text("此项已通过,无需重复", "This proof was accepted before"),

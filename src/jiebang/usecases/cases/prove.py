@@ -5,27 +5,33 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-import asyncpg
 import msgspec
 
 from jiebang.model.case import Case, State
 from jiebang.model.errors import ParticipantUnavailableError, ProofRefusedError, TooSoonError, UnknownCaseError
 from jiebang.model.plan import WALLET
 from jiebang.model.proof import Method
+from jiebang.participants.base import UNANSWERED
+from jiebang.policy.devices import Act
 from jiebang.saga import timeline
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Proven, step
 from jiebang.store.cases import cases, idempotency, proofs
 from jiebang.store.cases.proofs import Proof
+from jiebang.store.cases.wrong_tries import TriedProof
 from jiebang.store.operations import outbox
 from jiebang.usecases.cases.codes import derive_code, make_code_message
 from jiebang.usecases.cases.context import CaseDetails, Context, Render
+from jiebang.usecases.cases.devices import require_device
+from jiebang.usecases.cases.limits import take_up
+from jiebang.usecases.cases.locks import are_locked, count_wrong_try
 from jiebang.usecases.cases.proof_refusals import REASONS, RefusalCause, make_refusal
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from jiebang.model.case import Key
+    from jiebang.model.origin import Origin
     from jiebang.policy.pack import Proofs
     from jiebang.store.cases.idempotency import Claim, KeptAnswer, MutationResult
     from jiebang.store.postgres.pool import Database
@@ -38,29 +44,41 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
 
 
-async def prove(context: Context, key: Key, attempt: Attempt, claim: Claim, render: Render) -> MutationResult:
+async def prove(
+    context: Context, key: Key, origin: Origin, attempt: Attempt, claim: Claim, render: Render
+) -> MutationResult:
     """Judge a proof. A wrong one costs a try, saved with the answer, so that a repeat of the request costs none.
 
-    Raises UnknownCaseError, ProofRefusedError (fields: method, cause, reason, tries_left), ParticipantUnavailableError,
-    IdempotencyReusedError.
+    Raises UnknownCaseError, WrongDeviceError, ProofRefusedError (fields: method, cause, reason, tries_left),
+    ParticipantUnavailableError, IdempotencyReusedError.
     """
     now = context.clock()
     # Read before any proof is accepted: a movement of money after this breaks the case off.
     version = await _read_wallet_version(context, key[0])
     return await idempotency.run_once(
-        context.platform, claim, now, lambda db: _judge(context, db, key, attempt, version, render, now)
+        context.platform, claim, now, lambda db: _judge(context, db, key, origin, attempt, version, render, now)
     )
 
 
 async def _judge(
-    context: Context, db: Database, key: Key, attempt: Attempt, version: int, render: Render, now: datetime
+    context: Context,
+    db: Database,
+    key: Key,
+    origin: Origin,
+    attempt: Attempt,
+    version: int,
+    render: Render,
+    now: datetime,
 ) -> KeptAnswer:
-    by_method, case, rules = await _lock_proofs(context, db, key, now)
+    by_method, case, rules = await _lock_proofs(context, db, key, origin, Act.PROOF, now)
     proof = _find_answerable(by_method, attempt.method, now)
-    await _require_unlocked(db, case, attempt.method, rules, now)
+    if await are_locked(db, case.account_id, [attempt.method], rules, now):
+        raise make_refusal(attempt.method, RefusalCause.LOCKED, 0)
     if not await _is_right(context, proof, attempt, rules):
         wrong = msgspec.structs.replace(proof, tries_left=proof.tries_left - 1)
         await proofs.save(db, [wrong])
+        tried = TriedProof(attempt.method.value)
+        await count_wrong_try(context, db, case.account_id, tried, case.kind.value, rules, now)
         return render(make_refusal(attempt.method, RefusalCause.WRONG, wrong.tries_left))
     # A code is single-use: its nonce goes with it.
     accepted = msgspec.structs.replace(proof, proven_at=now, nonce=None, expires_at=None)
@@ -72,14 +90,18 @@ async def _judge(
 
 
 async def _lock_proofs(
-    context: Context, db: Database, key: Key, now: datetime
+    context: Context, db: Database, key: Key, origin: Origin, act: Act, now: datetime
 ) -> tuple[dict[Method, Proof], Case, Proofs]:
-    """Lock the case's proofs, then read the case: a concurrent attempt waits here. Returns both and the rules."""
+    """Lock the case's proofs, then read the case: a concurrent attempt waits here. Returns both and the rules.
+
+    Raises UnknownCaseError, WrongDeviceError, and ProofRefusedError where the case waits for no proof.
+    """
     by_method = (await proofs.load_of_cases(db, [key], lock=True)).get(key, {})
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
         raise UnknownCaseError
     await context.know([case])
+    await require_device(context, act, case.account_id, origin, case.origin)
     late = case.due_at is not None and now >= case.due_at
     if case.state is not State.OPEN or case.withdraw_at is not None or late:
         raise ProofRefusedError(
@@ -107,23 +129,13 @@ def _find_answerable(by_method: dict[Method, Proof], method: Method, now: dateti
     return proof
 
 
-async def _require_unlocked(db: Database, case: Case, method: Method, rules: Proofs, now: datetime) -> None:
-    """Raise ProofRefusedError if all cases of the account together have used up the wrong tries of the window.
-
-    Otherwise withdrawing and submitting again would give unlimited tries.
-    """
-    wrong = await proofs.count_wrong_tries(db, case.account_id, method, rules.tries, now - rules.tries_window)
-    if wrong >= rules.tries_a_day:
-        raise make_refusal(method, RefusalCause.LOCKED, 0)
-
-
 async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Proofs) -> bool:
     if proof.nonce is not None:
         code = derive_code(context.codes_key, proof.account_id, proof.case_no, proof.nonce, rules.code_digits)
         return hmac.compare_digest(code.encode(), attempt.secret.encode())
     try:
         [right] = await context.wallet.verify_payment_password([(proof.account_id, attempt.secret)])
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except UNANSWERED:
         raise ParticipantUnavailableError(participant=WALLET) from None
     return bool(right)
 
@@ -131,7 +143,7 @@ async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Pro
 async def _read_wallet_version(context: Context, account_id: int) -> int:
     try:
         batch = await context.wallet.facts([account_id])
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except UNANSWERED:
         raise ParticipantUnavailableError(participant=WALLET) from None
     if batch is None or not batch.versions:
         raise ParticipantUnavailableError(participant=WALLET)
@@ -147,19 +159,22 @@ async def _make_ready(context: Context, db: Database, case: Case, version: int, 
     return saved[case.key]
 
 
-async def send_code(context: Context, key: Key, claim: Claim, render: Render) -> MutationResult:
+async def send_code(context: Context, key: Key, origin: Origin, claim: Claim, render: Render) -> MutationResult:
     """Send a new code, which replaces the one before. Wrong tries stay counted: a new code gives no new tries.
 
-    Raises UnknownCaseError, ProofRefusedError, TooSoonError (fields: retry_after_s), IdempotencyReusedError.
+    Raises UnknownCaseError, WrongDeviceError, ProofRefusedError, TooSoonError (fields: retry_after_s),
+    IdempotencyReusedError.
     """
     now = context.clock()
     return await idempotency.run_once(
-        context.platform, claim, now, lambda db: _renew_code(context, db, key, render, now)
+        context.platform, claim, now, lambda db: _renew_code(context, db, key, origin, render, now)
     )
 
 
-async def _renew_code(context: Context, db: Database, key: Key, render: Render, now: datetime) -> KeptAnswer:
-    by_method, case, rules = await _lock_proofs(context, db, key, now)
+async def _renew_code(
+    context: Context, db: Database, key: Key, origin: Origin, render: Render, now: datetime
+) -> KeptAnswer:
+    by_method, case, rules = await _lock_proofs(context, db, key, origin, Act.CODE, now)
     proof = by_method.get(Method.SMS_CODE)
     if proof is None or proof.expires_at is None:
         raise make_refusal(
@@ -173,6 +188,7 @@ async def _renew_code(context: Context, db: Database, key: Key, render: Render, 
     if wait.total_seconds() > 0:
         raise TooSoonError(retry_after_s=int(wait.total_seconds()) + 1)
     fresh = msgspec.structs.replace(proof, nonce=context.new_nonce(), expires_at=now + rules.code_lives)
+    await take_up(context, db, case.account_id, origin, now, codes=1, messages=1)
     await proofs.save(db, [fresh])
     await outbox.insert(db, [make_code_message(context, case, fresh, now)], now)
     return render(CaseDetails(case=case, plan=context.plan_of(case), proofs={**by_method, Method.SMS_CODE: fresh}))

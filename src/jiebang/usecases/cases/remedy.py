@@ -21,12 +21,14 @@ from jiebang.model.errors import JiebangError, ParticipantUnavailableError
 from jiebang.model.plan import WALLET
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.movements import EntryState, WalletAction
+from jiebang.policy.devices import Act
 from jiebang.policy.remedies import AUTODEBIT, BALANCE, RED_PACKET, cleared_by
 from jiebang.store.cases import idempotency, remedies
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.store.cases.remedies import RemedyRecord
 from jiebang.store.operations import outbox
 from jiebang.usecases.cases.context import Context
+from jiebang.usecases.cases.devices import require_device_of_live_case
 from jiebang.usecases.cases.remedy_request import RemedyRequest, check_request
 
 if TYPE_CHECKING:
@@ -109,9 +111,12 @@ async def _once(
 ) -> MutationResult:
     """Claim the key, record the remedy, do it, record the result. A refusal leaves no record: a later try may succeed.
 
-    `rule_and_action`: code and action. Raises UnknownAccountError and KindNotOfferedError before it does anything.
+    `rule_and_action`: code and action. Raises UnknownAccountError, KindNotOfferedError and WrongDeviceError before it
+    does anything.
     """
     await check_request(context, request)
+    act = Act.CASH_OUT if rule_and_action[0] == BALANCE else Act.REMEDY
+    await require_device_of_live_case(context, context.platform, act, request.account_id, request.origin)
     now, remedy_id = context.clock(), uuid5(_NAMESPACE, f"{claim.caller}\n{claim.route}\n{claim.key}")
     remedy = RemedyRecord(
         account_id=request.account_id,

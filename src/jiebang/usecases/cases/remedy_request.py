@@ -6,19 +6,20 @@ import msgspec
 
 from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer
+from jiebang.model.origin import UNKNOWN, Origin
 from jiebang.usecases.cases.context import Context
 
 
 class RemedyRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose blocker to clear. `items`: ids (None: all); `kind` and `device`: what the check before and after is for."""
+    """Whose blocker to clear, and who asks. `items`: ids (None: all); `kind`: what the checks are for."""
 
     account_id: int
     kind: Kind
-    device: str | None = None
+    origin: Origin = UNKNOWN
     items: tuple[int, ...] | None = None
 
 
 async def check_request(context: Context, request: RemedyRequest) -> CheckAnswer:
     """Check the account for the request's kind and device. Raises UnknownAccountError and KindNotOfferedError."""
-    [check] = await context.check([request.account_id], request.kind, {request.account_id: request.device})
+    [check] = await context.check([request.account_id], request.kind, {request.account_id: request.origin})
     return check

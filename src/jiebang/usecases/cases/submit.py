@@ -15,9 +15,11 @@ from jiebang.model.errors import (
     ParticipantUnavailableError,
     RecoveringError,
 )
+from jiebang.model.origin import UNKNOWN, Origin
 from jiebang.model.proof import Method
 from jiebang.saga import timeline
 from jiebang.store.cases import cases, consents, idempotency, proofs
+from jiebang.store.cases.allowances import Use
 from jiebang.store.cases.cases import NewCase
 from jiebang.store.cases.consents import NewConsent
 from jiebang.store.cases.proofs import Proof
@@ -26,6 +28,7 @@ from jiebang.store.operations import outbox, recoveries
 from jiebang.usecases.cases.codes import make_code_message, make_message
 from jiebang.usecases.cases.consent_rules import find_consent_rule, limit_to_shown, list_items, list_shown
 from jiebang.usecases.cases.context import CaseDetails, Context, Render
+from jiebang.usecases.cases.limits import find_allowance, refuse_beyond_limits, take_up_of_address
 from jiebang.usecases.checks.check import list_out_of_service
 from jiebang.usecases.checks.quota import Quotas
 from jiebang.usecases.checks.request import CheckRequest
@@ -43,10 +46,12 @@ if TYPE_CHECKING:
 REQUESTED: Final = "case_requested"
 """The message that tells a person of the request, at once, so that a thief cannot make one unnoticed."""
 _RACES: Final = 3
+_TOLD: Final = 2
+"""Messages of a case beside its codes: of the request, and of its end."""
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for what, and from which device (None: a service).
+    """Whose account, what is asked for, and who asks.
 
     `consents`: the codes of the rules consented to with it; `shown`: the ids the person had been shown (None: those in
     the check of this very request).
@@ -54,21 +59,29 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     account_id: int
     kind: Kind
-    device: str | None = None
+    origin: Origin = UNKNOWN
     consents: tuple[str, ...] = ()
     shown: tuple[str, ...] | None = None
 
 
 class _RacedError(Exception):
-    """Another case of the account was opened between the check and the insert."""
+    """The case was not opened: another one of the account was, since the check, or it is beyond the account's limits.
+
+    `use`: what it would have taken up.
+    """
+
+    def __init__(self, use: Use) -> None:
+        super().__init__(use)
+        self.use = use
 
 
 async def submit(context: Context, submission: Submission, claim: Claim, render: Render) -> MutationResult:
     """Open a case.
 
     The claim of the key, the case, its proofs, the messages and the answer are one transaction. Raises
-    KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check,
-    IdempotencyReusedError, OutOfServiceError, RecoveringError, and what `Quotas.find_document` raises.
+    KindNotOfferedError, ConsentNotAskedError, UnknownAccountError, BlockedError with the whole check, TooSoonError (a
+    pause or a cap; fields: retry_after_s), IdempotencyReusedError, OutOfServiceError, RecoveringError, and what
+    `Quotas.find_document` raises.
     """
     offered = context.pack().offered
     if submission.kind not in offered:
@@ -93,7 +106,9 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
                 now,
                 partial(_open, context, submission, evidence, document, agreed, render, now),
             )
-        except _RacedError:
+        except _RacedError as lost:
+            if not await cases.load_live(context.platform, [submission.account_id]):  # else the check names that case
+                await refuse_beyond_limits(context, context.platform, lost.use, now, cases=1)
             recovering = await recoveries.read_under_way_since(context.platform)
             if recovering is not None:
                 raise RecoveringError(since=recovering.isoformat()) from None
@@ -108,7 +123,7 @@ async def _check(context: Context, submission: Submission) -> tuple[Evidence, di
     pack = context.pack()
     for code in submission.consents:
         find_consent_rule(pack, code)
-    request = CheckRequest(submission.account_id, submission.device)
+    request = CheckRequest(submission.account_id, submission.origin)
     [evidence] = await context.examine([request], submission.kind)
     agreed = limit_to_shown(list_shown(pack, evidence.answer, submission.consents), submission.shown)
     if agreed:
@@ -138,7 +153,8 @@ async def _begin_cooling_off(context: Context, submission: Submission, check: Ch
     if quota is None or submission.kind not in quota.kinds or quota.used_up not in raised or quota.cooling in raised:
         return check
     await Quotas(pack.registry, context.participants, context.platform, context.clock).refuse(submission.account_id)
-    [after] = await context.check([submission.account_id], submission.kind, {submission.account_id: submission.device})
+    origins = {submission.account_id: submission.origin}
+    [after] = await context.check([submission.account_id], submission.kind, origins)
     return after
 
 
@@ -154,18 +170,24 @@ async def _open(
 ) -> KeptAnswer:
     pack = context.pack_named(evidence.answer.pack)  # the version that answered, whatever is in force by now
     plan, rules = pack.plans[submission.kind], pack.proofs[submission.kind]
+    codes = sum(Method(method) is Method.SMS_CODE for method in rules.methods)
+    use = Use(account_id=submission.account_id, codes=codes, messages=codes + _TOLD)
     new = NewCase(
         account_id=submission.account_id,
         kind=submission.kind,
         plan=plan.name,
         participants=len(plan.participants),
         due_at=now + rules.case_lives,
-        device_id=submission.device,
+        device_id=submission.origin.device,
+        by_service=submission.origin.service,
+        codes=use.codes,
+        messages=use.messages,
         document_index=document,
     )
-    opened = await cases.insert(db, [new], now, [timeline.first_entry(now)])
+    opened = await cases.insert(db, [new], now, [timeline.first_entry(now)], find_allowance(context, now))
     if submission.account_id not in opened:
-        raise _RacedError
+        raise _RacedError(use)
+    take_up_of_address(context, submission.origin, now, cases=1, codes=use.codes, messages=use.messages)
     case = opened[submission.account_id]
     await context.records.keep(db, [build_record(evidence, case.case_no, CheckStep.SUBMIT, PASSED)])
     asked_for = [_make_proof(context, case, Method(method), rules, now) for method in rules.methods]

@@ -12,11 +12,21 @@ from jiebang.store.cases.idempotency import Claim, KeptAnswer
 _LIFETIME: Final = timedelta(hours=1)
 
 
-def make_claim(caller: str, route: str, now: datetime, new_id: UUID) -> Claim:
-    """Return a claim that meets no other. `new_id`: unique; it is both key and holder."""
+def make_claim(caller: str, route: str, now: datetime, new_id: UUID, answers_key: bytes) -> Claim:
+    """Return a claim that meets no other. `new_id`: unique; it is both key and holder.
+
+    `answers_key`: 32 random bytes, which nobody has afterwards: no repeat will ask for the answer.
+    """
     key = str(new_id)
-    body_hash = hashlib.sha256(key.encode()).digest()
-    return Claim(caller=caller, route=route, key=key, body_hash=body_hash, expires_at=now + _LIFETIME, holder=new_id)
+    return Claim(
+        caller=caller,
+        route=route,
+        key=key,
+        body_hash=hashlib.sha256(key.encode()).digest(),
+        answers_key=answers_key,
+        expires_at=now + _LIFETIME,
+        holder=new_id,
+    )
 
 
 def make_answer(body: bytes, *, refused: bool = False) -> KeptAnswer:

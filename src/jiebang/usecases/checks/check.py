@@ -1,14 +1,15 @@
 """Check: read the facts of a batch from all their owners concurrently, and return every blocker.
 
 A participant that is down, slow, or answers nonsense makes its own facts unread and never fails the check. No batch
-waits longer than one time limit.
+waits longer than one time limit. Where a read fails on what a row holds, it is halved until that row is alone
+(`store.postgres.halving`): the facts of that account are unread, those of the others are not.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -20,12 +21,14 @@ from jiebang.model.case import Kind
 from jiebang.model.check import CheckAnswer, Severity, Text
 from jiebang.model.errors import KindNotOfferedError, UnknownAccountError
 from jiebang.model.facts import PARTICIPANTS_OUT, PLATFORM, QUOTA, FactBatch
+from jiebang.model.origin import SERVICE, UNKNOWN
 from jiebang.policy.evaluate import evaluate
-from jiebang.policy.frame import Facts, OwnerFacts, join_facts, line_up
+from jiebang.policy.frame import Facts, OwnerFacts, join_facts, join_rows, line_up, select_rows, unread_part
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
 from jiebang.saga.coordinator import Rechecked
 from jiebang.store.checks import platform_facts
+from jiebang.store.postgres.halving import ask_in_halves
 from jiebang.usecases.checks.coalesce import Coalescer
 from jiebang.usecases.checks.quota import Quotas
 from jiebang.usecases.checks.request import CheckRequest
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.case import Case, Key
     from jiebang.model.ids import CaseIds
+    from jiebang.model.origin import Origin
     from jiebang.model.participants import ParticipantRegistry
     from jiebang.participants.base import Participant
     from jiebang.store.postgres.pool import Database
@@ -95,11 +99,13 @@ class Checker:
         self,
         accounts: Sequence[int],
         kind: Kind,
-        devices: Mapping[int, str | None],
+        origins: Mapping[int, Origin],
         agreed: Mapping[int, tuple[tuple[str, str | None], ...]] = MappingProxyType({}),
     ) -> list[CheckAnswer]:
-        """Check `accounts` as `check` does; `devices` and `agreed`: by account, as in CheckRequest."""
-        requests = [CheckRequest(account, devices.get(account), agreed=agreed.get(account, ())) for account in accounts]
+        """Check `accounts` as `check` does; `origins` and `agreed`: by account, as in CheckRequest."""
+        requests = [
+            CheckRequest(account, origins.get(account, UNKNOWN), agreed=agreed.get(account, ())) for account in accounts
+        ]
         return await self.check(requests, kind)
 
     async def check(self, requests: Sequence[CheckRequest], kind: Kind) -> list[CheckAnswer]:
@@ -125,17 +131,17 @@ class Checker:
         return [answer for answer in answers if answer is not None]
 
     async def facts(self, accounts: Sequence[int]) -> Facts:
-        """Read all facts of a batch of known accounts, as for requests without a device; nothing is evaluated."""
-        requests = [CheckRequest(account) for account in accounts]
+        """Read all facts of a batch of known accounts, as for requests of a service; nothing is evaluated."""
+        requests = [CheckRequest(account, SERVICE) for account in accounts]
         parts = await self._read_parts(accounts, requests, {}, quota=True)
-        return join_facts(accounts, parts, [None] * len(requests), self._registry)
+        return join_facts(accounts, parts, [SERVICE] * len(requests), self._registry)
 
     async def _answer_together(self, kind: Kind, requests: Sequence[CheckRequest]) -> list[Evidence | None]:
         """Answer single checks of different callers under the pack in force when the batch begins."""
         return await self._answer(_require_offered(self._pack(), kind), requests, kind)
 
     async def recheck(self, cases: Sequence[Case]) -> dict[Key, Rechecked]:
-        """Re-check cases on fresh facts when the worker takes them, each for its own kind, device and number."""
+        """Re-check cases on fresh facts when the worker takes them, each for its own kind, origin and number."""
         pack = self._pack()
         by_kind: defaultdict[Kind, list[Case]] = defaultdict(list)
         for case in cases:
@@ -145,9 +151,7 @@ class Checker:
             if kind not in pack.kinds:  # the pack in force has no rules for them: they must not pass
                 found |= {case.key: Rechecked({}, (KindNotOfferedError.code,)) for case in batch}
                 continue
-            requests = [
-                CheckRequest(case.account_id, case.device_id, case.case_no, case.document_index) for case in batch
-            ]
+            requests = [CheckRequest(case.account_id, case.origin, case.case_no, case.document_index) for case in batch]
             answers = await self._answer(pack, requests, kind, whole=False)
             for case, answer in zip(batch, answers, strict=True):
                 found[case.key] = _make_event(answer, pack.unavailable.code)
@@ -168,16 +172,14 @@ class Checker:
         )
         known: Sequence[bool] = [True] * len(requests)
         if PLATFORM in parts:
-            known = parts[PLATFORM].frame["account_known"].to_list()
-        facts = join_facts(accounts, parts, [request.device_id for request in requests], self._registry)
+            # Unread is not unknown: such an account gets FACT-UNAVAILABLE.
+            known = [one is not False for one in parts[PLATFORM].frame["account_known"].to_list()]
+        facts = join_facts(accounts, parts, [request.origin for request in requests], self._registry)
         now = self._clock()
-        answers = evaluate(pack, facts, kind, now, whole=whole)
+        answers = _evaluate(pack, facts, kind, now, whole=whole)
         if self._shadow is not None:
             self._shadow(pack, facts, kind, now)
-        return [
-            Evidence(answer, facts, row, whole) if is_known else None
-            for row, (answer, is_known) in enumerate(zip(answers, known, strict=True))
-        ]
+        return [answer if is_known else None for answer, is_known in zip(answers, known, strict=True)]
 
     async def _read_parts(
         self, accounts: Sequence[int], requests: Sequence[CheckRequest], needed: Mapping[str, Text], *, quota: bool
@@ -187,15 +189,22 @@ class Checker:
         `needed`: the participants that a case would need, with their names for people: one out of service is a fact.
         `quota`: whether to read the uses of the document too: few kinds ask, and it takes two reads in a row.
         """
-        askable = sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
         tasks: dict[str, asyncio.Task[OwnerFacts | None]] = {
-            name: asyncio.create_task(_read(participant, askable, accounts, self._registry))
+            name: asyncio.create_task(_read(participant, accounts, self._registry))
             for name, participant in self._participants.items()
         }
-        own = _read_own(self._platform, self._case_ids, askable, requests, needed, self._registry)
-        tasks[PLATFORM] = asyncio.create_task(own)
+        size = len(requests)
+
+        async def read_own(rows: Sequence[int]) -> OwnerFacts:
+            part = [requests[row] for row in rows]
+            return await _read_own(self._platform, self._case_ids, part, needed, self._registry)
+
+        async def read_quota(rows: Sequence[int]) -> OwnerFacts:
+            return await self._quotas.facts([requests[row] for row in rows], frozenset(_select_askable(accounts)))
+
+        tasks[PLATFORM] = asyncio.create_task(_read_rows(PLATFORM, PLATFORM, size, read_own, self._registry))
         if quota:
-            tasks[QUOTA] = asyncio.create_task(_read_quota(self._quotas, askable, requests))
+            tasks[QUOTA] = asyncio.create_task(_read_rows(QUOTA, QUOTA, size, read_quota, self._registry))
         try:
             await asyncio.wait(tasks.values(), timeout=self._limit.total_seconds())
         finally:
@@ -225,18 +234,44 @@ def _take_result(name: str, task: asyncio.Task[OwnerFacts | None]) -> OwnerFacts
     return None
 
 
-async def _read(
-    participant: Participant, askable: Sequence[int], accounts: Sequence[int], registry: ParticipantRegistry
-) -> OwnerFacts | None:
+def _select_askable(accounts: Iterable[int]) -> list[int]:
+    """Return the accounts that can exist, each once, in order."""
+    return sorted({account for account in accounts if 0 < account < _ACCOUNT_LIMIT})
+
+
+async def _read(participant: Participant, accounts: Sequence[int], registry: ParticipantRegistry) -> OwnerFacts | None:
     """Read one participant's facts; None for one that owns none."""
-    batch = await participant.facts(askable)
-    return None if batch is None else line_up(batch, registry.owner_of(participant.name), accounts, registry)
+    owner = registry.owner_of(participant.name)
+
+    async def ask(rows: Sequence[int]) -> OwnerFacts | None:
+        asked = [accounts[row] for row in rows]
+        batch = await participant.facts(_select_askable(asked))
+        return None if batch is None else line_up(batch, owner, asked, registry)
+
+    return await _read_rows(participant.name, owner, len(accounts), ask, registry)
+
+
+async def _read_rows(
+    name: str,
+    owner: str,
+    size: int,
+    ask: Callable[[Sequence[int]], Awaitable[OwnerFacts | None]],
+    registry: ParticipantRegistry,
+) -> OwnerFacts | None:
+    """Read one owner's facts for the rows of a batch; rows on which the read fails because of their data are unread."""
+    answers = await ask_in_halves(range(size), ask, what=f"facts of {name}")
+    if not answers.failed and len(answers.parts) == 1:
+        return answers.parts[0][1]
+    UNREAD_TOTAL.labels(name, "data").inc(len(answers.failed))
+    parts = [(rows, part) for rows, part in answers.parts if part is not None]
+    if answers.failed:
+        parts.append((answers.failed, unread_part(owner, len(answers.failed), registry)))
+    return join_rows(parts, size)
 
 
 async def _read_own(
     platform: Database,
     case_ids: CaseIds,
-    askable: Sequence[int],
     requests: Sequence[CheckRequest],
     needed: Mapping[str, Text],
     registry: ParticipantRegistry,
@@ -245,7 +280,7 @@ async def _read_own(
 
     Also which of the participants `needed` are out of service.
     """
-    known = await platform_facts.read(platform, askable)
+    known = await platform_facts.read(platform, _select_askable(request.account_id for request in requests))
     live: list[str | None] = []
     consents: list[list[dict[str, str | None]]] = []
     for request in requests:
@@ -272,9 +307,20 @@ async def _read_own(
     return line_up(FactBatch(PLATFORM, rows, [1] * len(requests), columns), PLATFORM, rows, registry)
 
 
-async def _read_quota(quotas: Quotas, askable: Sequence[int], requests: Sequence[CheckRequest]) -> OwnerFacts | None:
-    """Read the facts of quota; an account id outside the valid range has no document."""
-    return await quotas.facts(requests, frozenset(askable))
+def _evaluate(pack: Pack, facts: Facts, kind: Kind, now: datetime, *, whole: bool) -> list[Evidence]:
+    """Evaluate a batch. One account on whose facts that fails is answered alone: as if none of them had been read."""
+    try:
+        answers = evaluate(pack, facts, kind, now, whole=whole)
+    except Exception as error:  # noqa: BLE001 - whatever one account's facts cause, the others are answered
+        size = len(facts.accounts)
+        if size > 1:
+            halves = (select_rows(facts, part) for part in (slice(size // 2), slice(size // 2, None)))
+            return [one for half in halves for one in _evaluate(pack, half, kind, now, whole=whole)]
+        UNREAD_TOTAL.labels("all", "unusable").inc()
+        _log.error("facts_unusable", error=type(error).__name__)  # its message may quote them
+        facts = join_facts(facts.accounts, {}, facts.frame["request_device_id"].to_list(), facts.registry)
+        answers = evaluate(pack, facts, kind, now, whole=whole)
+    return [Evidence(answer, facts, row, whole) for row, answer in enumerate(answers)]
 
 
 def _list_needed(pack: Pack, kind: Kind) -> dict[str, Text]:

@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from jiebang.model.case import ENDED, Case, Key
-from jiebang.participants.base import SILENCE, ColumnarParticipant, Participant
+from jiebang.participants.base import ColumnarParticipant, Participant, explain_silence
 from jiebang.policy.record import Evidence
 from jiebang.saga.batch import Save, SaveOutcome, split_replies
 from jiebang.saga.coordinator import Rechecked, Reply, Timing
@@ -40,6 +40,7 @@ from jiebang.saga.needs import (
 from jiebang.saga.orders import Answers, collect_answers
 from jiebang.store.cases import cases as store
 from jiebang.store.checks.records import CheckRecordStore, CheckStep, build_record
+from jiebang.store.postgres.faults import Fault, fault_of
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -88,7 +89,12 @@ class Driver:
         self._clock, self._timing, self._limits = clock, timing, limits
         self._calls: set[asyncio.Task[list[Answers]]] = set()
         self._listeners: dict[asyncio.Future[None], Collection[Key]] = {}
+        self._silences: dict[tuple[str, Op], str] = {}
         self.late: list[Reply] = []
+
+    def last_silence(self, participant: str, op: Op) -> str | None:
+        """Return what was last heard of why a participant does not answer an op; None: it does, or nothing was."""
+        return self._silences.get((participant, op)) or None
 
     async def drive(self, taken: Iterable[Case], late: Iterable[Reply] = ()) -> None:
         """Advance due cases, and the cases of late replies, as far as they go now.
@@ -103,10 +109,10 @@ class Driver:
             while True:
                 try:
                     result = await self._fulfil(need)
-                except (*SILENCE, asyncpg.PostgresError):
-                    raise
-                except Exception as error:  # noqa: BLE001 - one case may be the cause: the driver finds out which
-                    need = course.throw(error)
+                except Exception as error:
+                    if fault_of(error) is not Fault.DATA:
+                        raise
+                    need = course.throw(error)  # one case may be the cause: the driver finds out which
                 else:
                     need = course.send((self._clock(), result))
         except StopIteration:
@@ -160,7 +166,9 @@ class Driver:
                     await self._records.keep(connection, [records[key] for key in records.keys() - saved.lost])
             else:
                 saved = await store.save(self._pool, saves, now)
-        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        except asyncpg.PostgresError as error:
+            if fault_of(error) is not Fault.DATA:
+                raise
             return SaveRefusal(error)
         for save in saves:
             if save.stepped.state in ENDED:
@@ -225,19 +233,20 @@ class Driver:
         try:
             async with asyncio.timeout(self._limits.call.total_seconds()):
                 answers = await self._ask(call)
-        except SILENCE as error:
-            SILENCES_TOTAL.labels(name, op).inc()
-            _log.warning(
-                "participant_silent", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
-            )
-            return []
-        except Exception:  # noqa: BLE001 - one case must not stop the others
+        except Exception as error:  # noqa: BLE001 - one case must not stop the others
+            if fault_of(error) is Fault.SILENCE:
+                SILENCES_TOTAL.labels(name, op).inc()
+                why = explain_silence(error)
+                self._silences[name, op] = " ".join(str(why[part]) for part in ("reason", "detail") if part in why)
+                _log.warning("participant_silent", participant=name, op=op.value, cases=len(call.orders), **why)
+                return []
             halves = call.halves()
             if halves is None:
                 SILENCES_TOTAL.labels(name, op).inc()
                 _log.exception("case_fails_at_participant", participant=name, op=op.value)
                 return []
             return [answers for each in await asyncio.gather(*map(self._call, halves)) for answers in each]
+        self._silences.pop((name, op), None)
         if answers.yes:
             ANSWERS_TOTAL.labels(name, op, Answer.GRANTED if op is Op.TRY else Answer.DONE).inc(len(answers.yes))
         for answer, count in Counts(reply.answer for reply in answers.rest).items():

@@ -19,10 +19,10 @@ import structlog
 
 from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
+from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.model.plan import UNNAMED
-from jiebang.participants.base import SILENCE, UNANSWERED, TriesWithoutMark
+from jiebang.participants.base import UNANSWERED, TriesWithoutMark, explain_silence
 from jiebang.policy.calendar import local_date
-from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Timing
 from jiebang.saga.fence import Op
@@ -52,6 +52,7 @@ from jiebang.store.checks import quota
 from jiebang.store.operations import recoveries as recovery_store
 from jiebang.store.operations import tasks, worker_registry
 from jiebang.store.operations.tasks import NewTask
+from jiebang.store.postgres.faults import Fault, fault_of
 
 if TYPE_CHECKING:
     from jiebang.participants.base import Participant
@@ -262,9 +263,10 @@ async def _call(setup: RecoverySetup, call: RecoveryCall) -> CallOutcome:
             if op is Op.TRY and isinstance(party, TriesWithoutMark):
                 return CallOutcome(refused=await party.try_again(call.orders, planned))
             await party.apply(op, call.orders, planned)
-    except SILENCE as error:
-        _log.warning("recovery_unanswered", participant=name, op=op.value, error=type(error).__name__)
     except Exception as error:  # noqa: BLE001 - one case must not stop the others
+        if fault_of(error) is Fault.SILENCE:
+            _log.warning("recovery_unanswered", participant=name, op=op.value, **explain_silence(error))
+            return CallOutcome()
         _log.warning(
             "recovery_call_failed", participant=name, op=op.value, cases=len(call.orders), error=type(error).__name__
         )
@@ -300,9 +302,9 @@ async def _ask_all(
             try:
                 async with asyncio.timeout(setup.call.total_seconds()):
                     return await read(participant)
-            except UNANSWERED as error:
+            except Exception as error:  # whatever is wrong with it, its rows could not be read
                 if tried == _TRIES:
-                    raise ParticipantUnavailableError(participant=name, error=type(error).__name__) from error
+                    raise ParticipantUnavailableError(participant=name, **explain_silence(error)) from error
                 await asyncio.sleep(setup.pause.total_seconds() * tried)
         raise AssertionError("the last try returns or raises")
 

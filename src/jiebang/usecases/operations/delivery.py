@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from jiebang.model.case import Kind
 from jiebang.model.check import Text
 from jiebang.model.notice import Channel, Notice
+from jiebang.model.plain import make_plain
 from jiebang.policy.pack import MESSAGE_VALUES
 from jiebang.policy.pack import fill_message as pack_message
 from jiebang.policy.remedies import cleared_by
@@ -107,7 +108,8 @@ class Delivery:
         values = {name: render(None, kind) for name, kind in MESSAGE_VALUES.items()}
         if message.case_no == NO_CASE:
             pack, kind = self._pack(), Kind(message.params["kind"])
-            values["remedy"] = pack.reason(cleared_by(pack, message.params["remedy"]))
+            if "remedy" in message.params:
+                values["remedy"] = pack.reason(cleared_by(pack, message.params["remedy"]))
         else:
             case = cases[message.account_id, message.case_no]
             pack, kind = self._pack_named(case.plan), case.kind
@@ -126,8 +128,14 @@ class Delivery:
             values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"], zone=pack.zone)
         sms, subject, body = pack_message(pack, message.template, values)
         account = str(message.account_id)
-        mail = Text(f"{subject.zh}\n\n{body.zh}", f"{subject.en}\n\n{body.en}")
+        sms = Text(make_plain(sms.zh), make_plain(sms.en))
+        mail = Text(_compose(subject.zh, body.zh), _compose(subject.en, body.en))
         return [
             Notice(message.message_id, account, Channel.SMS, sms),
             Notice(uuid5(message.message_id, Channel.EMAIL), account, Channel.EMAIL, mail),
         ]
+
+
+def _compose(subject: str, body: str) -> str:
+    """Return a mail's text: the subject is its first line, and one line."""
+    return f"{make_plain(subject, lines=False)}\n\n{make_plain(body)}"

@@ -1,7 +1,7 @@
-"""Gauges for alerts: the age of what is due, stuck and parked cases, busy wallets, open tasks. Rules: docs/alerts.
+"""Gauges for alerts: the age of what is due, stuck, parked and half confirmed cases, busy wallets, open tasks.
 
-The worker that holds bucket 0 reads them at intervals; the others export zeros, so that a rule takes the maximum over
-all workers. Labels are states, kinds of tasks and participants: nothing personal, and a bounded number.
+Rules: docs/alerts. The worker that holds bucket 0 reads them at intervals; the others export zeros, so that a rule
+takes the maximum over all workers. Labels are states, kinds of tasks and participants: nothing personal, few values.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ STUCK: Final = Gauge("jiebang_stuck_cases", "Cases under way for much longer tha
 PARKED: Final = Gauge("jiebang_parked_cases", "Cases whose last ops wait for an operator", ["state"])
 BUSY_WALLETS: Final = Gauge("jiebang_busy_wallets", "Wallets that a case may hold for longer than a lease")
 OPEN_TASKS: Final = Gauge("jiebang_open_tasks", "Open tasks of operators", ["kind", "participant"])
+CONFIRMING: Final = Gauge(
+    "jiebang_confirming_seconds", "For how long a case past its commit point has been past its deadline without an end"
+)
 READ_AT: Final = Gauge("jiebang_gauges_read_timestamp_seconds", "When a worker last read these gauges")
 
 _UNDER_WAY: Final = (State.TRYING, State.CONFIRMING, State.CANCELLING)
@@ -104,6 +107,7 @@ class Gauges:
             elif late.stuck:
                 stuck[late.state] += late.cases
         BUSY_WALLETS.set(busy)
+        CONFIRMING.set(max((_age(late.since, now) for late in found.late if late.state is State.CONFIRMING), default=0))
         for state in _UNDER_WAY:
             STUCK.labels(state).set(stuck[state])
             PARKED.labels(state).set(parked[state])

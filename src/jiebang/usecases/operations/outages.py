@@ -25,7 +25,7 @@ def check_names(
     names: Sequence[str], *, also: Sequence[str] = (), declared: ParticipantRegistry = PARTICIPANTS
 ) -> None:
     """Raise InvalidInputError for a name that is neither a participant's nor one of `also`."""
-    known = (*declared.databases, *declared.networks, *also)
+    known = (*declared.names, *also)
     for name in names:
         if name not in known:
             these = ", ".join(known)
@@ -38,22 +38,31 @@ async def list_outages(pool: Database) -> list[Outage]:
     return await store.load_outages(pool, _RECENT)
 
 
-async def take_out(pool: Database, names: Sequence[str], reason: str, by: str, now: datetime) -> list[Outage]:
+async def take_out(
+    pool: Database,
+    names: Sequence[str],
+    reason: str,
+    by: str,
+    now: datetime,
+    declared: ParticipantRegistry = PARTICIPANTS,
+) -> list[Outage]:
     """Take participants out of service, in every process at once; return the history.
 
     `reason` is for operators, never shown to persons. Raises InvalidInputError for an unknown name, and without a
     reason or a name of who did it.
     """
-    check_names(names)
+    check_names(names, declared=declared)
     require_text("reason", reason)
     require_text("by", by)
     await store.take_out(pool, names, reason, by, now)
     return await list_outages(pool)
 
 
-async def take_back(pool: Database, names: Sequence[str], by: str, now: datetime) -> list[Outage]:
+async def take_back(
+    pool: Database, names: Sequence[str], by: str, now: datetime, declared: ParticipantRegistry = PARTICIPANTS
+) -> list[Outage]:
     """Put participants back into service: waiting cases go on. Return the history. Raises as `take_out`."""
-    check_names(names)
+    check_names(names, declared=declared)
     require_text("by", by)
     await store.take_back(pool, names, by, now)
     return await list_outages(pool)

@@ -9,10 +9,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import structlog
 
 from jiebang.model.case import ENDED, Case, Key, Mark, State
 from jiebang.model.errors import JiebangError
-from jiebang.participants.base import UNANSWERED, Participant
+from jiebang.participants.base import Participant
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import FACT_UNAVAILABLE, Timing, Unparked, step
 from jiebang.saga.timeline import entries, expand_entries
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from jiebang.model.plan import Plan
     from jiebang.saga.fence import FenceRow
     from jiebang.store.postgres.pool import Pool
+
+_log = structlog.get_logger(__name__)
 
 
 class Plans(Protocol):
@@ -192,7 +195,10 @@ async def show(
         try:
             async with asyncio.timeout(limit.total_seconds()):
                 return await participants[name].look(sorted(accounts_by_participant[name]))
-        except (KeyError, *UNANSWERED):
+        except KeyError:  # no participant of this installation
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one of them, the others are shown
+            _log.warning("unread", participant=name, error=type(error).__name__)
             return None
 
     rows_by_participant = dict(

@@ -16,6 +16,7 @@ import msgspec
 from jiebang.model.case import Case, Mark, State
 from jiebang.model.errors import JiebangError
 from jiebang.saga.coordinator import Timing
+from jiebang.saga.fence import Op
 from jiebang.store.operations import tasks
 from jiebang.store.operations.tasks import NewTask, Task
 from jiebang.usecases.operations.on_record import require_text
@@ -53,8 +54,13 @@ class TaskWatch:
         *,
         limits: TaskLimits,
         timing: Timing,
+        last_silence: Callable[[str, Op], str | None] = lambda _participant, _op: None,
     ) -> None:
-        """`timing`: the coordinator's; its longest wait between resends bounds which cases can be silent."""
+        """`timing`: the coordinator's; its longest wait between resends bounds which cases can be silent.
+
+        `last_silence`: what was last heard of why a participant does not answer an op; the note of a silent task.
+        """
+        self._last_silence = last_silence
         self._pool, self._plan_of, self._limits, self._timing = pool, plan_of, limits, timing
         self._schedule = Schedule(limits.every)
 
@@ -79,6 +85,7 @@ class TaskWatch:
         found = list[NewTask]()
         for place, (name, mark) in enumerate(zip(names, case.marks, strict=False)):
             if mark in PARKED or (silent and mark in OWED):
+                op = Op.CONFIRM if case.state is State.CONFIRMING else Op.CANCEL
                 found.append(
                     NewTask(
                         account_id=case.account_id,
@@ -86,7 +93,8 @@ class TaskWatch:
                         kind="parked" if mark in PARKED else "silent",
                         participant=name,
                         place=place,
-                        op="confirm" if case.state is State.CONFIRMING else "cancel",
+                        op=op.value,
+                        note=None if mark in PARKED else self._last_silence(name, op),
                     )
                 )
         return found
@@ -95,6 +103,11 @@ class TaskWatch:
 async def list_open(pool: Database, limit: int) -> list[Task]:
     """Return the open tasks, the oldest first, at most `limit`."""
     return await tasks.load_open(pool, limit)
+
+
+async def list_open_of(pool: Database, keys: Collection[Key]) -> list[Task]:
+    """Return the open tasks of cases."""
+    return [task for task in await tasks.load_of_cases(pool, keys) if task.closed_at is None]
 
 
 async def acknowledge(pool: Database, keys: Collection[Key], by: str, now: datetime) -> set[Key]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
-from operator import methodcaller
+from datetime import datetime, timedelta
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import structlog
 
+from jiebang.clock import utc_now
+from jiebang.model.case import State
+from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import MoneyAudit
-from jiebang.remote.wire import MAX_ACCOUNT
 from jiebang.saga.audit import Breach, Violation, audit, find_cases_without_slot, find_leaked_slots
 from jiebang.store.cases import cases as store
 from jiebang.store.checks import quota
+from jiebang.store.timelines import case_records
+from jiebang.usecases.operations.stuck import list_owing
 from jiebang.usecases.timelines.verify import TimelineReport, audit_chains, audit_seals
 
 if TYPE_CHECKING:
@@ -26,7 +31,12 @@ if TYPE_CHECKING:
     from jiebang.participants.base import Participant
     from jiebang.saga.fence import FenceRow
     from jiebang.store.postgres.pool import Pool
+    from jiebang.store.timelines.anchor import AnchorLine
     from jiebang.store.timelines.seal_signing_keys import SealKeys
+    from jiebang.store.timelines.witness import ChainMemory
+
+
+_log = structlog.get_logger(__name__)
 
 
 class MoneyAuditor(Protocol):
@@ -39,8 +49,26 @@ class MoneyAuditor(Protocol):
         """Add up both sides of all transfers in one snapshot: 0 unless money was made or lost."""
 
 
+class HalfConfirmed(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that sits past its commit point. `waits_for`: who has not confirmed; none where its plan is unknown.
+
+    `since`: its deadline; when it was made again, for one that a recovery made.
+    """
+
+    account_id: int
+    case_no: int
+    plan: str
+    kind: str
+    waits_for: tuple[str, ...]
+    since: datetime
+
+
 class VerificationReport(msgspec.Struct, kw_only=True):
-    """What an audit counted and found. `unread`: participants that did not answer, of which nothing is proven."""
+    """What an audit counted and found. `unread`: participants that did not answer, of which nothing is proven.
+
+    `confirming`: live cases that sit past their commit point, unbound at some participants and not at others: each
+    counts as a violation until it has ended.
+    """
 
     accounts: int = 0
     cases: int = 0
@@ -49,6 +77,7 @@ class VerificationReport(msgspec.Struct, kw_only=True):
     quota_slots: int = 0
     balance_fen: int = 0
     transfers_fen: int = 0
+    confirming: list[HalfConfirmed] = msgspec.field(default_factory=list)
     money_wrong: list[int] = msgspec.field(default_factory=list)
     unread: list[str] = msgspec.field(default_factory=list)
     violations: list[Violation] = msgspec.field(default_factory=list)
@@ -58,7 +87,7 @@ class VerificationReport(msgspec.Struct, kw_only=True):
     def violation_count(self) -> int:
         """The number of violations; a participant that could not be read counts as one."""
         found = len(self.violations) + len(self.money_wrong) + len(self.timelines.findings)
-        return found + len(self.unread) + bool(self.transfers_fen)
+        return found + len(self.confirming) + len(self.unread) + bool(self.transfers_fen)
 
     @property
     def clean(self) -> bool:
@@ -78,21 +107,31 @@ async def verify(
     plan_of: Callable[[Case], Plan],
     keys: SealKeys | None = None,
     anchor_at: Path | None = None,
+    anchor_in_home: bool = False,
+    memory: ChainMemory | None = None,
     page: int = 2_000,
     settle: timedelta = timedelta(milliseconds=500),
+    sits_after: timedelta = timedelta(minutes=1),
+    clock: Callable[[], datetime] = utc_now,
     progress: Callable[[int], Any] = lambda _done: None,
 ) -> VerificationReport:
     """Audit all accounts, including those that only a participant knows, in ranges and in constant memory.
 
     `page`: most accounts, and marks per participant, held at once. `settle`: the pause before what does not match is
-    read again. `progress` is called with the number of accounts done. `keys`: the seal keys, None: seals are not
-    audited; `anchor_at`: the file that holds the end of their chain.
+    read again. `sits_after`: how long past its deadline a case in `confirming` sits, by `clock`. `progress` is called
+    with the number of accounts done. `keys`: the seal keys, None: seals are not audited; `anchor_at`: the file that
+    holds the end of their chain; `memory`: where it is remembered beside it; `anchor_in_home`: whether the file lies
+    with the installation's own, for the report.
     """
     report = VerificationReport()
     after = 0
     while after < MAX_ACCOUNT:
         part = await _read_range(pool, participants, after, page, report)
         await audit_chains(pool, after, part.upto, report.timelines)
+        report.violations.extend(
+            Violation(Breach.NUMBER_SET_BACK, account, 0, "platform")
+            for account in await case_records.find_numbers_set_back(pool, after, part.upto, page)
+        )
         after = part.upto
         found = await _judge(pool, part.cases, part.rows, plan_of)
         money = await _audit_money(wallet, part.accounts, report)
@@ -108,18 +147,33 @@ async def verify(
                 rest = await _audit_money(wallet, money.wrong, report)
                 money = msgspec.structs.replace(money, wrong=rest.wrong if rest else money.wrong)
         _count(report, part, found)
+        report.confirming += await _list_sitting(pool, part.cases, plan_of, clock() - sits_after)
         if money:
             report.balance_fen += money.balance_fen
             report.money_wrong.extend(money.wrong)
         progress(report.accounts)
     await _audit_slots(pool, page, settle, report)
+    report.timelines.anchor_in_home = anchor_in_home
+    if not await case_records.is_policy_activated(pool):
+        report.violations.append(Violation(Breach.NOT_ACTIVATED, 0, 0, "platform"))
     if keys is not None:
-        await audit_seals(pool, keys, anchor_at, report.timelines)
+        await audit_seals(pool, keys, anchor_at, report.timelines, await _read_memory(memory, report))
     try:
         report.transfers_fen = await wallet.transfers_fen()
     except UNANSWERED:
         _mark_unread(report, "wallet")
     return report
+
+
+async def _read_memory(memory: ChainMemory | None, report: VerificationReport) -> list[AnchorLine]:
+    """Return the ends of the chain that are remembered beside the anchor; what cannot be read is reported."""
+    if memory is None:
+        return []
+    try:
+        return list((await memory.read()).values())
+    except UNANSWERED:
+        _mark_unread(report, "keys")
+        return []
 
 
 async def _judge(
@@ -132,6 +186,32 @@ async def _judge(
     using = [case for case in cases if case.document_index is not None]
     slots = await quota.load_of_cases(pool, using) if using else []
     return audit(cases, rows, plan_of) + find_cases_without_slot(using, slots)
+
+
+async def _list_sitting(
+    pool: Pool, cases: Sequence[Case], plan_of: Callable[[Case], Plan], before: datetime
+) -> list[HalfConfirmed]:
+    """Return the cases in `confirming` that wait for an operator, or whose deadline was before a time, and still do."""
+    suspects = [case for case in cases if _sits(case, before)]
+    if suspects:
+        again = await store.load_many(pool, {case.key for case in suspects})
+        suspects = [case for case in again.values() if _sits(case, before)]
+    return [
+        HalfConfirmed(
+            account_id=case.account_id,
+            case_no=case.case_no,
+            plan=case.plan,
+            kind=case.kind,
+            waits_for=list_owing(case, plan_of),
+            since=case.deadline or case.created_at,
+        )
+        for case in sorted(suspects, key=attrgetter("key"))
+    ]
+
+
+def _sits(case: Case, before: datetime) -> bool:
+    late = (case.deadline or case.created_at) < before
+    return case.state is State.CONFIRMING and (late or case.due_at is None)
 
 
 async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: VerificationReport) -> None:
@@ -192,7 +272,8 @@ async def _read_rows(
     async def ask(name: str, participant: Participant) -> Mapping[int, FenceRow] | None:
         try:
             return await read(participant)
-        except UNANSWERED:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one of them, the others are audited
+            _log.warning("unread", participant=name, error=type(error).__name__)
             _mark_unread(report, name)
             return None
 

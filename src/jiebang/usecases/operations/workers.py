@@ -1,9 +1,11 @@
-"""Workers: list them, and pause, drain or resume them; each follows the wish at its next heartbeat."""
+"""Workers: list them, pause, drain or resume them, each at its next heartbeat, and free the buckets of a dead one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from jiebang.model.check import Text
+from jiebang.model.errors import InvalidInputError
 from jiebang.store.operations import worker_registry
 from jiebang.usecases.operations.on_record import require_text
 
@@ -11,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from jiebang.store.operations.worker_registry import Wish, WorkerStatus
+    from jiebang.store.operations.worker_registry import FreedWorker, Wish, WorkerStatus
     from jiebang.store.postgres.pool import Database
+
+_NO_SUCH: Final = Text("没有这个进程,也没有它的桶", "there is no such worker, and it holds no bucket")
 
 
 async def list_workers(pool: Database, now: datetime) -> list[WorkerStatus]:
@@ -28,3 +32,21 @@ async def set_wish(pool: Database, ids: Sequence[str] | None, wish: Wish, by: st
     """
     require_text("by", by)
     return await worker_registry.record_wish(pool, ids, wish, by, now)
+
+
+async def free(pool: Database, worker_id: str, by: str, now: datetime) -> FreedWorker:
+    """Free the buckets of a dead worker before its lease runs out; recorded with who did it.
+
+    One that is alive takes its share again at its next heartbeat. Raises InvalidInputError without a name, and for a
+    worker that has no heartbeat and no bucket.
+    """
+    require_text("by", by)
+    freed = await worker_registry.free(pool, worker_id, by, now)
+    if freed is None:
+        raise InvalidInputError(field="ID", reason=_NO_SUCH)
+    return freed
+
+
+async def list_freed(pool: Database, limit: int) -> list[FreedWorker]:
+    """Return the last `limit` workers whose buckets were freed."""
+    return await worker_registry.load_freed(pool, limit)

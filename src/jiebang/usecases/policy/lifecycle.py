@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
+from jiebang.model.confusables import looks_alike
 from jiebang.model.errors import (
     AlreadyInForceError,
     NameUnusableError,
@@ -26,6 +27,7 @@ from jiebang.model.errors import (
 from jiebang.policy import record
 from jiebang.policy.analyse import analyse_rules
 from jiebang.policy.load import load_pack
+from jiebang.policy.weakening import Weakening, find_weakenings
 from jiebang.store.cases import cases
 from jiebang.store.policy import packs as store
 from jiebang.store.policy.packs import Activation, NewPack, PolicyState, ShadowCount, StoredPack
@@ -52,7 +54,7 @@ _log = structlog.get_logger(__name__)
 def normalize_name(name: str) -> str:
     """Return a person's name in its one normal form, as it is recorded. Raises NameUnusableError."""
     plain = " ".join(unicodedata.normalize("NFKC", name).split())
-    if not 0 < len(plain) <= _NAME_LIMIT or not plain.isprintable() or plain.casefold() == INSTALLATION:
+    if not 0 < len(plain) <= _NAME_LIMIT or not plain.isprintable() or looks_alike(plain, INSTALLATION):
         raise NameUnusableError(name=plain[:_NAME_LIMIT])
     return plain
 
@@ -120,14 +122,36 @@ async def add(
     return pack, findings
 
 
+async def compare_with_force(db: Database, declared: ParticipantRegistry, pack: Pack) -> list[Weakening]:
+    """Return where a version protects less than the one in force (that which comes into force next, if one does).
+
+    Raises UnknownPackError before the first start.
+    """
+    state = await store.load_state(db)
+    if state is None:
+        raise UnknownPackError(pack="", known=[])
+    return await _list_weakenings(db, declared, state.pack, pack)
+
+
+async def _list_weakenings(db: Database, declared: ParticipantRegistry, before: str, pack: Pack) -> list[Weakening]:
+    if before == pack.id:
+        return []
+    stored = await _find_stored(db, before)
+    return find_weakenings(load_pack(stored.text, f"{before}.yaml", declared, stored=True), pack)
+
+
 class ActivationStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The status of an activation: in force from a time on, or waiting for a second person."""
+    """The status of an activation: in force from a time on, or waiting for a second person.
+
+    `weakenings`: where it protects people less than the version that it replaces.
+    """
 
     pack: str
     proposed_by: str
     approved_by: str | None
     in_force_since: datetime | None
     replaces: str
+    weakenings: Sequence[Weakening] = ()
 
 
 async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, now: datetime) -> ActivationStatus:
@@ -140,23 +164,39 @@ async def activate(db: Pool, declared: ParticipantRegistry, pack: str, by: str, 
     async with db.acquire() as connection, connection.transaction():
         state = await _lock(connection)
         stored = await _find_stored(connection, pack)
-        admit(stored.text, f"{pack}.yaml", declared)
+        admitted, _ = admit(stored.text, f"{pack}.yaml", declared)
         _require_in_force(state, now)
         if state.pack == pack:
             raise AlreadyInForceError(pack=pack)
+        weakenings = await _list_weakenings(connection, declared, state.pack, admitted)
         proposed = await store.load_proposal(connection, pack)
         if proposed is None:
             await store.propose(connection, pack, who, now)
             return ActivationStatus(
-                pack=pack, proposed_by=who, approved_by=None, in_force_since=None, replaces=state.pack
+                pack=pack,
+                proposed_by=who,
+                approved_by=None,
+                in_force_since=None,
+                replaces=state.pack,
+                weakenings=weakenings,
             )
-        if proposed.proposed_by.casefold() == who.casefold():
-            raise SamePersonError(pack=pack, proposed_by=proposed.proposed_by)
+        require_second_person(pack, proposed.proposed_by, who)
         since = now + LEAD
         await store.approve(connection, proposed, who, now, since, state.activation_no)
         return ActivationStatus(
-            pack=pack, proposed_by=proposed.proposed_by, approved_by=who, in_force_since=since, replaces=state.pack
+            pack=pack,
+            proposed_by=proposed.proposed_by,
+            approved_by=who,
+            in_force_since=since,
+            replaces=state.pack,
+            weakenings=weakenings,
         )
+
+
+def require_second_person(pack: str, proposed_by: str, by: str) -> None:
+    """Raise SamePersonError where who proposed a version would approve it too, NameUnusableError for no name."""
+    if looks_alike(proposed_by, normalize_name(by)):
+        raise SamePersonError(pack=pack, proposed_by=proposed_by)
 
 
 async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datetime) -> ActivationStatus:
@@ -173,11 +213,17 @@ async def roll_back(db: Pool, declared: ParticipantRegistry, by: str, now: datet
         to = None if before is None else await store.load_activation(connection, before)
         if to is None:
             raise NothingToRollBackError(pack=state.pack)
-        load_pack((await _find_stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
+        pack = load_pack((await _find_stored(connection, to.pack)).text, f"{to.pack}.yaml", declared)
+        weakenings = await _list_weakenings(connection, declared, state.pack, pack)
         since = now + LEAD
         await store.roll_back(connection, to, who, now, since)
         return ActivationStatus(
-            pack=to.pack, proposed_by=who, approved_by=None, in_force_since=since, replaces=state.pack
+            pack=to.pack,
+            proposed_by=who,
+            approved_by=None,
+            in_force_since=since,
+            replaces=state.pack,
+            weakenings=weakenings,
         )
 
 

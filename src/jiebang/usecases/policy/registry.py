@@ -7,6 +7,7 @@ has loaded it, so that all switch together and none meets a case that follows a 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -16,8 +17,10 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from jiebang.model.errors import PackInvalidError, UnknownPackError
+from jiebang.model.plan import EffectCorrection
 from jiebang.participants.base import UNANSWERED
 from jiebang.policy.load import load_pack
+from jiebang.store.policy import corrections
 from jiebang.store.policy import packs as store
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from jiebang.model.participants import ParticipantRegistry
     from jiebang.model.plan import Plan
     from jiebang.policy.pack import Pack
+    from jiebang.store.policy.corrections import Correction
     from jiebang.store.policy.packs import PolicyState
     from jiebang.store.postgres.pool import Database
 
@@ -49,6 +53,7 @@ class PackRegistry:
         self._db, self._clock = db, clock
         self.declared = declared
         self._packs: Mapping[str, Pack] = MappingProxyType({})
+        self._corrected: Mapping[tuple[str, Kind], Plan] = MappingProxyType({})
         self._unloadable: set[str] = set()
         self._state: PolicyState | None = None
         self._refused = 0
@@ -75,15 +80,19 @@ class PackRegistry:
         return found
 
     def plan_of(self, case: Case) -> Plan:
-        """Return the plan that a case follows: always that of the version it was opened under."""
-        return self.pack(case.plan).plans[case.kind]
+        """Return the plan that a case follows: always that of the version it was opened under, as corrected since."""
+        return self.plan_named(case.plan, case.kind)
+
+    def plan_named(self, pack: str, kind: Kind) -> Plan:
+        """Return the plan of a version for a kind, with the effects that two operators set right."""
+        return self._corrected.get((pack, kind)) or self.pack(pack).plans[kind]
 
     async def plans_ever_in_force(self) -> list[tuple[Kind, Plan]]:
         """Return every plan that a case may follow, with its kind, the newest last."""
         await self.refresh()
         names = [each.pack for each in await store.load_history(self._db, _ALL) if each.in_force_since is not None]
         packs = [self._packs[name] for name in dict.fromkeys(reversed(names)) if name in self._packs]
-        return [(kind, plan) for pack in packs for kind, plan in pack.plans.items()]
+        return [(kind, self.plan_named(pack.id, kind)) for pack in packs for kind in pack.plans]
 
     async def know(self, cases: Iterable[Case]) -> None:
         """Load the versions that `cases` follow, if this process has not loaded them yet."""
@@ -98,15 +107,18 @@ class PackRegistry:
         found: dict[str, Pack] = {}
         for stored in await store.load_others(self._db, self._packs.keys() | self._unloadable):
             try:
-                found[stored.pack] = await asyncio.to_thread(
-                    load_pack, stored.text, f"{stored.pack}.yaml", self.declared
+                found[stored.pack] = pack = await asyncio.to_thread(
+                    load_pack, stored.text, f"{stored.pack}.yaml", self.declared, stored=True
                 )
+                if pack.shortfalls:
+                    _log.warning("pack_falls_short", pack=stored.pack, problems=[each.en for each in pack.shortfalls])
             except PackInvalidError as error:
                 # Admitted by an earlier jiebang with another pack language. Cases that follow it wait for an operator.
                 self._unloadable.add(stored.pack)
                 UNLOADABLE_TOTAL.labels(stored.pack).inc()
                 _log.error("pack_unloadable", pack=stored.pack, problems=error.fields["problems"][:3])
         packs = MappingProxyType({**self._packs, **found})
+        self._corrected = _apply_corrections(packs, await corrections.load_approved(self._db))
         if state is not None and state.pack not in packs:
             self._packs = packs
             if self._refused != state.revision:
@@ -133,3 +145,17 @@ class PackRegistry:
             except Exception:  # noqa: BLE001 - nothing in the store may end the process
                 _log.exception("policy_not_refreshed")
                 await asyncio.sleep(1)
+
+
+def _apply_corrections(packs: Mapping[str, Pack], approved: Iterable[Correction]) -> Mapping[tuple[str, Kind], Plan]:
+    """Return the plans that were corrected."""
+    by_plan = defaultdict[tuple[str, "Kind"], list[EffectCorrection]](list)
+    for each in approved:
+        by_plan[each.pack, each.kind].append(EffectCorrection(each.participant, each.effect, each.value))
+    return MappingProxyType(
+        {
+            (name, kind): packs[name].plans[kind].corrected(changes)
+            for (name, kind), changes in by_plan.items()
+            if name in packs and kind in packs[name].plans
+        }
+    )

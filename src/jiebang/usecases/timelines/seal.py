@@ -15,19 +15,23 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge
 
+from jiebang.participants.base import UNANSWERED
 from jiebang.saga.chain import time_text
 from jiebang.saga.seals import NOTHING, seal_hash, statement
-from jiebang.store.timelines import anchor, seals
+from jiebang.store.timelines import anchor, case_records, seals
 from jiebang.store.timelines.anchor import AnchorLine
+from jiebang.store.timelines.case_records import load_registers
 from jiebang.store.timelines.seals import Seal
+from jiebang.store.timelines.witness import ChainMemory
 from jiebang.usecases.periodic import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jiebang.saga.seals import Leaf
     from jiebang.store.postgres.pool import Pool
     from jiebang.store.timelines.seal_signing_keys import SealKeys
+    from jiebang.store.timelines.seals import Standing
 
 SEALS_TOTAL: Final = Counter("jiebang_seals_total", "Seals made")
 SEALED_TOTAL: Final = Counter("jiebang_sealed_timelines_total", "Heads of timelines that were sealed", ["which"])
@@ -38,6 +42,8 @@ UNSEALED_SECONDS: Final = Gauge(
     "jiebang_unsealed_seconds", "For how long the oldest ended case has waited for its seal"
 )
 
+ANCHOR_GONE: Final = "the_anchor_is_gone"
+"""Why nothing is sealed where there are seals, and no anchor any more."""
 _SOON: Final = timedelta(seconds=1)
 """The pause after a turn that made as many seals as it may: there is more to seal."""
 
@@ -48,8 +54,8 @@ class SealPace(msgspec.Struct, frozen=True, kw_only=True):
     """How timelines are sealed."""
 
     grace: timedelta = timedelta(seconds=60)
-    """How long after its end a case is sealed: longer than any save takes from its start to its commit."""
-    every: timedelta = timedelta(seconds=15)
+    """When a case is sealed though a save that began before its end is still under way: longer than any takes."""
+    every: timedelta = timedelta(seconds=3)
     live_every: timedelta = timedelta(minutes=10)
     """How often live cases are searched for those that moved."""
     batch: int = 1_024
@@ -61,10 +67,12 @@ class SealingStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status of sealing: the numbers of the last seal and of the one in the anchor (None: no anchor), and problems.
 
     `halted`: why nothing is sealed, None if it is. `unsealed_s`: for how long the oldest ended case has waited.
+    `anchor_in_home`: whether whoever has the home has the anchor too.
     """
 
     seal: int
     anchored: int | None
+    anchor_in_home: bool
     halted: str | None
     unsealed_s: int
 
@@ -85,12 +93,30 @@ class _Walk(msgspec.Struct):
 class Sealer:
     """The chore that seals. Its state can be lost: another worker goes on from what is stored."""
 
-    def __init__(self, *, pool: Pool, keys: SealKeys, anchor_at: Path | None, pace: SealPace) -> None:
-        """`anchor_at`: the file outside the database that holds the end of the chain; None: the log alone."""
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        keys: SealKeys,
+        anchor_at: Path | None,
+        pace: SealPace,
+        memory: ChainMemory | None = None,
+        anchor_in_home: bool = False,
+    ) -> None:
+        """`anchor_at`: the file outside the database that holds the end of the chain; None: the log alone.
+
+        `memory`: where the end is remembered beside it. `anchor_in_home`: whether the file lies with the installation's
+        own, of which the sealer warns when it begins.
+        """
+        self._warn, self._anchor_in_home = anchor_in_home, anchor_in_home
         self._pool, self._keys, self._anchor_at, self._pace = pool, keys, anchor_at, pace
+        self._memory = memory or ChainMemory(None, None)
+        self._sealed: AnchorLine | None = None
+        """The last seal that this worker made."""
+        self._raised: tuple[datetime, frozenset[str]] | None = None
+        """The floor that was raised, and the saves under way then that have not ended yet."""
         self._schedule, self._walk_schedule = Schedule(pace.every), Schedule(pace.live_every)
         self._walk: _Walk | None = None
-        self._trusted: AnchorLine | None = None
         self._halted: str | None = None
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
@@ -109,7 +135,12 @@ class Sealer:
 
     async def turn(self, now: datetime) -> int:
         """Seal what is to be sealed, up to the limit of a turn; return how many seals were made."""
+        if self._warn:
+            _log.warning("anchor_in_home", path=str(self._anchor_at))
+            self._warn = False
         first = last = await seals.load_last(self._pool)
+        if last.seal_no == 0 and await self._read_anchor() is None:
+            await self._anchor(AnchorLine(0, NOTHING.hex(), time_text(now)))  # its absence is a fault from now on
         halted = await self._find_fault(last)
         SEALING_HALTED.set(halted is not None)
         if halted is not None:
@@ -118,38 +149,40 @@ class Sealer:
             self._halted = halted
             return 0
         self._halted = None
-        last = await self._seal_ended(last, now)
+        last, oldest = await self._seal_ended(last, now)
         last = await self._seal_moved(last, now)
         if last.seal_no > first.seal_no:
-            await self._write_anchor(last, now)
-        oldest = await seals.find_first_ended_after(self._pool, last.ended_until)
+            await self._remember(last, now)
         UNSEALED_SECONDS.set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
         return last.seal_no - first.seal_no
 
     async def standing(self, now: datetime) -> SealingStatus:
         """Return how far the chain is sealed, what the anchor holds, and what halts sealing; changes nothing."""
         last = await seals.load_last(self._pool)
-        anchored, oldest = await self._read_anchor(), await seals.find_first_ended_after(self._pool, last.ended_until)
+        anchored = await self._read_anchor()
+        oldest = (await seals.load_standing(self._pool, last.ended_until)).first_ended
         return SealingStatus(
             seal=last.seal_no,
             anchored=None if anchored is None else anchored.seal,
+            anchor_in_home=self._anchor_in_home,
             halted=await self._find_fault(last),
             unsealed_s=0 if oldest is None else max(0, int((now - oldest).total_seconds())),
         )
 
     async def go_on_after_restore(self, now: datetime, by: str) -> int | None:
-        """Continue a chain cut short by a restore from backup, above the number that the anchor holds.
+        """Continue a chain cut short by a restore, or whose anchor is gone, above every number remembered anywhere.
 
         The gap and who acknowledged it (`by`) are signed, and appear in every audit. Returns the number of the new
         seal; None if the chain is intact, or its end is not signed by a key of ours.
         """
         last = await seals.load_last(self._pool)
-        anchored = await self._read_anchor()
-        if anchored is None or not self._is_signed(last) or await self._find_fault(last) is None:
+        ends = await self._read_ends()
+        if not self._is_signed(last) or await self._find_fault(last) is None:
             return None
-        lost = max(anchored.seal, last.seal_no)
+        lost = max(last.seal_no, *(end.seal for end in ends.values()))
         sealed = await self._add(last, now, seal_no=lost + 1, restored=lost, by=by)
-        await self._write_anchor(sealed, now)
+        self._sealed = None
+        await self._remember(sealed, now)
         _log.warning("sealing_goes_on_after_restore", seal=sealed.seal_no, kept=last.seal_no, lost=lost, by=by)
         return sealed.seal_no
 
@@ -157,15 +190,19 @@ class Sealer:
         """Return why nothing may be sealed, or None: sealing after a forged or cut end would cover it up."""
         if not self._is_signed(last):
             return "last_seal_not_signed_by_a_known_key"
-        anchored = await self._read_anchor()
-        if anchored is None or anchored == self._trusted:
-            return None
-        if anchored.seal > last.seal_no:
-            return "chain_ends_before_the_anchor"
-        found = await seals.load_page(self._pool, anchored.seal - 1, 1)
-        if not found or found[0].seal_no != anchored.seal or seal_hash(found[0].statement).hex() != anchored.hash:
-            return "chain_differs_from_the_anchor"
-        self._trusted = anchored
+        ends = await self._read_ends()
+        if last.seal_no and self._anchor_at is not None and "anchor" not in ends:
+            return ANCHOR_GONE
+        return await self._find_cut(last, ends)
+
+    async def _find_cut(self, last: Seal, ends: Mapping[str, AnchorLine]) -> str | None:
+        """Return where a seal is remembered that the chain does not hold, or holds otherwise; None if it holds all."""
+        for place, end in ends.items():
+            if end.seal > last.seal_no:
+                return f"chain_ends_before_the_{place}"
+            known = last.statement if end.seal == last.seal_no else await seals.load_statement(self._pool, end.seal)
+            if end.seal and (known is None or seal_hash(known).hex() != end.hash):
+                return f"chain_differs_from_the_{place}"
         return None
 
     def _is_signed(self, last: Seal) -> bool:
@@ -174,17 +211,42 @@ class Sealer:
     async def _read_anchor(self) -> AnchorLine | None:
         return None if self._anchor_at is None else await asyncio.to_thread(anchor.read_last, self._anchor_at)
 
-    async def _seal_ended(self, last: Seal, now: datetime) -> Seal:
-        pace = self._pace
+    async def _read_ends(self) -> dict[str, AnchorLine]:
+        """Return every end of the chain that is remembered, by where."""
+        anchored = await self._read_anchor()
+        known = {} if anchored is None else {"anchor": anchored}
+        known |= await self._memory.read()
+        return known if self._sealed is None else {**known, "worker": self._sealed}
+
+    async def _seal_ended(self, last: Seal, now: datetime) -> tuple[Seal, datetime | None]:
+        """Seal the cases that ended; return the last seal, and when the first one ended that still waits."""
+        pace, standing = self._pace, await seals.load_standing(self._pool, last.ended_until)
+        if standing.first_ended is None:
+            return last, None
+        until = await self._find_settled(standing, now)
         for _ in range(pace.seals_a_turn):
-            ended, until = await seals.load_ended_after(
-                self._pool, last.ended_until, now - pace.grace, pace.grace, pace.batch
-            )
+            ended, reached = await seals.load_ended_after(self._pool, last.ended_until, until, pace.batch)
             if ended:
-                last = await self._add(last, now, ended=ended, ended_until=until)
+                last = await self._add(last, now, ended=ended, ended_until=reached)
             if len(ended) < pace.batch:
                 break
-        return last
+        return last, (await seals.load_standing(self._pool, last.ended_until)).first_ended
+
+    async def _find_settled(self, standing: Standing, now: datetime) -> datetime:
+        """Return a time up to which every case that ended is known, and no other will end any more.
+
+        The floor is raised to the present; once the saves that may have read an older one have ended, it is reached.
+        A save that hangs holds this up for `grace` at most.
+        """
+        present = min(now, standing.at)
+        if self._raised is None:
+            await seals.raise_floor(self._pool, present)
+            self._raised = (present, await seals.find_saves_under_way(self._pool))
+        floor, under_way = self._raised
+        under_way &= await seals.find_saves_under_way(self._pool) if under_way else frozenset()
+        settled = floor if not under_way else min(floor, present - self._pace.grace)
+        self._raised = None if settled == floor else (floor, under_way)
+        return settled
 
     async def _seal_moved(self, last: Seal, now: datetime) -> Seal:
         """Walk some pages of live cases. Those that moved are sealed when they fill a batch, or the walk ends."""
@@ -223,7 +285,9 @@ class Sealer:
         by: str | None = None,
     ) -> Seal:
         """Add one seal after `last`. Raises SealRacedError if another worker was quicker; the next turn goes on."""
-        number = seal_no or last.seal_no + 1
+        number, registers_until = seal_no or last.seal_no + 1, now - self._pace.grace
+        ended = await case_records.add_records(self._pool, ended, whole=True)
+        live = await case_records.add_records(self._pool, live, whole=False)
         payload, packed = statement(
             seal=number,
             previous=seal_hash(last.statement) if last.seal_no else NOTHING,
@@ -232,6 +296,8 @@ class Sealer:
             live=live,
             ended_until=ended_until or last.ended_until,
             moved_until=moved_until or last.moved_until,
+            registers=await load_registers(self._pool, registers_until),
+            registers_until=registers_until,
             restored=restored,
             by=by,
         )
@@ -249,10 +315,19 @@ class Sealer:
         SEALED_TOTAL.labels("live").inc(len(live))
         return sealed
 
-    async def _write_anchor(self, last: Seal, now: datetime) -> None:
-        """Record the end of the chain outside the database: in the log and the anchor file. Logs a failed write."""
+    async def _remember(self, last: Seal, now: datetime) -> None:
+        """Record the end of the chain outside the database: in the log, the anchor and the memory. Logs a failure."""
         end = AnchorLine(last.seal_no, seal_hash(last.statement).hex(), time_text(now))
         _log.info("timelines_sealed", seal=end.seal, hash=end.hash)
+        self._sealed = end
+        await self._anchor(end)
+        try:
+            await self._memory.write(end)
+        except UNANSWERED as error:
+            _log.warning("seal_not_remembered", seal=end.seal, error=type(error).__name__)
+
+    async def _anchor(self, end: AnchorLine) -> None:
+        """Append a line to the anchor. Logs a failed write."""
         if self._anchor_at is None:
             return
         try:

@@ -6,21 +6,26 @@ read in one snapshot, so that cases under way are audited too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.saga.chain import TimelineFault, find_faults
-from jiebang.saga.seals import NOTHING, SealFault, Statement, fits, seal_hash, unpack
-from jiebang.store.timelines import anchor, seals, timeline_rows
+from jiebang.saga.seals import NOTHING, SealFault, Statement, decode_statement, fits, seal_hash, unpack
+from jiebang.store.timelines import anchor, case_records, seals, timeline_rows
 from jiebang.store.timelines.seals import NONE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from jiebang.model.case import Key
+    from jiebang.saga.seals import Leaf
     from jiebang.store.postgres.pool import Pool
+    from jiebang.store.timelines.anchor import AnchorLine
     from jiebang.store.timelines.seal_signing_keys import SealKeys
     from jiebang.store.timelines.seals import Seal, StoredLeaf
 
@@ -40,6 +45,8 @@ class TimelineFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     case_no: int | None = None
     revision: int | None = None
     seal: int | None = None
+    register: str | None = None
+    """The table whose rows were changed."""
 
 
 class LostSeals(msgspec.Struct, frozen=True):
@@ -55,7 +62,8 @@ class TimelineReport(msgspec.Struct, kw_only=True):
 
     `unsealed`: ended cases that wait for their seal, of which nothing is proven yet. `anchored`: the number of the seal
     in the anchor, None without an anchor: then nothing is proven of the chain's end. `restored`: seals lost by restores
-    from backup.
+    from backup. `older`: seals of form 1, made by an earlier version, which hold the timelines alone.
+    `anchor_in_home`: whether whoever has the home has the anchor too.
     """
 
     timelines: int = 0
@@ -63,7 +71,9 @@ class TimelineReport(msgspec.Struct, kw_only=True):
     seals: int = 0
     sealed: int = 0
     unsealed: int = 0
+    older: int = 0
     anchored: int | None = None
+    anchor_in_home: bool = False
     restored: list[LostSeals] = msgspec.field(default_factory=list)
     findings: list[TimelineFinding] = msgspec.field(default_factory=list)
 
@@ -83,11 +93,25 @@ async def audit_chains(pool: Pool, after: int, upto: int, report: TimelineReport
     )
 
 
-async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report: TimelineReport) -> None:
-    """Walk the chain of seals; audit each by itself, against the one before, and against its cases as they are now."""
+async def audit_seals(
+    pool: Pool,
+    keys: SealKeys,
+    anchor_at: Path | None,
+    report: TimelineReport,
+    remembered: Iterable[AnchorLine] = (),
+) -> None:
+    """Walk the chain of seals; audit each by itself, against the one before, and against its cases as they are now.
+
+    The chain must hold the seal in the anchor, and those `remembered` elsewhere.
+    """
+    ends = set(remembered)
     anchored = None if anchor_at is None else anchor.read_last(anchor_at)
     report.anchored = None if anchored is None else anchored.seal
-    before, met = NONE, anchored is None
+    if anchored is not None:
+        ends.add(anchored)
+    met = {end for end in ends if end.seal == 0}
+    before = NONE
+    said: Statement | None = None
     while page := await seals.load_page(pool, before.seal_no, _SEALS_AT_ONCE):
         for seal in page:
             report.seals += 1
@@ -95,14 +119,38 @@ async def audit_seals(pool: Pool, keys: SealKeys, anchor_at: Path | None, report
             whole = _judge(seal, statement, before, report)
             if statement is not None:
                 report.sealed += statement.ended + statement.live
+                report.older += statement.v == 1
             await _judge_cases(pool, seal, statement, before if whole else None, report)
-            if anchored is not None and anchored.seal == seal.seal_no:
-                met = seal_hash(seal.statement).hex() == anchored.hash
+            if said is not None and (statement is None or statement.registers != said.registers):
+                await _judge_registers(pool, said, report)
+            said = statement
+            met |= {end for end in ends if (end.seal, end.hash) == _end_of(seal)}
             before = seal
-    if not met:
-        report.findings.append(TimelineFinding(fault=SealFault.CHAIN_CUT, seal=report.anchored))
+    if said is not None:
+        await _judge_registers(pool, said, report)
+    if anchor_at is not None and anchored is None and (before.seal_no or ends):
+        report.findings.append(TimelineFinding(fault=SealFault.NO_ANCHOR))
+    report.findings.extend(
+        TimelineFinding(fault=SealFault.CHAIN_CUT, seal=seal_no) for seal_no in sorted({end.seal for end in ends - met})
+    )
     waiting = await seals.load_ended_between(pool, before.ended_until, _END_OF_TIME, _LIMIT)
     report.unsealed = len(waiting)
+
+
+def _end_of(seal: Seal) -> tuple[int, str]:
+    return seal.seal_no, seal_hash(seal.statement).hex()
+
+
+async def _judge_registers(pool: Pool, said: Statement, report: TimelineReport) -> None:
+    """Compare what the installation decided with what the last of several equal seals says of it."""
+    if said.registers is None or said.registers_until is None:
+        return
+    stored = await case_records.load_registers(pool, datetime.fromisoformat(said.registers_until))
+    report.findings.extend(
+        TimelineFinding(fault=SealFault.REGISTER_CHANGED, seal=said.seal, register=name)
+        for name, sealed in sorted(said.registers.items())
+        if stored.get(name, b"").hex() != sealed
+    )
 
 
 def _read_statement(keys: SealKeys, seal: Seal) -> Statement | None:
@@ -111,8 +159,8 @@ def _read_statement(keys: SealKeys, seal: Seal) -> Statement | None:
     if payload is None:
         return None
     try:
-        statement = msgspec.json.decode(payload, type=Statement)
-    except msgspec.DecodeError:
+        statement = decode(payload, Statement)
+    except InvalidInputError:
         return None
     right = fits(
         statement,
@@ -147,14 +195,16 @@ async def _judge_cases(
     pool: Pool, seal: Seal, statement: Statement | None, before: Seal | None, report: TimelineReport
 ) -> None:
     """Compare a seal's cases with what is stored of them, and with the cases that it should hold."""
-    leaves = unpack(seal.cases)
+    said = statement or decode_statement(seal.statement)
+    leaves = unpack(seal.cases, 1 if said is None else said.v)
     ended = leaves[: statement.ended] if statement is not None else []
     final = {(leaf.account_id, leaf.case_no): leaf.revision for leaf in ended}
     if leaves:
+        records = {} if statement is None else await _load_records(pool, leaves, final)
         report.findings.extend(
             finding
             for found in await seals.load_stored_leaves(pool, leaves)
-            if (finding := _compare(found, final, seal.seal_no))
+            if (finding := _compare(found, final, records, seal.seal_no))
         )
     if before is None or statement is None:
         return
@@ -166,18 +216,28 @@ async def _judge_cases(
             )
 
 
-def _compare(found: StoredLeaf, final: Mapping[tuple[int, int], int], seal_no: int) -> TimelineFinding | None:
+async def _load_records(pool: Pool, leaves: Sequence[Leaf], final: Mapping[Key, int]) -> Mapping[Key, bytes]:
+    """Return the records of a seal's cases as they are now; none for a seal of form 1, which holds none."""
+    keys = [(leaf.account_id, leaf.case_no) for leaf in leaves if leaf.record]
+    ended = await case_records.load_records(pool, [key for key in keys if key in final], whole=True)
+    return {**await case_records.load_records(pool, [key for key in keys if key not in final], whole=False), **ended}
+
+
+def _compare(
+    found: StoredLeaf, final: Mapping[Key, int], records: Mapping[Key, bytes], seal_no: int
+) -> TimelineFinding | None:
     leaf = found.leaf
+    key = (leaf.account_id, leaf.case_no)
     if found.head is None:
         fault = SealFault.CASE_GONE if found.stands_at is None else SealFault.TIMELINE_CUT
     elif found.stands_at is None:
         fault = SealFault.CASE_GONE
     elif found.head != leaf.head:
         fault = SealFault.REWRITTEN
-    elif final.get((leaf.account_id, leaf.case_no)) == leaf.revision and not (
-        found.ended and found.stands_at == leaf.revision
-    ):
+    elif final.get(key) == leaf.revision and not (found.ended and found.stands_at == leaf.revision):
         fault = SealFault.GONE_ON
+    elif records.get(key, leaf.record) != leaf.record:
+        fault = SealFault.RECORD_CHANGED
     else:
         return None
     return TimelineFinding(

@@ -8,8 +8,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-MAX_ID: Final = (1 << 53) - 1
-"""The largest id: JSON readers that count in doubles keep it exact."""
+from jiebang.model.ids import MAX_ACCOUNT
+
+MAX_ID: Final = MAX_ACCOUNT
+"""The largest id, an account's or another, and the largest amount: what every JSON reader keeps exactly."""
 
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 Fen = Annotated[int, Meta(ge=0, le=MAX_ID)]
@@ -19,6 +21,8 @@ Instant = Annotated[datetime, Meta(tz=True)]
 ShortText = Annotated[str, Meta(min_length=1, max_length=200)]
 OptionalText = Annotated[str, Meta(max_length=200)]
 LongText = Annotated[str, Meta(max_length=20_000)]
+LONG_TEXTS: Final = frozenset({"body"})
+"""The fields that are of type LongText."""
 TextId = Annotated[str, Meta(min_length=1, max_length=64)]
 DocumentKind = Literal[
     "resident_id",

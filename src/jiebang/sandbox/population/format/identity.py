@@ -22,12 +22,15 @@ class ChangeRecord(PopulationRecord):
 
 
 class IdentityRecord(PopulationRecord):
-    """The real name. `region`: six digits of a resident, ISO 3166 alpha-3 of anybody else."""
+    """The real name. `region`: six digits of a resident, ISO 3166 alpha-3 of anybody else.
+
+    `birth_date` null: not known whole, nor given whole by the document, which says the year.
+    """
 
     name: ShortText
     document_type: DocumentKind
     document_number: ShortText
-    birth_date: date
+    birth_date: date | None
     region: Annotated[str, Meta(min_length=3, max_length=6)]
     level: Annotated[int, Meta(ge=1, le=3)]
     changed_at: Instant

@@ -47,7 +47,7 @@ class RedPacketRecord(PopulationRecord):
 
 
 class BankCardRecord(PopulationRecord):
-    """A bank card. Of `number` (12 to 19 digits, Luhn) only the last four are stored."""
+    """A bank card. Of `number` (12 to 19 digits) only the last four are stored."""
 
     card_id: Id
     bound_at: Instant
