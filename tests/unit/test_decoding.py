@@ -135,6 +135,17 @@ def test_other_json_says_something_else(one: bytes, other: bytes) -> None:
     assert fingerprint(one) != fingerprint(other)
 
 
+@pytest.mark.parametrize(
+    "number", ["1000000000000000000000000000000", "1e300", "-9223372036854775809", "9" * 4000, "1.7976931348623157e308"]
+)
+def test_numbers_of_any_size(number: str) -> None:
+    """JSON sets numbers no bound: one that is too large for every field is refused there, not by a fault of ours."""
+    body = f'{{"name":{number},"many":[]}}'.encode()
+    assert fingerprint(body) == fingerprint(body.replace(b",", b" ,"))
+    with pytest.raises(InvalidInputError):
+        convert_strictly(decode_body(body), Outer)
+
+
 def test_nesting_that_decodes_but_cannot_be_walked_is_refused() -> None:
     """The deepest text that the decoder takes must not be too deep for what comes after it."""
     for depth in range(100, 1200, 50):
