@@ -102,7 +102,7 @@ class SecretWatch:
             self.look(str(line), "a log line")
             return line
 
-        def look_at_error(error: JiebangError, **fields: Any) -> None:
+        def look_at_error(error: JiebangError, /, **fields: Any) -> None:
             init(error, **fields)
             self.look(repr(fields), f"the error {error.code}")
 

@@ -60,6 +60,7 @@ async def early(
         **PATIENT_PROCESS,
         "JIEBANG_HOME": str(folder / "home"),
         "JIEBANG_SANDBOX": "true",
+        "JIEBANG_HTTP_PORT": "0",
         "JIEBANG_DATABASES": msgspec.json.encode({**databases, "platform": database_dsn(base, LATE)}).decode(),
     }
     await migrate(read_settings({**settings, "JIEBANG_DATABASES": msgspec.json.encode(databases).decode()}, folder))

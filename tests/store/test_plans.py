@@ -98,6 +98,7 @@ FEW_ROWS: Mapping[str, str] = {
     "platform.policy_shadow": "a row a rule",
     "platform.plan_correction": "a row a correction of a plan",
     "platform.participant_outage": "a row a time that a participant was out of service",
+    "platform.key_fingerprint": "a row a key",
     "platform.recovery": "a row a restore from backup",
 }
 """Tables that no number of people makes bigger, and how big they are."""

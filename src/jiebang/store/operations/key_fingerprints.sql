@@ -4,7 +4,7 @@ SELECT DISTINCT ON (name) name, fingerprint FROM platform.key_fingerprint ORDER 
 
 -- name: holds_people
 -- Whether anybody's data may be sealed under keys that were made before.
-SELECT EXISTS (SELECT FROM platform.account)
+SELECT EXISTS (SELECT FROM platform.account WHERE account_id > 0)
 
 -- name: record
 -- Records fingerprints of keys.

@@ -156,9 +156,13 @@ class _SharingPool(_AnyPool):
         return False
 
     async def _open(self, *args: Any, **options: Any) -> _Connection:
-        await self._share.wait_for_places()
-        connection: _Connection = await asyncpg.connect(*args, **options)
-        self.opened += 1
+        self.opened += 1  # from now on: while it is made it counts
+        try:
+            await self._share.wait_for_places()
+            connection: _Connection = await asyncpg.connect(*args, **options)
+        except BaseException:
+            self.opened -= 1
+            raise
         connection.add_termination_listener(self._count_closed)
         return connection
 
