@@ -347,3 +347,6 @@ async def test_health_ready_metrics(world: World, client: httpx.AsyncClient) -> 
     assert "/v1/cases/{case_id}" in labels
     named = re.compile(rf"{case}|case_[a-z2-7]{{26}}|\b(10[0-4][0-9]|200[0-9])\b")  # ids of cases, and of these people
     assert [label for label in labels if named.search(label)] == []
+    for path in ("/metrics", "/ready", "/health", "/.well-known/jwks.json", "/openapi.json", "/v1/cases/x"):
+        told = (await client.get(path)).headers["content-type"]
+        assert told.count("charset") <= 1, f"{path}: a scraper that reads {told} strictly refuses it"

@@ -83,6 +83,8 @@ async def test_processes_start_before_the_platforms_database_and_join_in_when_it
         assert (await client.get("/health")).status_code == 200, "live: nothing is won by a restart"
         ready = await client.get("/ready")
         assert (ready.status_code, ready.json()["ready"]) == (503, False)
+        assert ready.json()["held_up"]["code"] == "PARTICIPANT-UNAVAILABLE"
+        assert ready.json()["stand_ins"] == ["issuer", "gateway_url", "networks.unionpay", "networks.netsunion"]
         for refused in (await client.post("/v1/cases", json={}), await client.get("/v1/codes/30007")):
             assert (refused.status_code, refused.json()["code"]) == (503, "PARTICIPANT-UNAVAILABLE")
             assert refused.headers["retry-after"]
@@ -93,6 +95,7 @@ async def test_processes_start_before_the_platforms_database_and_join_in_when_it
         assert "platform_awaited" in told
         await early.comes()
         await _until(lambda: _is_ready(client))
+        assert (await client.get("/ready")).json()["held_up"] is None
         assert (await client.get("/v1/codes/30007")).status_code == 401, "past the gate"
     platform = await asyncpg.connect(database_dsn(early.server, LATE))
     await _until(lambda: platform.fetchval("SELECT count(*) FROM platform.bucket_lease"))
