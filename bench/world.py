@@ -124,11 +124,12 @@ WITH numbered AS (
     WHERE a.account_id = ANY ($1::bigint[]) RETURNING account_id, last_case_no
 ), recorded AS (
     INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, wallet_version, created_at,
-        due_at, head)
+        due_at, head, by_service)
     SELECT n.account_id, n.last_case_no, i.bucket, 'revoke', 'ready', $3, $4, 1, $5::timestamptz,
         $5::timestamptz + i.place * interval '1 microsecond',
         sha256(sha256(
-            convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $7::bytea)
+            convert_to(E'jiebang-timeline-1\n' || i.account_id || E'\n' || n.last_case_no, 'UTF8')) || $7::bytea),
+        true
     FROM unnest($1::bigint[], $2::smallint[]) WITH ORDINALITY AS i (account_id, bucket, place)
     JOIN numbered n USING (account_id)
     RETURNING account_id, case_no, head

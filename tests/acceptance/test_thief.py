@@ -21,7 +21,7 @@ from tests.acceptance.api_world import CODES_KEY, PASSWORD, Person, World, made,
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
-FIRST, PEOPLE = 8001, 60
+FIRST, PEOPLE = 8001, 90
 _ids = itertools.count(FIRST)
 
 
@@ -338,3 +338,33 @@ async def _live(world: World, one: Person) -> bool:
             "SELECT count(*) FROM platform.cases WHERE account_id = $1 AND ended_at IS NULL", one.account_id
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("checks", {"accounts": ["ACCOUNT"]}),
+        ("cases", {"account": "ACCOUNT", "kind": "revoke"}),
+        ("consents", {"account": "ACCOUNT", "code": "PAY-AUTODEBIT"}),
+        ("remedies/cash-out", {"account": "ACCOUNT"}),
+        ("remedies/red-packets", {"account": "ACCOUNT"}),
+        ("remedies/auto-debits", {"account": "ACCOUNT"}),
+        ("remedies/logins", {"account": "ACCOUNT"}),
+        ("remedies/device-handover", {"account": "ACCOUNT"}),
+        ("remedies/device-handover/approval", {"account": "ACCOUNT", "code": "x"}),
+        ("remedies/proof-lock", {"account": "ACCOUNT"}),
+    ],
+)
+async def test_a_stranger_learns_not_even_that_an_account_exists(
+    world: World, one: Person, path: str, body: dict[str, Any]
+) -> None:
+    """Refused alike for an account with a live case, one with none, and one that is not there."""
+    live, none = next(_ids), next(_ids)
+    assert (await Person(one._client, world.token(live), live).submit()).status_code == 201
+    told = set()
+    for account in map(str, (live, none, 987_654_321)):
+        sent = msgspec.json.decode(msgspec.json.encode(body).replace(b"ACCOUNT", account.encode()))
+        answer = await one.ask("POST", f"/v1/{path}", sent)
+        assert problem(answer, 403, "NOT-ALLOWED")["fields"] == {"account": account}
+        told.add(answer.text.replace(account, "ACCOUNT"))
+    assert len(told) == 1
