@@ -343,7 +343,13 @@ async def test_health_ready_metrics(world: World, client: httpx.AsyncClient) -> 
     case = await opened(one)
     assert (await one.ask("GET", f"/v1/cases/{case}")).status_code == 200
     metrics = text_string_to_metric_families((await client.get("/metrics")).text)
-    labels = {value for family in metrics for sample in family.samples for value in sample.labels.values()}
+    labels = {
+        value
+        for family in metrics
+        for sample in family.samples
+        for name, value in sample.labels.items()
+        if name != "le"  # the bounds of histograms, which are round numbers of ours
+    }
     assert "/v1/cases/{case_id}" in labels
     named = re.compile(rf"{case}|case_[a-z2-7]{{26}}|\b(10[0-4][0-9]|200[0-9])\b")  # ids of cases, and of these people
     assert [label for label in labels if named.search(label)] == []
