@@ -19,6 +19,7 @@ from jiebang.model.facts import FactType
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import condition
 from jiebang.policy.calendar import NEXT_YEAR, NOW, TODAY, full_years, local_dates
+from jiebang.policy.devices import DeviceRule
 from jiebang.policy.pack import REMEDIES
 from jiebang.policy.shape import PackShape, Unit
 
@@ -130,7 +131,7 @@ def _type(kind: types.Type) -> str:
         case types.VarTupleType() | types.ListType():
             told = f"list 列表: {_type(kind.item_type)}"
         case types.EnumType():
-            told = f"`{kind.cls.__name__.lower()}`"
+            told = f"`{kind.cls.__name__.removesuffix('Rule').lower()}`"
         case types.IntType():
             told = (
                 "number 整数"
@@ -160,6 +161,7 @@ def _words() -> Iterator[str]:
         ("`kind`", ", ".join(f"`{each}`" for each in Kind)),
         ("`severity`", ", ".join(f"`{each}`" for each in Severity)),
         ("`unit`", ", ".join(f"`{each}`" for each in Unit)),
+        ("`device`", ", ".join(f"`{each}`" for each in DeviceRule)),
         ("`remedies`", ", ".join(f"`{each}`" for each in REMEDIES)),
     )
     yield _table(("key 字段", "values 取值"), rows)
