@@ -25,6 +25,7 @@ from jiebang.api.gate.uvicorn_protocol import server_config
 from tests.acceptance.api_world import Person, World, at_superapp, made, on_deck, problem, until
 from tests.examples import examples
 from tests.hostile import JSON, TEXT, hostile
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from litestar import Litestar
@@ -398,7 +399,7 @@ async def use_up(server: uvicorn.Server, most: int) -> None:
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(most)]
     await until(lambda: len(server.server_state.connections) == most)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    said = await asyncio.wait_for(reader.read(), 5)
+    said = await asyncio.wait_for(reader.read(), PATIENCE_S)
     assert said.startswith(b"HTTP/1.1 503 "), said
     assert json.loads(said.partition(b"\r\n\r\n")[2])["code"] == "PLATFORM-FULL"
     writer.close()
@@ -481,8 +482,8 @@ async def test_bytes_that_are_no_http(served: int, sent: bytes) -> None:
     try:
         writer.write(sent + b"\r\n\r\n")
         writer.write_eof()
-        said = await asyncio.wait_for(reader.read(), 5)
-    except OSError:
+        said = await asyncio.wait_for(reader.read(), PATIENCE_S)
+    except ConnectionError:
         return
     finally:
         writer.close()

@@ -36,6 +36,7 @@ from jiebang.usecases.operations.readiness import check_readiness
 from jiebang.usecases.policy import lifecycle
 from tests.newcomer.test_newcomer_installed import ended, working
 from tests.newcomer.world import PASSWORD, SALT
+from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
 
 EFFECTS: Final = {"points_kept": {"type": "int", "most": 100}, "notify": {"type": "bool"}}
@@ -89,7 +90,7 @@ async def app(outside: Sandbox, databases: Mapping[str, str]) -> AsyncIterator[A
         await lifecycle.add(platform, declared, *pack_text(), "Ann", datetime.now(UTC))
         for name in ("Ann", "Ben"):
             await lifecycle.activate(platform, declared, "with_acme/1", name, datetime.now(UTC))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while opened.registry.in_force().id != "with_acme/1":  # noqa: ASYNC110 - the process looks by itself
                 await asyncio.sleep(0.05)
         yield opened
@@ -174,7 +175,7 @@ async def test_why_it_does_not_answer_reaches_the_log_and_the_task(app: App) -> 
 
     party._client.send = unknown_to_confirm  # type: ignore[method-assign]
     with capture_logs() as logs:
-        async with working(app), asyncio.timeout(20):
+        async with working(app), asyncio.timeout(PATIENCE_S):
             while not (found := await tasks.load_open(app.pools["platform"], 9)):  # noqa: ASYNC110 - the worker raises it
                 await asyncio.sleep(0.05)
             party._client.send = sent  # type: ignore[method-assign]

@@ -39,6 +39,7 @@ from jiebang.usecases.operations.stuck import RetryOutcome
 from jiebang.usecases.operations.verify import VerificationReport, verify
 from jiebang.usecases.policy import lifecycle
 from jiebang.usecases.policy.registry import PackRegistry
+from tests.patience import PATIENCE_S
 from tests.store.test_advance import LIMITS, TIMING, World, now
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ async def committed(world: Frozen, first: int) -> Case:
 
 
 async def driven(world: Frozen, case: Case, until: str) -> Case:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while case.marks != until:
             due = [case] if case.due_at is not None and case.due_at <= now() else []
             late, world.driver.late = world.driver.late, []

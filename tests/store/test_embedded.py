@@ -392,36 +392,3 @@ async def test_root_in_a_private_folder_runs_elsewhere(folder: Path) -> None:
         remove(home)
     assert not elsewhere.exists()
     assert set(SERVERS) == set(servers)
-
-
-@pytest.mark.parametrize("left", [b"", b"\n", b"not a number\n"])
-async def test_a_pid_file_that_says_nothing_blocks_no_home(home: Path, left: bytes) -> None:
-    """A full disk or a power cut leaves it empty; PostgreSQL then refuses to start for ever."""
-    async with embedded(home, durable=False) as servers:
-        await answer(servers["shenzhen"], "CREATE TABLE kept AS SELECT 7 AS n")
-    await wait_until_stopped(home)
-    place = find(home)
-    assert place is not None
-    data = place.data("shenzhen")
-    stale = data / "postmaster.pid"
-    stale.write_bytes(left)
-    owner = data.stat()
-    os.chown(stale, owner.st_uid, owner.st_gid)
-    async with embedded(home, durable=False) as servers:
-        assert await answer(servers["shenzhen"], "SELECT n FROM kept") == 7
-    await wait_until_stopped(home)
-
-
-async def test_a_pid_file_is_left_where_a_process_works(home: Path) -> None:
-    """Two servers on one data directory would destroy it: what says nothing is removed only where nobody works."""
-    async with embedded(home, durable=False):
-        place = find(home)
-        assert place is not None
-        server = Server(place, "shenzhen", Path(), durable=False)
-        path = place.data("shenzhen") / "postmaster.pid"
-        kept = path.read_bytes()
-        path.write_bytes(b"")
-        server._disown_stale_pid()
-        assert path.read_bytes() == b""
-        path.write_bytes(kept)
-    await wait_until_stopped(home)

@@ -21,6 +21,7 @@ from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 from jiebang.store.postgres.sessions import require_sessions
 from jiebang.store.postgres.shares import ServerShare, ServerShares, find_server
+from tests.patience import PATIENCE_S
 from tests.pooler import pooled
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ async def test_whoever_holds_one_and_waits_for_another_does_not_wait_for_ever(da
                 await connection.fetchval("SELECT 1")
                 await pools["wallet"].fetchval("SELECT 1 FROM pg_sleep(0.01)")
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(holds_and_waits() for _ in range(24)))
 
 

@@ -200,6 +200,7 @@ OURS = {
     "store/cases/remedies.py": "our own database's jsonb",
     "store/checks/platform_facts.py": "our own database's jsonb",
     "store/encryption.py": "what we sealed ourselves: it was authenticated",
+    "store/policy/corrections.py": "our own database's jsonb",
     "store/operations/outbox.py": "our own database's jsonb",
     "store/timelines/timeline_rows.py": "our own database's jsonb",
 }

@@ -272,8 +272,9 @@ async def test_a_refusal_that_a_peer_signed_but_made_wrong(body: bytes) -> None:
 
 
 class _Platform:
-    async def fetchval(self, _: str) -> int:
-        return 1
+    async def fetchval(self, statement: str) -> str:
+        assert statement == "SHOW transaction_read_only"
+        return "off"
 
 
 class _Broken:

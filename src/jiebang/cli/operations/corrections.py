@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -13,6 +13,8 @@ from jiebang.cli.operations.arguments import By, Limit
 from jiebang.cli.operations.show import format_age
 from jiebang.cli.runner import REFUSED, Json, console, print_json, with_app
 from jiebang.model.case import Kind
+from jiebang.model.decoding import decode_any
+from jiebang.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,8 +101,8 @@ def _correct(
     from jiebang.usecases.operations import corrections
 
     try:
-        meant: Any = msgspec.json.decode(value)
-    except (msgspec.DecodeError, ValueError):
+        meant = decode_any(value)
+    except InvalidInputError:
         meant = value  # a bare word is a text
 
     async def work(app: App) -> Correction:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jiebang.files import write
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.saga.chain import time_text
 from jiebang.store.postgres.named_sql import load
 from jiebang.store.timelines.anchor import AnchorLine
@@ -29,8 +31,8 @@ _SQL = load("jiebang.store.timelines", "witness.sql")
 def read_host(path: Path) -> AnchorLine | None:
     """Return the last seal that this host made; None where it made none, or the file is unreadable. Raises OSError."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=AnchorLine)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return decode(path.read_bytes(), AnchorLine)
+    except (FileNotFoundError, InvalidInputError):
         return None
 
 
