@@ -18,9 +18,12 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BOTH = {
     "README.md": "README.zh-CN.md",
-    **{f"docs/{name}.md": f"docs/zh/{name}.md" for name in ("operations", "overload", "policy-packs", "receipts")},
+    **{
+        f"docs/{name}.md": f"docs/zh/{name}.md"
+        for name in ("operations", "overload", "policy-packs", "receipts", "remote-participants")
+    },
 }
-"""Every page of operators and compliance officers, and the front page. The others are for engineers, in English."""
+"""Every page of operators, compliance officers and teams that take part, and the front page. The others are for engineers, in English."""
 CHINESE = re.compile("[\u4e00-\u9fff]")
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted(DOCS.rglob("*.md"))]
 
@@ -32,6 +35,17 @@ def prose(page: Path) -> str:
 
 def headings(page: Path) -> list[tuple[int, str]]:
     return [(len(marks), text) for marks, text in re.findall(r"^(#+) (.+)$", prose(page), flags=re.MULTILINE)]
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the blocks of code of a page without their comments."""
+    found = re.findall(r"^```\w*\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(r" *#.*", "", block) for block in found]
+
+
+def tables(page: Path) -> list[int]:
+    """Return how many rows each table of a page has."""
+    return [table.count("\n") for table in re.findall(r"(?:^\|.*\n)+", prose(page), flags=re.MULTILINE)]
 
 
 def anchor(heading: str) -> str:
@@ -56,6 +70,8 @@ def test_a_page_of_operators_and_officers_is_whole_in_both_languages(english: st
     assert [text for _, text in headings(first)[1:] if CHINESE.search(text)] == []
     for each, other in ((first, second), (second, first)):
         assert f"({_way(each, other)})" in each.read_text("utf-8")
+    assert blocks(first) == blocks(second)
+    assert tables(first) == tables(second)
     assert named(first) == named(second), "the same commands, settings, options and codes"
 
 

@@ -224,7 +224,7 @@ def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, L
         try:
             links[name] = read_our_end(network.keys or settings.keys, name, network.base_url)
         except OSError as error:
-            zh = f"无法读取密钥文件 {error.filename};见 docs/remote-participants.zh-CN.md"
+            zh = f"无法读取密钥文件 {error.filename};见 docs/zh/remote-participants.md"
             en = f"cannot read the key file {error.filename}; see docs/remote-participants.md"
             problems.append(SettingsProblem(f"networks.{name}.keys", zh, en))
     if problems:
