@@ -169,6 +169,17 @@ WEAKER: Final = {
     "proofs.revoke.code_lives": with_param("sms_code_minutes", 4),
     "proofs.revoke.code_pause": with_param("sms_code_pause_seconds", 61),
     "proofs.revoke.case_lives": with_param("open_case_hours", 23),
+    "protection.window": with_param("protection_window_hours", 25),
+    "protection.case_pause": with_param("case_pause_seconds", 61),
+    "protection.account.cases": with_param("cases_a_day", 4),
+    "protection.account.codes": with_param("codes_a_day", 14),
+    "protection.account.messages": with_param("messages_a_day", 39),
+    "protection.address.cases": with_param("address_cases_a_day", 199),
+    "protection.address.codes": with_param("address_codes_a_day", 599),
+    "protection.address.messages": with_param("address_messages_a_day", 1199),
+    "protection.tell_after": with_param("tries_told", 2),
+    "protection.unlock_pause": with_param("unlock_pause_minutes", 31),
+    "protection.unlock_tries": with_param("unlock_tries", 2),
     "quota.per_year": with_param("identity_changes_a_year", 2),
     "rules[ID-RECENT-CHANGE].when": with_param("identity_change_days", 91),
     "rules[SEC-ABNORMAL-LOGIN].when": with_param("abnormal_login_days", 31),
@@ -227,6 +238,13 @@ LOOSER: Final[dict[str, Any]] = {
     "plans.revoke.operations.wallet.effects.receive_limit_fen": lambda d: d["plans"]["revoke"]["operations"]["wallet"][
         "effects"
     ].pop("receive_limit_fen"),
+    "devices.proof": lambda d: d["devices"].update(proof="any"),
+    "devices.consent": lambda d: d.pop("devices"),
+    "protection": lambda d: (
+        d.pop("protection"),
+        d["messages"].pop("wrong_tries"),
+        d["reasons"].pop("PROOF-LOCK"),
+    ),
     "proofs.revoke.methods": lambda d: d["proofs"]["revoke"].update(methods=["payment_password"]),
 }
 

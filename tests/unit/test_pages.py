@@ -23,7 +23,7 @@ BOTH = {
         for name in ("operations", "overload", "policy-packs", "receipts", "remote-participants")
     },
 }
-"""Every page of operators, compliance officers and teams that take part, and the front page. The others are for engineers, in English."""
+"""The pages of operators, officers and teams that take part. The others are for engineers, in English."""
 CHINESE = re.compile("[\u4e00-\u9fff]")
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted(DOCS.rglob("*.md"))]
 

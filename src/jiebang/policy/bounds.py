@@ -73,8 +73,11 @@ def hold(name: str, value: int) -> tuple[int, Text | None]:
 
 def describe_number(name: str, value: int) -> Text:
     """Return a number of proofs as it is read: a length of time in its largest whole unit."""
-    if not PROOF_BOUNDS[name].seconds:
-        return Text(str(value), str(value))
+    return describe_duration(value) if PROOF_BOUNDS[name].seconds else Text(str(value), str(value))
+
+
+def describe_duration(value: int) -> Text:
+    """Return a length of time, given in seconds, in its largest whole unit."""
     for size, zh, en in ((_DAY, "天", "days"), (3_600, "小时", "hours"), (60, "分钟", "minutes")):
         if value >= size and value % size == 0:
             return Text(f"{value // size} {zh}", f"{value // size} {en if value > size else en[:-1]}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,15 +16,30 @@ import msgspec
 from jiebang.model.check import Severity, Text
 from jiebang.model.participants import Weaker
 from jiebang.policy.analyse import compare_conditions
-from jiebang.policy.bounds import PROOF_BOUNDS, describe_number
+from jiebang.policy.bounds import PROOF_BOUNDS, describe_duration, describe_number
+from jiebang.policy.devices import Act, DeviceRule
 
 if TYPE_CHECKING:
     from jiebang.model.case import Kind
     from jiebang.model.participants import ValueType
     from jiebang.model.plan import PlannedOperation
+    from jiebang.policy.devices import Devices
     from jiebang.policy.pack import Pack, Proofs, Rule
+    from jiebang.policy.protection import Protection
 
 _STRICTNESS: Final[Mapping[Severity, int]] = {Severity.INFORMS: 0, Severity.NEEDS_CONSENT: 1, Severity.BLOCKS: 2}
+
+
+_NARROWNESS: Final = (DeviceRule.ANY, DeviceRule.CASE, DeviceRule.PRIMARY).index
+_PROTECTION: Final[Mapping[str, Weaker]] = {
+    "window": Weaker.LESS,
+    "case_pause": Weaker.LESS,
+    **{f"{of}.{use}": Weaker.MORE for of in ("account", "address") for use in ("cases", "codes", "messages")},
+    "tell_after": Weaker.MORE,
+    "unlock_pause": Weaker.LESS,
+    "unlock_tries": Weaker.MORE,
+}
+"""Which change of each number of `protection` protects less."""
 
 
 class Weakening(msgspec.Struct, frozen=True):
@@ -41,6 +57,8 @@ def find_weakenings(before: Pack, after: Pack) -> list[Weakening]:
         *_compare_quotas(before, after),
         *_compare_plans(before, after),
         *_compare_remedies(before, after),
+        *_compare_devices(before.devices, after.devices),
+        *_compare_protection(before.protection, after.protection),
         *(
             Weakening(f"{each.file}:{each.line}", Text(f"低于现行底线：{each.zh}", f"below today's floor: {each.en}"))
             for each in after.shortfalls
@@ -179,3 +197,33 @@ def _compare_remedies(before: Pack, after: Pack) -> Iterator[Weakening]:
         if before.remedies.get(name) != code and any(rule.code == code for rule in before.rules):
             what = Text(f"{code} 现可由本人当场解除", f"people can clear {code} themselves now")
             yield Weakening(f"remedies.{name}", what)
+
+
+def _compare_devices(before: Devices, after: Devices) -> Iterator[Weakening]:
+    for act in Act:
+        was, becomes = (devices.get(act, DeviceRule.ANY) for devices in (before, after))
+        if _NARROWNESS(becomes) < _NARROWNESS(was):
+            yield Weakening(f"devices.{act}", _describe_change(Text(was, was), Text(becomes, becomes)))
+
+
+def _compare_protection(before: Protection | None, after: Protection | None) -> Iterator[Weakening]:
+    if before is None:
+        return
+    if after is None:
+        what = Text(
+            "不再限制次数，错误尝试也不再告知本人", "no pauses and caps any more, and the owner hears of no wrong try"
+        )
+        yield Weakening("protection", what)
+        return
+    for name, weaker in _PROTECTION.items():
+        was, becomes = (_describe_amount(attrgetter(name)(each)) for each in (before, after))
+        if _is_weaker(was[0], becomes[0], weaker):
+            yield Weakening(f"protection.{name}", _describe_change(was[1], becomes[1]))
+
+
+def _describe_amount(value: int | timedelta) -> tuple[int, Text]:
+    """Return a number of protection, in seconds where it is a length of time, and its words."""
+    if isinstance(value, timedelta):
+        seconds = int(value.total_seconds())
+        return seconds, describe_duration(seconds)
+    return value, Text(str(value), str(value))
