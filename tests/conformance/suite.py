@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ class Subject:
     accounts whose Try is refused for a reason of the participant's own, with that reason's code. `operation`: what a
     plan names for it, effects included. `spent`: the code that refuses every Try of an account once a case of it was
     confirmed (None: the next case is granted as the first was). `packs`: those whose plans it must serve, whole.
+    `unfit`: an operation of its own with effects that it cannot apply (None: it takes any).
     """
 
     participant: Participant
@@ -55,6 +57,7 @@ class Subject:
     operation: PlannedOperation
     spent: str | None = None
     packs: Sequence[Pack] = ()
+    unfit: PlannedOperation | None = None
 
     @property
     def planned(self) -> list[PlannedOperation]:
@@ -123,6 +126,16 @@ class ParticipantSuite:
         assert {reply.answer for reply in done.values()} == {Answer.DONE}
         confirmed = await subject.apply(Op.CONFIRM, *keys)
         assert {reply.answer for reply in confirmed.values()} == {Answer.ERROR}
+
+    async def test_effects_that_it_cannot_apply_are_refused_at_the_try(self, subject: Subject) -> None:
+        """Granted, the case passes its commit point, and its person stays half unbound for ever."""
+        if subject.unfit is None:
+            pytest.skip("it applies whatever a plan writes")
+        [account] = await subject.accounts(1)
+        [refused] = await subject.participant.apply(Op.TRY, [Order(account, 1)], subject.unfit)
+        assert refused.answer is Answer.REFUSED
+        assert refused.code
+        assert refused.row == FenceRow(1, CaseOp.CANCELLED)
 
     async def test_one_bad_case_leaves_the_others_of_its_batch_alone(self, subject: Subject) -> None:
         """A batch is a set of people who know nothing of each other."""

@@ -117,7 +117,11 @@ class TestDatabases(ParticipantSuite):
             return [Order(account, 1, 2) for account in await people(participant, count)], VERSION_CHANGED
 
         spent = NOT_BOUND if participant.name.startswith("identity") else None
-        return Subject(participant, lambda count: people(participant, count), refused, planned(participant), spent)
+        operation = planned(participant)
+        unfit = (
+            PlannedOperation(operation.operation, dict.fromkeys(operation.effects, [])) if operation.effects else None
+        )
+        return Subject(participant, lambda count: people(participant, count), refused, operation, spent, unfit=unfit)
 
 
 class TestAccountsWithoutARow(ParticipantSuite):

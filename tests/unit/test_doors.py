@@ -26,7 +26,7 @@ from jiebang.model.errors import (
     ParticipantUnavailableError,
     SettingsError,
 )
-from jiebang.model.plan import UNNAMED
+from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants.http import HttpParticipant
 from jiebang.policy.record import decode_record
 from jiebang.remote.client import RemoteError
@@ -186,8 +186,10 @@ class Peer(httpx.AsyncBaseTransport):
 
     def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.body, self.status, self.headers = body, status, dict(headers or {})
+        self.asked: list[bytes] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(await request.aread())
         sent = SignedRequest(request.method, str(request.url), dict(request.headers))
         signed = THEIRS.sign(sent, self.status, "application/json", self.body, now=datetime.now(UTC))
         headers = {name.lower(): value for name, value in signed.items()} | self.headers
@@ -219,6 +221,19 @@ async def test_rows_that_a_peer_signed_but_made_wrong(body: bytes) -> None:
         except RemoteError:
             continue
         assert all(account in range(1, 10) and isinstance(row, FenceRow) for account, row in rows.items())
+
+
+async def test_a_party_sees_at_the_try_what_its_confirm_would_have_to_apply() -> None:
+    """What it cannot apply it can refuse then alone: afterwards the person is half unbound for ever."""
+    peer = Peer(json.dumps(RESULTS).encode())
+    for op in Op:
+        await party(peer).apply(op, ORDERS, PlannedOperation("close", {"points_kept": 3}))
+    sent = [json.loads(body).get("effects") for body in peer.asked]
+    assert dict(zip(Op, sent, strict=True)) == {
+        Op.TRY: {"points_kept": 3},
+        Op.CONFIRM: {"points_kept": 3},
+        Op.CANCEL: None,
+    }
 
 
 @given(hostile(RESULTS), st.sampled_from(Op))

@@ -64,7 +64,7 @@ class HttpParticipant:
 
     async def _apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> list[Reply]:
         cases = [wire.CaseOrder(str(order.account_id), order.case_no, order.version) for order in orders]
-        batch = wire.CaseBatch(cases, dict(planned.effects) if op is Op.CONFIRM else {}, planned.operation)
+        batch = wire.CaseBatch(cases, {} if op is Op.CANCEL else dict(planned.effects), planned.operation)
         answer = await self._client.send("POST", f"/{op}", msgspec.json.encode(batch))
         try:
             replies, ignored = wire.read_replies(self.name, op, orders, answer)

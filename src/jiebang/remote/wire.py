@@ -52,7 +52,7 @@ class CaseOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class CaseBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of a Try, Confirm or Cancel. `effects`: those of the plan, for a Confirm.
+    """The body of a Try, Confirm or Cancel. `effects`: those of the plan, for a Try and a Confirm.
 
     `operation`: the party's operation that the plan names; absent: the one it had before operations had names.
     """
