@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from bench.measure import Result, machine
+from bench.measure import SMOKING, Result, machine
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -104,6 +104,8 @@ def main() -> None:
         parser.error("give the name of one comparison, or --all")
     if options.smoke and (options.size is not None or options.full or options.accounts or options.only):
         parser.error("--smoke says itself how small")
+    if options.smoke:
+        os.environ[SMOKING] = "1"
     with _all_else_to_stderr() as answer:
         for name in sorted(benches) if options.all else [options.name]:
             asked = {name: getattr(options, name) for name in _OFFERED if getattr(options, name)}

@@ -47,12 +47,11 @@ from bench.filling import LONG, Hot, Pair, archive, fill, owned, set_server, vac
 from bench.measure import Bar, Result, Row, row
 from bench.picture import Axis, Line, Words, chart
 from bench.processes import LIMITS, TIMING
-from bench.world import RECORDED_AT_ONCE, SIX, World, joined, now, on_one, opened
+from bench.world import RECORDED_AT_ONCE, SIX, World, joined, now, on_one, opened, start_servers
 from jiebang.model.case import BUCKETS, Case
 from jiebang.participants import PARTICIPANTS
 from jiebang.store.cases import cases
 from jiebang.store.postgres.data_directory import SERVERS
-from jiebang.store.postgres.embedded import embedded
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 
@@ -156,7 +155,7 @@ async def _due(world: World) -> list[Case]:
 @asynccontextmanager
 async def _small(home: Path) -> AsyncIterator[Store]:
     """Make an empty store on the other server."""
-    async with embedded(home) as servers:
+    async with start_servers(home) as servers:
         dsns = await on_one(servers[SERVERS[1]])
         await migrate_all(dsns, PARTICIPANTS)
         store = Store(dsns, 0)

@@ -27,6 +27,7 @@ import asyncpg
 import msgspec
 
 from bench.measure import Bar, Result, Row, rate, ratio, row, take_turns
+from bench.world import start_servers
 from jiebang.participants import PARTICIPANTS
 from jiebang.sandbox.population.format import Person
 from jiebang.sandbox.population.generate import generate_chunks
@@ -43,7 +44,7 @@ from jiebang.sandbox.population.tables import (
     encode_rows,
     tables_of,
 )
-from jiebang.store.postgres.embedded import embedded, ensure_databases, placement, wait_until_stopped
+from jiebang.store.postgres.embedded import ensure_databases, placement, wait_until_stopped
 from jiebang.store.postgres.migrate import migrate_all
 
 _PEOPLE = 10_000
@@ -135,7 +136,7 @@ async def _loading(rounds: int, people: int) -> tuple[list[Row], list[Bar]]:
     }
     figures: dict[str, list[float]] = {name: [] for name in turns}
     try:
-        async with embedded(home) as running:
+        async with start_servers(home) as running:
             places = await ensure_databases(running, placement(PARTICIPANTS))
             await migrate_all(places, PARTICIPANTS)
             with _without_garbage():

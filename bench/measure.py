@@ -8,9 +8,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+SMOKING: Final = "BENCH_SMOKE"
+"""Set in the environment under `--smoke`: nothing is measured, so what makes a measurement true may be left out."""
 
 
 class Row(msgspec.Struct, omit_defaults=True):

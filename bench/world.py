@@ -25,7 +25,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,7 @@ from uuid import uuid4
 import asyncpg
 
 from bench.cost import Cpu, Meter, Outcome, cpu_of
+from bench.measure import SMOKING
 from jiebang.model.case import Case, Kind, bucket_of
 from jiebang.model.ids import CaseIds
 from jiebang.model.plan import Plan
@@ -374,6 +375,11 @@ def joined(
     return World(databases, pools, {**owned, **(networks or {})}, plan)
 
 
+def start_servers(home: Path) -> AbstractAsyncContextManager[Mapping[str, str]]:
+    """Start servers that lose nothing, as the product's do; under `--smoke`, where nothing is measured, any."""
+    return embedded(home, durable=SMOKING not in os.environ)
+
+
 @asynccontextmanager
 async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> AsyncIterator[World]:
     """Open durable servers of our own with accounts 1 to `people`, and remove them afterwards.
@@ -385,7 +391,7 @@ async def opened(people: int = PEOPLE, *, full: bool = False, size: int = 8) -> 
     home = folder / "home"
     try:
         async with AsyncExitStack() as stack:
-            servers = await stack.enter_async_context(embedded(home))
+            servers = await stack.enter_async_context(start_servers(home))
             databases = (
                 await ensure_databases(servers, placement(PARTICIPANTS)) if full else await on_one(servers[SERVERS[0]])
             )

@@ -119,7 +119,9 @@ class TestDatabases(ParticipantSuite):
         spent = NOT_BOUND if participant.name.startswith("identity") else None
         operation = planned(participant)
         unfit = (
-            PlannedOperation(operation.operation, dict.fromkeys(operation.effects, [])) if operation.effects else None
+            PlannedOperation(operation.operation, {name: [] for name in operation.effects})
+            if operation.effects
+            else None
         )
         return Subject(participant, lambda count: people(participant, count), refused, operation, spent, unfit=unfit)
 

@@ -97,7 +97,8 @@ def smoked(name: str) -> dict[str, Any]:
     answer: dict[str, Any] = msgspec.json.decode(told.stdout)
     assert list(answer) == ["machine", "rows", "bars"]
     assert answer["rows"]
-    assert all(len(one["rounds"]) == 1 for one in answer["rows"])
+    steps = 2 if name == "growth" else 1  # its small store is measured beside each step of the one that grows
+    assert all(len(one["rounds"]) <= steps for one in answer["rows"])
     assert all(("at_least" in bar) != ("at_most" in bar) for bar in answer["bars"])
     return answer
 
