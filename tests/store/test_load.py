@@ -224,7 +224,7 @@ async def test_what_departs_from_its_standard_is_loaded_and_marked(
     for name in ("identity_shenzhen", "identity_guiyang"):
         rows = await pools[name].fetch("SELECT document_doubt, birth_date FROM identity.account ORDER BY account_id")
         assert [row["document_doubt"] for row in rows] == ["region_unlisted", None, "birth_date_partial", None]
-        assert rows[2]["birth_date"] == date(1985, 3, 31), "the last day that it leaves open"
+        assert rows[2]["birth_date"] == date(1985, 12, 31), "the last day that it leaves open, and of its year"
     cards = await pools["wallet"].fetch("SELECT tail, doubt FROM wallet.bank_card WHERE doubt IS NOT NULL")
     assert [tuple(card) for card in cards] == [("0001", "check_character")]
     codes = await pools["enterprise"].fetch("SELECT credit_code, credit_code_doubt FROM enterprise.membership")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import date
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -73,7 +74,7 @@ async def test_a_participants_first_version_migrates_with_its_people(empty: str,
     scripts = load_migrations(owner, PARTICIPANTS)
     await migrate(empty, owner, scripts[:1])
     connection = await asyncpg.connect(empty)
-    bound = BOUND if owner == "identity" else {}
+    bound = {**BOUND, "region": "DEU", "birth_date": date(1990, 12, 31)} if owner == "identity" else {}
     columns = ["account_id", *bound]
     places = ", ".join(f"${at}" for at in range(1, len(columns) + 1))
     await connection.execute(

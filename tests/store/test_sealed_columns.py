@@ -40,6 +40,12 @@ DOCUMENT: Final = sha256(b"document").digest()
 UNSEALED: Final[Mapping[str, str]] = {
     "platform.account.created_at": "when the account was loaded here; nothing rests on it",
     "platform.account.account_id": "of an account without a case: nothing of ours happened there",
+    **dict.fromkeys(
+        [f"platform.account.{name}_counted" for name in ("cases", "codes", "messages")]
+        + [f"platform.account.{name}" for name in ("counted_since", "case_opened_at", "told_at", "unlocked_at")],
+        "how much was asked for of late: a cap on nuisances, which no case rests on once it is open",
+    ),
+    "platform.wrong_try": "what locks proofs for a day, and goes after; a proof that was given is in the seal",
     "platform.outbox.due_at": "when to try again; the row changes after the case was sealed",
     "platform.outbox.attempt": "how often it was tried; changes after the case was sealed",
     "platform.outbox.delivered_at": "a message may be delivered long after the seal; the gateway keeps the proof",
@@ -48,6 +54,7 @@ UNSEALED: Final[Mapping[str, str]] = {
     "platform.bucket_lease": "who works on what for the next seconds",
     "platform.seal_floor": "a guard of the sealer; a late save that it let through would be found",
     "platform.worker": "who is alive",
+    "platform.worker_freed": "whose buckets an operator took back: it moves work, and decides nothing",
     "platform.task": "a list of what operators must look at; it decides nothing, and each act on it is logged",
     "platform.policy_state.revision": "tells processes to read again",
     "platform.policy_state.before": "what counted until in_force_since: the sealed activations say the same",
@@ -79,6 +86,7 @@ VALUES: Final[Mapping[str, str]] = {
 }
 """What a column is changed to where another value of its type is none of its values."""
 BY_TYPE: Final[Mapping[str, str]] = {
+    "boolean": "NOT {0}",
     "bigint": "coalesce({0}, 0) + 1",
     "integer": "coalesce({0}, 0) + 1",
     "smallint": "coalesce({0}, 0) + 1",
@@ -105,6 +113,7 @@ ROWS: Final[Sequence[str]] = (
     "INSERT INTO platform.idempotency VALUES ('c', 'r', 'k', '', 200, '', NULL, NULL, $1)",
     "INSERT INTO platform.bucket_lease VALUES (1, 'w', $1)",
     "INSERT INTO platform.worker VALUES ('w', $1)",
+    "INSERT INTO platform.worker_freed VALUES ('w', $1, 'mei', 4, $1)",
     "INSERT INTO platform.recovery VALUES (1, '{platform}', 'mei', $1, $1, '{}')",
     "INSERT INTO platform.participant_outage VALUES ('wallet', $1, 'moved', 'mei', $1, 'mei')",
     "INSERT INTO platform.task VALUES (1, 1, 'parked', 'wallet', 1, 1, 'confirm', NULL, $1, 'mei', $1, $1, 'n')",
@@ -113,6 +122,10 @@ ROWS: Final[Sequence[str]] = (
     "INSERT INTO platform.policy_state VALUES (1, 1, 1, 'p/1', $1, 'p/1')",
     "INSERT INTO platform.policy_shadow VALUES ('p/2', 'p/1', 'revoke', '', '', 3, 1, 1, 1)",
     "INSERT INTO platform.account (account_id, created_at) VALUES (9, $1)",
+    """INSERT INTO platform.plan_correction VALUES
+       (1, 'p/1', 'revoke', 'social', 'moments_per_day', '3', '99999', 'no column', 'mei', $1, 'li', $1, NULL)""",
+    "INSERT INTO platform.wrong_try VALUES (1, $1, gen_random_uuid(), 'sms_code')",
+    "INSERT INTO platform.key_fingerprint VALUES ('master.key', $1, sha256('k'))",
 )
 WHERE: Final[Mapping[str, str]] = {
     "platform.account.account_id": "account_id = 9",
@@ -120,7 +133,9 @@ WHERE: Final[Mapping[str, str]] = {
     "platform.case_event": "account_id = 1 AND revision = 2",
 }
 """Which row is changed, of those tables that have several: that of the case that ended."""
-OF_THE_LIVE: Final = frozenset({"account_id", "case_no", "bucket", "kind", "plan", "created_at", "device_id"}) | {
+OF_THE_LIVE: Final = frozenset(
+    {"account_id", "case_no", "bucket", "kind", "plan", "created_at", "device_id", "by_service"}
+) | {
     "revision",
     "state",
     "head",

@@ -35,13 +35,13 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 UNLIMITED: Final = Allowance(
-    since=datetime(1970, 1, 1, tzinfo=UTC),
+    since=datetime(9999, 12, 30, tzinfo=UTC),
     case_pause=timedelta(),
     cases=_LARGEST,
     codes=_LARGEST,
     messages=_LARGEST,
 )
-"""Of a policy that allows any number."""
+"""Of a policy that allows any number: its window has never begun."""
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ SELECT c.account_id, c.case_no,
             FROM platform.remedy m WHERE m.account_id = c.account_id AND m.done_at <= c.created_at),
         (SELECT jsonb_agg(jsonb_build_array(u.remedy_id, u.code, u.kind, u.what, encode(u.nonce, 'hex'), u.device_id, u.wrong,
                 extract(epoch FROM u.created_at), extract(epoch FROM u.expires_at), extract(epoch FROM u.used_at),
-                extract(epoch FROM u.ended_at)) ORDER BY u.remedy_id)
+                extract(epoch FROM u.ended_at), u.by_service) ORDER BY u.remedy_id)
             FROM platform.step_up u WHERE u.account_id = c.account_id AND u.used_at <= c.created_at),
         (SELECT jsonb_agg(jsonb_build_array(q.year, q.slot, extract(epoch FROM q.claimed_at)) ORDER BY q.year, q.slot)
             FROM platform.identity_quota q WHERE q.document_index = c.document_index AND q.account_id = c.account_id
@@ -42,7 +42,7 @@ FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)
 JOIN platform.cases c ON c.account_id = i.account_id AND c.case_no = i.case_no AND c.account_id = ANY ($1::bigint[])
 CROSS JOIN LATERAL (
     SELECT jsonb_build_array('jiebang-record-2', c.account_id, c.case_no, c.bucket, c.kind, c.plan,
-        extract(epoch FROM c.created_at), c.device_id, encode(c.document_index, 'hex'),
+        extract(epoch FROM c.created_at), c.device_id, c.by_service, encode(c.document_index, 'hex'),
         (SELECT jsonb_agg(jsonb_build_array(extract(epoch FROM r.at), r.pack, r.outcome, encode(sha256(r.sealed), 'hex')))
             FROM platform.check_record r
             WHERE r.account_id = c.account_id AND r.case_no = c.case_no AND r.step = 'submit'))::text AS opening
@@ -70,6 +70,16 @@ SELECT 'participant_outage', sha256(convert_to(coalesce(jsonb_agg(jsonb_build_ar
         extract(epoch FROM o.out_since), o.reason, o.out_by, extract(epoch FROM o.back_at), o.back_by)
         ORDER BY o.participant, o.out_since), '[]')::text, 'UTF8'))
 FROM platform.participant_outage o WHERE o.back_at <= $1
+UNION ALL
+SELECT 'plan_correction', sha256(convert_to(coalesce(jsonb_agg(jsonb_build_array(x.correction_no, x.pack, x.kind, x.participant,
+        x.effect, x.value, x.was, x.why, x.proposed_by, extract(epoch FROM x.proposed_at), x.approved_by,
+        extract(epoch FROM x.approved_at), extract(epoch FROM x.lapsed_at))
+        ORDER BY x.correction_no), '[]')::text, 'UTF8'))
+FROM platform.plan_correction x WHERE coalesce(x.approved_at, x.lapsed_at) <= $1
+UNION ALL
+SELECT 'key_fingerprint', sha256(convert_to(coalesce(jsonb_agg(jsonb_build_array(f.name, extract(epoch FROM f.recorded_at),
+        encode(f.fingerprint, 'hex')) ORDER BY f.name, f.recorded_at), '[]')::text, 'UTF8'))
+FROM platform.key_fingerprint f WHERE f.recorded_at <= $1
 
 -- name: numbers_set_back
 -- Accounts whose last case number lies below one that was given: the number would be given again.
