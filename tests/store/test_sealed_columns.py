@@ -134,20 +134,8 @@ WHERE: Final[Mapping[str, str]] = {
 }
 """Which row is changed, of those tables that have several: that of the case that ended."""
 OF_THE_LIVE: Final = frozenset(
-    [
-        "account_id",
-        "case_no",
-        "bucket",
-        "kind",
-        "plan",
-        "created_at",
-        "device_id",
-        "by_service",
-        "revision",
-        "state",
-        "head",
-        "document_index",
-    ]
+    {"account_id", "case_no", "bucket", "kind", "plan", "created_at", "device_id", "by_service"}
+    | {"revision", "state", "head", "document_index"}
 )
 """Columns of a live case that are found too: those that stay as they are, and those that its timeline tells."""
 
