@@ -72,6 +72,10 @@ BODIES: Final[Mapping[tuple[str, str], Any]] = {
     ("POST", "/v1/remedies/logins/confirmation"): {
         "account": str(OWNER), "remedy": "c0ffee00-0000-4000-8000-000000000000", "password": "1", "code": "1",
     },
+    ("POST", "/v1/remedies/proof-lock"): {"account": str(OWNER)},
+    ("POST", "/v1/remedies/proof-lock/confirmation"): {
+        "account": str(OWNER), "remedy": "c0ffee00-0000-4000-8000-000000000000", "password": "1", "code": "1",
+    },
     ("POST", "/v1/remedies/device-handover"): {"account": str(OWNER)},
     ("POST", "/v1/remedies/device-handover/approval"): {"account": str(OWNER), "code": "1"},
     ("POST", "/v1/consents"): {"account": str(OWNER), "code": "PAY-AUTODEBIT", "shown": ["1"]},

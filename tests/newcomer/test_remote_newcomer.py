@@ -14,10 +14,10 @@ from typing import Final
 import pytest
 from structlog.testing import capture_logs
 
-from jiebang.app import App, open_app
+from jiebang.app import App, migrate, open_app
 from jiebang.cli.cases.as_person import prove_case, submit_case
 from jiebang.model.case import Kind, State
-from jiebang.model.errors import PackInvalidError, SettingsError
+from jiebang.model.errors import InstallationIncompleteError, PackInvalidError
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.http import HttpParticipant
 from jiebang.policy import packs
@@ -65,6 +65,7 @@ def settings_of(home: Path, base_url: str, databases: Mapping[str, str]) -> Sett
         "JIEBANG_HOME": str(home),
         "JIEBANG_DATABASES": json.dumps(databases),
         "JIEBANG_NETWORKS": json.dumps({"acme": acme}),
+        "JIEBANG_SANDBOX": "true",
         "JIEBANG_SAGA_RESEND_LIMIT": "0.2",
         "JIEBANG_TASKS_SILENT": "0.5",
         "JIEBANG_TASKS_EVERY": "0.2",
@@ -85,6 +86,7 @@ async def outside(new_folder: Callable[[str], Path]) -> AsyncIterator[Sandbox]:
 @pytest.fixture(scope="module")
 async def app(outside: Sandbox, databases: Mapping[str, str]) -> AsyncIterator[App]:
     settings = settings_of(outside.home, outside.link("acme").base_url, databases)
+    await migrate(settings)
     async with open_app(settings) as opened:
         platform, declared = opened.pools["platform"], opened.declared
         await lifecycle.add(platform, declared, *pack_text(), "Ann", datetime.now(UTC))
@@ -210,10 +212,11 @@ def test_a_plan_is_held_against_what_it_declares(tmp_path: Path) -> None:
 async def test_a_missing_key_file_is_named(databases: Mapping[str, str], new_folder: Callable[[str], Path]) -> None:
     """Whoever configures a participant for the first time has not exchanged keys yet."""
     home = new_folder("keyless") / "home"
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(InstallationIncompleteError) as caught:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(open_app(settings_of(home, "https://acme.example", databases)))
-    [problem] = caught.value.fields["problems"]
-    assert problem.where == "networks.acme.keys"
-    assert "acme-request.pem" in problem.en
-    assert "acme-request.pem" in problem.zh
+    problems = caught.value.fields["problems"]
+    assert {problem.where for problem in problems} == {"keys", "networks.acme"}
+    for file in ("acme-request.pem", "acme-reply.pub.pem"):
+        [problem] = [problem for problem in problems if file in problem.en]
+        assert file in problem.zh

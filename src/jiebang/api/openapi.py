@@ -14,6 +14,7 @@ from jiebang import __version__
 from jiebang.api import problems, shapes
 from jiebang.api.cases import remedy_shapes
 from jiebang.model import errors
+from jiebang.model.plain import PLAIN_PATTERN
 from jiebang.policy.codes import CodeExplained
 from jiebang.remote import problem_details
 from jiebang.remote.tokens import KeysUnavailableError, TokenScope
@@ -124,6 +125,9 @@ def complete_document(document: Mapping[str, Any]) -> dict[str, Any]:
     renamed = _component_names(whole["components"]["schemas"])
     whole = _replace_references(whole, renamed)
     whole["components"]["schemas"] = exact
+    for name, schema in exact.items():
+        if name.endswith("Body"):
+            _declare_plain(schema)
     for operation in _iterate_operations(whole):
         bad_input = operation["responses"].get("400", {}).get("content", {})
         if bad_input and problem_details.PROBLEM_JSON not in bad_input:
@@ -141,6 +145,17 @@ def complete_document(document: Mapping[str, Any]) -> dict[str, Any]:
             for header in answer.get("headers", {}).values():
                 header.setdefault("schema", {"type": "string"})
     return whole
+
+
+def _declare_plain(schema: Any) -> None:
+    """Say of the texts in a body's schema that they hold no acting characters, as `bodies.require_plain` demands."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "string" and not {"pattern", "enum", "format"} & schema.keys():
+            schema["pattern"] = PLAIN_PATTERN
+        for each in schema.values():
+            _declare_plain(each)
+    for each in schema if isinstance(schema, list) else ():
+        _declare_plain(each)
 
 
 def _component_names(schemas: Mapping[str, Any]) -> dict[str, str]:

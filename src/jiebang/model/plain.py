@@ -30,6 +30,8 @@ _ESCAPED: Final = re.compile(rf"[{''.join(chr(code) for code in _SHOWN if code >
 _IN_JSON: Final = re.compile(
     r"\\[bfr]|\\u00(?:[01]|7[fF])|[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
 )
+PLAIN_PATTERN: Final = "^[^" + "".join(rf"\u{code:04x}" for code in _SHOWN_IN_LINES) + "]*$"
+"""What `find_acting` finds nothing in, as a pattern of JSON Schema."""
 
 
 def find_acting(text: str) -> str | None:
