@@ -15,6 +15,8 @@ RENAME := 'import pathlib, sys; old, new = (str(pathlib.Path(each).absolute()).e
 PURE := tests/unit tests/sim
 # What fuzzes the doors; in the suite too, with a hundredth of the examples.
 DOORS := tests/unit/test_decoding.py tests/unit/test_doors.py tests/acceptance/test_doors.py
+# The others wait for servers more than they count: two at a time, each with servers of its own.
+SERVERS := -n 2 --dist loadfile
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal -p no:schemathesis
 
 .PHONY: help setup demo test quick lint sim chaos fuzz bench lock clean
@@ -50,7 +52,7 @@ demo: setup ## Generate 10,000 people, start everything, tell four stories, then
 
 test: setup lint ## All checks and tests
 	$(PY) -m pytest $(PURE) $(PARALLEL)
-	$(PY) -m pytest $(PURE:%=--ignore=%)
+	$(PY) -m pytest $(PURE:%=--ignore=%) $(SERVERS)
 
 quick: setup ## In seconds, while working: lint, and the pure tests with a few examples of each property
 	$(PY) -m ruff check
