@@ -205,6 +205,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 know=self.registry.know,
                 case_ids=self.case_ids,
                 codes_key=self.secrets.codes,
+                ended={ending: one.read_ended for one in databases for ending in one.endings},
             )
         name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}"
         return Worker(

@@ -16,6 +16,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
+from jiebang.model.notice import AddresseeKind
 from jiebang.model.plan import PlannedOperation
 
 _LARGEST: Final = (1 << 53) - 1
@@ -117,6 +118,23 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Confirm ends by raising the epoch, and whom that concerns beside the person: one notice a child row.
+
+    All SQL is over the child row `c` of the table `table`, and the account row `a`. `live`: the condition under which a
+    child of the epoch was still in force. `item`: the child's number as the addressee knows it; `addressee`: the
+    addressee's id within its kind; `name`: what it is called. All three are non-empty texts, and hold nothing about the
+    person.
+    """
+
+    table: str
+    live: str
+    item: str
+    kind: AddresseeKind
+    addressee: str
+    name: str
+
+
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """One participant. `owner`: its schema, and the owner of its facts; its folder is the package `package`.
 
@@ -124,6 +142,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     centre that keeps a copy. Without any it is a remote participant, named `owner`. `facts`: those that it owns;
     `facts_sql`: the query over accounts `$1::bigint[]` that returns account_id, facts_version and a column for each.
     `value_words`: by fact, the text for each value that the participant answers as a code word. `operations`: by name.
+    `endings`: what its Confirms end and others are told of, by name; its account table then has the column
+    `epoch_cases`, the cases that raised the epoch, the last one last.
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
     names; None for a participant that never had that form.
     """
@@ -135,6 +155,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     facts_sql: str = ""
     value_words: Mapping[str, Mapping[str, Text]] = {}
     operations: Mapping[str, Operation]
+    endings: Mapping[str, Ending] = {}
     formerly: str | None = None
 
     @property
@@ -171,7 +192,8 @@ class ParticipantRegistry:
 
     `databases` and `networks`: names, in order of declaration. `placement`: the embedded server of each database.
     `facts`: every fact by name, those of no participant last; `owned`: their names by owner; `item_fields`: the fields
-    of each fact of type ITEMS; `value_words`: as in the declarations. Registries compare and hash by identity, so that
+    of each fact of type ITEMS; `value_words`: as in the declarations;
+    `endings`: by name, the declaration of each. Registries compare and hash by identity, so that
     derived values can be cached.
     """
 
@@ -202,6 +224,9 @@ class ParticipantRegistry:
         self.item_fields: Mapping[str, Mapping[str, FactType]] = {
             name: spec.fields for name, spec in self.facts.items() if spec.type is FactType.ITEMS
         }
+        self.endings: Mapping[str, Declaration] = {name: each for each in self.declarations for name in each.endings}
+        if len(self.endings) != sum(len(each.endings) for each in self.declarations):
+            raise ValueError("an ending is declared twice")
         self.value_words = {fact: words for each in self.declarations for fact, words in each.value_words.items()}
 
     @property

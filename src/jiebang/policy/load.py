@@ -28,12 +28,14 @@ from jiebang.policy.pack import (
     MESSAGE_VALUES,
     MESSAGES,
     METHODS,
+    NOTICE_VALUES,
     OTHER_REASON,
     REMEDIES,
     UNAVAILABLE_VALUES,
     AlternativeRule,
     ConsequenceRule,
     MessageText,
+    NoticeText,
     Pack,
     Param,
     Proofs,
@@ -43,6 +45,7 @@ from jiebang.policy.pack import (
 from jiebang.policy.protection import PROOF_LOCK, WRONG_TRIES, Protection, UseLimits
 from jiebang.policy.shape import (
     MessageShape,
+    NoticeShape,
     PackShape,
     ParamShape,
     PlanShape,
@@ -132,6 +135,9 @@ class _Builder(Entries):
         plans = {kind: plan for kind in shape.plans if (plan := self._plan(kind, shape.plans[kind])) is not None}
         proofs = {kind: one for kind in shape.proofs if (one := self._proofs(kind, shape.proofs[kind])) is not None}
         messages = {name: self._message(name, message) for name, message in shape.messages.items()}
+        notices = {
+            name: told for name in shape.notices if (told := self._notice(name, shape.notices[name])) is not None
+        }
         consequences, alternatives = self.consequences(), self.alternatives()
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
         consequences_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
@@ -156,6 +162,7 @@ class _Builder(Entries):
             plans=plans,
             proofs=proofs,
             messages=messages,
+            notices=notices,
             reasons=shape.reasons,
             rules_of=rules_of,
             facts_needed=needed,
@@ -255,6 +262,30 @@ class _Builder(Entries):
             for part in ("sms", "subject", "body")
         }
         return MessageText(**parts)
+
+    def _notice(self, name: str, shape: NoticeShape) -> NoticeText | None:
+        declared = self.registry.endings.get(name)
+        if declared is None:
+            known = ", ".join(sorted(self.registry.endings))
+            self.document.problem(
+                ("notices", name),
+                f"没有参与方终止名为“{name}”的事项;已知:{known}",
+                f"no participant ends anything named '{name}'; known: {known}",
+            )
+            return None
+        for at, kind in enumerate(shape.kinds):
+            plan = self.shape.plans.get(kind)
+            if plan is not None and not any(name in declared.names for wave in plan.waves for name in wave):
+                self.document.problem(
+                    ("notices", name, "kinds", at),
+                    f"“{kind.value}”的方案中没有 {declared.owner},不会终止这些事项",
+                    f"the plan of '{kind.value}' does not have {declared.owner}, so it ends none of them",
+                )
+        parts = {
+            part: self.wording(getattr(shape, part), ("notices", name, part), NOTICE_VALUES)
+            for part in ("subject", "body")
+        }
+        return NoticeText(kinds=frozenset(shape.kinds), **parts)
 
     def _plan(self, kind: Kind, shape: PlanShape) -> Plan | None:
         path: Path = ("plans", kind.value)

@@ -57,6 +57,13 @@ MESSAGE_VALUES: Final[Mapping[str, FactType]] = {
 }
 """The values that a message's texts may use, beside parameters. `remedy`: the title of the rule that it clears;
 `receipt`: the head of the case's timeline."""
+NOTICE_VALUES: Final[Mapping[str, FactType]] = {
+    "item": FactType.TEXT,
+    "addressee": FactType.TEXT,
+    "at": FactType.TIME,
+}
+"""The values that a notice to an organisation may use, beside parameters: the number of what ended, the organisation's
+name, and when it ended. Nothing of the person is among them."""
 UNAVAILABLE_VALUES: Final[Mapping[str, FactType]] = {"owner": FactType.TEXT, "facts": FactType.TEXT}
 EARLIEST: Final = "earliest"
 OTHER_REASON: Final = "OTHER"
@@ -206,6 +213,14 @@ class MessageText(msgspec.Struct, frozen=True):
     body: Wording
 
 
+class NoticeText(msgspec.Struct, frozen=True):
+    """The wording of the notice to an organisation of what cases of `kinds` ended with it."""
+
+    kinds: frozenset[Kind]
+    subject: Wording
+    body: Wording
+
+
 class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """One version of one policy. `id` is name and version, as in `app/1`; a case's plan is named so.
 
@@ -242,6 +257,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """The rule that each remedy on the spot (REMEDIES) clears; without one, this policy does not offer the remedy."""
     names_of: Mapping[Kind, frozenset[str]] = {}
     """By kind: every name that a rule, consequence or alternative uses."""
+    notices: Mapping[str, NoticeText] = {}
+    """By the name of the ending that it tells of (`ParticipantRegistry.endings`)."""
     quota: QuotaRule | None = None
     """None: this policy counts no identity changes."""
     shortfalls: tuple[PackProblem, ...] = ()
@@ -264,6 +281,15 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def _look_up_text(self, code: str) -> Text:
         titles = {rule.code: rule.words.title.whole for rule in self.rules}
         return titles.get(code) or self.reasons.get(code) or self.reasons[OTHER_REASON]
+
+
+def fill_notice(pack: Pack, ending: str, values: Mapping[str, Text]) -> tuple[Text, Text]:
+    """Fill the notice of an ending: (subject, body).
+
+    `values`: rendered, by name as in NOTICE_VALUES. Raises KeyError for an ending without a notice or a missing value.
+    """
+    words = pack.notices[ending]
+    return fill(words.subject, values), fill(words.body, values)
 
 
 def fill_message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:

@@ -225,6 +225,14 @@ class MessageShape(msgspec.Struct, frozen=True):
     body: Text
 
 
+class NoticeShape(msgspec.Struct, frozen=True):
+    """The texts of the notice to an organisation of what a case of `kinds` ended with it, once the case is done."""
+
+    kinds: Kinds
+    subject: Text
+    body: Text
+
+
 class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     """A whole pack as in its file."""
 
@@ -241,6 +249,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     proofs: dict[Kind, ProofsShape]
     messages: dict[Name, MessageShape]
     reasons: dict[Code, Text]
+    notices: dict[Name, NoticeShape] = {}
     quota: QuotaShape | None = None
     devices: DevicesShape | None = None
     protection: ProtectionShape | None = None

@@ -29,11 +29,18 @@ class RemoteError(ConnectionError):
     """The party gave no valid answer: it was unreachable or failing, or the answer was not signed by it.
 
     `status`: the HTTP status of the answer, None where none came. `code`: the problem's code, where there is one.
-    `detail`: what the party said of it, cleaned (peer_problems.py).
+    `detail`: what the party said of it, cleaned (peer_problems.py). `signed`: whether it is the party's own word.
     """
 
     def __init__(
-        self, name: str, what: str, status: int | None = None, code: str | None = None, detail: str | None = None
+        self,
+        name: str,
+        what: str,
+        status: int | None = None,
+        code: str | None = None,
+        detail: str | None = None,
+        *,
+        signed: bool = False,
     ) -> None:
         """`what`: what happened, without personal data."""
         super().__init__(f"{name}: {what}")
@@ -41,6 +48,7 @@ class RemoteError(ConnectionError):
         self.status = status
         self.code = code
         self.detail = detail
+        self.signed = signed
 
 
 class SignedClient:
@@ -109,7 +117,7 @@ class SignedClient:
 
     def _build_error(self, status: int, answer: bytes) -> RemoteError:
         code, detail = read_peer_problem(answer)
-        return RemoteError(self.name, f"answered {status} {code or ''}".rstrip(), status, code, detail)
+        return RemoteError(self.name, f"answered {status} {code or ''}".rstrip(), status, code, detail, signed=True)
 
     async def aclose(self) -> None:
         """Close the connections."""

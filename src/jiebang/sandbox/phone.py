@@ -1,7 +1,8 @@
-"""The SMS and e-mail gateway and all phones, as a process of its own.
+"""The message gateway, all phones and the mailboxes of organisations, as a process of its own.
 
 `python -m jiebang.sandbox.phone --data FILE --keys FOLDER`. The platform posts signed batches of notices;
-a phone shows them at `/phones/{account}`, as JSON or, in a browser, as a page. Listens on this machine only.
+a phone shows them at `/phones/{account}`, as JSON or, in a browser, as a page, an organisation's mailbox at
+`/mailboxes?kind=merchant&id=NAME`. Listens on this machine only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from jiebang.model.check import Text
-from jiebang.model.notice import Channel, Notices
+from jiebang.model.notice import AddresseeKind, Channel, NoticeRefusal, Notices, NoticesTaken
 from jiebang.remote.bodies import parse_account
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import read_other_end
@@ -44,6 +45,24 @@ CREATE TABLE IF NOT EXISTS message (
     received_at TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS message_account ON message (account_id, received);
+CREATE TABLE IF NOT EXISTS letter (
+    received INTEGER PRIMARY KEY,
+    message_id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    addressee TEXT NOT NULL,
+    name TEXT NOT NULL,
+    zh TEXT NOT NULL,
+    en TEXT NOT NULL,
+    received_at TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS letter_addressee ON letter (kind, addressee, received);
+CREATE TABLE IF NOT EXISTS refusal (
+    kind TEXT NOT NULL,
+    addressee TEXT NOT NULL,
+    code TEXT NOT NULL,
+    final INTEGER NOT NULL,
+    PRIMARY KEY (kind, addressee)
+);
 """
 _PHONES: Final = "/phones/"
 
@@ -57,6 +76,35 @@ class PhoneMessage(msgspec.Struct, frozen=True):
     received_at: datetime
 
 
+class Letter(msgspec.Struct, frozen=True):
+    """A message in an organisation's mailbox."""
+
+    message_id: str
+    kind: AddresseeKind
+    id: str
+    name: str
+    text: Text
+    received_at: datetime
+
+
+class AddresseeRefusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the gateway is told to do wrong: to refuse what is sent to an addressee (of a person, `id` is the account).
+
+    `final`: for good, as for an addressee that does not exist; else for now, as for one whose mailbox is down.
+    """
+
+    kind: AddresseeKind
+    id: str
+    code: str = "NO-SUCH-ADDRESSEE"
+    final: bool = True
+
+
+class AddresseeRefusals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PUT /sandbox/refusals`: all that there are from now on."""
+
+    refusals: list[AddresseeRefusal]
+
+
 class Inbox:
     """All messages, in one SQLite file. Methods block; the gateway calls them from one thread of their own."""
 
@@ -67,24 +115,61 @@ class Inbox:
             self._db.execute(f"PRAGMA {pragma}")
         self._db.executescript(_SCHEMA)
 
-    def take(self, notices: Notices, now: datetime) -> int:
-        """Save new messages, all or none; known ids are skipped. Returns how many were new."""
+    def take(self, notices: Notices, now: datetime) -> NoticesTaken:
+        """Save new messages, all or none, except those that are refused; known ids are skipped."""
         before = self._db.total_changes
+        rules = {row[:2]: row[2:] for row in self._db.execute("SELECT kind, addressee, code, final FROM refusal")}
+        refused = [
+            NoticeRefusal(one.message_id, rules[one.lane][0], bool(rules[one.lane][1]))
+            for one in notices.messages
+            if one.lane in rules
+        ]
+        taken, at = [one for one in notices.messages if one.lane not in rules], now.isoformat()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany(
                 "INSERT INTO message (message_id, account_id, channel, zh, en, received_at) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (message_id) DO NOTHING",
                 [
-                    (str(one.message_id), int(one.account), one.channel, one.text.zh, one.text.en, now.isoformat())
-                    for one in notices.messages
+                    (str(one.message_id), int(one.account), one.channel, one.text.zh, one.text.en, at)
+                    for one in taken
+                    if one.account is not None
+                ],
+            )
+            self._db.executemany(
+                "INSERT INTO letter (message_id, kind, addressee, name, zh, en, received_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (message_id) DO NOTHING",
+                [
+                    (str(one.message_id), one.to.kind, one.to.id, one.to.name, one.text.zh, one.text.en, at)
+                    for one in taken
+                    if one.to is not None
                 ],
             )
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
-        return self._db.total_changes - before
+        return NoticesTaken(self._db.total_changes - before, refused)
+
+    def refuse(self, refusals: Sequence[AddresseeRefusal]) -> None:
+        """Refuse what is sent to these addressees from now on, and to no others."""
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("DELETE FROM refusal")
+        self._db.executemany(
+            "INSERT OR REPLACE INTO refusal (kind, addressee, code, final) VALUES (?, ?, ?, ?)",
+            [(one.kind.value, one.id, one.code, one.final) for one in refusals],
+        )
+        self._db.execute("COMMIT")
+
+    def read_mailbox(self, kind: str | None, addressee: str | None) -> list[Letter]:
+        """Return the newest messages of an organisation, the newest last; of all those of a kind, or of all (None)."""
+        query = """SELECT message_id, kind, addressee, name, zh, en, received_at FROM letter
+            WHERE kind = coalesce(?, kind) AND addressee = coalesce(?, addressee) ORDER BY received DESC LIMIT ?"""
+        rows = self._db.execute(query, (kind, addressee, SHOWN)).fetchall()
+        return [
+            Letter(message_id, AddresseeKind(kind_), id_, name, Text(zh, en), datetime.fromisoformat(at))
+            for message_id, kind_, id_, name, zh, en, at in reversed(rows)
+        ]
 
     def read(self, account_id: int) -> list[PhoneMessage]:
         """Return an account's newest messages, the newest last."""
@@ -109,8 +194,12 @@ class Phone:
         """Return the gateway as an ASGI application."""
         return Service(
             responder,
-            {("POST", "/messages"): self.take},
-            {("GET", "/phones/*"): self.show, ("GET", "/health"): self.health},
+            {("POST", "/messages"): self.take, ("PUT", "/sandbox/refusals"): self.refuse},
+            {
+                ("GET", "/phones/*"): self.show,
+                ("GET", "/mailboxes"): self.show_mailbox,
+                ("GET", "/health"): self.health,
+            },
         )
 
     async def health(self, call: HttpCall) -> HttpAnswer:
@@ -122,7 +211,14 @@ class Phone:
         """Take a batch of notices; those that came before are left as they are."""
         notices = parse(call.body, Notices)
         loop = asyncio.get_running_loop()
-        return ok({"taken": await loop.run_in_executor(self._thread, self._inbox.take, notices, datetime.now(UTC))})
+        return ok(await loop.run_in_executor(self._thread, self._inbox.take, notices, datetime.now(UTC)))
+
+    async def refuse(self, call: HttpCall) -> HttpAnswer:
+        """Set whose notices are refused from now on."""
+        refusals = parse(call.body, AddresseeRefusals).refusals
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._inbox.refuse, refusals)
+        return ok({"refusals": refusals})
 
     async def show(self, call: HttpCall) -> HttpAnswer:
         """Answer an account's messages, the newest last: a page for a browser, else JSON."""
@@ -133,13 +229,22 @@ class Phone:
             return HttpAnswer(_page(str(account_id), messages).encode(), content_type="text/html; charset=utf-8")
         return ok({"account": str(account_id), "messages": messages})
 
+    async def show_mailbox(self, call: HttpCall) -> HttpAnswer:
+        """Answer an organisation's messages (`kind`, `id`), the newest last: a page for a browser, else JSON."""
+        kind, addressee = (call.query.get(name, [None])[0] for name in ("kind", "id"))
+        loop = asyncio.get_running_loop()
+        letters = await loop.run_in_executor(self._thread, self._inbox.read_mailbox, kind, addressee)
+        if "text/html" in call.sent.headers.get("accept", ""):
+            return HttpAnswer(_mailbox_page(letters).encode(), content_type="text/html; charset=utf-8")
+        return ok({"messages": letters})
+
 
 _PAGE: Final = """<!doctype html>
 <html lang="zh-CN">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>手机 {account} · Phone {account}</title>
+<title>{title_zh} · {title_en}</title>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 1rem/1.55 system-ui, sans-serif; max-width: 30rem; margin: 1.5rem auto; padding: 0 1rem;
@@ -155,7 +260,7 @@ p:first-child, [lang="en"] {{ color: light-dark(#4a525c, #b4bac2); }}
 </head>
 <body>
 <main>
-<h1>账户 {account} 的手机 <span lang="en">Phone of account {account}</span></h1>
+<h1>{title_zh} <span lang="en">{title_en}</span></h1>
 {messages}
 </main>
 </body>
@@ -167,18 +272,36 @@ _SHANGHAI: Final = ZoneInfo("Asia/Shanghai")
 
 
 def _page(account: str, messages: Sequence[PhoneMessage]) -> str:
+    lines = [(_CHANNEL[one.channel], one.received_at, one.text) for one in messages]
+    return _render(f"账户 {account} 的手机", f"Phone of account {account}", lines)
+
+
+def _mailbox_page(letters: Sequence[Letter]) -> str:
+    lines = [(f"{_ADDRESSEE[one.kind]} {one.name}", one.received_at, one.text) for one in letters]
+    return _render("机构信箱", "Mailboxes of organisations", lines)
+
+
+_ADDRESSEE: Final = {
+    AddresseeKind.MERCHANT: "商户 merchant",
+    AddresseeKind.ENTERPRISE: "企业 enterprise",
+    AddresseeKind.PLATFORM: "第三方平台 platform",
+    AddresseeKind.APP: "应用 app",
+}
+
+
+def _render(title_zh: str, title_en: str, lines: Sequence[tuple[str, datetime, Text]]) -> str:
     shown = "\n".join(
         _MESSAGE.format(
-            channel=_CHANNEL[one.channel],
-            at=one.received_at.isoformat(),
-            shown=f"{one.received_at.astimezone(_SHANGHAI):%Y-%m-%d %H:%M:%S}",
-            zh=escape(one.text.zh),
-            en=escape(one.text.en),
+            channel=escape(by),
+            at=at.isoformat(),
+            shown=f"{at.astimezone(_SHANGHAI):%Y-%m-%d %H:%M:%S}",
+            zh=escape(text.zh),
+            en=escape(text.en),
         )
-        for one in messages
+        for by, at, text in lines
     )
     empty = '<p>还没有消息。<span lang="en">No messages yet.</span></p>'
-    return _PAGE.format(account=account, messages=f"<ol>\n{shown}\n</ol>" if messages else empty)
+    return _PAGE.format(title_zh=title_zh, title_en=title_en, messages=f"<ol>\n{shown}\n</ol>" if lines else empty)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ mark must be stored: without it a late Try could still be granted after its Canc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -28,6 +28,7 @@ from jiebang.model.plain import make_all_plain, make_plain, may_act
 from jiebang.participants.core.staging import StagingArea
 from jiebang.participants.core.statements import (
     EFFECT_UNFIT,
+    build_ending,
     build_operation,
     build_reads,
     build_refusing,
@@ -51,6 +52,16 @@ _FACTS_FROM: Final = 2
 """Facts follow account_id and facts_version in the columns of a facts query."""
 
 
+class EndedItem(msgspec.Struct, frozen=True, gc=False):
+    """One thing that a case ended: its number, and the addressee's id and name. Of the person only the key."""
+
+    account_id: int
+    case_no: int
+    item: str
+    addressee: str
+    name: str
+
+
 class DatabaseParticipant:
     """A database of ours as a `Participant`. The pool belongs to its opener: `aclose` leaves it open."""
 
@@ -60,15 +71,22 @@ class DatabaseParticipant:
         self._owner, self._facts_sql = declared.owner, declared.facts_sql
         self._read_sql = build_reads(declared.owner)
         self._operations = {
-            operation: build_operation(declared.owner, operation, how) for operation, how in declared.operations.items()
+            operation: build_operation(declared.owner, operation, how, remembers=bool(declared.endings))
+            for operation, how in declared.operations.items()
         }
         self._operations[""] = build_unnamed(declared)
+        self._endings_sql = {ending: build_ending(declared.owner, how) for ending, how in declared.endings.items()}
         self._declared = declared
         self.staging = StagingArea(declared, pool, clock) if declared.stages else None
         """The staging area; None for a participant none of whose operations applies staged values."""
         self._names = [fact.name for fact in declared.facts]
         self._items = frozenset(fact.name for fact in declared.facts if fact.type is FactType.ITEMS)
         self._texts = frozenset(fact.name for fact in declared.facts if fact.type is FactType.TEXT)
+
+    @property
+    def endings(self) -> Collection[str]:
+        """The names of what its Confirms end and others are told of."""
+        return self._endings_sql.keys()
 
     async def facts(self, accounts: Sequence[int]) -> FactBatch:
         """Read all facts of `accounts` in one query."""
@@ -180,6 +198,14 @@ class DatabaseParticipant:
         """Read the fence rows of `accounts`. An account without a row is absent."""
         rows = await self._pool.fetch(self._read_sql["look"], sorted(set(accounts)))
         return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
+
+    async def read_ended(self, ending: str, cases: Sequence[tuple[int, int]]) -> list[EndedItem]:
+        """Return what `cases` (their keys) ended of the kind `ending`, by case; the same however often it is asked.
+
+        Raises KeyError for an ending that the participant does not declare.
+        """
+        accounts, case_nos = [key[0] for key in cases], [key[1] for key in cases]
+        return [EndedItem(*row) for row in await self._pool.fetch(self._endings_sql[ending], accounts, case_nos)]
 
     async def marks(self, after: int, upto: int, limit: int) -> Mapping[int, FenceRow]:
         """Read the fence rows above `after` up to `upto` that ever took a case, the first `limit`, in key order."""

@@ -21,7 +21,7 @@ from jiebang.model.participants import Operation
 from jiebang.saga.fence import Op
 
 if TYPE_CHECKING:
-    from jiebang.model.participants import Declaration, ValueType
+    from jiebang.model.participants import Declaration, Ending, ValueType
 
 VERSION_CHANGED: Final = "VERSION-CHANGED"
 """Refusal: a fact changed between the check and the Try."""
@@ -84,8 +84,27 @@ WHERE s.account_id = k.account_id AND s.account_id = ANY ($1::bigint[]) AND s.ca
     }
 
 
-def build_operation(owner: str, name: str, operation: Operation) -> Mapping[str, str]:
-    """Return an operation's statements: one per op, by its name and by "judge_" plus its name, and "try_again"."""
+def build_ending(owner: str, ending: Ending) -> str:
+    """Return the statement that reads what cases ended: (account_id, case_no, item, addressee, name), a row a child.
+
+    The epoch that a case ended is counted back from the account's: `epoch_cases` says which cases raised it, so a later
+    case of the account changes nothing of the answer. A case that this participant did not confirm has no rows.
+    """
+    return f"""SELECT a.account_id, i.case_no, {ending.item} AS item, {ending.addressee} AS addressee,
+    {ending.name} AS name
+FROM {_ASK}
+JOIN {owner}.account a ON a.account_id = i.account_id AND a.account_id = ANY ($1::bigint[])
+JOIN {owner}.{ending.table} c ON c.account_id = a.account_id AND c.account_id = ANY ($1::bigint[])
+    AND c.epoch = a.epoch - 1 - cardinality(a.epoch_cases) + array_position(a.epoch_cases, i.case_no)
+WHERE {ending.live}
+ORDER BY a.account_id, i.case_no, item"""  # noqa: S608 - names and expressions of ours
+
+
+def build_operation(owner: str, name: str, operation: Operation, *, remembers: bool = False) -> Mapping[str, str]:
+    """Return an operation's statements: one per op, by its name and by "judge_" plus its name, and "try_again".
+
+    `remembers`: the participant has endings, so Confirm notes which case raised the epoch.
+    """
     table = f"{owner}.account"
     given = _build_given(owner, name, operation.given)
     granted = _build_refusal(operation)
@@ -99,6 +118,7 @@ def build_operation(owner: str, name: str, operation: Operation) -> Mapping[str,
         "case_op": "'confirmed'",
         "epoch": "a.epoch + 1",
         "facts_version": "a.facts_version + 1",
+        **({"epoch_cases": "a.epoch_cases || i.case_no"} if remembers else {}),
         **operation.on_confirm,
     }
     cancelled = {"case_no": "i.case_no", "case_op": "'cancelled'", **operation.on_cancel}
@@ -160,7 +180,11 @@ def build_unnamed(declared: Declaration) -> Mapping[str, str]:
     cancel = {name: every[name] for name in (Op.CANCEL, f"judge_{Op.CANCEL}")}
     if declared.formerly is None:
         return cancel
-    return {**build_operation(declared.owner, declared.formerly, declared.operations[declared.formerly]), **cancel}
+    formerly = declared.operations[declared.formerly]
+    return {
+        **build_operation(declared.owner, declared.formerly, formerly, remembers=bool(declared.endings)),
+        **cancel,
+    }
 
 
 class _Op(msgspec.Struct, frozen=True, kw_only=True):

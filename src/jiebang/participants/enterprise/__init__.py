@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.notice import AddresseeKind
+from jiebang.model.participants import Declaration, Ending, Operation, ValueType, Weaker
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -44,6 +45,17 @@ DECLARATION: Final = Declaration(
             effects={"api_rights": ValueType(bool, weaker=Weaker.MORE)},
             # An effect never grants rights that were not there.
             on_confirm={"api_rights": "a.api_rights AND coalesce(e.api_rights, true)"},
+        ),
+    },
+    endings={
+        "voided_approvals": Ending(
+            table="approval",
+            live="c.state = 'in_flight'",
+            item="c.approval_id::text",
+            kind=AddresseeKind.ENTERPRISE,
+            addressee="c.enterprise_id::text",
+            name="coalesce((SELECT m.name FROM enterprise.membership m WHERE m.account_id = c.account_id "
+            "AND m.account_id = ANY ($1::bigint[]) AND m.enterprise_id = c.enterprise_id), c.enterprise_id::text)",
         ),
     },
     formerly="revoke",

@@ -6,8 +6,12 @@ from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.notice import AddresseeKind
+from jiebang.model.participants import Declaration, Ending, Operation, ValueType, Weaker
 from jiebang.participants.core import load_facts_sql
+
+PAYMENT_SCOPE: Final = "pay"
+"""The scope of a grant under which an app takes payments from this account."""
 
 DECLARATION: Final = Declaration(
     owner="openplatform",
@@ -21,6 +25,13 @@ DECLARATION: Final = Declaration(
             {"id": FactType.TEXT, "app": FactType.TEXT, "scopes": FactType.TEXT},
             "授权应用",
             "live grants",
+        ),
+        ("payment_grants", FactType.INT, "支付授权数", "number of live grants under which apps take payments"),
+        (
+            "payment_grant_items",
+            {"id": FactType.TEXT, "app": FactType.TEXT},
+            "支付授权",
+            "live grants under which apps take payments",
         ),
         ("mini_programs", FactType.INT, "小程序数", "number of published mini programs"),
         ("mini_program_items", {"id": FactType.TEXT, "name": FactType.TEXT}, "小程序", "published mini programs"),
@@ -53,6 +64,17 @@ DECLARATION: Final = Declaration(
                 "api_quota_level": "CASE a.api_quota_level WHEN 'none' THEN 'none' "
                 "ELSE coalesce(e.api_quota_level, a.api_quota_level) END"
             },
+        ),
+    },
+    endings={
+        # A platform in which the person pays with this account holds a grant with the scope of payment.
+        "ended_payment_grants": Ending(
+            table="oauth_grant",
+            live=f"c.revoked_at IS NULL AND '{PAYMENT_SCOPE}' = ANY (c.scopes)",
+            item="c.grant_id::text",
+            kind=AddresseeKind.PLATFORM,
+            addressee="c.app_id",
+            name="c.app_name",
         ),
     },
     formerly="revoke",

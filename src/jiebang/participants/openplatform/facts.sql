@@ -1,11 +1,14 @@
-SELECT a.account_id, a.facts_version, g.grants, g.grant_items, m.mini_programs, m.mini_program_items,
+SELECT a.account_id, a.facts_version, g.grants, g.grant_items, g.payment_grants, g.payment_grant_items, m.mini_programs, m.mini_program_items,
     o.official_accounts, o.official_account_items, p.apps, p.app_items, p.led_apps, p.led_app_items,
     nullif(a.api_quota_level, 'none') AS api_quota_level
 FROM openplatform.account a
 CROSS JOIN LATERAL (
     SELECT count(*) AS grants, jsonb_agg(jsonb_build_object(
         'id', g.grant_id::text, 'app', g.app_name, 'scopes', array_to_string(g.scopes, ', ')
-    ) ORDER BY g.grant_id)::text AS grant_items
+    ) ORDER BY g.grant_id)::text AS grant_items,
+        count(*) FILTER (WHERE 'pay' = ANY (g.scopes)) AS payment_grants,
+        (jsonb_agg(jsonb_build_object('id', g.grant_id::text, 'app', g.app_name) ORDER BY g.grant_id)
+            FILTER (WHERE 'pay' = ANY (g.scopes)))::text AS payment_grant_items
     FROM openplatform.oauth_grant g
     WHERE g.account_id = a.account_id AND g.epoch = a.epoch AND g.revoked_at IS NULL
 ) g

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from jiebang.model.facts import FactType, specs
-from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.notice import AddresseeKind
+from jiebang.model.participants import Declaration, Ending, Operation, ValueType, Weaker
 from jiebang.participants.core import CENTURY_HOURS, load_facts_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
@@ -94,6 +95,16 @@ DECLARATION: Final = Declaration(
                 "cash_out_paused_until": "CASE WHEN e.cash_out_pause_hours IS NULL THEN a.cash_out_paused_until "
                 "ELSE e.now + make_interval(hours => e.cash_out_pause_hours::integer) END",
             },
+        ),
+    },
+    endings={
+        "ended_contracts": Ending(
+            table="autodebit_contract",
+            live="c.ended_at IS NULL",
+            item="c.contract_id::text",
+            kind=AddresseeKind.MERCHANT,
+            addressee="c.merchant",
+            name="c.merchant",
         ),
     },
     formerly="downgrade",

@@ -173,8 +173,8 @@ MOMENTS: Final = (
 GREETINGS: Final = ("我是群里的", "你好,我是小区三号楼的", "老同学,还记得我吗", "咨询一下产品", "")
 
 APPS: Final = (
-    ("wxa1", "美团", ("userinfo", "phone")),
-    ("wxb2", "滴滴出行", ("userinfo", "phone", "location")),
+    ("wxa1", "美团", ("userinfo", "phone", "pay")),
+    ("wxb2", "滴滴出行", ("userinfo", "phone", "location", "pay")),
     ("wxc3", "京东购物", ("userinfo", "address")),
     ("wxd4", "拼多多", ("userinfo",)),
     ("wxe5", "携程旅行", ("userinfo", "phone")),
