@@ -107,7 +107,7 @@ async def test_a_process_that_cannot_start_is_an_error_not_a_wait(tmp_path: Path
 
 
 def notice(account: int, text: str) -> Notice:
-    return Notice(uuid.uuid4(), str(account), Channel.SMS, Text(f"【解绑】{text}", text))
+    return Notice(uuid.uuid4(), Channel.SMS, Text(f"【解绑】{text}", text), str(account))
 
 
 async def messages(world: Sandbox, account: int) -> list[str]:

@@ -15,8 +15,10 @@ import pytest
 from jiebang.model.case import BUCKETS, Kind, bucket_of
 from jiebang.model.check import Text
 from jiebang.model.ids import CaseIds
-from jiebang.model.notice import Notice
+from jiebang.model.notice import Notice, Refusals
 from jiebang.participants import PARTICIPANTS
+from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.opening import open_participants
 from jiebang.policy.load import load_pack
 from jiebang.remote.gateway import HttpGateway
 from jiebang.sandbox.processes import Sandbox, sandbox
@@ -26,7 +28,7 @@ from jiebang.store.operations import outbox
 from jiebang.store.operations.outbox import OutboxMessage
 from jiebang.usecases.cases.codes import derive_code
 from jiebang.usecases.operations import delivery as delivery_module
-from jiebang.usecases.operations.delivery import Delivery
+from jiebang.usecases.operations.delivery import Delivery, EndedReader
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -38,6 +40,13 @@ IDS, CODES_KEY, NONCE = CaseIds(b"i" * 16), b"c" * 32, b"n" * 16
 EVERYWHERE = frozenset(range(BUCKETS))
 AT = datetime(2026, 4, 1, 4, 0, tzinfo=UTC)
 accounts = count(1)
+
+
+def readers(pools: Mapping[str, Pool]) -> Mapping[str, EndedReader]:
+    """The real participants, which know what their Confirms ended."""
+    opened = open_participants(PARTICIPANTS, pools, lambda: AT, pepper=b"p" * 32).values()
+    databases = [one for one in opened if isinstance(one, DatabaseParticipant)]
+    return {ending: one.read_ended for one in databases for ending in one.endings}
 
 
 async def _nothing(_cases: object) -> None:
@@ -63,6 +72,7 @@ async def delivery(pools: Mapping[str, Pool], world: Sandbox) -> AsyncIterator[D
         know=_nothing,
         case_ids=IDS,
         codes_key=CODES_KEY,
+        ended=readers(pools),
     )
     await gateway.aclose()
 
@@ -178,8 +188,8 @@ async def test_a_message_that_cannot_be_worded_keeps_nobody_else_back(
     assert len(await phone(world, good)) == 2
     for message in (*wrong, gone):
         kept = await row(pool, message)
-        assert (kept["attempt"], kept["delivered_at"]) == (1, None)
-        assert kept["due_at"] > AT
+        assert (kept["dead_code"], kept["dead_at"], kept["delivered_at"]) == ("UNWORDED", AT, None)
+        assert kept["due_at"] is None, "an operator replays it once there is a text for it"
         assert await phone(world, message) == []
     assert await delivery(EVERYWHERE, AT) == 0
 
@@ -206,6 +216,7 @@ async def test_more_than_a_batch_is_told_in_turns(pools: Mapping[str, Pool], wor
         know=_nothing,
         case_ids=IDS,
         codes_key=CODES_KEY,
+        ended=readers(pools),
         batch=2,
     )
     messages: Sequence[OutboxMessage] = [await queued(pools["platform"], "case_withdrawn") for _ in range(5)]
@@ -221,8 +232,9 @@ class Mailbox:
     def __init__(self) -> None:
         self.notices: list[Notice] = []
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Notice]) -> Refusals:
         self.notices += notices
+        return {}
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -246,6 +258,7 @@ async def test_nothing_in_a_message_acts_on_whoever_reads_it(
         know=_nothing,
         case_ids=IDS,
         codes_key=CODES_KEY,
+        ended=readers(pools),
     )
     assert await deliver(EVERYWHERE, AT) == 1
     sms, mail = (one.text for one in mailbox.notices if one.account == str(message.account_id))

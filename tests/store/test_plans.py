@@ -49,7 +49,8 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "case_records.case_records": ["account_id", "document_index"],
     "recoveries.make_again": ["only_one"],
     "witness.read_witness": ["only_one"],
-    "outbox.due_messages": ["bucket"],
+    "outbox.due_messages": ["bucket", "account_id", "addressee_kind"],
+    "outbox.hold_addressees": ["addressee_kind"],
     "idempotency.claim_key": ["caller"],
     "idempotency.kept_answer": ["caller"],
     "idempotency.release_key": ["caller"],
@@ -71,6 +72,8 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
 }
 """Statements that look for rows by something else than their account, and by what."""
 WHOLE_INDEX: Mapping[str, Sequence[str]] = {
+    "outbox.dead_messages": ["outbox_dead"],
+    "outbox.replay_messages": ["outbox_dead"],
     "tasks.open_tasks": ["task_open"],
     "tasks.count_open": ["task_open"],
     "tasks.acknowledge": ["task_open"],

@@ -17,7 +17,7 @@ from jiebang.store.cases import idempotency, wrong_tries
 from jiebang.store.cases.idempotency import Claim, KeptAnswer
 from jiebang.store.cases.wrong_tries import TriedProof, WrongTry
 from jiebang.store.operations import outbox
-from jiebang.store.operations.outbox import OutboxMessage
+from jiebang.store.operations.outbox import OutboxMessage, Settlement
 from tests.locks import waiting
 
 if TYPE_CHECKING:
@@ -240,8 +240,9 @@ async def test_messages_are_told_once_or_put_off(platform: Pool) -> None:
     assert await outbox.load_due(platform, [bucket_of(3)], NOW, 100) == [messages[2]]
     assert await outbox.load_due(platform, EVERY, NOW - timedelta(seconds=1), 100) == []
     keys = [message.key for message in messages]
-    await outbox.mark_delivered(platform, keys[:5], NOW)
-    await outbox.postpone(platform, dict.fromkeys(keys, NOW + timedelta(minutes=1)))
+    await outbox.settle(platform, [Settlement(key=key, delivered=True) for key in keys[:5]], NOW)
+    again = NOW + timedelta(minutes=1)
+    await outbox.settle(platform, [Settlement(key=key, again_at=again) for key in keys], NOW)
     assert await outbox.load_due(platform, EVERY, NOW, 100) == []
     back = await outbox.load_due(platform, EVERY, NOW + timedelta(minutes=1), 100)
     assert sorted((each.account_id, each.attempt) for each in back) == [(6, 1), (7, 1), (8, 1)]

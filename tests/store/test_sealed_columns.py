@@ -49,6 +49,11 @@ UNSEALED: Final[Mapping[str, str]] = {
     "platform.outbox.due_at": "when to try again; the row changes after the case was sealed",
     "platform.outbox.attempt": "how often it was tried; changes after the case was sealed",
     "platform.outbox.delivered_at": "a message may be delivered long after the seal; the gateway keeps the proof",
+    "platform.outbox.spread_at": "the others are told after the case was sealed, where their participant was silent",
+    **dict.fromkeys(
+        [f"platform.outbox.{name}" for name in ("dead_at", "dead_code", "replayed_by", "replayed_at")],
+        "a message may be given up and replayed long after the seal; which was to be sent is in it",
+    ),
     "platform.idempotency": "answers kept for a day, to be given again; the answers themselves are authenticated",
     "platform.quota_refusal": "starts a cooling-off; the refusal itself was the answer, and nothing was done",
     "platform.bucket_lease": "who works on what for the next seconds",

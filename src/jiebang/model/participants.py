@@ -192,9 +192,8 @@ class ParticipantRegistry:
 
     `databases` and `networks`: names, in order of declaration. `placement`: the embedded server of each database.
     `facts`: every fact by name, those of no participant last; `owned`: their names by owner; `item_fields`: the fields
-    of each fact of type ITEMS; `value_words`: as in the declarations;
-    `endings`: by name, the declaration of each. Registries compare and hash by identity, so that
-    derived values can be cached.
+    of each fact of type ITEMS; `value_words`: as in the declarations; `endings`: by name,
+    the declaration of each. Registries compare and hash by identity, so that derived values can be cached.
     """
 
     def __init__(self, declarations: Iterable[Declaration]) -> None:

@@ -135,9 +135,7 @@ class _Builder(Entries):
         plans = {kind: plan for kind in shape.plans if (plan := self._plan(kind, shape.plans[kind])) is not None}
         proofs = {kind: one for kind in shape.proofs if (one := self._proofs(kind, shape.proofs[kind])) is not None}
         messages = {name: self._message(name, message) for name, message in shape.messages.items()}
-        notices = {
-            name: told for name in shape.notices if (told := self._notice(name, shape.notices[name])) is not None
-        }
+        notices = {name: told for name, one in shape.notices.items() if (told := self._notice(name, one)) is not None}
         consequences, alternatives = self.consequences(), self.alternatives()
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
         consequences_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}

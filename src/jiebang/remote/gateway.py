@@ -11,13 +11,13 @@ import msgspec
 
 from jiebang.model.decoding import decode
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.notice import MAX_NOTICES, NoticeRefusal, Notices, NoticesTaken
+from jiebang.model.notice import MAX_NOTICES, Notice, NoticeRefusal, Notices, NoticesTaken
 from jiebang.remote.client import RemoteError, SignedClient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jiebang.model.notice import Notice, Refusals
+    from jiebang.model.notice import Refusals
     from jiebang.remote.signing import Link
 
 GATEWAY: Final = "phone"
@@ -87,7 +87,7 @@ class HttpGateway:
         return {refusal.message_id: refusal for refusal in taken.refused if refusal.message_id in sent}
 
     async def _post_halves(self, notices: Sequence[Notice]) -> dict[UUID, NoticeRefusal]:
-        """Send a half, then the other without notices to those who did not take theirs: nobody's overtake each other."""
+        """Send a half, then the other without notices to those who did not take theirs: they keep their order."""
         middle = len(notices) // 2
         refused = await self._post(notices[:middle])
         held = {notice.lane for notice in notices[:middle] if notice.message_id in refused}
@@ -110,7 +110,7 @@ def _is_about_a_notice(error: RemoteError) -> bool:
 
 
 def _divide(notices: Sequence[Notice]) -> list[list[Notice]]:
-    """Divide notices into requests: those of one addressee stay together, in order, because requests overtake others."""
+    """Divide notices into requests: those of one addressee stay together, because requests overtake others."""
     lanes = dict[object, list[Notice]]()
     for notice in notices:
         lanes.setdefault(notice.lane, []).append(notice)

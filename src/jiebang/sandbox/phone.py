@@ -137,7 +137,8 @@ class Inbox:
                 ],
             )
             self._db.executemany(
-                "INSERT INTO letter (message_id, kind, addressee, name, zh, en, received_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO letter (message_id, kind, addressee, name, zh, en, received_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (message_id) DO NOTHING",
                 [
                     (str(one.message_id), one.to.kind, one.to.id, one.to.name, one.text.zh, one.text.en, at)

@@ -131,11 +131,18 @@ async def settle(db: Database, settlements: Sequence[Settlement], now: datetime)
     )
 
 
-async def hold(db: Database, until: Mapping[tuple[AddresseeKind, str], datetime]) -> None:
-    """Put off all that waits for organisations, by kind and id, to the time given for each."""
+async def hold(db: Database, until: Mapping[tuple[AddresseeKind, str], datetime], since: datetime) -> None:
+    """Put off all that waits for organisations, by kind and id, to the time given for each, in the order it has.
+
+    `since`: a time about which the oldest of it was queued.
+    """
     lanes = sorted(until)
     await db.execute(
-        _SQL["hold_addressees"], [lane[0] for lane in lanes], [lane[1] for lane in lanes], [until[one] for one in lanes]
+        _SQL["hold_addressees"],
+        [lane[0] for lane in lanes],
+        [lane[1] for lane in lanes],
+        [until[one] for one in lanes],
+        since,
     )
 
 

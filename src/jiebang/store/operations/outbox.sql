@@ -17,7 +17,7 @@ CROSS JOIN LATERAL (
     SELECT * FROM platform.outbox o WHERE o.bucket = b.bucket AND o.due_at <= $2
         AND NOT coalesce(CASE WHEN o.addressee_kind = 'person'
             THEN (SELECT e.due_at > o.due_at FROM platform.outbox e
-                WHERE e.account_id = o.account_id AND e.addressee_kind = 'person' AND e.due_at IS NOT NULL
+                WHERE e.account_id = o.account_id AND e.addressee_kind = 'person'
                     AND e.delivered_at IS NULL AND e.dead_at IS NULL ORDER BY e.created_at, e.message_id LIMIT 1)
             ELSE (SELECT e.due_at > o.due_at FROM platform.outbox e
                 WHERE e.addressee_kind = o.addressee_kind AND e.addressee = o.addressee AND e.due_at IS NOT NULL
@@ -42,16 +42,12 @@ FROM unnest($1::bigint[], $2::uuid[], $3::boolean[], $4::boolean[], $5::text[], 
 WHERE o.account_id = i.account_id AND o.message_id = i.message_id AND o.account_id = ANY ($1::bigint[])
 
 -- name: hold_addressees
--- Puts off everything that waits for organisations which cannot be reached now: to the given time, in the same order, so that it is
--- not read again and again until then.
-UPDATE platform.outbox o SET due_at = w.until + w.place * interval '1 microsecond'
-FROM (
-    SELECT e.account_id, e.message_id, i.until, row_number() OVER (PARTITION BY i.kind, i.addressee ORDER BY e.created_at, e.message_id) AS place
-    FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS i (kind, addressee, until)
-    JOIN platform.outbox e ON e.addressee_kind = i.kind AND e.addressee = i.addressee AND e.due_at < i.until AND e.addressee_kind <> 'person'
-    WHERE e.addressee_kind = ANY ($1) AND e.addressee = ANY ($2)
-) w
-WHERE o.account_id = w.account_id AND o.message_id = w.message_id
+-- Puts off everything that waits for organisations which cannot be reached now: to the given time, a little later for later ones ($4
+-- is a time before all of them), so that their order stays and they are not read again and again until then.
+UPDATE platform.outbox o SET due_at = i.until + (o.created_at - $4::timestamptz) / 1000000
+FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS i (kind, addressee, until)
+WHERE o.addressee_kind = i.kind AND o.addressee = i.addressee AND o.due_at < i.until
+    AND o.addressee_kind <> 'person' AND o.addressee_kind = ANY ($1)
 
 -- name: dead_messages
 -- Messages that were given up, the oldest first.

@@ -36,6 +36,7 @@ SELECT c.account_id, c.case_no,
         (SELECT jsonb_agg(jsonb_build_array(x.message_id, x.bucket, x.template, x.params,
                 extract(epoch FROM x.created_at)) ORDER BY x.message_id)
             FROM platform.outbox x WHERE x.account_id = c.account_id AND x.case_no = c.case_no
+                AND x.addressee_kind = 'person' AND x.addressee = ''
                 AND (x.created_at <= c.created_at OR x.message_id = encode(substring(c.head FOR 16), 'hex')::uuid))
         )::text END, 'UTF8')) AS record
 FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)

@@ -88,15 +88,15 @@ class Delivery:
     ) -> None:
         """`codes_key`: the key from which one-time codes are derived when they are worded.
 
-        `pack`: the version in force; `pack_named`: the one a case follows, loaded by `know` before. `ended`: by the name
-        of an ending, what reads it; every ending of a policy's notices is among them.
+        `pack`: the version in force; `pack_named`: the one a case follows, loaded by `know` before. `ended`: what reads
+        an ending, by its name; every ending of a policy's notices is among them.
         """
         self._pool, self._gateway, self._pack = pool, gateway, pack
         self._pack_named, self._know, self._ended = pack_named, know, ended or {}
         self._case_ids, self._codes_key, self._batch = case_ids, codes_key, batch
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Deliver what is due in `buckets`; return how many messages were delivered.
+        """Deliver what is due in `buckets`; return how many messages were delivered, or, of none, how many were queued.
 
         A message that cannot be worded (its template or its case is gone) is given up alone, one that the gateway does
         not take is postponed or given up with nobody else's. If the gateway does not answer, all are postponed, each
@@ -107,7 +107,7 @@ class Delivery:
             return 0
         cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
         await self._know(cases.values())
-        untold = await self._spread(due, cases, now)
+        queued, untold = await self._spread(due, cases, now)
         turn = _Turn(due, untold, now)
         notices: list[Notice] = []
         for message in turn.unsent:
@@ -125,11 +125,13 @@ class Delivery:
         settlements, held = turn.settle(refused)
         await outbox.settle(self._pool, settlements, now)
         if held:
-            await outbox.hold(self._pool, held)
-        return sum(one.delivered for one in settlements)
+            await outbox.hold(self._pool, held, now - _PATIENCE)
+        return sum(one.delivered for one in settlements) or queued
 
-    async def _spread(self, due: Sequence[OutboxMessage], cases: Mapping[Key, Case], now: datetime) -> frozenset[UUID]:
-        """Queue what others are told of the cases that are done; return the ids of messages for which it failed.
+    async def _spread(
+        self, due: Sequence[OutboxMessage], cases: Mapping[Key, Case], now: datetime
+    ) -> tuple[int, frozenset[UUID]]:
+        """Queue what others are told of the cases that are done; return how many, and for which messages it failed.
 
         One call an ending and one statement for all: a repeat adds nothing.
         """
@@ -144,17 +146,26 @@ class Delivery:
         queued: list[OutboxMessage] = []
         failed = set[UUID]()
         for ending, causes in wanted.items():
-            try:
-                found = await self._ended[ending](ending, sorted(causes))
-            except UNANSWERED as error:
-                _log.warning("others_not_told_yet", ending=ending, cases=len(causes), error=type(error).__name__)
+            found = await self._read_ended(ending, sorted(causes))
+            if found is None:
                 failed.update(message.message_id for message in causes.values())
                 continue
             kind = self._pack().registry.endings[ending].endings[ending].kind
             queued += [self._make_notice_message(ending, kind, each, causes) for each in found]
         if queued:
             await outbox.insert(self._pool, queued, now)
-        return frozenset(failed)
+        return len(queued), frozenset(failed)
+
+    async def _read_ended(self, ending: str, keys: Sequence[Key]) -> Sequence[EndedItem] | None:
+        """Read what cases ended; None where that cannot be known now, which keeps nobody else's messages back."""
+        if ending not in self._ended:
+            _log.error("ending_without_reader", ending=ending, cases=len(keys))
+            return None
+        try:
+            return await self._ended[ending](ending, keys)
+        except UNANSWERED as error:
+            _log.warning("others_not_told_yet", ending=ending, cases=len(keys), error=type(error).__name__)
+            return None
 
     def _make_notice_message(
         self, ending: str, kind: AddresseeKind, item: EndedItem, causes: Mapping[Key, OutboxMessage]
@@ -164,7 +175,7 @@ class Delivery:
         name = f"{ending}\n{key[0]}\n{key[1]}\n{item.item}"
         return OutboxMessage(
             account_id=item.account_id,
-            message_id=UUID(bytes=hmac.digest(self._codes_key, b"notice\n" + name.encode(), "sha256")[:16], version=8),
+            message_id=UUID(bytes=hmac.digest(self._codes_key, b"notice\n" + name.encode(), "sha256")[:16], version=5),
             case_no=item.case_no,
             template=ending,
             params={"item": item.item, "name": item.name},
