@@ -272,7 +272,7 @@ async def test_a_silent_wallet_keeps_back_its_own_notices_alone(everybody: Every
         everybody.platform, [msgspec.structs.replace(message, message_id=uuid4(), template="case_requested")], AT
     )
     assert await deliver(EVERYWHERE, AT) == 1, "what the person is told next does not wait for it"
-    assert await everybody.run(row["due_at"]) == 1
+    await everybody.run(row["due_at"])
     rows = await everybody.rows(account)
     assert {row["addressee"] for row in rows if row["addressee_kind"] == "merchant"} == {"爱奇艺"}
     assert all(row["delivered_at"] and row["due_at"] is None for row in rows)

@@ -36,7 +36,9 @@ CONTRACTS: Final[Mapping[str, Any]] = {
 }
 DEVELOPER: Final[Mapping[str, Any]] = {
     "grants": 1,
-    "grant_items": [{"id": "g1", "app": "滴滴出行", "scopes": "snsapi_base"}],
+    "grant_items": [{"id": "g1", "app": "滴滴出行", "scopes": "snsapi_base, pay"}],
+    "payment_grants": 1,
+    "payment_grant_items": [{"id": "g1", "app": "滴滴出行"}],
     "mini_programs": 1,
     "mini_program_items": [{"id": "wx1", "name": "点餐"}],
     "apps": 2,

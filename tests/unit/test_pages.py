@@ -124,13 +124,29 @@ def test_no_text_of_a_pack_sends_people_to_a_page_that_nobody_has(name: str, pag
 
 @pytest.mark.parametrize("name", packs.NAMES)
 def test_what_a_case_will_do_is_told_as_it_is_today(name: str) -> None:
-    """Nobody is told of a case but the person, and no key is destroyed by this version: no text may say otherwise."""
+    """Who is said to be told is told by a notice; no key is destroyed by this version: no text may say otherwise."""
     pack = load_pack(*packs.text(name), PARTICIPANTS)
-    words = [one.explanation for one in pack.consequences if Kind.REVOKE in one.kinds]
-    words += [one.words.explanation for one in pack.rules if Kind.REVOKE in one.kinds]
-    said = [text for each in words for text in each.zh + each.en]
-    untrue = re.compile("收到通知|并通知|内销毁|单独加密|(?:is|are) told|destroyed within|key of their own")
-    assert [text for text in said if untrue.search(text)] == []
+    words = {one.code: one.explanation for one in pack.consequences if Kind.REVOKE in one.kinds}
+    words |= {one.code: one.words.explanation for one in pack.rules if Kind.REVOKE in one.kinds}
+    said = {code: "".join(each.zh + each.en) for code, each in words.items()}
+    untrue = re.compile("内销毁|单独加密|destroyed within|key of their own")
+    assert [code for code, text in said.items() if untrue.search(text)] == []
+    telling = re.compile("收到通知|并通知|我们通知|(?:is|are) told|we tell")
+    told = {code for code, text in said.items() if telling.search(text)}
+    tells = {TELLS[name, code] for code in told}  # KeyError: a text that nothing keeps
+    assert tells == {ending for ending, one in pack.notices.items() if Kind.REVOKE in one.kinds}
+    yet = {code for code, text in said.items() if "尚不代为通知" in text}
+    assert yet <= {"OPEN-GRANTS-REVOKED"}, "only apps are not told yet"
+
+
+TELLS = {
+    ("wechat", "PAY-AUTODEBIT"): "ended_contracts",
+    ("wechat", "WALLET-AUTODEBIT-ENDED"): "ended_contracts",
+    ("wechat", "ENTERPRISE-APPROVALS-VOIDED"): "voided_approvals",
+    ("wechat", "WALLET-THIRD-PARTIES-TOLD"): "ended_payment_grants",
+    ("emoney", "MANDATES-ENDED"): "ended_contracts",
+}
+"""By which notice a consequence that says that somebody is told comes true."""
 
 
 def test_the_map_names_every_room_and_what_is_in_it() -> None:

@@ -108,7 +108,7 @@ class Delivery:
         cases = await store.load_many(self._pool, {(message.account_id, message.case_no) for message in due})
         await self._know(cases.values())
         queued, untold = await self._spread(due, cases, now)
-        turn = _Turn(due, untold, now)
+        turn = _DeliveryTurn(due, untold, now)
         notices: list[Notice] = []
         for message in turn.unsent:
             try:
@@ -229,7 +229,7 @@ class Delivery:
         ]
 
 
-class _Turn:
+class _DeliveryTurn:
     """What becomes of the messages of one turn."""
 
     def __init__(self, due: Sequence[OutboxMessage], untold: frozenset[UUID], now: datetime) -> None:
