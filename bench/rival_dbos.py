@@ -105,7 +105,12 @@ class _Work:
         self.names = world.plan.participants
         planned = world.plan.operations
         operations = {name: PARTICIPANTS[name].operation(planned[name].operation) for name in self.names}
-        self.sql = {name: build_operation(PARTICIPANTS[name].owner, *operations[name]) for name in self.names}
+        self.sql = {
+            name: build_operation(
+                PARTICIPANTS[name].owner, *operations[name], remembers=bool(PARTICIPANTS[name].endings)
+            )
+            for name in self.names
+        }
         self.effects = {name: msgspec.json.encode(planned[name].effects).decode() for name in self.names}
 
     async def facts(self, name: str, accounts: list[int]) -> list[int]:

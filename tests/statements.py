@@ -16,7 +16,13 @@ import jiebang
 from jiebang.model.facts import PLATFORM
 from jiebang.model.participants import Operation, ValueType
 from jiebang.participants import PARTICIPANTS
-from jiebang.participants.core.statements import build_operation, build_reads, build_staging, build_unnamed
+from jiebang.participants.core.statements import (
+    build_ending,
+    build_operation,
+    build_reads,
+    build_staging,
+    build_unnamed,
+)
 from jiebang.participants.identity import documents
 from jiebang.store.postgres.named_sql import load
 
@@ -70,9 +76,9 @@ def _built() -> Iterator[tuple[Label, str]]:
             yield (name, f"{name}.facts"), declared.facts_sql
             built = {**build_unnamed(declared), **build_reads(declared.owner)}
             for operation, how in declared.operations.items():
-                built |= {
-                    f"{operation}.{op}": sql for op, sql in build_operation(declared.owner, operation, how).items()
-                }
+                statements = build_operation(declared.owner, operation, how, remembers=bool(declared.endings))
+                built |= {f"{operation}.{op}": sql for op, sql in statements.items()}
+            built |= {ending: build_ending(declared.owner, how) for ending, how in declared.endings.items()}
             for op, sql in built.items():
                 yield (name, f"{name}.{op}"), sql
 

@@ -124,8 +124,9 @@ class Mailbox:
     def __init__(self) -> None:
         self.notices: list[Notice] = []
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Notice]) -> Refusals:
         self.notices += notices
+        return {}
 
     async def aclose(self) -> None:
         """Nothing is open."""

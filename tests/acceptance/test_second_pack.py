@@ -16,7 +16,7 @@ from jiebang.cli.cases.as_person import claim
 from jiebang.clock import utc_now
 from jiebang.model.case import BUCKETS, Kind
 from jiebang.model.errors import TooSoonError
-from jiebang.model.notice import Notice
+from jiebang.model.notice import Notice, Refusals
 from jiebang.model.origin import SERVICE
 from jiebang.settings import Settings
 from jiebang.store.cases.idempotency import KeptAnswer
@@ -116,8 +116,9 @@ class Mailbox:
     def __init__(self) -> None:
         self.notices: list[Notice] = []
 
-    async def send(self, notices: Sequence[Notice]) -> None:
+    async def send(self, notices: Sequence[Notice]) -> Refusals:
         self.notices += notices
+        return {}
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

@@ -164,11 +164,17 @@ async def _money(verdict: Verdict, stage: Stage, told: Told) -> None:
 
 async def _messages(verdict: Verdict, stage: Stage, cases: Sequence[Any]) -> None:
     """Whatever was to be told was told once on the phone and once by mail, and every case has its messages."""
-    rows = await stage.app.pools["platform"].fetch("SELECT * FROM platform.outbox")
+    everybody = await stage.app.pools["platform"].fetch("SELECT * FROM platform.outbox")
+    rows = [row for row in everybody if row["addressee_kind"] == "person"]
+    others = [row for row in everybody if row["addressee_kind"] != "person"]
     with sqlite3.connect(stage.home / "sandbox" / "phone.sqlite") as inbox:
         received = {UUID(row[0]) for row in inbox.execute("SELECT message_id FROM message")}
+        letters = {UUID(row[0]) for row in inbox.execute("SELECT message_id FROM letter")}
+    done = {(row["account_id"], row["case_no"]) for row in cases if row["state"] == "done"}
+    verdict.blame("others told of a case not done", {(row["account_id"], row["case_no"]) for row in others} - done)
+    verdict.blame("others not told, or told of nothing", {row["message_id"] for row in others} ^ letters)
     sent = {row["message_id"] for row in rows}
-    verdict.blame("messages never delivered", [row["message_id"] for row in rows if row["delivered_at"] is None])
+    verdict.blame("messages never delivered", [row["message_id"] for row in everybody if row["delivered_at"] is None])
     verdict.blame("messages that no phone shows", sent - received)
     verdict.blame(
         "messages that no mailbox holds", {each for each in sent if uuid5(each, Channel.EMAIL) not in received}

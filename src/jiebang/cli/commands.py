@@ -17,7 +17,7 @@ from jiebang import __version__
 from jiebang.cli.arguments import account_number
 from jiebang.cli.cases import remedy
 from jiebang.cli.language import LANGUAGE, say
-from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
+from jiebang.cli.operations import config, messages, outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.policy import backtest, lifecycle
 from jiebang.cli.runner import (
     REFUSED,
@@ -293,6 +293,7 @@ def completion(shell: Annotated[Shell, typer.Argument(help=say("所用的 shell"
 serve.register(cli)
 cli.add_typer(stuck.commands, name="cases")
 cli.add_typer(tasks.commands, name="tasks")
+cli.add_typer(messages.commands, name="messages")
 cli.add_typer(workers.commands, name="workers")
 cli.add_typer(outages.commands, name="participants")
 recover.register(cli)
