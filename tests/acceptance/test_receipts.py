@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from cryptography.exceptions import InvalidSignature
 
-from jiebang.model.notice import Channel, Notice
+from jiebang.model.notice import Channel, Notice, Refusals
 from jiebang.usecases.operations.delivery import Delivery
 from jiebang.usecases.timelines.seal import Sealer, SealPace
 from tests.acceptance.api_world import CODES_KEY, Person, World, made, on_deck

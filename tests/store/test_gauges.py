@@ -71,9 +71,16 @@ async def test_gauges_show_what_is_wrong_and_nothing_else(platform: Pool) -> Non
            VALUES (1, gen_random_uuid(), 1, 1, 't', '{}', $1, $1)""",
         NOW - timedelta(seconds=17),
     )
+    await platform.execute(
+        """INSERT INTO platform.outbox
+               (account_id, message_id, bucket, case_no, template, params, created_at, dead_at, dead_code)
+           VALUES (1, gen_random_uuid(), 1, 1, 't', '{}', $1, $1, 'GONE')""",
+        NOW,
+    )
     read = gauges(platform)
     assert await read(OURS, NOW) == 0
     assert (shown("oldest_due_seconds"), shown("oldest_message_seconds")) == (42, 17)
+    assert shown("dead_messages") == 1
     assert {state: shown("stuck_cases", state=state) for state in ("trying", "confirming", "cancelling")} == {
         "trying": 0,
         "confirming": 1,

@@ -73,6 +73,7 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
 """Statements that look for rows by something else than their account, and by what."""
 WHOLE_INDEX: Mapping[str, Sequence[str]] = {
     "outbox.dead_messages": ["outbox_dead"],
+    "outbox.count_dead": ["outbox_dead"],
     "outbox.replay_messages": ["outbox_dead"],
     "tasks.open_tasks": ["task_open"],
     "tasks.count_open": ["task_open"],

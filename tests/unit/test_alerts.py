@@ -29,7 +29,7 @@ RULES: Mapping[str, Mapping[str, Any]] = {
 }
 BOUNDED: Final = {
     "state", "participant", "op", "answer", "kind", "template", "which", "reason", "urgency", "method", "route",
-    "status", "owner", "why", "outcome", "pack",
+    "status", "owner", "why", "outcome", "pack", "addressee",
 }  # fmt: skip
 """Labels that a metric of ours may have: none names a person, and none has a value for each."""
 
@@ -46,6 +46,7 @@ RUNBOOK: Final = {
     "busy-wallets",
     "parked-ops",
     "lag",
+    "dead-letters",
     "silent-participants",
     "unsealed-timelines",
 }
@@ -94,6 +95,7 @@ QUIET: Samples = {
     at("jiebang_parked_cases", state="confirming"): 0, at("jiebang_busy_wallets"): 0,
     at("jiebang_confirming_seconds"): 4,
     at("jiebang_oldest_due_seconds"): 0.2, at("jiebang_oldest_message_seconds"): 3,
+    at("jiebang_dead_messages"): 0,
     at("jiebang_gauges_read_timestamp_seconds"): NOW - 9,
     at("jiebang_unsealed_seconds"): 80, at("jiebang_sealing_halted"): 0,
     at("jiebang_silences_total", participant="wallet", op="try"): 40, at("jiebang_lost_saves_total"): 100,
@@ -112,6 +114,7 @@ CASES: Mapping[str, tuple[Samples, list[dict[str, str]]]] = {
     "JiebangNobodyWorks": ({at("jiebang_gauges_read_timestamp_seconds"): NOW - 61}, [{}]),
     "JiebangNoWorkerSeen": ({at("jiebang_gauges_read_timestamp_seconds"): -1}, [{}]),
     "JiebangMessagesLate": ({at("jiebang_oldest_message_seconds"): 121}, [{}]),
+    "JiebangMessagesDead": ({at("jiebang_dead_messages"): 1}, [{}]),
     "JiebangSilentParticipant": (
         {at("jiebang_silences_total", participant="wallet", op="try"): 70,
          at("jiebang_silences_total", participant="wallet", op="cancel"): 70,

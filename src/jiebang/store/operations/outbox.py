@@ -152,6 +152,12 @@ async def load_dead(db: Database, limit: int) -> list[DeadMessage]:
     return [msgspec.convert(dict(row), DeadMessage, builtin_types=(datetime, UUID)) for row in rows]
 
 
+async def count_dead(db: Database, most: int) -> int:
+    """Count the messages that were given up, up to `most`."""
+    count: int = await db.fetchval(_SQL["count_dead"], most)
+    return count
+
+
 async def replay(db: Database, ids: Sequence[UUID] | None, by: str, now: datetime, limit: int) -> list[UUID]:
     """Queue given-up messages again, due at once: those of `ids`, or any (None), up to `limit`; return which."""
     rows = await db.fetch(_SQL["replay_messages"], None if ids is None else sorted(ids), now, by, limit)

@@ -55,6 +55,10 @@ SELECT account_id, message_id, case_no, template, addressee_kind, addressee, cre
     replayed_by, replayed_at
 FROM platform.outbox WHERE dead_at IS NOT NULL ORDER BY dead_at, account_id, message_id LIMIT $1
 
+-- name: count_dead
+-- How many messages were given up, up to $1.
+SELECT count(*) FROM (SELECT dead_at FROM platform.outbox WHERE dead_at IS NOT NULL ORDER BY dead_at LIMIT $1) d
+
 -- name: replay_messages
 -- Queues given-up messages again: those of the ids ($1; NULL: all), as a new attempt of theirs, up to $4.
 UPDATE platform.outbox o

@@ -46,8 +46,8 @@ EndedReader = Callable[[str, Sequence[tuple[int, int]]], Awaitable[Sequence["End
 """Reads what cases ended at one participant: (name of the ending, keys of the cases) -> a row a thing."""
 
 UNWORDED_TOTAL = Counter("jiebang_messages_unworded_total", "Messages that could not be worded", ["template"])
-DEAD_TOTAL = Counter("jiebang_messages_dead_total", "Messages given up", ["addressee", "code"])
-DELIVERED_TOTAL = Counter("jiebang_messages_delivered_total", "Messages delivered", ["addressee"])
+DEAD_TOTAL = Counter("jiebang_messages_dead_total", "Messages given up, by kind of addressee", ["addressee"])
+DELIVERED_TOTAL = Counter("jiebang_messages_delivered_total", "Messages delivered, by kind of addressee", ["addressee"])
 
 DONE: Final = "case_done"
 """The message after which others are told, too: its case is done."""
@@ -276,7 +276,7 @@ class _DeliveryTurn:
         again = again or message.message_id in self._untold
         code = self.dead.get(message.message_id)
         if code is not None:
-            DEAD_TOTAL.labels(message.addressee_kind.value, code).inc()
+            DEAD_TOTAL.labels(message.addressee_kind.value).inc()
         return Settlement(
             key=message.key,
             delivered=delivered,

@@ -15,7 +15,7 @@ from prometheus_client import Gauge
 
 from jiebang.model.case import Mark, State
 from jiebang.model.errors import JiebangError
-from jiebang.store.operations import gauges, tasks
+from jiebang.store.operations import gauges, outbox, tasks
 from jiebang.usecases.periodic import Schedule
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 OLDEST_DUE: Final = Gauge("jiebang_oldest_due_seconds", "For how long the oldest due case has been due")
+DEAD_MESSAGES: Final = Gauge("jiebang_dead_messages", "Messages given up that nobody has replayed")
 OLDEST_MESSAGE: Final = Gauge("jiebang_oldest_message_seconds", "For how long the oldest due message has been due")
 STUCK: Final = Gauge("jiebang_stuck_cases", "Cases under way for much longer than their deadline", ["state"])
 PARKED: Final = Gauge("jiebang_parked_cases", "Cases whose last ops wait for an operator", ["state"])
@@ -76,6 +77,7 @@ class Gauges:
         if 0 not in buckets:
             if self._ours:
                 self._show(gauges.Readings(due_at=None, message_at=None, late=[]), {}, now)
+                DEAD_MESSAGES.set(0)
             self._ours = False
             self._schedule.reset()
             return 0
@@ -93,6 +95,7 @@ class Gauges:
         )
         open_tasks = {(each.kind, each.participant): each.tasks for each in await tasks.count_open(self._pool)}
         self._show(found, open_tasks, now)
+        DEAD_MESSAGES.set(await outbox.count_dead(self._pool, self._pace.most))
         READ_AT.set(now.timestamp())
         return 0
 
