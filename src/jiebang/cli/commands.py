@@ -16,6 +16,7 @@ from typer import rich_utils
 from jiebang import __version__
 from jiebang.cli.arguments import account_number
 from jiebang.cli.cases import remedy
+from jiebang.cli.checks import limits
 from jiebang.cli.language import LANGUAGE, say
 from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.policy import backtest, lifecycle
@@ -297,6 +298,7 @@ cli.add_typer(workers.commands, name="workers")
 cli.add_typer(outages.commands, name="participants")
 recover.register(cli)
 remedy.register(cli)
+limits.register(cli)
 
 
 @cli.command(
