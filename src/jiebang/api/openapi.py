@@ -107,7 +107,7 @@ _SHAPES: Final = (
     remedy_shapes.ApprovalBody,
     remedy_shapes.ConsentBody,
     limit_shapes.LimitsBody,
-    limit_shapes.Limits,
+    limit_shapes.LimitsOfAccounts,
     limit_shapes.LimitsOfAccount,
     shapes.Checks,
     CodeExplained,

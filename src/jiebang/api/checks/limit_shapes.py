@@ -76,7 +76,7 @@ class LimitsOfAccount(msgspec.Struct, frozen=True, kw_only=True):
     ]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class LimitsOfAccounts(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of each account, in the order asked 各账户的限制,按请求次序."""
 
     accounts: list[LimitsOfAccount]

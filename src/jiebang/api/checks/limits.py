@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import JSONBody, PathParameter, SkipValidation
 
-from jiebang.api.checks.limit_shapes import Limits, LimitsBody, LimitsOfAccount, limits_shape
+from jiebang.api.checks.limit_shapes import LimitsBody, LimitsOfAccount, LimitsOfAccounts, limits_shape
 from jiebang.api.deps import InjectedDeps
 from jiebang.api.gate.capacity import GOES_ON
 from jiebang.api.gate.guards import CallerRequest, require_caller, require_json
@@ -63,14 +63,14 @@ async def read_limits_of_account(
 )
 async def read_limits_of_many(
     request: CallerRequest, data: JSONBody[SkipValidation[LimitsBody]], deps: InjectedDeps
-) -> Response[Limits]:
+) -> Response[LimitsOfAccounts]:
     """Tell the limits of 1 to 1,000 accounts."""
     asked = convert_strictly(data, LimitsBody)
     accounts = list(dict.fromkeys(parse_account(text) for text in asked.accounts))
     for account_id in accounts:
         request.user.require_account(account_id)
     found = await read_limits(deps.context, accounts)
-    body = Limits(accounts=[limits_shape(each, deps.case_ids) for each in found])
+    body = LimitsOfAccounts(accounts=[limits_shape(each, deps.case_ids) for each in found])
     return Response(msgspec.json.encode(body), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 
