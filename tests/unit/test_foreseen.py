@@ -354,7 +354,7 @@ def test_the_second_pack_needs_identity_wallet_and_security_alone() -> None:
     assert "€25.00" in rich.blockers[1].explanation.zh
     assert (rich.alternatives[0].kind, rich.alternatives[0].recommended) == (Kind.CLOSE_PAYMENT, True)
     assert clean.passes
-    assert clean.pack == "emoney/1"
+    assert clean.pack == "emoney/2"
     assert {one.code for one in clean.consequences} == {"IDENTITY-ERASED", "RECORDS-KEPT"}
     assert None not in clean.versions.values()
     assert set(clean.versions) == {"identity_shenzhen", "identity_guiyang", "wallet", "security"}
