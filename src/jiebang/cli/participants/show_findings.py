@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from jiebang.cli.language import read, say
-from jiebang.participants.conformance.suite import Result
+from jiebang.participants.conformance.suite import FindingResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from jiebang.participants.conformance.suite import Finding
     from jiebang.participants.conformance.trial import TrialReport
 
-_SIGNS: Final[Mapping[Result, tuple[str, str]]] = {
-    Result.PASSED: ("✓", "green"),
-    Result.FAILED: ("✗", "bold red"),
-    Result.NOT_APPLICABLE: ("–", "yellow"),
+_SIGNS: Final[Mapping[FindingResult, tuple[str, str]]] = {
+    FindingResult.PASSED: ("✓", "green"),
+    FindingResult.FAILED: ("✗", "bold red"),
+    FindingResult.NOT_APPLICABLE: ("–", "yellow"),
 }
 
 
@@ -43,7 +43,7 @@ def _show_finding(console: Console, each: Finding) -> None:
     console.print(f"{sign} {each.property}  {read(each.holds)}", style=style, markup=False, soft_wrap=True)
     if each.reason is not None:
         _line(console, say("未检验", "not examined"), read(each.reason))
-    if each.result is not Result.FAILED or each.answered is None or each.wanted is None:
+    if each.result is not FindingResult.FAILED or each.answered is None or each.wanted is None:
         return
     _line(console, say("否则", "else"), read(each.breaks))
     _line(console, say("发送", "sent"), each.sent or "")

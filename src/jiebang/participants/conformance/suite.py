@@ -28,7 +28,7 @@ PROPERTIES: Final = (*SIGNED_PROPERTIES, *FENCE_PROPERTIES, *CROSSING_PROPERTIES
 _WANTED: Final = Text("限时内签名的 200 应答", "a signed answer with status 200, in time")
 
 
-class Result(StrEnum):
+class FindingResult(StrEnum):
     """What came of a property."""
 
     PASSED = "passed"
@@ -43,7 +43,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     property: str
-    result: Result
+    result: FindingResult
     holds: Text
     breaks: Text
     sent: str | None = None
@@ -63,11 +63,11 @@ async def examine(subject: Subject, properties: Sequence[Property], progress: Ca
 
 
 async def _examine_one(subject: Subject, each: Property) -> Finding:
-    finding = Finding(property=each.name, result=Result.PASSED, holds=each.holds, breaks=each.breaks)
+    finding = Finding(property=each.name, result=FindingResult.PASSED, holds=each.holds, breaks=each.breaks)
     try:
         await each.examine(subject)
     except NotApplicableError as error:
-        return msgspec.structs.replace(finding, result=Result.NOT_APPLICABLE, reason=error.reason)
+        return msgspec.structs.replace(finding, result=FindingResult.NOT_APPLICABLE, reason=error.reason)
     except DeviationError as error:
         told = (error.sent, error.answered, error.wanted)
     except SILENCE as error:
@@ -78,7 +78,7 @@ async def _examine_one(subject: Subject, each: Property) -> Finding:
     sent, answered, wanted = told
     return msgspec.structs.replace(
         finding,
-        result=Result.FAILED,
+        result=FindingResult.FAILED,
         sent=sent,
         answered=answered,
         wanted=wanted,

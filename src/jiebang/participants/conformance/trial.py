@@ -17,7 +17,7 @@ from jiebang.participants.base import SILENCE
 from jiebang.participants.conformance.listening import ListeningParticipant
 from jiebang.participants.conformance.property import Property
 from jiebang.participants.conformance.subject import NotApplicableError, Subject, show_silence
-from jiebang.participants.conformance.suite import Finding, Result, examine
+from jiebang.participants.conformance.suite import Finding, FindingResult, examine
 from jiebang.remote.link_keys import read_our_end
 from jiebang.saga.orders import Order
 
@@ -85,16 +85,16 @@ async def run_trial(trial: Trial, properties: Sequence[Property], progress: Call
         findings = await examine(subject, properties, progress)
     finally:
         await participant.aclose()
-    counts = {result: sum(each.result is result for each in findings) for result in Result}
+    counts = {result: sum(each.result is result for each in findings) for result in FindingResult}
     return TrialReport(
         name=trial.name,
         url=trial.url,
         operation=trial.operation,
         seed=trial.seed,
         first_account=trial.first_account,
-        passed=counts[Result.PASSED],
-        failed=counts[Result.FAILED],
-        not_applicable=counts[Result.NOT_APPLICABLE],
+        passed=counts[FindingResult.PASSED],
+        failed=counts[FindingResult.FAILED],
+        not_applicable=counts[FindingResult.NOT_APPLICABLE],
         ignored={reason.value: count for reason, count in participant.ignored.items()},
         findings=findings,
     )
