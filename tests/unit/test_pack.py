@@ -231,11 +231,22 @@ def test_a_zone_or_remedy_that_is_none_is_refused_where_it_stands(path: Path, va
 @pytest.mark.parametrize("template", [*MESSAGES, WRONG_TRIES])
 def test_messages_fill_whole(template: str) -> None:
     values = {name: Text(f"<{name}>", f"<{name}>") for name in MESSAGE_VALUES}
-    for text in fill_message(WHOLE, template, values):
-        assert "{" not in text.zh + text.en
+    for kind in WHOLE.plans:
+        for text in fill_message(WHOLE, template, kind, values):
+            assert "{" not in text.zh + text.en
     if template == "sms_code":
-        assert "<code>" in fill_message(WHOLE, template, values)[0].zh
-        assert "5 分钟" in fill_message(WHOLE, template, values)[0].zh
+        assert "<code>" in fill_message(WHOLE, template, Kind.REVOKE, values)[0].zh
+        assert "5 分钟" in fill_message(WHOLE, template, Kind.REVOKE, values)[0].zh
+
+
+def test_what_has_ended_is_told_in_the_words_of_its_kind() -> None:
+    """Who closed the payment account must not read that a receiving limit was lowered."""
+    values = {name: Text(f"<{name}>", f"<{name}>") for name in MESSAGE_VALUES}
+    told = {kind: fill_message(WHOLE, "case_done", kind, values) for kind in WHOLE.plans}
+    assert len(set(told.values())) == len(told)
+    assert "¥2,000" in told[Kind.REVOKE][2].en
+    assert "¥2,000" not in told[Kind.CLOSE_PAYMENT][2].en
+    assert fill_message(WHOLE, "case_aborted", Kind.CLOSE_PAYMENT, values)[0].en.startswith("[WeChat] Your request")
 
 
 def test_reasons_have_words_for_codes_and_strangers() -> None:
