@@ -166,6 +166,10 @@ def test_enterprises_are_shown_the_change_of_legal_person_first() -> None:
     assert "1 项处理中的审批" in company.alternatives[0].costs.zh
 
 
+OFFERED: Final = frozenset({Kind.REVOKE, Kind.CLOSE_PAYMENT})
+"""The kinds that are carried out: README says which, and no check may say otherwise."""
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_tells_what_follows_and_what_else(kind: Kind) -> None:
     """Before anything is submitted a person sees all three, whichever kind they ask for."""
@@ -173,7 +177,7 @@ def test_every_kind_tells_what_follows_and_what_else(kind: Kind) -> None:
     assert answer.kind is kind
     assert answer.consequences
     assert answer.alternatives
-    assert answer.offered == (kind is Kind.REVOKE)
+    assert answer.offered == (kind in OFFERED)
     for one in answer.alternatives:
         assert one.kind is not kind
         assert one.costs.zh.strip()
@@ -184,7 +188,7 @@ def test_every_kind_tells_what_follows_and_what_else(kind: Kind) -> None:
 _BY_KIND: Final[Mapping[Kind, set[str]]] = {
     Kind.CLOSE_PAYMENT: {
         *("CASE-OPEN", "PAY-BALANCE", "PAY-PENDING", "PAY-RED-PACKET", "PAY-ARREARS", "PAY-FROZEN", "PAY-AUTODEBIT"),
-        *("CREDIT-OPEN", "SEC-ABNORMAL-LOGIN", "SEC-DEVICE", "SEC-DEVICE-RECENT", "MERCHANT-OPEN"),
+        *("PAY-CLOSED", "CREDIT-OPEN", "SEC-ABNORMAL-LOGIN", "SEC-DEVICE", "SEC-DEVICE-RECENT", "MERCHANT-OPEN"),
         *("MINOR-EVIDENCE", "DOC-REVIEW", "LEGAL-HOLD", "RISK-HOLD"),
     },
     Kind.CHANGE_IDENTITY: {
@@ -212,6 +216,8 @@ def test_every_kind_has_its_rules(kind: Kind) -> None:
     ("kind", "person", "code"),
     [
         (Kind.RESTORE, {"identity_state": "active"}, "ID-BOUND"),
+        (Kind.CLOSE_PAYMENT, {"payment_closed": True}, "PAY-CLOSED"),
+        (Kind.CLOSE_PAYMENT, {"payment_closed": False}, None),
         (Kind.RESTORE, {"identity_state": "reclaimed"}, None),
         (Kind.CHANGE_LEGAL_PERSON, {}, "ORG-NONE"),
         (Kind.CHANGE_LEGAL_PERSON, {"legal_person_enterprises": 1}, None),

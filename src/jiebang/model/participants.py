@@ -16,6 +16,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
+from jiebang.model.limits import LimitSpec
 from jiebang.model.notice import AddresseeKind
 from jiebang.model.plan import PlannedOperation
 
@@ -141,7 +142,9 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     `databases`: the embedded server (`shenzhen` or `guiyang`) of each database, by name; one database for each data
     centre that keeps a copy. Without any it is a remote participant, named `owner`. `facts`: those that it owns;
     `facts_sql`: the query over accounts `$1::bigint[]` that returns account_id, facts_version and a column for each.
-    `value_words`: by fact, the text for each value that the participant answers as a code word. `operations`: by name.
+    `value_words`: by fact, the text for each value that the participant answers as a code word. `limits`: what it may
+    restrict; `limits_sql`: the query over accounts `$1::bigint[]` at `$2::timestamptz` that returns a row for each
+    limit in force: account_id, name, value, used, until (`LimitReading`). `operations`: by name.
     `endings`: what its Confirms end and others are told of, by name; its account table then has the column
     `epoch_cases`, the cases that raised the epoch, the last one last.
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
@@ -154,6 +157,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[FactSpec, ...] = ()
     facts_sql: str = ""
     value_words: Mapping[str, Mapping[str, Text]] = {}
+    limits: tuple[LimitSpec, ...] = ()
+    limits_sql: str = ""
     operations: Mapping[str, Operation]
     endings: Mapping[str, Ending] = {}
     formerly: str | None = None
@@ -185,6 +190,12 @@ def _require_sound(declared: Declaration) -> None:
                 raise ValueError(f"{declared.owner}: two operations undo {column!r} in two ways")
         if "account_id" in operation.given or (operation.given and not declared.databases):
             raise ValueError(f"{declared.owner}: {name!r} cannot be given that")
+    if bool(declared.limits) != bool(declared.limits_sql) or (declared.limits and not declared.databases):
+        raise ValueError(f"{declared.owner}: limits, and the query that reads them, come together")
+    for limit in declared.limits:
+        effects = [one.effects or {} for one in declared.operations.values()]
+        if limit.effect is not None and not any(limit.effect in known for known in effects):
+            raise ValueError(f"{declared.owner}: no operation has the effect {limit.effect!r}")
 
 
 class ParticipantRegistry:
@@ -192,8 +203,9 @@ class ParticipantRegistry:
 
     `databases` and `networks`: names, in order of declaration. `placement`: the embedded server of each database.
     `facts`: every fact by name, those of no participant last; `owned`: their names by owner; `item_fields`: the fields
-    of each fact of type ITEMS; `value_words`: as in the declarations; `endings`: by name,
-    the declaration of each. Registries compare and hash by identity, so that derived values can be cached.
+    of each fact of type ITEMS; `value_words`: as in the declarations; `limits`: every limit by name;
+    `endings`: the declaration of each, by its name. Registries compare and hash by identity, so that derived values can
+    be cached.
     """
 
     def __init__(self, declarations: Iterable[Declaration]) -> None:
@@ -226,6 +238,9 @@ class ParticipantRegistry:
         self.endings: Mapping[str, Declaration] = {name: each for each in self.declarations for name in each.endings}
         if len(self.endings) != sum(len(each.endings) for each in self.declarations):
             raise ValueError("an ending is declared twice")
+        self.limits: Mapping[str, LimitSpec] = {one.name: one for each in self.declarations for one in each.limits}
+        if len(self.limits) != sum(len(each.limits) for each in self.declarations):
+            raise ValueError("a limit is declared twice")
         self.value_words = {fact: words for each in self.declarations for fact, words in each.value_words.items()}
 
     @property

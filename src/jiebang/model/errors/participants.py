@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jiebang.model.check import Text
-from jiebang.model.errors.base import OtherSystemError, PolicyRefusalError
+from jiebang.model.errors.base import CallerError, OtherSystemError, PolicyRefusalError
 
 
 class InsufficientFundsError(PolicyRefusalError):
@@ -49,6 +49,25 @@ class CashOutPausedError(PolicyRefusalError):
     action = Text("请在 until 之后再试。", "Try again after `until`.")
 
 
+class MomentsLimitError(PolicyRefusalError):
+    """As many moments as may be were posted today. fields: limit (a day), until (when the next may be posted)."""
+
+    code = "MOMENTS-LIMIT"
+    title = Text("今日发布的朋友圈已达上限", "No more moments may be posted today")
+    action = Text(
+        "每日上限见 limit,请在 until 之后再发。重新实名后不再受此限制。",
+        "`limit` says how many a day; post the next after `until`. Binding a real name again ends this.",
+    )
+
+
+class FriendUnavailableError(PolicyRefusalError):
+    """The receiver takes no friend request: no such account, or they are blocked. Which of them is not told."""
+
+    code = "FRIEND-UNAVAILABLE"
+    title = Text("暂时无法添加对方为好友", "This person cannot be added as a friend")
+    action = Text("请核对账户号,或改日再试。", "Check the account number, or try again another day.")
+
+
 class WalletBusyError(OtherSystemError):
     """The wallet is between a case's Try and its Confirm or Cancel. Retry in a moment."""
 
@@ -85,4 +104,29 @@ class RecoveringError(OtherSystemError):
     action = Text(
         "恢复结束前不受理新申请,已有申请不会丢失。请稍后重试。",
         "Until that has ended no new case is opened; nothing of running cases is lost. Try again later.",
+    )
+
+
+class LinkUnusableError(CallerError):
+    """The link to a remote participant cannot be used: its address or its key files. fields: name, reason."""
+
+    code = "LINK-UNUSABLE"
+    title = Text("到该参与方的链路不可用", "The link to this participant cannot be used")
+    action = Text(
+        "请按 reason 改正地址,或备齐密钥文件:NAME-request.pem(我方私钥)与 NAME-reply.pub.pem(对方公钥),"
+        "见 docs/remote-participants.md。",
+        "Correct the address as `reason` says, or supply the key files: NAME-request.pem, our private key, and "
+        "NAME-reply.pub.pem, the other party's public one; see docs/remote-participants.md.",
+    )
+
+
+class ParticipantSilentError(OtherSystemError):
+    """A remote participant under test does not answer at all. fields: name, url, reason."""
+
+    code = "PARTICIPANT-SILENT"
+    title = Text("该参与方没有应答", "This participant does not answer")
+    action = Text(
+        "请确认服务已启动、地址(包括路径)正确且可从本机访问,然后重试。",
+        "See that the service runs, and that its address, path included, is right and can be reached from here; then "
+        "try again.",
     )
