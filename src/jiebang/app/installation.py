@@ -27,6 +27,7 @@ from jiebang.store.cases import idempotency
 from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
 from jiebang.store.postgres.shares import ServerShares
+from jiebang.store.retention.key_wrapping import KeyLocks
 from jiebang.store.timelines.seal_signing_keys import FOLDER, LAST_SEAL, SealKeys
 from jiebang.store.timelines.witness import ChainMemory
 from jiebang.usecases.cases.context import Context
@@ -59,6 +60,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     declared: ParticipantRegistry
     secrets: InstallationKeys
+    locks: KeyLocks
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
     shares: ServerShares
@@ -152,6 +154,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.operations.gauges import Gauges
         from jiebang.usecases.operations.tasks import TaskWatch
         from jiebang.usecases.periodic import PeriodicChore
+        from jiebang.usecases.retention.second_lock import SecondLock
         from jiebang.worker import Worker
 
         pool = self.pools["platform"]
@@ -175,6 +178,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         chores: dict[str, Chore] = {
             "purge": PeriodicChore(self._purge, _PURGE_EVERY),
             "transfers": PeriodicChore(self._finish_transfers, _TRANSFERS_EVERY),
+            "second_lock": PeriodicChore(SecondLock(self.pools["keys"], self.locks), _PURGE_EVERY),
             "seals": self.sealing(),
             "tasks": TaskWatch(
                 pool,
