@@ -14,6 +14,7 @@ import asyncio
 import gc
 import io
 import json
+import os
 import shutil
 import tempfile
 import time

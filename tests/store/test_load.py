@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,9 @@ async def test_names_and_numbers_are_sealed_and_open_with_the_keys_alone(
         assert copies[0] == copies[1]
         assert copies[0] is not None
         sealed, index, born, region = copies[0]
-        wraps = await pools["keys"].fetchrow("SELECT wrapped, retained FROM keys.data_key WHERE account_id = $1", account)
+        wraps = await pools["keys"].fetchrow(
+            "SELECT wrapped, retained FROM keys.data_key WHERE account_id = $1", account
+        )
         assert wraps is not None
         [data_key] = LOCKS.master.unwrap([OwnedKey(account, 1, wraps["wrapped"])])
         assert LOCKS.retention.unwrap([OwnedKey(account, 1, wraps["retained"])]) == [data_key], "law's lock, same key"

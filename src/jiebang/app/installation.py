@@ -18,6 +18,7 @@ from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants.base import Participant
 from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.identity.documents import IdentityParticipant
 from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
@@ -38,18 +39,21 @@ from jiebang.usecases.policy.shadow import Shadow
 
 if TYPE_CHECKING:
     from jiebang.api.gate.admission import Admission
+    from jiebang.participants.identity.reclaimed import ReclaimedIdentities
     from jiebang.remote.tokens import TokenVerifier
     from jiebang.saga.recovery_driver import RecoveryTally
     from jiebang.store.postgres.pool import Pool
     from jiebang.usecases.driving.recover import ReportWaiting
     from jiebang.usecases.operations.verify import VerificationReport
     from jiebang.usecases.periodic import Chore
+    from jiebang.usecases.retention.destroy import KeyDestruction
     from jiebang.usecases.timelines.seal import Sealer
     from jiebang.worker import Worker
 
 _PURGE_BATCH: Final = 1_000
 _PURGE_EVERY: Final = timedelta(minutes=1)
 _TRANSFERS_EVERY: Final = timedelta(seconds=1)
+_KEYS_EVERY: Final = timedelta(seconds=2)
 _TRANSFER_GRACE: Final = timedelta(seconds=5)
 """A transfer without its second step after this time belonged to a process that died."""
 
@@ -144,6 +148,22 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             anchor_in_home=self.anchor_in_home,
         )
 
+    def key_destruction(self) -> KeyDestruction:
+        """Return the chore that destroys keys."""
+        from jiebang.usecases.retention.destroy import KeyDestruction
+
+        return KeyDestruction(
+            platform=self.pools["platform"],
+            keys=self.pools["keys"],
+            identities=self.identities,
+            registry=self.registry,
+        )
+
+    @property
+    def identities(self) -> Mapping[str, ReclaimedIdentities]:
+        """The identities that were taken back, as each data centre knows them, by its database."""
+        return {name: one.reclaimed for name, one in self.participants.items() if isinstance(one, IdentityParticipant)}
+
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
         from jiebang.remote.gateway import HttpGateway
@@ -179,6 +199,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "purge": PeriodicChore(self._purge, _PURGE_EVERY),
             "transfers": PeriodicChore(self._finish_transfers, _TRANSFERS_EVERY),
             "second_lock": PeriodicChore(SecondLock(self.pools["keys"], self.locks), _PURGE_EVERY),
+            "keys": PeriodicChore(self.key_destruction(), _KEYS_EVERY),
             "seals": self.sealing(),
             "tasks": TaskWatch(
                 pool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -59,9 +60,9 @@ class EndedIdentity(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     reclaimed: bool
     destroy_at: datetime
-    kept_under: str | None
-    kept_until: date | None
-    ends_at: datetime | None
+    kept_under: str | None = None
+    kept_until: date | None = None
+    ends_at: datetime | None = None
 
 
 class Overdue(msgspec.Struct, frozen=True):
@@ -99,7 +100,7 @@ async def note_progress(db: Database, ended_until: datetime) -> None:
 
 async def add_bases(db: Database, bases: Collection[RetentionBasis]) -> None:
     """Keep why law keeps something; what is kept already stays as it is."""
-    ordered = sorted(bases, key=lambda each: each.basis)
+    ordered = sorted(bases, key=attrgetter("basis"))
     await db.execute(
         _SQL["add_bases"],
         [each.basis for each in ordered],
@@ -114,7 +115,12 @@ async def add_bases(db: Database, bases: Collection[RetentionBasis]) -> None:
 async def queue(db: Database, ended: Sequence[EndedIdentity]) -> None:
     """Queue the keys of identities that ended; one that is queued already keeps its time."""
     fields = ("account_id", "epoch", "reclaimed", "destroy_at", "kept_under", "kept_until", "ends_at")
-    await db.execute(_SQL["queue_keys"], *columns(sorted(ended, key=lambda each: each.account_id), *fields))
+    await db.execute(_SQL["queue_keys"], *columns(sorted(ended, key=attrgetter("account_id")), *fields))
+
+
+async def load_undetermined(db: Database, after: int, limit: int = PAGE) -> list[int]:
+    """Return the next accounts, after one, with keys of which it is not determined until when law keeps them."""
+    return [row["account_id"] for row in await db.fetch(_SQL["undetermined_accounts"], after, limit)]
 
 
 async def destroy_due(db: Database, now: datetime, limit: int = PAGE) -> list[tuple[int, int, datetime]]:

@@ -46,6 +46,12 @@ WHERE k.account_id = i.account_id AND k.account_id = ANY ($1) AND k.retention_en
   AND (i.reclaimed AND k.epoch <= i.epoch OR k.epoch < i.epoch AND (k.account_id, i.epoch) IN (
       SELECT n.account_id, n.epoch FROM keys.data_key n WHERE n.account_id = ANY ($1)))
 
+-- name: undetermined_accounts
+-- A page of accounts with keys of which it is not determined until when law keeps them.
+SELECT account_id FROM keys.data_key
+WHERE destroy_at IS NOT NULL AND retention_ends_at IS NULL AND retained IS NOT NULL AND account_id > $1
+ORDER BY account_id LIMIT $2
+
 -- name: destroy_keys
 -- Destroys the keys that are due: from here on their names can be read through the retention key alone. One that has no second lock
 -- yet waits for it.

@@ -11,6 +11,10 @@ from jiebang.model.case import Kind, State
 from jiebang.store.postgres.named_sql import load
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import asyncpg
+
     from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.retention", "ended_cases.sql")
@@ -37,14 +41,20 @@ async def find_settled(db: Database, now: datetime) -> datetime:
 
 async def load_ended(db: Database, after: datetime, until: datetime, limit: int) -> list[EndedCase]:
     """Return the next cases that ended, at least `limit` of them if there are as many."""
-    return [
-        EndedCase(
-            account_id=row["account_id"],
-            case_no=row["case_no"],
-            kind=Kind(row["kind"]),
-            state=State(row["state"]),
-            plan=row["plan"],
-            ended_at=row["ended_at"],
-        )
-        for row in await db.fetch(_SQL["ended_page"], after, until, limit)
-    ]
+    return [_build(row) for row in await db.fetch(_SQL["ended_page"], after, until, limit)]
+
+
+async def load_done_of(db: Database, accounts: Collection[int]) -> list[EndedCase]:
+    """Return the cases of accounts that were carried out, in the order of their ends."""
+    return [_build(row) for row in await db.fetch(_SQL["done_of"], sorted(set(accounts)))]
+
+
+def _build(row: asyncpg.Record) -> EndedCase:
+    return EndedCase(
+        account_id=row["account_id"],
+        case_no=row["case_no"],
+        kind=Kind(row["kind"]),
+        state=State(row["state"]),
+        plan=row["plan"],
+        ended_at=row["ended_at"],
+    )

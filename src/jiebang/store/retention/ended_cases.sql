@@ -11,3 +11,9 @@ SELECT account_id, case_no, kind, state, plan, ended_at FROM platform.cases
 WHERE ended_at > $1 AND ended_at <= $2
 ORDER BY ended_at
 FETCH FIRST ($3::integer) ROWS WITH TIES
+
+-- name: done_of
+-- The cases of accounts that were carried out, in the order of their ends.
+SELECT account_id, case_no, kind, state, plan, ended_at FROM platform.cases
+WHERE account_id = ANY ($1::bigint[]) AND state = 'done'
+ORDER BY ended_at

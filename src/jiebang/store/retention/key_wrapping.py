@@ -52,9 +52,7 @@ class WrappingKey(Protocol):
 class FileWrappingKey:
     """A wrapping key from a file, with those that it replaced and that some wraps may still be made by."""
 
-    def __init__(
-        self, name: str, key: bytes, chance: Callable[[int], bytes], previous: Sequence[bytes] = ()
-    ) -> None:
+    def __init__(self, name: str, key: bytes, chance: Callable[[int], bytes], previous: Sequence[bytes] = ()) -> None:
         """`name`: MASTER or RETENTION. `chance` gives so many random bytes. Keys have 32 bytes."""
         self._purpose, self._key, self._chance, self._previous = _PURPOSES[name], key, chance, previous
         self.mark: bytes = compute_mark(name, key)

@@ -40,7 +40,9 @@ class SecondLock:
             return 0
         opened = await asyncio.to_thread(self._locks.master.unwrap, wraps)
         found = [
-            OwnedKey(each.account_id, each.epoch, key) for each, key in zip(wraps, opened, strict=True) if key is not None
+            OwnedKey(each.account_id, each.epoch, key)
+            for each, key in zip(wraps, opened, strict=True)
+            if key is not None
         ]
         if len(found) < len(wraps):
             _log.error("data_keys_do_not_open", keys=len(wraps) - len(found))
