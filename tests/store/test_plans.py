@@ -156,7 +156,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "case_no": 1,
         "step": "submit",
         "at": AT,
-        "pack": "wechat/1",
+        "pack": "wechat/2",
         "outcome": "OPENED",
         "sealed": b"\1" * 29,
     },

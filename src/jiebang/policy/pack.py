@@ -277,10 +277,12 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return titles.get(code) or self.reasons.get(code) or self.reasons[OTHER_REASON]
 
 
-def fill_message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
-    """Fill a message of the pack: (sms, subject, body).
+def fill_message(pack: Pack, template: str, kind: Kind, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
+    """Fill a message of the pack about a case of `kind`: (sms, subject, body).
 
-    `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or a missing value.
+    `template`_`kind`, as in `case_done_close_payment`, is taken where the pack has it: what has ended, and what comes
+    next, differs by kind. `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or
+    a missing value.
     """
-    words = pack.messages[template]
+    words = pack.messages.get(f"{template}_{kind.value}") or pack.messages[template]
     return fill(words.sms, values), fill(words.subject, values), fill(words.body, values)

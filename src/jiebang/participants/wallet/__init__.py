@@ -10,6 +10,10 @@ from jiebang.participants.core import CENTURY_HOURS, load_facts_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
 """Refusal: a movement of money is between its two steps."""
+BALANCE_LEFT: Final = "BALANCE-LEFT"
+"""Refusal: a payment account that holds money cannot be closed."""
+PAYMENT_CLOSED: Final = "PAYMENT-CLOSED"
+"""Refusal: the payment account is closed already."""
 
 DECLARATION: Final = Declaration(
     owner="wallet",
@@ -80,6 +84,7 @@ DECLARATION: Final = Declaration(
             "卡号存疑的已绑定银行卡",
             "bound bank cards whose number departs from its standard",
         ),
+        ("payment_closed", FactType.BOOL, "支付账户已注销", "the payment account is closed"),
     ),
     facts_sql=load_facts_sql(__name__),
     operations={
@@ -94,6 +99,16 @@ DECLARATION: Final = Declaration(
                 "cash_out_paused_until": "CASE WHEN e.cash_out_pause_hours IS NULL THEN a.cash_out_paused_until "
                 "ELSE e.now + make_interval(hours => e.cash_out_pause_hours::integer) END",
             },
+        ),
+        # Cards and contracts die with their epoch. The payment password stays: it proves requests about what is left of
+        # the account. While the case is tried no money moves, so the balance is still nothing when it is confirmed.
+        "close": Operation(
+            refusals={
+                PAYMENT_CLOSED: "a.state = 'closed'",
+                FUNDS_MOVING: "a.open_entries > 0",
+                BALANCE_LEFT: "a.balance_fen > 0",
+            },
+            on_confirm={"state": "'closed'"},
         ),
     },
     formerly="downgrade",
