@@ -87,7 +87,10 @@ def read_keys(folder: Path) -> InstallationKeys:
 
 
 def read_previous(folder: Path, name: str) -> tuple[bytes, ...]:
-    """Return the key that a rotation is replacing, `<name>.previous.key`; empty where none is. Raises HomeUnusableError."""
+    """Return the key that a rotation is replacing, `<name>.previous.key`; empty where none is.
+
+    Raises HomeUnusableError.
+    """
     try:
         return (_read_key(folder, f"{name}.previous"),)
     except FileNotFoundError:

@@ -6,7 +6,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
     gateway_url = "https://…"              # JIEBANG_GATEWAY_URL. Once called phone_url
-    cipher = "aes-256-gcm"                 # JIEBANG_CIPHER: or "sm4-gcm"; seals names from now on, changes none sealed before
+    cipher = "aes-256-gcm"                 # JIEBANG_CIPHER: or "sm4-gcm"; of names sealed from now on
     sandbox = true                         # JIEBANG_SANDBOX: the sandbox stands in for the gateway, networks and issuer
                                            # that are not configured. Absent: only in the home of a demo
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
@@ -98,8 +98,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an installation. `databases` None: the embedded ones.
 
     What else is None is not configured: a process refuses to start without it, unless the sandbox may stand in.
-    `sandbox`: whether it may; None: only in the home of a demo. `cipher`: what new data keys are made for. `anchor`: the file outside the databases that holds the
-    end of the chain of seals; None: one in the home.
+    `sandbox`: whether it may; None: only in the home of a demo. `cipher`: of data keys made from now on. `anchor`: the
+    file outside the databases that holds the end of the chain of seals; None: one in the home.
     """
 
     home: Path

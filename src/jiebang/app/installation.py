@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 _PURGE_BATCH: Final = 1_000
 _PURGE_EVERY: Final = timedelta(minutes=1)
 _TRANSFERS_EVERY: Final = timedelta(seconds=1)
-_KEYS_EVERY: Final = timedelta(seconds=2)
 _TRANSFER_GRACE: Final = timedelta(seconds=5)
 """A transfer without its second step after this time belonged to a process that died."""
 
@@ -199,7 +198,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             "purge": PeriodicChore(self._purge, _PURGE_EVERY),
             "transfers": PeriodicChore(self._finish_transfers, _TRANSFERS_EVERY),
             "second_lock": PeriodicChore(SecondLock(self.pools["keys"], self.locks), _PURGE_EVERY),
-            "keys": PeriodicChore(self.key_destruction(), _KEYS_EVERY),
+            "keys": self.key_destruction(),
             "seals": self.sealing(),
             "tasks": TaskWatch(
                 pool,
@@ -245,6 +244,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> VerificationReport:
         """Audit all databases and networks."""
         from jiebang.usecases.operations.verify import verify
+        from jiebang.usecases.retention.audit import KeyAudit
 
         async with open_pools(
             {"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE, shares=self.shares
@@ -259,6 +259,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 anchor_at=self.anchor,
                 anchor_in_home=self.anchor_in_home,
                 memory=self.chain_memory,
+                data_keys=KeyAudit(self.pools["keys"], self.identities, self.clock),
                 progress=progress,
             )
 

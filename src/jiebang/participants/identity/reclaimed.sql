@@ -7,16 +7,16 @@ WHERE account_id = ANY ($1::bigint[])
 
 -- name: retain_sealed
 -- Keeps the sealed bytes of identities that were taken back, once each.
-INSERT INTO identity.retained (account_id, epoch, sealed, retained_at)
+INSERT INTO identity.retained (account_id, sealed_epoch, sealed, retained_at)
 SELECT account_id, epoch, sealed, $2 FROM identity.account
 WHERE account_id = ANY ($1::bigint[]) AND state = 'reclaimed' AND sealed IS NOT NULL
-ON CONFLICT (account_id, epoch) DO NOTHING
+ON CONFLICT (account_id, sealed_epoch) DO NOTHING
 
 -- name: retained_of
 -- The kept sealed bytes of accounts.
-SELECT account_id, sealed FROM identity.retained WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id, epoch
+SELECT account_id, sealed FROM identity.retained WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id, sealed_epoch
 
 -- name: drop_retained
 -- Deletes kept sealed bytes whose key is gone.
 DELETE FROM identity.retained r USING unnest($1::bigint[], $2::bigint[]) AS i (account_id, epoch)
-WHERE r.account_id = i.account_id AND r.epoch = i.epoch AND r.account_id = ANY ($1)
+WHERE r.account_id = i.account_id AND r.sealed_epoch = i.epoch AND r.account_id = ANY ($1)

@@ -25,10 +25,10 @@ PAGE: Final = 1_000
 class KeyState(msgspec.Struct, frozen=True, kw_only=True):
     """What stands of one data key.
 
-    `destroy_at`: when the master's wrap is to be destroyed (None: in use); `destroyed_at`: when it was. `kept_under`:
-    the basis by which law keeps the retained wrap; `kept_until`: the last day; `retention_ends_at`: the end of that
-    day (None beside `destroy_at`: not determined); `retention_ended_at`: when it was destroyed. `held_at`: since when
-    an operator holds it.
+    `destroy_at`: the latest time at which the master's wrap is to be destroyed (None: in use); `destroyed_at`: when it
+    was. `kept_under`: the basis by which law keeps the retained wrap; `last_day`: on which it does;
+    `retention_ends_at`: the end of that day (None beside `destroy_at`: not determined); `retention_ended_at`: when it
+    was destroyed. `held_at`: since when an operator holds it.
     """
 
     account_id: int
@@ -38,7 +38,7 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True):
     destroyed_at: datetime | None = None
     is_retained: bool = False
     kept_under: str | None = None
-    kept_until: date | None = None
+    last_day: date | None = None
     retention_ends_at: datetime | None = None
     retention_ended_at: datetime | None = None
     held_at: datetime | None = None
@@ -61,7 +61,7 @@ class EndedIdentity(msgspec.Struct, frozen=True, kw_only=True):
     reclaimed: bool
     destroy_at: datetime
     kept_under: str | None = None
-    kept_until: date | None = None
+    last_day: date | None = None
     ends_at: datetime | None = None
 
 
@@ -114,7 +114,7 @@ async def add_bases(db: Database, bases: Collection[RetentionBasis]) -> None:
 
 async def queue(db: Database, ended: Sequence[EndedIdentity]) -> None:
     """Queue the keys of identities that ended; one that is queued already keeps its time."""
-    fields = ("account_id", "epoch", "reclaimed", "destroy_at", "kept_under", "kept_until", "ends_at")
+    fields = ("account_id", "epoch", "reclaimed", "destroy_at", "kept_under", "last_day", "ends_at")
     await db.execute(_SQL["queue_keys"], *columns(sorted(ended, key=attrgetter("account_id")), *fields))
 
 
@@ -123,8 +123,8 @@ async def load_undetermined(db: Database, after: int, limit: int = PAGE) -> list
     return [row["account_id"] for row in await db.fetch(_SQL["undetermined_accounts"], after, limit)]
 
 
-async def destroy_due(db: Database, now: datetime, limit: int = PAGE) -> list[tuple[int, int, datetime]]:
-    """Destroy the master's wraps that are due; return account, epoch and the time they were due of each."""
+async def destroy_queued(db: Database, now: datetime, limit: int = PAGE) -> list[tuple[int, int, datetime]]:
+    """Destroy master's wraps that are queued; return account, epoch and the latest time it was to be done, of each."""
     return [tuple(row) for row in await db.fetch(_SQL["destroy_keys"], now, limit)]
 
 

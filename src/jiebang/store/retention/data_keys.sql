@@ -2,7 +2,7 @@
 
 -- name: keys_of_accounts
 -- What stands of the keys of accounts, without the wraps themselves.
-SELECT account_id, epoch, made_at, destroy_at, destroyed_at, retained IS NOT NULL AS is_retained, kept_under, kept_until,
+SELECT account_id, epoch, made_at, destroy_at, destroyed_at, retained IS NOT NULL AS is_retained, kept_under, last_day,
     retention_ends_at, retention_ended_at, held_at
 FROM keys.data_key WHERE account_id = ANY ($1::bigint[]) ORDER BY account_id, epoch
 
@@ -38,10 +38,10 @@ ON CONFLICT (basis) DO NOTHING
 -- Queues the keys of identities that ended, with what law keeps of them. Of an identity that was taken back all keys up to its epoch;
 -- of one that was swapped those before, where the new one has its own: whatever raises an epoch without a new key ends none.
 UPDATE keys.data_key k
-SET destroy_at = coalesce(k.destroy_at, i.destroy_at), kept_under = i.kept_under, kept_until = i.kept_until,
+SET destroy_at = coalesce(k.destroy_at, i.destroy_at), kept_under = i.kept_under, last_day = i.last_day,
     retention_ends_at = i.ends_at
 FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::timestamptz[], $5::text[], $6::date[], $7::timestamptz[])
-    AS i (account_id, epoch, reclaimed, destroy_at, kept_under, kept_until, ends_at)
+    AS i (account_id, epoch, reclaimed, destroy_at, kept_under, last_day, ends_at)
 WHERE k.account_id = i.account_id AND k.account_id = ANY ($1) AND k.retention_ends_at IS NULL AND k.retention_ended_at IS NULL
   AND (i.reclaimed AND k.epoch <= i.epoch OR k.epoch < i.epoch AND (k.account_id, i.epoch) IN (
       SELECT n.account_id, n.epoch FROM keys.data_key n WHERE n.account_id = ANY ($1)))
@@ -53,11 +53,11 @@ WHERE destroy_at IS NOT NULL AND retention_ends_at IS NULL AND retained IS NOT N
 ORDER BY account_id LIMIT $2
 
 -- name: destroy_keys
--- Destroys the keys that are due: from here on their names can be read through the retention key alone. One that has no second lock
--- yet waits for it.
+-- Destroys queued keys, those first that must go first: from here on their names can be read through the retention key alone. One
+-- that has no second lock yet waits for it.
 WITH due AS MATERIALIZED (
     SELECT account_id, epoch FROM keys.data_key
-    WHERE destroy_at <= $1 AND destroy_at IS NOT NULL AND wrapped IS NOT NULL AND retained IS NOT NULL
+    WHERE destroy_at IS NOT NULL AND wrapped IS NOT NULL AND retained IS NOT NULL
     ORDER BY destroy_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE keys.data_key k SET wrapped = NULL, wrapped_by = NULL, destroyed_at = $1

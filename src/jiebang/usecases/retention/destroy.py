@@ -1,8 +1,9 @@
-"""Destroy the keys of names that were taken back, in the minutes that their pack says, and what law kept on its day.
+"""Destroy the keys of names that were taken back within the minutes of their pack, and what law kept on its day.
 
 Three steps a turn, each of which a process may die in: what ended is read in the order of its end and queued beside the
-keys, with what law keeps of it, in one transaction with how far it was read; what is due is destroyed; what law kept
-until now is destroyed. All of it page by page, a statement a thousand keys.
+keys, with what law keeps of it, in one transaction with how far it was read; what is queued is destroyed at once, so
+that the minutes of the pack are room for trouble; what law kept until now is destroyed. All of it page by page, a
+statement a thousand keys.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ KEYS_OVERDUE: Final = Gauge(
     "jiebang_keys_overdue", "Data keys that were to be destroyed more than a minute ago", ["which"]
 )
 GRACE: Final = timedelta(minutes=1)
-"""A key this much later than its time is overdue."""
+"""A key this much later than its pack said is overdue: a pack may say no minutes at all, and a turn takes some."""
+_EVERY: Final = timedelta(seconds=2)
 _DETERMINED_EVERY: Final = timedelta(minutes=1)
 _BEGINNING: Final = datetime(1, 1, 2, tzinfo=UTC)
 _log = structlog.get_logger(__name__)
@@ -62,20 +64,35 @@ class KeyDestruction:
         self._platform, self._keys, self._identities = platform, keys, identities
         self._registry, self._page = registry, page
         self._after = 0
-        self._schedule = Schedule(_DETERMINED_EVERY)
+        self._schedule, self._determining = Schedule(_EVERY), Schedule(_DETERMINED_EVERY)
 
     async def __call__(self, buckets: frozenset[int], now: datetime) -> int:
-        """Take a turn; return how much there was to do. Raises what the databases raise."""
-        del buckets  # done once for the whole installation
+        """Take a turn if this worker holds bucket 0 and one is due; return how much there was to do.
+
+        Raises what the databases raise, and SilentIdentitiesError.
+        """
+        if 0 not in buckets:
+            self._schedule.reset()
+            for which in ("master", "retention"):
+                KEYS_OVERDUE.labels(which).set(0)
+            return 0
+        if not self._schedule.is_due(now):
+            return 0
+        done = await self.turn(now)
+        self._schedule.postpone(now, timedelta() if done else None)
+        return done
+
+    async def turn(self, now: datetime) -> int:
+        """Queue, destroy and end one page each; return how much there was to do."""
         read = await self.queue_ended(now)
-        if self._schedule.is_due(now):
+        if self._determining.is_due(now):
             await self.determine(now)
-            self._schedule.postpone(now)
-        destroyed = await data_keys.destroy_due(self._keys, now, self._page)
+            self._determining.postpone(now)
+        destroyed = await data_keys.destroy_queued(self._keys, now, self._page)
         ended = await self.end_retentions(now)
         if destroyed:
             KEYS_DESTROYED_TOTAL.labels("master").inc(len(destroyed))
-            _log.info("keys_destroyed", keys=len(destroyed), latest_s=max(now - due for *_, due in destroyed).seconds)
+            _log.info("keys_destroyed", keys=len(destroyed), late=sum(now > due for *_, due in destroyed))
         late, kept = await data_keys.count_overdue(self._keys, now - GRACE)
         KEYS_OVERDUE.labels("master").set(late.keys)
         KEYS_OVERDUE.labels("retention").set(kept.keys)
@@ -146,9 +163,7 @@ class KeyDestruction:
         self, case: EndedCase, standing: IdentityStanding, minutes: int
     ) -> tuple[EndedIdentity, RetentionBasis | None]:
         """Return what ended with a case, and why law keeps it."""
-        destroy_at = case.ended_at + timedelta(minutes=minutes)
-        if standing.reclaimed and standing.destroy_at is not None:
-            destroy_at = standing.destroy_at
+        destroy_at = max(case.ended_at + timedelta(minutes=minutes), standing.destroy_at or case.ended_at)
         one = EndedIdentity(
             account_id=case.account_id, epoch=standing.epoch, reclaimed=standing.reclaimed, destroy_at=destroy_at
         )
@@ -157,12 +172,12 @@ class KeyDestruction:
             return one, None
         kept = pack.retentions.get(case.kind)
         if kept is None:  # law keeps nothing: it goes with the other lock
-            return replace(one, kept_until=local_date(case.ended_at, pack.zone), ends_at=destroy_at), None
+            return replace(one, last_day=local_date(case.ended_at, pack.zone), ends_at=case.ended_at), None
         last, ends_at = find_end(case.ended_at, kept.years, pack.zone)
         basis = RetentionBasis(
             basis=f"{pack.id} {kept.code}", law=kept.law, purpose=kept.purpose, time_zone=pack.zone.key
         )
-        return replace(one, kept_under=basis.basis, kept_until=last, ends_at=ends_at), basis
+        return replace(one, kept_under=basis.basis, last_day=last, ends_at=ends_at), basis
 
     def _find_minutes(self, case: EndedCase) -> int | None:
         """Return in how many minutes the plan of a case destroys a key; None: it destroys none."""

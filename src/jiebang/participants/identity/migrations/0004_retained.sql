@@ -3,8 +3,8 @@
 -- Outlives a revoke.
 CREATE TABLE identity.retained (
     account_id bigint NOT NULL CHECK (account_id > 0),
-    epoch bigint NOT NULL CHECK (epoch > 0),
+    sealed_epoch bigint NOT NULL CHECK (sealed_epoch > 0),
     sealed bytea NOT NULL,
     retained_at timestamptz NOT NULL,
-    PRIMARY KEY (account_id, epoch)
+    PRIMARY KEY (account_id, sealed_epoch)
 );

@@ -1,5 +1,5 @@
 -- Two locks on one data key (docs/decisions/0004-data-keys.md). `wrapped`: the key under the master key, for living with the name;
--- taking the name back deletes it. `retained`: the same key under the retention key, for what law keeps; deleted when its
+-- taking the name back deletes it, at destroy_at the latest. `retained`: the same key under the retention key, for what law keeps; deleted when its
 -- retention ends. Destroying is setting one to NULL: the row stays and says when. wrapped_by, retained_by: the mark of the key that
 -- made the wrap (store/retention/key_wrapping.py; NULL: made before marks were kept). Rows made before have no `retained`
 -- yet: a worker makes it, which has both keys, and no `wrapped` is deleted before.
@@ -14,18 +14,18 @@ ALTER TABLE keys.data_key
     -- nothing), the last day on which it is kept, and the end of that day. ends_at NULL beside a destroy_at: not determined,
     -- kept until an operator has said it (jiebang retention due).
     ADD COLUMN kept_under text CHECK (kept_under <> ''),
-    ADD COLUMN kept_until date,
+    ADD COLUMN last_day date,
     ADD COLUMN retention_ends_at timestamptz,
     ADD COLUMN retention_ended_at timestamptz,
     -- An operator's hold: what a court or authority asked to be kept is not destroyed on its day.
     ADD COLUMN held_at timestamptz,
     ADD CONSTRAINT wrap_is_whole CHECK (length(wrapped) IN (44, 60)),
     ADD CONSTRAINT wrapped_until_destroyed CHECK ((wrapped IS NULL) = (destroyed_at IS NOT NULL)),
-    ADD CONSTRAINT destroyed_when_queued CHECK (destroyed_at IS NULL OR destroy_at <= destroyed_at),
+    ADD CONSTRAINT destroyed_when_queued CHECK (destroyed_at IS NULL OR destroy_at IS NOT NULL),
     ADD CONSTRAINT retained_when_destroyed CHECK (wrapped IS NOT NULL OR retained IS NOT NULL OR retention_ended_at IS NOT NULL),
     ADD CONSTRAINT retained_until_ended CHECK (retention_ended_at IS NULL OR retained IS NULL),
     ADD CONSTRAINT ended_after_its_day CHECK (retention_ended_at IS NULL OR retention_ends_at <= retention_ended_at),
-    ADD CONSTRAINT kept_until_has_an_end CHECK ((kept_until IS NULL) = (retention_ends_at IS NULL));
+    ADD CONSTRAINT last_day_has_an_end CHECK ((last_day IS NULL) = (retention_ends_at IS NULL));
 DROP INDEX keys.data_key_destroy;
 -- What is queued, what ends, what has no retained wrap yet: each index holds only what is still to be done.
 CREATE INDEX data_key_destroy ON keys.data_key (destroy_at) WHERE destroy_at IS NOT NULL AND wrapped IS NOT NULL;
