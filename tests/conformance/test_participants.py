@@ -13,6 +13,7 @@ import pytest
 
 from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants import PARTICIPANTS
+from jiebang.participants.conformance.fence import CASE, NUMBERS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.core.statements import VERSION_CHANGED
 from jiebang.participants.identity import NOT_BOUND
@@ -20,8 +21,7 @@ from jiebang.participants.opening import open_participants
 from jiebang.participants.wallet import BALANCE_LEFT, FUNDS_MOVING, PAYMENT_CLOSED
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order
-from tests.conformance.suite import NUMBERS, ParticipantSuite, Subject
-from tests.conformance.suite import N as CASE
+from tests.conformance.suite import ParticipantSuite, Subject
 from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
 

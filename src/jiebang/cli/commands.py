@@ -16,8 +16,10 @@ from typer import rich_utils
 from jiebang import __version__
 from jiebang.cli.arguments import account_number
 from jiebang.cli.cases import remedy
+from jiebang.cli.checks import limits
 from jiebang.cli.language import LANGUAGE, say
 from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
+from jiebang.cli.participants import commands as participant
 from jiebang.cli.policy import backtest, lifecycle
 from jiebang.cli.runner import (
     REFUSED,
@@ -295,8 +297,10 @@ cli.add_typer(stuck.commands, name="cases")
 cli.add_typer(tasks.commands, name="tasks")
 cli.add_typer(workers.commands, name="workers")
 cli.add_typer(outages.commands, name="participants")
+cli.add_typer(participant.commands, name="participant")
 recover.register(cli)
 remedy.register(cli)
+limits.register(cli)
 
 
 @cli.command(
