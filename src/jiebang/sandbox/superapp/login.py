@@ -69,8 +69,10 @@ class Login:
         return {("POST", "/v1/logins"): self.log_in}
 
     async def log_in(self, call: HttpCall) -> HttpAnswer:
-        """Log the caller in. Refused as `LoginGate.log_in` says; NotAllowedError for a token that names no device,
-        ParticipantUnavailableError where no code can be sent now.
+        """Log the caller in.
+
+        Refused as `LoginGate.log_in` says; NotAllowedError for a token that names no device, ParticipantUnavailableError
+        where no code can be sent now.
         """
         caller, asked = await self._door.enter(call, TokenScope.LOGIN, LoginBody)
         account_id = parse_account(asked.account)
