@@ -71,7 +71,7 @@ class Login:
     async def log_in(self, call: HttpCall) -> HttpAnswer:
         """Log the caller in.
 
-        Refused as `LoginGate.log_in` says; NotAllowedError for a token that names no device, ParticipantUnavailableError
+        Refused as `LoginGate.log_in` says; NotAllowedError for a token without a device, ParticipantUnavailableError
         where no code can be sent now.
         """
         caller, asked = await self._door.enter(call, TokenScope.LOGIN, LoginBody)
