@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,6 +176,14 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     | {"place": 1, "op": "confirm"},
     "social.moment": {"moment_id": 1, "body": "x", "visibility": "all", "posted_at": AT},
     "social.friend_request": {"request_id": 1, "sender_id": 2, "greeting": "x", "state": "waiting", "sent_at": AT},
+    "security.login_code": {
+        "nonce": bytes(16),
+        "sent_at": AT,
+        "expires_at": AT + timedelta(minutes=5),
+        "tries_left": 5,
+    },
+    "gaming.access": {"game_id": 1, "name": "x", "granted_at": AT},
+    "gaming.play_session": {"session_id": 1, "game_id": 1, "started_at": AT},
     "enterprise.api_credential": {"credential_id": 1, "enterprise_id": 1, "name": "x", "issued_at": AT},
     **{table: row for table, (_, (row, *_)) in CHILDREN.items()},
 }
