@@ -124,13 +124,17 @@ def test_no_text_of_a_pack_sends_people_to_a_page_that_nobody_has(name: str, pag
 
 @pytest.mark.parametrize("name", packs.NAMES)
 def test_what_a_case_will_do_is_told_as_it_is_today(name: str) -> None:
-    """Who is said to be told is told by a notice; no key is destroyed by this version: no text may say otherwise."""
+    """Who is said to be told is told by a notice, and nobody else; a key is destroyed, and when is told."""
     pack = load_pack(*packs.text(name), PARTICIPANTS)
     words = {one.code: one.explanation for one in pack.consequences if Kind.REVOKE in one.kinds}
     words |= {one.code: one.words.explanation for one in pack.rules if Kind.REVOKE in one.kinds}
     said = {code: "".join(each.zh + each.en) for code, each in words.items()}
-    untrue = re.compile("内销毁|单独加密|destroyed within|key of their own")
+    untrue = re.compile("尚不自动销毁|does not by itself")
     assert [code for code, text in said.items() if untrue.search(text)] == []
+    assert any("分钟内销毁" in text for text in said.values())
+    assert any("destroyed within" in text for text in said.values())
+    assert pack.retentions is not None
+    assert pack.retentions[Kind.REVOKE].years, "what law keeps of it is said, and until when"
     telling = re.compile("收到通知|并通知|我们通知|(?:is|are) told|we tell")
     told = {code for code, text in said.items() if telling.search(text)}
     tells = {TELLS[name, code] for code in told}  # KeyError: a text that nothing keeps

@@ -25,30 +25,28 @@ IDLE_SECONDS: Final = 30.0
 """How long an idle connection is kept; the other side keeps it longer, so that none closes during a request."""
 
 
+_REFUSED_WHOLE: Final = frozenset({400, 409, 413, 422, 500})
+"""Statuses of a signed answer that speak of the request; the others speak of the party's state, or of the link."""
+
+
 class RemoteError(ConnectionError):
     """The party gave no valid answer: it was unreachable or failing, or the answer was not signed by it.
 
     `status`: the HTTP status of the answer, None where none came. `code`: the problem's code, where there is one.
-    `detail`: what the party said of it, cleaned (peer_problems.py). `signed`: whether it is the party's own word.
+    `detail`: what the party said of it, cleaned (peer_problems.py).
     """
 
     def __init__(
-        self,
-        name: str,
-        what: str,
-        status: int | None = None,
-        code: str | None = None,
-        detail: str | None = None,
-        *,
-        signed: bool = False,
+        self, name: str, what: str, status: int | None = None, code: str | None = None, detail: str | None = None
     ) -> None:
         """`what`: what happened, without personal data."""
         super().__init__(f"{name}: {what}")
         self.what = what
         self.status = status
+        self.refused_whole = False
+        """Whether the party itself refused the request as a whole: one case of the batch may be why."""
         self.code = code
         self.detail = detail
-        self.signed = signed
 
 
 class SignedClient:
@@ -117,7 +115,9 @@ class SignedClient:
 
     def _build_error(self, status: int, answer: bytes) -> RemoteError:
         code, detail = read_peer_problem(answer)
-        return RemoteError(self.name, f"answered {status} {code or ''}".rstrip(), status, code, detail, signed=True)
+        error = RemoteError(self.name, f"answered {status} {code or ''}".rstrip(), status, code, detail)
+        error.refused_whole = status in _REFUSED_WHOLE
+        return error
 
     async def aclose(self) -> None:
         """Close the connections."""

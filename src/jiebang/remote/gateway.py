@@ -24,18 +24,6 @@ GATEWAY: Final = "phone"
 """The name of the link to the gateway: in its key files, its signatures and the addresses that the sandbox writes."""
 NOT_TAKEN: Final = "NOT-TAKEN"
 """The code of a notice that the gateway refused with a status alone."""
-_OF_ALL: Final = frozenset(
-    {
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.METHOD_NOT_ALLOWED,
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.TOO_EARLY,
-        HTTPStatus.TOO_MANY_REQUESTS,
-    }
-)
-"""Answers that say nothing about a notice: it is us, or the gateway, that is wrong or busy."""
 
 
 class Gateway(Protocol):
@@ -74,7 +62,8 @@ class HttpGateway:
         try:
             answer = await self._client.send("POST", "/messages", msgspec.json.encode(Notices(list(notices))))
         except RemoteError as error:
-            if not _is_about_a_notice(error):
+            if not error.refused_whole or error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                # A gateway that fails is one that is away: no notice is given up for it.
                 raise
             if len(notices) == 1:
                 return {notices[0].message_id: NoticeRefusal(notices[0].message_id, NOT_TAKEN, final=False)}
@@ -100,13 +89,6 @@ class HttpGateway:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
-
-
-def _is_about_a_notice(error: RemoteError) -> bool:
-    """Whether the gateway itself says that a notice of the request is bad (4xx), not that it or we cannot now."""
-    status = error.status or 0
-    in_class = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-    return error.signed and in_class and status not in _OF_ALL
 
 
 def _divide(notices: Sequence[Notice]) -> list[list[Notice]]:
