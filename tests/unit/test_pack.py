@@ -139,7 +139,7 @@ _FREE: Final = re.compile(
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone|limits(\.\w+(\.otherwise)?)?)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 
