@@ -106,9 +106,9 @@ class Running(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def running(command: Sequence[str], folder: Path) -> AsyncIterator[Running]:
+async def running(command: Sequence[str], folder: Path, name: str = "points") -> AsyncIterator[Running]:
     """Run a service on the data and keys in `folder` until the block ends."""
-    create_keys(folder / "keys", "points")
+    create_keys(folder / "keys", name)
     process = await asyncio.create_subprocess_exec(
         *command,
         "--data",
@@ -124,7 +124,7 @@ async def running(command: Sequence[str], folder: Path) -> AsyncIterator[Running
         assert process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             port = json.loads(await process.stdout.readline())["port"]
-        yield Running(read_our_end(folder / "keys", "points", f"http://127.0.0.1:{port}"), process)
+        yield Running(read_our_end(folder / "keys", name, f"http://127.0.0.1:{port}"), process)
     finally:
         with suppress(ProcessLookupError):
             process.terminate()
