@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
+from jiebang.model.errors import OurFaultError
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.serving.messages import SINGLE_STATUS, read_batch, read_single_case
 from jiebang.remote import wire
@@ -114,6 +115,8 @@ class ClearingNetwork:
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
             return None
+        if suffered.breaks:
+            raise OurFaultError
 
         def die_if_during() -> None:
             if suffered.die is Phase.DURING:
