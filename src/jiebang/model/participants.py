@@ -148,7 +148,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     `endings`: what its Confirms end and others are told of, by name; its account table then has the column
     `epoch_cases`, the cases that raised the epoch, the last one last.
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
-    names; None for a participant that never had that form.
+    names; None for a participant that never had that form. `migrations`: (name, SQL) of each, from version 1 on, for a
+    participant that has no folder of them.
     """
 
     owner: str
@@ -162,6 +163,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     operations: Mapping[str, Operation]
     endings: Mapping[str, Ending] = {}
     formerly: str | None = None
+    migrations: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
