@@ -48,6 +48,7 @@ from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from jiebang.api.gate.admission import Admission
+    from jiebang.model.notice import Refusals
     from jiebang.store.postgres.pool import Pool
 
 PASSWORD = "246810"
@@ -222,7 +223,7 @@ async def at_superapp(
     `wait`: seconds a repeat waits for the first to be over. `send`: brings codes to phones (None: nothing does).
     """
 
-    async def no_phone(_notices: object) -> None:
+    async def no_phone(_notices: object) -> Refusals:
         raise ConnectionError
 
     async def health(call: HttpCall) -> HttpAnswer:

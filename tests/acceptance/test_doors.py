@@ -32,6 +32,7 @@ from tests.patience import PATIENCE_S
 if TYPE_CHECKING:
     from litestar import Litestar
 
+    from jiebang.model.notice import Refusals
     from jiebang.store.postgres.pool import Pool
 
 OPEN_WIDE: Final = Capacity(
@@ -165,8 +166,8 @@ SUPERAPP_BODIES: Final[Mapping[str, Any]] = {
 def test_every_door_of_the_super_app_is_fuzzed(world: World) -> None:
     """A new door that nobody tries with bad bodies would be the next hole."""
 
-    async def nothing(_notices: object) -> None:
-        return
+    async def nothing(_notices: object) -> Refusals:
+        return {}
 
     door = Door(world.deps.verifier, None)  # type: ignore[arg-type]  # its routes are only named here
     there = {path for each in build_routers(door, world.pools, world.now, nothing) for method, path in each.routes()}

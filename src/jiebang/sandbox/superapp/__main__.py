@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jiebang.model.decoding import decode
 from jiebang.model.errors import InvalidInputError
-from jiebang.model.notice import Notice
+from jiebang.model.notice import Notice, Refusals
 from jiebang.remote.gateway import GATEWAY, HttpGateway
 from jiebang.remote.stand_ins import AUDIENCE, ISSUER, read_links
 from jiebang.remote.tokens import IssuerKeys, TokenVerifier, keys_from_file
@@ -37,14 +37,17 @@ async def _health(call: HttpCall) -> HttpAnswer:
     return ok({"name": NAME, "pid": os.getpid()})
 
 
-async def _send(home: Path, notices: Sequence[Notice]) -> None:
-    """Bring notices to phones through the gateway that the sandbox in `home` runs now. Raises OSError."""
+async def _send(home: Path, notices: Sequence[Notice]) -> Refusals:
+    """Bring notices to phones through the gateway that the sandbox in `home` runs now; return the refused ones.
+
+    Raises OSError.
+    """
     link = (await asyncio.to_thread(read_links, home, (GATEWAY,))).get(GATEWAY)
     if link is None:
         raise ConnectionError("no gateway runs")
     gateway = HttpGateway(link)
     try:
-        await gateway.send(notices)
+        return await gateway.send(notices)
     finally:
         await gateway.aclose()
 
