@@ -38,7 +38,18 @@ NOT_BY_ACCOUNT = {
     "platform.policy_shadow": "counters of the whole installation, about nobody",
 }
 NOT_OURS = "schema_migration"  # one row a migration, kept by jiebang migrate
-HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker", "policy_state", "policy_shadow", "seal_floor"}
+HOT = {
+    "account",
+    "api_use",
+    "cases",
+    "outbox",
+    "proof",
+    "bucket_lease",
+    "worker",
+    "policy_state",
+    "policy_shadow",
+    "seal_floor",
+}
 FENCE = [
     ("account_id", "bigint", None),
     ("facts_version", "bigint", "1"),
