@@ -62,6 +62,7 @@ from jiebang.model.errors.participants import (
 from jiebang.model.errors.policy import (
     AlreadyInForceError,
     CorrectionNeedlessError,
+    DeclarationsInvalidError,
     NameUnusableError,
     NoRecordError,
     NothingToRollBackError,
@@ -106,6 +107,7 @@ __all__ = [
     "CorrectionNeedlessError",
     "DatabaseDamagedError",
     "DatabaseStartError",
+    "DeclarationsInvalidError",
     "DiskFullError",
     "FriendUnavailableError",
     "HeaderRepeatedError",
