@@ -11,6 +11,8 @@ from jiebang.participants.core import CENTURY_MINUTES, load_facts_sql
 
 NOT_BOUND: Final = "ID-NONE"
 """Refusal: there is no active identity to reclaim."""
+DESTROYED_AFTER: Final = "key_destroyed_after_minutes"
+"""The effect that ends the key of an identity: in how many minutes it is destroyed."""
 
 DECLARATION: Final = Declaration(
     owner="identity",
@@ -61,7 +63,7 @@ DECLARATION: Final = Declaration(
     },
     operations={
         "reclaim": Operation(
-            effects={"key_destroyed_after_minutes": ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
+            effects={DESTROYED_AFTER: ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
             refusals={NOT_BOUND: "a.state <> 'active'"},
             missing=NOT_BOUND,
             on_try={"state": "'pending_reclaim'"},
