@@ -53,9 +53,11 @@ class _Writer:
             Heading(1, say(*TITLE)),
             Paragraph(
                 say(
-                    "依据《个人信息保护法》第五十五条、第五十六条,由策略包、参与方的声明与数据库表自动生成。"
+                    "依据《个人信息保护法》第五十五条、第五十六条,"
+                    "由策略包、参与方的声明与数据库表自动生成。"
                     "未申明的内容不作推测,列于文末。",
-                    "Under articles 55 and 56 of the Personal Information Protection Law, generated from the policy pack, "
+                    "Under articles 55 and 56 of the Personal Information Protection Law, generated from the policy "
+                    "pack, "
                     "the declarations of participants and the tables of their databases. Nothing is supposed: what "
                     "nobody has declared is listed at the end.",
                 )
