@@ -86,3 +86,36 @@ WHERE destroy_at < $1 AND destroy_at IS NOT NULL AND wrapped IS NOT NULL
 -- How many retentions ended before a time and are still there, with none that an operator holds.
 SELECT count(*)::integer AS keys, min(retention_ends_at) AS oldest_at FROM keys.data_key
 WHERE retention_ends_at < $1 AND retention_ends_at IS NOT NULL AND retained IS NOT NULL AND held_at IS NULL
+
+-- name: retained_wraps
+-- What law keeps of the keys of accounts, of those that are destroyed otherwise.
+SELECT account_id, epoch, retained FROM keys.data_key
+WHERE account_id = ANY ($1::bigint[]) AND retained IS NOT NULL AND destroyed_at IS NOT NULL ORDER BY account_id, epoch
+
+-- name: hold_keys
+-- Holds what law keeps of accounts beyond its day, or ($2 NULL) lets go of it again.
+UPDATE keys.data_key SET held_at = $2
+WHERE account_id = ANY ($1::bigint[]) AND retained IS NOT NULL AND destroy_at IS NOT NULL AND (held_at IS NULL) = ($2 IS NOT NULL)
+RETURNING account_id, epoch
+
+-- name: ending_by_day
+-- What ends until a time, by the day and by why it is kept; of that, how much an operator holds.
+SELECT last_day, kept_under, count(*)::integer AS keys, (count(*) FILTER (WHERE held_at IS NOT NULL))::integer AS held
+FROM keys.data_key WHERE retention_ends_at <= $1 AND retention_ends_at IS NOT NULL AND retained IS NOT NULL
+GROUP BY last_day, kept_under ORDER BY last_day, kept_under
+
+-- name: count_undetermined
+-- How many keys there are of which it is not determined until when law keeps them.
+SELECT count(*)::integer FROM keys.data_key
+WHERE destroy_at IS NOT NULL AND retention_ends_at IS NULL AND retained IS NOT NULL
+
+-- name: kept_by_basis
+-- All that law keeps, by why: how much, from which last day to which, and how much of it is held.
+SELECT kept_under AS basis, count(*)::integer AS keys, min(last_day) AS first_day, max(last_day) AS last_day,
+    (count(*) FILTER (WHERE held_at IS NOT NULL))::integer AS held
+FROM keys.data_key WHERE retention_ends_at IS NOT NULL AND retained IS NOT NULL
+GROUP BY kept_under ORDER BY kept_under
+
+-- name: list_bases
+-- Why law keeps something, by name.
+SELECT basis, law_zh, law_en, purpose_zh, purpose_en, time_zone FROM keys.retention_basis ORDER BY basis
