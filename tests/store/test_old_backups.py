@@ -140,7 +140,7 @@ def _wraps(keys: bytes) -> list[OwnedKey]:
 
 
 def _list_secrets(person: Person) -> list[str]:
-    """What must stand nowhere in clear: name (of three characters: shorter ones stand in others' by chance), number, phone."""
+    """What must stand nowhere in clear: number, phone and name, of three characters: shorter ones occur by chance."""
     assert person.identity is not None
     phones = [factor.address for factor in person.security.second_factors if factor.kind == "sms"]
     name = [person.identity.name] if len(person.identity.name) > 2 else []

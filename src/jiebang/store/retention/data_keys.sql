@@ -94,8 +94,8 @@ WHERE account_id = ANY ($1::bigint[]) AND retained IS NOT NULL AND destroyed_at 
 
 -- name: hold_keys
 -- Holds what law keeps of accounts beyond its day, or ($2 NULL) lets go of it again.
-UPDATE keys.data_key SET held_at = $2
-WHERE account_id = ANY ($1::bigint[]) AND retained IS NOT NULL AND destroy_at IS NOT NULL AND (held_at IS NULL) = ($2 IS NOT NULL)
+UPDATE keys.data_key SET held_at = $2::timestamptz
+WHERE account_id = ANY ($1::bigint[]) AND retained IS NOT NULL AND destroy_at IS NOT NULL AND (held_at IS NULL) = ($2::timestamptz IS NOT NULL)
 RETURNING account_id, epoch
 
 -- name: ending_by_day
