@@ -93,6 +93,8 @@ CATALOGUE: Final = (
     Call("retention hold @blocked --by Ann --purpose x", 2, "error"),
     Call("retention purge", 0, "ended"),
     Call("retention report", 0, "kept bases undetermined acts"),
+    Call("keys rotate retention", 0, "key finished rewrapped unopened"),
+    Call("keys rotate retention --finish", 0, "key finished rewrapped unopened"),
     Call("seals status", 0, "seal"),
     Call("seals resume --by Ann", 1, "seal"),
     Call("seals rotate", 0, "keys"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SQL = load("jiebang.store.retention", "acts.sql")
 
 
-class Act(StrEnum):
+class ActOnRetained(StrEnum):
     """What was done with what law keeps."""
 
     READ = "read"
@@ -29,7 +29,7 @@ class RetentionAct(msgspec.Struct, frozen=True, kw_only=True):
     """One act on record."""
 
     account_id: int
-    act: Act
+    act: ActOnRetained
     purpose: str
     done_by: str
     at: datetime
@@ -45,7 +45,7 @@ async def load_acts(db: Database, since: datetime, limit: int) -> list[Retention
     return [
         RetentionAct(
             account_id=row["account_id"],
-            act=Act(row["act"]),
+            act=ActOnRetained(row["act"]),
             purpose=row["purpose"],
             done_by=row["done_by"],
             at=row["at"],

@@ -10,7 +10,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.store.postgres.named_sql import columns, load
-from jiebang.store.retention.key_wrapping import OwnedKey
+from jiebang.store.retention.key_wrapping import MASTER, RETENTION, OwnedKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -195,3 +195,21 @@ async def load_bases(db: Database) -> list[RetentionBasis]:
         )
         for row in await db.fetch(_SQL["list_bases"])
     ]
+
+
+_WRAPS: Final = {
+    MASTER: ("wraps_of_other_masters", "replace_master_wraps"),
+    RETENTION: ("wraps_of_other_retentions", "replace_retention_wraps"),
+}
+
+
+async def load_other_wraps(
+    db: Database, name: str, mark: bytes, after: tuple[int, int], limit: int = PAGE
+) -> list[OwnedKey]:
+    """Return the next wraps that another MASTER or RETENTION key made than the one of a mark."""
+    return [OwnedKey(*row) for row in await db.fetch(_SQL[_WRAPS[name][0]], *after, mark, limit)]
+
+
+async def replace_wraps(db: Database, name: str, mark: bytes, wraps: Sequence[OwnedKey]) -> None:
+    """Put new wraps, made by the key of a mark, in the place of old ones."""
+    await db.execute(_SQL[_WRAPS[name][1]], *columns(wraps, "account_id", "epoch", "value"), mark)

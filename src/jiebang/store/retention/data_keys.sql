@@ -119,3 +119,27 @@ GROUP BY kept_under ORDER BY kept_under
 -- name: list_bases
 -- Why law keeps something, by name.
 SELECT basis, law_zh, law_en, purpose_zh, purpose_en, time_zone FROM keys.retention_basis ORDER BY basis
+
+-- name: wraps_of_other_masters
+-- A page of master's wraps that another key than the one of this mark made, in key order.
+SELECT account_id, epoch, wrapped FROM keys.data_key
+WHERE (account_id, epoch) > ($1, $2) AND wrapped IS NOT NULL AND wrapped_by IS DISTINCT FROM $3::bytea
+ORDER BY account_id, epoch LIMIT $4
+
+-- name: replace_master_wraps
+-- Puts new master's wraps in the place of old ones; one that was destroyed meanwhile stays destroyed.
+UPDATE keys.data_key k SET wrapped = i.wrap, wrapped_by = $4
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS i (account_id, epoch, wrap)
+WHERE k.account_id = i.account_id AND k.epoch = i.epoch AND k.account_id = ANY ($1) AND k.wrapped IS NOT NULL
+
+-- name: wraps_of_other_retentions
+-- A page of the retention key's wraps that another key than the one of this mark made, in key order.
+SELECT account_id, epoch, retained FROM keys.data_key
+WHERE (account_id, epoch) > ($1, $2) AND retained IS NOT NULL AND retained_by IS DISTINCT FROM $3::bytea
+ORDER BY account_id, epoch LIMIT $4
+
+-- name: replace_retention_wraps
+-- Puts new wraps of the retention key in the place of old ones; one that was destroyed meanwhile stays destroyed.
+UPDATE keys.data_key k SET retained = i.wrap, retained_by = $4
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS i (account_id, epoch, wrap)
+WHERE k.account_id = i.account_id AND k.epoch = i.epoch AND k.account_id = ANY ($1) AND k.retained IS NOT NULL

@@ -17,7 +17,7 @@ from jiebang.model.errors import NothingRetainedError
 from jiebang.participants.base import UNANSWERED
 from jiebang.store.encryption import SealedIdentity, unseal
 from jiebang.store.retention import acts, data_keys
-from jiebang.store.retention.acts import Act, RetentionAct
+from jiebang.store.retention.acts import ActOnRetained, RetentionAct
 from jiebang.usecases.operations.on_record import require_text
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class RetentionDesk:
         Raises InvalidInputError without a name or a purpose, NothingRetainedError (nothing is on record then), and what
         the databases raise.
         """
-        await self._begin(Act.READ, account, purpose, by, act_id, now)
+        await self._begin(ActOnRetained.READ, account, purpose, by, act_id, now)
         wraps = await data_keys.load_retained_wraps(self._keys, [account])
         opened = await asyncio.to_thread(self._retention.unwrap, wraps)
         states = {state.epoch: state for state in await data_keys.load_states(self._keys, [account])}
@@ -113,7 +113,7 @@ class RetentionDesk:
 
         Raises what `read` does.
         """
-        await self._begin(Act.RELEASE if release else Act.HOLD, account, purpose, by, act_id, now)
+        await self._begin(ActOnRetained.RELEASE if release else ActOnRetained.HOLD, account, purpose, by, act_id, now)
         return len(await data_keys.hold(self._keys, [account], None if release else now))
 
     async def list_ending(self, until: datetime, now: datetime) -> EndingReport:
@@ -135,7 +135,9 @@ class RetentionDesk:
             acts=await acts.load_acts(self._platform, since, _SHOWN),
         )
 
-    async def _begin(self, act: Act, account: int, purpose: str, by: str, act_id: UUID, now: datetime) -> None:
+    async def _begin(
+        self, act: ActOnRetained, account: int, purpose: str, by: str, act_id: UUID, now: datetime
+    ) -> None:
         """Put an act on record, if there is anything to act on."""
         require_text("by", by)
         require_text("purpose", purpose)
