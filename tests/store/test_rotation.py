@@ -28,7 +28,7 @@ async def world(pools: Mapping[str, Pool]) -> World:
 
 @pytest.mark.parametrize("name", [MASTER, RETENTION])
 async def test_every_key_is_wrapped_anew_and_no_name_sealed_again(world: World, name: str) -> None:
-    """A key that leaked must be changed without touching every identity there is, and the old one then opens nothing."""
+    """A key that leaked must be changed without touching every identity there is; the old one then opens nothing."""
     column, old = COLUMNS[name]
     await world.bind(range(1, 8))
     sealed = await world.pools["identity_shenzhen"].fetch("SELECT account_id, sealed FROM identity.account ORDER BY 1")
