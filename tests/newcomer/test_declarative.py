@@ -188,6 +188,7 @@ def mistake(old: str, new: str) -> str:
         (mistake("{at_most: kept}", "{effect: pause_days}").replace("most: 365", "most: 2000000"), None, "exceed"),
         (mistake("pause_days: {type: int, most: 365}", "pause_days: {type: int}"), None, "needs a most"),
         (mistake("pause_days: {type: int, most: 365}", "pause_days: {type: int, most: 99999}"), None, "needs a most"),
+        (mistake("  - table: voucher", "  - table: ticket"), None, "no table 'ticket'"),
         (mistake("count: voucher}", "count: ticket}"), None, "no table 'ticket'"),
         (mistake("fields: [title]", "fields: [name]"), None, "no column 'name'"),
         (mistake("  teahouse_amount: {zh", "  balance_fen: {zh"), None, "another participant declares"),
