@@ -95,11 +95,10 @@ class GamesOffError(PolicyRefusalError):
     """A case is under way for an account whose playing time is guarded."""
 
     code = "GAMES-OFF"
-    title = Text("办理期间游戏功能关闭", "Games are off while a case is under way")
+    title = Text("办理期间游戏功能关闭", "Games are off while a case is carried out")
     action = Text(
-        "此账户受防沉迷保护。申请结束(完成、中止或撤回)后即可再次开始游戏。",
-        "Playing time on this account is guarded. Games return when the case ends, whether done, broken off or "
-        "withdrawn.",
+        "此账户受防沉迷保护。办理结束(完成或中止)后即可再次开始游戏。",
+        "Playing time on this account is guarded. Games return when the case ends, whether done or broken off.",
     )
 
 
