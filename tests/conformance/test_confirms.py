@@ -107,6 +107,7 @@ async def rows_of(pool: Pool, owner: str) -> list[dict[str, Any]]:
         "integer": [0, 1, (1 << 31) - 1],
         "smallint": [0, 1, 3, 32_767],
         "boolean": [False, True],
+        "bigint[]": [[], [1], [(1 << 62) - 1]],
         "text": [*words, "x" * 1_000],
         "bytea": [b"\1" * 16, b"\1" * 32],
         "date": [date(1, 1, 1), date(9999, 12, 31)],

@@ -96,6 +96,11 @@ async def people(participant: DatabaseParticipant, count: int, **columns: Any) -
     return accounts
 
 
+def remembered(before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says of the case that ended its first epoch, where others are told of what ended with it."""
+    return {"epoch_cases": [1]} if "epoch_cases" in before else {}
+
+
 async def row_of(participant: DatabaseParticipant, account: int) -> dict[str, Any]:
     owner = PARTICIPANTS[participant.name].owner
     row = await participant._pool.fetchrow(f"SELECT * FROM {owner}.account WHERE account_id = $1", account)  # noqa: S608 - an owner of ours
@@ -170,7 +175,14 @@ async def test_confirm_applies_the_plan_and_starts_a_new_epoch(participant: Data
     assert await one(participant, Op.TRY, Order(account, 1, 1)) == (Answer.GRANTED, None)
     tried = {**before, "case_no": 1, "case_op": "tried", **TRIED.get(name, {})}
     assert await row_of(participant, account) == tried
-    confirmed = {**tried, "case_op": "confirmed", "epoch": 2, "facts_version": 2, **CONFIRMED[name]}
+    confirmed = {
+        **tried,
+        "case_op": "confirmed",
+        "epoch": 2,
+        "facts_version": 2,
+        **remembered(before),
+        **CONFIRMED[name],
+    }
     for _ in range(2):
         assert await one(participant, Op.CONFIRM, Order(account, 1)) == (Answer.DONE, None)
         assert await row_of(participant, account) == confirmed
@@ -183,7 +195,7 @@ async def test_an_effect_left_out_of_the_plan_changes_nothing(participant: Datab
     before = await row_of(participant, account)
     await participant.apply(Op.TRY, [Order(account, 1)], UNNAMED)
     await participant.apply(Op.CONFIRM, [Order(account, 1)], UNNAMED)
-    own = {"case_no": 1, "case_op": "confirmed", "epoch": 2, "facts_version": 2}
+    own = {"case_no": 1, "case_op": "confirmed", "epoch": 2, "facts_version": 2, **remembered(before)}
     always = {**RECLAIMED, "key_destroy_at": NOW} if name.startswith("identity") else {}
     assert await row_of(participant, account) == {**before, **own, **always}
 
@@ -287,7 +299,7 @@ async def test_a_wallet_closes_only_where_nothing_is_left_in_it(pools: Mapping[s
     before = await row_of(wallet, account)
     for op in (Op.TRY, Op.CONFIRM):
         await wallet.apply(op, [Order(account, 1, 1)], PlannedOperation(close))
-    ours = {"case_no": 1, "case_op": "confirmed", "epoch": 2, "facts_version": 2, "state": "closed"}
+    ours = {"case_no": 1, "case_op": "confirmed", "epoch": 2, "facts_version": 2, "state": "closed", "epoch_cases": [1]}
     assert await row_of(wallet, account) == {**before, **ours}
 
 

@@ -49,6 +49,7 @@ EXTREMES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "date": ("'infinity'", "'-infinity'", "'20000-01-01'", "'4713-01-01 BC'", "'9999-12-31'", "'0001-01-01'"),
     "bigint": (str(FEN_LIMIT), str(-FEN_LIMIT - 1), "0"),
+    "bigint[]": ("'{}'", "array_fill(1::bigint, ARRAY[1000])"),
     "integer": (str(2**31 - 1), str(-(2**31)), "0"),
     "smallint": (str(2**15 - 1), str(-(2**15)), "0"),
     "text": ("''", "repeat('x', 100000)", "E'\\x01\\u202e{balance_fen}{}'"),
