@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -37,6 +37,17 @@ if TYPE_CHECKING:
 structlog.configure(
     processors=[structlog.processors.add_log_level, place_of_error, withhold, structlog.processors.JSONRenderer()]
 )
+
+_AS_TESTS_LOG = structlog.get_config()
+_configure = structlog.configure
+
+
+def _configure_anew(**how: Any) -> None:
+    """Configure without caching: a logger that a command cached in this process would never be captured again."""
+    _configure(**{**how, "cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_anew  # type: ignore[assignment]
 
 _copies = itertools.count(1)
 
@@ -81,6 +92,14 @@ def _no_secret_is_told(secret_watch: SecretWatch) -> Iterator[None]:
     yield
     leaks, secret_watch.leaks = secret_watch.leaks, []
     assert not leaks, sorted(set(leaks))
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Puts logging back after a test that ran a command here: the next one looks for what was logged."""
+    yield
+    if structlog.get_config()["processors"] is not _AS_TESTS_LOG["processors"]:
+        _configure(**_AS_TESTS_LOG)
 
 
 @pytest.fixture(scope="session")
