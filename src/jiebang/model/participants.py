@@ -17,9 +17,12 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
 from jiebang.model.plan import PlannedOperation
+from jiebang.model.promises import EFFECT, KEEPER_TYPES, PLATFORM_KEEPERS, Probe
 
 _LARGEST: Final = (1 << 53) - 1
 _LONGEST: Final = 4_096
+CONFIRMED: Final = Probe(holds="true")
+"""The probe of a participant that says no more than that it has confirmed."""
 
 
 class Weaker(StrEnum):
@@ -125,7 +128,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     `facts_sql`: the query over accounts `$1::bigint[]` that returns account_id, facts_version and a column for each.
     `value_words`: by fact, the text for each value that the participant answers as a code word. `operations`: by name.
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
-    names; None for a participant that never had that form.
+    names; None for a participant that never had that form. `probes`: by type of keeper and name, how the database observes
+    what keeps a promise. A remote participant has none: all that it answers, by `look`, is that it has confirmed.
     """
 
     owner: str
@@ -136,6 +140,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     value_words: Mapping[str, Mapping[str, Text]] = {}
     operations: Mapping[str, Operation]
     formerly: str | None = None
+    probes: Mapping[str, Mapping[str, Probe]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,16 +157,40 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
         known = name or self.formerly or ""
         return known, self.operations[known]
 
+    def promises(self, planned: PlannedOperation) -> dict[tuple[str, str], Probe]:
+        """Return what a planned operation promises, each with its probe, by type of keeper and name. Raises KeyError.
+
+        Of a remote participant: its effects; where it is given none, the operation itself.
+        """
+        name, _ = self.operation(planned.operation)
+        if not self.databases:
+            return {(EFFECT, effect): CONFIRMED for effect in planned.effects} or {("operation", name): CONFIRMED}
+        found = dict[tuple[str, str], Probe]()
+        for kind, probes in self.probes.items():
+            for keeper, probe in probes.items():
+                effect = keeper if kind == EFFECT else probe.of
+                if (not probe.by or name in probe.by) and (effect is None or effect in planned.effects):
+                    found[kind, keeper] = probe
+        return found
+
 
 def _require_sound(declared: Declaration) -> None:
     """Raise ValueError where a participant's operations contradict each other."""
     if declared.formerly is not None and declared.formerly not in declared.operations:
         raise ValueError(f"{declared.owner}: there is no operation {declared.formerly!r}")
+    if strange := declared.probes.keys() - (KEEPER_TYPES.keys() - PLATFORM_KEEPERS):
+        raise ValueError(f"{declared.owner}: there are no such keepers: {sorted(strange)}")
+    for probe in (one for probes in declared.probes.values() for one in probes.values()):
+        if strange := set(probe.by) - declared.operations.keys():
+            raise ValueError(f"{declared.owner}: a probe of operations that there are not: {sorted(strange)}")
     undone = dict[str, str]()
     for name, operation in declared.operations.items():
         for column, value in operation.on_cancel.items():
             if undone.setdefault(column, value) != value:
                 raise ValueError(f"{declared.owner}: two operations undo {column!r} in two ways")
+        unobserved = (operation.effects or {}).keys() - declared.probes.get(EFFECT, {}).keys()
+        if unobserved and declared.databases:
+            raise ValueError(f"{declared.owner}: nothing observes the effects {sorted(unobserved)} of {name!r}")
         if "account_id" in operation.given or (operation.given and not declared.databases):
             raise ValueError(f"{declared.owner}: {name!r} cannot be given that")
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from jiebang.model.facts import FactBatch
     from jiebang.model.plan import PlannedOperation
+    from jiebang.model.promises import Observation, ProbedCases
     from jiebang.saga.coordinator import Reply
     from jiebang.saga.fence import FenceRow, Op
     from jiebang.saga.orders import Answers, Order, Orders
@@ -22,6 +23,7 @@ __all__ = [
     "UNANSWERED",
     "ColumnarParticipant",
     "Fault",
+    "ObservingParticipant",
     "Participant",
     "TriesWithoutMark",
     "explain_silence",
@@ -57,6 +59,19 @@ class TriesWithoutMark(Protocol):
 
         Returns the others by account, each with the code that a Try would be refused with now. Only for recovery,
         which tries again until the obstacle is cleared.
+        """
+
+
+@runtime_checkable
+class ObservingParticipant(Protocol):
+    """A participant that observes what keeps its promises; of any other, `look` tells whether it has confirmed."""
+
+    async def observe(
+        self, planned: PlannedOperation, keepers: Sequence[tuple[str, str]], cases: ProbedCases, *, whole: bool
+    ) -> Mapping[int, Sequence[Observation]]:
+        """Observe keepers, each a type and a name, for cases that are done; by account, an answer for each keeper.
+
+        Unless `whole`, accounts for which everything is kept are left out.
         """
 
 

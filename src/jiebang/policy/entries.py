@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from jiebang.model.participants import ParticipantRegistry
+    from jiebang.model.promises import Keeper
 
 
 class Entries(Composer):
@@ -100,8 +101,8 @@ class Entries(Composer):
         else:
             self.require_read([wanted], owners, path)
 
-    def consequences(self) -> tuple[ConsequenceRule, ...]:
-        """Compile the consequences."""
+    def consequences(self, kept_by: Sequence[tuple[Keeper, ...]]) -> tuple[ConsequenceRule, ...]:
+        """Compile the consequences. `kept_by`: the keepers of each."""
         asking = {rule.code: rule for rule in self.shape.rules if rule.severity is Severity.NEEDS_CONSENT}
         found = list[ConsequenceRule]()
         for at, shape in enumerate(self.shape.consequences):
@@ -137,6 +138,7 @@ class Entries(Composer):
                     consent=shape.consent,
                     source=shape.source,
                     legal_basis=shape.legal_basis,
+                    kept_by=kept_by[at],
                     when=when,
                     raised=whom.raised,
                     owners=whom.owners,

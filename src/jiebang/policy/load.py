@@ -22,6 +22,7 @@ from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import Condition
 from jiebang.policy.devices import Act
 from jiebang.policy.entries import Entries
+from jiebang.policy.keepers import check_keepers
 from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
     EARLIEST,
@@ -132,7 +133,8 @@ class _Builder(Entries):
         plans = {kind: plan for kind in shape.plans if (plan := self._plan(kind, shape.plans[kind])) is not None}
         proofs = {kind: one for kind in shape.proofs if (one := self._proofs(kind, shape.proofs[kind])) is not None}
         messages = {name: self._message(name, message) for name, message in shape.messages.items()}
-        consequences, alternatives = self.consequences(), self.alternatives()
+        kept_by = check_keepers(self.document, shape, plans, self.registry)
+        consequences, alternatives = self.consequences(kept_by), self.alternatives()
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
         consequences_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
         alternatives_of = {kind: tuple(one for one in alternatives if kind in one.kinds) for kind in Kind}

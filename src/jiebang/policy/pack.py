@@ -18,6 +18,7 @@ from jiebang.model.check import Severity, Text
 from jiebang.model.facts import FactType
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.model.plan import Plan
+from jiebang.model.promises import Keeper
 from jiebang.policy.calendar import ZONE
 from jiebang.policy.condition import Condition
 from jiebang.policy.devices import Devices
@@ -137,6 +138,8 @@ class ConsequenceRule(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     consent: str | None
     source: str
     legal_basis: str
+    kept_by: tuple[Keeper, ...]
+    """What keeps it; none in a version of before keepers."""
     when: Condition | None
     raised: pl.Expr
     owners: frozenset[str]

@@ -24,6 +24,8 @@ LegalBasis = Annotated[str, msgspec.Meta(pattern=r"^platform$|^.+ / .+ art\. ?\d
 """`platform` for the platform's own policy, else a law with its article, in Chinese / and in English."""
 
 
+KeeperName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,63}(\.[a-z][a-z0-9_]{0,63})?$")]
+"""What keeps a consequence: a participant, a dot and the name there; without a dot, one of the platform's own."""
 ZoneName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$")]
 """A zone of the IANA database."""
 Kinds = Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
@@ -93,7 +95,8 @@ class RuleShape(RaisedShape, frozen=True, kw_only=True):
 class ConsequenceShape(msgspec.Struct, frozen=True, kw_only=True):
     """What follows at one participant, for whom (`when`; everyone without it), and for how long it lasts.
 
-    `consent`: the code of the rule that asks for the person's agreement to it.
+    `kept_by`: what keeps it, by type of keeper (`model.promises`); absent in packs of before keepers. `consent`: the code
+    of the rule that asks for the person's agreement to it.
     """
 
     code: Code
@@ -104,6 +107,7 @@ class ConsequenceShape(msgspec.Struct, frozen=True, kw_only=True):
     lasts: Text
     source: str
     legal_basis: LegalBasis
+    kept_by: dict[Name, Annotated[tuple[KeeperName, ...], msgspec.Meta(min_length=1)]] = {}
     when: Sql | None = None
     consent: Code | None = None
 

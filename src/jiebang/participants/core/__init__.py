@@ -16,6 +16,8 @@ CENTURY_HOURS: Final = 24 * CENTURY_DAYS
 """A hundred years, in hours."""
 CENTURY_MINUTES: Final = 60 * CENTURY_HOURS
 """A hundred years, in minutes."""
+CONFIRMED_MEANWHILE: Final = "BETWEEN i.begun_at AND i.ended_at + interval '1 minute'"
+"""In a probe, after a time that a Confirm may have written: processes know the time to the millisecond, not better."""
 
 
 def load_facts_sql(package: str) -> str:

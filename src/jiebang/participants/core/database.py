@@ -25,6 +25,8 @@ import structlog
 
 from jiebang.model.facts import FactBatch, FactType
 from jiebang.model.plain import make_all_plain, make_plain, may_act
+from jiebang.model.promises import Observation, PromiseState
+from jiebang.participants.core.probing import KeeperKey, build_probe
 from jiebang.participants.core.staging import StagingArea
 from jiebang.participants.core.statements import (
     EFFECT_UNFIT,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from jiebang.model.check import Text
     from jiebang.model.participants import Declaration
     from jiebang.model.plan import PlannedOperation
+    from jiebang.model.promises import ProbedCases
 
     Pool = asyncpg.Pool[asyncpg.Record]
 
@@ -64,6 +67,7 @@ class DatabaseParticipant:
         }
         self._operations[""] = build_unnamed(declared)
         self._declared = declared
+        self._probe_sql = dict[tuple[str, tuple[KeeperKey, ...]], str]()
         self.staging = StagingArea(declared, pool, clock) if declared.stages else None
         """The staging area; None for a participant none of whose operations applies staged values."""
         self._names = [fact.name for fact in declared.facts]
@@ -185,6 +189,29 @@ class DatabaseParticipant:
         """Read the fence rows above `after` up to `upto` that ever took a case, the first `limit`, in key order."""
         rows = await self._pool.fetch(self._read_sql["marks"], after, upto, limit)
         return {account_id: FenceRow(case_no, CaseOp(case_op)) for account_id, case_no, case_op in rows}
+
+    async def observe(
+        self, planned: PlannedOperation, keepers: Sequence[KeeperKey], cases: ProbedCases, *, whole: bool
+    ) -> Mapping[int, Sequence[Observation]]:
+        """Observe `keepers` for cases that are done, in one statement; by account, an answer for each keeper.
+
+        Unless `whole`, accounts for which everything is kept are left out.
+        """
+        what = (planned.operation, tuple(keepers))
+        sql = self._probe_sql.get(what)
+        if sql is None:
+            sql = self._probe_sql[what] = build_probe(self._declared, *what)
+        effects = msgspec.json.encode(planned.effects).decode()
+        rows = await self._pool.fetch(
+            sql, cases.accounts, cases.case_nos, cases.begun, cases.ended, effects, self._clock(), whole
+        )
+        return {
+            account_id: [
+                Observation(PromiseState(state), since, until)
+                for state, since, until in zip(told[::3], told[1::3], told[2::3], strict=True)
+            ]
+            for account_id, *told in rows
+        }
 
     async def try_again(self, orders: Sequence[Order], planned: PlannedOperation) -> Mapping[int, str]:
         """Try for the accounts that can grant it; return the code of each other one, which does not change."""

@@ -117,7 +117,7 @@ def build_operation(owner: str, name: str, operation: Operation) -> Mapping[str,
         ),
         Op.CONFIRM: _Op(
             ask=_ASK,
-            before=_build_effects(operation.effects or {}) + given,
+            before=build_effects(operation.effects or {}) + given,
             joined=" CROSS JOIN e" + (" JOIN g ON g.account_id = i.account_id" if given else ""),
             changes=confirmed,
             guard=tried_here,
@@ -251,11 +251,14 @@ def _build_bounds(name: str, value: ValueType) -> str:
     return f"{size} BETWEEN {value.least} AND {value.most}"
 
 
-def _build_effects(effects: Mapping[str, ValueType]) -> str:
-    """Return the CTE `e` of one row: the plan's effects, each in its type, and the time."""
+def build_effects(effects: Mapping[str, ValueType], first: int = 3) -> str:
+    """Return the CTE `e` of one row: the plan's effects, each in its type, and the time.
+
+    `first`: the number of the argument with the effects; the time is the next.
+    """
     typed = f" CROSS JOIN LATERAL jsonb_to_record(p.effects) AS e ({_list_columns(effects)})" if effects else ""
     return f""", e AS MATERIALIZED (
-    SELECT * FROM (SELECT $3::text::jsonb AS effects, $4::timestamptz AS now) AS p{typed}
+    SELECT * FROM (SELECT ${first}::text::jsonb AS effects, ${first + 1}::timestamptz AS now) AS p{typed}
 )"""  # noqa: S608 - names of ours
 
 

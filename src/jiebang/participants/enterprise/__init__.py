@@ -6,6 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.promises import Probe
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -47,4 +48,18 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="revoke",
+    probes={
+        "effect": {"api_rights": Probe(holds="e.api_rights OR NOT a.api_rights")},
+        # None that was there when the case was opened is alive: facts.sql says what alive is.
+        "children": {
+            "approval": Probe(
+                holds="NOT EXISTS (SELECT FROM enterprise.approval p WHERE p.account_id = a.account_id "
+                "AND p.epoch = a.epoch AND p.state = 'in_flight' AND p.submitted_at <= i.begun_at)"
+            ),
+            "api_credential": Probe(
+                holds="NOT EXISTS (SELECT FROM enterprise.api_credential c WHERE c.account_id = a.account_id "
+                "AND c.epoch = a.epoch AND c.revoked_at IS NULL AND c.issued_at <= i.begun_at)"
+            ),
+        },
+    },
 )

@@ -6,6 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation
+from jiebang.model.promises import Probe
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -27,4 +28,6 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="suspend",
+    # Games are back when the case has ended; another one may be under way.
+    probes={"operation": {"suspend": Probe(holds="NOT a.suspended OR a.case_op = 'tried'", by=("suspend",))}},
 )

@@ -7,6 +7,7 @@ from typing import Final
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.promises import Probe
 from jiebang.participants.core import CENTURY_MINUTES, load_facts_sql
 
 NOT_BOUND: Final = "ID-NONE"
@@ -80,4 +81,20 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="reclaim",
+    probes={
+        "operation": {
+            "reclaim": Probe(
+                holds="a.state = 'reclaimed' AND a.document_index IS NULL AND a.birth_date IS NULL AND a.region IS NULL",
+                by=("reclaim",),
+                since="a.changed_at",
+            )
+        },
+        "effect": {
+            "key_destroyed_after_minutes": Probe(
+                holds="a.key_destroy_at = a.changed_at + make_interval(mins => e.key_destroyed_after_minutes::integer)",
+                until="a.key_destroy_at",
+            )
+        },
+        "retention": {"sealed": Probe(holds="a.sealed IS NOT NULL", by=("reclaim",))},
+    },
 )

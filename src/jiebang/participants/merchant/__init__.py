@@ -6,7 +6,8 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import CENTURY_DAYS, load_facts_sql
+from jiebang.model.promises import Probe
+from jiebang.participants.core import CENTURY_DAYS, CONFIRMED_MEANWHILE, load_facts_sql
 
 DECLARATION: Final = Declaration(
     owner="merchant",
@@ -28,4 +29,13 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="retain",
+    probes={
+        "effect": {
+            "records_kept_days": Probe(
+                holds="a.records_kept_until - make_interval(hours => 24 * e.records_kept_days::integer) "
+                f"{CONFIRMED_MEANWHILE}",
+                until="a.records_kept_until",
+            )
+        }
+    },
 )

@@ -7,6 +7,7 @@ from typing import Final
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.promises import Probe
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -56,4 +57,22 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="revoke",
+    probes={
+        "effect": {"api_quota_level": Probe(holds="a.api_quota_level IN ('none', e.api_quota_level)")},
+        # None that was there when the case was opened is alive: facts.sql says what alive is.
+        "children": {
+            "oauth_grant": Probe(
+                holds="NOT EXISTS (SELECT FROM openplatform.oauth_grant g WHERE g.account_id = a.account_id "
+                "AND g.epoch = a.epoch AND g.revoked_at IS NULL AND g.granted_at <= i.begun_at)"
+            ),
+            "oauth_token": Probe(
+                holds="NOT EXISTS (SELECT FROM openplatform.oauth_token t WHERE t.account_id = a.account_id "
+                "AND t.epoch = a.epoch AND t.revoked_at IS NULL AND t.issued_at <= i.begun_at)"
+            ),
+            "review": Probe(
+                holds="NOT EXISTS (SELECT FROM openplatform.review r WHERE r.account_id = a.account_id "
+                "AND r.epoch = a.epoch AND r.submitted_at <= i.begun_at)"
+            ),
+        },
+    },
 )

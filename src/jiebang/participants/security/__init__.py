@@ -6,6 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.promises import Probe
 from jiebang.participants.core import load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -41,4 +42,5 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="require_sms",
+    probes={"effect": {"login_needs_sms": Probe(holds="a.login_needs_sms = e.login_needs_sms")}},
 )

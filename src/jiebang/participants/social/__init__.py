@@ -6,6 +6,7 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
+from jiebang.model.promises import Probe
 from jiebang.participants.core import SQL_SMALLINT, load_facts_sql
 
 DECLARATION: Final = Declaration(
@@ -32,4 +33,10 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="restrict",
+    probes={
+        "effect": {
+            "friend_requests_blocked": Probe(holds="a.friend_requests_blocked = e.friend_requests_blocked"),
+            "moments_per_day": Probe(holds="a.moments_per_day = e.moments_per_day"),
+        }
+    },
 )

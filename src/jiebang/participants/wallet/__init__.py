@@ -6,7 +6,8 @@ from typing import Final
 
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import CENTURY_HOURS, load_facts_sql
+from jiebang.model.promises import Probe
+from jiebang.participants.core import CENTURY_HOURS, CONFIRMED_MEANWHILE, load_facts_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
 """Refusal: a movement of money is between its two steps."""
@@ -97,4 +98,33 @@ DECLARATION: Final = Declaration(
         ),
     },
     formerly="downgrade",
+    probes={
+        "effect": {
+            "receive_limit_fen": Probe(holds="a.receive_limit_fen = e.receive_limit_fen"),
+            "cash_out_pause_hours": Probe(
+                holds="a.cash_out_paused_until - make_interval(hours => e.cash_out_pause_hours::integer) "
+                f"{CONFIRMED_MEANWHILE}",
+                until="a.cash_out_paused_until",
+            ),
+        },
+        # None that was there when the case was opened is alive: facts.sql says what alive is.
+        "children": {
+            "bank_card": Probe(
+                holds="NOT EXISTS (SELECT FROM wallet.bank_card k WHERE k.account_id = a.account_id "
+                "AND k.epoch = a.epoch AND k.unbound_at IS NULL AND k.bound_at <= i.begun_at)"
+            ),
+            "autodebit_contract": Probe(
+                holds="NOT EXISTS (SELECT FROM wallet.autodebit_contract d WHERE d.account_id = a.account_id "
+                "AND d.epoch = a.epoch AND d.ended_at IS NULL AND d.signed_at <= i.begun_at)"
+            ),
+        },
+        # A transaction that was deleted is missing from the sum.
+        "retention": {
+            "entry": Probe(
+                holds="a.balance_fen = (SELECT coalesce(sum(t.amount_fen), 0) FROM wallet.entry t "
+                "WHERE t.account_id = a.account_id "
+                "AND (t.state = 'completed' OR (t.state = 'pending' AND t.amount_fen < 0)))"
+            )
+        },
+    },
 )
