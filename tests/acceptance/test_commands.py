@@ -52,6 +52,7 @@ CATALOGUE: Final = (
     Call("submit @clear --no-prove", 0, "id state kind account"),
     Call("prove @case --password 000000", 2, "error"),
     Call("case @case", 0, None),
+    Call("case @case --promises", 0, "case kind state at recorded told counts promises"),
     Call("case case_no", 2, "error"),
     Call("cases stuck", 0, None),
     Call("cases show @case", 0, "case state kind plan reason revision attempt participants timeline tasks"),

@@ -16,6 +16,7 @@ from litestar.utils import normalize_path
 
 from jiebang.api.cases.cases import CASES
 from jiebang.api.cases.idempotency import provide_mutation
+from jiebang.api.cases.promises import PROMISES
 from jiebang.api.cases.remedies import REMEDIES
 from jiebang.api.checks.check import CHECKS
 from jiebang.api.checks.codes import CODES
@@ -84,7 +85,7 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
         "readiness": Coalescer(ask_all, window=_READY_WINDOW, limit=2),
     }
     return Litestar(
-        route_handlers=[*CHECKS, *CASES, *CODES, *REMEDIES, *OPERATION],
+        route_handlers=[*CHECKS, *CASES, *PROMISES, *CODES, *REMEDIES, *OPERATION],
         dependencies={
             "deps": Provide(lambda: deps, sync_to_thread=False),
             "mutation": Provide(provide_mutation, sync_to_thread=False),

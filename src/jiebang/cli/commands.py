@@ -176,7 +176,9 @@ def prove(
 @cli.command(
     "case",
     help=say(
-        "查看一个申请;--follow 实时跟随到结束。", "Show one case; --follow stays with it, live, until it has ended."
+        "查看一个申请;--follow 实时跟随到结束;--promises 列出各项承诺是否兑现。",
+        "Show one case; --follow stays with it, live, until it has ended; --promises says of each promise whether it is "
+        "kept.",
     ),
 )
 def show_case(
@@ -184,12 +186,20 @@ def show_case(
     follow_it: Annotated[
         bool, typer.Option("--follow", "-f", help=say("跟随到结束", "Stay until it has ended"))
     ] = False,
+    promises: Annotated[
+        bool,
+        typer.Option("--promises", help=say("列出各项承诺是否兑现", "Say of each promise whether it is kept")),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show or follow one case."""
+    """Show or follow one case; or its promises, with exit code 1 where one is broken."""
     from rich.live import Live
 
     from jiebang.cli.cases.as_person import follow
+
+    if promises:
+        _show_promises(case, as_json=as_json)
+        return
 
     async def work(app: App) -> list[dict[str, Any]]:
         with Live(console=console, auto_refresh=False) as live:
@@ -203,6 +213,19 @@ def show_case(
     rows = with_app(work, as_json=as_json)
     if as_json:
         print_json(rows)
+
+
+def _show_promises(case: str, *, as_json: bool) -> None:
+    from jiebang.cli.cases.promises import read_case_promises, show_promises
+    from jiebang.model.promises import PromiseState
+
+    found = with_app(lambda app: read_case_promises(app, case), as_json=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        show_promises(console, found)
+    if found.counts.get(PromiseState.BROKEN):
+        raise typer.Exit(REFUSED)
 
 
 @cli.command(

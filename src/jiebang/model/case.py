@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -153,6 +153,18 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def key(self) -> Key:
         """The case's key: (account_id, case_no)."""
         return (self.account_id, self.case_no)
+
+
+class PlanFollower(Protocol):
+    """What names the plan that it follows: a case in any of its forms."""
+
+    @property
+    def plan(self) -> str:
+        """The pack, by name and version."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it asks for."""
 
 
 class Slot(msgspec.Struct, frozen=True, order=True, gc=False):

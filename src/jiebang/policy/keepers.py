@@ -42,7 +42,9 @@ def check_keepers(
         for at, one in enumerate(shape.consequences)
     ]
     for kind, promises in made.items():
-        told = {keeper for one, kept in zip(shape.consequences, found, strict=True) if kind in one.kinds for keeper in kept}
+        told = {
+            keeper for one, kept in zip(shape.consequences, found, strict=True) if kind in one.kinds for keeper in kept
+        }
         for keeper, names in promises.items():
             if keeper not in told:
                 path: Path = ("plans", kind.value, "operations", names[0])
@@ -80,7 +82,9 @@ def _check_consequence(
         if kind not in KEEPER_TYPES:
             known = ", ".join(KEEPER_TYPES)
             document.shortfall(
-                (*path, "kept_by", kind), f"没有这种兑现方式;可用:{known}", f"there are no such keepers; known are {known}"
+                (*path, "kept_by", kind),
+                f"没有这种兑现方式;可用:{known}",
+                f"there are no such keepers; known are {known}",
             )
             continue
         for at, name in enumerate(names):

@@ -49,7 +49,7 @@ _LOCATION: Final = ResponseHeader(
 )
 
 
-def _require_own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
+def require_own_case(request: CallerRequest, deps: Deps, case_id: str) -> Key:
     """Return the key of a case that the caller may access. Raises UnknownCaseError, for another person's case too."""
     key = deps.case_ids.decode(case_id)
     if key is None or not request.user.reaches(key[0]):
@@ -125,7 +125,7 @@ async def submit_case(
 )
 async def read_case(request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath) -> Response[shapes.CaseAnswer]:
     """Read a case."""
-    found = await find(deps.context, _require_own_case(request, deps, case_id))
+    found = await find(deps.context, require_own_case(request, deps, case_id))
     shape = shapes.case_shape(found, deps.case_ids, deps.context.clock())
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
@@ -151,7 +151,7 @@ async def withdraw_case(
     request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Withdraw a case."""
-    key = _require_own_case(request, deps, case_id)
+    key = require_own_case(request, deps, case_id)
     return await mutation.respond(
         lambda claim: withdraw(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
     )
@@ -178,7 +178,7 @@ async def prove_case(
 ) -> Response[shapes.CaseAnswer]:
     """Offer a proof."""
     asked = convert_strictly(data, shapes.ProofBody)
-    key = _require_own_case(request, deps, case_id)
+    key = require_own_case(request, deps, case_id)
     attempt = Attempt(method=asked.method, secret=asked.secret)
     return await mutation.respond(
         lambda claim: prove(deps.context, key, origin_of(request), attempt, claim, _make_render(request, deps, 200))
@@ -205,7 +205,7 @@ async def send_new_code(
     request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, mutation: KeyedMutation
 ) -> Response[shapes.CaseAnswer]:
     """Send a new code."""
-    key = _require_own_case(request, deps, case_id)
+    key = require_own_case(request, deps, case_id)
     return await mutation.respond(
         lambda claim: send_code(deps.context, key, origin_of(request), claim, _make_render(request, deps, 202))
     )
@@ -233,7 +233,7 @@ async def follow_case(
     request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath, last_event_id: LastEventId = "0"
 ) -> ServerSentEvent | Response[None]:
     """Follow a case."""
-    key = _require_own_case(request, deps, case_id)
+    key = require_own_case(request, deps, case_id)
     seen = int(last_event_id or 0)
     found = await find(deps.context, key)
     if found.case.state in ENDED and seen >= found.case.revision:
@@ -259,7 +259,7 @@ async def read_timeline(
     request: CallerRequest, deps: InjectedDeps, case_id: CaseIdInPath
 ) -> Response[shapes.RecordedTimeline]:
     """Return a timeline as it was recorded, with its receipt."""
-    shape = shapes.timeline_shape(*await find_with_timeline(deps.context, _require_own_case(request, deps, case_id)))
+    shape = shapes.timeline_shape(*await find_with_timeline(deps.context, require_own_case(request, deps, case_id)))
     return Response(msgspec.json.encode(shape), status_code=200, media_type="application/json")  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from jiebang.model.case import Case, Kind
+from jiebang.model.case import Case, Kind, PlanFollower
 from jiebang.model.check import CheckAnswer
 from jiebang.model.errors import JiebangError
 from jiebang.model.origin import Origin
@@ -86,7 +86,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """As `check`, with the facts that each answer rests on, which are recorded with a case: `Checker.examine`."""
     pack: Callable[[], Pack]
     """The policy in force: which kinds are offered, and what each asks for as proof."""
-    plan_of: Callable[[Case], Plan]
+    plan_of: Callable[[PlanFollower], Plan]
     """The plan a case follows, which may be an older pack's."""
     pack_named: Callable[[str], Pack]
     """A pack by name and version, `wechat/1`: a case follows the one it was opened under. Raises UnknownPackError."""

@@ -24,7 +24,7 @@ from jiebang.store.policy import corrections
 from jiebang.store.policy import packs as store
 
 if TYPE_CHECKING:
-    from jiebang.model.case import Case, Kind
+    from jiebang.model.case import Kind, PlanFollower
     from jiebang.model.participants import ParticipantRegistry
     from jiebang.model.plan import Plan
     from jiebang.policy.pack import Pack
@@ -79,7 +79,7 @@ class PackRegistry:
             raise UnknownPackError(pack=name, known=sorted(self._packs))
         return found
 
-    def plan_of(self, case: Case) -> Plan:
+    def plan_of(self, case: PlanFollower) -> Plan:
         """Return the plan that a case follows: always that of the version it was opened under, as corrected since."""
         return self.plan_named(case.plan, case.kind)
 
@@ -94,7 +94,7 @@ class PackRegistry:
         packs = [self._packs[name] for name in dict.fromkeys(reversed(names)) if name in self._packs]
         return [(kind, self.plan_named(pack.id, kind)) for pack in packs for kind in pack.plans]
 
-    async def know(self, cases: Iterable[Case]) -> None:
+    async def know(self, cases: Iterable[PlanFollower]) -> None:
         """Load the versions that `cases` follow, if this process has not loaded them yet."""
         if not {case.plan for case in cases} <= self._packs.keys() | self._unloadable:
             await self.refresh()

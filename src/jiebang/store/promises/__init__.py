@@ -1,0 +1,1 @@
+"""What the platform's database tells of promises: the cases that are done, and the notices about them."""
