@@ -16,6 +16,7 @@ from msgspec import inspect as types
 from jiebang.model.case import Kind
 from jiebang.model.check import Severity, Text
 from jiebang.model.facts import FactType
+from jiebang.model.promises import EFFECT, KEEPER_TYPES, PLATFORM_KEEPERS
 from jiebang.participants import PARTICIPANTS
 from jiebang.policy import condition
 from jiebang.policy.calendar import NEXT_YEAR, NOW, TODAY, full_years, local_dates
@@ -56,6 +57,9 @@ def page() -> str:
         _table(("name 名称", "type 类型", "meaning 含义"), _days()),
         "## Operations and effects 操作与效果",
         _table(heads, _operations()),
+        "## What keeps a consequence 由何兑现",
+        _prose("keepers"),
+        _table(("type 方式", "meaning 含义", "names 名称"), _keepers()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -208,6 +212,18 @@ def _operations() -> Iterator[tuple[str, str, str, str, str]]:
                 f"`{each}`" for each in dict.fromkeys([*operation.refusals, operation.missing]) if each
             )
             yield ", ".join(f"`{each}`" for each in declared.names), f"`{name}`", effects, given, refusals
+
+
+def _keepers() -> Iterator[tuple[str, str, str]]:
+    for kind, words in KEEPER_TYPES.items():
+        names = [
+            f"`{declared.owner}.{name}`"
+            for declared in PARTICIPANTS.declarations
+            for name in declared.probes.get(kind, {})
+        ]
+        remote = [f"`{declared.owner}.…`" for declared in PARTICIPANTS.declarations if not declared.databases]
+        own = ["the pack's `messages` 本策略包的 `messages`"] if kind in PLATFORM_KEEPERS else []
+        yield f"`{kind}`", f"{words.en} {words.zh}", ", ".join(names + own + (remote if kind == EFFECT else []))
 
 
 if __name__ == "__main__":

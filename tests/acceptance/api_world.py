@@ -225,7 +225,7 @@ async def at_superapp(world: World, folder: Path, *, wait: float = 1.0) -> Async
 
     store = AnswerStore(folder / "superapp.sqlite")
     door = Door(world.deps.verifier, OncePerKey(store, world.now, wait=wait))
-    app = SuperApp([Money(door, wallet_of(world.pools["wallet"]))], health)
+    app = SuperApp([Money(door, wallet_of(world.pools["wallet"], world.now))], health)
     transport = httpx.ASGITransport(app=cast("Any", app))
     async with httpx.AsyncClient(transport=transport, base_url="http://superapp.test") as client:
         yield client

@@ -44,11 +44,11 @@ async def test_an_unknown_code_is_answered_with_near_ones(person: Person) -> Non
 
 async def test_a_kind_that_is_not_offered_can_be_checked_and_not_submitted(person: Person) -> None:
     """Nobody finds out by a refusal only what stands in the way, nor believes that a clean check was a promise."""
-    body = {"accounts": [str(ACCOUNT)], "kind": "close_payment"}
+    body = {"accounts": [str(ACCOUNT)], "kind": "appeal"}
     [check] = (await person.ask("POST", "/v1/checks", body)).json()["checks"]
     assert (check["passes"], check["offered"], check["blockers"]) == (True, False, [])
-    assert "PAYMENT-CLOSED" in [one["code"] for one in check["consequences"]]
+    assert "APPEAL-DECIDED-BY-PEOPLE" in [one["code"] for one in check["consequences"]]
     assert check["alternatives"][0]["costs"]["zh"]
-    refused = await person.ask("POST", "/v1/cases", {"account": str(ACCOUNT), "kind": "close_payment"})
+    refused = await person.ask("POST", "/v1/cases", {"account": str(ACCOUNT), "kind": "appeal"})
     assert (refused.status_code, refused.json()["code"]) == (422, "KIND-NOT-OFFERED")
-    assert refused.json()["fields"]["offered"] == ["revoke"]
+    assert refused.json()["fields"]["offered"] == ["close_payment", "revoke"]

@@ -45,6 +45,8 @@ CATALOGUE: Final = (
     ),
     Call("check @blocked --why", 1, "check why"),
     Call("check 999999", 2, "error"),
+    Call("limits @blocked", 0, "account pack read_at limits unread"),
+    Call("limits 999999", 2, "error"),
     Call("explain 30007", 0, ""),
     Call("remedy @blocked PAY-AUTODEBIT --agree", 1, "agreed check"),
     Call("remedy @blocked NO-SUCH", 2, "error"),
@@ -58,7 +60,7 @@ CATALOGUE: Final = (
     Call("cases show @case", 0, "case state kind plan reason revision attempt participants timeline tasks"),
     Call("cases retry @case --by Ann", 1, ""),
     Call("cases confirming", 0, None),
-    Call("cases correct wechat/1 revoke social moments_per_day 3 --why x --by Ann", 2, "error"),
+    Call("cases correct wechat/2 revoke social moments_per_day 3 --why x --by Ann", 2, "error"),
     Call("cases approve 1 --by Ben", 2, "error"),
     Call("cases corrections", 0, None),
     Call("tasks list", 0, None),
@@ -73,15 +75,16 @@ CATALOGUE: Final = (
     Call("participants list", 0, "participants history"),
     Call("participants out wallet --by Ann --reason x", 0, "participants history"),
     Call("participants in wallet --by Ann", 0, "participants history"),
+    Call("participant test http://127.0.0.1:9 --name nobody", 2, "error"),
     Call("policy list", 0, ""),
-    Call("policy show emoney/1", 0, ""),
-    Call("policy show emoney/1 --code MONEY-LEFT", 0, ""),
-    Call("policy export emoney/1", 0, "pack text"),
+    Call("policy show emoney/2", 0, ""),
+    Call("policy show emoney/2 --code MONEY-LEFT", 0, ""),
+    Call("policy export emoney/2", 0, "pack text"),
     Call("policy validate @pack", 0, "pack rules added warnings"),
     Call("policy add @pack --by Ann", 0, "pack rules added warnings"),
-    Call("policy diff wechat/1 emoney/1", 0, "before after differences"),
-    Call("policy shadow emoney/1 --by Ann", 0, "shadow"),
-    Call("policy activate emoney/1 --by Ann", 0, ""),
+    Call("policy diff wechat/2 emoney/2", 0, "before after differences"),
+    Call("policy shadow emoney/2 --by Ann", 0, "shadow"),
+    Call("policy activate emoney/2 --by Ann", 0, ""),
     Call("policy rollback --by Ann", 2, "error"),
     Call("policy replay @case", 0, None),
     Call("policy backtest wechat --population @facts", 0, "report set"),
@@ -126,7 +129,7 @@ async def names(databases: Mapping[str, str], tmp_path_factory: pytest.TempPathF
     people = home / "people.jsonl"
     made = CliRunner().invoke(cli, ["accounts", "generate", "40", "--seed", "7"])
     people.write_text(made.stdout, encoding="utf-8")
-    pack.write_text(packs.text("emoney")[0].replace("version: 1", "version: 2", 1), encoding="utf-8")
+    pack.write_text(packs.text("emoney")[0].replace("version: 2", "version: 3", 1), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JIEBANG_HOME", str(home))
         patch.setenv("JIEBANG_DATABASES", json.dumps(dict(databases)))

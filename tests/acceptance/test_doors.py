@@ -61,6 +61,7 @@ async def superapp(world: World, tmp_path_factory: pytest.TempPathFactory) -> As
 
 BODIES: Final[Mapping[tuple[str, str], Any]] = {
     ("POST", "/v1/checks"): {"accounts": [str(OWNER)], "kind": "revoke"},
+    ("POST", "/v1/limits"): {"accounts": [str(OWNER)]},
     ("POST", "/v1/cases"): {"account": str(OWNER), "kind": "revoke", "consents": ["PAY-AUTODEBIT"], "shown": ["1"]},
     ("POST", f"/v1/cases/{CASE}/proofs"): {"method": "sms_code", "secret": "123456"},
     ("POST", f"/v1/cases/{CASE}/codes"): {},

@@ -151,7 +151,7 @@ async def overdue(world: World, ids: range) -> None:
     await platform.execute(
         """INSERT INTO platform.cases (account_id, case_no, bucket, kind, state, plan, marks, wallet_version,
                created_at, due_at)
-           SELECT i, 1, b, 'revoke', 'ready', 'wechat/1', '...........', 1, now(), now() - interval '1 minute'
+           SELECT i, 1, b, 'revoke', 'ready', 'wechat/2', '...........', 1, now(), now() - interval '1 minute'
            FROM unnest($1::bigint[], $2::smallint[]) AS n (i, b)""",
         ids,
         [bucket_of(each) for each in ids],

@@ -28,13 +28,13 @@ from tests.patience import PATIENCE_S, PATIENT_PROCESS
 
 TEXT, _ = packs.text("wechat")
 FREE: Final = ("when: balance_fen > 0", "when: balance_fen > 1")
-"""Who has one cent left is stopped by version 1, and no more by version 2."""
+"""Who has one cent left is stopped by version 2, and no more by version 3."""
 
 
 def version(number: int, *changes: tuple[str, str]) -> str:
     """The text of a later version of our pack."""
     text = TEXT
-    for old, new in (("\nversion: 1\n", f"\nversion: {number}\n"), *changes):
+    for old, new in (("\nversion: 2\n", f"\nversion: {number}\n"), *changes):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
@@ -104,7 +104,7 @@ async def desk(databases: Mapping[str, str], new_folder: Callable[[str], Path]) 
 
 async def test_a_bad_pack_is_told_with_its_place_in_both_languages(desk: Desk) -> None:
     """A compliance officer is no programmer: what is wrong, and where, or they cannot mend it."""
-    path = desk.file("bad.yaml", version(2, ("when: balance_fen > 0", "when: balance_fan > 0")))
+    path = desk.file("bad.yaml", version(3, ("when: balance_fen > 0", "when: balance_fan > 0")))
     line = 1 + TEXT[: TEXT.index("when: balance_fen > 0")].count("\n")
     column = 1 + len("    when: ")
     zh, en, added, missing, nothing = await asyncio.gather(
@@ -123,65 +123,65 @@ async def test_a_bad_pack_is_told_with_its_place_in_both_languages(desk: Desk) -
     assert not CHINESE.search(en.errors)
     (problem,) = added.json()["error"]["fields"]["problems"]
     assert (problem["line"], problem["column"]) == (line, column)
-    assert "wechat/1" in nothing.errors, "those there are"
+    assert "wechat/2" in nothing.errors, "those there are"
 
 
 async def test_a_version_lives_without_a_restart(desk: Desk) -> None:
     """The whole life in the order the docs tell; a server answers all the while, each time under one version."""
-    path = desk.file("two.yaml", version(2, FREE))
-    assert await desk.answers(CENT) == ("wechat/1", ["PAY-BALANCE"])
+    path = desk.file("two.yaml", version(3, FREE))
+    assert await desk.answers(CENT) == ("wechat/2", ["PAY-BALANCE"])
     valid, differs, added = await asyncio.gather(
         desk.policy("validate", path, "--json"),
-        desk.policy("diff", "wechat/1", path, "--json"),
+        desk.policy("diff", "wechat/2", path, "--json"),
         desk.policy("add", path, "--by", "Ann", "--json"),
     )
-    assert (valid.code, valid.json()["pack"], valid.json()["warnings"]) == (0, "wechat/2", [])
+    assert (valid.code, valid.json()["pack"], valid.json()["warnings"]) == (0, "wechat/3", [])
     assert {one["path"] for one in differs.json()["differences"]} == {"version", "rules[PAY-BALANCE].when"}
     assert added.json()["added"]
 
-    assert (await desk.policy("shadow", "wechat/2", "--by", "Ann")).code == 0
+    assert (await desk.policy("shadow", "wechat/3", "--by", "Ann")).code == 0
     await asyncio.sleep(1)  # until the server must have read it
-    assert await desk.answers(CENT) == ("wechat/1", ["PAY-BALANCE"]), "a shadow changes no answer"
+    assert await desk.answers(CENT) == ("wechat/2", ["PAY-BALANCE"]), "a shadow changes no answer"
     proposed, case = await asyncio.gather(
-        desk.policy("activate", "wechat/2", "--by", "Ann", "--json"),
+        desk.policy("activate", "wechat/3", "--by", "Ann", "--json"),
         desk.run("submit", str(CLEAR), "--no-prove", "--json"),
     )
     assert (proposed.code, proposed.json()["in_force_since"]) == (0, None)
     same, report = await asyncio.gather(
-        desk.policy("activate", "wechat/2", "--by", " ANN", language="zh"), desk.policy("shadow", "--json")
+        desk.policy("activate", "wechat/3", "--by", " ANN", language="zh"), desk.policy("shadow", "--json")
     )
-    assert (same.code, (await desk.answers(CENT))[0]) == (2, "wechat/1")
+    assert (same.code, (await desk.answers(CENT))[0]) == (2, "wechat/2")
     assert CHINESE.search(same.errors)
     only_live = {(one["code"], one["segment"]): one["only_live"] for one in report.json()["counts"]}
     assert {code for (code, _), count in only_live.items() if count} == {"", "PAY-BALANCE"}
 
     unseen = await asyncio.gather(
-        desk.policy("activate", "wechat/2", "--by", "Ben"),
-        desk.policy("activate", "wechat/2", "--by", "Ben", "--json", language="zh"),
+        desk.policy("activate", "wechat/3", "--by", "Ben"),
+        desk.policy("activate", "wechat/3", "--by", "Ben", "--json", language="zh"),
     )
     assert [(ran.code, "--yes" in ran.errors + ran.out) for ran in unseen] == [(2, True)] * 2, "nobody was asked"
-    asked = await at_terminal(desk, "n", "policy", "activate", "wechat/2", "--by", "Ben")
+    asked = await at_terminal(desk, "n", "policy", "activate", "wechat/3", "--by", "Ben")
     assert asked.code == 1
     assert "rules[PAY-BALANCE].when" in asked.out
     assert "- balance_fen > 0" in asked.out
     assert "+ balance_fen > 1" in asked.out
-    assert asked.out.index("balance_fen > 1") < asked.out.index("Approve wechat/2?"), "seen first, then asked"
-    assert (await desk.answers(CENT))[0] == "wechat/1", "who says no has changed nothing"
-    approved = await desk.policy("activate", "wechat/2", "--by", "Ben", "--yes")
+    assert asked.out.index("balance_fen > 1") < asked.out.index("Approve wechat/3?"), "seen first, then asked"
+    assert (await desk.answers(CENT))[0] == "wechat/2", "who says no has changed nothing"
+    approved = await desk.policy("activate", "wechat/3", "--by", "Ben", "--yes")
     assert approved.code == 0, approved.errors
-    assert await desk.answered_by("wechat/2", CENT) == []
+    assert await desk.answered_by("wechat/3", CENT) == []
     listed, replayed = await asyncio.gather(desk.policy("list"), desk.policy("replay", case.json()["id"], "--json"))
     (in_force,) = (
-        line for line in listed.out.splitlines() if "wechat/2" in line and "Ann" in line and "Ben" not in line
+        line for line in listed.out.splitlines() if "wechat/3" in line and "Ann" in line and "Ben" not in line
     )
     assert "in force" in in_force, "though it still is the one named for shadow"
     (again,) = replayed.json()
-    assert (again["step"], again["pack"], again["same"]) == ("submit", "wechat/1", True)
+    assert (again["step"], again["pack"], again["same"]) == ("submit", "wechat/2", True)
     assert "facts" not in again, "personal, unless asked for"
 
     back = await desk.policy("rollback", "--by", "Ben", "--json")
-    assert (back.code, back.json()["pack"]) == (0, "wechat/1")
-    assert await desk.answered_by("wechat/1", CENT) == ["PAY-BALANCE"]
+    assert (back.code, back.json()["pack"]) == (0, "wechat/2")
+    assert await desk.answered_by("wechat/2", CENT) == ["PAY-BALANCE"]
     shown = await desk.policy("replay", case.json()["id"], "--facts", language="zh")
     assert (shown.code, "一字不差" in shown.out, "identity_state" in shown.out) == (0, True, True)
 
@@ -214,7 +214,7 @@ def spoken(value: Any) -> list[str]:
 
 async def test_a_version_is_shown_and_exported_whole(desk: Desk) -> None:
     """Who must answer for a policy reads all of it: what is in force, every text in both languages, and its file."""
-    text = TEXT.replace("\nversion: 1\n", "\nversion: 7\n")
+    text = TEXT.replace("\nversion: 2\n", "\nversion: 7\n")
     start = TEXT.index("  - code: PAY-BALANCE")
     rule = TEXT[start : TEXT.index("\n  - code: ", start + 1)] + "\n"
     with_new = text.replace(
@@ -222,15 +222,15 @@ async def test_a_version_is_shown_and_exported_whole(desk: Desk) -> None:
     )
     path = desk.file("seven.yaml", with_new)
     live, exported, file, one, absent, differs = await asyncio.gather(
-        desk.policy("export", "wechat/1"),
+        desk.policy("export", "wechat/2"),
         desk.policy("export", "--json"),
         desk.policy("show", path),
-        desk.policy("show", "wechat/1", "--code", "pay-balance", language="zh"),
+        desk.policy("show", "wechat/2", "--code", "pay-balance", language="zh"),
         desk.policy("show", "--code", "NO-SUCH", language="zh"),
-        desk.policy("diff", "wechat/1", path, language="zh"),
+        desk.policy("diff", "wechat/2", path, language="zh"),
     )
     assert live.out == exported.json()["text"] == TEXT
-    assert exported.json()["pack"] == "wechat/1"
+    assert exported.json()["pack"] == "wechat/2"
     assert absent.code == 2
     texts = spoken(yaml.safe_load(rule))
     assert len(texts) >= 12
@@ -281,7 +281,7 @@ async def test_who_starts_us_is_told_of_an_edit_in_vain(desk: Desk) -> None:
     async with open_app(settings) as app:
         await app.pools["platform"].execute(
             "UPDATE platform.policy_pack SET text = text || '#', sha256 = sha256(convert_to(text || '#', 'UTF8'))"
-            " WHERE pack = 'emoney/1'"
+            " WHERE pack = 'emoney/2'"
         )
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
@@ -289,8 +289,8 @@ async def test_who_starts_us_is_told_of_an_edit_in_vain(desk: Desk) -> None:
             desk.run("serve", "--port", port, language="zh"), desk.run("serve", "--port", port)
         )
     assert zh.code == en.code == 2
-    assert "emoney/1 早已加入" in zh.errors
-    assert "emoney/1 was added before" in en.errors
+    assert "emoney/2 早已加入" in zh.errors
+    assert "emoney/2 was added before" in en.errors
     assert "wechat" not in zh.errors + en.errors
 
 

@@ -51,10 +51,10 @@ async def shop(databases: Mapping[str, str], new_folder: Callable[[str], Path]) 
         before = await shop.run("explain", "MONEY-LEFT", "--json")
         assert before.code == 2, "not a code of the policy that is in force so far"
         for by in ("Ann", "Ben"):
-            ran = await shop.run("policy", "activate", "emoney/1", "--by", by, "--yes")
+            ran = await shop.run("policy", "activate", "emoney/2", "--by", by, "--yes")
             assert ran.code == 0, ran.errors
         async with asyncio.timeout(PATIENCE_S):
-            while app.context.pack().id != "emoney/1":  # noqa: ASYNC110 - the registry polls; it raises no event
+            while app.context.pack().id != "emoney/2":  # noqa: ASYNC110 - the registry polls; it raises no event
                 await asyncio.sleep(0.05)
         yield shop
 
@@ -66,7 +66,7 @@ async def test_checks_answer_under_the_pack_in_force(shop: Shop) -> None:
         shop.run("check", str(CENT), "--kind", "restore", language="zh"),
         shop.run("check", str(CENT), "--why"),
     )
-    assert (clear.code, clear.json()["passes"], clear.json()["pack"]) == (0, True, "emoney/1")
+    assert (clear.code, clear.json()["passes"], clear.json()["pack"]) == (0, True, "emoney/2")
     assert cent.code == why.code == 1
     assert "MONEY-LEFT" in cent.out
     for ran in (cent, why):
@@ -84,7 +84,7 @@ async def test_codes_are_explained_under_the_pack_in_force(shop: Shop) -> None:
         shop.run("explain", "30007"),
         shop.run("explain", "MONEY-LEF", "--json"),
     )
-    assert (ours.code, ours.json()["pack"]) == (0, "emoney/1")
+    assert (ours.code, ours.json()["pack"]) == (0, "emoney/2")
     assert "账户中还有电子货币" in old.out
     assert theirs.code == 2
     assert "MONEY-LEFT" in slip.json()["error"]["fields"]["near"]

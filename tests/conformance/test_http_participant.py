@@ -28,10 +28,10 @@ from jiebang.sandbox.control import Control
 from jiebang.sandbox.faults import FaultKind, NetworkFault
 from jiebang.sandbox.ledger import Binding, BindingState
 from jiebang.sandbox.processes import Sandbox
-from tests.conformance.suite import ParticipantSuite, Subject
+from tests.conformance.suite import RemoteSuite, Subject, examine
 
 
-class TestNetworks(ParticipantSuite):
+class TestNetworks(RemoteSuite):
     """Both networks, each in its own process."""
 
     @pytest.fixture(params=["unionpay", "netsunion"])
@@ -50,7 +50,8 @@ class TestNetworks(ParticipantSuite):
             await control.set_faults([NetworkFault(FaultKind.REFUSE, accounts=named, code="NETWORK-HOLD", count=n)])
             return orders, "NETWORK-HOLD"
 
-        yield Subject(participant, accounts, refused, PlannedOperation("release", {"release_bindings": True}))
+        planned = PlannedOperation("release", {"release_bindings": True})
+        yield Subject(participant, accounts, refused, planned, link=link)
         await control.set_faults([])
         assert not participant.ignored, "a network of ours said something that could not be believed"
         await participant.aclose()
@@ -85,7 +86,7 @@ async def test_the_suite_is_failed_by_a_party_that_knows_no_effects(
 
     bare = Subject(cast("Participant", _KnowsNoEffects(unionpay)), accounts, refused, PlannedOperation("release"))
     with pytest.raises(RemoteError):
-        await ParticipantSuite().test_whatever_plans_send_goes_the_whole_way(bare)
+        await examine("serves_whole_plans", bare)
 
 
 async def test_a_refused_batch_says_why(unionpay: HttpParticipant, account: int) -> None:

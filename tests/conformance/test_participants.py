@@ -13,15 +13,15 @@ import pytest
 
 from jiebang.model.plan import UNNAMED, PlannedOperation
 from jiebang.participants import PARTICIPANTS
+from jiebang.participants.conformance.fence import CASE, NUMBERS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.core.statements import VERSION_CHANGED
 from jiebang.participants.identity import NOT_BOUND
 from jiebang.participants.opening import open_participants
-from jiebang.participants.wallet import FUNDS_MOVING
+from jiebang.participants.wallet import BALANCE_LEFT, FUNDS_MOVING, PAYMENT_CLOSED
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order
-from tests.conformance.suite import NUMBERS, ParticipantSuite, Subject
-from tests.conformance.suite import N as CASE
+from tests.conformance.suite import ParticipantSuite, Subject
 from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
 
@@ -268,6 +268,27 @@ async def test_a_wallet_with_an_open_entry_refuses_the_try(pools: Mapping[str, P
     participant = open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=bytes(32))["wallet"]
     (account,) = await people(participant, 1, open_entries=1)
     assert await one(participant, Op.TRY, Order(account, 1, 1)) == (Answer.REFUSED, FUNDS_MOVING)
+
+
+async def test_a_wallet_closes_only_where_nothing_is_left_in_it(pools: Mapping[str, Pool]) -> None:
+    """A closed account that still held money, or had some under way, would leave it without an owner."""
+    wallet, close = open_participants(PARTICIPANTS, pools, lambda: NOW, pepper=bytes(32))["wallet"], "close"
+    for columns, code in (
+        ({"balance_fen": 1}, BALANCE_LEFT),
+        ({"open_entries": 1}, FUNDS_MOVING),
+        ({"state": "closed"}, PAYMENT_CLOSED),
+    ):
+        (account,) = await people(wallet, 1, **columns)
+        before = await row_of(wallet, account)
+        (reply,) = await wallet.apply(Op.TRY, [Order(account, 1, 1)], PlannedOperation(close))
+        assert (reply.answer, reply.code) == (Answer.REFUSED, code)
+        assert await row_of(wallet, account) == {**before, "case_no": 1}
+    (account,) = await people(wallet, 1, receive_limit_fen=7, cash_out_paused_until=NOW)
+    before = await row_of(wallet, account)
+    for op in (Op.TRY, Op.CONFIRM):
+        await wallet.apply(op, [Order(account, 1, 1)], PlannedOperation(close))
+    ours = {"case_no": 1, "case_op": "confirmed", "epoch": 2, "facts_version": 2, "state": "closed"}
+    assert await row_of(wallet, account) == {**before, **ours}
 
 
 async def test_effects_give_nothing_that_was_not_there(pools: Mapping[str, Pool]) -> None:

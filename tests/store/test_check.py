@@ -55,7 +55,7 @@ READY: Final = Case(
     case_no=1,
     kind=Kind.REVOKE,
     state=State.READY,
-    plan="wechat/1",
+    plan="wechat/2",
     marks="." * 11,
     revision=1,
     created_at=NOW,
@@ -216,7 +216,7 @@ async def test_a_kind_without_a_plan_can_be_checked_all_the_same(build: Build) -
 
 async def test_a_live_case_blocks_every_check_but_its_own(build: Build, world: Mapping[str, Pool]) -> None:
     """A worker that takes a case must not be stopped by that very case."""
-    new = NewCase(account_id=LIVE, kind=Kind.REVOKE, plan="wechat/1", participants=11, due_at=NOW + timedelta(days=1))
+    new = NewCase(account_id=LIVE, kind=Kind.REVOKE, plan="wechat/2", participants=11, due_at=NOW + timedelta(days=1))
     new = msgspec.structs.replace(new, by_service=True)
     opened = await store.insert(world["platform"], [new], NOW, [timeline.first_entry(NOW)])
     case = opened[LIVE]

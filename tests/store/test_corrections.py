@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 TEXT, FILE = packs.text("emoney")
-BAD: Final = TEXT.replace("\nversion: 1\n", "\nversion: 2\n").replace(
+BAD: Final = TEXT.replace("\nversion: 2\n", "\nversion: 3\n").replace(
     "key_destroy_minutes: {value: 60,", "key_destroy_minutes: {value: 99999999999999,"
 )
 """A version as an earlier jiebang admitted it: a key that is destroyed in the year 190,000,000."""
-PLACE: Final[Mapping[str, Any]] = {"pack": "emoney/2", "kind": Kind.REVOKE}
+PLACE: Final[Mapping[str, Any]] = {"pack": "emoney/3", "kind": Kind.REVOKE}
 EFFECT: Final = "key_destroyed_after_minutes"
 WHY: Final = "beyond what the column takes"
 
@@ -69,11 +69,11 @@ class Frozen(World):
         )
         await lifecycle.install(db, PARTICIPANTS, {"emoney": (TEXT, FILE)}, "emoney", now())
         await db.execute(
-            "INSERT INTO platform.policy_pack SELECT 'emoney/2', 'emoney', 2, $1, sha256(convert_to($1, 'UTF8')),"
-            " added_by, added_at FROM platform.policy_pack WHERE pack = 'emoney/1'",
+            "INSERT INTO platform.policy_pack SELECT 'emoney/3', 'emoney', 3, $1, sha256(convert_to($1, 'UTF8')),"
+            " added_by, added_at FROM platform.policy_pack WHERE pack = 'emoney/2'",
             BAD,
         )
-        await db.execute("UPDATE platform.policy_state SET pack = 'emoney/2', revision = revision + 1")
+        await db.execute("UPDATE platform.policy_state SET pack = 'emoney/3', revision = revision + 1")
         self.registry = PackRegistry(db, PARTICIPANTS, now)
         await self.registry.refresh()
         self.driver = Driver(
@@ -89,7 +89,7 @@ class Frozen(World):
         )
 
     def plan(self) -> Plan:
-        return self.registry.plan_named("emoney/2", Kind.REVOKE)
+        return self.registry.plan_named("emoney/3", Kind.REVOKE)
 
     async def proven(self, account: int) -> Case:
         """A case that follows the bad plan, ready to be taken."""
@@ -223,7 +223,7 @@ async def test_two_people_set_right_what_nobody_could_confirm(world: Frozen) -> 
     # Every later process, and every later case of the plan, has it as corrected.
     other = PackRegistry(db, PARTICIPANTS, now)
     await other.refresh()
-    assert other.plan_named("emoney/2", Kind.REVOKE) == world.plan()
+    assert other.plan_named("emoney/3", Kind.REVOKE) == world.plan()
     [account] = await world.people(201, 1)
     later = await world.proven(account)
     assert (await world.until_ended([later.key]))[later.key].state is State.DONE
@@ -278,7 +278,7 @@ async def test_an_audit_and_an_alarm_name_who_is_half_unbound(world: Frozen) -> 
     case = await driven(world, await committed(world, 500), "CCdd")
     report = await audited(world)
     [sitting] = [one for one in report.confirming if one.account_id == 500]
-    assert (sitting.case_no, sitting.plan, sitting.kind) == (case.case_no, "emoney/2", "revoke")
+    assert (sitting.case_no, sitting.plan, sitting.kind) == (case.case_no, "emoney/3", "revoke")
     assert sitting.waits_for == ("identity_shenzhen", "identity_guiyang")
     assert not report.clean
     assert report.violation_count >= 1

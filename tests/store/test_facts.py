@@ -308,6 +308,7 @@ EXPECTED: Mapping[str, Any] = {
     "open_credit": 1,
     "credit_items": [{"id": "1", "product": "微粒贷", "owed_fen": 5000}],
     "receive_limited": True,
+    "payment_closed": False,
     "receive_limit_fen": 5_000_000,
     "bank_cards": 1,
     "bank_card_items": [{"id": "1", "bank": "招商银行", "tail": "0042"}],

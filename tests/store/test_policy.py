@@ -61,16 +61,16 @@ TITLES: Final = ("零钱余额未清零", "当前设备不是主设备")
 def version(number: int, *changes: tuple[str, str]) -> str:
     """The text of a later version of our pack."""
     text = TEXT
-    for old, new in (("\nversion: 1\n", f"\nversion: {number}\n"), *changes):
+    for old, new in (("\nversion: 2\n", f"\nversion: {number}\n"), *changes):
         assert old in text, old
         text = text.replace(old, new)
     return text
 
 
-MARKED: Final = version(2, *((title, f"{title}二") for title in TITLES))
-THIRD: Final = version(3, ("identity_change_days: {value: 90", "identity_change_days: {value: 120"))
-BROKEN: Final = version(4, ("when: balance_fen > 0", "when: balance_fan > 0"))
-USELESS: Final = version(5, ("when: balance_fen > 0", "when: balance_fen < 0"))
+MARKED: Final = version(3, *((title, f"{title}二") for title in TITLES))
+THIRD: Final = version(4, ("identity_change_days: {value: 90", "identity_change_days: {value: 120"))
+BROKEN: Final = version(5, ("when: balance_fen > 0", "when: balance_fan > 0"))
+USELESS: Final = version(6, ("when: balance_fen > 0", "when: balance_fen < 0"))
 
 
 class Clock:
@@ -114,12 +114,12 @@ async def activated(db: Pool, text: str, clock: Clock) -> str:
 
 async def test_both_people_are_told_where_protection_weakens(db: Pool, clock: Clock) -> None:
     """A second person approves what they are shown: one number less among a thousand lines is not seen."""
-    weaker = version(6, ("identity_change_days: {value: 90", "identity_change_days: {value: 30"))
+    weaker = version(7, ("identity_change_days: {value: 90", "identity_change_days: {value: 30"))
     pack, _ = await lifecycle.add(db, PARTICIPANTS, weaker, "new.yaml", "Ann", clock())
     told = {one.path for one in await lifecycle.compare_with_force(db, PARTICIPANTS, pack)}
     assert told == {"rules[ID-RECENT-CHANGE].when"}
     for person in ("Ann", "Ben"):
-        done = await lifecycle.activate(db, PARTICIPANTS, "wechat/6", person, clock())
+        done = await lifecycle.activate(db, PARTICIPANTS, "wechat/7", person, clock())
         assert {one.path for one in done.weakenings} == told
     clock.now += LEAD
     assert (await lifecycle.roll_back(db, PARTICIPANTS, "Ann", clock())).weakenings == []
@@ -127,19 +127,19 @@ async def test_both_people_are_told_where_protection_weakens(db: Pool, clock: Cl
 
 async def test_a_version_in_force_that_falls_short_today_goes_on_and_cannot_come_back(db: Pool, clock: Clock) -> None:
     """An upgrade must not stop an installation for a number that it was allowed; nor let it be chosen again."""
-    bad = version(7, ("proof_tries: {value: 5", "proof_tries: {value: 40000"))
+    bad = version(8, ("proof_tries: {value: 5", "proof_tries: {value: 40000"))
     with pytest.raises(PackInvalidError):
         await lifecycle.add(db, PARTICIPANTS, bad, "new.yaml", "Ann", clock())
     await db.execute(
-        "INSERT INTO platform.policy_pack SELECT 'wechat/7', 'wechat', 7, $1, sha256(convert_to($1, 'UTF8')),"
-        " added_by, added_at FROM platform.policy_pack WHERE pack = 'wechat/1'",
+        "INSERT INTO platform.policy_pack SELECT 'wechat/8', 'wechat', 8, $1, sha256(convert_to($1, 'UTF8')),"
+        " added_by, added_at FROM platform.policy_pack WHERE pack = 'wechat/2'",
         bad,
     )
     with pytest.raises(PackInvalidError):
-        await lifecycle.activate(db, PARTICIPANTS, "wechat/7", "Ann", clock())
-    await db.execute("UPDATE platform.policy_state SET pack = 'wechat/7', before = pack, revision = revision + 1")
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/8", "Ann", clock())
+    await db.execute("UPDATE platform.policy_state SET pack = 'wechat/8', before = pack, revision = revision + 1")
     found = (await registry(db, clock)).in_force()
-    assert (found.id, found.proofs[Kind.REVOKE].tries) == ("wechat/7", 10)
+    assert (found.id, found.proofs[Kind.REVOKE].tries) == ("wechat/8", 10)
 
 
 async def test_many_that_start_at_once_install_once(pools: Mapping[str, Pool], clock: Clock) -> None:
@@ -148,25 +148,25 @@ async def test_many_that_start_at_once_install_once(pools: Mapping[str, Pool], c
     await platform.execute(f"TRUNCATE {TABLES}")
     shipped = {"wechat": (TEXT, FILE)}
     await asyncio.gather(*(lifecycle.install(platform, PARTICIPANTS, shipped, "wechat", clock()) for _ in range(6)))
-    assert (await registry(platform, clock)).in_force().id == "wechat/1"
-    assert [(one.action, one.pack) for one in await store.load_history(platform, 9)] == [("install", "wechat/1")]
+    assert (await registry(platform, clock)).in_force().id == "wechat/2"
+    assert [(one.action, one.pack) for one in await store.load_history(platform, 9)] == [("install", "wechat/2")]
     changed = {"wechat": (TEXT.replace("撤销实名策略", "另一个"), FILE)}
     await lifecycle.install(platform, PARTICIPANTS, changed, "wechat", clock())
-    assert await lifecycle.read_pack_text(platform, "wechat/1") == TEXT, "a version in the store never changes"
+    assert await lifecycle.read_pack_text(platform, "wechat/2") == TEXT, "a version in the store never changes"
 
 
 @pytest.mark.parametrize("again", ["Ann", " ann ", "ANN", "Ａｎｎ", "Аnn", "Ánn", "An n", "A\u0578n"])
 async def test_one_person_is_never_two(db: Pool, clock: Clock, again: str) -> None:
     """Four eyes are the only thing between a typing error and everybody's rights."""
     await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
-    first = await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
-    assert (first.in_force_since, first.replaces) == (None, "wechat/1")
+    first = await lifecycle.activate(db, PARTICIPANTS, "wechat/3", "Ann", clock())
+    assert (first.in_force_since, first.replaces) == (None, "wechat/2")
     with pytest.raises(SamePersonError):
-        await lifecycle.activate(db, PARTICIPANTS, "wechat/2", again, clock())
-    assert (await registry(db, clock)).in_force().id == "wechat/1"
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/3", again, clock())
+    assert (await registry(db, clock)).in_force().id == "wechat/2"
     with pytest.raises(asyncpg.CheckViolationError):  # the schema, too, whatever a bug would write
         await db.execute("UPDATE platform.policy_activation SET approved_by = 'ANN', approved_at = proposed_at")
-    second = await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
+    second = await lifecycle.activate(db, PARTICIPANTS, "wechat/3", "Ben", clock())
     assert (second.proposed_by, second.approved_by) == ("Ann", "Ben")
 
 
@@ -174,15 +174,15 @@ async def test_one_person_is_never_two(db: Pool, clock: Clock, again: str) -> No
 async def test_nobody_acts_without_a_name(db: Pool, clock: Clock, name: str) -> None:
     """A history that names nobody answers no question."""
     with pytest.raises(NameUnusableError):
-        await lifecycle.activate(db, PARTICIPANTS, "wechat/1", name, clock())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/2", name, clock())
 
 
 async def test_of_many_who_approve_at_once_one_does(db: Pool, clock: Clock) -> None:
     """Ten approvals of three versions in the same moment: one comes into force."""
-    for text in (MARKED, THIRD, version(6)):
+    for text in (MARKED, THIRD, version(7)):
         pack, _ = await lifecycle.add(db, PARTICIPANTS, text, "new.yaml", "Ann", clock())
         await lifecycle.activate(db, PARTICIPANTS, pack.id, "Ann", clock())
-    names = [f"wechat/{number}" for number in (2, 3, 6)]
+    names = [f"wechat/{number}" for number in (3, 4, 7)]
     answers = await asyncio.gather(
         *(lifecycle.activate(db, PARTICIPANTS, names[at % 3], f"Approver {at}", clock()) for at in range(10)),
         return_exceptions=True,
@@ -191,7 +191,7 @@ async def test_of_many_who_approve_at_once_one_does(db: Pool, clock: Clock) -> N
     assert len(won) == 1
     assert all(isinstance(one, TooSoonError) for one in answers if not isinstance(one, lifecycle.ActivationStatus))
     history = await store.load_history(db, 99)
-    assert [one.pack for one in history if one.in_force_since is not None] == [won[0].pack, "wechat/1"]
+    assert [one.pack for one in history if one.in_force_since is not None] == [won[0].pack, "wechat/2"]
     assert {one.pack for one in history if one.lapsed_at is not None} == set(names) - {won[0].pack}
     clock.now += LEAD
     found = await registry(db, clock)
@@ -202,14 +202,14 @@ async def test_of_many_who_propose_at_once_the_second_approves(db: Pool, clock: 
     """Two colleagues who press the button together have agreed; nobody is told an error for it."""
     await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
     answers = await asyncio.gather(
-        *(lifecycle.activate(db, PARTICIPANTS, "wechat/2", name, clock()) for name in ("Ann", "Ben"))
+        *(lifecycle.activate(db, PARTICIPANTS, "wechat/3", name, clock()) for name in ("Ann", "Ben"))
     )
     assert sorted(one.in_force_since is not None for one in answers) == [False, True]
     with pytest.raises(TooSoonError):
         await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
     clock.now += LEAD
     with pytest.raises(AlreadyInForceError):
-        await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Cid", clock())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/3", "Cid", clock())
 
 
 async def test_a_bad_version_never_comes_into_force(db: Pool, clock: Clock) -> None:
@@ -229,7 +229,7 @@ async def test_a_bad_version_never_comes_into_force(db: Pool, clock: Clock) -> N
     found = await registry(db, clock)
     await db.execute("UPDATE platform.policy_state SET revision = revision + 1, activation_no = 2, pack = 'wechat/4'")
     await found.refresh()
-    assert found.in_force().id == "wechat/1", "what is known to work stays in force"
+    assert found.in_force().id == "wechat/2", "what is known to work stays in force"
     with pytest.raises(UnknownPackError):
         await registry(db, clock)  # a process with nothing to go on with does not start
 
@@ -244,7 +244,7 @@ async def test_a_version_never_changes(db: Pool, clock: Clock) -> None:
         )
     assert caught.value.fields["added_by"] == "Ann"
     with pytest.raises(asyncpg.CheckViolationError):
-        await db.execute("UPDATE platform.policy_pack SET text = text || ' ' WHERE pack = 'wechat/2'")
+        await db.execute("UPDATE platform.policy_pack SET text = text || ' ' WHERE pack = 'wechat/3'")
 
 
 async def test_rolling_back_goes_down_the_stack(db: Pool, clock: Clock) -> None:
@@ -253,16 +253,16 @@ async def test_rolling_back_goes_down_the_stack(db: Pool, clock: Clock) -> None:
         await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
     await activated(db, MARKED, clock)
     await activated(db, THIRD, clock)
-    await lifecycle.add(db, PARTICIPANTS, version(6), "new.yaml", "Ann", clock())
-    await lifecycle.activate(db, PARTICIPANTS, "wechat/6", "Ann", clock())
-    for wanted in ("wechat/2", "wechat/1"):
+    await lifecycle.add(db, PARTICIPANTS, version(7), "new.yaml", "Ann", clock())
+    await lifecycle.activate(db, PARTICIPANTS, "wechat/7", "Ann", clock())
+    for wanted in ("wechat/3", "wechat/2"):
         await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
         clock.now += LEAD
         assert (await registry(db, clock)).in_force().id == wanted
     with pytest.raises(NothingToRollBackError):
         await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
     # What was proposed against another version must be proposed anew: Ben's word alone is not two people's.
-    assert (await lifecycle.activate(db, PARTICIPANTS, "wechat/6", "Ben", clock())).in_force_since is None
+    assert (await lifecycle.activate(db, PARTICIPANTS, "wechat/7", "Ben", clock())).in_force_since is None
 
 
 async def test_all_processes_switch_within_a_second_and_together(db: Pool) -> None:
@@ -275,12 +275,12 @@ async def test_all_processes_switch_within_a_second_and_together(db: Pool) -> No
     loops = [asyncio.create_task(one.run()) for one in others]
     try:
         await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", now())
-        await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ann", now())
-        done = await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ben", now())
+        await lifecycle.activate(db, PARTICIPANTS, "wechat/3", "Ann", now())
+        done = await lifecycle.activate(db, PARTICIPANTS, "wechat/3", "Ben", now())
         assert done.in_force_since is not None
         assert done.in_force_since - now() < timedelta(seconds=1)
         async with asyncio.timeout(PATIENCE_S):
-            while any(one.in_force().id == "wechat/1" for one in others):  # noqa: ASYNC110 - seen from outside
+            while any(one.in_force().id == "wechat/2" for one in others):  # noqa: ASYNC110 - seen from outside
                 await asyncio.sleep(0.01)
         assert now() >= done.in_force_since
     finally:
@@ -363,22 +363,22 @@ async def test_no_check_is_answered_with_half_a_version(world: World, db: Pool, 
                     seen.add(answer.pack)
                     titles = {one.code: one.title.zh for one in answer.blockers}
                     marks = {titles[code].endswith("二") for code in ("PAY-BALANCE", "SEC-DEVICE")}
-                    assert marks == {answer.pack == "wechat/2"}
+                    assert marks == {answer.pack == "wechat/3"}
 
         askers = [asyncio.create_task(ask(first)) for first in (1, 9, 17, 25)]
         for turn in range(6):
             if turn % 2:
                 await lifecycle.roll_back(db, PARTICIPANTS, "Cid", clock())
             else:
-                await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ann", clock())
-                await lifecycle.activate(db, PARTICIPANTS, "wechat/2", "Ben", clock())
+                await lifecycle.activate(db, PARTICIPANTS, "wechat/3", "Ann", clock())
+                await lifecycle.activate(db, PARTICIPANTS, "wechat/3", "Ben", clock())
             await at.registry.refresh()
             await asyncio.sleep(0.03)
             clock.now += LEAD
             await asyncio.sleep(0.03)
         going = False
         await asyncio.gather(*askers)
-        assert seen == {"wechat/1", "wechat/2"}
+        assert seen == {"wechat/2", "wechat/3"}
     await world.pools["wallet"].execute("UPDATE wallet.account SET balance_fen = 0")
 
 
@@ -389,12 +389,12 @@ async def test_a_case_keeps_its_own_version(world: World, db: Pool, clock: Clock
         first = await opened(at, 51)
         stale = await registry(db, clock)
         other = version(
-            2, ("      - [identity_shenzhen, identity_guiyang,", "      - [identity_guiyang, identity_shenzhen,")
+            3, ("      - [identity_shenzhen, identity_guiyang,", "      - [identity_guiyang, identity_shenzhen,")
         )
         await activated(db, other, clock)
         await at.registry.refresh()
         second = await opened(at, 52)
-        assert (first.plan, second.plan) == ("wechat/1", "wechat/2")
+        assert (first.plan, second.plan) == ("wechat/2", "wechat/3")
         assert at.registry.plan_of(first).participants[:2] == ("identity_shenzhen", "identity_guiyang")
         assert at.registry.plan_of(second).participants[:2] == ("identity_guiyang", "identity_shenzhen")
         with pytest.raises(UnknownPackError):
@@ -426,7 +426,7 @@ async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, cl
         (again,) = await lifecycle.replay(db, at.context.records, at.registry, case.key)
         assert (again.step, again.pack, again.outcome, again.differences) == (
             CheckStep.SUBMIT,
-            "wechat/1",
+            "wechat/2",
             "PASSED",
             [],
         )
@@ -440,7 +440,7 @@ async def test_every_decision_is_kept_and_given_again(world: World, db: Pool, cl
         await db.execute("UPDATE platform.check_record SET account_id = 61 WHERE account_id = 62")
         for change in (
             "outcome = 'PAY-BALANCE'",
-            "pack = 'wechat/2'",
+            "pack = 'wechat/3'",
             "at = at + interval '1 day'",
             "sealed = sealed || 'x'",
         ):
@@ -499,11 +499,11 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
     """Whoever approves a version must see whom it would stop, by code and segment; live answers stay as they are."""
     clock.now = datetime.now(UTC)
     # The next version asks for more than 10 yuan before a balance stands in the way.
-    looser = version(2, ("when: balance_fen > 0", "when: balance_fen > 1000"))
+    looser = version(3, ("when: balance_fen > 0", "when: balance_fen > 1000"))
     await lifecycle.add(db, PARTICIPANTS, looser, "new.yaml", "Ann", clock())
-    await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+    await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/3", "Ann", clock())
     with pytest.raises(AlreadyInForceError):
-        await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/1", "Ann", clock())
+        await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
     wallet = world.pools["wallet"]
     await wallet.execute("UPDATE wallet.account SET balance_fen = 500 WHERE account_id IN (81, 82)")
     await wallet.execute("UPDATE wallet.account SET balance_fen = 5000 WHERE account_id = 83")
@@ -520,7 +520,7 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
             83,
         ]
         (single,) = await at.checker.check(asked[:1], Kind.REVOKE)
-        assert {one.pack for one in (*answers, single)} == {"wechat/1"}
+        assert {one.pack for one in (*answers, single)} == {"wechat/2"}
         await at.shadow.flush()
         await at.checker.check(asked[:2], Kind.REVOKE)
         await at.shadow.flush()
@@ -535,8 +535,8 @@ async def test_a_version_in_shadow_says_where_it_would_differ(world: World, db: 
         await at.registry.refresh()
         await at.checker.check(asked, Kind.REVOKE)
         await at.shadow.flush()
-        assert counts(await lifecycle.read_shadow_report(db, "wechat/2")) == found
-        await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+        assert counts(await lifecycle.read_shadow_report(db, "wechat/3")) == found
+        await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/3", "Ann", clock())
         assert not await lifecycle.read_shadow_report(db)
     await wallet.execute("UPDATE wallet.account SET balance_fen = 0")
 
@@ -545,13 +545,13 @@ async def test_a_silent_store_holds_up_no_live_check(world: World, db: Pool, clo
     """Counters are worth nothing against an answer: what cannot be written waits, what is too much is dropped."""
     clock.now = datetime.now(UTC)
     await lifecycle.add(db, PARTICIPANTS, MARKED, "new.yaml", "Ann", clock())
-    await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/2", "Ann", clock())
+    await lifecycle.start_shadow(db, PARTICIPANTS, "wechat/3", "Ann", clock())
     async with process(world, db, clock) as at:
         closed: Any = asyncpg.create_pool(host="127.0.0.1", port=9, min_size=0, timeout=1)
         silent = Shadow(closed, at.registry.shadow)
         at.checker._shadow = silent
         (answer,) = await at.checker.check([CheckRequest(91, Origin("phone-91"))], Kind.REVOKE)
-        assert answer.pack == "wechat/1"
+        assert answer.pack == "wechat/2"
         with pytest.raises((OSError, asyncpg.InterfaceError)):
             await silent.flush()
         silent._db = db

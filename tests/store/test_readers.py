@@ -239,7 +239,7 @@ async def test_rechecked_with_it(world: World, bad: str) -> None:
     """Seven good cases stayed `ready` as long as that one was due."""
     cases = [
         Case(
-            account_id=one, case_no=1, kind=Kind.REVOKE, state=State.READY, plan="wechat/1", marks="." * 11,
+            account_id=one, case_no=1, kind=Kind.REVOKE, state=State.READY, plan="wechat/2", marks="." * 11,
             revision=1, created_at=NOW, device_id="phone-1",
         )
         for one in EVERYONE

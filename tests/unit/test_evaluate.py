@@ -130,7 +130,7 @@ def codes(answer: CheckAnswer) -> list[str]:
 
 def test_clean_person_passes() -> None:
     [answer] = answers([{}])
-    assert (answer.passes, answer.blockers, answer.pack) == (True, (), "wechat/1")
+    assert (answer.passes, answer.blockers, answer.pack) == (True, (), "wechat/2")
     assert answer.versions == dict.fromkeys(PARTICIPANTS.databases, 7)
 
 

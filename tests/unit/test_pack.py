@@ -46,10 +46,18 @@ _KEPT: Final[dict[int, str]] = {}
 def _small() -> dict[str, Any]:
     """The built-in pack with a few of its entries: enough of everything, and quick to load a few hundred times."""
     document: dict[str, Any] = yaml.load(TEXT, yaml.CSafeLoader)
+    promised = [one["kept_by"] for one in document["consequences"] if "revoke" in one["kinds"]]
     wanted = {"PAY-AUTODEBIT", "ID-RECENT-CHANGE", "SEC-DEVICE", "ID-QUOTA", "ID-COOLING"}
     wanted |= {"WALLET-AUTODEBIT-ENDED", "UNIONPAY-RELEASED", "INSTEAD-LEGAL-PERSON", "INSTEAD-END-AUTODEBITS"}
     for section in ("rules", "consequences", "alternatives"):
         document[section] = [entry for entry in document[section] if entry["code"] in wanted]
+    document["plans"], document["proofs"] = ({"revoke": document[section]["revoke"]} for section in ("plans", "proofs"))
+    ended, released = document["consequences"]  # the second tells of all that the others told of
+    ended["kinds"] = released["kinds"] = ["revoke"]
+    released["kept_by"] = {
+        keeper: sorted({name for one in promised for name in one.get(keeper, ())} - {*ended["kept_by"].get(keeper, ())})
+        for keeper in ("effect", "operation", "children", "retention", "notice")
+    }
     codes = {rule["code"] for rule in document["rules"]}
     document["remedies"] = {name: code for name, code in document["remedies"].items() if code in codes}
     document["items"] = {"autodebit_items": document["items"]["autodebit_items"]}
@@ -139,7 +147,7 @@ _FREE: Final = re.compile(
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone|limits(\.\w+(\.otherwise)?)?)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 
@@ -164,7 +172,7 @@ def _representative(paths: list[Path]) -> list[Path]:
 
 
 def test_the_built_in_pack_is_whole() -> None:
-    assert WHOLE.id == "wechat/1"
+    assert WHOLE.id == "wechat/2"
     plan = WHOLE.plans[Kind.REVOKE]
     assert plan.name == WHOLE.id
     assert plan.participants[-1] == "wallet"
@@ -174,7 +182,7 @@ def test_the_built_in_pack_is_whole() -> None:
     proofs = WHOLE.proofs[Kind.REVOKE]
     assert proofs.methods == ("payment_password", "sms_code")
     assert (proofs.code_lives, proofs.code_digits) == (timedelta(minutes=5), 6)
-    assert load_pack(_dump(SMALL), "small.yaml", PARTICIPANTS).id == "wechat/1"
+    assert load_pack(_dump(SMALL), "small.yaml", PARTICIPANTS).id == "wechat/2"
 
 
 def test_every_policy_number_of_the_domain_is_a_parameter_with_unit_and_source() -> None:
@@ -201,23 +209,25 @@ def test_chinese_is_chinese_and_english_is_english() -> None:
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
-    [
-        (("time_zone",), "Europe/Brusels", "no time zone"),
-        (("time_zone",), "localtime", "no time zone"),
-        (("time_zone",), "Asia", "no time zone"),
-        (("time_zone",), "Europe/Brussels", "where there is a quota"),
-        (("remedies", "cash_in"), "SEC-DEVICE", "must be one of cash_out"),
-        (("remedies", "logins"), "ID-QUOTA", "no rule cleared on the spot"),
-        (("remedies", "logins"), "SEC-DEVICE", "stands twice"),
-        (("remedies", "logins"), "NO-SUCH", "no rule cleared on the spot"),
-        (("devices", "proof"), "nobody", "one of any, case, primary"),
-        (("protection", "window"), ":cases_a_day", "a length of time"),
-        (("protection", "case_pause"), ":no_such", "no_such"),
-        (("protection", "account", "messages"), ":protection_window_hours", "a count above zero"),
-        (("protection", "address", "cases"), ":protection_window_hours", "a count above zero"),
-        (("protection", "tell_after"), ":messages_a_day", "never be told"),
-        (("protection", "unlock", "pause"), ":cases_a_day", "a length of time"),
-    ],
+    some(
+        [
+            (("time_zone",), "Europe/Brusels", "no time zone"),
+            (("time_zone",), "localtime", "no time zone"),
+            (("time_zone",), "Asia", "no time zone"),
+            (("time_zone",), "Europe/Brussels", "where there is a quota"),
+            (("remedies", "cash_in"), "SEC-DEVICE", "must be one of cash_out"),
+            (("remedies", "logins"), "ID-QUOTA", "no rule cleared on the spot"),
+            (("remedies", "logins"), "SEC-DEVICE", "stands twice"),
+            (("remedies", "logins"), "NO-SUCH", "no rule cleared on the spot"),
+            (("devices", "proof"), "nobody", "one of any, case, primary"),
+            (("protection", "window"), ":cases_a_day", "a length of time"),
+            (("protection", "case_pause"), ":no_such", "no_such"),
+            (("protection", "account", "messages"), ":protection_window_hours", "a count above zero"),
+            (("protection", "address", "cases"), ":protection_window_hours", "a count above zero"),
+            (("protection", "tell_after"), ":messages_a_day", "never be told"),
+            (("protection", "unlock", "pause"), ":cases_a_day", "a length of time"),
+        ]
+    ),
 )
 def test_a_zone_or_remedy_that_is_none_is_refused_where_it_stands(path: Path, value: str, says: str) -> None:
     """Such a zone would fail every check, such a remedy clear something else, and such a protection protect nobody."""
@@ -229,11 +239,22 @@ def test_a_zone_or_remedy_that_is_none_is_refused_where_it_stands(path: Path, va
 @pytest.mark.parametrize("template", [*MESSAGES, WRONG_TRIES])
 def test_messages_fill_whole(template: str) -> None:
     values = {name: Text(f"<{name}>", f"<{name}>") for name in MESSAGE_VALUES}
-    for text in fill_message(WHOLE, template, values):
-        assert "{" not in text.zh + text.en
+    for kind in WHOLE.plans:
+        for text in fill_message(WHOLE, template, kind, values):
+            assert "{" not in text.zh + text.en
     if template == "sms_code":
-        assert "<code>" in fill_message(WHOLE, template, values)[0].zh
-        assert "5 分钟" in fill_message(WHOLE, template, values)[0].zh
+        assert "<code>" in fill_message(WHOLE, template, Kind.REVOKE, values)[0].zh
+        assert "5 分钟" in fill_message(WHOLE, template, Kind.REVOKE, values)[0].zh
+
+
+def test_what_has_ended_is_told_in_the_words_of_its_kind() -> None:
+    """Who closed the payment account must not read that a receiving limit was lowered."""
+    values = {name: Text(f"<{name}>", f"<{name}>") for name in MESSAGE_VALUES}
+    told = {kind: fill_message(WHOLE, "case_done", kind, values) for kind in WHOLE.plans}
+    assert len(set(told.values())) == len(told)
+    assert "¥2,000" in told[Kind.REVOKE][2].en
+    assert "¥2,000" not in told[Kind.CLOSE_PAYMENT][2].en
+    assert fill_message(WHOLE, "case_aborted", Kind.CLOSE_PAYMENT, values)[0].en.startswith("[WeChat] Your request")
 
 
 def test_reasons_have_words_for_codes_and_strangers() -> None:
@@ -301,45 +322,47 @@ _END: Final = next(at for at, one in enumerate(SMALL["consequences"]) if one["co
 
 @pytest.mark.parametrize(
     ("when", "says"),
-    [
-        ("autodebit_contracts >", "not a valid SQL condition"),
-        ("autodebit_contracts > 0 AND", "not a valid SQL condition"),
-        ("(autodebit_contracts > 0", "not a valid SQL condition"),
-        ("autodebit_contracts > 0)", "not a valid SQL condition"),
-        ("autodebit_contracts > 'x", "not a valid SQL condition"),
-        ("autodebit_contracts > 0; DROP TABLE wallet.account", "not part of the condition language"),
-        ("SELECT 1", "not part of the condition language"),
-        ("autodebit_contracts IN (SELECT 1)", "IN needs a list"),
-        ("pg_sleep(10) IS NULL", "not part of the condition language"),
-        ("autodebit_contracts / 0 > 1", "not part of the condition language"),
-        ("autodebit_contracts > 0.5", "not a whole number"),
-        ("autodebit_contracts > 99999999999999999999", "not a whole number"),
-        ("autodebit_contract > 0", "no fact named 'autodebit_contract'"),
-        ("Autodebit_contracts > 0", "no fact named 'Autodebit_contracts'"),
-        ("wallet.balance_fen > 0", "no fact named 'wallet.balance_fen'"),
-        ("autodebit_contracts > :nowhere", "no parameter named ':nowhere'"),
-        ("autodebit_contracts > ?", "no parameter named"),
-        ("autodebit_contracts", "must yield true or false"),
-        ("autodebit_contracts + 1", "must yield true or false"),
-        ("NOT autodebit_contracts", "a condition must stand here"),
-        ("legal_hold AND autodebit_contracts", "a condition must stand here"),
-        ("autodebit_items IS NOT NULL", "is a list to show"),
-        ("autodebit_contracts > balance_fen", "a count does not go with money"),
-        ("balance_fen > :identity_change_days", "money does not go with a count"),
-        ("identity_changed_date > 90", "a date does not go with a count"),
-        ("identity_changed_at > today", "a time does not go with a date"),
-        ("identity_state > 'a'", "text has no order"),
-        ("identity_state = 1", "text does not go with a count"),
-        ("legal_hold = 'yes'", "true or false does not go with text"),
-        ("now - identity_changed_at > 90", "cannot calculate with a time"),
-        ("identity_state + 1 = 2", "cannot calculate with text"),
-        ("balance_fen = NULL", "Null is not part"),
-        ("balance_fen IS 5", "after IS stands"),
-        ("1 = 1", "names no fact"),
-        ("today = today", "names no fact"),
-        ("(" * 300 + "legal_hold" + ")" * 300, "nested too deeply"),
-        ("legal_hold OR " * 500 + "legal_hold", "at most 2000 characters"),
-    ],
+    some(
+        [
+            ("autodebit_contracts >", "not a valid SQL condition"),
+            ("autodebit_contracts > 0 AND", "not a valid SQL condition"),
+            ("(autodebit_contracts > 0", "not a valid SQL condition"),
+            ("autodebit_contracts > 0)", "not a valid SQL condition"),
+            ("autodebit_contracts > 'x", "not a valid SQL condition"),
+            ("autodebit_contracts > 0; DROP TABLE wallet.account", "not part of the condition language"),
+            ("SELECT 1", "not part of the condition language"),
+            ("autodebit_contracts IN (SELECT 1)", "IN needs a list"),
+            ("pg_sleep(10) IS NULL", "not part of the condition language"),
+            ("autodebit_contracts / 0 > 1", "not part of the condition language"),
+            ("autodebit_contracts > 0.5", "not a whole number"),
+            ("autodebit_contracts > 99999999999999999999", "not a whole number"),
+            ("autodebit_contract > 0", "no fact named 'autodebit_contract'"),
+            ("Autodebit_contracts > 0", "no fact named 'Autodebit_contracts'"),
+            ("wallet.balance_fen > 0", "no fact named 'wallet.balance_fen'"),
+            ("autodebit_contracts > :nowhere", "no parameter named ':nowhere'"),
+            ("autodebit_contracts > ?", "no parameter named"),
+            ("autodebit_contracts", "must yield true or false"),
+            ("autodebit_contracts + 1", "must yield true or false"),
+            ("NOT autodebit_contracts", "a condition must stand here"),
+            ("legal_hold AND autodebit_contracts", "a condition must stand here"),
+            ("autodebit_items IS NOT NULL", "is a list to show"),
+            ("autodebit_contracts > balance_fen", "a count does not go with money"),
+            ("balance_fen > :identity_change_days", "money does not go with a count"),
+            ("identity_changed_date > 90", "a date does not go with a count"),
+            ("identity_changed_at > today", "a time does not go with a date"),
+            ("identity_state > 'a'", "text has no order"),
+            ("identity_state = 1", "text does not go with a count"),
+            ("legal_hold = 'yes'", "true or false does not go with text"),
+            ("now - identity_changed_at > 90", "cannot calculate with a time"),
+            ("identity_state + 1 = 2", "cannot calculate with text"),
+            ("balance_fen = NULL", "Null is not part"),
+            ("balance_fen IS 5", "after IS stands"),
+            ("1 = 1", "names no fact"),
+            ("today = today", "names no fact"),
+            ("(" * 300 + "legal_hold" + ")" * 300, "nested too deeply"),
+            ("legal_hold OR " * 500 + "legal_hold", "at most 2000 characters"),
+        ]
+    ),
 )
 def test_a_bad_condition_is_refused_where_it_stands(when: str, says: str) -> None:
     """A condition that means something else than its author thinks lets people through, or stops them, for nothing."""
@@ -373,7 +396,7 @@ _TEXTS: Final = [
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
-@pytest.mark.parametrize(("words", "says"), _TEXTS)
+@pytest.mark.parametrize(("words", "says"), some(_TEXTS))
 @pytest.mark.parametrize(
     "path",
     some(

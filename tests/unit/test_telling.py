@@ -67,10 +67,10 @@ def test_the_person_leaving_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("language", "code", "basis"),
     [
-        ("zh", "ID-NONE", "依据: 平台规则, wechat/1"),
-        ("en", "PAY-BALANCE", "Source: A§一, platform policy, wechat/1"),
-        ("zh", "LEGAL-HOLD", "依据: 反电信网络诈骗法第三十二条, wechat/1"),
-        ("en", "LEGAL-HOLD", "Source: Anti-Telecom-Fraud Law art. 32, wechat/1"),
+        ("zh", "ID-NONE", "依据: 平台规则, wechat/2"),
+        ("en", "PAY-BALANCE", "Source: A§一, platform policy, wechat/2"),
+        ("zh", "LEGAL-HOLD", "依据: 反电信网络诈骗法第三十二条, wechat/2"),
+        ("en", "LEGAL-HOLD", "Source: Anti-Telecom-Fraud Law art. 32, wechat/2"),
     ],
 )
 def test_the_basis_of_a_rule_is_told_in_the_persons_language(

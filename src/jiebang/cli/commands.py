@@ -16,8 +16,10 @@ from typer import rich_utils
 from jiebang import __version__
 from jiebang.cli.arguments import account_number
 from jiebang.cli.cases import remedy
+from jiebang.cli.checks import limits
 from jiebang.cli.language import LANGUAGE, say
 from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
+from jiebang.cli.participants import commands as participant
 from jiebang.cli.policy import backtest, lifecycle
 from jiebang.cli.runner import (
     REFUSED,
@@ -177,8 +179,8 @@ def prove(
     "case",
     help=say(
         "查看一个申请;--follow 实时跟随到结束;--promises 列出各项承诺是否兑现。",
-        "Show one case; --follow stays with it, live, until it has ended; --promises says of each promise whether it is "
-        "kept.",
+        "Show one case; --follow stays with it, live, until it has ended; --promises says of each promise whether it "
+        "is kept.",
     ),
 )
 def show_case(
@@ -318,8 +320,10 @@ cli.add_typer(stuck.commands, name="cases")
 cli.add_typer(tasks.commands, name="tasks")
 cli.add_typer(workers.commands, name="workers")
 cli.add_typer(outages.commands, name="participants")
+cli.add_typer(participant.commands, name="participant")
 recover.register(cli)
 remedy.register(cli)
+limits.register(cli)
 
 
 @cli.command(

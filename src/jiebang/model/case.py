@@ -114,7 +114,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One case as the coordinator and the store see it.
 
     `account_id` and `case_no` are its key; `case_no` grows per account and is never reused. `plan` names the
-    pack version whose plan the case follows (`"wechat/1"`); `marks` and `versions` run in that plan's order of
+    pack version whose plan the case follows (`"wechat/2"`); `marks` and `versions` run in that plan's order of
     participants. `versions` holds the `facts_version` that the re-check read (0 for a participant without facts),
     empty before it. `wallet_version` is the wallet's as of the last proof. `due_at` says when a worker takes up the
     case if nothing arrives first; None: never (it has ended, or all that is left is parked for an operator).

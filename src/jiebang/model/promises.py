@@ -1,4 +1,4 @@
-"""Promises: what a consequence tells a person, what keeps it (its keeper), and how that is observed (the keeper's probe).
+"""Promises: what a consequence tells a person, what keeps it (its keeper), and how that is observed (its probe).
 
 A pack names the keepers of each consequence, as `effect: [wallet.receive_limit_fen]`: a type of keeper, and what of it.
 Participants declare their probes (`Declaration.probes`); the platform's own are those of `PLATFORM_KEEPERS`.
@@ -69,10 +69,10 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """How a participant's database observes a keeper: SQL expressions that hold for *every* account of such a case.
 
     They see the account's row `a`, the case `i` (`begun_at`, `ended_at`: when it was opened and ended), the plan's
-    effects `e` and the time as `e.now`. `by`: the operations that make the promise; none: every one of them, since every
-    Confirm raises the epoch. `of`: the effect without which there is no such promise (a keeper of type EFFECT: its own).
-    `holds`: it is so. `due`: it is not so yet, but in time (None: it is so from the Confirm on). `since`: from when
-    (None: the case's end). `until`: while due, until when; else for how long it holds (None: no end is known).
+    effects `e` and the time as `e.now`. `by`: the operations that make the promise; none: every one of them, since
+    every Confirm raises the epoch. `of`: the effect without which there is no such promise (a keeper of type EFFECT:
+    its own). `holds`: it is so. `due`: it is not so yet, but in time (None: it is so from the Confirm on). `since`:
+    from when (None: the case's end). `until`: while due, until when; else how long it holds (None: no end is known).
 
     A probe is only asked of cases that are done and that no later case of the account has replaced at the participant.
     """

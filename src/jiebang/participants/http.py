@@ -37,11 +37,11 @@ class HttpParticipant:
     `ignored` counts the results that were ignored, by reason: it should stay empty; IGNORED_TOTAL is its metric.
     """
 
-    def __init__(self, link: Link, *, limit: float = 2.0) -> None:
-        """`limit`: seconds a request may take before it counts as silence."""
+    def __init__(self, link: Link, *, limit: float = 2.0, client: SignedClient | None = None) -> None:
+        """`limit`: seconds a request may take before it counts as silence. `client`: one to use, with its own limit."""
         self.name = link.name
         self.ignored = Counter[wire.IgnoreReason]()
-        self._client = SignedClient(link, limit=limit)
+        self._client = client or SignedClient(link, limit=limit)
 
     async def facts(self, accounts: Sequence[int]) -> None:
         """Return None: clearing networks own no facts (domain.md §2)."""

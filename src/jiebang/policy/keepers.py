@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from jiebang.model.facts import PLATFORM
-from jiebang.model.promises import KEEPER_TYPES, NOTICE, PLATFORM_KEEPERS, Keeper
+from jiebang.model.promises import EFFECT, KEEPER_TYPES, NOTICE, PLATFORM_KEEPERS, Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,10 @@ def list_promises(plan: Plan, registry: ParticipantRegistry) -> dict[Keeper, tup
 def check_keepers(
     document: Source, shape: PackShape, plans: Mapping[Kind, Plan], registry: ParticipantRegistry
 ) -> list[tuple[Keeper, ...]]:
-    """Return the keepers of each consequence that exist, noting each that does not, and all that is not told."""
+    """Return the keepers of each consequence that exist, noting each that does not, and all that is not told.
+
+    `plans`: those without a fault; of the others nothing is noted, since their faults are.
+    """
     made = {kind: list_promises(plan, registry) for kind, plan in plans.items()}
     found = [
         _check_consequence(document, shape, one, ("consequences", at), made, registry)
@@ -49,9 +52,9 @@ def check_keepers(
             if keeper not in told:
                 path: Path = ("plans", kind.value, "operations", names[0])
                 document.shortfall(
-                    (*path, "effects", keeper.name) if keeper.type == "effect" else path,
-                    f"没有后果告知“{keeper}”:须有一项 {kind} 的后果以它为 kept_by",
-                    f"no consequence of {kind} tells of '{keeper}': one must name it in `kept_by`",
+                    (*path, "effects", keeper.name) if keeper.type == EFFECT else path,
+                    f"没有后果告知“{keeper}”:须有一项 {kind.value} 的后果以它为 kept_by",
+                    f"no consequence of {kind.value} tells of '{keeper}': one must name it in `kept_by`",
                 )
     return found
 
@@ -68,40 +71,40 @@ def _check_consequence(
         if kind not in shape.plans:
             document.shortfall(
                 (*path, "kinds", at),
-                f"无人兑现“{one.code}”:没有 {kind} 的编排",
-                f"nothing keeps '{one.code}': there is no plan of {kind}",
+                f"无人兑现“{one.code}”:没有 {kind.value} 的编排",
+                f"nothing keeps '{one.code}': there is no plan of {kind.value}",
             )
     if not one.kept_by:
         document.shortfall(
             path,
-            f"无人兑现“{one.code}”:缺少 kept_by",
-            f"nothing keeps '{one.code}': it has no `kept_by`",
+            f"无人兑现“{one.code}”:缺少“kept_by”",
+            f"nothing keeps '{one.code}': it has no 'kept_by'",
         )
     found = list[Keeper]()
-    for kind, names in one.kept_by.items():
-        if kind not in KEEPER_TYPES:
+    for type_, names in one.kept_by.items():
+        if type_ not in KEEPER_TYPES:
             known = ", ".join(KEEPER_TYPES)
             document.shortfall(
-                (*path, "kept_by", kind),
-                f"没有这种兑现方式;可用:{known}",
-                f"there are no such keepers; known are {known}",
+                (*path, "kept_by", type_),
+                f"没有“{type_}”这种兑现方式;可用:{known}",
+                f"there are no keepers '{type_}'; known are {known}",
             )
             continue
         for at, name in enumerate(names):
-            keeper = _make_keeper(kind, name)
-            place: Path = (*path, "kept_by", kind, at)
+            keeper = _make_keeper(type_, name)
+            place: Path = (*path, "kept_by", type_, at)
             if keeper in found:
                 document.shortfall(place, f"“{name}”重复", f"'{name}' is named twice")
-            elif kind in PLATFORM_KEEPERS:
+            elif type_ in PLATFORM_KEEPERS:
                 found += [keeper] if _check_own(document, shape, keeper, place) else []
             else:
                 found += [keeper] if _check_made(document, one, keeper, place, made, registry) else []
     return tuple(found)
 
 
-def _make_keeper(kind: str, name: str) -> Keeper:
+def _make_keeper(type_: str, name: str) -> Keeper:
     owner, dot, rest = name.partition(".")
-    return Keeper(kind, owner, rest) if dot else Keeper(kind, PLATFORM, name)
+    return Keeper(type_, owner, rest) if dot else Keeper(type_, PLATFORM, name)
 
 
 def _check_own(document: Source, shape: PackShape, keeper: Keeper, place: Path) -> bool:
@@ -123,8 +126,8 @@ def _check_made(
     """Check that a participant keeps it in every kind of case that the consequence is told of."""
     lacking = [kind for kind in one.kinds if kind in made and keeper not in made[kind]]
     if not lacking:
-        return any(kind in made for kind in one.kinds)
-    kinds = ", ".join(lacking)
+        return True
+    kinds = ", ".join(kind.value for kind in lacking)
     known = [str(other) for kind in lacking for other in made[kind] if other.type == keeper.type]
     near = ", ".join(_list_near(str(keeper), known)) or "—"
     stranger = registry.of_owner(keeper.owner) is None

@@ -130,10 +130,18 @@ class _Builder(Entries):
         items = {name: line for name in shape.items if (line := self._item(name)) is not None}
         rules = self.rules()
         unavailable = self.words(shape.unavailable, ("unavailable",), UNAVAILABLE_VALUES)
-        plans = {kind: plan for kind in shape.plans if (plan := self._plan(kind, shape.plans[kind])) is not None}
+        plans, faulty = dict[Kind, Plan](), set[Kind]()
+        for kind in shape.plans:
+            before = len(self.document.problems) + len(self.document.shortfalls)
+            plan = self._plan(kind, shape.plans[kind])
+            if plan is not None:
+                plans[kind] = plan
+            if plan is None or len(self.document.problems) + len(self.document.shortfalls) > before:
+                faulty.add(kind)
         proofs = {kind: one for kind in shape.proofs if (one := self._proofs(kind, shape.proofs[kind])) is not None}
         messages = {name: self._message(name, message) for name, message in shape.messages.items()}
-        kept_by = check_keepers(self.document, shape, plans, self.registry)
+        sound = {kind: plan for kind, plan in plans.items() if kind not in faulty}
+        kept_by = check_keepers(self.document, shape, sound, self.registry)
         consequences, alternatives = self.consequences(kept_by), self.alternatives()
         rules_of = {kind: tuple(rule for rule in rules if kind in rule.kinds) for kind in Kind}
         consequences_of = {kind: tuple(one for one in consequences if kind in one.kinds) for kind in Kind}
@@ -163,6 +171,7 @@ class _Builder(Entries):
             facts_needed=needed,
             consequences=consequences,
             alternatives=alternatives,
+            limits=self.limits(),
             legacy_codes=shape.legacy_codes,
             currency=shape.currency,
             zone=self._zone(),

@@ -209,6 +209,19 @@ class MessageText(msgspec.Struct, frozen=True):
     body: Wording
 
 
+class LimitText(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a limit in force (`shape.LimitShape` says what each field is)."""
+
+    title: Wording
+    explanation: Wording
+    lifted: Wording
+    appeal: Wording
+    source: str
+    legal_basis: str
+    otherwise: tuple[Wording, Wording] | None = None
+    """The explanation, and how it is lifted, where no case caused it."""
+
+
 class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """One version of one policy. `id` is name and version, as in `app/1`; a case's plan is named so.
 
@@ -233,6 +246,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """By kind: the owners that must be readable, each with its facts that the kind's rules and consequences name."""
     consequences: tuple[ConsequenceRule, ...] = ()
     alternatives: tuple[AlternativeRule, ...] = ()
+    limits: Mapping[str, LimitText] = {}
+    """What is told of each limit in force, by the name that its participant declares."""
     legacy_codes: Mapping[str, str] = {}
     """Codes of older systems, each with the code of the rule that it stood for."""
     consequences_of: Mapping[Kind, tuple[ConsequenceRule, ...]] = {}
@@ -269,10 +284,12 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         return titles.get(code) or self.reasons.get(code) or self.reasons[OTHER_REASON]
 
 
-def fill_message(pack: Pack, template: str, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
-    """Fill a message of the pack: (sms, subject, body).
+def fill_message(pack: Pack, template: str, kind: Kind, values: Mapping[str, Text]) -> tuple[Text, Text, Text]:
+    """Fill a message of the pack about a case of `kind`: (sms, subject, body).
 
-    `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or a missing value.
+    `template`_`kind`, as in `case_done_close_payment`, is taken where the pack has it: what has ended, and what comes
+    next, differs by kind. `values`: rendered, by name as in MESSAGE_VALUES. Raises KeyError for an unknown template or
+    a missing value.
     """
-    words = pack.messages[template]
+    words = pack.messages.get(f"{template}_{kind.value}") or pack.messages[template]
     return fill(words.sms, values), fill(words.subject, values), fill(words.body, values)

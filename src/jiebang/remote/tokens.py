@@ -52,6 +52,7 @@ class TokenScope(StrEnum):
     CASE_READ = "case:read"
     CASE_WRITE = "case:write"
     TRANSFER = "transfer"
+    LIMITS_READ = "limits:read"
     SERVICE = "service"
 
 

@@ -135,10 +135,10 @@ def convert(value: Any, shape: type[T]) -> T:
 def build_result(account_id: int, case_no: int, verdict: Verdict, before: FenceRow) -> Result:
     """Return the fence's verdict on one case as a result. `before`: the row that the fence judged by."""
     row = verdict.write or before
-    return Result(str(account_id), case_no, _OUTCOME[verdict.answer], ResultRow(row.case_no, row.case_op), verdict.code)
+    return Result(str(account_id), case_no, OUTCOMES[verdict.answer], ResultRow(row.case_no, row.case_op), verdict.code)
 
 
-_OUTCOME: Final[Mapping[Answer, CaseOutcome]] = {
+OUTCOMES: Final[Mapping[Answer, CaseOutcome]] = {
     Answer.GRANTED: CaseOutcome.GRANTED,
     Answer.DONE: CaseOutcome.GRANTED,
     Answer.REFUSED: CaseOutcome.REFUSED,
@@ -146,6 +146,7 @@ _OUTCOME: Final[Mapping[Answer, CaseOutcome]] = {
     Answer.ERROR: CaseOutcome.REFUSED,
     Answer.PENDING: CaseOutcome.PENDING,
 }
+"""How the protocol writes each answer."""
 
 
 class IgnoreReason(StrEnum):

@@ -16,7 +16,7 @@ from jiebang.saga.fence import Op
 from jiebang.saga.orders import Answers, Orders
 
 PlanKey = tuple[str, Kind]
-"""Identifies the plan that a case follows: its pack version (as in `wechat/1`) and kind."""
+"""Identifies the plan that a case follows: its pack version (as in `wechat/2`) and kind."""
 CallKey = tuple[str, Op, PlanKey]
 """Identifies a call of a round: participant, op and plan."""
 

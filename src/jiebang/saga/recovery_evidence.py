@@ -63,7 +63,7 @@ class RestoredInstallation(msgspec.Struct, frozen=True, kw_only=True):
     `gap`: how many case numbers a restored platform may have assigned after its backup. `passing`: refusal codes that
     clear by themselves; `patience`: how long to wait for them. `outcomes`: by (account_id, case_no), whether the case
     was committed, as operators established from evidence outside; used only where no database proves the outcome.
-    `papers`: by the same key, what a lost case was according to its papers, as "kind@plan", e.g. "revoke@wechat/1".
+    `papers`: by the same key, what a lost case was according to its papers, as "kind@plan", e.g. "revoke@wechat/2".
     """
 
     plan_of: Callable[[Case], Plan]

@@ -58,7 +58,7 @@ class PromiseAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class PromisesAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The promises of a case, each with its state as of `at` 申请的全部承诺及其状态.
 
-    A case that has not ended has them all `due`. One that ended otherwise than `done` has none: everything is as before.
+    A case that has not ended has them all `due`. One that ended otherwise than `done` has none: all is as before.
     """
 
     case: CaseId

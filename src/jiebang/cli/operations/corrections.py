@@ -88,7 +88,7 @@ Value = Annotated[
 
 
 def _correct(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help=say("版本,例如 wechat/1", "A version, such as wechat/1"))],
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help=say("版本,例如 wechat/2", "A version, such as wechat/2"))],
     kind: Annotated[Kind, typer.Argument(help=say("申请类型", "The kind of case"))],
     participant: Annotated[str, typer.Argument(help=say("参与方", "The participant"))],
     effect: Annotated[str, typer.Argument(help=say("效果名", "The effect, by name"))],

@@ -72,8 +72,8 @@ def _recover(
         typer.Option(
             metavar="CASE=KIND@PLAN",
             help=say(
-                "查明的申请种类与方案(仅用于 plan_lost),如 case_…=revoke@wechat/1",
-                "What a case was, of a plan_lost task, such as case_…=revoke@wechat/1",
+                "查明的申请种类与方案(仅用于 plan_lost),如 case_…=revoke@wechat/2",
+                "What a case was, of a plan_lost task, such as case_…=revoke@wechat/2",
             ),
         ),
     ] = None,

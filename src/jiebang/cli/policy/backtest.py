@@ -87,8 +87,8 @@ def _backtest(
         typer.Argument(
             metavar="PACK",
             help=say(
-                "策略包:文件、自带的名称(wechat)或已加入的版本(wechat/2)",
-                "The pack: a file, the name of one that we ship (wechat), or a version that was added (wechat/2)",
+                "策略包:文件、自带的名称(wechat)或已加入的版本(wechat/3)",
+                "The pack: a file, the name of one that we ship (wechat), or a version that was added (wechat/3)",
             ),
         ),
     ],

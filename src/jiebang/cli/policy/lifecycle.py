@@ -41,23 +41,23 @@ commands: Final = typer.Typer(
     no_args_is_help=True,
     help=say(
         "策略包的一生:校验、比较、加入、影子运行、两人启用、退回,以及重现任一决定。\n\n"
-        "通常的次序:validate FILE → diff wechat/1 FILE → add FILE --by 张三 → shadow wechat/2 --by 张三 → "
-        "activate wechat/2 --by 张三 → activate wechat/2 --by 李四。详见 docs/policy-packs.md。",
+        "通常的次序:validate FILE → diff wechat/2 FILE → add FILE --by 张三 → shadow wechat/3 --by 张三 → "
+        "activate wechat/3 --by 张三 → activate wechat/3 --by 李四。详见 docs/policy-packs.md。",
         "The life of a policy pack: validate, compare, add, run in shadow, activate with two people, roll back, and "
         "replay any decision.\n\nThe usual order: validate FILE → diff "
-        "wechat/1 FILE → add FILE --by ANN → shadow wechat/2 "
-        "--by ANN → activate wechat/2 --by ANN → activate wechat/2 --by BEN. See docs/policy-packs.md.",
+        "wechat/2 FILE → add FILE --by ANN → shadow wechat/3 "
+        "--by ANN → activate wechat/3 --by ANN → activate wechat/3 --by BEN. See docs/policy-packs.md.",
     ),
 )
 
 
 PackFile = Annotated[Path, typer.Argument(metavar="FILE", help=say("策略包文件(YAML)", "The pack's file (YAML)"))]
 PackName = Annotated[
-    str, typer.Argument(metavar="PACK", help=say("名称与版本,例如 wechat/2", "Name and version, such as wechat/2"))
+    str, typer.Argument(metavar="PACK", help=say("名称与版本,例如 wechat/3", "Name and version, such as wechat/3"))
 ]
 Either = Annotated[
     str,
-    typer.Argument(help=say("文件,或已加入的版本如 wechat/1", "A file, or a version that was added, such as wechat/1")),
+    typer.Argument(help=say("文件,或已加入的版本如 wechat/2", "A file, or a version that was added, such as wechat/2")),
 ]
 By = Annotated[str, typer.Option("--by", help=say("您的姓名,记入变更历史", "Your name, kept in the history"))]
 
@@ -196,7 +196,7 @@ def activate(
 def show(
     pack: Annotated[
         str | None,
-        typer.Argument(metavar="[PACK]", help=say("文件,或版本如 wechat/1", "A file, or a version such as wechat/1")),
+        typer.Argument(metavar="[PACK]", help=say("文件,或版本如 wechat/2", "A file, or a version such as wechat/2")),
     ] = None,
     code: Annotated[str | None, typer.Option("--code", help=say("只显示此代码", "This code alone"))] = None,
     as_json: Json = False,
@@ -222,14 +222,14 @@ def show(
 
 @commands.command(
     help=say(
-        "把一个版本的文件原样输出,一字不差,供修改为下一版本:jiebang policy export wechat/1 > next.yaml。"
+        "把一个版本的文件原样输出,一字不差,供修改为下一版本:jiebang policy export wechat/2 > next.yaml。"
         "不给版本时为现行版本。",
         "Print the file of a version as it was added, to the letter, for the next one to be made of: jiebang policy "
-        "export wechat/1 > next.yaml. Without PACK: the version in force.",
+        "export wechat/2 > next.yaml. Without PACK: the version in force.",
     )
 )
 def export(
-    pack: Annotated[str | None, typer.Argument(metavar="[PACK]", help=say("例如 wechat/1", "Such as wechat/1"))] = None,
+    pack: Annotated[str | None, typer.Argument(metavar="[PACK]", help=say("例如 wechat/2", "Such as wechat/2"))] = None,
     as_json: Json = False,
 ) -> None:
     """Print the file of a version."""
@@ -282,7 +282,7 @@ def rollback(by: By, as_json: Json = False) -> None:
     )
 )
 def shadow(
-    pack: Annotated[str | None, typer.Argument(metavar="[PACK]", help=say("例如 wechat/2", "Such as wechat/2"))] = None,
+    pack: Annotated[str | None, typer.Argument(metavar="[PACK]", help=say("例如 wechat/3", "Such as wechat/3"))] = None,
     by: Annotated[
         str | None, typer.Option("--by", help=say("您的姓名;开始时必填", "Your name; needed to start"))
     ] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jiebang.model.check import Text
-from jiebang.model.errors.base import OtherSystemError, PolicyRefusalError
+from jiebang.model.errors.base import CallerError, OtherSystemError, PolicyRefusalError
 
 
 class InsufficientFundsError(PolicyRefusalError):
@@ -85,4 +85,29 @@ class RecoveringError(OtherSystemError):
     action = Text(
         "恢复结束前不受理新申请,已有申请不会丢失。请稍后重试。",
         "Until that has ended no new case is opened; nothing of running cases is lost. Try again later.",
+    )
+
+
+class LinkUnusableError(CallerError):
+    """The link to a remote participant cannot be used: its address or its key files. fields: name, reason."""
+
+    code = "LINK-UNUSABLE"
+    title = Text("到该参与方的链路不可用", "The link to this participant cannot be used")
+    action = Text(
+        "请按 reason 改正地址,或备齐密钥文件:NAME-request.pem(我方私钥)与 NAME-reply.pub.pem(对方公钥),"
+        "见 docs/remote-participants.md。",
+        "Correct the address as `reason` says, or supply the key files: NAME-request.pem, our private key, and "
+        "NAME-reply.pub.pem, the other party's public one; see docs/remote-participants.md.",
+    )
+
+
+class ParticipantSilentError(OtherSystemError):
+    """A remote participant under test does not answer at all. fields: name, url, reason."""
+
+    code = "PARTICIPANT-SILENT"
+    title = Text("该参与方没有应答", "This participant does not answer")
+    action = Text(
+        "请确认服务已启动、地址(包括路径)正确且可从本机访问,然后重试。",
+        "See that the service runs, and that its address, path included, is right and can be reached from here; then "
+        "try again.",
     )

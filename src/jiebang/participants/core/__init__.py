@@ -23,3 +23,8 @@ CONFIRMED_MEANWHILE: Final = "BETWEEN i.begun_at AND i.ended_at + interval '1 mi
 def load_facts_sql(package: str) -> str:
     """Return the query of a participant's facts, `facts.sql` in its folder."""
     return files(package).joinpath("facts.sql").read_text(encoding="utf-8")
+
+
+def load_limits_sql(package: str) -> str:
+    """Return the query of the limits that a participant has put on accounts, `limits.sql` in its folder."""
+    return files(package).joinpath("limits.sql").read_text(encoding="utf-8")

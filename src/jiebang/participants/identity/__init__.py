@@ -84,7 +84,8 @@ DECLARATION: Final = Declaration(
     probes={
         "operation": {
             "reclaim": Probe(
-                holds="a.state = 'reclaimed' AND a.document_index IS NULL AND a.birth_date IS NULL AND a.region IS NULL",
+                holds="a.state = 'reclaimed' AND a.document_index IS NULL AND a.birth_date IS NULL "
+                "AND a.region IS NULL",
                 by=("reclaim",),
                 since="a.changed_at",
             )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
+from jiebang.model.limits import LimitSpec
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
 from jiebang.model.promises import Probe
-from jiebang.participants.core import CENTURY_HOURS, CONFIRMED_MEANWHILE, load_facts_sql
+from jiebang.participants.core import CENTURY_HOURS, CONFIRMED_MEANWHILE, load_facts_sql, load_limits_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
 """Refusal: a movement of money is between its two steps."""
+BALANCE_LEFT: Final = "BALANCE-LEFT"
+"""Refusal: a payment account that holds money cannot be closed."""
+PAYMENT_CLOSED: Final = "PAYMENT-CLOSED"
+"""Refusal: the payment account is closed already."""
 
 DECLARATION: Final = Declaration(
     owner="wallet",
@@ -81,8 +87,19 @@ DECLARATION: Final = Declaration(
             "卡号存疑的已绑定银行卡",
             "bound bank cards whose number departs from its standard",
         ),
+        ("payment_closed", FactType.BOOL, "支付账户已注销", "the payment account is closed"),
     ),
     facts_sql=load_facts_sql(__name__),
+    limits=(
+        LimitSpec(
+            name="receiving",
+            title=Text("单日收款限额", "daily receiving limit"),
+            value=FactType.FEN,
+            effect="receive_limit_fen",
+        ),
+        LimitSpec(name="cash_out", title=Text("提现暂停", "cash-outs paused"), effect="cash_out_pause_hours"),
+    ),
+    limits_sql=load_limits_sql(__name__),
     operations={
         "downgrade": Operation(
             effects={
@@ -95,6 +112,16 @@ DECLARATION: Final = Declaration(
                 "cash_out_paused_until": "CASE WHEN e.cash_out_pause_hours IS NULL THEN a.cash_out_paused_until "
                 "ELSE e.now + make_interval(hours => e.cash_out_pause_hours::integer) END",
             },
+        ),
+        # Cards and contracts die with their epoch. The payment password stays: it proves requests about what is left of
+        # the account. While the case is tried no money moves, so the balance is still nothing when it is confirmed.
+        "close": Operation(
+            refusals={
+                PAYMENT_CLOSED: "a.state = 'closed'",
+                FUNDS_MOVING: "a.open_entries > 0",
+                BALANCE_LEFT: "a.balance_fen > 0",
+            },
+            on_confirm={"state": "'closed'"},
         ),
     },
     formerly="downgrade",
@@ -118,6 +145,7 @@ DECLARATION: Final = Declaration(
                 "AND d.epoch = a.epoch AND d.ended_at IS NULL AND d.signed_at <= i.begun_at)"
             ),
         },
+        "operation": {"close": Probe(holds="a.state = 'closed'", by=("close",))},
         # A transaction that was deleted is missing from the sum.
         "retention": {
             "entry": Probe(

@@ -5,7 +5,8 @@ SELECT a.account_id, a.facts_version, a.balance_fen,
      WHERE r.account_id = a.account_id AND r.repaid_at IS NULL) AS arrears_fen,
     f.frozen_fen, f.freeze_items, d.autodebit_contracts, d.autodebit_items, c.open_credit, c.credit_items,
     a.receive_limit_fen IS NOT NULL AS receive_limited, coalesce(a.receive_limit_fen, 0) AS receive_limit_fen,
-    k.bank_cards, k.bank_card_items, k.doubtful_bank_cards, k.doubtful_bank_card_items
+    k.bank_cards, k.bank_card_items, k.doubtful_bank_cards, k.doubtful_bank_card_items,
+    a.state = 'closed' AS payment_closed
 FROM wallet.account a
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object(

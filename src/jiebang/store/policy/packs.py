@@ -20,7 +20,7 @@ _SQL = load("jiebang.store.policy", "packs.sql")
 
 
 class StoredPack(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of one policy as it was added. `pack`: name and version, as in `wechat/1`."""
+    """One version of one policy as it was added. `pack`: name and version, as in `wechat/2`."""
 
     pack: str
     name: str

@@ -21,10 +21,9 @@ _LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class DoneCase(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A case that is done. `plan`: the pack that it follows. `begun_at`: when it was opened; `remade`: see below.
+    """A case that is done. `plan`: the pack that it follows. `begun_at`: when it was opened.
 
-    A case that a recovery made again was `remade`: its record was lost, and it was opened at some time before `begun_at`,
-    which is then long ago.
+    `remade`: a recovery made it again. When it was opened is lost then, and `begun_at` is long ago.
     """
 
     account_id: int

@@ -89,7 +89,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     plan_of: Callable[[PlanFollower], Plan]
     """The plan a case follows, which may be an older pack's."""
     pack_named: Callable[[str], Pack]
-    """A pack by name and version, `wechat/1`: a case follows the one it was opened under. Raises UnknownPackError."""
+    """A pack by name and version, `wechat/2`: a case follows the one it was opened under. Raises UnknownPackError."""
     know: Callable[[Iterable[Case]], Awaitable[None]]
     """Load the packs that these cases follow, if this process has not loaded them yet."""
     records: CheckRecordStore

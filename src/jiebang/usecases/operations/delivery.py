@@ -126,7 +126,7 @@ class Delivery:
             expires_at = datetime.fromisoformat(message.params["expires_at"])
             values["code"] = render(code, MESSAGE_VALUES["code"])
             values["expires_at"] = render(expires_at, MESSAGE_VALUES["expires_at"], zone=pack.zone)
-        sms, subject, body = pack_message(pack, message.template, values)
+        sms, subject, body = pack_message(pack, message.template, kind, values)
         account = str(message.account_id)
         sms = Text(make_plain(sms.zh), make_plain(sms.en))
         mail = Text(_compose(subject.zh, body.zh), _compose(subject.en, body.en))

@@ -73,7 +73,7 @@ class PackRegistry:
         return self._packs.get(state.shadow)
 
     def pack(self, name: str) -> Pack:
-        """Return a version by name and version, `wechat/1`. Raises UnknownPackError."""
+        """Return a version by name and version, `wechat/2`. Raises UnknownPackError."""
         found = self._packs.get(name)
         if found is None:
             raise UnknownPackError(pack=name, known=sorted(self._packs))

@@ -33,7 +33,10 @@ PlatformProbe = Callable[["Database", Sequence["DoneCase"], Sequence[str], Promi
 async def _probe_notices(
     db: Database, cases: Sequence[DoneCase], names: Sequence[str], limits: PromiseLimits
 ) -> Observations:
-    """Observe notices: kept once delivered, and due until then. A case made again by a recovery has lost earlier ones."""
+    """Observe notices: kept once delivered, due until then.
+
+    Of a case that a recovery made again, earlier ones are lost, and nothing is known of them.
+    """
     found = await done_cases.load_notices(db, [case.key for case in cases], names)
     return {case.key: [_judge_notice(found[(*case.key, name)], case, limits) for name in names] for case in cases}
 

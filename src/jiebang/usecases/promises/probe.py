@@ -64,7 +64,7 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 class _Promised(msgspec.Struct, frozen=True, eq=False):
-    """What the cases of one pack and kind were promised: the plan, and by place (a participant or PLATFORM) its keepers."""
+    """What the cases of one pack and kind were promised: the plan, and the keepers by participant (or PLATFORM)."""
 
     plan: Plan | None
     keepers: Mapping[str, tuple[Keeper, ...]]

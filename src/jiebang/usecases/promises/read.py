@@ -57,7 +57,10 @@ class CasePromises(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_promises(context: Context, key: Key) -> CasePromises:
-    """Return what was promised in a case, and what is known of it now. Raises UnknownCaseError, RecordUnreadableError."""
+    """Return what was promised in a case, and what is known of it now.
+
+    Raises UnknownCaseError, and RecordUnreadableError.
+    """
     case = (await find(context, key)).case
     at = context.clock()
     records = (await context.records.of_cases(context.platform, [key])).get(key, [])

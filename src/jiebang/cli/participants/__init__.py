@@ -1,0 +1,1 @@
+"""Commands for the teams that take part: the conformance suite against a service of theirs."""
