@@ -16,6 +16,7 @@ import jiebang
 from jiebang.model.facts import PLATFORM
 from jiebang.model.participants import Operation, ValueType
 from jiebang.participants import PARTICIPANTS
+from jiebang.participants.core.probing import build_probe, list_probes
 from jiebang.participants.core.statements import build_operation, build_reads, build_staging, build_unnamed
 from jiebang.participants.identity import documents
 from jiebang.store.postgres.named_sql import load
@@ -71,6 +72,11 @@ def _built() -> Iterator[tuple[Label, str]]:
             if declared.limits_sql:
                 yield (name, f"{name}.limits"), declared.limits_sql
             built = {**build_unnamed(declared), **build_reads(declared.owner)}
+            built |= {
+                f"probe_{operation}": build_probe(declared, operation, keepers)
+                for operation, keepers in list_probes(declared).items()
+                if keepers
+            }
             for operation, how in declared.operations.items():
                 built |= {
                     f"{operation}.{op}": sql for op, sql in build_operation(declared.owner, operation, how).items()

@@ -173,7 +173,8 @@ NAMES: Final = st.sampled_from(
     st.sampled_from(["GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS", "PATCH", "TRACE", "X"]),
     st.one_of(
         st.sampled_from([path for _, path in BODIES]),
-        st.sampled_from([f"/v1/cases/{CASE}/events", f"/v1/cases/{CASE}/timeline", "/ready", "/openapi.json"]),
+        st.sampled_from([f"/v1/cases/{CASE}/{each}" for each in ("events", "timeline", "promises")]),
+        st.sampled_from(["/ready", "/openapi.json"]),
         st.text(st.characters(codec="utf-8", exclude_characters="\0?#"), max_size=20).map(lambda text: f"/v1/{text}"),
         TEXT.map(lambda text: "/v1/codes/" + "".join(f"%{byte:02x}" for byte in text.encode("utf-8", "replace"))),
         st.binary(max_size=8).map(lambda raw: "/v1/cases/" + "".join(f"%{byte:02x}" for byte in raw)),

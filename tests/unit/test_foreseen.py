@@ -56,9 +56,9 @@ COMPANY: Final[Mapping[str, Any]] = {
 EVERYONE: Final = {
     "IDENTITY-RECLAIMED",
     "IDENTITY-KEPT-BY-LAW",
-    "NETWORK-LOGS-KEPT",
     "WALLET-LIMIT-SET",
     "WALLET-CASH-OUT-PAUSED",
+    "MERCHANT-RECORDS-KEPT",
     "CASE-TOLD",
     "UNIONPAY-RELEASED",
     "NETSUNION-RELEASED",
@@ -104,7 +104,6 @@ def test_what_follows_for_everyone_and_for_nobody_else() -> None:
         (DEVELOPER, "OPEN-REVIEWS-RESET", "地图"),
         (COMPANY, "ENTERPRISE-APPROVALS-VOIDED", "报销"),
         (COMPANY, "ENTERPRISE-API-ENDED", "立即失效"),
-        (HITS["MERCHANT-OPEN"], "MERCHANT-RECORDS-KEPT", "小店"),
         ({"game_guard": True}, "GAMING-OFF-MEANWHILE", "游戏"),
     ],
 )

@@ -53,7 +53,7 @@ def _small() -> dict[str, Any]:
         document[section] = [entry for entry in document[section] if entry["code"] in wanted]
     document["plans"], document["proofs"] = ({"revoke": document[section]["revoke"]} for section in ("plans", "proofs"))
     ended, released = document["consequences"]  # the second tells of all that the others told of
-    ended["kinds"] = released["kinds"] = ["revoke"]
+    ended["kinds"], released["kinds"] = ["revoke"], ["revoke"]
     released["kept_by"] = {
         keeper: sorted({name for one in promised for name in one.get(keeper, ())} - {*ended["kept_by"].get(keeper, ())})
         for keeper in ("effect", "operation", "children", "retention", "notice")
@@ -141,7 +141,7 @@ def _without(path: Path) -> Any:
 
 # Places where a key may come or go without harm.
 _FREE: Final = re.compile(
-    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes|remedies)$|^plans\.\w+\.operations(\.\w+\.effects)?$"
+    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes|remedies)$|^plans\.\w+\.operations(\.\w+\.effects)?$|^consequences\.\d+\.kept_by$"
 )
 
 
@@ -459,7 +459,7 @@ def test_a_place_for_no_value_is_refused_where_it_stands(path: Path, words: str,
         (("rules", _DEBIT, "consent_to"), "grant_items", "belongs to openplatform"),
         (("rules", _DEBIT, "consent_to"), "Autodebit", "text like"),
         (("rules", _DEBIT, "severity"), "blocks", "there is no rule 'PAY-AUTODEBIT' that needs consent"),
-        (("rules", _DEBIT, "kinds"), ["revoke"], "there is no rule 'PAY-AUTODEBIT' that needs consent"),
+        (("rules", _DEBIT, "kinds"), ["close_payment"], "there is no rule 'PAY-AUTODEBIT' that needs consent"),
         (("consequences", _END, "consent"), "PAY-AUTODEBITS", "there is no rule 'PAY-AUTODEBITS'"),
         (("consequences", _END, "consent"), "ID-RECENT-CHANGE", "there is no rule 'ID-RECENT-CHANGE' that needs"),
         (("consequences", _END, "code"), "PAY-AUTODEBIT", "two entries with the code"),

@@ -8,6 +8,7 @@ from typing import Final
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType
+from jiebang.model.promises import Probe
 from jiebang.participants.core import SQL_INTEGER, load_facts_sql
 
 REDEEMING: Final = "LOYALTY-REDEEMING"
@@ -71,5 +72,15 @@ DECLARATION: Final = Declaration(
             },
             on_cancel=_RELEASED,
         ),
+    },
+    probes={
+        "effect": {
+            "points_kept": Probe(holds="a.points <= e.points_kept"),
+            "notify": Probe(holds="a.notify = e.notify"),
+        },
+        "operation": {
+            "forfeit": Probe(holds="a.partner IS NULL AND NOT a.frozen", by=("forfeit",)),
+            "transfer": Probe(holds="a.partner IS NOT NULL AND NOT a.frozen", by=("transfer",)),
+        },
     },
 )

@@ -40,19 +40,6 @@ class DoneCase(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return (self.account_id, self.case_no)
 
 
-class EndedCase(msgspec.Struct, frozen=True, gc=False):
-    """Where a walk over the cases that ended stands: at this case; `done`: it ended well."""
-
-    ended_at: datetime
-    account_id: int
-    case_no: int
-    done: bool = False
-
-
-FIRST: Final = EndedCase(datetime(1, 1, 2, tzinfo=UTC), 0, 0)
-"""Where such a walk begins."""
-
-
 class NoticeTimes(msgspec.Struct, frozen=True, gc=False):
     """A notice about a case. `queued_at`: None where there is none; `delivered_at`: None until then."""
 
@@ -78,12 +65,6 @@ async def load_done(db: Database, accounts: Collection[int]) -> list[DoneCase]:
             )
         )
     return cases
-
-
-async def load_ended_page(db: Database, after: EndedCase, limit: int) -> list[EndedCase]:
-    """Return the next cases that ended after `after`, at most `limit`, in the order of their end."""
-    rows = await db.fetch(_SQL["ended_page"], after.ended_at, after.account_id, limit, after.case_no)
-    return [EndedCase(row["ended_at"], row["account_id"], row["case_no"], row["done"]) for row in rows]
 
 
 async def load_notices(

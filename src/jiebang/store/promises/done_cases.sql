@@ -5,15 +5,6 @@ FROM platform.cases c
 WHERE c.account_id = ANY ($1::bigint[]) AND c.state = 'done'
 ORDER BY c.account_id, c.case_no
 
--- name: ended_page
--- The next $3 cases that ended, in the order of their end, with whether they are done. Several may share one time of end: their keys tell
--- them apart.
-SELECT c.account_id, c.case_no, c.ended_at, c.state = 'done' AS done
-FROM platform.cases c
-WHERE c.ended_at IS NOT NULL AND (c.ended_at, c.account_id, c.case_no) > ($1::timestamptz, $2::bigint, $4::bigint) AND c.ended_at >= $1
-ORDER BY c.ended_at, c.account_id, c.case_no
-LIMIT $3
-
 -- name: notices
 -- The last notice of each template about each of the given cases: when it was queued, and when it was delivered.
 SELECT i.account_id, i.case_no, t.template, o.created_at, o.delivered_at
