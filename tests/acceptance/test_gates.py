@@ -158,3 +158,70 @@ async def test_what_cannot_be_read_is_named_and_not_taken_for_nothing(town: Town
     async with closed(servers["shenzhen"], database):
         answer = await town.at_api(one).ask("GET", f"/v1/accounts/{one}/limits")
     assert answer.json()["unread"] == ["wallet"]
+
+
+async def post(town: Town, account_id: int, body: str = "今天天气真好", **kwargs: Any) -> Any:
+    return await town.at_superapp(account_id).ask(
+        "POST", "/v1/moments", {"account": str(account_id), "body": body}, **kwargs
+    )
+
+
+async def befriend(town: Town, sender: int, to: int | str, **kwargs: Any) -> Any:
+    body = {"from": str(sender), "to": str(to), "greeting": "我是小王"}
+    return await town.at_superapp(sender).ask("POST", "/v1/friend-requests", body, **kwargs)
+
+
+async def test_the_fourth_moment_of_a_day_is_refused(town: Town) -> None:
+    """Three a day were promised, no more and no less; deleting one gives none back, and the next day begins anew."""
+    one, named = FIRST + 10, FIRST + 11
+    assert (await post(town, one)).status_code == 200
+    await town.revoke(one)
+    assert [(await post(town, one)).status_code for _ in range(2)] == [200, 200], "the first of the day counts too"
+    refused = problem(await post(town, one, key="fourth"), 409, "MOMENTS-LIMIT")
+    until = datetime.fromisoformat(refused["fields"]["until"])
+    assert (refused["fields"]["limit"], until.astimezone(ZONE).time()) == (3, time())
+    social = town.world.pools["social"]
+    await social.execute("UPDATE social.moment SET deleted_at = now() WHERE account_id = $1", one)
+    problem(await post(town, one), 409, "MOMENTS-LIMIT")
+    assert (await town.limits(one))["moments"]["used"] == 3
+    assert await social.fetchval("SELECT count(*) FROM social.moment WHERE account_id = $1", one) == 3
+    assert [(await post(town, named)).status_code for _ in range(5)] == [200] * 5, "nobody else is restricted"
+    town.world.later(until_midnight(town))
+    assert (await post(town, one)).status_code == 200
+    assert (await town.limits(one))["moments"]["used"] == 1
+
+
+async def test_a_moment_is_posted_once_and_by_its_owner(town: Town) -> None:
+    """A lost answer asked for again must not use up the day; nobody posts in another's name."""
+    one = FIRST + 12
+    await town.revoke(one)
+    first, again = await post(town, one, key="m"), await post(town, one, key="m")
+    assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
+    assert (await town.limits(one))["moments"]["used"] == 1
+    body = {"account": str(one), "body": "x"}
+    problem(await town.at_superapp(FIRST + 13).ask("POST", "/v1/moments", body), 403, "NOT-ALLOWED")
+    lacking = town.at_superapp(one, scopes=["transfer"])
+    problem(await lacking.ask("POST", "/v1/moments", body), 403, "NOT-ALLOWED")
+    for change in ({"images": 10}, {"visibility": "most"}, {"body": ""}, {"body": "x" * 2001}, {"mood": "good"}):
+        problem(await town.at_superapp(one).ask("POST", "/v1/moments", body | change), 400, "INVALID-INPUT")
+
+
+async def test_friend_requests_are_blocked_and_strangers_learn_nothing(town: Town) -> None:
+    """Whoever took their name back is left alone; who asks cannot tell them from somebody who does not exist."""
+    one, stranger, named = FIRST + 14, FIRST + 15, FIRST + 16
+    await town.revoke(one)
+    assert (await befriend(town, stranger, named)).status_code == 200
+    refused = [await befriend(town, stranger, to, key=f"to-{to}") for to in (one, 999_999_999)]
+    problem(refused[0], 409, "FRIEND-UNAVAILABLE")
+    assert refused[0].content == refused[1].content
+    assert sorted(refused[0].headers.items()) == sorted(refused[1].headers.items())
+    again = await befriend(town, stranger, one, key=f"to-{one}")
+    assert again.content == refused[0].content
+    rows = await town.world.pools["social"].fetch(
+        "SELECT account_id, sender_id, state FROM social.friend_request WHERE sender_id = $1 ORDER BY account_id",
+        stranger,
+    )
+    assert [tuple(row) for row in rows] == [(one, stranger, "blocked"), (named, stranger, "waiting")]
+    problem(await befriend(town, stranger, stranger), 400, "INVALID-INPUT")
+    body = {"from": str(stranger), "to": str(named), "greeting": "x"}
+    problem(await town.at_superapp(named).ask("POST", "/v1/friend-requests", body), 403, "NOT-ALLOWED")

@@ -94,7 +94,7 @@ def test_a_kind_that_nobody_carries_out_promises_nothing() -> None:
     text = TEXT.replace(piece, piece.replace("[revoke]", "[revoke, appeal]"))
     [problem] = refused(text)
     assert problem["en"] == "nothing keeps 'GAMING-OFF-MEANWHILE': there is no plan of appeal"
-    assert problem["line"] == line_of(text, piece) + 1
+    assert problem["line"] == line_of(TEXT, piece) + 1
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ __all__ = [
     "TriesWithoutMark",
     "explain_silence",
     "fault_of",
+    "may_be_one_case",
 ]
 
 
@@ -73,6 +74,13 @@ class ObservingParticipant(Protocol):
 
         Unless `whole`, accounts for which everything is kept are left out.
         """
+
+
+def may_be_one_case(error: BaseException) -> bool:
+    """Whether one case may be why a whole batch failed, so that its halves are worth asking for."""
+    if isinstance(error, RemoteError):
+        return error.refused_whole
+    return fault_of(error) is not Fault.SILENCE
 
 
 class Participant(Protocol):

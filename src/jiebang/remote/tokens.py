@@ -53,6 +53,7 @@ class TokenScope(StrEnum):
     CASE_WRITE = "case:write"
     TRANSFER = "transfer"
     LIMITS_READ = "limits:read"
+    SOCIAL_WRITE = "social:write"
     SERVICE = "service"
 
 

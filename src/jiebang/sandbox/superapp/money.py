@@ -11,13 +11,11 @@ from msgspec import Meta
 from jiebang.clock import utc_now
 from jiebang.model.errors import (
     JiebangError,
-    ParticipantUnavailableError,
     ReceiveLimitError,
     ReceiverUnavailableError,
     UnknownAccountError,
 )
 from jiebang.model.ids import ACCOUNT_PATTERN
-from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.participants.wallet.movements import EntryState, MovementOutcome, Transfer, WalletAction
 from jiebang.remote.bodies import parse_account
@@ -96,10 +94,7 @@ class Money:
             one = Transfer(transfer_id=transfer_id, sender=sender, receiver=receiver, amount_fen=asked.amount_fen)
             return await transfer(self._wallet, one)
 
-        try:
-            return await self._door.once(call, caller, work)
-        except UNANSWERED:
-            raise ParticipantUnavailableError(participant=self._wallet.name) from None
+        return await self._door.once(call, caller, work, gate=self._wallet.name)
 
     async def cash_out(self, call: HttpCall) -> HttpAnswer:
         """Cash out all free money of the caller's own account.
@@ -117,10 +112,7 @@ class Money:
                 raise outcome.refusal
             return _describe(outcome, account_id)
 
-        try:
-            return await self._door.once(call, caller, work)
-        except UNANSWERED:
-            raise ParticipantUnavailableError(participant=self._wallet.name) from None
+        return await self._door.once(call, caller, work, gate=self._wallet.name)
 
 
 async def transfer(wallet: WalletParticipant, one: Transfer) -> Movement:
