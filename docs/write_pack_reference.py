@@ -222,7 +222,8 @@ def _keepers() -> Iterator[tuple[str, str, str]]:
             for name in declared.probes.get(kind, {})
         ]
         remote = [f"`{declared.owner}.…`" for declared in PARTICIPANTS.declarations if not declared.databases]
-        own = ["the pack's `messages` 本策略包的 `messages`"] if kind in PLATFORM_KEEPERS else []
+        ours = PLATFORM_KEEPERS.get(kind, frozenset())
+        own = [f"`{name}`" for name in ours] if ours is not None else ["the pack's `messages` 本策略包的 `messages`"]
         yield f"`{kind}`", f"{words.en} {words.zh}", ", ".join(names + own + (remote if kind == EFFECT else []))
 
 

@@ -6,6 +6,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
     gateway_url = "https://…"              # JIEBANG_GATEWAY_URL. Once called phone_url
+    cipher = "aes-256-gcm"                 # JIEBANG_CIPHER: or "sm4-gcm"; of names sealed from now on
     sandbox = true                         # JIEBANG_SANDBOX: the sandbox stands in for the gateway, networks and issuer
                                            # that are not configured. Absent: only in the home of a demo
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
@@ -51,6 +52,7 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.participants.configured import DeclarationFaultError, declare
 from jiebang.saga.coordinator import Timing
 from jiebang.store.cases.idempotency import RepeatPolicy
+from jiebang.store.encryption import SealCipher
 from jiebang.store.postgres.embedded import placement
 from jiebang.store.postgres.shares import ConnectionLimits
 from jiebang.usecases.operations.gauges import GaugePace
@@ -96,8 +98,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an installation. `databases` None: the embedded ones.
 
     What else is None is not configured: a process refuses to start without it, unless the sandbox may stand in.
-    `sandbox`: whether it may; None: only in the home of a demo. `anchor`: the file outside the databases that holds the
-    end of the chain of seals; None: one in the home.
+    `sandbox`: whether it may; None: only in the home of a demo. `cipher`: of data keys made from now on. `anchor`: the
+    file outside the databases that holds the end of the chain of seals; None: one in the home.
     """
 
     home: Path
@@ -108,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_url: str | None = None
     issuer: IssuerSettings | None = None
     sandbox: bool | None = None
+    cipher: SealCipher = SealCipher.AES_256_GCM
     connections: ConnectionLimits = ConnectionLimits()
     saga: Timing = Timing()
     worker: Pace = Pace()
@@ -149,7 +152,7 @@ _THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _BOOLEANS: Final[Mapping[object, bool]] = {True: True, False: False, "true": True, "false": False}
 _URLS: Final = ("gateway_url", "phone_url")
 """The address of the gateway, under its present and its former name."""
-_PLAIN: Final = ("home", "keys", "anchor", "sandbox", *_URLS)
+_PLAIN: Final = ("home", "keys", "anchor", "sandbox", "cipher", *_URLS)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
@@ -191,6 +194,7 @@ class _SettingsReader:
     def settings(self, environ: Mapping[str, str]) -> Settings | None:
         raw = self._merge(environ)
         sandbox = self._read_boolean("sandbox", raw.pop("sandbox")) if "sandbox" in raw else None
+        cipher = self._read_cipher(raw.pop("cipher")) if "cipher" in raw else SealCipher.AES_256_GCM
         plain = {name: self._read_plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
         sections: dict[str, Any] = {
             name: self._read_section(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
@@ -218,6 +222,7 @@ class _SettingsReader:
             networks=networks,
             declared=declared,
             sandbox=sandbox,
+            cipher=cipher,
             **{name: value for name, value in sections.items() if value is not None},
         )
 
@@ -298,6 +303,13 @@ class _SettingsReader:
         if found is None:
             self.add_problem(name, ("应为 true 或 false", "must be true or false"))
         return found
+
+    def _read_cipher(self, value: object) -> SealCipher:
+        if value not in list(SealCipher):
+            known = ", ".join(SealCipher)
+            self.add_problem("cipher", (f"应为以下之一:{known}", f"must be one of {known}"))
+            return SealCipher.AES_256_GCM
+        return SealCipher(str(value))
 
     def _read_plain(self, name: str, value: object) -> str | None:
         if not isinstance(value, str) or not value:

@@ -51,6 +51,21 @@ def pack_text(operation: str = "close", effects: str = '{notify: true, points_ke
         ("owners:\n", 'owners:\n  acme: {zh: "某某商城", en: "the Acme shop"}\n'),
         ("identity_guiyang, security]", "identity_guiyang, security, acme]"),
         ("methods: [payment_password, sms_code]", "methods: [payment_password]"),
+        (
+            "alternatives:\n",
+            """  - code: ACME-CLOSED
+    kinds: [revoke]
+    participant: acme
+    kept_by: {effect: [acme.points_kept, acme.notify]}
+    title: {zh: "商城账户关闭", en: "Your shop account is closed"}
+    explanation: {zh: "商城账户关闭，保留部分积分。", en: "It is closed, some points stay, and it says so."}
+    lasts: {zh: "永久", en: "For good"}
+    source: —
+    legal_basis: platform
+
+alternatives:
+""",
+        ),
         ("      security: {op", f"      acme: {{operation: {operation}, effects: {effects}}}\n      security: {{op"),
     ):
         assert old in text

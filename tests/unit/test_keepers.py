@@ -42,7 +42,7 @@ def test_our_packs_tell_of_all_that_they_do_and_do_all_that_they_tell(name: str)
     """By construction, since they load; here once by counting, lest the construction rots."""
     pack = load_pack(*packs.text(name), PARTICIPANTS)
     for kind, plan in pack.plans.items():
-        told = {keeper for one in pack.consequences_of[kind] for keeper in one.kept_by if keeper.type != "notice"}
+        told = {keeper for one in pack.consequences_of[kind] for keeper in one.kept_by if keeper.owner != "platform"}
         assert told == list_promises(plan, PARTICIPANTS).keys()
         given = {
             (PARTICIPANTS.owner_of(party), effect)

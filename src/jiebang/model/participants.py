@@ -18,7 +18,7 @@ from jiebang.model.check import Text
 from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
 from jiebang.model.limits import LimitSpec
 from jiebang.model.plan import PlannedOperation
-from jiebang.model.promises import EFFECT, KEEPER_TYPES, PLATFORM_KEEPERS, Probe
+from jiebang.model.promises import EFFECT, KEEPER_TYPES, NOTICE, Probe
 
 _LARGEST: Final = (1 << 53) - 1
 _LONGEST: Final = 4_096
@@ -181,7 +181,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 
 def _require_probes(declared: Declaration) -> None:
     """Raise ValueError where a probe observes nothing that there is, or an effect has none."""
-    if strange := declared.probes.keys() - (KEEPER_TYPES.keys() - PLATFORM_KEEPERS):
+    if strange := declared.probes.keys() - (KEEPER_TYPES.keys() - {NOTICE}):
         raise ValueError(f"{declared.owner}: there are no such keepers: {sorted(strange)}")
     effects = {effect for operation in declared.operations.values() for effect in operation.effects or {}}
     probes = [probe for of_type in declared.probes.values() for probe in of_type.values()]

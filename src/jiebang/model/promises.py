@@ -32,8 +32,14 @@ KEEPER_TYPES: Final[Mapping[str, Text]] = {
 }
 """Every type of keeper, with its words. Another type is another entry, with probes that participants declare for it, or
 that the platform has (`PLATFORM_KEEPERS`, `usecases.promises.platform_probes`)."""
-PLATFORM_KEEPERS: Final = frozenset({NOTICE})
-"""The types whose keepers the platform itself observes."""
+DATA_KEY: Final = "data_key"
+"""The keeper, of type `job` or `retention`, that is the key of a name: what destroys it, and what law keeps of it."""
+PLATFORM_KEEPERS: Final[Mapping[str, frozenset[str] | None]] = {
+    NOTICE: None,
+    "job": frozenset({DATA_KEY}),
+    "retention": frozenset({DATA_KEY}),
+}
+"""The keepers that the platform itself observes, by type; None: as a pack names them."""
 
 
 class PromiseState(StrEnum):

@@ -95,7 +95,7 @@ def _check_consequence(
             place: Path = (*path, "kept_by", type_, at)
             if keeper in found:
                 document.shortfall(place, f"“{name}”重复", f"'{name}' is named twice")
-            elif type_ in PLATFORM_KEEPERS:
+            elif keeper.owner == PLATFORM:
                 found += [keeper] if _check_own(document, shape, keeper, place) else []
             else:
                 found += [keeper] if _check_made(document, one, keeper, place, made, registry) else []
@@ -109,10 +109,17 @@ def _make_keeper(type_: str, name: str) -> Keeper:
 
 def _check_own(document: Source, shape: PackShape, keeper: Keeper, place: Path) -> bool:
     """Check a keeper of the platform's own; a notice must be worded."""
-    if keeper.owner == PLATFORM and (keeper.type != NOTICE or keeper.name in shape.messages):
-        return True
-    document.shortfall(place, f"messages 中没有“{keeper.name}”", f"`messages` has no '{keeper.name}'")
-    return False
+    if keeper.type == NOTICE:
+        if keeper.name not in shape.messages:
+            document.shortfall(place, f"messages 中没有“{keeper.name}”", f"`messages` has no '{keeper.name}'")
+        return keeper.name in shape.messages
+    own = PLATFORM_KEEPERS.get(keeper.type) or frozenset()
+    if keeper.name not in own:
+        known = ", ".join(sorted(own)) or "—"
+        document.shortfall(
+            place, f"平台没有“{keeper}”;可用:{known}", f"the platform has no '{keeper}'; known are {known}"
+        )
+    return keeper.name in own
 
 
 def _check_made(

@@ -12,6 +12,8 @@ from jiebang.participants.core import CENTURY_MINUTES, load_facts_sql
 
 NOT_BOUND: Final = "ID-NONE"
 """Refusal: there is no active identity to reclaim."""
+DESTROYED_AFTER: Final = "key_destroyed_after_minutes"
+"""The effect that ends the key of an identity: in how many minutes it is destroyed."""
 
 DECLARATION: Final = Declaration(
     owner="identity",
@@ -62,7 +64,7 @@ DECLARATION: Final = Declaration(
     },
     operations={
         "reclaim": Operation(
-            effects={"key_destroyed_after_minutes": ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
+            effects={DESTROYED_AFTER: ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
             refusals={NOT_BOUND: "a.state <> 'active'"},
             missing=NOT_BOUND,
             on_try={"state": "'pending_reclaim'"},
@@ -96,6 +98,5 @@ DECLARATION: Final = Declaration(
                 until="a.key_destroy_at",
             )
         },
-        "retention": {"sealed": Probe(holds="a.sealed IS NOT NULL", by=("reclaim",))},
     },
 )

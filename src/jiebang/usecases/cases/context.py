@@ -98,5 +98,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     new_nonce: Callable[[], bytes]
     codes_key: bytes
     timing: Timing
+    keys: Pool | None = None
+    """The database of the data keys; None: nothing is known of what became of them."""
     addresses: AddressUse = msgspec.field(default_factory=AddressUse)
     """What this process was asked for from each network address of late."""

@@ -79,6 +79,11 @@ class PackRegistry:
             raise UnknownPackError(pack=name, known=sorted(self._packs))
         return found
 
+    def list_versions(self, name: str) -> list[Pack]:
+        """Return the versions of a pack that this process has loaded, the newest first."""
+        found = [pack for pack in self._packs.values() if pack.id.partition("/")[0] == name]
+        return sorted(found, key=lambda pack: int(pack.id.partition("/")[2]), reverse=True)
+
     def plan_of(self, case: PlanFollower) -> Plan:
         """Return the plan that a case follows: always that of the version it was opened under, as corrected since."""
         return self.plan_named(case.plan, case.kind)

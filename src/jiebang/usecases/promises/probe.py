@@ -19,12 +19,12 @@ from prometheus_client import Counter
 from jiebang.model.errors import JiebangError
 from jiebang.model.facts import PLATFORM
 from jiebang.model.plan import UNNAMED
-from jiebang.model.promises import PLATFORM_KEEPERS, UNKNOWN, Keeper, Observation, ProbedCases, PromiseState
+from jiebang.model.promises import UNKNOWN, Keeper, Observation, ProbedCases, PromiseState
 from jiebang.participants.base import ObservingParticipant
 from jiebang.policy.keepers import list_promises
 from jiebang.saga.fence import CaseOp
 from jiebang.store.postgres.halving import ask_in_halves
-from jiebang.usecases.promises.platform_probes import PLATFORM_PROBES, PromiseLimits
+from jiebang.usecases.promises.platform_probes import PLATFORM_PROBES, PlatformStores, PromiseLimits
 
 if TYPE_CHECKING:
     from jiebang.model.case import Key, Kind, PlanFollower
@@ -77,13 +77,14 @@ class Probes:
         self,
         *,
         platform: Database,
+        keys: Database | None,
         participants: Mapping[str, Participant],
         pack_named: Callable[[str], Pack],
         plan_of: Callable[[PlanFollower], Plan],
         limits: PromiseLimits | None = None,
     ) -> None:
-        """`plan_of`: the plan that a case follows, as corrected."""
-        self._platform, self._participants = platform, participants
+        """`plan_of`: the plan that a case follows, as corrected. `keys`: None: nothing is known of keys."""
+        self._stores, self._participants = PlatformStores(platform, keys), participants
         self._pack_named, self._plan_of = pack_named, plan_of
         self._limits = limits or PromiseLimits()
 
@@ -127,7 +128,7 @@ class Probes:
         places = list_promises(plan, pack.registry)
         found = defaultdict[str, list[Keeper]](list)
         for keeper in sorted(told):
-            for place in [PLATFORM] if keeper.type in PLATFORM_KEEPERS else places.get(keeper, ()):
+            for place in [PLATFORM] if keeper.owner == PLATFORM else places.get(keeper, ()):
                 found[place].append(keeper)
         return _Promised(plan, {place: tuple(keepers) for place, keepers in found.items()})
 
@@ -174,7 +175,7 @@ class Probes:
         for kind in sorted({keeper.type for keeper in keepers}):
             asked = [keeper for keeper in keepers if keeper.type == kind]
             names = [keeper.name for keeper in asked]
-            told = await PLATFORM_PROBES[kind](self._platform, cases, names, self._limits)
+            told = await PLATFORM_PROBES[kind](self._stores, cases, names, self._limits)
             for at, keeper in enumerate(asked):
                 said[keeper] = {key: each[at] for key, each in told.items()}
         return {case.key: [said[keeper][case.key] for keeper in keepers] for case in cases}

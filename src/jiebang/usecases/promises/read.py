@@ -77,6 +77,7 @@ async def read_promises(context: Context, key: Key) -> CasePromises:
 async def _probe(context: Context, key: Key) -> Mapping[Keeper, Sequence[Observed]]:
     probes = Probes(
         platform=context.platform,
+        keys=context.keys,
         participants=context.participants,
         pack_named=context.pack_named,
         plan_of=context.plan_of,
