@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jiebang.model.plan import PlannedOperation
 from jiebang.participants.core.statements import build_effects
 
 if TYPE_CHECKING:
@@ -55,13 +56,8 @@ def _build_observation(at: int, probe: Probe) -> str:
 
 
 def list_probes(declared: Declaration) -> Mapping[str, tuple[KeeperKey, ...]]:
-    """Return every keeper of each operation, whatever effects a plan gives it."""
+    """Return every keeper of each operation, as where a plan gives it all its effects."""
     return {
-        operation: tuple(
-            (kind, name)
-            for kind, probes in declared.probes.items()
-            for name, probe in probes.items()
-            if not probe.by or operation in probe.by
-        )
-        for operation in declared.operations
+        operation: tuple(declared.promises(PlannedOperation(operation, how.effects or {})))
+        for operation, how in declared.operations.items()
     }
