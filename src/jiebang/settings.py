@@ -5,6 +5,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     home = ".jiebang"                      # JIEBANG_HOME
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
+    participants = "participants"          # JIEBANG_PARTICIPANTS: a folder of declarative participants (YAML)
     gateway_url = "https://…"              # JIEBANG_GATEWAY_URL. Once called phone_url
     cipher = "aes-256-gcm"                 # JIEBANG_CIPHER: or "sm4-gcm"; of names sealed from now on
     sandbox = true                         # JIEBANG_SANDBOX: the sandbox stands in for the gateway, networks and issuer
@@ -50,6 +51,7 @@ from jiebang.model.errors import InvalidInputError, SettingsError
 from jiebang.model.participants import Declaration, ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.configured import DeclarationFaultError, declare
+from jiebang.participants.declarative.load import load_declaration
 from jiebang.saga.coordinator import Timing
 from jiebang.store.cases.idempotency import RepeatPolicy
 from jiebang.store.encryption import SealCipher
@@ -152,7 +154,7 @@ _THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _BOOLEANS: Final[Mapping[object, bool]] = {True: True, False: False, "true": True, "false": False}
 _URLS: Final = ("gateway_url", "phone_url")
 """The address of the gateway, under its present and its former name."""
-_PLAIN: Final = ("home", "keys", "anchor", "sandbox", "cipher", *_URLS)
+_PLAIN: Final = ("home", "keys", "anchor", "participants", "sandbox", "cipher", *_URLS)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
@@ -199,6 +201,8 @@ class _SettingsReader:
         sections: dict[str, Any] = {
             name: self._read_section(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
         }
+        if plain.get("participants"):
+            self._read_participants(Path(plain["participants"] or ""))
         databases = self._read_databases(raw.pop("databases")) if "databases" in raw else None
         declared = self._read_declarations(raw.get("networks"))
         networks = self._read_networks(raw.pop("networks"), declared) if "networks" in raw else None
@@ -242,7 +246,7 @@ class _SettingsReader:
     def _find_paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         """Yield where the raw values hold paths: the mapping and the key in it."""
         issuer, networks = raw.get("issuer"), raw.get("networks")
-        tables = [(raw, ("home", "keys", "anchor")), (issuer, ("jwks_file",))]
+        tables = [(raw, ("home", "keys", "anchor", "participants")), (issuer, ("jwks_file",))]
         tables += [(network, ("keys",)) for network in networks.values()] if isinstance(networks, dict) else []
         for table, names in tables:
             if isinstance(table, dict):
@@ -251,7 +255,7 @@ class _SettingsReader:
     def _apply_variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
         name = variable.removeprefix(PREFIX).lower()
         section, _, field = name.partition("_")
-        if name in ("home", "keys", "anchor"):
+        if name in ("home", "keys", "anchor", "participants"):
             raw[name] = str(self.folder / value) if value else ""
         elif name in _PLAIN:
             raw[name] = value
@@ -389,6 +393,24 @@ class _SettingsReader:
                 what = (f"与 {twin} 是同一个数据库", f"is the same database as {twin}")
                 self.add_problem(f"databases.{name}", what)
         return found
+
+    def _read_participants(self, folder: Path) -> None:
+        """Declare the participants that the YAML files of a folder describe."""
+        try:
+            files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+            texts = [(path.name, path.read_text("utf-8-sig")) for path in files]
+        except (OSError, ValueError):
+            self.add_problem(
+                "participants", ("目录或其中的文件无法读取", "the folder, or a file in it, cannot be read")
+            )
+            return
+        for file, text in texts:
+            known = self.declared
+            added, problems = load_declaration(text, file, (*known.names, *known.owned), known.facts)
+            for each in problems:
+                self.add_problem(f"participants {each.file}:{each.line}:{each.column}", (each.zh, each.en))
+            if added is not None:
+                self.declared = ParticipantRegistry((*known.declarations, added))
 
     def _read_declarations(self, raw: object) -> ParticipantRegistry:
         """The participants declared for us, and those that the tables of networks declare."""

@@ -193,6 +193,8 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "state": "waiting",
         "submitted_at": AT,
     },
+    "openplatform.api_use": {"subject_id": "wx1", "api": "x", "used_on": AT.date(), "calls": 1},
+    "openplatform.quota": {"app_id": "wx1", "api": "x", "calls_per_day": 1},
     "enterprise.api_credential": {"credential_id": 1, "enterprise_id": 1, "name": "x", "issued_at": AT},
     **{table: row for table, (_, (row, *_)) in CHILDREN.items()},
 }

@@ -133,6 +133,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
     names; None for a participant that never had that form. `probes`: by type of keeper and name, how the database
     observes what keeps a promise. A remote participant has none: all it answers, by `look`, is that it has confirmed.
+    `migrations`: (name, SQL) of each, from version 1 on, for a participant that has no folder of them.
     """
 
     owner: str
@@ -146,6 +147,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     operations: Mapping[str, Operation]
     formerly: str | None = None
     probes: Mapping[str, Mapping[str, Probe]] = {}
+    migrations: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ from jiebang.model.errors.installation import (
 )
 from jiebang.model.errors.participants import (
     AccountBusyError,
+    ApiKeyEndedError,
+    ApiQuotaUsedError,
     CashOutPausedError,
     FriendUnavailableError,
     GamesOffError,
@@ -54,6 +56,7 @@ from jiebang.model.errors.participants import (
     LoginCodeNeededError,
     LoginCodeRefusedError,
     MomentsLimitError,
+    NoSuchAppError,
     NoSuchGameError,
     OutOfServiceError,
     ParticipantSilentError,
@@ -101,6 +104,8 @@ __all__ = [
     "AccountBusyError",
     "AlreadyInForceError",
     "AnswerUnreadableError",
+    "ApiKeyEndedError",
+    "ApiQuotaUsedError",
     "BadSignatureError",
     "BlockedError",
     "BodyTooLargeError",
@@ -134,6 +139,7 @@ __all__ = [
     "MomentsLimitError",
     "NameUnusableError",
     "NoRecordError",
+    "NoSuchAppError",
     "NoSuchGameError",
     "NoSuchRouteError",
     "NotAllowedError",
