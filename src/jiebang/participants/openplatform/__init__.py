@@ -74,7 +74,13 @@ DECLARATION: Final = Declaration(
     },
     formerly="revoke",
     probes={
-        "effect": {"api_quota_level": Probe(holds="a.api_quota_level IN ('none', e.api_quota_level)")},
+        "effect": {
+            "api_quota_level": Probe(holds="a.api_quota_level IN ('none', e.api_quota_level)"),
+            # Who was at test level before keeps what they had there.
+            "test_calls_per_day": Probe(
+                holds="a.api_quota_level = 'none' OR coalesce(a.test_calls_per_day, 0) <= e.test_calls_per_day"
+            ),
+        },
         # None that was there when the case was opened is alive: facts.sql says what alive is.
         "children": {
             "oauth_grant": Probe(
