@@ -77,6 +77,7 @@ CATALOGUE: Final = (
     Call("participants in wallet --by Ann", 0, "participants history"),
     Call("participant new wallet --language yaml", 2, "error"),
     Call("participant test http://127.0.0.1:9 --name nobody", 2, "error"),
+    Call("report pipl", 0, "report open file"),
     Call("policy list", 0, ""),
     Call("policy show emoney/2", 0, ""),
     Call("policy show emoney/2 --code MONEY-LEFT", 0, ""),

@@ -188,6 +188,7 @@ def mistake(old: str, new: str) -> str:
         (mistake("{at_most: kept}", "{effect: pause_days}").replace("most: 365", "most: 2000000"), None, "exceed"),
         (mistake("pause_days: {type: int, most: 365}", "pause_days: {type: int}"), None, "needs a most"),
         (mistake("pause_days: {type: int, most: 365}", "pause_days: {type: int, most: 99999}"), None, "needs a most"),
+        (mistake("  - table: voucher", "  - table: ticket"), None, "no table 'ticket'"),
         (mistake("count: voucher}", "count: ticket}"), None, "no table 'ticket'"),
         (mistake("fields: [title]", "fields: [name]"), None, "no column 'name'"),
         (mistake("  teahouse_amount: {zh", "  balance_fen: {zh"), None, "another participant declares"),
@@ -257,6 +258,21 @@ def pack_text() -> tuple[str, str]:
         ("owners:\n", 'owners:\n  teahouse: {zh: "茶馆", en: "the tea house"}\n'),
         ("identity_guiyang, security]", "identity_guiyang, security, teahouse]"),
         ("methods: [payment_password, sms_code]", "methods: [payment_password]"),
+        (
+            "alternatives:\n",
+            """  - code: TEA-POINTS-KEPT
+    kinds: [revoke]
+    participant: teahouse
+    kept_by: {effect: [teahouse.kept]}
+    title: {zh: "茶馆积分仅留一部分", en: "Some of your points at the tea house stay"}
+    explanation: {zh: "至多保留 {tries} 积分。", en: "At most {tries} points stay."}
+    lasts: {zh: "永久", en: "For good"}
+    source: —
+    legal_basis: platform
+
+alternatives:
+""",
+        ),
         (
             "      security: {op",
             '      teahouse: {operation: close, effects: {kept: ":tries"}}\n      security: {op',

@@ -20,7 +20,7 @@ from jiebang.cli.checks import limits
 from jiebang.cli.language import LANGUAGE, say
 from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.participants import commands as participant
-from jiebang.cli.policy import backtest, lifecycle
+from jiebang.cli.policy import backtest, lifecycle, report
 from jiebang.cli.runner import (
     REFUSED,
     Json,
@@ -321,6 +321,7 @@ cli.add_typer(tasks.commands, name="tasks")
 cli.add_typer(workers.commands, name="workers")
 cli.add_typer(outages.commands, name="participants")
 cli.add_typer(participant.commands, name="participant")
+cli.add_typer(report.commands, name="report")
 recover.register(cli)
 remedy.register(cli)
 limits.register(cli)

@@ -17,6 +17,7 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
 from jiebang.model.limits import LimitSpec
+from jiebang.model.personal_data import HeldData
 from jiebang.model.plan import PlannedOperation
 from jiebang.model.promises import EFFECT, KEEPER_TYPES, NOTICE, Probe
 
@@ -133,7 +134,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
     names; None for a participant that never had that form. `probes`: by type of keeper and name, how the database
     observes what keeps a promise. A remote participant has none: all it answers, by `look`, is that it has confirmed.
-    `migrations`: (name, SQL) of each, from version 1 on, for a participant that has no folder of them.
+    `migrations`: (name, SQL) of each, from version 1 on, for a participant that has no folder of them. `personal_data`:
+    what its tables hold of people, for one that has no file `personal_data.yaml`.
     """
 
     owner: str
@@ -148,6 +150,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     formerly: str | None = None
     probes: Mapping[str, Mapping[str, Probe]] = {}
     migrations: tuple[tuple[str, str], ...] = ()
+    personal_data: tuple[HeldData, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

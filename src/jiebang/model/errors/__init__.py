@@ -69,6 +69,7 @@ from jiebang.model.errors.participants import (
 from jiebang.model.errors.policy import (
     AlreadyInForceError,
     CorrectionNeedlessError,
+    DeclarationsInvalidError,
     NameUnusableError,
     NoRecordError,
     NothingToRollBackError,
@@ -115,6 +116,7 @@ __all__ = [
     "CorrectionNeedlessError",
     "DatabaseDamagedError",
     "DatabaseStartError",
+    "DeclarationsInvalidError",
     "DiskFullError",
     "FriendUnavailableError",
     "GamesOffError",

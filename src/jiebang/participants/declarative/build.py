@@ -25,6 +25,7 @@ from jiebang.participants.declarative.shape import (
     TableShape,
     WriteShape,
 )
+from jiebang.participants.personal_data import build_entry
 
 _SQL_TYPES: Final[Mapping[ColumnType, str]] = {
     ColumnType.INT: "bigint",
@@ -52,13 +53,14 @@ def build_declaration(shape: ParticipantShape) -> Declaration:
     owner = shape.participant
     return Declaration(
         owner=owner,
-        package=__name__,
+        package=__name__.rpartition(".")[0],
         databases={owner: shape.server.value},
         facts=tuple(_build_fact(shape, name) for name in shape.facts),
         facts_sql=_build_facts_sql(shape),
         operations={name: _build_operation(one) for name, one in shape.operations.items()},
         probes=build_probes(shape),
         migrations=build_migrations(shape),
+        personal_data=tuple(build_entry(owner, each) for each in shape.personal_data),
     )
 
 

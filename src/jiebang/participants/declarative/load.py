@@ -80,6 +80,7 @@ class _Reader:
         self._check_versions()
         for name in shape.facts:
             self._check_fact(name, facts)
+        self._check_personal_data()
         if not shape.operations:
             note(("operations",), "至少须有一项操作", "needs at least one operation")
         for name, operation in shape.operations.items():
@@ -167,6 +168,21 @@ class _Reader:
                     note((*path, "fields", at), f"没有列“{field}”", f"there is no column '{field}'")
         if (fact.items is None) == bool(fact.fields):
             note(path, "fields 与 items 须同时给出", "fields and items come together")
+
+    def _check_personal_data(self) -> None:
+        shape, note = self._shape, self._source.problem
+        for at, entry in enumerate(shape.personal_data):
+            path: Path = ("personal_data", at)
+            if entry.participant not in (None, shape.participant):
+                note((*path, "participant"), "此文件只说明自己的表", "the file speaks of its own tables alone")
+            if entry.table != "account" and entry.table not in shape.tables:
+                note((*path, "table"), f"没有表“{entry.table}”", f"there is no table '{entry.table}'")
+                continue
+            columns = shape.columns if entry.table == "account" else shape.tables[entry.table].columns
+            known = {*columns, "account_id", "case_no", "case_op", "epoch", "facts_version", f"{entry.table}_id"}
+            for nth, column in enumerate(entry.columns):
+                if column not in known:
+                    note((*path, "columns", nth), f"没有列“{column}”", f"there is no column '{column}'")
 
     def _check_operation(self, path: Path, operation: OperationDescribed) -> None:
         note = self._source.problem

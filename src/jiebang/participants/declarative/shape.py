@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from jiebang.participants.personal_data import HeldDataShape
+
 LARGEST: Final = (1 << 53) - 1
 Name = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_]{0,39}\Z")]
 Code = Annotated[str, Meta(pattern=r"\A[A-Z][A-Z0-9]*(-[A-Z0-9]+)*\Z", max_length=64)]
@@ -145,3 +147,4 @@ class ParticipantShape(msgspec.Struct, frozen=True):
     operations: dict[Name, OperationDescribed]
     tables: dict[Name, TableShape] = {}
     facts: dict[Name, FactShape] = {}
+    personal_data: tuple[HeldDataShape, ...] = ()
