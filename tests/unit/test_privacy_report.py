@@ -21,7 +21,7 @@ from jiebang.model.personal_data import DataHandler, HeldData
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.declarative.load import load_declaration
 from jiebang.participants.personal_data import complete, read_declared
-from jiebang.participants.skeletons import SkeletonLanguage, build_skeleton
+from jiebang.participants.starters import StarterLanguage, build_starter
 from jiebang.policy import packs
 from jiebang.store.postgres.columns import list_columns
 from jiebang.store.postgres.migrate import list_owners, load_migrations
@@ -113,7 +113,7 @@ def test_a_mistake_of_the_handler_is_told_with_its_place(text: str, place: str, 
 
 def test_a_declarative_participant_is_in_the_record() -> None:
     """Its tables hold people's data as much as ours."""
-    text = build_skeleton("teahouse", SkeletonLanguage.YAML)["teahouse.yaml"]
+    text = build_starter("teahouse", StarterLanguage.YAML)["teahouse.yaml"]
     found, _ = load_declaration(text, "x.yaml", (), ())
     assert found is not None
     registry = ParticipantRegistry((*PARTICIPANTS.declarations, found))

@@ -34,10 +34,10 @@ _SQL_TYPES: Final[Mapping[ColumnType, str]] = {
     ColumnType.TEXT: "text",
     ColumnType.TIME: "timestamptz",
     ColumnType.DATE: "date",
-    ColumnType.MARK: "boolean",
+    ColumnType.RESERVATION: "boolean",
 }
 _FACT_TYPES: Final[Mapping[ColumnType, FactType]] = {
-    kind: FactType(kind.value) for kind in ColumnType if kind is not ColumnType.MARK
+    kind: FactType(kind.value) for kind in ColumnType if kind is not ColumnType.RESERVATION
 }
 _EFFECT_TYPES: Final[Mapping[EffectType, type]] = {EffectType.INT: int, EffectType.BOOL: bool, EffectType.TEXT: str}
 _FENCE: Final = """account_id bigint PRIMARY KEY CHECK (account_id > 0),
@@ -91,7 +91,7 @@ def _build_migration(shape: ParticipantShape, at: int) -> str:
     parts += [
         f"ALTER TABLE {owner}.account ADD CONSTRAINT {name}_while_tried CHECK (NOT {name} OR case_op = 'tried')"
         for name, one in sorted(added.items())
-        if one.type is ColumnType.MARK
+        if one.type is ColumnType.RESERVATION
     ]
     for name, table in sorted(shape.tables.items()):
         within = {column: one for column, one in table.columns.items() if one.since == at}
@@ -129,7 +129,7 @@ def _list_columns(columns: Mapping[str, ColumnShape]) -> Iterable[str]:
 
 
 def _is_flag(column: ColumnShape) -> bool:
-    return column.type is ColumnType.MARK or (column.type is ColumnType.BOOL and not column.optional)
+    return column.type is ColumnType.RESERVATION or (column.type is ColumnType.BOOL and not column.optional)
 
 
 def _build_check(name: str, column: ColumnShape) -> str:

@@ -27,7 +27,7 @@ class DataCentre(StrEnum):
 
 
 class ColumnType(StrEnum):
-    """The type of a column. `fen`: money. `mark`: true from a Try to its Confirm or Cancel, and only then."""
+    """The type of a column. `fen`: money. `reservation`: true from a Try to its Confirm or Cancel, and only then."""
 
     INT = "int"
     FEN = "fen"
@@ -35,7 +35,7 @@ class ColumnType(StrEnum):
     TEXT = "text"
     TIME = "time"
     DATE = "date"
-    MARK = "mark"
+    RESERVATION = "reservation"
 
 
 class EffectType(StrEnum):
@@ -126,7 +126,7 @@ class WriteShape(msgspec.Struct, frozen=True):
 
 
 class OperationDescribed(msgspec.Struct, frozen=True):
-    """An operation. `while_tried`: the columns of type mark that its Try sets, and its Confirm or Cancel takes off.
+    """An operation. `while_tried`: the reservations that its Try sets, and its Confirm or Cancel takes off.
 
     `missing`: the code that refuses an account without a row; without it there is nothing to do, and that is granted.
     """
