@@ -37,6 +37,7 @@ INLINE: Final[Mapping[Label, str]] = {
 }
 
 ELSEWHERE: Final[Mapping[str, str]] = {
+    "participants/serving/": "a team's own service keeps its fence in an SQLite file of its own",
     "sandbox/": "what stands in for the outside world keeps its own SQLite, and loads people in bulk",
     "participants/serving/": "a team's own service keeps its fence in an SQLite file of its own",
     "store/postgres/migrate.py": "a few rows of migrations",
