@@ -39,7 +39,6 @@ INLINE: Final[Mapping[Label, str]] = {
 ELSEWHERE: Final[Mapping[str, str]] = {
     "participants/serving/": "a team's own service keeps its fence in an SQLite file of its own",
     "sandbox/": "what stands in for the outside world keeps its own SQLite, and loads people in bulk",
-    "participants/serving/": "a team's own service keeps its fence in an SQLite file of its own",
     "store/postgres/migrate.py": "a few rows of migrations",
     "store/postgres/embedded.py": "the server's own catalogue",
     "store/postgres/sessions.py": "the server's own catalogue",
