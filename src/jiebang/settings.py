@@ -6,6 +6,7 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
     gateway_url = "https://…"              # JIEBANG_GATEWAY_URL. Once called phone_url
+    verifier_url = "https://…"             # JIEBANG_VERIFIER_URL: of the verifier of documents
     sandbox = true                         # JIEBANG_SANDBOX: the sandbox stands in for the gateway, networks and issuer
                                            # that are not configured. Absent: only in the home of a demo
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
@@ -96,6 +97,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of an installation. `databases` None: the embedded ones.
 
     What else is None is not configured: a process refuses to start without it, unless the sandbox may stand in.
+    `verifier_url`: of the verifier of documents; without one, no kind that brings an identity can be asked for.
     `sandbox`: whether it may; None: only in the home of a demo. `anchor`: the file outside the databases that holds the
     end of the chain of seals; None: one in the home.
     """
@@ -106,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     databases: Mapping[str, str] | None = None
     networks: Mapping[str, NetworkSettings] | None = None
     gateway_url: str | None = None
+    verifier_url: str | None = None
     issuer: IssuerSettings | None = None
     sandbox: bool | None = None
     connections: ConnectionLimits = ConnectionLimits()
@@ -149,7 +152,8 @@ _THIS_MACHINE: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _BOOLEANS: Final[Mapping[object, bool]] = {True: True, False: False, "true": True, "false": False}
 _URLS: Final = ("gateway_url", "phone_url")
 """The address of the gateway, under its present and its former name."""
-_PLAIN: Final = ("home", "keys", "anchor", "sandbox", *_URLS)
+_ADDRESSES: Final = (*_URLS, "verifier_url")
+_PLAIN: Final = ("home", "keys", "anchor", "sandbox", *_ADDRESSES)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
@@ -214,6 +218,7 @@ class _SettingsReader:
             keys=Path(plain.get("keys") or home / "keys"),
             anchor=None if anchor is None else Path(anchor),
             gateway_url=gateway_url,
+            verifier_url=plain.get("verifier_url"),
             databases=databases,
             networks=networks,
             declared=declared,
@@ -301,9 +306,9 @@ class _SettingsReader:
 
     def _read_plain(self, name: str, value: object) -> str | None:
         if not isinstance(value, str) or not value:
-            self.add_problem(name, _EXPECTED[str if name in _URLS else Path])
+            self.add_problem(name, _EXPECTED[str if name in _ADDRESSES else Path])
             return None
-        if name in _URLS:
+        if name in _ADDRESSES:
             self._check_url(name, value)
         return value
 

@@ -63,6 +63,9 @@ BODIES: Final[Mapping[tuple[str, str], Any]] = {
     ("POST", "/v1/checks"): {"accounts": [str(OWNER)], "kind": "revoke"},
     ("POST", "/v1/cases"): {"account": str(OWNER), "kind": "revoke", "consents": ["PAY-AUTODEBIT"], "shown": ["1"]},
     ("POST", f"/v1/cases/{CASE}/proofs"): {"method": "sms_code", "secret": "123456"},
+    ("POST", f"/v1/cases/{CASE}/identity"): {
+        "name": "李雷", "document_type": "resident_id", "number": "110101199001011237",
+    },
     ("POST", f"/v1/cases/{CASE}/codes"): {},
     ("DELETE", f"/v1/cases/{CASE}"): {},
     ("POST", "/v1/remedies/cash-out"): {"account": str(OWNER), "kind": "revoke"},

@@ -23,7 +23,7 @@ from jiebang.participants.opening import open_participants
 from jiebang.participants.wallet.movements import Transfer
 from jiebang.policy.frame import read_column
 from jiebang.saga.coordinator import FACT_UNAVAILABLE
-from jiebang.usecases.cases.prove import _read_wallet_version
+from jiebang.usecases.cases.prove import read_wallet_version
 from jiebang.usecases.checks.check import Checker
 from jiebang.usecases.checks.request import CheckRequest
 from jiebang.usecases.operations.verify import verify
@@ -263,7 +263,7 @@ async def test_the_version_at_the_last_proof(world: World, bad: str) -> None:
     wallet = world.participants["wallet"]
 
     asking: Any = SimpleNamespace(wallet=wallet)
-    assert [await _read_wallet_version(asking, one) for one in EVERYONE] == [1] * len(EVERYONE)
+    assert [await read_wallet_version(asking, one) for one in EVERYONE] == [1] * len(EVERYONE)
     assert bad
 
 

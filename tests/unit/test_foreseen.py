@@ -164,7 +164,7 @@ def test_enterprises_are_shown_the_change_of_legal_person_first() -> None:
     assert "1 项处理中的审批" in company.alternatives[0].costs.zh
 
 
-OFFERED: Final = frozenset({Kind.REVOKE, Kind.CLOSE_PAYMENT})
+OFFERED: Final = frozenset({Kind.REVOKE, Kind.CLOSE_PAYMENT, Kind.CHANGE_IDENTITY})
 """The kinds that are carried out: README says which, and no check may say otherwise."""
 
 

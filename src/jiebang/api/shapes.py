@@ -79,10 +79,32 @@ class SubmitBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shown: Shown | None = None
 
 
+class IdentityBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The identity that a case brings 本申请所带来的身份."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100, description="As on the document 证件上的姓名")]
+    document_type: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z_]{1,40}$",
+            description="resident_id 居民身份证, residence_permit 港澳台居民居住证",
+            examples=["resident_id"],
+        ),
+    ]
+    number: Annotated[str, Meta(min_length=1, max_length=64, description="As printed 证件号码")]
+
+    def __repr__(self) -> str:
+        """Show nothing of it."""
+        return "IdentityBody(…)"
+
+
 class ProofBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A proof that it is you 身份验证."""
 
-    method: Annotated[Method, Meta(description="payment_password 支付密码, sms_code 短信验证码")]
+    method: Annotated[
+        Method,
+        Meta(description="payment_password 支付密码, sms_code 短信验证码; a document 证件 is brought to /identity"),
+    ]
     secret: Annotated[
         str, Meta(min_length=1, max_length=64, description="The password or the code 密码或验证码", examples=["123456"])
     ]

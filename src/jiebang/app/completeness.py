@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from jiebang.keys import list_missing
 from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
+from jiebang.remote.verifier import VERIFIER
 from jiebang.settings import Settings, SettingsProblem
 from jiebang.store.postgres.embedded import placement
 from jiebang.store.postgres.shares import find_server
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _NOT_SET: Final = ("没有设置,沙箱也不得代替", "is not set, and the sandbox may not stand in")
 _ISSUER: Final = "issuer"
 _GATEWAY: Final = "gateway_url"
+_VERIFIER: Final = "verifier_url"
 
 
 def may_stand_in(settings: Settings) -> bool:
@@ -67,6 +69,8 @@ def _find_missing_files(settings: Settings) -> Iterator[SettingsProblem]:
     folders = {name: network.keys or settings.keys for name, network in (settings.networks or {}).items()}
     wanted = [(f"networks.{name}", folder / file) for name, folder in folders.items() for file in _link_files(name)]
     wanted += [(_GATEWAY, settings.keys / file) for file in _link_files(GATEWAY) if settings.gateway_url is not None]
+    if settings.verifier_url is not None:
+        wanted += [(_VERIFIER, settings.keys / file) for file in _link_files(VERIFIER)]
     if settings.issuer is not None and settings.issuer.jwks_file is not None:
         wanted.append(("issuer.jwks_file", settings.issuer.jwks_file))
     for where, path in wanted:

@@ -32,6 +32,7 @@ from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, read_our_end
 from jiebang.remote.signing import Link
+from jiebang.remote.verifier import VERIFIER, HttpVerifier
 from jiebang.settings import NetworkSettings, Settings, SettingsProblem, read_environment
 from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.postgres.data_directory import find
@@ -40,9 +41,11 @@ from jiebang.store.postgres.embedded import embedded, ensure_databases, placemen
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 from jiebang.store.postgres.shares import ServerShares
+from jiebang.store.sealing import IdentitySealer
 from jiebang.store.timelines.seal_signing_keys import SealKeys, read_seal_keys
 from jiebang.usecases.cases.context import Context
 from jiebang.usecases.checks.check import Checker
+from jiebang.usecases.checks.quota import Quotas
 from jiebang.usecases.operations.key_fingerprints import (
     SEALS,
     HeldKeys,
@@ -218,7 +221,7 @@ def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, L
     links = dict[str, Link]()
     if may_stand_in(settings):
         with suppress(OSError):
-            links = stand_ins.read_links(settings.home, (*declared.networks, GATEWAY))
+            links = stand_ins.read_links(settings.home, (*declared.networks, GATEWAY, VERIFIER))
     problems = list[SettingsProblem]()
     for name, network in (settings.networks or {}).items():
         try:
@@ -231,6 +234,8 @@ def find_links(settings: Settings, declared: ParticipantRegistry) -> dict[str, L
         raise SettingsError(problems=tuple(problems))
     if settings.gateway_url is not None:
         links[GATEWAY] = read_our_end(settings.keys, GATEWAY, settings.gateway_url)
+    if settings.verifier_url is not None:
+        links[VERIFIER] = read_our_end(settings.keys, VERIFIER, settings.verifier_url)
     for name in declared.networks:
         if name not in links:
             _log.warning("sandbox_not_running", network=name)
@@ -274,6 +279,10 @@ def _build_app(
         clock=clock,
         shadow=shadow,
     )
+    verifier = None
+    if VERIFIER in links:
+        verifier = HttpVerifier(links[VERIFIER])
+        resources.push_async_callback(verifier.aclose)
     context = Context(
         platform=pools["platform"],
         participants=participants,
@@ -290,6 +299,9 @@ def _build_app(
         new_nonce=lambda: secrets.token_bytes(16),
         codes_key=keys.codes,
         timing=settings.saga,
+        verifier=verifier,
+        identities=IdentitySealer(pools["keys"], keys.master, keys.documents, secrets.token_bytes),
+        quotas=Quotas(registry.declared, participants, pools["platform"], clock),
     )
     return App(
         settings=settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Method(StrEnum):
@@ -10,3 +11,9 @@ class Method(StrEnum):
 
     PAYMENT_PASSWORD = "payment_password"  # noqa: S105 - the name of a method, not a password
     SMS_CODE = "sms_code"
+    DOCUMENT = "document"
+    """The document of the identity that the case brings, as a verifier confirms it."""
+
+
+SECRETS: Final = (Method.PAYMENT_PASSWORD, Method.SMS_CODE)
+"""The methods that are a secret of the person's; they also prove remedies."""

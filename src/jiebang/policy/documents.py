@@ -41,6 +41,10 @@ class DocumentType(StrEnum):
     PASSPORT = "passport"  # 护照
 
 
+BROUGHT_DOCUMENTS: Final = (DocumentType.RESIDENT_ID.value, DocumentType.RESIDENCE_PERMIT.value)
+"""The documents of which a case may bring one: their number tells birth date and division, and they need no reviews."""
+
+
 class Doubt(StrEnum):
     """How a document, company code or card departs from its standard, though such were issued. Kept with the record."""
 

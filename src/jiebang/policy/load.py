@@ -21,6 +21,7 @@ from jiebang.policy.calendar import ZONE
 from jiebang.policy.compose import fact_of
 from jiebang.policy.condition import Condition
 from jiebang.policy.devices import Act
+from jiebang.policy.documents import BROUGHT_DOCUMENTS
 from jiebang.policy.entries import Entries
 from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
@@ -33,6 +34,7 @@ from jiebang.policy.pack import (
     UNAVAILABLE_VALUES,
     AlternativeRule,
     ConsequenceRule,
+    IdentityRule,
     MessageText,
     Pack,
     Param,
@@ -42,6 +44,7 @@ from jiebang.policy.pack import (
 )
 from jiebang.policy.protection import PROOF_LOCK, WRONG_TRIES, Protection, UseLimits
 from jiebang.policy.shape import (
+    IdentityShape,
     MessageShape,
     PackShape,
     ParamShape,
@@ -170,6 +173,7 @@ class _Builder(Entries):
             names_of={kind: _list_names(rules_of[kind], consequences_of[kind], alternatives_of[kind]) for kind in Kind},
             quota=None if shape.quota is None else self._quota(shape.quota),
             devices={} if shape.devices is None else {act: getattr(shape.devices, act.value) for act in Act},
+            identity=None if shape.identity is None else self._identity(shape.identity),
             protection=None if shape.protection is None else self._protection(shape.protection),
         )
 
@@ -320,6 +324,25 @@ class _Builder(Entries):
             self.document.problem(("quota", "per_year"), f"至多 {MOST_CHANGES} 次", f"at most {MOST_CHANGES}")
             return None
         return QuotaRule(kinds=frozenset(shape.kinds), per_year=per_year, used_up=shape.used_up, cooling=shape.cooling)
+
+    def _identity(self, shape: IdentityShape) -> IdentityRule | None:
+        for at, document in enumerate(shape.documents):
+            if document not in BROUGHT_DOCUMENTS or document in shape.documents[:at]:
+                known = ", ".join(BROUGHT_DOCUMENTS)
+                self.document.problem(
+                    ("identity", "documents", at),
+                    f"须为以下之一且不重复：{known}",
+                    f"must be one of {known}, once each",
+                )
+        age = self._age(shape.least_age, ("identity", "least_age"))
+        return None if age is None else IdentityRule(documents=shape.documents, least_age=age)
+
+    def _age(self, reference: str, path: Path) -> int | None:
+        param = self.look_up_param(reference, path)
+        if param is not None and (param.unit is not Unit.YEARS or not isinstance(param.value, int)):
+            self.document.problem(path, "须为以年计的参数", "must be a parameter in years")
+            return None
+        return None if param is None else int(param.value)
 
     def _protection(self, shape: ProtectionShape) -> Protection | None:
         spans = {

@@ -29,7 +29,7 @@ from jiebang.policy.wording import YUAN, Wording, fill
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-METHODS: Final = ("payment_password", "sms_code")
+METHODS: Final = ("payment_password", "sms_code", "document")
 """The methods of proof that this version can ask for (domain.md §4)."""
 REMEDIES: Final = ("cash_out", "red_packets", "auto_debits", "logins", "device_handover")
 """The remedies that can be carried out on the spot; a pack says which of its rules each clears."""
@@ -198,6 +198,13 @@ class QuotaRule(msgspec.Struct, frozen=True, kw_only=True):
     cooling: str
 
 
+class IdentityRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Which identities a case may bring (`shape.IdentityShape` says what each field is)."""
+
+    documents: tuple[str, ...]
+    least_age: int
+
+
 class MessageText(msgspec.Struct, frozen=True):
     """The wording of one message to a person's phone and e-mail."""
 
@@ -244,6 +251,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """By kind: every name that a rule, consequence or alternative uses."""
     quota: QuotaRule | None = None
     """None: this policy counts no identity changes."""
+    identity: IdentityRule | None = None
+    """Which identities a case may bring; None: no kind of this policy asks for a document."""
     shortfalls: tuple[PackProblem, ...] = ()
     """Where a version from the store falls short of what is admitted now; a pack with any is not admitted."""
     devices: Devices = {}

@@ -170,6 +170,13 @@ class QuotaShape(msgspec.Struct, frozen=True, kw_only=True):
     cooling: Code
 
 
+class IdentityShape(msgspec.Struct, frozen=True, kw_only=True):
+    """Which identities a case may bring: on which documents, of people of at least which age."""
+
+    documents: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    least_age: Reference
+
+
 class DevicesShape(msgspec.Struct, frozen=True, kw_only=True):
     """From which device each act must come, one rule for every act of `policy.devices.Act`."""
 
@@ -242,6 +249,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     messages: dict[Name, MessageShape]
     reasons: dict[Code, Text]
     quota: QuotaShape | None = None
+    identity: IdentityShape | None = None
     devices: DevicesShape | None = None
     protection: ProtectionShape | None = None
     consequences: tuple[ConsequenceShape, ...] = ()

@@ -1,4 +1,4 @@
-"""Starts and watches the sandbox's processes: both clearing networks, the phone, and the super-app.
+"""Starts and watches the sandbox's processes: both clearing networks, the phone, the verifier, and the super-app.
 
 They end with their parent however it ends, come back on the same port when one dies, and log into the home folder.
 """
@@ -22,6 +22,7 @@ from jiebang.remote.gateway import GATEWAY
 from jiebang.remote.link_keys import create_keys, read_our_end
 from jiebang.remote.signing import Link
 from jiebang.remote.stand_ins import ADDRESSES, JWKS, KEYS, write_addresses
+from jiebang.remote.verifier import VERIFIER
 from jiebang.saga.backoff import exponential_wait
 from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.superapp import NAME as SUPERAPP
@@ -36,6 +37,8 @@ START_SECONDS: Final = 30.0
 REBIRTH: Final = timedelta(seconds=0.2)
 """Wait before a dead process is started again; grows to REBIRTH_LIMIT for one that does not start."""
 REBIRTH_LIMIT: Final = timedelta(seconds=5)
+_MODULES: Final = {GATEWAY: ["jiebang.sandbox.phone"], VERIFIER: ["jiebang.sandbox.verifier"]}
+"""The processes that are no clearing networks."""
 
 
 class _Ready(msgspec.Struct):
@@ -147,7 +150,7 @@ class Sandbox:
         self.issuer = SandboxIssuer(home)
 
     def link(self, name: str) -> Link:
-        """Return the platform's end of the link to "unionpay", "netsunion" or "phone"."""
+        """Return the platform's end of the link to "unionpay", "netsunion", "phone" or "verifier"."""
         return read_our_end(self.home / KEYS, name, self.processes[name].url)
 
     @property
@@ -160,7 +163,7 @@ class Sandbox:
 async def sandbox(
     home: Path,
     *,
-    names: Sequence[str] = (*PARTICIPANTS.networks, GATEWAY),
+    names: Sequence[str] = (*PARTICIPANTS.networks, GATEWAY, VERIFIER),
     ports: Mapping[str, int] | None = None,
     wallet: str | None = None,
     others: Mapping[str, Sequence[str]] = MappingProxyType({}),
@@ -206,8 +209,8 @@ def _super_app(home: Path, wallet: str) -> SandboxProcess:
 
 
 def _process(home: Path, name: str, operations: Sequence[str] = ()) -> SandboxProcess:
-    module = ["jiebang.sandbox.phone"] if name == GATEWAY else ["jiebang.sandbox.clearing", name]
+    module = _MODULES.get(name) or ["jiebang.sandbox.clearing", name]
     command = [*module, "--data", str(home / "sandbox" / f"{name}.sqlite"), "--keys", str(home / KEYS)]
     command += [f"--operation={operation}" for operation in operations]
-    again = () if name == GATEWAY else ("--keep-faults",)
+    again = () if name in _MODULES else ("--keep-faults",)
     return SandboxProcess(name, command, home / "logs" / f"{name}.log", again=again)

@@ -25,6 +25,7 @@ from jiebang.model.case import ENDED, Key
 from jiebang.remote.bodies import convert_strictly, parse_account
 from jiebang.remote.tokens import TokenScope
 from jiebang.store.cases.idempotency import KeptAnswer
+from jiebang.usecases.cases.bring_identity import BroughtIdentity, bring_identity
 from jiebang.usecases.cases.context import CaseDetails, Render
 from jiebang.usecases.cases.find import find, find_with_timeline
 from jiebang.usecases.cases.prove import Attempt, prove, send_code
@@ -186,6 +187,41 @@ async def prove_case(
 
 
 @post(
+    "/v1/cases/{case_id:str}/identity",
+    **mutation_options(
+        TokenScope.CASE_WRITE,
+        errors.UnknownCaseError,
+        errors.WrongDeviceError,
+        errors.ProofRefusedError,
+        errors.IdentityRefusedError,
+        errors.BlockedError,
+    ),
+    status_code=200,
+    operation_id="bringIdentity",
+    tags=["cases"],
+    summary="Bring the new identity 提交新的身份",
+    description="For kinds that ask for a document. A verifier confirms it; then it is sealed and laid ready in both "
+    "data centres, and takes effect only with the case. One that is not confirmed costs a try. While the verifier does not "
+    "answer: 503, and nothing has changed. 由核验方确认后加密备妥,随申请一并生效;核验不符计一次错误。",
+)
+async def bring_new_identity(
+    request: CallerRequest,
+    data: JSONBody[SkipValidation[shapes.IdentityBody]],
+    deps: InjectedDeps,
+    case_id: CaseIdInPath,
+    mutation: KeyedMutation,
+) -> Response[shapes.CaseAnswer]:
+    """Bring an identity."""
+    asked = convert_strictly(data, shapes.IdentityBody)
+    key = _require_own_case(request, deps, case_id)
+    brought = BroughtIdentity(name=asked.name, document_type=asked.document_type, number=asked.number)
+    render = _make_render(request, deps, 200)
+    return await mutation.respond(
+        lambda claim: bring_identity(deps.context, key, origin_of(request), brought, claim, render)
+    )
+
+
+@post(
     "/v1/cases/{case_id:str}/codes",
     **mutation_options(
         TokenScope.CASE_WRITE,
@@ -276,4 +312,13 @@ async def _events(request: CallerRequest, deps: Deps, key: Key, seen: int) -> As
     yield ServerSentEventMessage(data="{}", event="end")
 
 
-CASES: Final = [submit_case, read_case, withdraw_case, prove_case, send_new_code, follow_case, read_timeline]
+CASES: Final = [
+    submit_case,
+    read_case,
+    withdraw_case,
+    prove_case,
+    bring_new_identity,
+    send_new_code,
+    follow_case,
+    read_timeline,
+]

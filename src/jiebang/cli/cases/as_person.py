@@ -18,12 +18,13 @@ from jiebang.cli.arguments import case_key
 from jiebang.cli.language import say
 from jiebang.cli.runner import console, print_error
 from jiebang.cli.show import TimelineView
-from jiebang.model.case import ENDED, Kind, State
-from jiebang.model.errors import JiebangError, ProofRefusedError
+from jiebang.model.case import ENDED, Key, Kind, State
+from jiebang.model.errors import IdentityRefusedError, InvalidInputError, JiebangError, ProofRefusedError
 from jiebang.model.origin import SERVICE, Origin
 from jiebang.model.proof import Method
 from jiebang.remote.gateway import GATEWAY
 from jiebang.usecases.cases import unrepeated
+from jiebang.usecases.cases.bring_identity import BroughtIdentity, bring_identity
 from jiebang.usecases.cases.context import CaseDetails
 from jiebang.usecases.cases.find import find, read_timelines
 from jiebang.usecases.cases.prove import Attempt, prove
@@ -79,6 +80,11 @@ async def prove_case(
     }
     found = await find(app.context, key)
     while (method := _next_method(found)) is not None:
+        if method is Method.DOCUMENT:
+            if quiet:
+                return _case_to_json(app, found)
+            found = await _bring(app, key, by)
+            continue
         secret = given.pop(method, None)
         if secret is None and quiet:
             return _case_to_json(app, found)
@@ -100,6 +106,27 @@ async def prove_case(
     if not quiet and found.case.state is not State.OPEN:
         console.print(say("验证通过。", "Proven."))
     return _case_to_json(app, found)
+
+
+async def _bring(app: App, key: Key, by: Origin) -> CaseDetails:
+    """Ask for the identity that the case brings, and bring it: never as arguments, which others on the host can read."""
+    asked = (
+        say("证件类型(resident_id 或 residence_permit)", "Document (resident_id or residence_permit)"),
+        say("证件上的姓名", "Name on the document"),
+        say("证件号码", "Number of the document"),
+    )
+    kind, name, number = [str(await asyncio.to_thread(typer.prompt, text)) for text in asked]
+    brought = BroughtIdentity(name=name, document_type=kind, number=number)
+    try:
+        done = await bring_identity(app.context, key, by, brought, claim(app, "identity"), partial(_render, app))
+        _decode_or_raise(done.kept)
+    except (InvalidInputError, IdentityRefusedError) as error:
+        print_error(error, as_json=False)
+    except ProofRefusedError as error:
+        if not error.fields.get("tries_left"):
+            raise
+        print_error(error, as_json=False)
+    return await find(app.context, key)
 
 
 def _tell_where_the_code_is(app: App, account_id: int) -> None:

@@ -15,6 +15,7 @@ from jiebang.model.errors.base import (
 from jiebang.model.errors.cases import (
     BlockedError,
     ConsentNotAskedError,
+    IdentityRefusedError,
     KindNotOfferedError,
     NothingToClearError,
     ProofRefusedError,
@@ -111,6 +112,7 @@ __all__ = [
     "IdempotencyInUseError",
     "IdempotencyMissingError",
     "IdempotencyReusedError",
+    "IdentityRefusedError",
     "InstallationIncompleteError",
     "InsufficientFundsError",
     "InvalidInputError",

@@ -69,6 +69,17 @@ class ProofRefusedError(PolicyRefusalError):
     action = Text("请核对后重试,或重新获取验证码。", "Check it and try again, or ask for a new code.")
 
 
+class IdentityRefusedError(PolicyRefusalError):
+    """The identity that was brought may not be bound here. fields: cause, reason."""
+
+    code = "IDENTITY-REFUSED"
+    title = Text("此身份不能用于本申请", "This identity cannot be used for the case")
+    action = Text(
+        "请按 reason 改用其他证件。未计错误次数。",
+        "Bring another document, as `reason` says. It cost no try.",
+    )
+
+
 class WrongDeviceError(PolicyRefusalError):
     """The request must come from another device of the person. fields: wanted (`case` or `primary`)."""
 

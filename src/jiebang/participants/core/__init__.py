@@ -9,6 +9,8 @@ SQL_SMALLINT: Final = (1 << 15) - 1
 """The largest number of type smallint."""
 SQL_INTEGER: Final = (1 << 31) - 1
 """The largest number of type integer."""
+SQL_BIGINT: Final = (1 << 53) - 1
+"""The largest number of type bigint that JSON carries exactly."""
 CENTURY_DAYS: Final = 36_525
 """No effect lasts longer than a hundred years: a time that it makes can be read by Python and in JSON, whose years end
 with 9999, long before PostgreSQL's do."""

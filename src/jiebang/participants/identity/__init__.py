@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import CENTURY_MINUTES, load_facts_sql
+from jiebang.model.verification import LEVELS
+from jiebang.participants.core import CENTURY_MINUTES, SQL_BIGINT, load_facts_sql
+from jiebang.policy.documents import BROUGHT_DOCUMENTS
 
+EPOCH_CHANGED: Final = "EPOCH-CHANGED"
+"""Refusal: the new identity was sealed for another epoch than the one that this Confirm would begin."""
 NOT_BOUND: Final = "ID-NONE"
 """Refusal: there is no active identity to reclaim."""
 
@@ -77,6 +82,32 @@ DECLARATION: Final = Declaration(
                 "key_destroy_at": "e.now + make_interval(mins => coalesce(e.key_destroyed_after_minutes, 0)::integer)",
             },
             on_cancel={"state": "CASE WHEN a.state = 'pending_reclaim' THEN 'active' ELSE a.state END"},
+        ),
+        # The new identity takes the old one's place in one statement; the old one stays sealed beside it, as law keeps it.
+        "swap": Operation(
+            given={
+                "epoch": ValueType(int, least=1, most=SQL_BIGINT),
+                "level": ValueType(int, least=LEVELS[0], most=LEVELS[1]),
+                "document_type": ValueType(str, among=BROUGHT_DOCUMENTS),
+                "document_index": ValueType(bytes, least=32, most=32),
+                "document_doubt": ValueType(str, among=("", "region_unlisted")),
+                "birth_date": ValueType(date),
+                "sealed": ValueType(bytes, least=29),
+            },
+            refusals={NOT_BOUND: "a.state <> 'active'", EPOCH_CHANGED: "g.epoch <> a.epoch + 1"},
+            missing=NOT_BOUND,
+            on_confirm={
+                "level": "g.level::smallint",
+                "document_type": "g.document_type",
+                "document_index": "g.document_index",
+                "document_doubt": "nullif(g.document_doubt, '')",
+                "birth_date": "g.birth_date",
+                "region": "NULL",
+                "sealed": "g.sealed",
+                "changed_at": "e.now",
+                "former_sealed": "array_append(a.former_sealed, a.sealed)",
+                "former_epochs": "array_append(a.former_epochs, a.epoch)",
+            },
         ),
     },
     formerly="reclaim",

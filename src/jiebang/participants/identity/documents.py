@@ -28,6 +28,11 @@ GROUP BY c.document_index
 """
 
 
+_EPOCHS: Final = """
+SELECT a.account_id, a.epoch FROM identity.account a WHERE a.account_id = ANY ($1::bigint[]) AND a.state = 'active'
+"""
+
+
 @runtime_checkable
 class DocumentReader(Protocol):
     """Knows the documents bound to accounts, by their blind index, which is never shown or logged."""
@@ -37,6 +42,9 @@ class DocumentReader(Protocol):
 
     async def brought_in(self, documents: Iterable[bytes], since: datetime, until: datetime) -> Mapping[bytes, int]:
         """Count the changes from `since` to before `until` that bound each document; a document with none is absent."""
+
+    async def read_epochs(self, accounts: Iterable[int]) -> Mapping[int, int]:
+        """Return the epoch of each account's identity that is in force; an account without one is absent."""
 
 
 class IdentityParticipant(DatabaseParticipant):
@@ -54,3 +62,8 @@ class IdentityParticipant(DatabaseParticipant):
         """
         rows = await self._pool.fetch(_BROUGHT_IN, sorted(set(documents)), since, until)
         return {row["document_index"]: row["changes"] for row in rows}
+
+    async def read_epochs(self, accounts: Iterable[int]) -> Mapping[int, int]:
+        """Return the epoch of each account's identity that is in force; an account without one is absent."""
+        rows = await self._pool.fetch(_EPOCHS, sorted(set(accounts)))
+        return {row["account_id"]: row["epoch"] for row in rows}

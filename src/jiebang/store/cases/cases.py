@@ -161,6 +161,16 @@ async def insert(
     return {row["account_id"]: from_row(row) for row in rows}
 
 
+async def set_documents(db: Database, documents: Mapping[Key, bytes]) -> set[Key]:
+    """Set the blind index of the document whose quota each open case uses: that of the identity which it brings.
+
+    Returns the cases that are open; each is locked until the transaction ends.
+    """
+    keys = sorted(documents)
+    rows = await db.fetch(_SQL["set_documents"], *key_columns(keys), [documents[key] for key in keys])
+    return {(row["account_id"], row["case_no"]) for row in rows}
+
+
 async def load_many(db: Database, keys: Iterable[Key]) -> dict[Key, Case]:
     """Return the cases of `keys` that exist, by key."""
     rows = await db.fetch(_SQL["load_cases"], *key_columns(keys))

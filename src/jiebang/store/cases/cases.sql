@@ -39,6 +39,14 @@ WITH input AS (
 )
 SELECT * FROM inserted
 
+-- name: set_documents
+-- The documents that open cases bring: from now on these are the ones whose quota they use.
+UPDATE platform.cases c SET document_index = i.document_index
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS i (account_id, case_no, document_index)
+WHERE c.account_id = i.account_id AND c.account_id = ANY ($1::bigint[]) AND c.case_no = i.case_no AND c.state = 'open'
+    AND c.withdraw_at IS NULL
+RETURNING c.account_id, c.case_no
+
 -- name: load_cases
 -- The cases of the given keys.
 SELECT c.* FROM unnest($1::bigint[], $2::bigint[]) AS i (account_id, case_no)

@@ -26,6 +26,7 @@ class TriedProof(StrEnum):
 
     PAYMENT_PASSWORD = "payment_password"  # noqa: S105 - the name of a method, not a password
     SMS_CODE = "sms_code"
+    DOCUMENT = "document"
     REMEDY = "remedy"
     UNLOCK = "unlock"
 

@@ -19,12 +19,15 @@ from jiebang.participants.base import Participant
 from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.policy.pack import Pack
 from jiebang.policy.record import Evidence
+from jiebang.remote.verifier import DocumentVerifier
 from jiebang.saga.coordinator import Timing
 from jiebang.saga.seals import PathStep
 from jiebang.store.cases.idempotency import KeptAnswer
 from jiebang.store.cases.proofs import Proof
 from jiebang.store.checks.records import CheckRecordStore
+from jiebang.store.sealing import IdentitySealer
 from jiebang.usecases.cases.address_use import AddressUse
+from jiebang.usecases.checks.quota import Quotas
 from jiebang.usecases.checks.request import CheckRequest
 
 if TYPE_CHECKING:
@@ -98,5 +101,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     new_nonce: Callable[[], bytes]
     codes_key: bytes
     timing: Timing
+    verifier: DocumentVerifier | None = None
+    """Who knows whether a document is a person's; None: none is configured, and no case can bring an identity."""
+    identities: IdentitySealer | None = None
+    """Seals the identities that cases bring; None only where no case can."""
+    quotas: Quotas | None = None
+    """The quota of documents that cases bring; None only where no case can."""
     addresses: AddressUse = msgspec.field(default_factory=AddressUse)
     """What this process was asked for from each network address of late."""

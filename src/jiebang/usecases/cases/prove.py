@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from jiebang.model.case import Case, State
-from jiebang.model.errors import ParticipantUnavailableError, ProofRefusedError, TooSoonError, UnknownCaseError
+from jiebang.model.check import Text
+from jiebang.model.errors import (
+    InvalidInputError,
+    ParticipantUnavailableError,
+    ProofRefusedError,
+    TooSoonError,
+    UnknownCaseError,
+)
 from jiebang.model.plan import WALLET
-from jiebang.model.proof import Method
+from jiebang.model.proof import SECRETS, Method
 from jiebang.participants.base import UNANSWERED
 from jiebang.policy.devices import Act
 from jiebang.saga import timeline
@@ -37,6 +44,11 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Database
 
 
+_NO_SECRET: Final = Text(
+    "证件须以 POST /v1/cases/{case_id}/identity 提交", "a document is brought by POST /v1/cases/{case_id}/identity"
+)
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What a person offers as proof. Never logged, never stored."""
 
@@ -54,7 +66,7 @@ async def prove(
     """
     now = context.clock()
     # Read before any proof is accepted: a movement of money after this breaks the case off.
-    version = await _read_wallet_version(context, key[0])
+    version = await read_wallet_version(context, key[0])
     return await idempotency.run_once(
         context.platform, claim, now, lambda db: _judge(context, db, key, origin, attempt, version, render, now)
     )
@@ -70,8 +82,10 @@ async def _judge(
     render: Render,
     now: datetime,
 ) -> KeptAnswer:
-    by_method, case, rules = await _lock_proofs(context, db, key, origin, Act.PROOF, now)
-    proof = _find_answerable(by_method, attempt.method, now)
+    if attempt.method not in SECRETS:
+        raise InvalidInputError(field="method", reason=_NO_SECRET)
+    by_method, case, rules = await lock_proofs(context, db, key, origin, Act.PROOF, now)
+    proof = find_answerable(by_method, attempt.method, now)
     if await are_locked(db, case.account_id, [attempt.method], rules, now):
         raise make_refusal(attempt.method, RefusalCause.LOCKED, 0)
     if not await _is_right(context, proof, attempt, rules):
@@ -85,18 +99,20 @@ async def _judge(
     await proofs.save(db, [accepted])
     by_method = {**by_method, attempt.method: accepted}
     if all(one.proven_at is not None for one in by_method.values()):
-        case = await _make_ready(context, db, case, version, now)
+        case = await make_ready(context, db, case, version, now)
     return render(CaseDetails(case=case, plan=context.plan_of(case), proofs=by_method))
 
 
-async def _lock_proofs(
-    context: Context, db: Database, key: Key, origin: Origin, act: Act, now: datetime
+async def lock_proofs(
+    context: Context, db: Database, key: Key, origin: Origin, act: Act, now: datetime, *, lock: bool = True
 ) -> tuple[dict[Method, Proof], Case, Proofs]:
     """Lock the case's proofs, then read the case: a concurrent attempt waits here. Returns both and the rules.
 
+    Without `lock` they are only read, to find out beforehand what would be refused.
+
     Raises UnknownCaseError, WrongDeviceError, and ProofRefusedError where the case waits for no proof.
     """
-    by_method = (await proofs.load_of_cases(db, [key], lock=True)).get(key, {})
+    by_method = (await proofs.load_of_cases(db, [key], lock=lock)).get(key, {})
     case = (await cases.load_many(db, [key])).get(key)
     if case is None:
         raise UnknownCaseError
@@ -110,7 +126,7 @@ async def _lock_proofs(
     return by_method, case, context.pack_named(case.plan).proofs[case.kind]
 
 
-def _find_answerable(by_method: dict[Method, Proof], method: Method, now: datetime) -> Proof:
+def find_answerable(by_method: dict[Method, Proof], method: Method, now: datetime) -> Proof:
     """Return the proof that an attempt by `method` would answer. Raises ProofRefusedError; costs no try."""
     proof = by_method.get(method)
     if proof is None:
@@ -140,7 +156,8 @@ async def _is_right(context: Context, proof: Proof, attempt: Attempt, rules: Pro
     return bool(right)
 
 
-async def _read_wallet_version(context: Context, account_id: int) -> int:
+async def read_wallet_version(context: Context, account_id: int) -> int:
+    """Return the wallet's version, before a proof is accepted. Raises ParticipantUnavailableError."""
     try:
         batch = await context.wallet.facts([account_id])
     except UNANSWERED:
@@ -150,7 +167,8 @@ async def _read_wallet_version(context: Context, account_id: int) -> int:
     return batch.versions[0]
 
 
-async def _make_ready(context: Context, db: Database, case: Case, version: int, now: datetime) -> Case:
+async def make_ready(context: Context, db: Database, case: Case, version: int, now: datetime) -> Case:
+    """Make a case `ready`: all its proofs are given. Raises ProofRefusedError where it no longer waits for one."""
     decision = step(case, context.plan_of(case), Proven(version), now, context.timing)
     new_entries = timeline.entries(case, decision.case, decision.sends, (), now)
     saved = (await cases.save(db, [Save(cases=[decision.case], entries=new_entries)], now)).kept()
@@ -174,7 +192,7 @@ async def send_code(context: Context, key: Key, origin: Origin, claim: Claim, re
 async def _renew_code(
     context: Context, db: Database, key: Key, origin: Origin, render: Render, now: datetime
 ) -> KeptAnswer:
-    by_method, case, rules = await _lock_proofs(context, db, key, origin, Act.CODE, now)
+    by_method, case, rules = await lock_proofs(context, db, key, origin, Act.CODE, now)
     proof = by_method.get(Method.SMS_CODE)
     if proof is None or proof.expires_at is None:
         raise make_refusal(

@@ -27,7 +27,7 @@ from jiebang.model.errors import (
     UnknownAccountError,
     UnknownRemedyError,
 )
-from jiebang.model.proof import Method
+from jiebang.model.proof import SECRETS
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.security.logins import LoginConfirmation, SecurityParticipant
 from jiebang.participants.wallet.movements import EntryState
@@ -295,7 +295,7 @@ async def find_answerable(
 
 async def _require_unlocked(db: Database, account_id: int, rules: Proofs, now: datetime) -> None:
     """Raise ProofRefusedError if the account's cases and remedies have used up the wrong tries of the window."""
-    if await are_locked(db, account_id, Method, rules, now):
+    if await are_locked(db, account_id, SECRETS, rules, now):
         raise _make_refusal(RefusalCause.LOCKED, 0)
 
 

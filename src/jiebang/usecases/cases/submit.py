@@ -17,6 +17,7 @@ from jiebang.model.errors import (
 )
 from jiebang.model.origin import UNKNOWN, Origin
 from jiebang.model.proof import Method
+from jiebang.remote.verifier import VERIFIER
 from jiebang.saga import timeline
 from jiebang.store.cases import cases, consents, idempotency, proofs
 from jiebang.store.cases.allowances import Use
@@ -86,6 +87,8 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
     offered = context.pack().offered
     if submission.kind not in offered:
         raise KindNotOfferedError(kind=submission.kind.value, offered=offered)
+    if context.verifier is None and Method.DOCUMENT.value in context.pack().proofs[submission.kind].methods:
+        raise OutOfServiceError(participants=[VERIFIER], since=context.clock().isoformat())
     for _ in range(_RACES):
         evidence, agreed = await _check(context, submission)
         check = evidence.answer

@@ -151,6 +151,10 @@ class Quotas:
             raise InvalidInputError(field="account", reason=_NO_DOCUMENT)
         return document
 
+    async def refuse_document(self, document: bytes, account_id: int) -> None:
+        """Record that a document was brought beyond its quota: its cooling-off begins."""
+        await store.refuse(self._platform, [DocumentUse(document, account_id)], self._clock())
+
     async def refuse(self, account_id: int) -> None:
         """Record that a submission of the account was refused: the cooling-off of its document begins.
 
