@@ -46,9 +46,11 @@ async def opened(world: KindsWorld, **columns: Any) -> tuple[Person, str]:
     return one, str((await world.ask_for(one, "change_identity"))["id"])
 
 
-async def bring(one: Person, case: str, number: str, name: str = NAME, **more: Any) -> httpx.Response:
+async def bring(
+    one: Person, case: str, number: str, name: str = NAME, more: Mapping[str, str] | None = None
+) -> httpx.Response:
     body = {"name": name, "document_type": "resident_id", "number": number}
-    return await one.ask("POST", f"/v1/cases/{case}/identity", body | more)
+    return await one.ask("POST", f"/v1/cases/{case}/identity", body | dict(more or {}))
 
 
 async def faulty(world: KindsWorld, *faults: VerifierFault) -> None:
@@ -147,7 +149,7 @@ async def test_a_document_that_is_not_theirs_costs_a_try_and_changes_nothing(wor
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"number": "110101198803040000"}, "number"),
+        ({"number": "110101198813040017"}, "number"),
         ({"number": ""}, "number"),
         ({"document_type": "passport"}, "document_type"),
         ({"document_type": "library_card"}, "document_type"),
@@ -161,7 +163,7 @@ async def test_what_cannot_be_read_is_named_and_costs_no_try(
 ) -> None:
     """A slip of the finger must neither lock a person out nor reach a verifier."""
     one, case = await opened(world)
-    answer = await bring(one, case, number_of_somebody(), **change)
+    answer = await bring(one, case, number_of_somebody(), more=change)
     assert (answer.status_code, answer.json()["code"]) == (400, "INVALID-INPUT"), answer.text
     assert field in str(answer.json()["fields"])
     assert answer.json()["zh"]["action"]

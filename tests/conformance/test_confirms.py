@@ -24,6 +24,8 @@ from jiebang.participants.opening import open_participants
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.store.postgres.pool import open_pools
+from tests.bringing import bring
+from tests.bringing import edges_of as edges
 from tests.newcomer.loyalty import DECLARATION as LOYALTY
 from tests.newcomer.world import area, database, given
 from tests.rows import BOUND, insert
@@ -43,24 +45,6 @@ _ids: Iterator[int] = itertools.count(6_000_001)
 
 def _same(now: datetime) -> datetime:
     return now
-
-
-def edges(kind: ValueType) -> list[Any]:
-    """The values of a type at which an expression fails if it fails anywhere."""
-    match kind.kind:
-        case _ if kind.among:
-            return list(kind.among)
-        case t if t is int:
-            middle = [value for value in (0, 1, 24, 32_767, 32_768, 1 << 31) if kind.least <= value <= kind.most]
-            return sorted({kind.least, *middle, kind.most})
-        case t if t is bool:
-            return [False, True]
-        case t if t is str:
-            return ["a" * kind.least, "\U0001f9ff" * kind.most, "'" * max(kind.least, 1)]
-        case t if t is date:
-            return [date.min, date(2026, 4, 1), date.max]
-        case _:
-            return [b"\0" * kind.least, b"\xff" * kind.most]
 
 
 def beyond(kind: ValueType) -> list[Any]:
@@ -109,6 +93,8 @@ async def rows_of(pool: Pool, owner: str) -> list[dict[str, Any]]:
         "boolean": [False, True],
         "text": [*words, "x" * 1_000],
         "bytea": [b"\1" * 16, b"\1" * 32],
+        "bytea[]": [[], [b"\1" * 40]],
+        "bigint[]": [[], [1]],
         "date": [date(1, 1, 1), date(9999, 12, 31)],
         "timestamp with time zone": [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)],
     }
@@ -151,6 +137,7 @@ async def test_whatever_was_tried_is_confirmed_and_can_be_read(
         accounts = [next(_ids) for _ in range(len(rows) + 1)]  # the last has no row
         for account, row in zip(accounts, rows, strict=False):
             await insert(pool, f"{declared.owner}.account", [{"account_id": account, **row}])
+        await bring(participant, operation, dict(zip(accounts, [*rows, {}], strict=True)))
         tried = await answers(participant, Op.TRY, accounts, planned)
         assert len(tried) == len(accounts)
         granted = [account for account in accounts if tried[account][0] is Answer.GRANTED]
@@ -265,7 +252,7 @@ async def test_the_bounds_of_an_effect_are_those_of_its_column(
             f"{declared.owner}.account",
             column,
         )
-        expected = {"smallint": int, "integer": int, "bigint": int, "boolean": bool, "text": str, "date": date}
+        expected = {"smallint": int, "integer": int, "bigint": int, "boolean": bool, "text": str, "date": date, "bytea": bytes}
         assert expected[type_name] is kind.kind, value
         if kind.kind is int:
             assert kind.most <= LIMITS[type_name], value

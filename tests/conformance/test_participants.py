@@ -21,6 +21,7 @@ from jiebang.participants.opening import open_participants
 from jiebang.participants.wallet import BALANCE_LEFT, FUNDS_MOVING, PAYMENT_CLOSED
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op, fence
 from jiebang.saga.orders import Order
+from tests.bringing import bring
 from tests.conformance.suite import ParticipantSuite, Subject
 from tests.patience import PATIENCE_S
 from tests.rows import insert_accounts
@@ -93,6 +94,8 @@ async def people(participant: DatabaseParticipant, count: int, **columns: Any) -
     accounts = list(itertools.islice(_ids, count))
     owner = PARTICIPANTS[participant.name].owner
     await insert_accounts(participant._pool, owner, accounts, **columns)
+    for operation in PARTICIPANTS[participant.name].operations:
+        await bring(participant, operation, dict.fromkeys(accounts, columns), range(1, 10))
     return accounts
 
 

@@ -201,8 +201,8 @@ async def prove_case(
     tags=["cases"],
     summary="Bring the new identity 提交新的身份",
     description="For kinds that ask for a document. A verifier confirms it; then it is sealed and laid ready in both "
-    "data centres, and takes effect only with the case. One that is not confirmed costs a try. While the verifier does not "
-    "answer: 503, and nothing has changed. 由核验方确认后加密备妥,随申请一并生效;核验不符计一次错误。",
+    "data centres, and takes effect only with the case. One that is not confirmed costs a try. While the verifier "
+    "does not answer: 503, and nothing has changed. 由核验方确认后加密备妥,随申请一并生效;核验不符计一次错误。",
 )
 async def bring_new_identity(
     request: CallerRequest,

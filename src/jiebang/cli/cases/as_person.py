@@ -109,7 +109,7 @@ async def prove_case(
 
 
 async def _bring(app: App, key: Key, by: Origin) -> CaseDetails:
-    """Ask for the identity that the case brings, and bring it: never as arguments, which others on the host can read."""
+    """Ask for the identity that the case brings, and bring it. Not as arguments: others on the host can read those."""
     asked = (
         say("证件类型(resident_id 或 residence_permit)", "Document (resident_id or residence_permit)"),
         say("证件上的姓名", "Name on the document"),

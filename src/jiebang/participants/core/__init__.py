@@ -11,6 +11,8 @@ SQL_INTEGER: Final = (1 << 31) - 1
 """The largest number of type integer."""
 SQL_BIGINT: Final = (1 << 53) - 1
 """The largest number of type bigint that JSON carries exactly."""
+LAST_SECOND: Final = 253_402_214_400
+"""The last day that Python can read in any time zone, in seconds since 1970."""
 CENTURY_DAYS: Final = 36_525
 """No effect lasts longer than a hundred years: a time that it makes can be read by Python and in JSON, whose years end
 with 9999, long before PostgreSQL's do."""

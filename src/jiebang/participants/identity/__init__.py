@@ -9,7 +9,7 @@ from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
 from jiebang.model.verification import LEVELS
-from jiebang.participants.core import CENTURY_MINUTES, SQL_BIGINT, load_facts_sql
+from jiebang.participants.core import CENTURY_MINUTES, LAST_SECOND, SQL_BIGINT, load_facts_sql
 from jiebang.policy.documents import BROUGHT_DOCUMENTS
 
 EPOCH_CHANGED: Final = "EPOCH-CHANGED"
@@ -83,7 +83,8 @@ DECLARATION: Final = Declaration(
             },
             on_cancel={"state": "CASE WHEN a.state = 'pending_reclaim' THEN 'active' ELSE a.state END"},
         ),
-        # The new identity takes the old one's place in one statement; the old one stays sealed beside it, as law keeps it.
+        # The new identity takes the old one's place in one statement; the old one stays sealed beside it, for law.
+        # It counts as changed from when it was verified: both data centres must say the same time.
         "swap": Operation(
             given={
                 "epoch": ValueType(int, least=1, most=SQL_BIGINT),
@@ -93,6 +94,7 @@ DECLARATION: Final = Declaration(
                 "document_doubt": ValueType(str, among=("", "region_unlisted")),
                 "birth_date": ValueType(date),
                 "sealed": ValueType(bytes, least=29),
+                "verified_at": ValueType(int, most=LAST_SECOND),
             },
             refusals={NOT_BOUND: "a.state <> 'active'", EPOCH_CHANGED: "g.epoch <> a.epoch + 1"},
             missing=NOT_BOUND,
@@ -104,7 +106,7 @@ DECLARATION: Final = Declaration(
                 "birth_date": "g.birth_date",
                 "region": "NULL",
                 "sealed": "g.sealed",
-                "changed_at": "e.now",
+                "changed_at": "to_timestamp(g.verified_at)",
                 "former_sealed": "array_append(a.former_sealed, a.sealed)",
                 "former_epochs": "array_append(a.former_epochs, a.epoch)",
             },

@@ -233,6 +233,7 @@ async def _stage(
             "document_doubt": "" if checked.document.doubt is None else checked.document.doubt.value,
             "birth_date": coarsen_birth_date(checked.born, now),
             "sealed": sealed,
+            "verified_at": int(now.timestamp()),
         }
         given = GivenValues(account_id=case.account_id, case_no=case.case_no, values=values)
         for area in areas:
