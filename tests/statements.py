@@ -33,6 +33,7 @@ _SQL: Final = re.compile(r"\b(?:SELECT|INSERT INTO|UPDATE|DELETE FROM)\s")
 INLINE: Final[Mapping[Label, str]] = {
     ("identity_shenzhen", "identity.bound"): documents._BOUND,
     ("identity_shenzhen", "identity.brought_in"): documents._BROUGHT_IN,
+    ("identity_shenzhen", "identity.epochs"): documents._EPOCHS,
 }
 
 ELSEWHERE: Final[Mapping[str, str]] = {
@@ -73,6 +74,8 @@ def _built() -> Iterator[tuple[Label, str]]:
                 built |= {
                     f"{operation}.{op}": sql for op, sql in build_operation(declared.owner, operation, how).items()
                 }
+            if declared.stages:
+                built |= {f"staging.{what}": sql for what, sql in build_staging(declared.owner).items()}
             for op, sql in built.items():
                 yield (name, f"{name}.{op}"), sql
 

@@ -252,7 +252,15 @@ async def test_the_bounds_of_an_effect_are_those_of_its_column(
             f"{declared.owner}.account",
             column,
         )
-        expected = {"smallint": int, "integer": int, "bigint": int, "boolean": bool, "text": str, "date": date, "bytea": bytes}
+        expected = {
+            "smallint": int,
+            "integer": int,
+            "bigint": int,
+            "boolean": bool,
+            "text": str,
+            "date": date,
+            "bytea": bytes,
+        }
         assert expected[type_name] is kind.kind, value
         if kind.kind is int:
             assert kind.most <= LIMITS[type_name], value

@@ -113,6 +113,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "document_index": b"\1" * 32,
         "at": AT,
     },
+    "identity.staged": {"case_no": 1, "operation": "swap", "given": "{}", "staged_at": AT},
     "platform.account": {"created_at": AT},
     "platform.cases": {
         "case_no": 1,

@@ -55,6 +55,8 @@ EXTREMES: Final[Mapping[str, tuple[str, ...]]] = {
     "text[]": ("'{}'", "array[NULL]::text[]", "array[repeat('x', 10000)]"),
     "uuid": ("'00000000-0000-0000-0000-000000000000'",),
     "bytea": ("''", "sha256('x')"),
+    "bytea[]": ("'{}'", "array[NULL]::bytea[]", "array[sha256('x')]"),
+    "bigint[]": ("'{}'", "array[NULL]::bigint[]", "array[-1]"),
     "boolean": ("true", "false"),
 }  # fmt: skip
 """By type: the values at its ends, as SQL. Whatever a CHECK refuses is no row that a schema admits."""

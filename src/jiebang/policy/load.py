@@ -25,6 +25,7 @@ from jiebang.policy.documents import BROUGHT_DOCUMENTS
 from jiebang.policy.entries import Entries
 from jiebang.policy.operations import compile_operations
 from jiebang.policy.pack import (
+    DOCUMENT,
     EARLIEST,
     MESSAGE_VALUES,
     MESSAGES,
@@ -210,6 +211,8 @@ class _Builder(Entries):
         self._note_missing(("messages",), shape.messages, (*MESSAGES, WRONG_TRIES) if protected else MESSAGES)
         self._note_missing(("reasons",), shape.reasons, (OTHER_REASON, PROOF_LOCK) if protected else (OTHER_REASON,))
         self._note_missing(("proofs",), shape.proofs, shape.plans)
+        brings = any(DOCUMENT in one.methods for one in shape.proofs.values())
+        self._note_missing((), () if shape.identity is None else ("identity",), ("identity",) if brings else ())
 
     def _zone(self) -> ZoneInfo:
         name = self.shape.time_zone

@@ -29,7 +29,9 @@ from jiebang.policy.wording import YUAN, Wording, fill
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-METHODS: Final = ("payment_password", "sms_code", "document")
+DOCUMENT: Final = "document"
+"""The method of proof by the document of the identity that the case brings."""
+METHODS: Final = ("payment_password", "sms_code", DOCUMENT)
 """The methods of proof that this version can ask for (domain.md §4)."""
 REMEDIES: Final = ("cash_out", "red_packets", "auto_debits", "logins", "device_handover")
 """The remedies that can be carried out on the spot; a pack says which of its rules each clears."""
