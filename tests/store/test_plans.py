@@ -114,6 +114,7 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "at": AT,
     },
     "identity.staged": {"case_no": 1, "operation": "swap", "given": "{}", "staged_at": AT},
+    "keys.data_key": {"wrapped": b"\1" * 60, "made_at": AT},
     "platform.account": {"created_at": AT},
     "platform.cases": {
         "case_no": 1,
