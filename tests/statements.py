@@ -69,6 +69,8 @@ def _built() -> Iterator[tuple[Label, str]]:
     for declared in PARTICIPANTS.declarations:
         for name in declared.databases:
             yield (name, f"{name}.facts"), declared.facts_sql
+            if declared.limits_sql:
+                yield (name, f"{name}.limits"), declared.limits_sql
             built = {**build_unnamed(declared), **build_reads(declared.owner)}
             for operation, how in declared.operations.items():
                 built |= {

@@ -32,8 +32,8 @@ from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.service import HttpAnswer, HttpCall, ok
 from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
-from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.once import OncePerKey
+from jiebang.sandbox.superapp.routers import build_routers
 from jiebang.store.cases.idempotency import RepeatPolicy
 from jiebang.store.checks.records import CheckRecordStore
 from jiebang.store.encryption import password_hash
@@ -225,7 +225,7 @@ async def at_superapp(world: World, folder: Path, *, wait: float = 1.0) -> Async
 
     store = AnswerStore(folder / "superapp.sqlite")
     door = Door(world.deps.verifier, OncePerKey(store, world.now, wait=wait))
-    app = SuperApp([Money(door, wallet_of(world.pools["wallet"]))], health)
+    app = SuperApp(build_routers(door, world.pools, world.now), health)
     transport = httpx.ASGITransport(app=cast("Any", app))
     async with httpx.AsyncClient(transport=transport, base_url="http://superapp.test") as client:
         yield client

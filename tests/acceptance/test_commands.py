@@ -45,6 +45,8 @@ CATALOGUE: Final = (
     ),
     Call("check @blocked --why", 1, "check why"),
     Call("check 999999", 2, "error"),
+    Call("limits @blocked", 0, "account pack read_at limits unread"),
+    Call("limits 999999", 2, "error"),
     Call("explain 30007", 0, ""),
     Call("remedy @blocked PAY-AUTODEBIT --agree", 1, "agreed check"),
     Call("remedy @blocked NO-SUCH", 2, "error"),

@@ -22,6 +22,7 @@ from jiebang.model.plan import UNNAMED
 from jiebang.saga.fence import Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.processes import Sandbox, sandbox
+from jiebang.sandbox.superapp import CALLED
 from jiebang.sandbox.superapp.answers import LIFETIME, AnswerStore, RequestKey, StoredAnswer
 from tests.acceptance.api_world import Person, World, at_superapp, closed, made, problem
 from tests.locks import waiting
@@ -322,7 +323,7 @@ async def running(world: World, databases: Mapping[str, str], home: Path) -> Asy
     """The real process, and a client of it; tokens are the sandbox's own meanwhile."""
     own = world.issuer
     async with (
-        sandbox(home, names=(), wallet=databases["wallet"]) as outside,
+        sandbox(home, names=(), databases=databases) as outside,
         httpx.AsyncClient(base_url=outside.addresses["superapp"], trust_env=False, timeout=PATIENCE_S) as client,
     ):
         world.issuer = outside.issuer
@@ -404,14 +405,15 @@ async def test_what_a_dead_process_began_the_wallet_finishes(
 async def test_nothing_of_the_platforms_settings_reaches_it(
     databases: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The world outside knows one address, in its environment: no other database's password, and none on a command."""
+    """The super-app knows only whose gates it calls, in its environment: no other's password, and none on a command."""
     monkeypatch.setenv("JIEBANG_DATABASES", "secret")
-    async with sandbox(tmp_path, names=(), wallet=databases["wallet"]) as outside:
+    async with sandbox(tmp_path, names=(), databases=databases) as outside:
         proc = Path(f"/proc/{outside.processes['superapp'].pid}")
         if not await asyncio.to_thread(proc.exists):
             pytest.skip("this system shows no environment of processes")
         command = await asyncio.to_thread((proc / "cmdline").read_bytes)
         environment = await asyncio.to_thread((proc / "environ").read_bytes)
-    assert databases["wallet"].encode() in environment
+    for name, dsn in databases.items():
+        assert (dsn.encode() in environment) == (name in CALLED), name
+        assert dsn.encode() not in command
     assert b"JIEBANG_" not in environment
-    assert databases["wallet"].encode() not in command

@@ -52,6 +52,7 @@ _FAULTS: Final[Mapping[str, NetworkFault]] = {
     "silent after": NetworkFault(FaultKind.SILENT, phase=Phase.AFTER),
     "refuses": NetworkFault(FaultKind.REFUSE, share=0.3),
     "twice": NetworkFault(FaultKind.TWICE),
+    "breaks": NetworkFault(FaultKind.BREAK, share=0.05),
     "dies": NetworkFault(FaultKind.DIE, phase=Phase.DURING, count=2),
     **{f"lies: {kind}": NetworkFault(kind, count=4) for kind in sorted(LIES)},
 }

@@ -76,7 +76,7 @@ async def staged(home: Path) -> AsyncIterator[tuple[Stage, list[str]]]:
             return paths[name].port
 
         databases = {name: await _through(path, name, dsn) for name, dsn in bare.databases.items()}
-        outside = await stack.enter_async_context(sandbox(home, wallet=databases["wallet"]))
+        outside = await stack.enter_async_context(sandbox(home, databases=databases))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
         links = {
             name: f"http://127.0.0.1:{await path(name, outside.processes[name].port)}" for name in outside.processes

@@ -41,6 +41,19 @@ async def test_slow_answers_later_and_in_full(unionpay: HttpParticipant, control
     assert time.monotonic() - began >= 0.3
 
 
+async def test_break_answers_500_to_the_whole_request_and_does_nothing(
+    unionpay: HttpParticipant, control: Control, numbers: itertools.count[int]
+) -> None:
+    """What one bad row does to a batch of another team's service: the platform must find the row."""
+    good, bad = next(numbers), next(numbers)
+    await control.set_faults([NetworkFault(FaultKind.BREAK, accounts=(str(bad),))])
+    with pytest.raises(RemoteError) as caught:
+        await unionpay.apply(Op.TRY, [Order(good, 1), Order(bad, 1)], UNNAMED)
+    assert (caught.value.status, caught.value.refused_whole) == (500, True)
+    (reply,) = await unionpay.apply(Op.TRY, [Order(good, 1)], UNNAMED)
+    assert reply.answer is Answer.GRANTED
+
+
 @pytest.mark.parametrize("phase", [Phase.BEFORE, Phase.AFTER])
 async def test_silent_never_answers_with_or_without_having_done_the_work(
     world: Sandbox, unionpay: HttpParticipant, control: Control, account: int, phase: Phase

@@ -25,7 +25,7 @@ from jiebang.policy.load import load_pack
 from jiebang.saga.fence import CaseOp, FenceRow, Op
 from jiebang.saga.orders import Order
 from jiebang.sandbox.control import Control
-from jiebang.sandbox.faults import FaultKind, NetworkFault
+from jiebang.sandbox.faults import FaultKind, FaultOp, NetworkFault
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.settings import Settings, read_settings
 from jiebang.store.encryption import password_hash
@@ -91,9 +91,9 @@ async def app(outside: Sandbox, databases: Mapping[str, str]) -> AsyncIterator[A
         platform, declared = opened.pools["platform"], opened.declared
         await lifecycle.add(platform, declared, *pack_text(), "Ann", datetime.now(UTC))
         for name in ("Ann", "Ben"):
-            await lifecycle.activate(platform, declared, "with_acme/1", name, datetime.now(UTC))
+            await lifecycle.activate(platform, declared, "with_acme/2", name, datetime.now(UTC))
         async with asyncio.timeout(PATIENCE_S):
-            while opened.registry.in_force().id != "with_acme/1":  # noqa: ASYNC110 - the process looks by itself
+            while opened.registry.in_force().id != "with_acme/2":  # noqa: ASYNC110 - the process looks by itself
                 await asyncio.sleep(0.05)
         yield opened
 
@@ -142,6 +142,20 @@ async def test_a_case_goes_through_with_it_or_not_at_all(app: App, acme: Control
     rows = await app.participants["acme"].look([leaving, held])
     assert rows == {leaving: FenceRow(1, CaseOp.CONFIRMED), held: FenceRow(1, CaseOp.CANCELLED)}
     assert (await app.verify()).clean
+
+
+@pytest.mark.parametrize("op", [FaultOp.TRY, FaultOp.CONFIRM])
+async def test_one_case_that_breaks_its_batch_there_holds_up_nobody_else(app: App, acme: Control, op: FaultOp) -> None:
+    """One odd row at the other team would roll back, or keep half unbound, whoever happens to go with it."""
+    bad, *others = await proven(app, 5)
+    await acme.set_faults([NetworkFault(FaultKind.BREAK, ops=(op,), accounts=(str(bad),))])
+    async with working(app):
+        assert await ended(app, *others) == dict.fromkeys(others, State.DONE)
+        if op is FaultOp.CONFIRM:
+            rows = await app.participants["acme"].look([bad])
+            assert rows == {bad: FenceRow(1, CaseOp.TRIED)}, "it is still asked for"
+            await acme.set_faults([])
+        assert await ended(app, bad) == {bad: State.ABORTED if op is FaultOp.TRY else State.DONE}
 
 
 async def test_it_is_audited_and_recovered(app: App) -> None:

@@ -164,6 +164,9 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     },
     "platform.task": {"case_no": 1, "kind": "parked", "participant": "wallet", "bucket": 7, "raised_at": AT}
     | {"place": 1, "op": "confirm"},
+    "social.moment": {"moment_id": 1, "body": "x", "visibility": "all", "posted_at": AT},
+    "social.friend_request": {"request_id": 1, "sender_id": 2, "greeting": "x", "state": "waiting", "sent_at": AT},
+    "enterprise.api_credential": {"credential_id": 1, "enterprise_id": 1, "name": "x", "issued_at": AT},
     **{table: row for table, (_, (row, *_)) in CHILDREN.items()},
 }
 """A row of every table that grows with the people, but for the first column of its key."""

@@ -133,13 +133,13 @@ def _without(path: Path) -> Any:
 
 # Places where a key may come or go without harm.
 _FREE: Final = re.compile(
-    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes|remedies)$|^plans\.\w+\.operations(\.\w+\.effects)?$"
+    r"^(params|owners|kinds|items|messages|plans|proofs|reasons|legacy_codes|remedies|limits)$|^plans\.\w+\.operations(\.\w+\.effects)?$"
 )
 
 
 # Keys that may be absent.
 _OPTIONAL: Final = re.compile(
-    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
+    r"^(consequences|alternatives|legacy_codes|remedies(\.\w+)?|quota|devices|protection|time_zone|limits(\.\w+(\.otherwise)?)?)$|\.(earliest|operations|effects|effects\.\w+|consent_to|consent|recommended)$"
     r"|^(consequences|alternatives)\.\d+\.(when|kind)$"
 )
 

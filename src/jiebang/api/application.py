@@ -19,6 +19,7 @@ from jiebang.api.cases.idempotency import provide_mutation
 from jiebang.api.cases.remedies import REMEDIES
 from jiebang.api.checks.check import CHECKS
 from jiebang.api.checks.codes import CODES
+from jiebang.api.checks.limits import LIMITS
 from jiebang.api.deps import BODY_LIMIT, Deps
 from jiebang.api.gate.admission import Admission, Callers
 from jiebang.api.gate.capacity import STRICTEST, AdmissionClass
@@ -84,7 +85,7 @@ def _routes(deps: Deps, callers: Callers) -> Litestar:
         "readiness": Coalescer(ask_all, window=_READY_WINDOW, limit=2),
     }
     return Litestar(
-        route_handlers=[*CHECKS, *CASES, *CODES, *REMEDIES, *OPERATION],
+        route_handlers=[*CHECKS, *CASES, *CODES, *LIMITS, *REMEDIES, *OPERATION],
         dependencies={
             "deps": Provide(lambda: deps, sync_to_thread=False),
             "mutation": Provide(provide_mutation, sync_to_thread=False),

@@ -13,6 +13,7 @@ from litestar.openapi.spec import Components, Contact, Example, License, Securit
 from jiebang import __version__
 from jiebang.api import problems, shapes
 from jiebang.api.cases import remedy_shapes
+from jiebang.api.checks import limit_shapes
 from jiebang.model import errors
 from jiebang.model.plain import PLAIN_PATTERN
 from jiebang.policy.codes import CodeExplained
@@ -105,6 +106,9 @@ _SHAPES: Final = (
     remedy_shapes.UnlockProofBody,
     remedy_shapes.ApprovalBody,
     remedy_shapes.ConsentBody,
+    limit_shapes.LimitsBody,
+    limit_shapes.LimitsOfAccounts,
+    limit_shapes.LimitsOfAccount,
     shapes.Checks,
     CodeExplained,
     shapes.CaseAnswer,
@@ -201,13 +205,15 @@ def openapi_config() -> OpenAPIConfig:
             "9457,附稳定错误码与中英文说明。\n"
             "* Tokens are OAuth 2.0 bearer tokens (RFC 9068). Scopes: `check` 检查, `case:read` 查看申请, `case:write` "
             "提交与撤回申请, "
-            "`transfer` remedies that move money 动用资金的当场处理, `service` many accounts 多账户服务。"
+            "`transfer` remedies that move money 动用资金的当场处理, `limits:read` limits in force 生效中的限制, "
+            "`service` many accounts 多账户服务。"
         ),
         contact=Contact(name="Jiebang"),
         license=License(name="Apache-2.0", identifier="Apache-2.0"),
         tags=[
             Tag(name="remedies", description="Clear a blocker on the spot, and consents 当场处理与同意"),
             Tag(name="checks", description="What stands in the way 检查阻碍事项"),
+            Tag(name="limits", description="What restricts an account, why, and how it is lifted 生效中的限制"),
             Tag(name="cases", description="Ask, prove, follow, withdraw 申请、验证、跟踪、撤回"),
             Tag(name="operation", description="For whoever runs it 运维"),
         ],

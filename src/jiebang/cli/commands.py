@@ -16,6 +16,7 @@ from typer import rich_utils
 from jiebang import __version__
 from jiebang.cli.arguments import account_number
 from jiebang.cli.cases import remedy
+from jiebang.cli.checks import limits
 from jiebang.cli.language import LANGUAGE, say
 from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.participants import commands as participant
@@ -299,6 +300,7 @@ cli.add_typer(outages.commands, name="participants")
 cli.add_typer(participant.commands, name="participant")
 recover.register(cli)
 remedy.register(cli)
+limits.register(cli)
 
 
 @cli.command(

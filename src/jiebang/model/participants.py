@@ -16,6 +16,7 @@ import msgspec
 
 from jiebang.model.check import Text
 from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
+from jiebang.model.limits import LimitSpec
 from jiebang.model.plan import PlannedOperation
 
 _LARGEST: Final = (1 << 53) - 1
@@ -123,7 +124,9 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     `databases`: the embedded server (`shenzhen` or `guiyang`) of each database, by name; one database for each data
     centre that keeps a copy. Without any it is a remote participant, named `owner`. `facts`: those that it owns;
     `facts_sql`: the query over accounts `$1::bigint[]` that returns account_id, facts_version and a column for each.
-    `value_words`: by fact, the text for each value that the participant answers as a code word. `operations`: by name.
+    `value_words`: by fact, the text for each value that the participant answers as a code word. `limits`: what it may
+    restrict; `limits_sql`: the query over accounts `$1::bigint[]` at `$2::timestamptz` that returns a row for each
+    limit in force: account_id, name, value, used, until (`LimitReading`). `operations`: by name.
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
     names; None for a participant that never had that form.
     """
@@ -134,6 +137,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[FactSpec, ...] = ()
     facts_sql: str = ""
     value_words: Mapping[str, Mapping[str, Text]] = {}
+    limits: tuple[LimitSpec, ...] = ()
+    limits_sql: str = ""
     operations: Mapping[str, Operation]
     formerly: str | None = None
 
@@ -164,6 +169,12 @@ def _require_sound(declared: Declaration) -> None:
                 raise ValueError(f"{declared.owner}: two operations undo {column!r} in two ways")
         if "account_id" in operation.given or (operation.given and not declared.databases):
             raise ValueError(f"{declared.owner}: {name!r} cannot be given that")
+    if bool(declared.limits) != bool(declared.limits_sql) or (declared.limits and not declared.databases):
+        raise ValueError(f"{declared.owner}: limits, and the query that reads them, come together")
+    for limit in declared.limits:
+        effects = [one.effects or {} for one in declared.operations.values()]
+        if limit.effect is not None and not any(limit.effect in known for known in effects):
+            raise ValueError(f"{declared.owner}: no operation has the effect {limit.effect!r}")
 
 
 class ParticipantRegistry:
@@ -171,8 +182,8 @@ class ParticipantRegistry:
 
     `databases` and `networks`: names, in order of declaration. `placement`: the embedded server of each database.
     `facts`: every fact by name, those of no participant last; `owned`: their names by owner; `item_fields`: the fields
-    of each fact of type ITEMS; `value_words`: as in the declarations. Registries compare and hash by identity, so that
-    derived values can be cached.
+    of each fact of type ITEMS; `value_words`: as in the declarations; `limits`: every limit by name. Registries
+    compare and hash by identity, so that derived values can be cached.
     """
 
     def __init__(self, declarations: Iterable[Declaration]) -> None:
@@ -202,6 +213,9 @@ class ParticipantRegistry:
         self.item_fields: Mapping[str, Mapping[str, FactType]] = {
             name: spec.fields for name, spec in self.facts.items() if spec.type is FactType.ITEMS
         }
+        self.limits: Mapping[str, LimitSpec] = {one.name: one for each in self.declarations for one in each.limits}
+        if len(self.limits) != sum(len(each.limits) for each in self.declarations):
+            raise ValueError("a limit is declared twice")
         self.value_words = {fact: words for each in self.declarations for fact, words in each.value_words.items()}
 
     @property

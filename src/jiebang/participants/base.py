@@ -26,6 +26,7 @@ __all__ = [
     "TriesWithoutMark",
     "explain_silence",
     "fault_of",
+    "may_be_one_case",
 ]
 
 
@@ -58,6 +59,13 @@ class TriesWithoutMark(Protocol):
         Returns the others by account, each with the code that a Try would be refused with now. Only for recovery,
         which tries again until the obstacle is cleared.
         """
+
+
+def may_be_one_case(error: BaseException) -> bool:
+    """Whether one case may be why a whole batch failed, so that its halves are worth asking for."""
+    if isinstance(error, RemoteError):
+        return error.refused_whole
+    return fault_of(error) is not Fault.SILENCE
 
 
 class Participant(Protocol):

@@ -11,6 +11,8 @@ from jiebang.participants.identity import DECLARATION as IDENTITY
 from jiebang.participants.identity.documents import IdentityParticipant
 from jiebang.participants.security import DECLARATION as SECURITY
 from jiebang.participants.security.logins import SecurityParticipant
+from jiebang.participants.social import DECLARATION as SOCIAL
+from jiebang.participants.social.gate import SocialParticipant
 from jiebang.participants.wallet import DECLARATION as WALLET
 from jiebang.participants.wallet.money import WalletParticipant
 
@@ -24,8 +26,9 @@ def open_participants(
 ) -> Mapping[str, DatabaseParticipant]:
     """Return every database participant of `registry` by name, on `pools` by the same names.
 
-    "wallet" is a `WalletParticipant`, "security" a `SecurityParticipant`, both identity databases are an
-    `IdentityParticipant`: those have services beside the saga's. `pepper`: the secret in hashes of payment passwords.
+    "wallet" is a `WalletParticipant`, "security" a `SecurityParticipant`, "social" a `SocialParticipant`, both identity
+    databases are an `IdentityParticipant`: those have services beside the saga's. `pepper`: the secret in hashes of
+    payment passwords.
     """
     opened: dict[str, DatabaseParticipant] = {}
     for declared in registry.declarations:
@@ -34,6 +37,8 @@ def open_participants(
                 opened[name] = WalletParticipant(pools[name], clock, pepper=pepper)
             elif declared is SECURITY:
                 opened[name] = SecurityParticipant(pools[name], clock)
+            elif declared is SOCIAL:
+                opened[name] = SocialParticipant(pools[name], clock)
             else:
                 kind = IdentityParticipant if declared is IDENTITY else DatabaseParticipant
                 opened[name] = kind(name, declared, pools[name], clock)

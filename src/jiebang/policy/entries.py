@@ -11,7 +11,7 @@ from jiebang.model.check import Severity
 from jiebang.model.facts import FactType
 from jiebang.policy.compose import Composer, EntryScope, make_scope, owners_of, read_and
 from jiebang.policy.condition import Condition, vocabulary
-from jiebang.policy.pack import EARLIEST, AlternativeRule, BlockerText, ConsequenceRule, Param, Rule
+from jiebang.policy.pack import EARLIEST, AlternativeRule, BlockerText, ConsequenceRule, LimitText, Param, Rule
 from jiebang.policy.shape import PackShape, RaisedShape, RuleShape
 from jiebang.policy.source import Path, Source
 from jiebang.policy.wording import Wording
@@ -220,3 +220,54 @@ class Entries(Composer):
             source=shape.source,
             legal_basis=shape.legal_basis,
         )
+
+    def limits(self) -> dict[str, LimitText]:
+        """Compile the texts of limits. Each that a plan of this pack causes must have some."""
+        declared = self.registry.limits
+        for name in sorted(self.shape.limits.keys() - declared.keys()):
+            self.document.problem(
+                ("limits", name), f"没有名为“{name}”的限制", f"there is no limit named '{name}'", name
+            )
+        for name in sorted(self._list_caused() - self.shape.limits.keys()):
+            self.document.shortfall(
+                ("limits",),
+                f"缺少“{name}”:计划会造成此限制,须说明原因与解除办法",
+                f"'{name}' is missing: a plan causes this limit, so why and how it is lifted must be told",
+            )
+        found = dict[str, LimitText]()
+        for name, shape in self.shape.limits.items():
+            if name not in declared:
+                continue
+            path: Path = ("limits", name)
+            number = declared[name].value
+            values = {"until": FactType.TIME} | ({} if number is None else {"value": number})
+            title, explanation, lifted, appeal = (
+                self.wording(getattr(shape, part), (*path, part), values)
+                for part in ("title", "explanation", "lifted", "appeal")
+            )
+            other = shape.otherwise
+            found[name] = LimitText(
+                title=title,
+                explanation=explanation,
+                lifted=lifted,
+                appeal=appeal,
+                source=shape.source,
+                legal_basis=shape.legal_basis,
+                otherwise=None
+                if other is None
+                else (
+                    self.wording(other.explanation, (*path, "otherwise", "explanation"), values),
+                    self.wording(other.lifted, (*path, "otherwise", "lifted"), values),
+                ),
+            )
+        return found
+
+    def _list_caused(self) -> set[str]:
+        """Return the limits that a plan of this pack causes."""
+        caused = set[str]()
+        for plan in self.shape.plans.values():
+            for participant, planned in (plan.operations or {}).items():
+                if participant in self.registry:
+                    limits = self.registry[participant].limits
+                    caused |= {one.name for one in limits if one.running or one.effect in planned.effects}
+        return caused

@@ -165,6 +165,7 @@ class _Builder(Entries):
             facts_needed=needed,
             consequences=consequences,
             alternatives=alternatives,
+            limits=self.limits(),
             legacy_codes=shape.legacy_codes,
             currency=shape.currency,
             zone=self._zone(),

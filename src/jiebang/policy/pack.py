@@ -215,6 +215,19 @@ class MessageText(msgspec.Struct, frozen=True):
     body: Wording
 
 
+class LimitText(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a limit in force (`shape.LimitShape` says what each field is)."""
+
+    title: Wording
+    explanation: Wording
+    lifted: Wording
+    appeal: Wording
+    source: str
+    legal_basis: str
+    otherwise: tuple[Wording, Wording] | None = None
+    """The explanation, and how it is lifted, where no case caused it."""
+
+
 class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """One version of one policy. `id` is name and version, as in `app/1`; a case's plan is named so.
 
@@ -239,6 +252,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """By kind: the owners that must be readable, each with its facts that the kind's rules and consequences name."""
     consequences: tuple[ConsequenceRule, ...] = ()
     alternatives: tuple[AlternativeRule, ...] = ()
+    limits: Mapping[str, LimitText] = {}
+    """What is told of each limit in force, by the name that its participant declares."""
     legacy_codes: Mapping[str, str] = {}
     """Codes of older systems, each with the code of the rule that it stood for."""
     consequences_of: Mapping[Kind, tuple[ConsequenceRule, ...]] = {}

@@ -232,6 +232,28 @@ class MessageShape(msgspec.Struct, frozen=True):
     body: Text
 
 
+class LimitTextShape(msgspec.Struct, frozen=True):
+    """Why a limit is in force, and how it is lifted."""
+
+    explanation: Text
+    lifted: Text
+
+
+class LimitShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a limit in force that a case caused; `otherwise`: of one that no case did.
+
+    The texts may use `{value}`, the number that it is limited to, and `{until}`.
+    """
+
+    title: Text
+    explanation: Text
+    lifted: Text
+    appeal: Text
+    source: str
+    legal_basis: LegalBasis
+    otherwise: LimitTextShape | None = None
+
+
 class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     """A whole pack as in its file."""
 
@@ -254,6 +276,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     protection: ProtectionShape | None = None
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
+    limits: dict[Name, LimitShape] = {}
     legacy_codes: dict[OldCode, Code] = {}
     time_zone: ZoneName = "Asia/Shanghai"
     remedies: dict[Name, Code] = {}

@@ -25,6 +25,10 @@ IDLE_SECONDS: Final = 30.0
 """How long an idle connection is kept; the other side keeps it longer, so that none closes during a request."""
 
 
+_REFUSED_WHOLE: Final = frozenset({400, 409, 413, 422, 500})
+"""Statuses of a signed answer that speak of the request; the others speak of the party's state, or of the link."""
+
+
 class RemoteError(ConnectionError):
     """The party gave no valid answer: it was unreachable or failing, or the answer was not signed by it.
 
@@ -39,6 +43,8 @@ class RemoteError(ConnectionError):
         super().__init__(f"{name}: {what}")
         self.what = what
         self.status = status
+        self.refused_whole = False
+        """Whether the party itself refused the request as a whole: one case of the batch may be why."""
         self.code = code
         self.detail = detail
 
@@ -109,7 +115,9 @@ class SignedClient:
 
     def _build_error(self, status: int, answer: bytes) -> RemoteError:
         code, detail = read_peer_problem(answer)
-        return RemoteError(self.name, f"answered {status} {code or ''}".rstrip(), status, code, detail)
+        error = RemoteError(self.name, f"answered {status} {code or ''}".rstrip(), status, code, detail)
+        error.refused_whole = status in _REFUSED_WHOLE
+        return error
 
     async def aclose(self) -> None:
         """Close the connections."""

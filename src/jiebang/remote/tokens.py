@@ -52,6 +52,8 @@ class TokenScope(StrEnum):
     CASE_READ = "case:read"
     CASE_WRITE = "case:write"
     TRANSFER = "transfer"
+    LIMITS_READ = "limits:read"
+    SOCIAL_WRITE = "social:write"
     SERVICE = "service"
 
 

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError
+from jiebang.model.errors import InvalidInputError, OurFaultError
 from jiebang.participants import PARTICIPANTS
 from jiebang.remote import wire
 from jiebang.remote.link_keys import read_other_end
@@ -143,6 +143,8 @@ class ClearingNetwork:
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
             return None
+        if suffered.breaks:
+            raise OurFaultError
 
         def die_if_during() -> None:
             if suffered.die is Phase.DURING:

@@ -27,6 +27,7 @@ class FaultKind(StrEnum):
     FICKLE = "fickle"  # refuses the Trys that it reserves; grants them on repeats, and in answers to other requests
     TWO_VOICES = "two_voices"  # does the work, and answers every case twice, granted and refused
     DENY = "deny"  # does nothing, and refuses Confirms and Cancels, which the protocol forbids
+    BREAK = "break"  # does nothing, and answers 500 to the whole request, as where one row breaks a statement
     STALE = "stale"  # does the work, and repeats its last signed answer to another request
 
 
@@ -91,6 +92,7 @@ class Strike(msgspec.Struct):
     silent: Phase | None = None
     refusals: dict[int, str] = {}
     twice: bool = False
+    breaks: bool = False
     die: Phase | None = None
     lie: FaultKind | None = None
 
@@ -148,6 +150,8 @@ def _apply_faults(suffered: Strike, fault: NetworkFault, hit: Sequence[int]) -> 
             suffered.refusals = {**dict.fromkeys(hit, fault.code), **suffered.refusals}
         case FaultKind.TWICE:
             suffered.twice = True
+        case FaultKind.BREAK:
+            suffered.breaks = True
         case FaultKind.DIE:
             suffered.die = suffered.die or fault.phase
         case _:

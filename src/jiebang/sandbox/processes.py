@@ -25,8 +25,8 @@ from jiebang.remote.stand_ins import ADDRESSES, JWKS, KEYS, write_addresses
 from jiebang.remote.verifier import VERIFIER
 from jiebang.saga.backoff import exponential_wait
 from jiebang.sandbox.issuer import SandboxIssuer
+from jiebang.sandbox.superapp import CALLED, DATABASES_VARIABLE
 from jiebang.sandbox.superapp import NAME as SUPERAPP
-from jiebang.sandbox.superapp import WALLET_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -165,21 +165,21 @@ async def sandbox(
     *,
     names: Sequence[str] = (*PARTICIPANTS.networks, GATEWAY, VERIFIER),
     ports: Mapping[str, int] | None = None,
-    wallet: str | None = None,
+    databases: Mapping[str, str] | None = None,
     others: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> AsyncIterator[Sandbox]:
     """Run the sandbox's processes, their data, keys and logs under `home`, until the block is left.
 
-    `ports`: fixed ones by name, any free one for the others. `wallet`: the DSN of the wallet's database, with which the
-    super-app runs too. `others`: further remote participants by name, with their operations. Raises ProcessStartError
-    where a process does not start. Faults of an earlier run are off.
+    `ports`: fixed ones by name, any free one for the others. `databases`: the participants' DSNs by name, with which
+    the super-app runs too. `others`: further remote participants by name, with their operations. Raises
+    ProcessStartError where a process does not start. Faults of an earlier run are off.
     """
     for folder in (KEYS, "sandbox", "logs"):
         (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     processes = {name: _process(home, name) for name in names}
     processes |= {name: _process(home, name, operations) for name, operations in others.items()}
-    if wallet is not None:
-        processes[SUPERAPP] = _super_app(home, wallet)
+    if databases is not None:
+        processes[SUPERAPP] = _super_app(home, databases)
     for name, port in (ports or {}).items():
         processes[name].port = port
     for name in (*names, *others):
@@ -201,9 +201,10 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("JIEBANG_")}
 
 
-def _super_app(home: Path, wallet: str) -> SandboxProcess:
+def _super_app(home: Path, databases: Mapping[str, str]) -> SandboxProcess:
     arguments = ["--data", str(home / "sandbox" / f"{SUPERAPP}.sqlite"), "--jwks", str(home / JWKS)]
-    environment = _environment() | {WALLET_VARIABLE: wallet}
+    called = {name: databases[name] for name in CALLED}
+    environment = _environment() | {DATABASES_VARIABLE: msgspec.json.encode(called).decode()}
     command = ["jiebang.sandbox.superapp", *arguments]
     return SandboxProcess(SUPERAPP, command, home / "logs" / f"{SUPERAPP}.log", environment=environment)
 

@@ -152,7 +152,7 @@ async def perform(settings: Settings, screen: Console, *, people: int, once: boo
         empty = await stack.enter_async_context(open_app(settings))
         ends = (empty.anchor, empty.last_seal)
         await clear(empty.pools, settings.home, ends, outside=settings.databases is not None)
-        outside = await stack.enter_async_context(sandbox(settings.home, wallet=empty.databases["wallet"]))
+        outside = await stack.enter_async_context(sandbox(settings.home, databases=empty.databases))
         app = await stack.enter_async_context(open_app(settings))  # now with links to the networks, which run
         warn_of_edited_packs(app, screen)
         starting = asyncio.create_task(_start_platform(stack, settings))

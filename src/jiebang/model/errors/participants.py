@@ -49,6 +49,25 @@ class CashOutPausedError(PolicyRefusalError):
     action = Text("请在 until 之后再试。", "Try again after `until`.")
 
 
+class MomentsLimitError(PolicyRefusalError):
+    """As many moments as may be were posted today. fields: limit (a day), until (when the next may be posted)."""
+
+    code = "MOMENTS-LIMIT"
+    title = Text("今日发布的朋友圈已达上限", "No more moments may be posted today")
+    action = Text(
+        "每日上限见 limit,请在 until 之后再发。重新实名后不再受此限制。",
+        "`limit` says how many a day; post the next after `until`. Binding a real name again ends this.",
+    )
+
+
+class FriendUnavailableError(PolicyRefusalError):
+    """The receiver takes no friend request: no such account, or they are blocked. Which of them is not told."""
+
+    code = "FRIEND-UNAVAILABLE"
+    title = Text("暂时无法添加对方为好友", "This person cannot be added as a friend")
+    action = Text("请核对账户号,或改日再试。", "Check the account number, or try again another day.")
+
+
 class WalletBusyError(OtherSystemError):
     """The wallet is between a case's Try and its Confirm or Cancel. Retry in a moment."""
 

@@ -25,3 +25,8 @@ CENTURY_MINUTES: Final = 60 * CENTURY_HOURS
 def load_facts_sql(package: str) -> str:
     """Return the query of a participant's facts, `facts.sql` in its folder."""
     return files(package).joinpath("facts.sql").read_text(encoding="utf-8")
+
+
+def load_limits_sql(package: str) -> str:
+    """Return the query of the limits that a participant has put on accounts, `limits.sql` in its folder."""
+    return files(package).joinpath("limits.sql").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ mark must be stored: without it a late Try could still be granted after its Canc
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -24,6 +25,7 @@ import msgspec
 import structlog
 
 from jiebang.model.facts import FactBatch, FactType
+from jiebang.model.limits import LimitReading
 from jiebang.model.plain import make_all_plain, make_plain, may_act
 from jiebang.participants.core.staging import StagingArea
 from jiebang.participants.core.statements import (
@@ -57,7 +59,7 @@ class DatabaseParticipant:
     def __init__(self, name: str, declared: Declaration, pool: Pool, clock: Callable[[], datetime]) -> None:
         self.name = name
         self._pool, self._clock = pool, clock
-        self._owner, self._facts_sql = declared.owner, declared.facts_sql
+        self._owner, self._facts_sql, self._limits_sql = declared.owner, declared.facts_sql, declared.limits_sql
         self._read_sql = build_reads(declared.owner)
         self._operations = {
             operation: build_operation(declared.owner, operation, how) for operation, how in declared.operations.items()
@@ -90,6 +92,15 @@ class DatabaseParticipant:
                 for name, column in zip(names, columns, strict=True)
             },
         )
+
+    async def limits(self, accounts: Sequence[int]) -> Mapping[int, Sequence[LimitReading]]:
+        """Read the limits in force of `accounts` now, in one query. An account without any is absent."""
+        if not self._limits_sql:
+            return {}
+        found: defaultdict[int, list[LimitReading]] = defaultdict(list)
+        for account_id, *read in await self._pool.fetch(self._limits_sql, sorted(set(accounts)), self._clock()):
+            found[account_id].append(LimitReading(*read))
+        return found
 
     async def apply(self, op: Op, orders: Sequence[Order], planned: PlannedOperation) -> Sequence[Reply]:
         """Carry out `op` of an operation in one statement, and a second one for rows that the first did not write.

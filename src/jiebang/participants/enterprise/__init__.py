@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
+from jiebang.model.limits import LimitSpec
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import load_facts_sql
+from jiebang.participants.core import load_facts_sql, load_limits_sql
 
 DECLARATION: Final = Declaration(
     owner="enterprise",
@@ -39,6 +41,8 @@ DECLARATION: Final = Declaration(
         ("api_rights", FactType.BOOL, "企业接口权限", "may call enterprise APIs"),
     ),
     facts_sql=load_facts_sql(__name__),
+    limits=(LimitSpec(name="enterprise_api", title=Text("企业接口停用", "enterprise API ended"), effect="api_rights"),),
+    limits_sql=load_limits_sql(__name__),
     operations={
         "revoke": Operation(
             effects={"api_rights": ValueType(bool, weaker=Weaker.MORE)},

@@ -6,8 +6,9 @@ from typing import Final
 
 from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
+from jiebang.model.limits import LimitSpec
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import load_facts_sql
+from jiebang.participants.core import load_facts_sql, load_limits_sql
 
 DECLARATION: Final = Declaration(
     owner="openplatform",
@@ -45,6 +46,14 @@ DECLARATION: Final = Declaration(
             "high": Text("高", "high"),
         },
     },
+    limits=(
+        LimitSpec(
+            name="api_calls",
+            title=Text("接口调用配额为测试级别", "API quota at test level"),
+            effect="api_quota_level",
+        ),
+    ),
+    limits_sql=load_limits_sql(__name__),
     operations={
         "revoke": Operation(
             effects={"api_quota_level": ValueType(str, among=("none", "test", "standard", "high"), weaker=Weaker.MORE)},

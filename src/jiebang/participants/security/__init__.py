@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
+from jiebang.model.limits import LimitSpec
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import load_facts_sql
+from jiebang.participants.core import load_facts_sql, load_limits_sql
 
 DECLARATION: Final = Declaration(
     owner="security",
@@ -34,6 +36,10 @@ DECLARATION: Final = Declaration(
         ),
     ),
     facts_sql=load_facts_sql(__name__),
+    limits=(
+        LimitSpec(name="login", title=Text("登录须短信验证码", "logins ask for an SMS code"), effect="login_needs_sms"),
+    ),
+    limits_sql=load_limits_sql(__name__),
     operations={
         "require_sms": Operation(
             effects={"login_needs_sms": ValueType(bool, weaker=Weaker.LESS)},

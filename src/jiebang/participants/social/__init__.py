@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
+from jiebang.model.limits import LimitSpec
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import SQL_SMALLINT, load_facts_sql
+from jiebang.participants.core import SQL_SMALLINT, load_facts_sql, load_limits_sql
 
 DECLARATION: Final = Declaration(
     owner="social",
@@ -19,6 +21,20 @@ DECLARATION: Final = Declaration(
         ("email_bound", FactType.BOOL, "已绑定邮箱", "an e-mail is bound"),
     ),
     facts_sql=load_facts_sql(__name__),
+    limits=(
+        LimitSpec(
+            name="moments",
+            title=Text("每日朋友圈条数限制", "limit of moments a day"),
+            value=FactType.INT,
+            effect="moments_per_day",
+        ),
+        LimitSpec(
+            name="friend_requests",
+            title=Text("好友申请自动屏蔽", "friend requests blocked"),
+            effect="friend_requests_blocked",
+        ),
+    ),
+    limits_sql=load_limits_sql(__name__),
     operations={
         "restrict": Operation(
             effects={

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
+from jiebang.model.limits import LimitSpec
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import CENTURY_HOURS, load_facts_sql
+from jiebang.participants.core import CENTURY_HOURS, load_facts_sql, load_limits_sql
 
 FUNDS_MOVING: Final = "FUNDS-MOVING"
 """Refusal: a movement of money is between its two steps."""
@@ -87,6 +89,16 @@ DECLARATION: Final = Declaration(
         ("payment_closed", FactType.BOOL, "支付账户已注销", "the payment account is closed"),
     ),
     facts_sql=load_facts_sql(__name__),
+    limits=(
+        LimitSpec(
+            name="receiving",
+            title=Text("单日收款限额", "daily receiving limit"),
+            value=FactType.FEN,
+            effect="receive_limit_fen",
+        ),
+        LimitSpec(name="cash_out", title=Text("提现暂停", "cash-outs paused"), effect="cash_out_pause_hours"),
+    ),
+    limits_sql=load_limits_sql(__name__),
     operations={
         "downgrade": Operation(
             effects={

@@ -1,11 +1,14 @@
 """The super-app around the platform, as a process of its own: what people do there outside the platform.
 
-`python -m jiebang.sandbox.superapp --data FILE --jwks FILE`, with the wallet's database in `WALLET_VARIABLE`. One
-subject, one router: money.py sends money.
+`python -m jiebang.sandbox.superapp --data FILE --jwks FILE`, with the databases of the participants whose gates it
+calls in `DATABASES_VARIABLE`. One subject, one router: money.py sends money, social.py posts moments
+and asks for friends.
 """
 
 from typing import Final
 
 NAME: Final = "superapp"
-WALLET_VARIABLE: Final = "SUPERAPP_WALLET"
-"""The environment variable with the DSN of the wallet's database; it may hold a password, so no argument carries it."""
+DATABASES_VARIABLE: Final = "SUPERAPP_DATABASES"
+"""The environment variable with the DSNs, by participant, as JSON; they may hold passwords, so no argument has them."""
+CALLED: Final = ("wallet", "social")
+"""The participants whose gates it calls."""

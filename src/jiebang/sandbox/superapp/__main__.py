@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from jiebang.model.decoding import decode
+from jiebang.model.errors import InvalidInputError
 from jiebang.remote.stand_ins import AUDIENCE, ISSUER
 from jiebang.remote.tokens import IssuerKeys, TokenVerifier, keys_from_file
 from jiebang.sandbox.service import Arguments, HttpAnswer, HttpCall, ok, serve
-from jiebang.sandbox.superapp import NAME, WALLET_VARIABLE
+from jiebang.sandbox.superapp import CALLED, DATABASES_VARIABLE, NAME
 from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
-from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.once import OncePerKey
+from jiebang.sandbox.superapp.routers import build_routers
 from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.faults import UNANSWERED
 from jiebang.store.postgres.pool import open_pools
@@ -33,13 +35,13 @@ async def _health(call: HttpCall) -> HttpAnswer:
 
 
 @asynccontextmanager
-async def open_superapp(dsn: str, data: Path, jwks: Path) -> AsyncIterator[SuperApp]:
-    """Open the super-app over the wallet's database at `dsn`.
+async def open_superapp(databases: Mapping[str, str], data: Path, jwks: Path) -> AsyncIterator[SuperApp]:
+    """Open the super-app over the databases of the participants whose gates it calls, DSNs by name.
 
     `data`: the file of its answers; `jwks`: the public keys of the issuer whose tokens it takes. Raises sqlite3.Error.
     """
     store = AnswerStore(data)
-    async with open_pools({"wallet": dsn}) as pools:
+    async with open_pools(databases) as pools:
         verifier = TokenVerifier(
             issuer=ISSUER, audience=AUDIENCE, keys=IssuerKeys(keys_from_file(jwks), _now), clock=_now
         )
@@ -49,10 +51,23 @@ async def open_superapp(dsn: str, data: Path, jwks: Path) -> AsyncIterator[Super
             await clock.measure(pools["wallet"])
         measuring = asyncio.create_task(clock.run(pools["wallet"]))
         try:
-            yield SuperApp([Money(door, wallet_of(pools["wallet"], clock))], _health)
+            yield SuperApp(build_routers(door, pools, clock), _health)
         finally:
             measuring.cancel()
     store.close()
+
+
+def _read_databases() -> dict[str, str]:
+    """Return the DSNs of the participants called; ends the process where the environment lacks one."""
+    try:
+        databases = decode(os.environ.get(DATABASES_VARIABLE, "").encode(), dict[str, str])
+    except InvalidInputError:
+        databases = {}
+    if missing := [name for name in CALLED if name not in databases]:
+        sys.exit(
+            f"环境变量缺少数据库 / databases missing in the environment: {DATABASES_VARIABLE}: {', '.join(missing)}"
+        )
+    return databases
 
 
 def main() -> None:
@@ -60,11 +75,9 @@ def main() -> None:
     arguments = Arguments("模拟超级应用 / the sandbox's super-app", signed=False)
     arguments.add_argument("--jwks", type=Path, required=True, help="签发方公钥 / the issuer's public keys")
     given = arguments.parse_args()
-    dsn = os.environ.get(WALLET_VARIABLE)
-    if not dsn:
-        sys.exit(f"缺少环境变量 / missing in the environment: {WALLET_VARIABLE}")
+    databases = _read_databases()
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    serve(open_superapp(dsn, given.data, given.jwks), given.port, with_parent=given.with_parent)
+    serve(open_superapp(databases, given.data, given.jwks), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

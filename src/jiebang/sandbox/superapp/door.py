@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from jiebang.model import errors
+from jiebang.participants.base import UNANSWERED
 from jiebang.remote.bodies import convert_strictly, decode_body, fingerprint
 from jiebang.remote.problem_details import (
     PROBLEM_JSON,
@@ -139,11 +140,13 @@ class Door:
         return caller, convert_strictly(decode_body(call.body), shape)
 
     async def once(
-        self, call: HttpCall, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]]
+        self, call: HttpCall, caller: Caller, work: Callable[[UUID], Awaitable[msgspec.Struct]], *, gate: str
     ) -> HttpAnswer:
         """Carry a mutation out under the call's key, or return the first answer under it.
 
-        `work` is given the id to act under. Raises what `OncePerKey.answer` raises.
+        `work` is given the id to act under, and goes through the participant `gate`. Raises what `OncePerKey.answer`
+        raises, and ParticipantUnavailableError while that participant is silent: no answer yet, the same key may come
+        again.
         """
         asked = RequestKey(
             caller=caller.name,
@@ -160,7 +163,10 @@ class Door:
             found = problem_of(error, call.sent)
             return StoredAnswer(found.status, msgspec.json.encode(found))
 
-        stored, replayed = await self._read_single.answer(asked, done, refused)
+        try:
+            stored, replayed = await self._read_single.answer(asked, done, refused)
+        except UNANSWERED:
+            raise errors.ParticipantUnavailableError(participant=gate) from None
         headers = {"idempotency-replayed": "true"} if replayed else {}
         if stored.status < _REFUSED:
             return HttpAnswer(stored.body, stored.status, headers=headers)

@@ -1,4 +1,4 @@
-"""Money: people send it to each other, through the wallet's own service."""
+"""Money: people send it to each other and cash it out, through the wallet's own service, which is its gate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from msgspec import Meta
 from jiebang.clock import utc_now
 from jiebang.model.errors import (
     JiebangError,
-    ParticipantUnavailableError,
     ReceiveLimitError,
     ReceiverUnavailableError,
     UnknownAccountError,
 )
 from jiebang.model.ids import ACCOUNT_PATTERN
-from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import WalletParticipant
-from jiebang.participants.wallet.movements import EntryState, Transfer
+from jiebang.participants.wallet.movements import EntryState, MovementOutcome, Transfer, WalletAction
 from jiebang.remote.bodies import parse_account
 from jiebang.remote.tokens import TokenScope
 
@@ -43,6 +41,12 @@ class TransferBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sender: Account = msgspec.field(name="from")
     to: Account
     amount_fen: Annotated[int, Meta(ge=1, le=LIMIT_FEN)]
+
+
+class CashOutBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A cash-out of all free money to the account's own card."""
+
+    account: Account
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +78,7 @@ class Money:
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         """Return the handlers by method and path."""
-        return {("POST", "/v1/transfers"): self.send}
+        return {("POST", "/v1/transfers"): self.send, ("POST", "/v1/cash-outs"): self.cash_out}
 
     async def send(self, call: HttpCall) -> HttpAnswer:
         """Send money from the caller's own account.
@@ -90,10 +94,25 @@ class Money:
             one = Transfer(transfer_id=transfer_id, sender=sender, receiver=receiver, amount_fen=asked.amount_fen)
             return await transfer(self._wallet, one)
 
-        try:
-            return await self._door.once(call, caller, work)
-        except UNANSWERED:
-            raise ParticipantUnavailableError(participant=self._wallet.name) from None
+        return await self._door.once(call, caller, work, gate=self._wallet.name)
+
+    async def cash_out(self, call: HttpCall) -> HttpAnswer:
+        """Cash out all free money of the caller's own account.
+
+        Refused with UnknownAccountError, CashOutPausedError (until when), WalletBusyError, and
+        ParticipantUnavailableError while the wallet's database is silent.
+        """
+        caller, asked = await self._door.enter(call, TokenScope.TRANSFER, CashOutBody)
+        account_id = parse_account(asked.account)
+        caller.require_account(account_id)
+
+        async def work(entry_id: UUID) -> Movement:
+            [outcome] = await self._wallet.cash_out([WalletAction(entry_id=entry_id, account_id=account_id)])
+            if outcome.refusal is not None:
+                raise outcome.refusal
+            return _describe(outcome, account_id)
+
+        return await self._door.once(call, caller, work, gate=self._wallet.name)
 
 
 async def transfer(wallet: WalletParticipant, one: Transfer) -> Movement:
@@ -105,9 +124,13 @@ async def transfer(wallet: WalletParticipant, one: Transfer) -> Movement:
     [outcome] = await wallet.transfer([one])
     if outcome.refusal is not None:
         raise ReceiverUnavailableError if _is_of_receiver(outcome.refusal, one) else outcome.refusal
+    return _describe(outcome, one.sender)
+
+
+def _describe(outcome: MovementOutcome, account_id: int) -> Movement:
     return Movement(
         id=outcome.entry_id,
-        account=str(one.sender),
+        account=str(account_id),
         state=outcome.state or EntryState.PENDING,
         amount_fen=abs(outcome.amount_fen),
     )

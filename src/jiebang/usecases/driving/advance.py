@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 import msgspec
@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from jiebang.model.case import ENDED, Case, Key
-from jiebang.participants.base import ColumnarParticipant, Participant, explain_silence
+from jiebang.participants.base import ColumnarParticipant, Participant, explain_silence, may_be_one_case
 from jiebang.policy.record import Evidence
 from jiebang.saga.batch import Save, SaveOutcome, split_replies
 from jiebang.saga.coordinator import Rechecked, Reply, Timing
@@ -54,6 +54,9 @@ ANSWERS_TOTAL = Counter("jiebang_answers_total", "Answers of participants", ["pa
 SILENCES_TOTAL = Counter("jiebang_silences_total", "Calls that brought no answer", ["participant", "op"])
 LOST_SAVES_TOTAL = Counter("jiebang_lost_saves_total", "Saves refused by their guard")
 BATCH_SIZE = Histogram("jiebang_batch_cases", "Cases driven together", buckets=(1, 2, 4, 16, 64, 256, 1024))
+
+_MOST_FAILURES: Final = 200
+"""Failed calls of one batch to a participant in a round, its halves included, after which nothing more is halved."""
 
 _log = structlog.get_logger(__name__)
 
@@ -227,25 +230,32 @@ class Driver:
             if not listener.done() and not replied.isdisjoint(keys):
                 listener.set_result(None)
 
-    async def _call(self, call: ParticipantCall) -> list[Answers]:
-        """Call one participant. Silence gives no answers; a call that fails otherwise is halved and repeated."""
+    async def _call(self, call: ParticipantCall, failures: Counts[Op] | None = None) -> list[Answers]:
+        """Call one participant. Silence gives no answers; a call that one case may break is halved and repeated.
+
+        `failures`: counts them over all halves. After `_MOST_FAILURES` nothing is halved any more in this round: then
+        it is not one case that is bad.
+        """
         name, op = call.participant, call.op
+        failures = Counts() if failures is None else failures
         try:
             async with asyncio.timeout(self._limits.call.total_seconds()):
                 answers = await self._ask(call)
         except Exception as error:  # noqa: BLE001 - one case must not stop the others
+            failures[op] += 1
+            halves = call.halves() if may_be_one_case(error) and failures[op] < _MOST_FAILURES else None
+            if halves is not None:
+                parts = await asyncio.gather(*(self._call(each, failures) for each in halves))
+                return [answers for part in parts for answers in part]
             if fault_of(error) is Fault.SILENCE:
                 SILENCES_TOTAL.labels(name, op).inc()
                 why = explain_silence(error)
                 self._silences[name, op] = " ".join(str(why[part]) for part in ("reason", "detail") if part in why)
                 _log.warning("participant_silent", participant=name, op=op.value, cases=len(call.orders), **why)
                 return []
-            halves = call.halves()
-            if halves is None:
-                SILENCES_TOTAL.labels(name, op).inc()
-                _log.exception("case_fails_at_participant", participant=name, op=op.value)
-                return []
-            return [answers for each in await asyncio.gather(*map(self._call, halves)) for answers in each]
+            SILENCES_TOTAL.labels(name, op).inc()
+            _log.exception("case_fails_at_participant", participant=name, op=op.value)
+            return []
         self._silences.pop((name, op), None)
         if answers.yes:
             ANSWERS_TOTAL.labels(name, op, Answer.GRANTED if op is Op.TRY else Answer.DONE).inc(len(answers.yes))

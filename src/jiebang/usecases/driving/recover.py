@@ -21,7 +21,7 @@ from jiebang.model.case import COUNTED, ENDED, Case, Key
 from jiebang.model.errors import ParticipantUnavailableError, WorkersBusyError
 from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.model.plan import UNNAMED
-from jiebang.participants.base import UNANSWERED, TriesWithoutMark, explain_silence
+from jiebang.participants.base import UNANSWERED, TriesWithoutMark, explain_silence, may_be_one_case
 from jiebang.policy.calendar import local_date
 from jiebang.saga.batch import Save
 from jiebang.saga.coordinator import Timing
@@ -52,7 +52,6 @@ from jiebang.store.checks import quota
 from jiebang.store.operations import recoveries as recovery_store
 from jiebang.store.operations import tasks, worker_registry
 from jiebang.store.operations.tasks import NewTask
-from jiebang.store.postgres.faults import Fault, fault_of
 
 if TYPE_CHECKING:
     from jiebang.participants.base import Participant
@@ -264,7 +263,7 @@ async def _call(setup: RecoverySetup, call: RecoveryCall) -> CallOutcome:
                 return CallOutcome(refused=await party.try_again(call.orders, planned))
             await party.apply(op, call.orders, planned)
     except Exception as error:  # noqa: BLE001 - one case must not stop the others
-        if fault_of(error) is Fault.SILENCE:
+        if not may_be_one_case(error):
             _log.warning("recovery_unanswered", participant=name, op=op.value, **explain_silence(error))
             return CallOutcome()
         _log.warning(
