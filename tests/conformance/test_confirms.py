@@ -51,7 +51,7 @@ def beyond(kind: ValueType) -> list[Any]:
     """Values that the type does not admit."""
     match kind.kind:
         case _ if kind.among:
-            return ["gold", "", 1, None]
+            return ["gold", "a word too many", 1, None]
         case t if t is int:
             return [kind.least - 1, kind.most + 1, 1 << 60, 1 << 70, "1", True, None, 1.5]
         case t if t is bool:

@@ -60,7 +60,7 @@ async def test_no_process_is_left_however_the_parent_dies(tmp_path: Path, how: s
     )
     assert parent.stdout
     pids = json.loads(await parent.stdout.readline())
-    assert len(pids) == 3
+    assert len(pids) == 4
     assert all(alive(pid) for pid in pids)
     parent.send_signal(how)
     await parent.wait()

@@ -97,6 +97,7 @@ _SHAPES: Final = (
     problems.Problem,
     shapes.CheckBody,
     shapes.SubmitBody,
+    shapes.IdentityBody,
     shapes.ProofBody,
     remedy_shapes.RemedyBody,
     remedy_shapes.RedPacketsBody,
