@@ -302,7 +302,7 @@ async def _open_installation(people: int) -> AsyncIterator[tuple[App, Path]]:
     home = folder / "home"
     try:
         async with open_app(_settings(home), pool_size=16) as app:
-            keys = LoadKeys(app.secrets.master, app.secrets.documents, app.secrets.passwords)
+            keys = LoadKeys(app.locks, app.secrets.documents, app.secrets.passwords)
             lines = b"".join(generate_chunks(people, _SEED, now=_now() - timedelta(days=1)))
             await load(BytesIO(lines), app.databases, keys, now=_now() + timedelta(days=1))
             yield app, home

@@ -14,6 +14,7 @@ import asyncio
 import gc
 import io
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -46,6 +47,7 @@ from jiebang.sandbox.population.tables import (
 )
 from jiebang.store.postgres.embedded import ensure_databases, placement, wait_until_stopped
 from jiebang.store.postgres.migrate import migrate_all
+from jiebang.store.retention.key_wrapping import MASTER, RETENTION, FileWrappingKey, KeyLocks
 
 _PEOPLE = 10_000
 SMOKE = {"size": 40}
@@ -54,7 +56,10 @@ _SEED = 7
 _SERVERS = sorted(set(placement(PARTICIPANTS).values()))
 _PIECE = 1 << 18
 _CSV: Any = {"format": "csv", "quote": QUOTE, "escape": ESCAPE, "null": NULL}
-_KEYS = LoadKeys(b"m" * 32, b"d" * 32, b"p" * 32)
+_LOCKS = KeyLocks(
+    master=FileWrappingKey(MASTER, b"m" * 32, os.urandom), retention=FileWrappingKey(RETENTION, b"r" * 32, os.urandom)
+)
+_KEYS = LoadKeys(_LOCKS, b"d" * 32, b"p" * 32)
 _EMPTY = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
 WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND tablename <> 'schema_migration'

@@ -29,6 +29,7 @@ class InstallationKeys(msgspec.Struct, frozen=True, kw_only=True):
     master: bytes
     passwords: bytes
     records: bytes
+    retention: bytes
     seals: bytes
 
     @property
@@ -81,6 +82,19 @@ def read_keys(folder: Path) -> InstallationKeys:
     """
     try:
         return InstallationKeys(**{name: _read_key(folder, name) for name in InstallationKeys.__struct_fields__})
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def read_previous(folder: Path, name: str) -> tuple[bytes, ...]:
+    """Return the key that a rotation is replacing, `<name>.previous.key`; empty where none is.
+
+    Raises HomeUnusableError.
+    """
+    try:
+        return (_read_key(folder, f"{name}.previous"),)
+    except FileNotFoundError:
+        return ()
     except OSError as error:
         raise _unusable(folder, error) from error
 

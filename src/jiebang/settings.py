@@ -5,8 +5,10 @@ The file is named by `JIEBANG_SETTINGS`, else `jiebang.toml` in the current fold
     home = ".jiebang"                      # JIEBANG_HOME
     keys = "/etc/jiebang/keys"             # JIEBANG_KEYS; default: "keys" in the home
     anchor = "/mnt/once/anchor.jsonl"      # JIEBANG_ANCHOR; default: "timeline-anchor.jsonl" in the home
+    participants = "participants"          # JIEBANG_PARTICIPANTS: a folder of declarative participants (YAML)
     gateway_url = "https://…"              # JIEBANG_GATEWAY_URL. Once called phone_url
     verifier_url = "https://…"             # JIEBANG_VERIFIER_URL: of the verifier of documents
+    cipher = "aes-256-gcm"                 # JIEBANG_CIPHER: or "sm4-gcm"; of names sealed from now on
     sandbox = true                         # JIEBANG_SANDBOX: the sandbox stands in for the gateway, networks and issuer
                                            # that are not configured. Absent: only in the home of a demo
     [databases]                            # JIEBANG_DATABASES: JSON, TOML or a file's path; absent: embedded servers
@@ -50,8 +52,10 @@ from jiebang.model.errors import InvalidInputError, SettingsError
 from jiebang.model.participants import Declaration, ParticipantRegistry
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.configured import DeclarationFaultError, declare
+from jiebang.participants.declarative.load import load_declaration
 from jiebang.saga.coordinator import Timing
 from jiebang.store.cases.idempotency import RepeatPolicy
+from jiebang.store.encryption import SealCipher
 from jiebang.store.postgres.embedded import placement
 from jiebang.store.postgres.shares import ConnectionLimits
 from jiebang.usecases.operations.gauges import GaugePace
@@ -100,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `verifier_url`: of the verifier of documents; without one, no kind that brings an identity can be asked for.
     `sandbox`: whether it may; None: only in the home of a demo. `anchor`: the file outside the databases that holds the
     end of the chain of seals; None: one in the home.
+    `sandbox`: whether it may; None: only in the home of a demo. `cipher`: of data keys made from now on. `anchor`: the
+    file outside the databases that holds the end of the chain of seals; None: one in the home.
     """
 
     home: Path
@@ -111,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     verifier_url: str | None = None
     issuer: IssuerSettings | None = None
     sandbox: bool | None = None
+    cipher: SealCipher = SealCipher.AES_256_GCM
     connections: ConnectionLimits = ConnectionLimits()
     saga: Timing = Timing()
     worker: Pace = Pace()
@@ -153,7 +160,8 @@ _BOOLEANS: Final[Mapping[object, bool]] = {True: True, False: False, "true": Tru
 _URLS: Final = ("gateway_url", "phone_url")
 """The address of the gateway, under its present and its former name."""
 _ADDRESSES: Final = (*_URLS, "verifier_url")
-_PLAIN: Final = ("home", "keys", "anchor", "sandbox", *_ADDRESSES)
+_PLAIN: Final = ("home", "keys", "anchor", "participants", "sandbox", "cipher", *_ADDRESSES)
+_PLAIN: Final = ("home", "keys", "anchor", "participants", "sandbox", "cipher", *_ADDRESSES)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
@@ -195,10 +203,13 @@ class _SettingsReader:
     def settings(self, environ: Mapping[str, str]) -> Settings | None:
         raw = self._merge(environ)
         sandbox = self._read_boolean("sandbox", raw.pop("sandbox")) if "sandbox" in raw else None
+        cipher = self._read_cipher(raw.pop("cipher")) if "cipher" in raw else SealCipher.AES_256_GCM
         plain = {name: self._read_plain(name, raw.pop(name)) for name in _PLAIN if name in raw}
         sections: dict[str, Any] = {
             name: self._read_section(name, kind, raw.pop(name)) for name, kind in _SECTIONS.items() if name in raw
         }
+        if plain.get("participants"):
+            self._read_participants(Path(plain["participants"] or ""))
         databases = self._read_databases(raw.pop("databases")) if "databases" in raw else None
         declared = self._read_declarations(raw.get("networks"))
         networks = self._read_networks(raw.pop("networks"), declared) if "networks" in raw else None
@@ -223,6 +234,7 @@ class _SettingsReader:
             networks=networks,
             declared=declared,
             sandbox=sandbox,
+            cipher=cipher,
             **{name: value for name, value in sections.items() if value is not None},
         )
 
@@ -242,7 +254,7 @@ class _SettingsReader:
     def _find_paths(raw: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         """Yield where the raw values hold paths: the mapping and the key in it."""
         issuer, networks = raw.get("issuer"), raw.get("networks")
-        tables = [(raw, ("home", "keys", "anchor")), (issuer, ("jwks_file",))]
+        tables = [(raw, ("home", "keys", "anchor", "participants")), (issuer, ("jwks_file",))]
         tables += [(network, ("keys",)) for network in networks.values()] if isinstance(networks, dict) else []
         for table, names in tables:
             if isinstance(table, dict):
@@ -251,7 +263,7 @@ class _SettingsReader:
     def _apply_variable(self, variable: str, value: str, raw: dict[str, Any]) -> None:
         name = variable.removeprefix(PREFIX).lower()
         section, _, field = name.partition("_")
-        if name in ("home", "keys", "anchor"):
+        if name in ("home", "keys", "anchor", "participants"):
             raw[name] = str(self.folder / value) if value else ""
         elif name in _PLAIN:
             raw[name] = value
@@ -303,6 +315,13 @@ class _SettingsReader:
         if found is None:
             self.add_problem(name, ("应为 true 或 false", "must be true or false"))
         return found
+
+    def _read_cipher(self, value: object) -> SealCipher:
+        if value not in list(SealCipher):
+            known = ", ".join(SealCipher)
+            self.add_problem("cipher", (f"应为以下之一:{known}", f"must be one of {known}"))
+            return SealCipher.AES_256_GCM
+        return SealCipher(str(value))
 
     def _read_plain(self, name: str, value: object) -> str | None:
         if not isinstance(value, str) or not value:
@@ -382,6 +401,24 @@ class _SettingsReader:
                 what = (f"与 {twin} 是同一个数据库", f"is the same database as {twin}")
                 self.add_problem(f"databases.{name}", what)
         return found
+
+    def _read_participants(self, folder: Path) -> None:
+        """Declare the participants that the YAML files of a folder describe."""
+        try:
+            files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+            texts = [(path.name, path.read_text("utf-8-sig")) for path in files]
+        except (OSError, ValueError):
+            self.add_problem(
+                "participants", ("目录或其中的文件无法读取", "the folder, or a file in it, cannot be read")
+            )
+            return
+        for file, text in texts:
+            known = self.declared
+            added, problems = load_declaration(text, file, (*known.names, *known.owned), known.facts)
+            for each in problems:
+                self.add_problem(f"participants {each.file}:{each.line}:{each.column}", (each.zh, each.en))
+            if added is not None:
+                self.declared = ParticipantRegistry((*known.declarations, added))
 
     def _read_declarations(self, raw: object) -> ParticipantRegistry:
         """The participants declared for us, and those that the tables of networks declare."""

@@ -32,6 +32,7 @@ from jiebang.sandbox.issuer import SandboxIssuer
 from jiebang.sandbox.service import HttpAnswer, HttpCall, ok
 from jiebang.sandbox.superapp.answers import AnswerStore
 from jiebang.sandbox.superapp.door import Door, SuperApp
+from jiebang.sandbox.superapp.login import SendNotices
 from jiebang.sandbox.superapp.once import OncePerKey
 from jiebang.sandbox.superapp.routers import build_routers
 from jiebang.store.cases.idempotency import RepeatPolicy
@@ -213,11 +214,16 @@ async def on_deck(world: World) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def at_superapp(world: World, folder: Path, *, wait: float = 1.0) -> AsyncIterator[httpx.AsyncClient]:
+async def at_superapp(
+    world: World, folder: Path, *, wait: float = 1.0, send: SendNotices | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """Call a super-app beside the world directly, without a process of its own; its answers are kept in `folder`.
 
-    `wait`: seconds a repeat waits for the first to be over.
+    `wait`: seconds a repeat waits for the first to be over. `send`: brings codes to phones (None: nothing does).
     """
+
+    async def no_phone(_notices: object) -> None:
+        raise ConnectionError
 
     async def health(call: HttpCall) -> HttpAnswer:
         del call
@@ -225,7 +231,7 @@ async def at_superapp(world: World, folder: Path, *, wait: float = 1.0) -> Async
 
     store = AnswerStore(folder / "superapp.sqlite")
     door = Door(world.deps.verifier, OncePerKey(store, world.now, wait=wait))
-    app = SuperApp(build_routers(door, world.pools, world.now), health)
+    app = SuperApp(build_routers(door, world.pools, world.now, send or no_phone), health)
     transport = httpx.ASGITransport(app=cast("Any", app))
     async with httpx.AsyncClient(transport=transport, base_url="http://superapp.test") as client:
         yield client

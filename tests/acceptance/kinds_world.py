@@ -83,6 +83,12 @@ class KindsWorld:
             control = Control(self.outside.link(network))
             await control.bind([Binding(str(account), "card-1", "card", "招商银行 1234")])
             await control.aclose()
+        await self.pool("keys").execute(
+            """INSERT INTO keys.data_key (account_id, epoch, wrapped, retained, made_at)
+               VALUES ($1, 1, $2, $2, now())""",
+            account,
+            bytes(60),
+        )
         token = self.outside.issuer.person(account, self.app.clock(), str(uuid4()), device=f"phone-{account}")
         return Person(self.client, token, account)
 

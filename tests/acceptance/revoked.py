@@ -17,6 +17,7 @@ import httpx
 from jiebang.model.case import ENDED
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.http import HttpParticipant
+from jiebang.remote.gateway import GATEWAY, HttpGateway
 from jiebang.saga.coordinator import Timing
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store.cases import cases as store
@@ -83,6 +84,12 @@ class Town:
         assert await self.finish(case) == "done"
         return case
 
+    async def phone(self, account_id: int) -> list[str]:
+        """Return the messages on an account's phone, the newest last."""
+        url = f"{self.networks.addresses[GATEWAY]}/phones/{account_id}"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return [one["text"]["zh"] for one in (await client.get(url)).json()["messages"]]
+
     async def limits(self, account_id: int) -> dict[str, dict[str, Any]]:
         """Return what the person themselves reads of what restricts them, by name."""
         answer = await self.at_api(account_id).ask("GET", f"/v1/accounts/{account_id}/limits")
@@ -92,15 +99,23 @@ class Town:
 
 
 @asynccontextmanager
+async def closing(gateway: HttpGateway) -> AsyncIterator[HttpGateway]:
+    """Close it on the way out."""
+    yield gateway
+    await gateway.aclose()
+
+
+@asynccontextmanager
 async def open_town(pools: Mapping[str, Pool], folder: Path) -> AsyncIterator[Town]:
     """Open the world with everything in it."""
     (folder / "issuer").mkdir()
     (folder / "superapp").mkdir()
     world = made(pools, folder / "issuer")
     async with (
-        sandbox(folder / "networks", names=PARTICIPANTS.networks) as networks,
+        sandbox(folder / "networks", names=(*PARTICIPANTS.networks, GATEWAY)) as networks,
         on_deck(world) as api,
-        at_superapp(world, folder / "superapp") as superapp,
+        closing(HttpGateway(networks.link(GATEWAY))) as gateway,
+        at_superapp(world, folder / "superapp", send=gateway.send) as superapp,
     ):
         town = Town(world, api, superapp, networks)
         yield town

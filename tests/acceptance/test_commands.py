@@ -74,6 +74,7 @@ CATALOGUE: Final = (
     Call("participants list", 0, "participants history"),
     Call("participants out wallet --by Ann --reason x", 0, "participants history"),
     Call("participants in wallet --by Ann", 0, "participants history"),
+    Call("participant new wallet --language yaml", 2, "error"),
     Call("participant test http://127.0.0.1:9 --name nobody", 2, "error"),
     Call("policy list", 0, ""),
     Call("policy show emoney/2", 0, ""),

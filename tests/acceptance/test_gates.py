@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, time, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from jiebang.policy.calendar import ZONE
-from tests.acceptance.api_world import Person, closed, problem
+from jiebang.sandbox.control import Control
+from jiebang.sandbox.faults import FaultKind, FaultOp, NetworkFault
+from tests.acceptance.api_world import Person, at_superapp, closed, problem
 from tests.acceptance.revoked import Town, open_town
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
@@ -225,3 +231,113 @@ async def test_friend_requests_are_blocked_and_strangers_learn_nothing(town: Tow
     problem(await befriend(town, stranger, stranger), 400, "INVALID-INPUT")
     body = {"from": str(stranger), "to": str(named), "greeting": "x"}
     problem(await town.at_superapp(named).ask("POST", "/v1/friend-requests", body), 403, "NOT-ALLOWED")
+
+
+async def log_in(town: Town, account_id: int, code: str | None = None, **kwargs: Any) -> Any:
+    body = {"account": str(account_id), "place": "深圳"} | ({} if code is None else {"code": code})
+    return await town.at_superapp(account_id).ask("POST", "/v1/logins", body, **kwargs)
+
+
+async def sent_code(town: Town, account_id: int) -> str:
+    return str(re.findall(r"验证码 (\d{6})", (await town.phone(account_id))[-1])[0])
+
+
+async def test_a_login_asks_for_the_code_on_the_phone(town: Town) -> None:
+    """Whoever stole the password of an account without a name stands before its phone; its owner gets in."""
+    one = FIRST + 17
+    assert (await log_in(town, one)).status_code == 200, "with a name nothing is asked for"
+    await town.revoke(one)
+    asked = problem(await log_in(town, one, key="first"), 409, "LOGIN-CODE-NEEDED")
+    assert datetime.fromisoformat(asked["fields"]["expires_at"]) > town.world.now()
+    problem(await log_in(town, one, key="first"), 409, "LOGIN-CODE-NEEDED")
+    assert len(await town.phone(one)) == 1, "a repeat sends no second code"
+    code = await sent_code(town, one)
+    wrong = "000000" if code != "000000" else "000001"
+    refused = problem(await log_in(town, one, wrong), 409, "LOGIN-CODE-REFUSED")
+    assert refused["fields"] == {"cause": "wrong", "tries_left": 4}
+    logins = "SELECT count(*) FROM security.login WHERE account_id = $1"
+    assert await town.world.pools["security"].fetchval(logins, one) == 1
+    done = await log_in(town, one, code, key="in")
+    assert (done.status_code, (await log_in(town, one, code, key="in")).content) == (200, done.content)
+    assert await town.world.pools["security"].fetchval(logins, one) == 2
+    spent = problem(await log_in(town, one, code), 409, "LOGIN-CODE-REFUSED")
+    assert spent["fields"]["cause"] == "not_sent", "a code is good for one login"
+    dump = str(await town.world.pools["security"].fetch("SELECT * FROM security.login_code"))
+    assert code not in dump
+
+
+async def test_codes_of_logins_end(town: Town) -> None:
+    """Five wrong tries, five minutes, one code a minute: a guesser and a nuisance both come to an end."""
+    one = FIRST + 18
+    await town.revoke(one)
+    await log_in(town, one)
+    waits = await log_in(town, one)
+    problem(waits, 429, "TOO-SOON")
+    assert 0 < int(waits.headers["retry-after"]) <= 61
+    code = await sent_code(town, one)
+    wrong = "000000" if code != "000000" else "000001"
+    left = [
+        problem(await log_in(town, one, wrong), 409, "LOGIN-CODE-REFUSED")["fields"]["tries_left"] for _ in range(6)
+    ]
+    assert left == [4, 3, 2, 1, 0, 0]
+    used_up = problem(await log_in(town, one, code), 409, "LOGIN-CODE-REFUSED")
+    assert used_up["fields"]["cause"] == "tries_used_up"
+    town.world.later(timedelta(minutes=2))
+    problem(await log_in(town, one), 409, "LOGIN-CODE-NEEDED")
+    code = await sent_code(town, one)
+    town.world.later(timedelta(minutes=6))
+    late = problem(await log_in(town, one, code), 409, "LOGIN-CODE-REFUSED")
+    assert late["fields"]["cause"] == "expired"
+    body = {"account": str(one), "place": "深圳"}
+    problem(await town.at_superapp(FIRST + 19).ask("POST", "/v1/logins", body), 403, "NOT-ALLOWED")
+
+
+async def play(town: Town, account_id: int, game: str = "7", **kwargs: Any) -> Any:
+    body = {"account": str(account_id), "game": game}
+    return await town.at_superapp(account_id).ask("POST", "/v1/game-sessions", body, **kwargs)
+
+
+async def test_a_guarded_account_starts_no_game_while_its_case_is_under_way(town: Town) -> None:
+    """A minor's games are off from the first Try to the end, and back whether the case came about or not."""
+    gaming, platform = town.world.pools["gaming"], town.world.pools["platform"]
+    guarded, grown = FIRST + 20, FIRST + 21
+    for account_id in (guarded, grown):
+        await gaming.execute(
+            "INSERT INTO gaming.access (account_id, game_id, name, granted_at) VALUES ($1, 7, '象棋', now())",
+            account_id,
+        )
+    await gaming.execute("UPDATE gaming.account SET game_guard = true WHERE account_id = $1", guarded)
+    assert (await play(town, guarded)).status_code == 200
+    control = Control(town.networks.link("unionpay"))
+    for account_id in (guarded, grown):
+        case = await town.open(account_id)
+        await control.set_faults([NetworkFault(FaultKind.SLOW, ops=(FaultOp.TRY,), ms=1500)])
+        finishing = asyncio.create_task(town.finish(case))
+        tried = "SELECT case_op = 'tried' FROM gaming.account WHERE account_id = $1"
+        async with asyncio.timeout(PATIENCE_S):
+            while not await gaming.fetchval(tried, account_id):  # noqa: ASYNC110 - another's state without an event
+                await asyncio.sleep(0.01)
+        if account_id == guarded:
+            problem(await play(town, guarded, key="now"), 409, "GAMES-OFF")
+            told = (await town.limits(guarded))["games"]
+            opened = await platform.fetchval("SELECT created_at FROM platform.cases WHERE account_id = $1", guarded)
+            assert (told["case"], datetime.fromisoformat(told["since"]), told["until"]) == (case, opened, None)
+        else:
+            assert (await play(town, grown)).status_code == 200, "nobody else is kept from playing"
+        assert await finishing == "done"
+        await control.set_faults([])
+    await control.aclose()
+    assert "games" not in await town.limits(guarded)
+    started = await play(town, guarded, key="after")
+    assert (started.status_code, (await play(town, guarded, key="after")).content) == (200, started.content)
+    problem(await play(town, guarded, game="8"), 409, "NO-SUCH-GAME")
+
+
+async def test_a_gateway_that_is_away_is_no_fault_of_the_person_s(town: Town, tmp_path: Path) -> None:
+    """Without a phone nobody can type its code: they are told to come again, not that their code was wrong."""
+    one = FIRST + 22
+    await town.revoke(one)
+    async with at_superapp(town.world, tmp_path) as silent:
+        person = Person(silent, town.world.token(one), one)
+        answer = await person.ask("POST", "/v1/logins", {"account": str(one), "place": "深圳"})
+    assert problem(answer, 503, "PARTICIPANT-UNAVAILABLE")["fields"] == {"participant": "phone"}

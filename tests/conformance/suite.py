@@ -49,7 +49,11 @@ class ParticipantSuite:
     @settings(
         max_examples=12,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.differing_executors,  # one suite, a class a participant: none shares an example with another
+        ],
     )
     @given(
         steps=st.lists(

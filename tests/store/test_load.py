@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,16 @@ from jiebang.sandbox.population.generate import generate
 from jiebang.sandbox.population.load import LoadBrokenError, LoadRefusedError, load
 from jiebang.sandbox.population.tables import LoadKeys
 from jiebang.store import encryption
+from jiebang.store.retention.key_wrapping import MASTER, RETENTION, FileWrappingKey, KeyLocks, OwnedKey
 
 if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 NOW = datetime(2026, 1, 15, 4, tzinfo=UTC)
-KEYS = LoadKeys(b"m" * 32, b"d" * 32, b"p" * 32)
+LOCKS = KeyLocks(
+    master=FileWrappingKey(MASTER, b"m" * 32, os.urandom), retention=FileWrappingKey(RETENTION, b"r" * 32, os.urandom)
+)
+KEYS = LoadKeys(LOCKS, b"d" * 32, b"p" * 32)
 COUNT = 60
 _TABLES = """
 SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
@@ -111,8 +116,14 @@ async def test_names_and_numbers_are_sealed_and_open_with_the_keys_alone(
         assert copies[0] == copies[1]
         assert copies[0] is not None
         sealed, index, born, region = copies[0]
-        wrapped = await pools["keys"].fetchval("SELECT wrapped FROM keys.data_key WHERE account_id = $1", account)
-        data_key = encryption.unwrap(KEYS.master, wrapped, account, 1)
+        wraps = await pools["keys"].fetchrow(
+            "SELECT wrapped, retained FROM keys.data_key WHERE account_id = $1", account
+        )
+        assert wraps is not None
+        [data_key] = LOCKS.master.unwrap([OwnedKey(account, 1, wraps["wrapped"])])
+        assert LOCKS.retention.unwrap([OwnedKey(account, 1, wraps["retained"])]) == [data_key], "law's lock, same key"
+        assert LOCKS.retention.unwrap([OwnedKey(account, 1, wraps["wrapped"])]) == [None], "one lock, one key"
+        assert data_key is not None
         identity = encryption.unseal(data_key, sealed, account, 1)
         of = person.identity
         assert of.birth_date is not None

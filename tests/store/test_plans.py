@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,12 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "case_records.case_records": ["account_id", "document_index"],
     "recoveries.make_again": ["only_one"],
     "witness.read_witness": ["only_one"],
+    "data_keys.read_progress": ["only_one"],
+    "data_keys.end_retentions": ["retention_ends_at", "account_id"],
+    "data_keys.overdue_keys": ["destroy_at"],
+    "data_keys.overdue_retentions": ["retention_ends_at"],
+    "ended_cases.settled_until": ["seal_no"],
+    "ended_cases.ended_page": ["ended_at"],
     "outbox.due_messages": ["bucket"],
     "idempotency.claim_key": ["caller"],
     "idempotency.kept_answer": ["caller"],
@@ -71,6 +78,7 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
 }
 """Statements that look for rows by something else than their account, and by what."""
 WHOLE_INDEX: Mapping[str, Sequence[str]] = {
+    "data_keys.destroy_keys": ["data_key_destroy"],
     "tasks.open_tasks": ["task_open"],
     "tasks.count_open": ["task_open"],
     "tasks.acknowledge": ["task_open"],
@@ -89,6 +97,8 @@ WHOLE_TABLE: Mapping[str, str] = {
 FEW_ROWS: Mapping[str, str] = {
     "platform.seal_floor": "one row",
     "keys.seal_witness": "one row",
+    "keys.destruction_progress": "one row",
+    "keys.retention_basis": "a row a retention of a version of policy",
     "platform.bucket_lease": "a row a bucket",
     "platform.worker": "a row a worker",
     "platform.worker_freed": "a row a time that an operator freed a worker's buckets",
@@ -114,7 +124,8 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
         "at": AT,
     },
     "identity.staged": {"case_no": 1, "operation": "swap", "given": "{}", "staged_at": AT},
-    "keys.data_key": {"wrapped": b"\1" * 60, "made_at": AT},
+    "identity.retained": {"sealed_epoch": 1, "sealed": b"\0" * 40, "retained_at": AT},
+    "keys.data_key": {"wrapped": b"\0" * 60, "retained": b"\0" * 60, "made_at": AT},
     "platform.account": {"created_at": AT},
     "platform.cases": {
         "case_no": 1,
@@ -166,6 +177,14 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     | {"place": 1, "op": "confirm"},
     "social.moment": {"moment_id": 1, "body": "x", "visibility": "all", "posted_at": AT},
     "social.friend_request": {"request_id": 1, "sender_id": 2, "greeting": "x", "state": "waiting", "sent_at": AT},
+    "security.login_code": {
+        "nonce": bytes(16),
+        "sent_at": AT,
+        "expires_at": AT + timedelta(minutes=5),
+        "tries_left": 5,
+    },
+    "gaming.access": {"game_id": 1, "name": "x", "granted_at": AT},
+    "gaming.play_session": {"session_id": 1, "game_id": 1, "started_at": AT},
     "enterprise.api_credential": {"credential_id": 1, "enterprise_id": 1, "name": "x", "issued_at": AT},
     **{table: row for table, (_, (row, *_)) in CHILDREN.items()},
 }

@@ -25,6 +25,8 @@ NOT_BY_ACCOUNT = {
     "platform.timeline_seal": "one chain for the whole installation, a row for many cases of many accounts",
     "platform.seal_floor": "one row for the whole installation",
     "keys.seal_witness": "one row for the whole installation",
+    "keys.destruction_progress": "one row for the whole installation",
+    "keys.retention_basis": "a row a retention of a version of policy, for the whole installation",
     "platform.bucket_lease": "a few rows for the whole installation",
     "platform.worker": "a few rows for the whole installation",
     "platform.worker_freed": "a few rows for the whole installation",
@@ -38,7 +40,17 @@ NOT_BY_ACCOUNT = {
     "platform.policy_shadow": "counters of the whole installation, about nobody",
 }
 NOT_OURS = "schema_migration"  # one row a migration, kept by jiebang migrate
-HOT = {"account", "cases", "outbox", "proof", "bucket_lease", "worker", "policy_state", "policy_shadow", "seal_floor"}
+HOT = {
+    "account",
+    "cases",
+    "outbox",
+    "proof",
+    "bucket_lease",
+    "worker",
+    "policy_state",
+    "policy_shadow",
+    "seal_floor",
+} | {"destruction_progress"}
 FENCE = [
     ("account_id", "bigint", None),
     ("facts_version", "bigint", "1"),

@@ -19,6 +19,7 @@ import jiebang.usecases.driving.advance
 import jiebang.usecases.operations.backlog
 import jiebang.usecases.operations.delivery
 import jiebang.usecases.operations.gauges
+import jiebang.usecases.retention.destroy
 import jiebang.usecases.timelines.seal  # noqa: F401 - the metrics of all of them are in the registry then
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,6 +49,7 @@ RUNBOOK: Final = {
     "lag",
     "silent-participants",
     "unsealed-timelines",
+    "overdue-keys",
 }
 """The parts of docs/operations.md that rules lead to."""
 
@@ -97,7 +99,7 @@ QUIET: Samples = {
     at("jiebang_gauges_read_timestamp_seconds"): NOW - 9,
     at("jiebang_unsealed_seconds"): 80, at("jiebang_sealing_halted"): 0,
     at("jiebang_silences_total", participant="wallet", op="try"): 40, at("jiebang_lost_saves_total"): 100,
-    at("jiebang_refused_total", reason="backlog"): 10,
+    at("jiebang_refused_total", reason="backlog"): 10, at("jiebang_keys_overdue", which="master"): 0,
 }  # fmt: skip
 CASES: Mapping[str, tuple[Samples, list[dict[str, str]]]] = {
     "JiebangStuckCases": ({at("jiebang_stuck_cases", state="confirming"): 3}, [{"state": "confirming"}]),
@@ -121,6 +123,7 @@ CASES: Mapping[str, tuple[Samples, list[dict[str, str]]]] = {
     "JiebangLostSaves": ({at("jiebang_lost_saves_total"): 500}, [{}]),
     "JiebangUnsealedTimelines": ({at("jiebang_unsealed_seconds"): 601}, [{}]),
     "JiebangSealingHalted": ({at("jiebang_sealing_halted"): 1}, [{}]),
+    "JiebangKeysOverdue": ({at("jiebang_keys_overdue", which="master"): 1}, [{"which": "master"}]),
     "JiebangOverload": ({at("jiebang_refused_total", reason="backlog"): 400}, [{"reason": "backlog"}]),
 }  # fmt: skip
 """What goes wrong, by rule, over the quiet installation, and the alarms that must be raised. -1: not there at all."""

@@ -20,7 +20,7 @@ BOTH = {
     "README.md": "README.zh-CN.md",
     **{
         f"docs/{name}.md": f"docs/zh/{name}.md"
-        for name in ("operations", "overload", "policy-packs", "receipts", "remote-participants")
+        for name in ("operations", "overload", "participants-sdk", "policy-packs", "receipts", "remote-participants")
     },
 }
 """The pages of operators, officers and teams that take part. The others are for engineers, in English."""
@@ -124,13 +124,17 @@ def test_no_text_of_a_pack_sends_people_to_a_page_that_nobody_has(name: str, pag
 
 @pytest.mark.parametrize("name", packs.NAMES)
 def test_what_a_case_will_do_is_told_as_it_is_today(name: str) -> None:
-    """Nobody is told of a case but the person, and no key is destroyed by this version: no text may say otherwise."""
+    """Nobody is told of a case but the person: no text may say otherwise. A key is destroyed, and when is told."""
     pack = load_pack(*packs.text(name), PARTICIPANTS)
     words = [one.explanation for one in pack.consequences if Kind.REVOKE in one.kinds]
     words += [one.words.explanation for one in pack.rules if Kind.REVOKE in one.kinds]
     said = [text for each in words for text in each.zh + each.en]
-    untrue = re.compile("收到通知|并通知|内销毁|单独加密|(?:is|are) told|destroyed within|key of their own")
+    untrue = re.compile("收到通知|并通知|尚不自动销毁|(?:is|are) told|does not by itself")
     assert [text for text in said if untrue.search(text)] == []
+    assert any("分钟内销毁" in text for text in said)
+    assert any("destroyed within" in text for text in said)
+    assert pack.retentions is not None
+    assert pack.retentions[Kind.REVOKE].years, "what law keeps of it is said, and until when"
 
 
 def test_the_map_names_every_room_and_what_is_in_it() -> None:

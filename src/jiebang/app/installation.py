@@ -18,6 +18,7 @@ from jiebang.model.ids import CaseIds
 from jiebang.model.participants import ParticipantRegistry
 from jiebang.participants.base import Participant
 from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.identity.documents import IdentityParticipant
 from jiebang.participants.wallet.money import WalletParticipant
 from jiebang.remote import stand_ins
 from jiebang.remote.gateway import GATEWAY
@@ -27,6 +28,7 @@ from jiebang.store.cases import idempotency
 from jiebang.store.postgres.database_clock import DatabaseClock
 from jiebang.store.postgres.pool import WHOLE_TABLE, open_pools
 from jiebang.store.postgres.shares import ServerShares
+from jiebang.store.retention.key_wrapping import KeyLocks
 from jiebang.store.timelines.seal_signing_keys import FOLDER, LAST_SEAL, SealKeys
 from jiebang.store.timelines.witness import ChainMemory
 from jiebang.usecases.cases.context import Context
@@ -37,12 +39,14 @@ from jiebang.usecases.policy.shadow import Shadow
 
 if TYPE_CHECKING:
     from jiebang.api.gate.admission import Admission
+    from jiebang.participants.identity.reclaimed import ReclaimedIdentities
     from jiebang.remote.tokens import TokenVerifier
     from jiebang.saga.recovery_driver import RecoveryTally
     from jiebang.store.postgres.pool import Pool
     from jiebang.usecases.driving.recover import ReportWaiting
     from jiebang.usecases.operations.verify import VerificationReport
     from jiebang.usecases.periodic import Chore
+    from jiebang.usecases.retention.destroy import KeyDestruction
     from jiebang.usecases.timelines.seal import Sealer
     from jiebang.worker import Worker
 
@@ -59,6 +63,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings
     declared: ParticipantRegistry
     secrets: InstallationKeys
+    locks: KeyLocks
     databases: Mapping[str, str]
     pools: Mapping[str, Pool]
     shares: ServerShares
@@ -142,6 +147,22 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             anchor_in_home=self.anchor_in_home,
         )
 
+    def key_destruction(self) -> KeyDestruction:
+        """Return the chore that destroys keys."""
+        from jiebang.usecases.retention.destroy import KeyDestruction
+
+        return KeyDestruction(
+            platform=self.pools["platform"],
+            keys=self.pools["keys"],
+            identities=self.identities,
+            registry=self.registry,
+        )
+
+    @property
+    def identities(self) -> Mapping[str, ReclaimedIdentities]:
+        """The identities that were taken back, as each data centre knows them, by its database."""
+        return {name: one.reclaimed for name, one in self.participants.items() if isinstance(one, IdentityParticipant)}
+
     def worker(self) -> Worker:
         """Return a worker with all its chores."""
         from jiebang.remote.gateway import HttpGateway
@@ -152,6 +173,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         from jiebang.usecases.operations.gauges import Gauges
         from jiebang.usecases.operations.tasks import TaskWatch
         from jiebang.usecases.periodic import PeriodicChore
+        from jiebang.usecases.retention.second_lock import SecondLock
         from jiebang.worker import Worker
 
         pool = self.pools["platform"]
@@ -175,6 +197,8 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         chores: dict[str, Chore] = {
             "purge": PeriodicChore(self._purge, _PURGE_EVERY),
             "transfers": PeriodicChore(self._finish_transfers, _TRANSFERS_EVERY),
+            "second_lock": PeriodicChore(SecondLock(self.pools["keys"], self.locks), _PURGE_EVERY),
+            "keys": self.key_destruction(),
             "seals": self.sealing(),
             "tasks": TaskWatch(
                 pool,
@@ -220,6 +244,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
     async def verify(self, progress: Callable[[int], None] = lambda _done: None) -> VerificationReport:
         """Audit all databases and networks."""
         from jiebang.usecases.operations.verify import verify
+        from jiebang.usecases.retention.audit import KeyAudit
 
         async with open_pools(
             {"wallet": self.databases["wallet"]}, size=1, settings=WHOLE_TABLE, shares=self.shares
@@ -234,6 +259,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
                 anchor_at=self.anchor,
                 anchor_in_home=self.anchor_in_home,
                 memory=self.chain_memory,
+                data_keys=KeyAudit(self.pools["keys"], self.identities, self.clock),
                 progress=progress,
             )
 

@@ -18,7 +18,15 @@ import structlog
 from jiebang.app.completeness import list_gaps, may_stand_in
 from jiebang.app.installation import App
 from jiebang.clock import utc_now
-from jiebang.keys import InstallationKeys, compute_fingerprints, list_missing, make_keys, read_keys, replace_key
+from jiebang.keys import (
+    InstallationKeys,
+    compute_fingerprints,
+    list_missing,
+    make_keys,
+    read_keys,
+    read_previous,
+    replace_key,
+)
 from jiebang.model.errors import InstallationIncompleteError, ParticipantUnavailableError, SettingsError
 from jiebang.model.facts import PLATFORM
 from jiebang.model.ids import CaseIds
@@ -41,6 +49,7 @@ from jiebang.store.postgres.embedded import embedded, ensure_databases, placemen
 from jiebang.store.postgres.migrate import migrate_all
 from jiebang.store.postgres.pool import open_pools
 from jiebang.store.postgres.shares import ServerShares
+from jiebang.store.retention.key_wrapping import MASTER, RETENTION, FileWrappingKey, KeyLocks
 from jiebang.store.sealing import IdentitySealer
 from jiebang.store.timelines.seal_signing_keys import SealKeys, read_seal_keys
 from jiebang.usecases.cases.context import Context
@@ -134,6 +143,18 @@ async def rotate_seal_key(settings: Settings, declared: ParticipantRegistry | No
         replace_key(settings.keys, SEALS)
         fingerprints = compute_fingerprints(read_keys(settings.keys))
         await record_new_seal_key(connection, fingerprints[SEALS], utc_now())
+
+
+def open_locks(settings: Settings, keys: InstallationKeys) -> KeyLocks:
+    """Return both locks on data keys, from the files in the folder of keys. Raises HomeUnusableError.
+
+    A key management service goes in here, in the place of either file.
+    """
+    files = {
+        name: FileWrappingKey(name, key, secrets.token_bytes, read_previous(settings.keys, name))
+        for name, key in ((MASTER, keys.master), (RETENTION, keys.retention))
+    }
+    return KeyLocks(master=files[MASTER], retention=files[RETENTION], cipher=settings.cipher)
 
 
 def hold_keys(folder: Path, keys: InstallationKeys) -> HeldKeys:
@@ -279,7 +300,7 @@ def _build_app(
         clock=clock,
         shadow=shadow,
     )
-    verifier = None
+    locks, verifier = open_locks(settings, keys), None
     if VERIFIER in links:
         verifier = HttpVerifier(links[VERIFIER])
         resources.push_async_callback(verifier.aclose)
@@ -300,13 +321,14 @@ def _build_app(
         codes_key=keys.codes,
         timing=settings.saga,
         verifier=verifier,
-        identities=IdentitySealer(pools["keys"], keys.master, keys.documents, secrets.token_bytes),
+        identities=IdentitySealer(pools["keys"], locks, keys.documents, secrets.token_bytes),
         quotas=Quotas(registry.declared, participants, pools["platform"], clock),
     )
     return App(
         settings=settings,
         declared=registry.declared,
         secrets=keys,
+        locks=locks,
         databases=databases,
         pools=pools,
         shares=shares,

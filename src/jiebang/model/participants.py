@@ -128,7 +128,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     restrict; `limits_sql`: the query over accounts `$1::bigint[]` at `$2::timestamptz` that returns a row for each
     limit in force: account_id, name, value, used, until (`LimitReading`). `operations`: by name.
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
-    names; None for a participant that never had that form.
+    names; None for a participant that never had that form. `migrations`: (name, SQL) of each, from version 1 on, for a
+    participant that has no folder of them.
     """
 
     owner: str
@@ -141,6 +142,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     limits_sql: str = ""
     operations: Mapping[str, Operation]
     formerly: str | None = None
+    migrations: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

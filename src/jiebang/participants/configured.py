@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_OURS: Final = frozenset({PLATFORM, QUOTA, REQUEST, "keys", "phone"})
+RESERVED_NAMES: Final = frozenset({PLATFORM, QUOTA, REQUEST, "keys", "phone"})
 """Names that mean something else in an installation: our own owners, the store of data keys, the gateway's link."""
 _TYPES: Final[Mapping[str, type]] = {"int": int, "bool": bool, "str": str}
 
@@ -67,7 +67,7 @@ def declare(name: str, operations: object, taken: Collection[str]) -> Declaratio
         raise DeclarationFaultError(
             "", Text("名称应为小写字母、数字与下划线", "a name is lower-case letters, digits, _")
         )
-    if name in _OURS or name in taken:
+    if name in RESERVED_NAMES or name in taken:
         raise DeclarationFaultError("", Text("此名称已另有所指", "that name means something else already"))
     try:
         found = msgspec.convert(operations, dict[str, OperationSettings])

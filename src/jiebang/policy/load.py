@@ -41,9 +41,11 @@ from jiebang.policy.pack import (
     Param,
     Proofs,
     QuotaRule,
+    Retention,
     Rule,
 )
 from jiebang.policy.protection import PROOF_LOCK, WRONG_TRIES, Protection, UseLimits
+from jiebang.policy.retention import MOST_YEARS
 from jiebang.policy.shape import (
     IdentityShape,
     MessageShape,
@@ -53,6 +55,7 @@ from jiebang.policy.shape import (
     ProofsShape,
     ProtectionShape,
     QuotaShape,
+    RetentionShape,
     Unit,
     UseLimitsShape,
 )
@@ -177,6 +180,7 @@ class _Builder(Entries):
             devices={} if shape.devices is None else {act: getattr(shape.devices, act.value) for act in Act},
             identity=None if shape.identity is None else self._identity(shape.identity),
             protection=None if shape.protection is None else self._protection(shape.protection),
+            retentions=None if shape.retentions is None else self._retentions(shape.retentions),
         )
 
     def _check_params(self) -> None:
@@ -375,6 +379,37 @@ class _Builder(Entries):
         if None in (*spans.values(), *counts.values(), *limits.values()):
             return None
         return msgspec.convert({**spans, **counts, **limits}, Protection)
+
+    def _retentions(self, shapes: tuple[RetentionShape, ...]) -> dict[Kind, Retention]:
+        found = dict[Kind, Retention]()
+        for at, shape in enumerate(shapes):
+            path: Path = ("retentions", at)
+            if shape.legal_basis == "platform":
+                self.document.problem(
+                    (*path, "legal_basis"),
+                    "须为法律及条款：平台自身不得留存",
+                    "must be a law: the platform keeps nothing",
+                )
+                continue
+            param = self.look_up_param(shape.years, (*path, "years"))
+            if param is None:
+                continue
+            if param.unit is not Unit.YEARS or not isinstance(param.value, int) or not 0 < param.value <= MOST_YEARS:
+                self.document.problem(
+                    (*path, "years"),
+                    f"须为 1 至 {MOST_YEARS} 的年数参数",
+                    f"must be a parameter of 1 to {MOST_YEARS} years",
+                )
+                continue
+            zh, _, en = shape.legal_basis.partition(" / ")
+            one = Retention(code=shape.code, years=param.value, law=Text(zh, en), purpose=shape.purpose)
+            for kind in shape.kinds:
+                if kind in found:
+                    self.document.problem(
+                        (*path, "kinds"), f"“{kind}”已有留存规定", f"'{kind.value}' has a retention already"
+                    )
+                found[kind] = one
+        return found
 
     def _use_limits(self, shape: UseLimitsShape, path: Path) -> UseLimits | None:
         counts = {

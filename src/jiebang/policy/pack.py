@@ -207,6 +207,15 @@ class IdentityRule(msgspec.Struct, frozen=True, kw_only=True):
     least_age: int
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """What law keeps of an identity that ended (`shape.RetentionShape` says what each field is)."""
+
+    code: str
+    years: int
+    law: Text
+    purpose: Text
+
+
 class MessageText(msgspec.Struct, frozen=True):
     """The wording of one message to a person's phone and e-mail."""
 
@@ -276,6 +285,8 @@ class Pack(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """From which device each act must come."""
     protection: Protection | None = None
     """None: this policy has no pauses and caps."""
+    retentions: Mapping[Kind, Retention] | None = None
+    """By kind, what law keeps of the identity; nothing, of a kind without one. None: the version says nothing of it."""
 
     @property
     def offered(self) -> list[str]:

@@ -224,6 +224,16 @@ class ProtectionShape(msgspec.Struct, frozen=True):
     unlock: UnlockShape
 
 
+class RetentionShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What law keeps of an identity that a case of `kinds` ended: for how many years, by which law, for what alone."""
+
+    code: Code
+    kinds: Kinds
+    years: Reference
+    legal_basis: LegalBasis
+    purpose: Text
+
+
 class MessageShape(msgspec.Struct, frozen=True):
     """The texts of one message: the short one for the phone, and the e-mail."""
 
@@ -274,6 +284,7 @@ class PackShape(msgspec.Struct, frozen=True, kw_only=True):
     identity: IdentityShape | None = None
     devices: DevicesShape | None = None
     protection: ProtectionShape | None = None
+    retentions: tuple[RetentionShape, ...] | None = None
     consequences: tuple[ConsequenceShape, ...] = ()
     alternatives: tuple[AlternativeShape, ...] = ()
     limits: dict[Name, LimitShape] = {}

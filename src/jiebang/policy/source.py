@@ -171,7 +171,8 @@ class Source:
     def _value(self, node: yaml.Node, shape: types.Type, path: Path) -> Any:
         self.nodes[path] = node
         if isinstance(shape, types.UnionType) and shape.includes_none:
-            (shape,) = (one for one in shape.types if not isinstance(one, types.NoneType))
+            present = tuple(one for one in shape.types if not isinstance(one, types.NoneType))
+            shape = present[0] if len(present) == 1 else types.UnionType(present)
         match shape:
             case types.StructType():
                 return self._struct(node, shape, path)

@@ -54,6 +54,8 @@ class TokenScope(StrEnum):
     TRANSFER = "transfer"
     LIMITS_READ = "limits:read"
     SOCIAL_WRITE = "social:write"
+    LOGIN = "login"
+    PLAY = "play"
     SERVICE = "service"
 
 

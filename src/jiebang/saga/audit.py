@@ -36,6 +36,8 @@ class Breach(StrEnum):
     SLOT_LEAKED = "quota_slot_without_case"
     SLOT_MISSING = "case_without_quota_slot"
     NUMBER_SET_BACK = "case_number_would_be_given_again"
+    KEY_NOT_DESTROYED = "key_outlives_the_name_that_was_taken_back"
+    KEPT_TOO_LONG = "retained_key_outlives_its_day"
     NOT_ACTIVATED = "policy_in_force_was_not_activated"
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from jiebang.model.check import Text
-from jiebang.model.errors import InvalidInputError, OurFaultError
+from jiebang.model.errors import OurFaultError
 from jiebang.participants import PARTICIPANTS
+from jiebang.participants.serving.messages import SINGLE_STATUS, read_batch, read_single_case
 from jiebang.remote import wire
 from jiebang.remote.link_keys import read_other_end
 from jiebang.remote.signing import Responder
@@ -31,17 +29,11 @@ from jiebang.sandbox.lies import FickleMemory, apply_lie, deny_all
 from jiebang.sandbox.service import Arguments, HttpAnswer, HttpCall, Service, ok, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
 T = TypeVar("T")
 DIED: Final = 86
 """Exit status of a process that the fault `die` ended."""
-_GID: Final = re.compile(r"\A([1-9][0-9]{0,15})-([1-9][0-9]{0,9})\Z")
-_STATUS: Final = {
-    wire.CaseOutcome.GRANTED: HTTPStatus.OK,
-    wire.CaseOutcome.REFUSED: HTTPStatus.CONFLICT,
-    wire.CaseOutcome.PENDING: HTTPStatus.TOO_EARLY,
-}
 
 
 class BindingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,41 +94,21 @@ class ClearingNetwork:
 
     async def batch(self, call: HttpCall) -> HttpAnswer | None:
         """Answer a Try, Confirm or Cancel of up to 1,024 cases."""
-        body = wire.parse(call.body, wire.CaseBatch)
-        if body.operation and body.operation not in self._operations:
-            known = ", ".join(self._operations)
-            reason = Text(f"没有此操作；可用：{known}", f"there is no such operation; known are {known}")
-            raise InvalidInputError(field="$.operation", reason=reason)
-        cases = body.cases
-        accounts = [int(case.account) for case in cases]
-        pairs = [(account, case.case_no) for account, case in zip(accounts, cases, strict=True)]
-        if len(set(pairs)) != len(pairs):
-            raise InvalidInputError(field="$.cases", reason=Text("同一笔重复出现", "a case is named twice"))
-        done = await self._saga(call, Op(call.path.removeprefix("/")), pairs)
+        cases = read_batch(call.body, self._operations).cases
+        done = await self._saga(call, Op(call.path.removeprefix("/")), cases)
         return None if done is None else _answer(wire.Results(done[0]), done[1])
 
     async def branch(self, call: HttpCall) -> HttpAnswer | None:
         """Answer the single-case form by DTM's convention: 200 granted, 409 refused, 425 still working."""
-        query = _read_single(call.query, {"gid", "branch_id", "op", "trans_type"})
-        match = _GID.match(query.get("gid", ""))
-        if match is None or not query.get("branch_id"):
-            raise InvalidInputError(
-                field="gid, branch_id",
-                reason=Text("gid 须为“账户号-案号”,且须有 branch_id", "gid is account-case_no; branch_id must be set"),
-            )
-        if query.get("op") not in set(Op) or query.get("trans_type", "tcc") != "tcc":
-            raise InvalidInputError(
-                field="op, trans_type", reason=Text("op 须为 try、confirm 或 cancel", "op is try, confirm or cancel")
-            )
-        case = wire.convert({"account": match[1], "case_no": int(match[2])}, wire.CaseOrder)
-        done = await self._saga(call, Op(query["op"]), [(int(case.account), case.case_no)])
+        op, case = read_single_case(call.query)
+        done = await self._saga(call, op, [case])
         if done is None:
             return None
         (first, *_), suffered = done
-        return msgspec.structs.replace(_answer(first, suffered), status=_STATUS[first.outcome])
+        return msgspec.structs.replace(_answer(first, suffered), status=SINGLE_STATUS[first.outcome])
 
     async def _saga(
-        self, call: HttpCall, op: Op, cases: list[tuple[int, int]]
+        self, call: HttpCall, op: Op, cases: Sequence[tuple[int, int]]
     ) -> tuple[list[wire.Result], Strike] | None:
         """Apply the op, with the faults before and after it. None: the fault `silent` withholds the answer."""
         suffered = await self._apply_faults(FaultOp(op), [account for account, _ in cases])
@@ -181,7 +153,7 @@ class ClearingNetwork:
         if suffered.silent is Phase.BEFORE:
             await call.hung_up()
             return None
-        rows = await self._run(self._ledger.rows, int(asked.after), upto, wire.MAX_BATCH)
+        rows = await self._run(self._ledger.marks, int(asked.after), upto, wire.MAX_BATCH)
         return None if await self._withholds_answer(suffered, call) else ok(wire.LookResults(rows))
 
     async def _apply_faults(self, op: FaultOp, accounts: list[int]) -> Strike:
@@ -235,16 +207,6 @@ class ClearingNetwork:
 
 def _answer(body: Any, suffered: Strike) -> HttpAnswer:
     return msgspec.structs.replace(ok(body), stale=suffered.lie is FaultKind.STALE)
-
-
-def _read_single(query: dict[str, list[str]], known: set[str]) -> dict[str, str]:
-    """Read query parameters that may come once each. Raises InvalidInputError."""
-    for name, values in query.items():
-        if name not in known or len(values) != 1:
-            raise InvalidInputError(
-                field=name, reason=Text("未知或重复的参数", "an unknown parameter, or one named twice")
-            )
-    return {name: values[0] for name, values in query.items()}
 
 
 def main() -> None:

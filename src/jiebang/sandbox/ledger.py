@@ -6,21 +6,20 @@ Methods block; the network calls them from one thread of their own.
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from jiebang.participants.serving.fence_file import FenceFile, to_json
 from jiebang.remote import wire
-from jiebang.remote.signing import LIFETIME, SKEW, RequestParameters
-from jiebang.saga.fence import NO_ROW, CaseOp, FenceRow, Op, fence
+from jiebang.remote.signing import RequestParameters
+from jiebang.saga.fence import CaseOp, Op
 from jiebang.sandbox.faults import NetworkFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -55,11 +54,6 @@ class AccountState(msgspec.Struct, frozen=True):
 
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS account (
-    account_id INTEGER PRIMARY KEY CHECK (account_id > 0),
-    case_no INTEGER NOT NULL CHECK (case_no > 0),
-    case_op TEXT NOT NULL CHECK (case_op IN ('tried', 'confirmed', 'cancelled'))
-);
 CREATE TABLE IF NOT EXISTS binding (
     account_id INTEGER NOT NULL CHECK (account_id > 0),
     binding TEXT NOT NULL,
@@ -68,16 +62,7 @@ CREATE TABLE IF NOT EXISTS binding (
     state TEXT NOT NULL CHECK (state IN ('bound', 'releasing', 'released')),
     PRIMARY KEY (account_id, binding)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS nonce (nonce TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS nonce_expires ON nonce (expires);
 CREATE TABLE IF NOT EXISTS fault (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), faults TEXT NOT NULL);
-"""
-_ROWS: Final = """
-SELECT account_id, case_no, case_op FROM account WHERE account_id IN (SELECT value FROM json_each(?))
-"""
-_WRITE_ROW: Final = """
-INSERT INTO account (account_id, case_no, case_op) VALUES (?, ?, ?)
-ON CONFLICT (account_id) DO UPDATE SET case_no = excluded.case_no, case_op = excluded.case_op
 """
 _MOVE: Final = """
 UPDATE binding SET state = ? WHERE state = ? AND account_id IN (SELECT value FROM json_each(?))
@@ -94,25 +79,12 @@ ON CONFLICT (account_id, binding) DO UPDATE SET kind = excluded.kind, title = ex
 """
 
 
-class Ledger:
+class Ledger(FenceFile):
     """One network's durable state."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, making it where it is missing. Raises sqlite3.Error."""
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "fullfsync = ON", "busy_timeout = 5000"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(_SCHEMA)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
+        super().__init__(path, _SCHEMA)
 
     def apply(
         self,
@@ -126,45 +98,14 @@ class Ledger:
 
         `refusals`: the business reason to refuse a Try, by account. `before_commit` runs with everything written.
         """
-        with self._transaction():
-            rows = self.fence_rows([account for account, _ in cases])
-            results, written = list[wire.Result](), dict[int, FenceRow]()
-            for account, case_no in cases:
-                row = rows.get(account, NO_ROW)
-                verdict = fence(row, case_no, op, refusals.get(account))
-                results.append(wire.build_result(account, case_no, verdict, row))
-                if verdict.write is not None:
-                    rows[account] = written[account] = verdict.write
-            self._db.executemany(_WRITE_ROW, [(at, row.case_no, row.case_op) for at, row in written.items()])
+
+        def write(written: Mapping[CaseOp, Sequence[int]]) -> None:
             for case_op, (after, before) in _MOVES.items():
-                moved = [account for account, row in written.items() if row.case_op is case_op]
-                if moved:
-                    self._db.execute(_MOVE, (after, before, _json(moved)))
-            self._save_nonce(request)
+                if written[case_op]:
+                    self.db.execute(_MOVE, (after, before, to_json(written[case_op])))
             before_commit()
-        return results
 
-    def fence_rows(self, accounts: Sequence[int]) -> dict[int, FenceRow]:
-        """Read the fence rows of accounts; an account without one is absent."""
-        return {
-            account: FenceRow(case_no, CaseOp(case_op))
-            for account, case_no, case_op in self._db.execute(_ROWS, (_json(accounts),))
-        }
-
-    def look(self, accounts: Sequence[int]) -> list[wire.LookRow]:
-        """Read fence rows; accounts without one are left out."""
-        return [
-            wire.LookRow(str(account), row.case_no, row.case_op) for account, row in self.fence_rows(accounts).items()
-        ]
-
-    def rows(self, after: int, upto: int, limit: int) -> list[wire.LookRow]:
-        """Read the fence rows above account `after` up to `upto`, the first `limit`, in order."""
-        query = """SELECT account_id, case_no, case_op FROM account
-            WHERE account_id > ? AND account_id <= ? ORDER BY account_id LIMIT ?"""
-        return [
-            wire.LookRow(str(account), case_no, CaseOp(case_op))
-            for account, case_no, case_op in self._db.execute(query, (after, upto, limit))
-        ]
+        return self.carry_out(op, cases, request, lambda _: refusals, write)
 
     def state(self, accounts: Sequence[int]) -> list[AccountState]:
         """Read all that is held of `accounts`, one answer each, in the order asked."""
@@ -172,7 +113,7 @@ class Ledger:
         bindings = dict[int, list[Binding]]()
         query = """SELECT account_id, binding, kind, title, state FROM binding
             WHERE account_id IN (SELECT value FROM json_each(?)) ORDER BY account_id, binding"""
-        for account, binding, kind, title, state in self._db.execute(query, (_json(accounts),)):
+        for account, binding, kind, title, state in self.db.execute(query, (to_json(accounts),)):
             bindings.setdefault(account, []).append(Binding(str(account), binding, kind, title, BindingState(state)))
         return [
             AccountState(
@@ -185,11 +126,11 @@ class Ledger:
 
     def bind(self, bindings: Sequence[Binding], request: RequestParameters) -> list[str]:
         """Bring bindings into force. Returns accounts left unchanged: between Try and Confirm or Cancel."""
-        with self._transaction():
+        with self.transaction():
             accounts = list({int(one.account) for one in bindings})
             rows = self.fence_rows(accounts)
             busy = {account for account, row in rows.items() if row.case_op is CaseOp.TRIED}
-            self._db.executemany(
+            self.db.executemany(
                 _BIND,
                 [
                     (int(one.account), one.binding, one.kind, one.title)
@@ -197,38 +138,20 @@ class Ledger:
                     if int(one.account) not in busy
                 ],
             )
-            self._save_nonce(request)
+            self.save_nonce(request)
         return [str(account) for account in sorted(busy)]
 
     def faults(self) -> tuple[NetworkFault, ...]:
         """Read the faults switched on."""
-        row = self._db.execute("SELECT faults FROM fault").fetchone()
+        row = self.db.execute("SELECT faults FROM fault").fetchone()
         return msgspec.json.decode(row[0], type=tuple[NetworkFault, ...]) if row else ()
 
     def save_faults(self, faults: Sequence[NetworkFault], request: RequestParameters | None = None) -> None:
         """Save the faults switched on, so that a counted one keeps its count when the process restarts."""
-        with self._transaction():
-            self._db.execute(
+        with self.transaction():
+            self.db.execute(
                 "INSERT INTO fault VALUES (1, ?) ON CONFLICT (only_row) DO UPDATE SET faults = excluded.faults",
                 (msgspec.json.encode(faults).decode(),),
             )
             if request is not None:
-                self._save_nonce(request)
-
-    def nonces(self) -> dict[str, int]:
-        """Read the nonces of the requests that changed something, with the time each expires."""
-        return dict(self._db.execute("SELECT nonce, expires FROM nonce").fetchall())
-
-    def _save_nonce(self, request: RequestParameters) -> None:
-        """Save a request's nonce in the transaction of its change, and delete those too old to be replayed."""
-        until = request.expires - (LIFETIME + 2 * SKEW).total_seconds()  # at the latest now, less the skew
-        self._db.execute("DELETE FROM nonce WHERE expires < ?", (until,))
-        self._db.execute("INSERT OR IGNORE INTO nonce VALUES (?, ?)", (request.nonce, request.expires))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-
-def _json(accounts: Sequence[int]) -> str:
-    return msgspec.json.encode(accounts).decode()
+                self.save_nonce(request)

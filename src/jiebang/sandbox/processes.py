@@ -202,7 +202,14 @@ def _environment() -> dict[str, str]:
 
 
 def _super_app(home: Path, databases: Mapping[str, str]) -> SandboxProcess:
-    arguments = ["--data", str(home / "sandbox" / f"{SUPERAPP}.sqlite"), "--jwks", str(home / JWKS)]
+    arguments = [
+        "--data",
+        str(home / "sandbox" / f"{SUPERAPP}.sqlite"),
+        "--jwks",
+        str(home / JWKS),
+        "--home",
+        str(home),
+    ]
     called = {name: databases[name] for name in CALLED}
     environment = _environment() | {DATABASES_VARIABLE: msgspec.json.encode(called).decode()}
     command = ["jiebang.sandbox.superapp", *arguments]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,6 +13,7 @@ from jiebang.cli.language import say
 from jiebang.cli.runner import REFUSED, Json, console, exit_on_error, print_json, run
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
+from jiebang.participants.skeletons import SkeletonLanguage
 
 if TYPE_CHECKING:
     from jiebang.participants.conformance.trial import TrialReport
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
 commands: Final = typer.Typer(
     no_args_is_help=True,
     help=say(
-        "给要加入的团队:检验一个远程参与方是否符合协议。",
-        "For a team that takes part: see whether a remote participant keeps the protocol.",
+        "给要加入的团队:写出参与方的骨架,检验远程参与方是否符合协议。",
+        "For a team that takes part: write a skeleton, and see whether a remote participant keeps the protocol.",
     ),
 )
 _SEEDS: Final = 1 << 31
 _TEXT_LIMIT: Final = 1 << 22
+_NAME_FORM: Final = r"[a-z][a-z0-9_]{0,23}"
 
 Url = Annotated[str, typer.Argument(metavar="URL", help=say("参与方的基址", "The participant's base address"))]
 
@@ -132,6 +135,55 @@ def examine_participant(
         show_report(console, report)
     if not report.conforms:
         raise typer.Exit(REFUSED)
+
+
+@commands.command(
+    "new",
+    help=say(
+        "写出一个参与方的骨架:能运行,能通过测试集。python:一个远程服务;yaml:平台自己的一个数据库,不写代码。",
+        "Write the skeleton of a participant: it runs, and passes the suite, as it is. python: a remote "
+        "service; yaml: a database of the platform's own, without code.",
+    ),
+)
+def write_skeleton(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=say("名称,也是目录名", "Its name, and the folder's"))],
+    language: Annotated[SkeletonLanguage, typer.Option(help=say("用什么写", "What it is written in"))],
+    folder: Annotated[Path, typer.Option("--in", help=say("写在哪个目录之下", "The folder to write it in"))] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write a skeleton."""
+    from jiebang.files import write
+    from jiebang.participants.skeletons import build_skeleton
+
+    with exit_on_error(as_json=as_json):
+        _check_name(name)
+        place = folder / name
+        if place.exists():
+            raise InvalidInputError(field=str(place), reason=Text("已经存在", "exists already"))
+        place.mkdir(parents=True)
+        written = build_skeleton(name, language)
+        for file, text in written.items():
+            write(place / file, text.encode(), 0o644)
+    if as_json:
+        print_json({"folder": str(place), "files": sorted(written)})
+        return
+    for file in sorted(written):
+        console.print(str(place / file), markup=False, highlight=False, soft_wrap=True)
+    console.print(say("怎样运行与检验,见其 README.md。", "Its README.md says how to run and test it."), markup=False)
+
+
+def _check_name(name: str) -> None:
+    """Raise InvalidInputError for a name that no participant may have."""
+    from jiebang.participants import PARTICIPANTS
+    from jiebang.participants.configured import RESERVED_NAMES
+
+    if not re.fullmatch(_NAME_FORM, name):
+        reason = Text(
+            "应为小写字母、数字与下划线,以字母开头,至多 24 个", "must be a-z, 0-9 and _, from a letter on, at most 24"
+        )
+        raise InvalidInputError(field="NAME", reason=reason)
+    if name in RESERVED_NAMES or name in PARTICIPANTS or name in PARTICIPANTS.owned:
+        raise InvalidInputError(field="NAME", reason=Text("此名称已另有所指", "that name means something else already"))
 
 
 def _read_object(text: str, option: str) -> dict[str, Any]:

@@ -148,7 +148,7 @@ async def _load_from(
     from jiebang.sandbox.population.load import load
     from jiebang.sandbox.population.tables import LoadKeys
 
-    keys = LoadKeys(app.secrets.master, app.secrets.documents, app.secrets.passwords)
+    keys = LoadKeys(app.locks, app.secrets.documents, app.secrets.passwords)
     # A file made today in an earlier time zone may lie some hours ahead.
     now = utc_now() + timedelta(days=1)
     return await load(source, app.databases, keys, now=now, skip_bad=skip_bad, networks=networks, progress=progress)

@@ -68,6 +68,49 @@ class FriendUnavailableError(PolicyRefusalError):
     action = Text("请核对账户号,或改日再试。", "Check the account number, or try again another day.")
 
 
+class LoginCodeNeededError(PolicyRefusalError):
+    """The account's logins ask for an SMS code, which was sent. fields: expires_at."""
+
+    code = "LOGIN-CODE-NEEDED"
+    title = Text("登录须输入短信验证码", "This login asks for an SMS code")
+    action = Text(
+        "验证码已发送至绑定的手机,请在 expires_at 之前凭验证码再次登录。重新实名后不再要求。",
+        "A code was sent to the account's phone; log in again with it before `expires_at`. Binding a real name again "
+        "ends this.",
+    )
+
+
+class LoginCodeRefusedError(PolicyRefusalError):
+    """The code of a login does not pass. fields: cause (wrong, expired, tries_used_up, not_sent), tries_left."""
+
+    code = "LOGIN-CODE-REFUSED"
+    title = Text("验证码未通过", "The code does not pass")
+    action = Text(
+        "原因见 cause。还可重试 tries_left 次;为 0 时请不带验证码重新登录,以获取新的验证码。",
+        "`cause` says why. `tries_left` more tries; at 0 log in without a code to be sent a new one.",
+    )
+
+
+class GamesOffError(PolicyRefusalError):
+    """A case is under way for an account whose playing time is guarded."""
+
+    code = "GAMES-OFF"
+    title = Text("办理期间游戏功能关闭", "Games are off while a case is under way")
+    action = Text(
+        "此账户受防沉迷保护。申请结束(完成、中止或撤回)后即可再次开始游戏。",
+        "Playing time on this account is guarded. Games return when the case ends, whether done, broken off or "
+        "withdrawn.",
+    )
+
+
+class NoSuchGameError(PolicyRefusalError):
+    """The account may not play this game. fields: game."""
+
+    code = "NO-SUCH-GAME"
+    title = Text("此账户不能玩这个游戏", "This account may not play that game")
+    action = Text("请核对 game。", "Check `game`.")
+
+
 class WalletBusyError(OtherSystemError):
     """The wallet is between a case's Try and its Confirm or Cancel. Retry in a moment."""
 

@@ -19,27 +19,41 @@ SIDE_BY_SIDE: Final = 8
 """Accounts of a sequence, each with numbers of its own."""
 _SEQUENCES: Final = 6
 _STEPS: Final = 8
+_CROSSED: Final = 24
+_CROSSINGS: Final = (
+    (Op.TRY, Op.TRY, Op.CANCEL, Op.TRY, Op.CANCEL),
+    (Op.CANCEL, Op.TRY),
+    (Op.TRY, Op.CANCEL, Op.TRY),
+)
+"""Ops that are sent at once, in the order in which their requests leave."""
+_CANCELLED: Final = FenceRow(1, CaseOp.CANCELLED)
 _DONE: Final = Expected((Answer.DONE,))
 
 
 async def _end_cancelled(subject: Subject) -> None:
-    accounts = await subject.accounts(48)
-    orders = [Order(account, 1) for account in accounts]
-    ops = [Op.TRY, Op.TRY, Op.CANCEL, Op.TRY, Op.CANCEL]
     chance = random.Random(subject.seed)  # noqa: S311 - a reproducible order
-    batches = [(op, chance.sample(orders, len(orders))) for op in ops]
+    for ops in _CROSSINGS:
+        accounts = await subject.accounts(_CROSSED)
+        orders = [Order(account, 1) for account in accounts]
+        await _cross(subject, [(op, chance.sample(orders, len(orders))) for op in ops])
+        why = Text("Try 与 Cancel 曾同时到达", "Try and Cancel of the case arrived at once before")
+        await subject.expect(Op.CANCEL, dict.fromkeys(orders, _DONE), why)
+        await subject.expect_rows(accounts, dict.fromkeys(accounts, _CANCELLED), why)
+
+
+async def _cross(subject: Subject, batches: Sequence[tuple[Op, Sequence[Order]]]) -> None:
+    """Send batches at once; whatever was answered as cancelled must be so when all have been answered."""
     rounds = await asyncio.gather(*(subject.participant.apply(op, batch, subject.operation) for op, batch in batches))
     why = Text("Try 与 Cancel 同时到达", "Try and Cancel of the case arrive at once")
-    for (op, batch), replies in zip(batches, rounds, strict=True):
+    cancelled = set[int]()
+    for (op, _), replies in zip(batches, rounds, strict=True):
         answers = (Answer.DONE,) if op is Op.CANCEL else (Answer.GRANTED, Answer.REFUSED)
-        allowed = (*answers, Answer.PENDING)
         for reply in replies:
-            expected = Expected(allowed, reply.code)
+            expected = Expected((*answers, Answer.PENDING), reply.code)
             subject.demand(op, {Order(reply.account_id, reply.case_no): expected}, [reply], why)
-        del batch
-    await subject.expect(Op.CANCEL, dict.fromkeys(orders, _DONE), why)
-    rows = dict.fromkeys(accounts, FenceRow(1, CaseOp.CANCELLED))
-    await subject.expect_rows(accounts, rows, why)
+        cancelled |= {reply.account_id for reply in replies if op is Op.CANCEL and reply.answer is Answer.DONE}
+    done = Text("其 Cancel 已应答完成", "a Cancel of it was answered as done")
+    await subject.expect_rows(sorted(cancelled), dict.fromkeys(cancelled, _CANCELLED), done)
 
 
 async def _confirm_once(subject: Subject) -> None:

@@ -16,6 +16,8 @@ EPOCH_CHANGED: Final = "EPOCH-CHANGED"
 """Refusal: the new identity was sealed for another epoch than the one that this Confirm would begin."""
 NOT_BOUND: Final = "ID-NONE"
 """Refusal: there is no active identity to reclaim."""
+DESTROYED_AFTER: Final = "key_destroyed_after_minutes"
+"""The effect that ends the key of an identity: in how many minutes it is destroyed."""
 
 DECLARATION: Final = Declaration(
     owner="identity",
@@ -66,7 +68,7 @@ DECLARATION: Final = Declaration(
     },
     operations={
         "reclaim": Operation(
-            effects={"key_destroyed_after_minutes": ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
+            effects={DESTROYED_AFTER: ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
             refusals={NOT_BOUND: "a.state <> 'active'"},
             missing=NOT_BOUND,
             on_try={"state": "'pending_reclaim'"},
@@ -86,6 +88,7 @@ DECLARATION: Final = Declaration(
         # The new identity takes the old one's place in one statement; the old one stays sealed beside it, for law.
         # It counts as changed from when it was verified: both data centres must say the same time.
         "swap": Operation(
+            effects={DESTROYED_AFTER: ValueType(int, most=CENTURY_MINUTES, weaker=Weaker.MORE)},
             given={
                 "epoch": ValueType(int, least=1, most=SQL_BIGINT),
                 "level": ValueType(int, least=LEVELS[0], most=LEVELS[1]),
@@ -109,6 +112,8 @@ DECLARATION: Final = Declaration(
                 "changed_at": "to_timestamp(g.verified_at)",
                 "former_sealed": "array_append(a.former_sealed, a.sealed)",
                 "former_epochs": "array_append(a.former_epochs, a.epoch)",
+                "former_key_destroy_at": "e.now + "
+                "make_interval(mins => coalesce(e.key_destroyed_after_minutes, 0)::integer)",
             },
         ),
     },

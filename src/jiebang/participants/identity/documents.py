@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from jiebang.participants.core.database import DatabaseParticipant
+from jiebang.participants.identity.reclaimed import ReclaimedIdentityTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,6 +50,11 @@ class DocumentReader(Protocol):
 
 class IdentityParticipant(DatabaseParticipant):
     """The identity database of one data centre."""
+
+    @property
+    def reclaimed(self) -> ReclaimedIdentityTable:
+        """Its identities that were taken back."""
+        return ReclaimedIdentityTable(self._pool)
 
     async def bound(self, accounts: Iterable[int]) -> Mapping[int, bytes | None]:
         """Return the document bound to each account, or last bound; None: there never was one."""

@@ -24,6 +24,7 @@ from jiebang.policy.documents import document_key, doubt_document, latest_birth,
 from jiebang.sandbox.population import format as f
 from jiebang.sandbox.population.checks import today_of
 from jiebang.store import encryption
+from jiebang.store.retention.key_wrapping import KeyLocks, OwnedKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,9 +49,9 @@ class Table(NamedTuple):
 
 
 class LoadKeys(msgspec.Struct, frozen=True):
-    """The installation's keys that loading needs, 32 bytes each (store/encryption.py)."""
+    """What loading seals with: both locks on data keys, and two keys of 32 bytes (store/encryption.py)."""
 
-    master: bytes
+    locks: KeyLocks
     documents: bytes
     passwords: bytes
 
@@ -147,7 +148,7 @@ def _table(schema: str, name: str, *columns: str) -> Table:
 _SEALED: Final = ("document_type", "sealed", "document_index", "birth_date", "region", "document_doubt", "changed_at")
 _IDENTITY: Final = _table("identity", "account", "state", *_SEALED, "level")
 _CHANGE: Final = _table("identity", "change", "change_id", "kind", "document_type", "document_index", "at")
-_DATA_KEY: Final = _table("keys", "data_key", "wrapped", "made_at")
+_DATA_KEY: Final = _table("keys", "data_key", "wrapped", "wrapped_by", "retained", "retained_by", "made_at")
 _WALLET: Final = _table(
     "wallet", "account", "receive_limit_fen", "password_salt", "password_hash", "balance_fen", "open_entries"
 )
@@ -262,8 +263,9 @@ def _identities(
     people: Sequence[f.Person], keys: LoadKeys, now: datetime, chance: Callable[[int], bytes], made: dict[Table, Rows]
 ) -> None:
     """Seal each identity under a data key of its own; both data centres hold the same bytes."""
-    accounts, changes, data_keys = Rows(), Rows(), Rows()
-    size = encryption.KEY_BYTES + 2 * encryption.NONCE_BYTES
+    accounts, changes, data_keys = Rows(), Rows(), list[OwnedKey]()
+    key_size = keys.locks.cipher.key_bytes
+    size = key_size + encryption.NONCE_BYTES
     secrets = chance(size * len(people))
     for at, person in enumerate(people):
         account, identity = person.account_id, person.identity
@@ -271,11 +273,11 @@ def _identities(
             accounts.append((account, "none", *(None,) * len(_SEALED), 0))
             continue
         secret = secrets[at * size : at * size + size]
-        data_key, first, second = secret[:32], secret[32:44], secret[44:]
+        data_key, nonce = secret[:key_size], secret[key_size:]
         index = _index(keys.documents, identity.document_type, identity.document_number)
         name = encryption.SealedIdentity(identity.name, identity.document_number, identity.birth_date, identity.region)
-        sealed = encryption.seal(data_key, name, account, EPOCH, first)
-        data_keys.append((account, _bytea(encryption.wrap(keys.master, data_key, account, EPOCH, second)), now))
+        sealed = encryption.seal(data_key, name, account, EPOCH, nonce)
+        data_keys.append(OwnedKey(account, EPOCH, data_key))
         open_part = _coarsen(_birth_date(identity, now), now), find_country(identity.region)
         known = identity.document_type, _bytea(sealed), index, *open_part
         doubt = doubt_document(identity.document_type, identity.document_number)
@@ -284,7 +286,17 @@ def _identities(
             same = change.document_number == identity.document_number and change.document_type == identity.document_type
             of = index if same else _index(keys.documents, change.document_type, change.document_number)
             changes.append((account, change.change_id, change.kind, change.document_type, of, change.at))
-    made[_DATA_KEY] = data_keys
+    made[_DATA_KEY] = [
+        (
+            locked.account_id,
+            _bytea(locked.wrapped),
+            _bytea(locked.wrapped_by),
+            _bytea(locked.retained),
+            _bytea(locked.retained_by),
+            now,
+        )
+        for locked in keys.locks.lock(data_keys)
+    ]
     made[_IDENTITY], made[_CHANGE] = accounts, changes
 
 

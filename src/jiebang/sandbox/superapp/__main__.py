@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from jiebang.model.decoding import decode
 from jiebang.model.errors import InvalidInputError
-from jiebang.remote.stand_ins import AUDIENCE, ISSUER
+from jiebang.model.notice import Notice
+from jiebang.remote.gateway import GATEWAY, HttpGateway
+from jiebang.remote.stand_ins import AUDIENCE, ISSUER, read_links
 from jiebang.remote.tokens import IssuerKeys, TokenVerifier, keys_from_file
 from jiebang.sandbox.service import Arguments, HttpAnswer, HttpCall, ok, serve
 from jiebang.sandbox.superapp import CALLED, DATABASES_VARIABLE, NAME
@@ -34,11 +37,24 @@ async def _health(call: HttpCall) -> HttpAnswer:
     return ok({"name": NAME, "pid": os.getpid()})
 
 
+async def _send(home: Path, notices: Sequence[Notice]) -> None:
+    """Bring notices to phones through the gateway that the sandbox in `home` runs now. Raises OSError."""
+    link = (await asyncio.to_thread(read_links, home, (GATEWAY,))).get(GATEWAY)
+    if link is None:
+        raise ConnectionError("no gateway runs")
+    gateway = HttpGateway(link)
+    try:
+        await gateway.send(notices)
+    finally:
+        await gateway.aclose()
+
+
 @asynccontextmanager
-async def open_superapp(databases: Mapping[str, str], data: Path, jwks: Path) -> AsyncIterator[SuperApp]:
+async def open_superapp(databases: Mapping[str, str], data: Path, jwks: Path, home: Path) -> AsyncIterator[SuperApp]:
     """Open the super-app over the databases of the participants whose gates it calls, DSNs by name.
 
-    `data`: the file of its answers; `jwks`: the public keys of the issuer whose tokens it takes. Raises sqlite3.Error.
+    `data`: the file of its answers; `jwks`: the public keys of the issuer whose tokens it takes; `home`: where the
+    sandbox says how its phones are reached. Raises sqlite3.Error.
     """
     store = AnswerStore(data)
     async with open_pools(databases) as pools:
@@ -51,7 +67,7 @@ async def open_superapp(databases: Mapping[str, str], data: Path, jwks: Path) ->
             await clock.measure(pools["wallet"])
         measuring = asyncio.create_task(clock.run(pools["wallet"]))
         try:
-            yield SuperApp(build_routers(door, pools, clock), _health)
+            yield SuperApp(build_routers(door, pools, clock, partial(_send, home)), _health)
         finally:
             measuring.cancel()
     store.close()
@@ -74,10 +90,11 @@ def main() -> None:
     """Run it."""
     arguments = Arguments("模拟超级应用 / the sandbox's super-app", signed=False)
     arguments.add_argument("--jwks", type=Path, required=True, help="签发方公钥 / the issuer's public keys")
+    arguments.add_argument("--home", type=Path, required=True, help="沙箱的主目录 / the sandbox's home")
     given = arguments.parse_args()
     databases = _read_databases()
     given.data.parent.mkdir(parents=True, exist_ok=True)
-    serve(open_superapp(databases, given.data, given.jwks), given.port, with_parent=given.with_parent)
+    serve(open_superapp(databases, given.data, given.jwks, given.home), given.port, with_parent=given.with_parent)
 
 
 if __name__ == "__main__":

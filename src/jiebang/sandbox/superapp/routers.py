@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jiebang.participants.gaming.gate import GameGate
 from jiebang.participants.social.gate import SocialParticipant
+from jiebang.sandbox.superapp.games import Games
+from jiebang.sandbox.superapp.login import Login, SendNotices
 from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.social import Social
 
@@ -16,6 +19,16 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 
-def build_routers(door: Door, pools: Mapping[str, Pool], clock: Callable[[], datetime]) -> list[Router]:
-    """Return the routers. `pools`: by participant, those of `CALLED`; `clock`: by which gates count and stamp."""
-    return [Money(door, wallet_of(pools["wallet"], clock)), Social(door, SocialParticipant(pools["social"], clock))]
+def build_routers(
+    door: Door, pools: Mapping[str, Pool], clock: Callable[[], datetime], send: SendNotices
+) -> list[Router]:
+    """Return the routers.
+
+    `pools`: by participant, those of `CALLED`; `clock`: by which gates count and stamp; `send`: brings codes to phones.
+    """
+    return [
+        Money(door, wallet_of(pools["wallet"], clock)),
+        Social(door, SocialParticipant(pools["social"], clock)),
+        Login(door, pools["security"], clock, send),
+        Games(door, GameGate(pools["gaming"], clock)),
+    ]

@@ -75,6 +75,8 @@ def list_owners(registry: ParticipantRegistry) -> frozenset[str]:
 def load_migrations(owner: str, registry: ParticipantRegistry) -> tuple[Migration, ...]:
     """Return an owner's migrations in order, numbered from 1 without gaps. Raises ValueError for an unknown owner."""
     declared = registry.of_owner(owner)
+    if declared is not None and declared.migrations:
+        return tuple(_build(at, name, sql) for at, (name, sql) in enumerate(declared.migrations, start=1))
     folder = _FILES / owner if declared is None else files(declared.package) / "migrations"
     if not folder.is_dir():
         message = f"there are no migrations for {owner!r}"
@@ -94,8 +96,12 @@ def _read(folder: Traversable) -> tuple[Migration, ...]:
             message = f"{script}: migrations are named NNNN_name.sql, from 0001 on without gaps"
             raise ValueError(message)
         sql = script.read_text("utf-8").replace("\r\n", "\n")
-        scripts.append(Migration(int(match[1]), match[2], sql, hashlib.sha256(sql.encode()).hexdigest()))
+        scripts.append(_build(int(match[1]), match[2], sql))
     return tuple(scripts)
+
+
+def _build(version: int, name: str, sql: str) -> Migration:
+    return Migration(version, name, sql, hashlib.sha256(sql.encode()).hexdigest())
 
 
 async def migrate(dsn: str, owner: str, scripts: Sequence[Migration]) -> tuple[int, ...]:

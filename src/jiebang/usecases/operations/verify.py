@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter, methodcaller
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import structlog
 
 from jiebang.clock import utc_now
-from jiebang.model.case import State
+from jiebang.model.case import LIVE, State
 from jiebang.model.ids import MAX_ACCOUNT
 from jiebang.participants.base import UNANSWERED
 from jiebang.participants.wallet.money import MoneyAudit
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from jiebang.store.timelines.anchor import AnchorLine
     from jiebang.store.timelines.seal_signing_keys import SealKeys
     from jiebang.store.timelines.witness import ChainMemory
+    from jiebang.usecases.retention.audit import KeyAudit
 
 
+KEYS: Final = "keys"
+"""The database of the keys, as a report names it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -109,6 +112,7 @@ async def verify(
     anchor_at: Path | None = None,
     anchor_in_home: bool = False,
     memory: ChainMemory | None = None,
+    data_keys: KeyAudit | None = None,
     page: int = 2_000,
     settle: timedelta = timedelta(milliseconds=500),
     sits_after: timedelta = timedelta(minutes=1),
@@ -120,7 +124,8 @@ async def verify(
     `page`: most accounts, and marks per participant, held at once. `settle`: the pause before what does not match is
     read again. `sits_after`: how long past its deadline a case in `confirming` sits, by `clock`. `progress` is called
     with the number of accounts done. `keys`: the seal keys, None: seals are not audited; `anchor_at`: the file that
-    holds the end of their chain; `memory`: where it is remembered beside it; `anchor_in_home`: whether the file lies
+    holds the end of their chain; `memory`: where it is remembered beside it; `data_keys`: the audit of those that seal
+    names, None: they are not audited; `anchor_in_home`: whether the file lies
     with the installation's own, for the report.
     """
     report = VerificationReport()
@@ -151,6 +156,7 @@ async def verify(
         if money:
             report.balance_fen += money.balance_fen
             report.money_wrong.extend(money.wrong)
+        await _audit_data_keys(data_keys, part, report)
         progress(report.accounts)
     await _audit_slots(pool, page, settle, report)
     report.timelines.anchor_in_home = anchor_in_home
@@ -172,7 +178,7 @@ async def _read_memory(memory: ChainMemory | None, report: VerificationReport) -
     try:
         return list((await memory.read()).values())
     except UNANSWERED:
-        _mark_unread(report, "keys")
+        _mark_unread(report, KEYS)
         return []
 
 
@@ -212,6 +218,17 @@ async def _list_sitting(
 def _sits(case: Case, before: datetime) -> bool:
     late = (case.deadline or case.created_at) < before
     return case.state is State.CONFIRMING and (late or case.due_at is None)
+
+
+async def _audit_data_keys(data_keys: KeyAudit | None, part: _Range, report: VerificationReport) -> None:
+    """Audit the data keys of some accounts; a database that does not answer is reported, once for all accounts."""
+    if data_keys is None or KEYS in report.unread:
+        return
+    live = {case.account_id for case in part.cases if case.state in LIVE}
+    try:
+        report.violations.extend(await data_keys.find_late(part.accounts, live))
+    except UNANSWERED:
+        _mark_unread(report, KEYS)
 
 
 async def _audit_slots(pool: Pool, page: int, settle: timedelta, report: VerificationReport) -> None:

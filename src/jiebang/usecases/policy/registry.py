@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jiebang.store.policy.corrections import Correction
     from jiebang.store.policy.packs import PolicyState
     from jiebang.store.postgres.pool import Database
+    from jiebang.store.retention.ended_cases import EndedCase
 
 _ALL: Final = 1_000_000
 POLL: Final = timedelta(milliseconds=200)
@@ -79,6 +80,11 @@ class PackRegistry:
             raise UnknownPackError(pack=name, known=sorted(self._packs))
         return found
 
+    def list_versions(self, name: str) -> list[Pack]:
+        """Return the versions of a pack that this process has loaded, the newest first."""
+        found = [pack for pack in self._packs.values() if pack.id.partition("/")[0] == name]
+        return sorted(found, key=lambda pack: int(pack.id.partition("/")[2]), reverse=True)
+
     def plan_of(self, case: Case) -> Plan:
         """Return the plan that a case follows: always that of the version it was opened under, as corrected since."""
         return self.plan_named(case.plan, case.kind)
@@ -94,7 +100,7 @@ class PackRegistry:
         packs = [self._packs[name] for name in dict.fromkeys(reversed(names)) if name in self._packs]
         return [(kind, self.plan_named(pack.id, kind)) for pack in packs for kind in pack.plans]
 
-    async def know(self, cases: Iterable[Case]) -> None:
+    async def know(self, cases: Iterable[Case | EndedCase]) -> None:
         """Load the versions that `cases` follow, if this process has not loaded them yet."""
         if not {case.plan for case in cases} <= self._packs.keys() | self._unloadable:
             await self.refresh()

@@ -10,8 +10,10 @@ CREATE TABLE identity.staged (
 );
 
 -- former_sealed, former_epochs: the identities that another one took the place of, as they were sealed, each with the epoch of its
--- data key; the oldest first. Law keeps them; they open with those keys alone.
+-- data key; the oldest first. Law keeps them; they open with those keys alone. former_key_destroy_at: when the key of the newest of
+-- them is to be destroyed at the latest (NULL: there is none), as its Confirm saw it.
 ALTER TABLE identity.account
     ADD COLUMN former_sealed bytea[] NOT NULL DEFAULT '{}',
     ADD COLUMN former_epochs bigint[] NOT NULL DEFAULT '{}',
+    ADD COLUMN former_key_destroy_at timestamptz,
     ADD CONSTRAINT former_has_its_epoch CHECK (cardinality(former_sealed) = cardinality(former_epochs));
