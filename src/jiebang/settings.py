@@ -161,7 +161,6 @@ _URLS: Final = ("gateway_url", "phone_url")
 """The address of the gateway, under its present and its former name."""
 _ADDRESSES: Final = (*_URLS, "verifier_url")
 _PLAIN: Final = ("home", "keys", "anchor", "participants", "sandbox", "cipher", *_ADDRESSES)
-_PLAIN: Final = ("home", "keys", "anchor", "participants", "sandbox", "cipher", *_ADDRESSES)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "saga": Timing,
     "worker": Pace,
