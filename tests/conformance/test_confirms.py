@@ -165,6 +165,7 @@ async def test_what_could_not_be_applied_is_refused_at_try_and_never_breaks_a_co
             bad = PlannedOperation(operation, {effect: value})
             old, bare, nobody = (next(_ids) for _ in range(3))
             await insert(pool, f"{declared.owner}.account", [{"account_id": one, **base} for one in (old, bare)])
+            await bring(participant, operation, {old: base, bare: base, nobody: base})
             assert await answers(participant, Op.TRY, [bare, nobody], bad) == dict.fromkeys(
                 (bare, nobody), (Answer.REFUSED, EFFECT_UNFIT)
             ), value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -84,12 +84,8 @@ class IdentityBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: Annotated[str, Meta(min_length=1, max_length=100, description="As on the document 证件上的姓名")]
     document_type: Annotated[
-        str,
-        Meta(
-            pattern="^[a-z_]{1,40}$",
-            description="resident_id 居民身份证, residence_permit 港澳台居民居住证",
-            examples=["resident_id"],
-        ),
+        Literal["resident_id", "residence_permit"],
+        Meta(description="resident_id 居民身份证, residence_permit 港澳台居民居住证"),
     ]
     number: Annotated[str, Meta(min_length=1, max_length=64, description="As printed 证件号码")]
 
@@ -102,7 +98,7 @@ class ProofBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A proof that it is you 身份验证."""
 
     method: Annotated[
-        Method,
+        Literal["payment_password", "sms_code"],
         Meta(description="payment_password 支付密码, sms_code 短信验证码; a document 证件 is brought to /identity"),
     ]
     secret: Annotated[

@@ -22,6 +22,7 @@ from jiebang.api.gate.shares import Streams
 from jiebang.api.openapi import refusals, security_requirement
 from jiebang.model import errors
 from jiebang.model.case import ENDED, Key
+from jiebang.model.proof import Method
 from jiebang.remote.bodies import convert_strictly, parse_account
 from jiebang.remote.tokens import TokenScope
 from jiebang.store.cases.idempotency import KeptAnswer
@@ -180,7 +181,7 @@ async def prove_case(
     """Offer a proof."""
     asked = convert_strictly(data, shapes.ProofBody)
     key = _require_own_case(request, deps, case_id)
-    attempt = Attempt(method=asked.method, secret=asked.secret)
+    attempt = Attempt(method=Method(asked.method), secret=asked.secret)
     return await mutation.respond(
         lambda claim: prove(deps.context, key, origin_of(request), attempt, claim, _make_render(request, deps, 200))
     )

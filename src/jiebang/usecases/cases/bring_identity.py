@@ -86,7 +86,7 @@ async def bring_identity(
     """Verify an identity, stage it, and accept it as the case's proof.
 
     One that the verifier does not confirm costs a try, as a wrong password does. Raises UnknownCaseError,
-    WrongDeviceError, InvalidInputError (fields: field, reason), IdentityRefusedError, BlockedError with the whole check
+    WrongDeviceError, IdentityRefusedError (fields: cause, reason), BlockedError with the whole check
     (the document's quota is used up, or it is in its cooling-off), ProofRefusedError,
     ParticipantUnavailableError (the verifier, the wallet or a data centre does not answer, or the two data centres
     differ), IdempotencyReusedError. Nothing has changed then, save what a later attempt replaces.
@@ -119,16 +119,19 @@ async def _check(context: Context, key: Key, origin: Origin, brought: BroughtIde
 def _read(brought: BroughtIdentity, pack: Pack, today: date) -> tuple[IdentityDocument, date]:
     """Read the document, and hold it against what the policy lets a case bring."""
     if not brought.name.strip() or len(brought.name) > LONGEST_NAME or not brought.name.isprintable():
-        raise InvalidInputError(field="name", reason=_NAME)
+        raise IdentityRefusedError(cause="name", reason=_NAME)
     allowed = BROUGHT_DOCUMENTS if pack.identity is None else pack.identity.documents
     if brought.document_type not in allowed:
         known = ", ".join(allowed)
         reason = Text(_DOCUMENTS.zh.format(known=known), _DOCUMENTS.en.format(known=known))
-        raise InvalidInputError(field="document_type", reason=reason)
-    document = read_document(brought.document_type, brought.number, today)
+        raise IdentityRefusedError(cause="document_type", reason=reason)
+    try:
+        document = read_document(brought.document_type, brought.number, today)
+    except InvalidInputError as unread:
+        raise IdentityRefusedError(cause="number", reason=unread.fields["reason"]) from None
     born = document.birth_date
     if born is None:
-        raise InvalidInputError(field="number", reason=_UNDATED)
+        raise IdentityRefusedError(cause="number", reason=_UNDATED)
     if pack.identity is not None and _age(born, today) < pack.identity.least_age:
         age = pack.identity.least_age
         reason = Text(_TOO_YOUNG.zh.format(age=age), _TOO_YOUNG.en.format(age=age))

@@ -17,7 +17,6 @@ from jiebang.model.errors import (
 )
 from jiebang.model.origin import UNKNOWN, Origin
 from jiebang.model.proof import Method
-from jiebang.remote.verifier import VERIFIER
 from jiebang.saga import timeline
 from jiebang.store.cases import cases, consents, idempotency, proofs
 from jiebang.store.cases.allowances import Use
@@ -84,11 +83,9 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
     pause or a cap; fields: retry_after_s), IdempotencyReusedError, OutOfServiceError, RecoveringError, and what
     `Quotas.find_document` raises.
     """
-    offered = context.pack().offered
+    offered = _list_offered(context)
     if submission.kind not in offered:
         raise KindNotOfferedError(kind=submission.kind.value, offered=offered)
-    if context.verifier is None and Method.DOCUMENT.value in context.pack().proofs[submission.kind].methods:
-        raise OutOfServiceError(participants=[VERIFIER], since=context.clock().isoformat())
     for _ in range(_RACES):
         evidence, agreed = await _check(context, submission)
         check = evidence.answer
@@ -116,6 +113,13 @@ async def submit(context: Context, submission: Submission, claim: Claim, render:
             if recovering is not None:
                 raise RecoveringError(since=recovering.isoformat()) from None
     raise ParticipantUnavailableError(participant="platform")
+
+
+def _list_offered(context: Context) -> list[str]:
+    """Return the kinds that can be submitted here: where nobody verifies documents, none that asks for one."""
+    pack = context.pack()
+    asking = {kind.value for kind, rules in pack.proofs.items() if Method.DOCUMENT.value in rules.methods}
+    return [kind for kind in pack.offered if context.verifier is not None or kind not in asking]
 
 
 async def _check(context: Context, submission: Submission) -> tuple[Evidence, dict[str, tuple[str, ...]]]:
