@@ -99,6 +99,28 @@ def read_previous(folder: Path, name: str) -> tuple[bytes, ...]:
         raise _unusable(folder, error) from error
 
 
+def begin_rotation(folder: Path, name: str) -> None:
+    """Put a new key in the place of one, and keep the old one beside it as `<name>.previous.key`.
+
+    Cut off anywhere, it goes on: a rotation that has begun makes no third key. Raises HomeUnusableError.
+    """
+    try:
+        current = _read_key(folder, name)
+        write_once(folder / f"{name}.previous.key", current)
+        if _read_key(folder, f"{name}.previous") == current:
+            write(folder / f"{name}.key", secrets.token_bytes(_SIZES.get(name, 32)))
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def end_rotation(folder: Path, name: str) -> None:
+    """Delete the key that was replaced, if there is one. Raises HomeUnusableError."""
+    try:
+        (folder / f"{name}.previous.key").unlink(missing_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
 def compute_fingerprints(keys: InstallationKeys) -> Mapping[str, bytes]:
     """Return a fingerprint of each key, by name: it tells keys apart and nothing about them."""
     return {

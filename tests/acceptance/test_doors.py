@@ -161,6 +161,8 @@ SUPERAPP_BODIES: Final[Mapping[str, Any]] = {
     "/v1/moments": {"account": str(OWNER), "body": "x", "images": 1, "visibility": "some"},
     "/v1/logins": {"account": str(OWNER), "place": "x", "code": "123456"},
     "/v1/game-sessions": {"account": str(OWNER), "game": "1"},
+    "/v1/open-api/calls": {"account": str(OWNER), "subject": "wx1", "api": "x"},
+    "/v1/enterprise-api/calls": {"account": str(OWNER), "credential": "1", "api": "x"},
     "/v1/friend-requests": {"from": str(OWNER), "to": str(OWNER + 1), "greeting": "x"},
 }
 

@@ -341,3 +341,104 @@ async def test_a_gateway_that_is_away_is_no_fault_of_the_person_s(town: Town, tm
         person = Person(silent, town.world.token(one), one)
         answer = await person.ask("POST", "/v1/logins", {"account": str(one), "place": "深圳"})
     assert problem(answer, 503, "PARTICIPANT-UNAVAILABLE")["fields"] == {"participant": "phone"}
+
+
+async def call_open_api(town: Town, account_id: int, subject: str, api: str = "user.info", **kwargs: Any) -> Any:
+    body = {"account": str(account_id), "subject": subject, "api": api}
+    return await town.at_superapp(account_id).ask("POST", "/v1/open-api/calls", body, **kwargs)
+
+
+async def test_calls_beyond_the_test_quota_get_429_and_what_to_do(town: Town) -> None:
+    """A developer whose name is gone was told 100 calls a day: the 101st of a mini program says what to do."""
+    one, openplatform = FIRST + 23, town.world.pools["openplatform"]
+    await openplatform.execute(
+        "UPDATE openplatform.account SET api_quota_level = 'standard' WHERE account_id = $1", one
+    )
+    await openplatform.execute(
+        """INSERT INTO openplatform.mini_program (account_id, program_id, name, state, created_at)
+           VALUES ($1, 'wxmini', '点餐', 'published', now()), ($1, 'wxdraft', '草稿', 'draft', now())""",
+        one,
+    )
+    await openplatform.execute(
+        "INSERT INTO openplatform.app (account_id, app_id, name, technical_lead, created_at)"
+        " VALUES ($1, 'wxapp', '记账', false, now())",
+        one,
+    )
+    await openplatform.execute(
+        """INSERT INTO openplatform.quota (account_id, app_id, api, calls_per_day)
+           VALUES ($1, 'wxapp', 'user.info', 5000), ($1, 'wxapp', 'pay.order', 2)""",
+        one,
+    )
+    first = await call_open_api(town, one, "wxapp")
+    assert (first.json()["calls"], first.json()["left"]) == (1, 4999)
+    await town.revoke(one)
+    answers = [(await call_open_api(town, one, "wxmini")) for _ in range(100)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert answers[-1].json()["left"] == 0
+    refused = await call_open_api(town, one, "wxmini", key="more")
+    told = problem(refused, 429, "API-QUOTA-USED")
+    assert (told["fields"]["limit"], told["fields"]["at_test_level"]) == (100, True)
+    assert "资质" in told["zh"]["action"]
+    assert "qualification" in told["en"]["action"]
+    until = datetime.fromisoformat(told["fields"]["until"])
+    assert until.astimezone(ZONE).time() == time()
+    wait = (until - town.world.now()).total_seconds()
+    assert abs(int(refused.headers["retry-after"]) - wait) < 5
+    another = await call_open_api(town, one, "wxapp")
+    assert (another.json()["calls"], another.json()["left"]) == (2, 98), "what was called before counts"
+    assert (await call_open_api(town, one, "wxmini", "qr.make")).json()["left"] == 99, "each API has its own"
+    assert [(await call_open_api(town, one, "wxapp", "pay.order")).status_code for _ in range(3)] == [200, 200, 429]
+    for subject in ("wxdraft", "wxnone"):
+        problem(await call_open_api(town, one, subject), 409, "NO-SUCH-APP")
+    problem(await town.at_superapp(FIRST + 24).ask(
+        "POST", "/v1/open-api/calls", {"account": str(one), "subject": "wxapp", "api": "x"}
+    ), 403, "NOT-ALLOWED")  # fmt: skip
+    limit = (await town.limits(one))["api_calls"]
+    assert (limit["value"], limit["unit"], limit["kind"]) == (100, "count", "revoke")
+    assert "100" in limit["explanation"]["en"]
+    town.world.later(until_midnight(town))
+    assert (await call_open_api(town, one, "wxmini", key="more")).status_code == 200, "and the same key goes through"
+
+
+async def test_a_developer_with_a_name_keeps_the_quota(town: Town) -> None:
+    """The gate must restrict nobody whose case did not come about, nor who develops nothing."""
+    one, plain, openplatform = FIRST + 25, FIRST + 26, town.world.pools["openplatform"]
+    await openplatform.execute("UPDATE openplatform.account SET api_quota_level = 'high' WHERE account_id = $1", one)
+    await openplatform.execute(
+        "INSERT INTO openplatform.app (account_id, app_id, name, technical_lead, created_at)"
+        " VALUES ($1, 'wxfree', '地图', false, now())",
+        one,
+    )
+    answers = [await call_open_api(town, one, "wxfree") for _ in range(3)]
+    assert [(answer.json()["calls"], answer.json()["left"]) for answer in answers] == [(1, None), (2, None), (3, None)]
+    await town.revoke(plain)
+    level = await openplatform.fetchrow(
+        "SELECT api_quota_level, test_calls_per_day FROM openplatform.account WHERE account_id = $1", plain
+    )
+    assert level is not None
+    assert tuple(level) == ("none", None)
+    assert "api_calls" not in await town.limits(plain)
+
+
+async def test_an_enterprise_s_key_stops(town: Town) -> None:
+    """Systems that call under a name that is gone must stop at once, and be told whom to ask for a new key."""
+    one, enterprise = FIRST + 27, town.world.pools["enterprise"]
+    await enterprise.execute("UPDATE enterprise.account SET api_rights = true WHERE account_id = $1", one)
+    await enterprise.execute(
+        """INSERT INTO enterprise.api_credential (account_id, credential_id, enterprise_id, name, issued_at, revoked_at)
+           VALUES ($1, 1, 9, '考勤', now(), NULL), ($1, 2, 9, '旧', now(), now())""",
+        one,
+    )
+
+    async def call(credential: int, **kwargs: Any) -> Any:
+        body = {"account": str(one), "credential": str(credential), "api": "members.list"}
+        return await town.at_superapp(one).ask("POST", "/v1/enterprise-api/calls", body, **kwargs)
+
+    assert (await call(1)).status_code == 200
+    for dead in (2, 3):
+        problem(await call(dead), 403, "API-KEY-ENDED")
+    case = await town.revoke(one)
+    told = problem(await call(1), 403, "API-KEY-ENDED")
+    assert "管理员" in told["zh"]["action"]
+    limit = (await town.limits(one))["enterprise_api"]
+    assert (limit["case"], limit["until"]) == (case, None)

@@ -22,7 +22,7 @@ from jiebang.model.plan import PlannedOperation
 from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.declarative.load import load_declaration
-from jiebang.participants.skeletons import SkeletonLanguage, build_skeleton
+from jiebang.participants.starters import StarterLanguage, build_starter
 from jiebang.policy import packs
 from jiebang.policy.load import load_pack
 from jiebang.saga.fence import Answer, CaseOp, FenceRow, Op
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from jiebang.store.postgres.pool import Pool
 
 NAME: Final = "teahouse"
-TEXT: Final = build_skeleton(NAME, SkeletonLanguage.YAML)[f"{NAME}.yaml"]
+TEXT: Final = build_starter(NAME, StarterLanguage.YAML)[f"{NAME}.yaml"]
 NOW: Final = datetime(2026, 4, 1, 12, 0, tzinfo=UTC)
 CLOSE: Final = PlannedOperation("close", {"kept": 5, "pause_days": 3})
 ids: Iterator[int] = itertools.count(7_700_001)
@@ -87,7 +87,7 @@ async def members(pool: Pool, count: int, **columns: Any) -> list[int]:
 
 
 class TestDeclarative(ParticipantSuite):
-    """The suite over what the skeleton describes."""
+    """The suite over what the starter describes."""
 
     @pytest.fixture
     def subject(self, party: DatabaseParticipant, pool: Pool) -> Subject:
@@ -132,7 +132,7 @@ async def test_an_effect_left_out_changes_nothing(party: DatabaseParticipant, po
 
 
 LATER: Final = TEXT.replace(
-    "  reserved: {type: mark}", "  stamps: {type: int, default: 0, since: 2}\n  reserved: {type: mark}"
+    "  reserved: {type: reservation}", "  stamps: {type: int, default: 0, since: 2}\n  reserved: {type: reservation}"
 ).replace("      title:", "      worth_fen: {type: fen, default: 100, since: 2}\n      title:")
 
 
@@ -148,7 +148,7 @@ async def test_tables_grow_by_versions_and_never_change_behind_ones_back(dsn: st
     with pytest.raises(MigrationRefusedError) as caught:
         await migrate_all({NAME: dsn}, ParticipantRegistry((*PARTICIPANTS.declarations, changed)))
     assert caught.value.fields["version"] == 1
-    flag, mark = "  teahouse_in_use: {type: bool}\n", "  reserved: {type: mark}"
+    flag, mark = "  teahouse_in_use: {type: bool}\n", "  reserved: {type: reservation}"
     reordered = declared(LATER.replace(flag, "").replace(mark, flag + mark))
     assert reordered.migrations == later.migrations, "the order of a file says nothing"
 
@@ -170,11 +170,15 @@ def mistake(old: str, new: str) -> str:
         (mistake("default: 0, most: 1000000", "default: 9, most: 5"), None, "the default does not fit"),
         (mistake("default: 0, most: 1000000", "most: 5"), None, "needs a default"),
         (mistake("  teahouse_in_use: {type", "  select: {type"), None, "means something else"),
-        (mistake("  reserved: {type: mark}", "  reserved: {type: bool}"), None, "must be a column of type mark"),
+        (
+            mistake("  reserved: {type: reservation}", "  reserved: {type: bool}"),
+            None,
+            "must be a column of type reservation",
+        ),
         (
             mistake("column: teahouse_in_use, is: true", "column: reserved, is: true"),
             None,
-            "a mark cannot be a condition",
+            "a reservation cannot be a condition",
         ),
         (
             mistake("column: teahouse_in_use, is: true", "column: teahouse_in_use, is: 3"),
@@ -188,6 +192,7 @@ def mistake(old: str, new: str) -> str:
         (mistake("{at_most: kept}", "{effect: pause_days}").replace("most: 365", "most: 2000000"), None, "exceed"),
         (mistake("pause_days: {type: int, most: 365}", "pause_days: {type: int}"), None, "needs a most"),
         (mistake("pause_days: {type: int, most: 365}", "pause_days: {type: int, most: 99999}"), None, "needs a most"),
+        (mistake("  - table: voucher", "  - table: ticket"), None, "no table 'ticket'"),
         (mistake("count: voucher}", "count: ticket}"), None, "no table 'ticket'"),
         (mistake("fields: [title]", "fields: [name]"), None, "no column 'name'"),
         (mistake("  teahouse_amount: {zh", "  balance_fen: {zh"), None, "another participant declares"),

@@ -52,6 +52,7 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
     "witness.read_witness": ["only_one"],
     "data_keys.read_progress": ["only_one"],
     "data_keys.end_retentions": ["retention_ends_at", "account_id"],
+    "data_keys.ending_by_day": ["retention_ends_at"],
     "data_keys.overdue_keys": ["destroy_at"],
     "data_keys.overdue_retentions": ["retention_ends_at"],
     "ended_cases.settled_until": ["seal_no"],
@@ -79,6 +80,8 @@ OTHERWISE: Mapping[str, Sequence[str]] = {
 """Statements that look for rows by something else than their account, and by what."""
 WHOLE_INDEX: Mapping[str, Sequence[str]] = {
     "data_keys.destroy_keys": ["data_key_destroy"],
+    "data_keys.count_undetermined": ["data_key_undetermined"],
+    "data_keys.kept_by_basis": ["data_key_ends"],
     "tasks.open_tasks": ["task_open"],
     "tasks.count_open": ["task_open"],
     "tasks.acknowledge": ["task_open"],
@@ -110,6 +113,7 @@ FEW_ROWS: Mapping[str, str] = {
     "platform.participant_outage": "a row a time that a participant was out of service",
     "platform.key_fingerprint": "a row a key",
     "platform.recovery": "a row a restore from backup",
+    "platform.retention_act": "a row a time that an operator read or held what law keeps",
 }
 """Tables that no number of people makes bigger, and how big they are."""
 
@@ -185,6 +189,8 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     },
     "gaming.access": {"game_id": 1, "name": "x", "granted_at": AT},
     "gaming.play_session": {"session_id": 1, "game_id": 1, "started_at": AT},
+    "openplatform.api_use": {"subject_id": "wx1", "api": "x", "used_on": AT.date(), "calls": 1},
+    "openplatform.quota": {"app_id": "wx1", "api": "x", "calls_per_day": 1},
     "enterprise.api_credential": {"credential_id": 1, "enterprise_id": 1, "name": "x", "issued_at": AT},
     **{table: row for table, (_, (row, *_)) in CHILDREN.items()},
 }

@@ -50,7 +50,7 @@ HOT = {
     "policy_state",
     "policy_shadow",
     "seal_floor",
-} | {"destruction_progress"}
+} | {"destruction_progress", "api_use"}
 FENCE = [
     ("account_id", "bigint", None),
     ("facts_version", "bigint", "1"),

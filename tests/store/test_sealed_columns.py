@@ -79,6 +79,7 @@ OTHERS: Final[Mapping[str, str]] = {
 VALUES: Final[Mapping[str, str]] = {
     "platform.account.last_case_no": "0",  # a higher one gives no number twice: a race loses numbers, too
     "platform.cases.kind": "'close_payment'",
+    "platform.retention_act.act": "'hold'",
     "platform.cases.state": "'expired'",
     "platform.cases.marks": "'dz'",
     "platform.check_record.step": "'take'",
@@ -125,6 +126,7 @@ ROWS: Final[Sequence[str]] = (
     """INSERT INTO platform.plan_correction VALUES
        (1, 'p/1', 'revoke', 'social', 'moments_per_day', '3', '99999', 'no column', 'mei', $1, 'li', $1, NULL)""",
     "INSERT INTO platform.wrong_try VALUES (1, $1, gen_random_uuid(), 'sms_code')",
+    "INSERT INTO platform.retention_act VALUES (1, gen_random_uuid(), 'read', 'order 7', 'mei', $1)",
     "INSERT INTO platform.key_fingerprint VALUES ('master.key', $1, sha256('k'))",
 )
 WHERE: Final[Mapping[str, str]] = {

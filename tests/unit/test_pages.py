@@ -20,7 +20,15 @@ BOTH = {
     "README.md": "README.zh-CN.md",
     **{
         f"docs/{name}.md": f"docs/zh/{name}.md"
-        for name in ("operations", "overload", "participants-sdk", "policy-packs", "receipts", "remote-participants")
+        for name in (
+            "operations",
+            "overload",
+            "participants-sdk",
+            "policy-packs",
+            "privacy-report",
+            "receipts",
+            "remote-participants",
+        )
     },
 }
 """The pages of operators, officers and teams that take part. The others are for engineers, in English."""

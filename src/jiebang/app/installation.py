@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from jiebang.usecases.operations.verify import VerificationReport
     from jiebang.usecases.periodic import Chore
     from jiebang.usecases.retention.destroy import KeyDestruction
+    from jiebang.usecases.retention.keep import RetentionDesk
     from jiebang.usecases.timelines.seal import Sealer
     from jiebang.worker import Worker
 
@@ -156,6 +157,17 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
             keys=self.pools["keys"],
             identities=self.identities,
             registry=self.registry,
+        )
+
+    def retention_desk(self) -> RetentionDesk:
+        """Return where operators ask for what law keeps."""
+        from jiebang.usecases.retention.keep import RetentionDesk
+
+        return RetentionDesk(
+            platform=self.pools["platform"],
+            keys=self.pools["keys"],
+            identities=self.identities,
+            retention=self.locks.retention,
         )
 
     @property

@@ -59,7 +59,7 @@ from jiebang.usecases.operations.key_fingerprints import (
     SEALS,
     HeldKeys,
     establish_keys,
-    record_new_seal_key,
+    record_new_key,
     require_recorded,
 )
 from jiebang.usecases.operations.startup import Startup
@@ -142,7 +142,7 @@ async def rotate_seal_key(settings: Settings, declared: ParticipantRegistry | No
         await require_recorded(connection)
         replace_key(settings.keys, SEALS)
         fingerprints = compute_fingerprints(read_keys(settings.keys))
-        await record_new_seal_key(connection, fingerprints[SEALS], utc_now())
+        await record_new_key(connection, SEALS, fingerprints[SEALS], utc_now())
 
 
 def open_locks(settings: Settings, keys: InstallationKeys) -> KeyLocks:

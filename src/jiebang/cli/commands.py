@@ -20,7 +20,8 @@ from jiebang.cli.checks import limits
 from jiebang.cli.language import LANGUAGE, say
 from jiebang.cli.operations import config, outages, recover, serve, stuck, tasks, workers
 from jiebang.cli.participants import commands as participant
-from jiebang.cli.policy import backtest, lifecycle
+from jiebang.cli.policy import backtest, lifecycle, report
+from jiebang.cli.retention import keys, retention
 from jiebang.cli.runner import (
     REFUSED,
     Json,
@@ -58,6 +59,8 @@ cli.add_typer(accounts.commands, name="accounts")
 cli.add_typer(config.commands, name="config")
 cli.add_typer(lifecycle.commands, name="policy")
 cli.add_typer(seals.commands, name="seals")
+cli.add_typer(retention.commands, name="retention")
+cli.add_typer(keys.commands, name="keys")
 backtest.register(accounts.commands, lifecycle.commands)
 
 Account = Annotated[str, typer.Argument(help=say("账户号,例如 1", "Account number, such as 1"))]
@@ -298,6 +301,7 @@ cli.add_typer(tasks.commands, name="tasks")
 cli.add_typer(workers.commands, name="workers")
 cli.add_typer(outages.commands, name="participants")
 cli.add_typer(participant.commands, name="participant")
+cli.add_typer(report.commands, name="report")
 recover.register(cli)
 remedy.register(cli)
 limits.register(cli)

@@ -17,6 +17,7 @@ import msgspec
 from jiebang.model.check import Text
 from jiebang.model.facts import OWN_FACTS, FactSpec, FactType
 from jiebang.model.limits import LimitSpec
+from jiebang.model.personal_data import HeldData
 from jiebang.model.plan import PlannedOperation
 
 _LARGEST: Final = (1 << 53) - 1
@@ -129,7 +130,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     limit in force: account_id, name, value, used, until (`LimitReading`). `operations`: by name.
     `formerly`: the operation that applies where none is named, in a plan or message of the old form without operation
     names; None for a participant that never had that form. `migrations`: (name, SQL) of each, from version 1 on, for a
-    participant that has no folder of them.
+    participant that has no folder of them. `personal_data`: what its tables hold of people, for one that has no file
+    `personal_data.yaml`.
     """
 
     owner: str
@@ -143,6 +145,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     operations: Mapping[str, Operation]
     formerly: str | None = None
     migrations: tuple[tuple[str, str], ...] = ()
+    personal_data: tuple[HeldData, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class TokenScope(StrEnum):
     SOCIAL_WRITE = "social:write"
     LOGIN = "login"
     PLAY = "play"
+    API_CALL = "api:call"
     SERVICE = "service"
 
 

@@ -20,7 +20,17 @@ from jiebang.remote.stand_ins import AUDIENCE, ISSUER, JWKS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PERSON_SCOPES: Final = ("check", "case:read", "case:write", "transfer", "limits:read", "social:write", "login", "play")
+PERSON_SCOPES: Final = (
+    "check",
+    "case:read",
+    "case:write",
+    "transfer",
+    "limits:read",
+    "social:write",
+    "login",
+    "play",
+    "api:call",
+)
 """What a person may do with their own account."""
 SERVICE_SCOPES: Final = (*PERSON_SCOPES, "service")
 """What a service of the platform may do with any account."""

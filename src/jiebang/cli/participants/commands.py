@@ -13,7 +13,7 @@ from jiebang.cli.language import say
 from jiebang.cli.runner import REFUSED, Json, console, exit_on_error, print_json, run
 from jiebang.model.check import Text
 from jiebang.model.errors import InvalidInputError
-from jiebang.participants.skeletons import SkeletonLanguage
+from jiebang.participants.starters import StarterLanguage
 
 if TYPE_CHECKING:
     from jiebang.participants.conformance.trial import TrialReport
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 commands: Final = typer.Typer(
     no_args_is_help=True,
     help=say(
-        "给要加入的团队:写出参与方的骨架,检验远程参与方是否符合协议。",
-        "For a team that takes part: write a skeleton, and see whether a remote participant keeps the protocol.",
+        "给要加入的团队:写出参与方的起步文件,检验远程参与方是否符合协议。",
+        "For a team that takes part: write a starter, and see whether a remote participant keeps the protocol.",
     ),
 )
 _SEEDS: Final = 1 << 31
@@ -140,20 +140,20 @@ def examine_participant(
 @commands.command(
     "new",
     help=say(
-        "写出一个参与方的骨架:能运行,能通过测试集。python:一个远程服务;yaml:平台自己的一个数据库,不写代码。",
-        "Write the skeleton of a participant: it runs, and passes the suite, as it is. python: a remote "
+        "写出一个参与方的起步文件:能运行,能通过测试集。python:一个远程服务;yaml:平台自己的一个数据库,不写代码。",
+        "Write the starter of a participant: it runs, and passes the suite, as it is. python: a remote "
         "service; yaml: a database of the platform's own, without code.",
     ),
 )
-def write_skeleton(
+def write_starter(
     name: Annotated[str, typer.Argument(metavar="NAME", help=say("名称,也是目录名", "Its name, and the folder's"))],
-    language: Annotated[SkeletonLanguage, typer.Option(help=say("用什么写", "What it is written in"))],
+    language: Annotated[StarterLanguage, typer.Option(help=say("用什么写", "What it is written in"))],
     folder: Annotated[Path, typer.Option("--in", help=say("写在哪个目录之下", "The folder to write it in"))] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Write a skeleton."""
+    """Write a starter."""
     from jiebang.files import write
-    from jiebang.participants.skeletons import build_skeleton
+    from jiebang.participants.starters import build_starter
 
     with exit_on_error(as_json=as_json):
         _check_name(name)
@@ -161,7 +161,7 @@ def write_skeleton(
         if place.exists():
             raise InvalidInputError(field=str(place), reason=Text("已经存在", "exists already"))
         place.mkdir(parents=True)
-        written = build_skeleton(name, language)
+        written = build_starter(name, language)
         for file, text in written.items():
             write(place / file, text.encode(), 0o644)
     if as_json:

@@ -22,6 +22,16 @@ class ConsentNotAskedError(CallerError):
     action = Text("请改用 asked 所列代码。", "Use a code that `asked` lists.")
 
 
+class NothingRetainedError(CallerError):
+    """Law keeps nothing of the account: its name is in use, or all of it has ended. fields: account."""
+
+    code = "NOTHING-RETAINED"
+    title = Text("该账户没有依法留存的资料", "Law keeps nothing of this account")
+    action = Text(
+        "请核对账户号;在用的实名不在留存之列。", "Check the number; a name in use is not among what law keeps."
+    )
+
+
 class UnknownRemedyError(CallerError):
     """No such remedy waits for a proof, or not the caller's."""
 

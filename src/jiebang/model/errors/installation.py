@@ -146,6 +146,17 @@ class KeysDifferError(CallerError):
     )
 
 
+class RotationUnfinishedError(CallerError):
+    """The key that was replaced still opens something: it must not go. fields: key."""
+
+    code = "ROTATION-UNFINISHED"
+    title = Text("仍有数据密钥由旧密钥包裹", "Data keys are still wrapped by the old key")
+    action = Text(
+        "先不带 --finish 再执行一次。若仍如此:有主机仍在用旧密钥,或有数据密钥打不开。",
+        "Run it again without --finish. If it stays so, a host still uses the old key, or some data keys do not open.",
+    )
+
+
 class KeysUnrecordedError(CallerError):
     """The platform's database has no fingerprint of a key yet. fields: keys."""
 

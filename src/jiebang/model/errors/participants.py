@@ -111,6 +111,41 @@ class NoSuchGameError(PolicyRefusalError):
     action = Text("请核对 game。", "Check `game`.")
 
 
+class ApiQuotaUsedError(PolicyRefusalError):
+    """An app or mini program has used up its calls of the day.
+
+    fields: limit (calls a day), until (when the next is admitted), retry_after_s, at_test_level.
+    """
+
+    code = "API-QUOTA-USED"
+    title = Text("今日接口调用已达配额", "The day's quota of API calls is used up")
+    action = Text(
+        "每日配额见 limit,请在 until 之后再调用。at_test_level 为 true 时按测试级别计:"
+        "在开放平台重新提交主体资质,通过后恢复原有配额。",
+        "`limit` says how many a day; call again after `until`. Where `at_test_level` is true it is the test level's: "
+        "submit the qualification anew on the open platform, and the former quota returns once it is accepted.",
+    )
+
+
+class NoSuchAppError(PolicyRefusalError):
+    """It is no open app and no published mini program of the account. fields: subject."""
+
+    code = "NO-SUCH-APP"
+    title = Text("此账户没有这个应用或小程序", "The account has no such app or mini program")
+    action = Text("请核对 subject;已关闭或下架的不能调用接口。", "Check `subject`; one that is closed cannot call.")
+
+
+class ApiKeyEndedError(PolicyRefusalError):
+    """The API credential may not call: it was ended, died with its holder's name, or never was."""
+
+    code = "API-KEY-ENDED"
+    title = Text("接口凭证已失效", "The API credential has ended")
+    action = Text(
+        "请由企业的其他管理员签发新的凭证,并替换系统中的旧凭证。",
+        "Have another administrator of the enterprise issue a new one, and replace the old one in your systems.",
+    )
+
+
 class WalletBusyError(OtherSystemError):
     """The wallet is between a case's Try and its Confirm or Cancel. Retry in a moment."""
 

@@ -82,6 +82,14 @@ class NothingToRollBackError(PolicyRefusalError):
     action = Text("请改为启用另一个版本。", "Activate another version instead.")
 
 
+class DeclarationsInvalidError(CallerError):
+    """A handler's file of declarations is wrong. fields: problems, all at once: [{file, line, column, zh, en}]."""
+
+    code = "DECLARATIONS-INVALID"
+    title = Text("申明文件有误", "The file of declarations is wrong")
+    action = Text("请逐项修正 problems。", "Correct each of `problems`.")
+
+
 class UnknownCorrectionError(CallerError):
     """No correction of this number waits for approval. fields: number."""
 

@@ -23,6 +23,7 @@ from jiebang.participants.declarative.shape import (
     TableShape,
     WriteShape,
 )
+from jiebang.participants.personal_data import build_entry
 
 _SQL_TYPES: Final[Mapping[ColumnType, str]] = {
     ColumnType.INT: "bigint",
@@ -31,10 +32,10 @@ _SQL_TYPES: Final[Mapping[ColumnType, str]] = {
     ColumnType.TEXT: "text",
     ColumnType.TIME: "timestamptz",
     ColumnType.DATE: "date",
-    ColumnType.MARK: "boolean",
+    ColumnType.RESERVATION: "boolean",
 }
 _FACT_TYPES: Final[Mapping[ColumnType, FactType]] = {
-    kind: FactType(kind.value) for kind in ColumnType if kind is not ColumnType.MARK
+    kind: FactType(kind.value) for kind in ColumnType if kind is not ColumnType.RESERVATION
 }
 _EFFECT_TYPES: Final[Mapping[EffectType, type]] = {EffectType.INT: int, EffectType.BOOL: bool, EffectType.TEXT: str}
 _FENCE: Final = """account_id bigint PRIMARY KEY CHECK (account_id > 0),
@@ -50,12 +51,13 @@ def build_declaration(shape: ParticipantShape) -> Declaration:
     owner = shape.participant
     return Declaration(
         owner=owner,
-        package=__name__,
+        package=__name__.rpartition(".")[0],
         databases={owner: shape.server.value},
         facts=tuple(_build_fact(shape, name) for name in shape.facts),
         facts_sql=_build_facts_sql(shape),
         operations={name: _build_operation(one) for name, one in shape.operations.items()},
         migrations=build_migrations(shape),
+        personal_data=tuple(build_entry(owner, each) for each in shape.personal_data),
     )
 
 
@@ -86,7 +88,7 @@ def _build_migration(shape: ParticipantShape, at: int) -> str:
     parts += [
         f"ALTER TABLE {owner}.account ADD CONSTRAINT {name}_while_tried CHECK (NOT {name} OR case_op = 'tried')"
         for name, one in sorted(added.items())
-        if one.type is ColumnType.MARK
+        if one.type is ColumnType.RESERVATION
     ]
     for name, table in sorted(shape.tables.items()):
         within = {column: one for column, one in table.columns.items() if one.since == at}
@@ -124,7 +126,7 @@ def _list_columns(columns: Mapping[str, ColumnShape]) -> Iterable[str]:
 
 
 def _is_flag(column: ColumnShape) -> bool:
-    return column.type is ColumnType.MARK or (column.type is ColumnType.BOOL and not column.optional)
+    return column.type is ColumnType.RESERVATION or (column.type is ColumnType.BOOL and not column.optional)
 
 
 def _build_check(name: str, column: ColumnShape) -> str:

@@ -31,7 +31,7 @@ OUR_COLUMNS: Final = frozenset({"account_id", "facts_version", "case_no", "case_
 """Columns of the fence, and the time that a Confirm sees."""
 _OUR_TABLES: Final = frozenset({"account", "staged", "schema_migration"})
 _TIMES: Final = ("_at", "_until", "_since")
-_FALSE: Final = (ColumnType.BOOL, ColumnType.MARK)
+_FALSE: Final = (ColumnType.BOOL, ColumnType.RESERVATION)
 """The types whose default is false."""
 _NUMBERS: Final = (ColumnType.INT, ColumnType.FEN)
 _SPANS: Final[Mapping[str, int]] = {
@@ -80,6 +80,7 @@ class _Reader:
         self._check_versions()
         for name in shape.facts:
             self._check_fact(name, facts)
+        self._check_personal_data()
         if not shape.operations:
             note(("operations",), "至少须有一项操作", "needs at least one operation")
         for name, operation in shape.operations.items():
@@ -113,9 +114,9 @@ class _Reader:
             note((*path, "default"), "默认值不符合此列", "the default does not fit the column")
         if not silent and column.optional:
             note((*path, "optional"), "有默认值的列不会缺失", "a column with a default is never absent")
-        if column.type is ColumnType.MARK and (not silent or column.optional or path[0] != "columns"):
-            zh = "mark 只用于账户的列,且没有 default 与 optional"
-            note(path, zh, "a mark is a column of the account, without default and optional")
+        if column.type is ColumnType.RESERVATION and (not silent or column.optional or path[0] != "columns"):
+            zh = "reservation 只用于账户的列,且没有 default 与 optional"
+            note(path, zh, "a reservation is a column of the account, without default and optional")
         must = path[0] == "columns" or column.since > born
         if must and silent and not column.optional and column.type not in _FALSE:
             note(path, "须有 default,或 optional: true", "needs a default, or optional: true")
@@ -154,7 +155,7 @@ class _Reader:
             note(path, "须恰有 column、count、items 之一", "needs exactly one of column, count, items")
             return
         column = None if fact.column is None else shape.columns.get(fact.column)
-        if fact.column is not None and (column is None or column.type is ColumnType.MARK):
+        if fact.column is not None and (column is None or column.type is ColumnType.RESERVATION):
             note(
                 (*path, "column"), f"没有可作事实的列“{fact.column}”", f"there is no column '{fact.column}' for a fact"
             )
@@ -168,14 +169,29 @@ class _Reader:
         if (fact.items is None) == bool(fact.fields):
             note(path, "fields 与 items 须同时给出", "fields and items come together")
 
+    def _check_personal_data(self) -> None:
+        shape, note = self._shape, self._source.problem
+        for at, entry in enumerate(shape.personal_data):
+            path: Path = ("personal_data", at)
+            if entry.participant not in (None, shape.participant):
+                note((*path, "participant"), "此文件只说明自己的表", "the file speaks of its own tables alone")
+            if entry.table != "account" and entry.table not in shape.tables:
+                note((*path, "table"), f"没有表“{entry.table}”", f"there is no table '{entry.table}'")
+                continue
+            columns = shape.columns if entry.table == "account" else shape.tables[entry.table].columns
+            known = {*columns, "account_id", "case_no", "case_op", "epoch", "facts_version", f"{entry.table}_id"}
+            for nth, column in enumerate(entry.columns):
+                if column not in known:
+                    note((*path, "columns", nth), f"没有列“{column}”", f"there is no column '{column}'")
+
     def _check_operation(self, path: Path, operation: OperationDescribed) -> None:
         note = self._source.problem
         for name, effect in operation.effects.items():
             self._check_effect((*path, "effects", name), name, effect)
         for at, name in enumerate(operation.while_tried):
             column = self._shape.columns.get(name)
-            if column is None or column.type is not ColumnType.MARK:
-                note((*path, "while_tried", at), "须为 mark 类型的列", "must be a column of type mark")
+            if column is None or column.type is not ColumnType.RESERVATION:
+                note((*path, "while_tried", at), "须为 reservation 类型的列", "must be a column of type reservation")
         for code, refusal in operation.refuse.items():
             self._check_refusal((*path, "refuse", code), refusal)
         for name, write in operation.confirm.items():
@@ -196,8 +212,8 @@ class _Reader:
         if column is None:
             note((*path, "column"), f"没有列“{refusal.column}”", f"there is no column '{refusal.column}'")
             return
-        if column.type is ColumnType.MARK:
-            note((*path, "column"), "mark 不能作为条件", "a mark cannot be a condition")
+        if column.type is ColumnType.RESERVATION:
+            note((*path, "column"), "reservation 不能作为条件", "a reservation cannot be a condition")
             return
         said = [each for each in ("equals", "above", "present") if getattr(refusal, each) is not None]
         if len(said) != 1:
@@ -213,8 +229,8 @@ class _Reader:
         if column is None:
             note(path, f"没有列“{name}”", f"there is no column '{name}'")
             return
-        if column.type is ColumnType.MARK:
-            note(path, "mark 由平台写", "the platform writes the marks")
+        if column.type is ColumnType.RESERVATION:
+            note(path, "reservation 由平台写", "the platform writes the reservations")
             return
         said = [each for each in write.__struct_fields__ if getattr(write, each) is not None]
         if len(said) != 1:

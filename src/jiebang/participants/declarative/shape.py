@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from jiebang.participants.personal_data import HeldDataShape
+
 LARGEST: Final = (1 << 53) - 1
 Name = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_]{0,39}\Z")]
 Code = Annotated[str, Meta(pattern=r"\A[A-Z][A-Z0-9]*(-[A-Z0-9]+)*\Z", max_length=64)]
@@ -25,7 +27,7 @@ class DataCentre(StrEnum):
 
 
 class ColumnType(StrEnum):
-    """The type of a column. `fen`: money. `mark`: true from a Try to its Confirm or Cancel, and only then."""
+    """The type of a column. `fen`: money. `reservation`: true from a Try to its Confirm or Cancel, and only then."""
 
     INT = "int"
     FEN = "fen"
@@ -33,7 +35,7 @@ class ColumnType(StrEnum):
     TEXT = "text"
     TIME = "time"
     DATE = "date"
-    MARK = "mark"
+    RESERVATION = "reservation"
 
 
 class EffectType(StrEnum):
@@ -124,7 +126,7 @@ class WriteShape(msgspec.Struct, frozen=True):
 
 
 class OperationDescribed(msgspec.Struct, frozen=True):
-    """An operation. `while_tried`: the columns of type mark that its Try sets, and its Confirm or Cancel takes off.
+    """An operation. `while_tried`: the reservations that its Try sets, and its Confirm or Cancel takes off.
 
     `missing`: the code that refuses an account without a row; without it there is nothing to do, and that is granted.
     """
@@ -145,3 +147,4 @@ class ParticipantShape(msgspec.Struct, frozen=True):
     operations: dict[Name, OperationDescribed]
     tables: dict[Name, TableShape] = {}
     facts: dict[Name, FactShape] = {}
+    personal_data: tuple[HeldDataShape, ...] = ()

@@ -8,7 +8,7 @@ from jiebang.model.check import Text
 from jiebang.model.facts import FactType, specs
 from jiebang.model.limits import LimitSpec
 from jiebang.model.participants import Declaration, Operation, ValueType, Weaker
-from jiebang.participants.core import load_facts_sql, load_limits_sql
+from jiebang.participants.core import SQL_INTEGER, load_facts_sql, load_limits_sql
 
 DECLARATION: Final = Declaration(
     owner="openplatform",
@@ -50,17 +50,24 @@ DECLARATION: Final = Declaration(
         LimitSpec(
             name="api_calls",
             title=Text("接口调用配额为测试级别", "API quota at test level"),
+            value=FactType.INT,
             effect="api_quota_level",
         ),
     ),
     limits_sql=load_limits_sql(__name__),
     operations={
         "revoke": Operation(
-            effects={"api_quota_level": ValueType(str, among=("none", "test", "standard", "high"), weaker=Weaker.MORE)},
+            effects={
+                "api_quota_level": ValueType(str, among=("none", "test", "standard", "high"), weaker=Weaker.MORE),
+                "test_calls_per_day": ValueType(int, most=SQL_INTEGER, weaker=Weaker.MORE),
+            },
             # An account without apps keeps the level none: an effect never grants what was not there.
             on_confirm={
                 "api_quota_level": "CASE a.api_quota_level WHEN 'none' THEN 'none' "
-                "ELSE coalesce(e.api_quota_level, a.api_quota_level) END"
+                "ELSE coalesce(e.api_quota_level, a.api_quota_level) END",
+                # Nothing falls for who has no apps, or was at test level before: neither is told of it.
+                "test_calls_per_day": "CASE WHEN a.api_quota_level IN ('none', 'test') THEN a.test_calls_per_day "
+                "ELSE coalesce(e.test_calls_per_day::integer, a.test_calls_per_day) END",
             },
         ),
     },

@@ -45,6 +45,8 @@ _STATUS: Final[Mapping[type[errors.JiebangError], int]] = {
     errors.BodyTooLargeError: 413,
     MediaTypeError: 415,
     errors.IdempotencyReusedError: 422,
+    errors.ApiKeyEndedError: 403,
+    errors.ApiQuotaUsedError: 429,
     errors.TooSoonError: 429,
     # The base classes, for errors that are not listed above.
     errors.CallerError: 400,

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from jiebang.model.errors import (
+    ApiQuotaUsedError,
     CallerError,
     IdempotencyInUseError,
     IdempotencyReusedError,
@@ -24,7 +25,7 @@ from jiebang.sandbox.superapp.answers import StoredAnswer
 if TYPE_CHECKING:
     from jiebang.sandbox.superapp.answers import AnswerStore, RequestKey
 
-_COME_AGAIN: Final = (TooSoonError, IdempotencyInUseError, IdempotencyReusedError, NotAllowedError)
+_COME_AGAIN: Final = (TooSoonError, ApiQuotaUsedError, IdempotencyInUseError, IdempotencyReusedError, NotAllowedError)
 
 
 class PendingRequest(msgspec.Struct, frozen=True):

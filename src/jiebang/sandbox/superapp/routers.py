@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jiebang.participants.enterprise.gate import EnterpriseGate
 from jiebang.participants.gaming.gate import GameGate
+from jiebang.participants.openplatform.gate import OpenApiGate
 from jiebang.participants.social.gate import SocialParticipant
 from jiebang.sandbox.superapp.games import Games
+from jiebang.sandbox.superapp.interfaces import Interfaces
 from jiebang.sandbox.superapp.login import Login, SendNotices
 from jiebang.sandbox.superapp.money import Money, wallet_of
 from jiebang.sandbox.superapp.social import Social
@@ -31,4 +34,5 @@ def build_routers(
         Social(door, SocialParticipant(pools["social"], clock)),
         Login(door, pools["security"], clock, send),
         Games(door, GameGate(pools["gaming"], clock)),
+        Interfaces(door, OpenApiGate(pools["openplatform"], clock), EnterpriseGate(pools["enterprise"])),
     ]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jiebang.model.check import Text
 from jiebang.store.postgres.named_sql import columns, load
-from jiebang.store.retention.key_wrapping import OwnedKey
+from jiebang.store.retention.key_wrapping import MASTER, RETENTION, OwnedKey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from jiebang.model.check import Text
     from jiebang.store.postgres.pool import Database
 
 _SQL = load("jiebang.store.retention", "data_keys.sql")
@@ -138,3 +138,78 @@ async def count_overdue(db: Database, before: datetime) -> tuple[Overdue, Overdu
     late = await db.fetchrow(_SQL["overdue_keys"], before)
     kept = await db.fetchrow(_SQL["overdue_retentions"], before)
     return Overdue(*(late or (0, None))), Overdue(*(kept or (0, None)))
+
+
+class EndingDay(msgspec.Struct, frozen=True, kw_only=True):
+    """What ends with one day, of one basis; `held`: how much of it an operator holds."""
+
+    last_day: date
+    kept_under: str | None
+    keys: int
+    held: int
+
+
+class KeptByBasis(msgspec.Struct, frozen=True, kw_only=True):
+    """All that law keeps by one basis, from the first last day to the last."""
+
+    basis: str | None
+    keys: int
+    first_day: date
+    last_day: date
+    held: int
+
+
+async def load_retained_wraps(db: Database, accounts: Collection[int]) -> list[OwnedKey]:
+    """Return the retention key's wraps of accounts whose names were taken back."""
+    return [OwnedKey(*row) for row in await db.fetch(_SQL["retained_wraps"], sorted(set(accounts)))]
+
+
+async def hold(db: Database, accounts: Collection[int], since: datetime | None) -> list[tuple[int, int]]:
+    """Hold what law keeps of accounts beyond its day; None: let go of it. Return account and epoch of what changed."""
+    return [tuple(row) for row in await db.fetch(_SQL["hold_keys"], sorted(set(accounts)), since)]
+
+
+async def load_ending(db: Database, until: datetime) -> list[EndingDay]:
+    """Return what ends until a time, by day and basis."""
+    return [EndingDay(**row) for row in await db.fetch(_SQL["ending_by_day"], until)]
+
+
+async def count_undetermined(db: Database) -> int:
+    """Count the keys of which it is not determined until when law keeps them."""
+    return int(await db.fetchval(_SQL["count_undetermined"]))
+
+
+async def load_kept(db: Database) -> list[KeptByBasis]:
+    """Return all that law keeps, by basis."""
+    return [KeptByBasis(**row) for row in await db.fetch(_SQL["kept_by_basis"])]
+
+
+async def load_bases(db: Database) -> list[RetentionBasis]:
+    """Return why law keeps something, by name."""
+    return [
+        RetentionBasis(
+            basis=row["basis"],
+            law=Text(row["law_zh"], row["law_en"]),
+            purpose=Text(row["purpose_zh"], row["purpose_en"]),
+            time_zone=row["time_zone"],
+        )
+        for row in await db.fetch(_SQL["list_bases"])
+    ]
+
+
+_WRAPS: Final = {
+    MASTER: ("wraps_of_other_masters", "replace_master_wraps"),
+    RETENTION: ("wraps_of_other_retentions", "replace_retention_wraps"),
+}
+
+
+async def load_other_wraps(
+    db: Database, name: str, mark: bytes, after: tuple[int, int], limit: int = PAGE
+) -> list[OwnedKey]:
+    """Return the next wraps that another MASTER or RETENTION key made than the one of a mark."""
+    return [OwnedKey(*row) for row in await db.fetch(_SQL[_WRAPS[name][0]], *after, mark, limit)]
+
+
+async def replace_wraps(db: Database, name: str, mark: bytes, wraps: Sequence[OwnedKey]) -> None:
+    """Put new wraps, made by the key of a mark, in the place of old ones."""
+    await db.execute(_SQL[_WRAPS[name][1]], *columns(wraps, "account_id", "epoch", "value"), mark)

@@ -86,3 +86,60 @@ WHERE destroy_at < $1 AND destroy_at IS NOT NULL AND wrapped IS NOT NULL
 -- How many retentions ended before a time and are still there, with none that an operator holds.
 SELECT count(*)::integer AS keys, min(retention_ends_at) AS oldest_at FROM keys.data_key
 WHERE retention_ends_at < $1 AND retention_ends_at IS NOT NULL AND retained IS NOT NULL AND held_at IS NULL
+
+-- name: retained_wraps
+-- What law keeps of the keys of accounts, of those that are destroyed otherwise.
+SELECT account_id, epoch, retained FROM keys.data_key
+WHERE account_id = ANY ($1::bigint[]) AND retained IS NOT NULL AND destroyed_at IS NOT NULL ORDER BY account_id, epoch
+
+-- name: hold_keys
+-- Holds what law keeps of accounts beyond its day, or ($2 NULL) lets go of it again.
+UPDATE keys.data_key SET held_at = $2::timestamptz
+WHERE account_id = ANY ($1::bigint[]) AND retained IS NOT NULL AND destroy_at IS NOT NULL AND (held_at IS NULL) = ($2::timestamptz IS NOT NULL)
+RETURNING account_id, epoch
+
+-- name: ending_by_day
+-- What ends until a time, by the day and by why it is kept; of that, how much an operator holds.
+SELECT last_day, kept_under, count(*)::integer AS keys, (count(*) FILTER (WHERE held_at IS NOT NULL))::integer AS held
+FROM keys.data_key WHERE retention_ends_at <= $1 AND retention_ends_at IS NOT NULL AND retained IS NOT NULL
+GROUP BY last_day, kept_under ORDER BY last_day, kept_under
+
+-- name: count_undetermined
+-- How many keys there are of which it is not determined until when law keeps them.
+SELECT count(*)::integer FROM keys.data_key
+WHERE destroy_at IS NOT NULL AND retention_ends_at IS NULL AND retained IS NOT NULL
+
+-- name: kept_by_basis
+-- All that law keeps, by why: how much, from which last day to which, and how much of it is held.
+SELECT kept_under AS basis, count(*)::integer AS keys, min(last_day) AS first_day, max(last_day) AS last_day,
+    (count(*) FILTER (WHERE held_at IS NOT NULL))::integer AS held
+FROM keys.data_key WHERE retention_ends_at IS NOT NULL AND retained IS NOT NULL
+GROUP BY kept_under ORDER BY kept_under
+
+-- name: list_bases
+-- Why law keeps something, by name.
+SELECT basis, law_zh, law_en, purpose_zh, purpose_en, time_zone FROM keys.retention_basis ORDER BY basis
+
+-- name: wraps_of_other_masters
+-- A page of master's wraps that another key than the one of this mark made, in key order.
+SELECT account_id, epoch, wrapped FROM keys.data_key
+WHERE (account_id, epoch) > ($1, $2) AND wrapped IS NOT NULL AND wrapped_by IS DISTINCT FROM $3::bytea
+ORDER BY account_id, epoch LIMIT $4
+
+-- name: replace_master_wraps
+-- Puts new master's wraps in the place of old ones; one that was destroyed meanwhile stays destroyed.
+UPDATE keys.data_key k SET wrapped = i.wrap, wrapped_by = $4
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS i (account_id, epoch, wrap)
+WHERE k.account_id = i.account_id AND k.epoch = i.epoch AND k.account_id = ANY ($1) AND k.wrapped IS NOT NULL
+
+-- name: wraps_of_other_retentions
+-- A page of the retention key's wraps that another key than the one of this mark made, in key order.
+SELECT account_id, epoch, retained FROM keys.data_key
+WHERE (account_id, epoch) > ($1, $2) AND retained IS NOT NULL AND retained_by IS DISTINCT FROM $3::bytea
+ORDER BY account_id, epoch LIMIT $4
+
+-- name: replace_retention_wraps
+-- Puts new wraps of the retention key in the place of old ones; one that was destroyed meanwhile stays destroyed.
+UPDATE keys.data_key k SET retained = i.wrap, retained_by = $4
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS i (account_id, epoch, wrap)
+WHERE k.account_id = i.account_id AND k.epoch = i.epoch AND k.account_id = ANY ($1) AND k.retained IS NOT NULL

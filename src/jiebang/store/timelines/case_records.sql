@@ -80,6 +80,10 @@ UNION ALL
 SELECT 'key_fingerprint', sha256(convert_to(coalesce(jsonb_agg(jsonb_build_array(f.name, extract(epoch FROM f.recorded_at),
         encode(f.fingerprint, 'hex')) ORDER BY f.name, f.recorded_at), '[]')::text, 'UTF8'))
 FROM platform.key_fingerprint f WHERE f.recorded_at <= $1
+UNION ALL
+SELECT 'retention_act', sha256(convert_to(coalesce(jsonb_agg(jsonb_build_array(a.account_id, a.act_id, a.act, a.purpose, a.done_by,
+        extract(epoch FROM a.at)) ORDER BY a.account_id, a.act_id), '[]')::text, 'UTF8'))
+FROM platform.retention_act a WHERE a.at <= $1
 
 -- name: numbers_set_back
 -- Accounts whose last case number lies below one that was given: the number would be given again.

@@ -20,7 +20,8 @@ _SINCE_EVER: Final = frozenset(
 """The keys that every installation has, also one of before fingerprints were recorded: they are never made for one that
 holds people. A key that a later version brings is in no installation that has not recorded it."""
 SEALS: Final = "seals"
-"""The one key that is changed in a living installation: what it signed stays good under its old public key."""
+"""The key of the seals, which is changed in a living installation: what it signed stays good under its old public key.
+The two that wrap data keys are changed by wrapping those anew; no other can be."""
 
 
 class HeldKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +89,10 @@ async def require_recorded(db: Database) -> None:
         raise KeysUnrecordedError(keys=sorted(_SINCE_EVER))
 
 
-async def record_new_seal_key(db: Database, fingerprint: bytes, now: datetime) -> None:
-    """Record the fingerprint of a new key of the seals: hosts with the old one refuse to start from now on."""
-    await store.record(db, {SEALS: fingerprint}, now)
+async def record_new_key(db: Database, name: str, fingerprint: bytes, now: datetime) -> None:
+    """Record the fingerprint of a key that was rotated: hosts with the old one refuse to start from now on.
+
+    One that is recorded already is not recorded again.
+    """
+    if (await store.load_fingerprints(db)).get(name) != fingerprint:
+        await store.record(db, {name: fingerprint}, now)
