@@ -20,7 +20,7 @@ from jiebang.participants import PARTICIPANTS
 from jiebang.participants.core.database import DatabaseParticipant
 from jiebang.participants.opening import open_participants
 from jiebang.policy.load import load_pack
-from jiebang.remote.gateway import HttpGateway
+from jiebang.remote.gateway import Gateway, HttpGateway
 from jiebang.sandbox.processes import Sandbox, sandbox
 from jiebang.store.cases import cases as store
 from jiebang.store.cases.cases import NewCase
@@ -60,11 +60,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandb
         yield running
 
 
-@pytest.fixture
-async def delivery(pools: Mapping[str, Pool], world: Sandbox) -> AsyncIterator[Delivery]:
-    await pools["platform"].execute("TRUNCATE platform.outbox")
-    gateway = HttpGateway(world.link("phone"))
-    yield Delivery(
+def deliver_by(gateway: Gateway, pools: Mapping[str, Pool], **more: Any) -> Delivery:
+    """What a worker delivers with, by this gateway."""
+    return Delivery(
         pool=pools["platform"],
         gateway=gateway,
         pack=lambda: PACK,
@@ -73,7 +71,15 @@ async def delivery(pools: Mapping[str, Pool], world: Sandbox) -> AsyncIterator[D
         case_ids=IDS,
         codes_key=CODES_KEY,
         ended=readers(pools),
+        **more,
     )
+
+
+@pytest.fixture
+async def delivery(pools: Mapping[str, Pool], world: Sandbox) -> AsyncIterator[Delivery]:
+    await pools["platform"].execute("TRUNCATE platform.outbox")
+    gateway = HttpGateway(world.link("phone"))
+    yield deliver_by(gateway, pools)
     await gateway.aclose()
 
 
@@ -208,17 +214,7 @@ async def test_more_than_a_batch_is_told_in_turns(pools: Mapping[str, Pool], wor
     """A morning's backlog must go out whole, however small the batch."""
     await pools["platform"].execute("TRUNCATE platform.outbox")
     gateway = HttpGateway(world.link("phone"))
-    small = Delivery(
-        pool=pools["platform"],
-        gateway=gateway,
-        pack=lambda: PACK,
-        pack_named=lambda _name: PACK,
-        know=_nothing,
-        case_ids=IDS,
-        codes_key=CODES_KEY,
-        ended=readers(pools),
-        batch=2,
-    )
+    small = deliver_by(gateway, pools, batch=2)
     messages: Sequence[OutboxMessage] = [await queued(pools["platform"], "case_withdrawn") for _ in range(5)]
     assert [await small(EVERYWHERE, AT) for _ in range(4)] == [2, 2, 1, 0]
     shown = {UUID(notice["message_id"]) for message in messages for notice in await phone(world, message)}
@@ -250,16 +246,7 @@ async def test_nothing_in_a_message_acts_on_whoever_reads_it(
     told = Text(hostile, hostile)
     monkeypatch.setattr(delivery_module, "pack_message", lambda *_: (told, Text(f"{hostile}\nBcc: x", "s"), told))
     mailbox = Mailbox()
-    deliver = Delivery(
-        pool=pools["platform"],
-        gateway=mailbox,
-        pack=lambda: PACK,
-        pack_named=lambda _name: PACK,
-        know=_nothing,
-        case_ids=IDS,
-        codes_key=CODES_KEY,
-        ended=readers(pools),
-    )
+    deliver = deliver_by(mailbox, pools)
     assert await deliver(EVERYWHERE, AT) == 1
     sms, mail = (one.text for one in mailbox.notices if one.account == str(message.account_id))
     plain = "A\N{REPLACEMENT CHARACTER}B␛]8;;http://evil␇"

@@ -18,7 +18,7 @@ from jiebang.store.postgres.faults import Fault, fault_of
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-_MOST_FAILURES: Final = 200
+MOST_FAILURES: Final = 200
 """Failed questions after which a batch is given up: a party that answers only nonsense is not asked for each row."""
 
 _log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ async def ask_in_halves(
             # The message of an error quotes values, which may be personal.
             _log.warning("row_unreadable", what=what, items=len(part), error=type(error).__name__)
         half = len(part) // 2
-        if not half or failures >= _MOST_FAILURES:
+        if not half or failures >= MOST_FAILURES:
             return HalvedAnswers([], part)
         first, second = await asyncio.gather(ask_for(part[:half]), ask_for(part[half:]))
         return HalvedAnswers([*first.parts, *second.parts], [*first.failed, *second.failed])

@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import asyncpg
 import msgspec
@@ -41,6 +41,7 @@ from jiebang.saga.orders import Answers, collect_answers
 from jiebang.store.cases import cases as store
 from jiebang.store.checks.records import CheckRecordStore, CheckStep, build_record
 from jiebang.store.postgres.faults import Fault, fault_of
+from jiebang.store.postgres.halving import MOST_FAILURES
 
 if TYPE_CHECKING:
     from jiebang.model.plan import Plan
@@ -54,9 +55,6 @@ ANSWERS_TOTAL = Counter("jiebang_answers_total", "Answers of participants", ["pa
 SILENCES_TOTAL = Counter("jiebang_silences_total", "Calls that brought no answer", ["participant", "op"])
 LOST_SAVES_TOTAL = Counter("jiebang_lost_saves_total", "Saves refused by their guard")
 BATCH_SIZE = Histogram("jiebang_batch_cases", "Cases driven together", buckets=(1, 2, 4, 16, 64, 256, 1024))
-
-_MOST_FAILURES: Final = 200
-"""Failed calls of one batch to a participant in a round, its halves included, after which nothing more is halved."""
 
 _log = structlog.get_logger(__name__)
 
@@ -233,7 +231,7 @@ class Driver:
     async def _call(self, call: ParticipantCall, failures: Counts[Op] | None = None) -> list[Answers]:
         """Call one participant. Silence gives no answers; a call that one case may break is halved and repeated.
 
-        `failures`: counts them over all halves. After `_MOST_FAILURES` nothing is halved any more in this round: then
+        `failures`: counts them over all halves. After `MOST_FAILURES` nothing is halved any more in this round: then
         it is not one case that is bad.
         """
         name, op = call.participant, call.op
@@ -243,7 +241,7 @@ class Driver:
                 answers = await self._ask(call)
         except Exception as error:  # noqa: BLE001 - one case must not stop the others
             failures[op] += 1
-            halves = call.halves() if may_be_one_case(error) and failures[op] < _MOST_FAILURES else None
+            halves = call.halves() if may_be_one_case(error) and failures[op] < MOST_FAILURES else None
             if halves is not None:
                 parts = await asyncio.gather(*(self._call(each, failures) for each in halves))
                 return [answers for part in parts for answers in part]
